@@ -1,0 +1,3 @@
+"""sporeprint."""
+
+__version__ = "0.1.0.dev0"

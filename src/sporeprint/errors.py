@@ -1,0 +1,69 @@
+"""The exceptions that a user can meet. Every message says what was seen, what was expected and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+
+class SporeprintError(Exception):
+    """Root of everything that sporeprint raises on purpose."""
+
+
+class RecipeError(SporeprintError, ValueError):
+    """A recipe, objective or combination that cannot be carried out."""
+
+
+class LayerError(SporeprintError, ValueError):
+    """The target layer is absent, or is not a linear layer."""
+
+
+class BackboneError(SporeprintError, ValueError):
+    """A network that cannot be loaded, or whose output cannot be read as an embedding."""
+
+
+class SampleError(SporeprintError, ValueError):
+    """One sample that cannot be read; it costs its own row only."""
+
+
+class NotFitted(SporeprintError, RuntimeError):
+    """`fit` (or `--fit-from`) has to come first."""
+
+
+class SourceError(SporeprintError, ValueError):
+    """A folder or table that cannot be understood as rows."""
+
+
+class StoreError(SporeprintError, RuntimeError):
+    """A store that cannot be used."""
+
+
+class DamagedStore(StoreError):
+    """A file on disk is missing or is not what was written."""
+
+
+class StoreMismatch(StoreError):
+    """A store was made with another recipe, other weights or other data."""
+
+
+class MissingExtra(SporeprintError, ImportError):
+    """An optional package is needed; the message gives the install line."""
+
+
+@dataclass(frozen=True)
+class RowFailure:
+    """One row that could not be read, and why."""
+
+    id: str
+    reason: str
+
+    def to_json(self) -> dict[str, str]:
+        return asdict(self)
+
+
+class TooManyFailures(SporeprintError, RuntimeError):
+    """More rows failed than the run allows. `failures` names them."""
+
+    def __init__(self, message: str, failures: Sequence[RowFailure] = ()):
+        super().__init__(message)
+        self.failures = list(failures)

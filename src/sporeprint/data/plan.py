@@ -1,0 +1,85 @@
+"""The plan of a store: what determines its contents, and how it differs from another run's."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import DamagedStore, StoreError, StoreMismatch
+from .atomic import TEMPORARY, canonical, unseal
+from .shards import plan_path
+
+FORMAT = 1
+LOCK = ".lock"
+
+
+def make_header(plan: Mapping[str, Any], dtype: str, shard_rows: int) -> dict[str, Any]:
+    """What plan.json holds: the caller's plan as JSON reads it back, and the layout."""
+    return {"format": FORMAT, "dtype": dtype, "shard_rows": shard_rows, "plan": json.loads(canonical(dict(plan)))}
+
+
+def check_plan(folder: Path, header: dict[str, Any]) -> bool:
+    """Whether `folder` holds this plan; False when it is new. Touches nothing.
+
+    Raises StoreMismatch with every difference, DamagedStore, StoreError for a folder that holds something else.
+    """
+    path = plan_path(folder)
+    if not path.exists():
+        if folder.exists() and not folder.is_dir():
+            raise StoreError(f"'{folder}' is a file; a store is a folder: give another name")
+        known = {LOCK, path.name + TEMPORARY}
+        others = sorted(set(os.listdir(folder)) - known) if folder.exists() else []
+        if others:
+            raise StoreError(f"'{folder}' is not empty and not a store (it holds {others[0]!r}); give a new folder")
+        return False
+    try:
+        stored = unseal(path)
+    except DamagedStore:
+        raise DamagedStore(
+            f"'{path}' is not what was written, so nothing says what this store holds; move the folder away"
+        ) from None
+    check_format(path, stored)
+    differing = differences(_flat(stored), _flat(header))
+    if differing:
+        raise StoreMismatch(
+            f"'{folder}' was made by another run:\n  "
+            + "\n  ".join(differing)
+            + "\nGive another folder, or the options that made it."
+        )
+    return True
+
+
+def check_format(path: Path, header: dict[str, Any]) -> None:
+    if header.get("format") != FORMAT:
+        raise StoreMismatch(
+            f"'{path}' is written in format {header.get('format')}; this version reads {FORMAT}: use the other version"
+        )
+
+
+def differences(stored: Any, given: Any, at: str = "") -> list[str]:
+    """Every key path at which two JSON values differ, with both values."""
+    if isinstance(stored, dict) and isinstance(given, dict):
+        keys = sorted({*stored, *given})
+        return [
+            line
+            for key in keys
+            for line in differences(stored.get(key, ...), given.get(key, ...), f"{at}.{key}" if at else key)
+        ]
+    if isinstance(stored, list) and isinstance(given, list) and len(stored) == len(given):
+        pairs = enumerate(zip(stored, given, strict=True))
+        return [line for number, pair in pairs for line in differences(*pair, f"{at}[{number}]")]
+    if stored is not ... and given is not ... and canonical(stored) == canonical(given):
+        return []
+    return [f"{at}: store has {_short(stored)}, this run has {_short(given)}"]
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is ... else json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _flat(header: dict[str, Any]) -> dict[str, Any]:
+    return {"store.dtype": header["dtype"], "store.shard_rows": header["shard_rows"], **header["plan"]}

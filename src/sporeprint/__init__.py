@@ -1,3 +1,58 @@
-"""sporeprint."""
+"""Better features from frozen models: self-supervised gradients, layers and views, joined to the embedding."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0.dev0"
+
+if TYPE_CHECKING:
+    from sporeprint.backbones.base import Backbone
+    from sporeprint.backbones.preprocess import Preprocess
+    from sporeprint.combine import Combination
+    from sporeprint.contracts import check_backbone, check_objective, check_projection
+    from sporeprint.data.sources import open_source
+    from sporeprint.data.store import Store
+    from sporeprint.evaluate.knn import knn
+    from sporeprint.fungi import Fungi
+    from sporeprint.objectives import DINO, KL, Objective, SimCLR
+    from sporeprint.recipe import Recipe
+
+_HOMES = {
+    "Backbone": "backbones.base",
+    "Combination": "combine",
+    "DINO": "objectives",
+    "Fungi": "fungi",
+    "KL": "objectives",
+    "Objective": "objectives",
+    "Preprocess": "backbones.preprocess",
+    "Recipe": "recipe",
+    "SimCLR": "objectives",
+    "Store": "data.store",
+    "check_backbone": "contracts",
+    "check_objective": "contracts",
+    "check_projection": "contracts",
+    "knn": "evaluate.knn",
+    "open_source": "data.sources",
+}
+
+__all__ = [  # noqa: RUF022
+    "Fungi", "Recipe", "Backbone", "Preprocess", "Combination",
+    "KL", "DINO", "SimCLR", "Objective",
+    "knn", "Store", "open_source",
+    "check_backbone", "check_objective", "check_projection",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    # Torch takes seconds to import: a name is loaded when it is first used.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sporeprint' has no attribute {name!r}")
+    value = getattr(import_module(f"sporeprint.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,95 @@
+"""How the networks of each library are called. They are recognised, never imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sporeprint.errors import BackboneError
+
+# Vision towers whose authors use the pooled output; the others' is an untrained or repeated CLS.
+_OWN_POOLED = {"clip", "clip_vision_model", "siglip", "siglip_vision_model", "beit"}
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One network as sporeprint calls it.
+
+    module: the part that is read. call: images [N, 3, S, S] to tokens [N, T, E], pooled [N, E], a pair
+    (tokens, pooled) or a Hugging Face output. auto: what pooling="auto" means: "cls", "mean", or "own" (the pooled
+    output, where there is one). prefix: number of tokens before the patches, None where it has to be found.
+    """
+
+    module: nn.Module
+    call: Callable[[Tensor], Any]
+    auto: str = "own"
+    prefix: int | None = None
+    library: str = "torch"
+
+
+def adapt(module: nn.Module) -> Adapter:
+    """Recognise the library by the class; any other `nn.Module` is simply called."""
+    libraries = {type_.__module__.partition(".")[0] for type_ in type(module).__mro__}
+    if "transformers" in libraries:
+        return _huggingface(module)
+    if "timm" in libraries and hasattr(module, "forward_head"):
+        return _timm(module)
+    if "torchvision" in libraries and hasattr(module, "class_token"):
+        return _torchvision(module)
+    return Adapter(module, module)
+
+
+def _huggingface(module: Any) -> Adapter:
+    module = getattr(module, "vision_model", None) or getattr(module, "base_model", module)
+    config = module.config
+    if config.model_type == "siglip2_vision_model":
+        raise BackboneError(
+            "SigLIP 2 NaFlex takes patches of any aspect, not square images, and is not supported; the fixed-size "
+            "SigLIP 2 checkpoints (model type siglip) are"
+        )
+    if config.model_type == "vit_mae":
+        return Adapter(module, _mae(module), auto="cls", prefix=1, library="transformers")
+    mean_pooled = getattr(config, "use_mean_pooling", False)
+    own = config.model_type in _OWN_POOLED and (mean_pooled or config.model_type != "beit")
+    auto = "own" if own else "mean" if mean_pooled else "cls"
+    return Adapter(module, lambda images: module(pixel_values=images), auto=auto, library="transformers")
+
+
+def _mae(module: Any) -> Callable[[Tensor], Any]:
+    if module.config.mask_ratio:
+        raise BackboneError(
+            f"this MAE encoder drops {module.config.mask_ratio:.0%} of the patches at random; load it with none "
+            "dropped: `from_pretrained(..., mask_ratio=0.0)`"
+        )
+
+    def call(images: Tensor) -> Any:
+        # The noise orders the patches; ours keeps them in place and draws nothing from the global generator.
+        count = module.embeddings.num_patches if hasattr(module.embeddings, "num_patches") else _patches(module, images)
+        noise = torch.arange(count, device=images.device, dtype=torch.float32).repeat(len(images), 1)
+        return module(pixel_values=images, noise=noise)
+
+    return call
+
+
+def _patches(module: Any, images: Tensor) -> int:
+    return (images.shape[-1] // module.config.patch_size) ** 2
+
+
+def _timm(module: Any) -> Adapter:
+    def call(images: Tensor) -> tuple[Tensor, Tensor]:
+        tokens = module.forward_features(images)
+        return tokens, module.forward_head(tokens, pre_logits=True)
+
+    return Adapter(module, call, prefix=getattr(module, "num_prefix_tokens", None), library="timm")
+
+
+def _torchvision(module: Any) -> Adapter:
+    def call(images: Tensor) -> Tensor:
+        patches = module._process_input(images)
+        return module.encoder(torch.cat([module.class_token.expand(len(images), -1, -1), patches], dim=1))
+
+    return Adapter(module, call, auto="cls", prefix=1, library="torchvision")

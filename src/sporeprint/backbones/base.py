@@ -1,0 +1,229 @@
+"""The frozen network with its preprocessing, its pooled embedding, its blocks and its target layers."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sporeprint.backbones import structure
+from sporeprint.backbones.adapters import adapt
+from sporeprint.backbones.preprocess import CustomPreprocess, Preprocess
+from sporeprint.capture import Capture, check_captured, tap
+from sporeprint.errors import BackboneError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Pass:
+    """What one pass over [N] views gives."""
+
+    embedding: Tensor  # [N, E], float32 or float64, with autograd behind it
+    captures: dict[str, Capture]
+    layers: dict[str, Tensor] = field(default_factory=dict)  # "cls-12", "patches-12": [N, E']
+
+
+class Backbone:
+    """A frozen network, any `nn.Module`, ready to be read. Its weights, flags, hooks and `.grad` stay as they are.
+
+    module: takes [N, 3, S, S]; gives tokens [N, T, E], a pooled embedding [N, E], or a Hugging Face output.
+    target: path(s) of the linear layers to read; default: found by structure.
+    preprocess: a `Preprocess`, or a function from an RGB PIL image to [3, S, S].
+    pooling: "auto", "cls", "mean" (patches only), "last". prefix: number of tokens before the patches (CLS,
+    distillation, registers); default: found.
+    Raises LayerError, BackboneError.
+    """
+
+    modality = "image"
+
+    def __init__(
+        self,
+        module: nn.Module,
+        target: str | Sequence[str] | None = None,
+        preprocess: Preprocess | Callable[..., Any] | None = None,
+        pooling: str = "auto",
+        prefix: int | None = None,
+        name: str | None = None,
+    ):
+        self.adapter = adapt(module)
+        self.module = self.adapter.module
+        self.name = name or type(self.module).__name__
+        self.targets = structure.resolve(self.module, [target] if isinstance(target, str) else target)
+        if preprocess is None:
+            raise BackboneError(
+                "no preprocess given; the backbone cannot know how its images are normalised. Give "
+                "preprocess=Preprocess(size=224, mean=(...), std=(...)) or a function from a PIL image to [3, S, S]"
+            )
+        self.preprocess = preprocess if isinstance(preprocess, Preprocess) else CustomPreprocess(preprocess)
+        self._blocks = structure.blocks(self.module)
+        self._probe(pooling, self.adapter.prefix if prefix is None else prefix)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.module.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.module.parameters()).dtype
+
+    @property
+    def depth(self) -> int:
+        """Number of transformer blocks found; 0 where there is no such list."""
+        return len(self._blocks)
+
+    def linear_layers(self) -> list[str]:
+        """Paths that `target` accepts."""
+        return structure.linear_layers(self.module)
+
+    @contextmanager
+    def run(self, views: Tensor, layers: int = 0, autocast: torch.dtype | None = None) -> Iterator[Pass]:
+        """One pass over views [N, 3, S, S]; inside the block, autograd reaches from the embedding to each target.
+
+        layers: collect CLS and patch means of the last so many blocks. autocast: a lower precision for the pass.
+        """
+        views = views.to(self.device, self.dtype)
+        kept: dict[int, Tensor] = {}
+        handles = []
+
+        def keep(number: int) -> Any:
+            def hook(_: nn.Module, __: Any, output: Any) -> None:
+                kept[number] = (output if isinstance(output, Tensor) else output[0]).detach()
+
+            return hook
+
+        with evaluating(self.module), torch.autocast(self.device.type, autocast, enabled=autocast is not None):
+            try:
+                first = max(0, len(self._blocks) - layers)
+                for number, (_, block) in enumerate(self._blocks[first:], start=first + 1):
+                    handles.append(block.register_forward_hook(keep(number)))
+                with tap(self.targets) as captures:
+                    embedding = self._embed(views)
+                    with torch.autocast(self.device.type, enabled=False):
+                        yield Pass(embedding, captures, self._layer_blocks(kept))
+            finally:
+                for handle in handles:
+                    handle.remove()
+
+    def digest(self) -> str:
+        """16 hex digits over the shapes and values of all weights and buffers, whatever a version calls them."""
+        parts = []
+        for tensor in self.module.state_dict().values():
+            part = hashlib.blake2b(f"{tuple(tensor.shape)} {tensor.dtype}".encode(), digest_size=16)
+            part.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            parts.append(part.digest())
+        return hashlib.blake2b(b"".join(sorted(parts)), digest_size=8).hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        """What was found, as JSON: for stores and for people."""
+        return {
+            "name": self.name,
+            "class": type(self.module).__name__,
+            "targets": list(self.targets),
+            "pooling": self.pooling,
+            "width": self.width,
+            "image_size": self.preprocess.size,
+            "tokens": self.tokens,
+            "prefix_tokens": self.prefix,
+            "blocks": self.depth,
+            "weights": self.digest(),
+        }
+
+    def __sklearn_clone__(self) -> Backbone:
+        return self  # frozen: clones of an estimator share it
+
+    def _embed(self, views: Tensor) -> Tensor:
+        tokens, pooled = self._outputs(views)
+        if self.pooling == "own":
+            embedding = pooled
+        else:
+            if tokens is None:
+                raise BackboneError(
+                    f"{self.name} gives no tokens, so pooling={self.pooling!r} is not possible; use 'auto'"
+                )
+            embedding = self._pool(tokens)
+        assert embedding is not None
+        return embedding if embedding.dtype == torch.float64 else embedding.float()
+
+    def _pool(self, tokens: Tensor) -> Tensor:
+        if self.pooling == "mean":
+            return tokens[:, self.prefix :].mean(dim=1)
+        return tokens[:, 0 if self.pooling == "cls" else -1]
+
+    def _outputs(self, views: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        output = self.adapter.call(views)
+        if isinstance(output, Tensor):
+            return (output, None) if output.dim() == 3 else (None, output)
+        if isinstance(output, tuple) and len(output) == 2:
+            return output
+        tokens, pooled = getattr(output, "last_hidden_state", None), getattr(output, "pooler_output", None)
+        if tokens is None and pooled is None:
+            raise BackboneError(
+                f"{self.name} returned a {type(output).__name__}; expected a tensor [N, E] or [N, T, E], or a Hugging "
+                "Face output with last_hidden_state or pooler_output"
+            )
+        return tokens, pooled
+
+    def _layer_blocks(self, kept: dict[int, Tensor]) -> dict[str, Tensor]:
+        layers = {}
+        for number, tokens in sorted(kept.items()):
+            if tokens.dim() != 3 or tokens.shape[1] != self.tokens:
+                continue  # another layout (windows, time first): only known ones are read
+            tokens = tokens if tokens.dtype == torch.float64 else tokens.float()
+            if self.prefix:
+                layers[f"cls-{number}"] = tokens[:, 0]
+            layers[f"patches-{number}"] = tokens[:, self.prefix :].mean(dim=1)
+        return layers
+
+    def _probe(self, pooling: str, prefix: int | None) -> None:
+        """One pass over a grey image: settles the shapes, the prefix and the pooling."""
+        size = self.preprocess.size
+        probe = torch.zeros(1, 3, size, size, device=self.device, dtype=self.dtype)
+        with evaluating(self.module), tap(self.targets) as captures:
+            tokens, pooled = self._outputs(probe)
+        check_captured(captures)
+        self.tokens = tokens.shape[1] if tokens is not None and tokens.dim() == 3 else _tokens_of(captures)
+        self.prefix = self._count_prefix() if prefix is None else prefix
+        auto = self.adapter.auto
+        if auto == "own" and pooled is None:
+            auto = "cls" if self.prefix else "mean"
+        self.pooling = auto if pooling == "auto" else pooling
+        if self.pooling == "cls" and not self.prefix:
+            raise BackboneError(f"{self.name} has no CLS token ({self.tokens} tokens, all patches); use pooling='mean'")
+        with evaluating(self.module), torch.no_grad():
+            embedding = self._embed(probe)
+        if embedding.dim() != 2:
+            raise BackboneError(f"{self.name} gives an embedding of shape {tuple(embedding.shape)}; expected [N, E]")
+        self.width = embedding.shape[1]
+
+    def _count_prefix(self) -> int:
+        """Tokens that are no patch: T less the positions of the patch convolution, or less the largest square."""
+        for layer in self.module.modules():
+            if isinstance(layer, nn.Conv2d) and layer.kernel_size == layer.stride and layer.stride[0] > 1:
+                patches = (self.preprocess.size // layer.stride[0]) ** 2
+                return self.tokens - patches if patches <= self.tokens else 0
+        return self.tokens - int(self.tokens**0.5) ** 2
+
+
+def _tokens_of(captures: dict[str, Capture]) -> int:
+    shape = next(iter(captures.values())).inputs.shape
+    return shape[1] if len(shape) == 3 else 1
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode (no dropout, no statistics updated); every submodule's own flag comes back afterwards."""
+    flags = [(part, part.training) for part in module.modules()]
+    try:
+        module.eval()
+        yield
+    finally:
+        for part, flag in flags:
+            part.training = flag

@@ -1,0 +1,127 @@
+"""Contract checks for plug-ins: run them on an objective, backbone or projection of your own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from sporeprint.backbones.base import Backbone
+from sporeprint.engine import generator
+from sporeprint.objectives.base import Objective
+from sporeprint.projection import Projection
+
+
+def check_objective(objective: Objective, samples: int = 5, width: int = 16) -> None:
+    """One loss a sample; no sample reads another; no state changes; the same latents give the same loss.
+
+    Raises AssertionError that says which promise is broken.
+    """
+    draw = torch.Generator().manual_seed(0)
+    latents = torch.randn(samples, objective.views, width, generator=draw, requires_grad=True)
+    extras = {name: torch.randn(samples, objective.views, width, generator=draw) for name in objective.extra_heads}
+    if objective.negatives:
+        extras["negatives"] = torch.randn(32, width, generator=draw)
+    before = repr(objective), torch.get_rng_state(), {name: value.clone() for name, value in extras.items()}
+    losses = objective.loss(latents, **extras)
+    assert losses.shape == (samples,), (
+        f"losses have shape {tuple(losses.shape)}; return one loss per sample, not their mean"
+    )
+    assert losses.isfinite().all(), "a loss is not finite on random latents"
+    (gradient,) = torch.autograd.grad(losses[2], latents, retain_graph=True)
+    others = [at for at in range(samples) if at != 2]
+    assert not gradient[others].any(), "sample 2's loss reads other samples' latents"
+    assert gradient[2].any(), "sample 2's loss does not depend on its own latents"
+    for name, value in extras.items():
+        if name != "negatives":
+            changed = {**extras, name: value.clone()}
+            changed[name][others] += 1
+            again = objective.loss(latents, **changed)
+            assert torch.equal(again[2], losses[2]), f"sample 2's loss reads other samples' {name} latents"
+    again = objective.loss(latents, **extras)
+    assert torch.equal(again, losses), "the same latents gave another loss: the objective keeps state or draws numbers"
+    assert repr(objective) == before[0], "the objective changed while its loss was computed"
+    assert torch.equal(torch.get_rng_state(), before[1]), "the loss draws from torch's global generator"
+    for name, value in before[2].items():
+        assert torch.equal(value, extras[name]), f"the loss changes {name} in place"
+
+
+def check_views(augmentation: Any, sample: Any, preprocess: Any, seed: int = 0) -> None:
+    """As many views as promised; the same seed, the same views; no draw from a global generator."""
+    import numpy as np
+
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    views = augmentation(sample, preprocess, generator(seed, "row", "check"))
+    assert len(views) == augmentation.views, f"{len(views)} views were made, {augmentation.views} promised"
+    again = augmentation(sample, preprocess, generator(seed, "row", "check"))
+    assert torch.equal(views, again), "the same seed gave other views"
+    same = np.array_equal(np.random.get_state()[1], before[1]) and torch.equal(torch.get_rng_state(), before[0])  # noqa: NPY002
+    assert same, "the views draw from a global generator"
+
+
+def check_backbone(backbone: Backbone, tolerance: float = 1e-4) -> None:
+    """Finds its target; leaves the network as it was, after an exception too; a row does not depend on its batch.
+
+    tolerance: relative, between a batch of three and its rows one by one. Raises AssertionError.
+    """
+    assert backbone.targets, "no target layer"
+    before = _snapshot(backbone.module)
+    size = backbone.preprocess.size
+    images = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
+    path = next(iter(backbone.targets))
+
+    def read(some: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with backbone.run(some) as one_pass:
+            assert one_pass.embedding.shape == (len(some), backbone.width), "the embedding is not [N, E]"
+            capture = one_pass.captures[path]
+            (found,) = torch.autograd.grad(one_pass.embedding.pow(3).sum(), [capture.outputs], allow_unused=True)
+            assert found is not None, f"the embedding does not depend on target {path!r}"
+            return one_pass.embedding.detach(), found
+
+    together = read(images)
+    assert _snapshot(backbone.module) == before, "a pass changed parameters, buffers, flags, hooks or .grad"
+    for at in range(len(images)):
+        for whole, alone in zip(together, read(images[at : at + 1]), strict=True):
+            error = (whole[at] - alone[0]).norm() / alone[0].norm().clamp_min(1e-12)
+            assert error < tolerance, f"row {at} depends on its batch: relative difference {error:.1e}"
+    try:
+        with backbone.run(images):
+            raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        pass
+    assert _snapshot(backbone.module) == before, "after an exception, parameters, flags, hooks or .grad differ"
+
+
+def check_projection(projection: Projection, distortion: float | None = None) -> None:
+    """Linear; equal to its own matrix; keeps cosines to `distortion` (default 5 / sqrt(D)). Raises AssertionError."""
+    draw = torch.Generator().manual_seed(0)
+    matrix = projection.matrix()
+    assert matrix.shape[0] == projection.dim, f"matrix() is {tuple(matrix.shape)}, dim is {projection.dim}"
+    rows = torch.randn(8, matrix.shape[1], generator=draw, dtype=torch.float64)
+    rows[4:] += 2 * rows[:4]  # some pairs are alike
+    projected = projection(rows)
+    mixed = projection(0.3 * rows[:1] - 2 * rows[1:2])
+    scale = projected.norm()
+    assert (mixed - (0.3 * projected[:1] - 2 * projected[1:2])).norm() < 1e-9 * scale, "the projection is not linear"
+    assert (projected - rows @ matrix.double().T).norm() < 1e-9 * scale, "the projection is not its own matrix()"
+    allowed = 5 / projection.dim**0.5 if distortion is None else distortion
+    worst = (_cosines(projected) - _cosines(rows)).abs().max().item()
+    assert worst <= allowed, f"cosines change by up to {worst:.3f}; promised {allowed:.3f}"
+
+
+def _cosines(rows: torch.Tensor) -> torch.Tensor:
+    unit = torch.nn.functional.normalize(rows, dim=1)
+    return unit @ unit.T
+
+
+def _snapshot(module: torch.nn.Module) -> list[Any]:
+    state = [(name, tensor._version, tensor.double().sum().item()) for name, tensor in module.state_dict().items()]
+    flags = [
+        (name, parameter.requires_grad, None if parameter.grad is None else parameter.grad.double().sum().item())
+        for name, parameter in module.named_parameters()
+    ]
+    hooks = [
+        (name, part.training, len(part._forward_hooks), len(part._forward_pre_hooks), len(part._backward_hooks))
+        for name, part in module.named_modules()
+    ]
+    return [state, flags, hooks, [sorted(part.__dict__) for part in module.modules()]]

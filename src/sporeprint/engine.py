@@ -1,0 +1,216 @@
+"""From decoded rows to blocks: views, one backbone pass for each set of views, losses, gradients, projection."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sporeprint.ahead import ahead
+from sporeprint.backbones.base import Backbone, Pass
+from sporeprint.capture import Capture, samples_first, weight_gradients
+from sporeprint.objectives.base import Objective
+from sporeprint.projection import Projection, normalise
+from sporeprint.recipe import canonical
+from sporeprint.views.image import Whole
+
+VIEWS_A_PASS = 64  # about so many views go through the backbone at once
+
+
+@dataclass(frozen=True)
+class ViewSet:
+    """Views that are made once and pass the backbone once, and the objectives that share them."""
+
+    name: str  # "whole", or the first objective's
+    augmentation: Any
+    objectives: tuple[Objective, ...]
+
+    @property
+    def views(self) -> int:
+        return self.augmentation.views
+
+
+def view_sets(objectives: Sequence[Objective]) -> list[ViewSet]:
+    """The plain view first, since the embedding needs it; objectives with equal augmentations share a set."""
+    shared: dict[Any, list[Objective]] = {Whole(): []}
+    for objective in objectives:
+        shared.setdefault(objective.augmentation, []).append(objective)
+    return [
+        ViewSet("whole" if augmentation == Whole() else members[0].name, augmentation, tuple(members))
+        for augmentation, members in shared.items()
+    ]
+
+
+def generator(seed: int, row_id: str, name: str) -> np.random.Generator:
+    """The random numbers of one row's views for one objective: the same for every batch, order, worker and platform."""
+    key = hashlib.blake2b(canonical([seed, row_id, name]), digest_size=16).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(key, "little")))
+
+
+def make_head(seed: int, name: str, width: int, latent: int) -> nn.Linear:
+    """A frozen linear head [latent, width] with PyTorch's default initialisation, U(-1/sqrt(width), 1/sqrt(width))."""
+    head = nn.utils.skip_init(nn.Linear, width, latent)
+    rng, bound = generator(seed, "", f"head {name}"), 1 / math.sqrt(width)
+    with torch.no_grad():
+        for parameter in (head.weight, head.bias):
+            numbers = (rng.random(parameter.numel()) * 2 - 1) * bound
+            parameter.copy_(torch.from_numpy(numbers.astype(np.float32)).view_as(parameter))
+    return head.requires_grad_(False)
+
+
+def latents_of(head: nn.Linear, objective: Objective, embeddings: Tensor) -> Tensor:
+    """embeddings [..., E] to [..., L], in the embeddings' precision."""
+    if objective.normalize:
+        embeddings = nn.functional.normalize(embeddings, dim=-1)
+    bias = None if head.bias is None else head.bias.to(embeddings)
+    return nn.functional.linear(embeddings, head.weight.to(embeddings), bias)
+
+
+def sample_gradients(
+    objective: Objective,
+    embeddings: Tensor,
+    captures: Mapping[str, Capture],
+    heads: Mapping[str, nn.Linear],
+    negatives: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Gradient of each sample's loss with respect to each target's weight and bias.
+
+    embeddings: [N, V, E] from the pass that filled `captures`, with autograd behind them.
+    Returns {target: [N, O, I + 1]}; the sum over views and tokens, from the two factors.
+    """
+    samples = len(embeddings)
+    extras = {
+        extra: latents_of(heads[f"{objective.name}_{extra}"], objective, embeddings.detach())
+        for extra in objective.extra_heads
+    }
+    if objective.negatives and negatives is not None:
+        extras["negatives"] = negatives.to(embeddings)
+    with torch.enable_grad():
+        losses = objective.loss(latents_of(heads[objective.name], objective, embeddings), **extras)
+    outputs = [capture.outputs for capture in captures.values()]
+    found = torch.autograd.grad(losses.sum(), outputs, retain_graph=True, allow_unused=True)
+    gradients = {}
+    for (path, capture), sensitivities in zip(captures.items(), found, strict=True):
+        sensitivities = torch.zeros_like(capture.outputs) if sensitivities is None else sensitivities
+        gradients[path] = weight_gradients(
+            samples_first(capture.inputs, samples).to(embeddings.dtype),
+            samples_first(sensitivities, samples).to(embeddings.dtype),
+            bias=capture.bias,
+        )
+    return gradients
+
+
+@dataclass
+class Engine:
+    """Everything that a row's blocks depend on, and the pass that computes them."""
+
+    backbone: Backbone
+    objectives: tuple[Objective, ...]
+    heads: dict[str, nn.Linear]
+    negatives: dict[str, Tensor]
+    projections: dict[str, Projection]
+    layers: int
+    seed: int
+    autocast: torch.dtype | None = None
+    workers: int = 1
+    seconds: dict[str, float] = field(default_factory=dict)  # spent on each set of views so far
+
+    def blocks(self, rows: Sequence[tuple[str, Any]]) -> dict[str, NDArray[np.float32]]:
+        """rows: [(id, RGB image)]. Returns {block: float32 [N, D]}, every row L2-normalised."""
+        free: dict[str, list[Tensor]] = {}  # embedding and layers, then views
+        gradients: dict[str, list[Tensor]] = {name: [] for name in self.gradient_names()}
+        for view_set in view_sets(self.objectives):
+
+            def read(embeddings: Tensor, one_pass: Pass, view_set: ViewSet = view_set) -> None:
+                found = embeddings.detach()
+                if view_set.name == "whole":
+                    for name, values in {"embedding": found[:, 0], **one_pass.layers}.items():
+                        free.setdefault(name, []).append(values)
+                elif view_set.views > 1:
+                    free.setdefault(f"{view_set.name}.views", []).append(normalise(found).mean(dim=1))
+                for objective in view_set.objectives:
+                    bank = self.negatives.get(objective.name)
+                    found_gradients = sample_gradients(objective, embeddings, one_pass.captures, self.heads, bank)
+                    for path, gradient in found_gradients.items():
+                        gradients[self._block_name(objective, path)].append(gradient.flatten(1))
+
+            with self._timed(view_set.name):
+                self._each_pass(view_set, rows, read)
+        with self._timed("projection"), torch.no_grad():
+            made = {name: torch.cat(parts) for name, parts in free.items()}
+            for name in self.gradient_names():
+                path = name.partition("@")[2] or next(iter(self.backbone.targets))
+                made[name] = self.projections[path](normalise(torch.cat(gradients.pop(name))))
+            return {name: normalise(block).float().cpu().numpy() for name, block in made.items()}
+
+    def _block_name(self, objective: Objective, path: str) -> str:
+        return objective.name if len(self.backbone.targets) == 1 else f"{objective.name}@{path}"
+
+    def gradient_names(self) -> list[str]:
+        """Names of the gradient blocks, in the order of the objectives and targets."""
+        return [self._block_name(objective, path) for objective in self.objectives for path in self.backbone.targets]
+
+    def encode(self, objective: Objective, rows: Sequence[tuple[str, Any]]) -> Tensor:
+        """Latents of all views of these rows, for a bank of negatives: [rows * V, L], on the CPU."""
+        (view_set,) = (one for one in view_sets(self.objectives) if objective in one.objectives)
+        head = self.heads[objective.name]
+        parts = [torch.empty(0, objective.latent)]
+
+        def read(embeddings: Tensor, _: Pass) -> None:
+            parts.append(latents_of(head, objective, embeddings.detach().flatten(0, 1)).float().cpu())
+
+        with self._timed("negatives"):
+            self._each_pass(view_set, rows, read)
+        return torch.cat(parts)
+
+    def passes(self) -> dict[str, dict[str, Any]]:
+        """For each block what it is and what it costs: family, and backbone passes a row beside the embedding's own."""
+        sets = view_sets(self.objectives)
+        info: dict[str, dict[str, Any]] = {"embedding": {"family": "embedding", "views": "whole", "passes": 1}}
+        for number in range(max(0, self.backbone.depth - self.layers) + 1, self.backbone.depth + 1):
+            for kind in ("cls", "patches"):
+                info[f"{kind}-{number}"] = {"family": "layers", "views": "whole", "passes": 1}
+        for view_set in sets[1:]:
+            if view_set.views > 1:
+                info[f"{view_set.name}.views"] = {"family": "views", "views": view_set.name, "passes": view_set.views}
+        for name in self.gradient_names():
+            (view_set,) = (one for one in sets if name.partition("@")[0] in [o.name for o in one.objectives])
+            info[name] = {"family": "gradients", "views": view_set.name, "passes": view_set.views}
+        return info
+
+    def _each_pass(
+        self, view_set: ViewSet, rows: Sequence[tuple[str, Any]], read: Callable[[Tensor, Pass], None]
+    ) -> None:
+        """A few rows at a time through the backbone; `read` gets (embeddings [n, V, E], pass) inside the pass."""
+        step = max(1, VIEWS_A_PASS // view_set.views)
+        chunks = [rows[start : start + step] for start in range(0, len(rows), step)]
+        preprocess = self.backbone.preprocess
+        layers = self.layers if view_set.name == "whole" else 0
+
+        def make(chunk: Sequence[tuple[str, Any]]) -> Tensor:
+            made = [
+                view_set.augmentation(image, preprocess, generator(self.seed, row_id, view_set.name))
+                for row_id, image in chunk
+            ]
+            return torch.stack(made)
+
+        for views in ahead(make, chunks, self.workers):
+            with self.backbone.run(views.flatten(0, 1), layers, self.autocast) as one_pass:
+                read(one_pass.embedding.unflatten(0, views.shape[:2]), one_pass)
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        if self.backbone.device.type == "cuda":
+            torch.cuda.synchronize()
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started

@@ -1,0 +1,46 @@
+"""DINO: every crop should tell what the two global crops tell. Twelve views."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sporeprint.errors import RecipeError
+from sporeprint.objectives.base import Objective
+from sporeprint.recipe import kind
+from sporeprint.views.image import Crops
+
+
+@kind("dino")
+@dataclass(frozen=True)
+class DINO(Objective):
+    """Cross-entropy from a random teacher head on the global crops to a random student head on all crops.
+
+    No centring, no moving average. Same-view pairs are kept: the paper's authors found them to help.
+    """
+
+    extra_heads: ClassVar[tuple[str, ...]] = ("teacher",)
+
+    name: str = "dino"
+    latent: int = 2048
+    augmentation: Crops = field(default_factory=Crops)
+    student_temperature: float = 0.1
+    teacher_temperature: float = 0.07
+
+    def __post_init__(self) -> None:
+        if not (self.student_temperature > 0 and self.teacher_temperature > 0):
+            raise RecipeError(
+                f"DINO temperatures {self.student_temperature} (student) and {self.teacher_temperature} (teacher); "
+                "expected numbers above 0"
+            )
+
+    def loss(self, latents: Tensor, teacher: Tensor | None = None) -> Tensor:
+        """latents, teacher: [N, V, L], global views first; the teacher's default is the student's. Returns [N]."""
+        globals_ = (latents if teacher is None else teacher).detach()[:, : self.augmentation.global_crops]
+        target = torch.softmax(globals_ / self.teacher_temperature, dim=-1)
+        log_q = torch.log_softmax(latents / self.student_temperature, dim=-1)
+        # The sum over all pairs factorises: sum_g sum_v p_g . log q_v
+        return -(target.sum(dim=1) * log_q.sum(dim=1)).sum(dim=-1)

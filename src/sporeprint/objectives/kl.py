@@ -1,0 +1,37 @@
+"""KL: how far the head's softmax is from uniform. One view, so it costs no pass beside the embedding."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sporeprint.errors import RecipeError
+from sporeprint.objectives.base import Objective
+from sporeprint.recipe import kind
+from sporeprint.views.image import Whole
+
+
+@kind("kl")
+@dataclass(frozen=True)
+class KL(Objective):
+    """KL(uniform || softmax(latent / T)), the paper's section 3.1."""
+
+    name: str = "kl"
+    latent: int = 768
+    augmentation: Whole = field(default_factory=Whole)
+    temperature: float = 1.0  # the public library's; the research code has 15, which is equal after L2
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise RecipeError(f"KL temperature={self.temperature}; expected a number above 0")
+
+    def loss(self, latents: Tensor) -> Tensor:
+        """latents: [N, V, L]. Returns [N], the mean over views.
+
+        In float64: the gradient is softmax minus 1/L, near cancellation when the latents are small.
+        """
+        log_p = torch.log_softmax(latents.double() / self.temperature, dim=-1)
+        return (-math.log(latents.shape[-1]) - log_p.mean(dim=-1)).mean(dim=-1)

@@ -1,0 +1,57 @@
+"""Decode rows ahead of the backbone: in threads, in order, in batches bounded by rows and by pixels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from PIL.Image import Image
+
+from sporeprint.ahead import ahead
+from sporeprint.data.images import content_digest, load_image
+from sporeprint.errors import RowFailure, SampleError, TooManyFailures
+
+BATCH_PIXELS = 32 * 2**20  # a batch closes early where images are large: about 100 MB of decoded pixels
+Decoded = tuple[str, "Image | SampleError"]
+
+
+def decode(row: tuple[str, Any]) -> Decoded:
+    """(id, sample) to (id, RGB image), or to (id, why not). Without an id, the digest of the pixels is the id."""
+    row_id, sample = row
+    try:
+        image = load_image(sample)
+    except SampleError as error:
+        return row_id, error
+    return row_id or content_digest(image), image
+
+
+def decoded_batches(rows: Iterable[tuple[str, Any]], batch_size: int, workers: int) -> Iterator[list[Decoded]]:
+    """Batches of at most `batch_size` rows; where they end changes no number."""
+    batch: list[Decoded] = []
+    pixels = 0
+    for decoded in ahead(decode, rows, workers):
+        batch.append(decoded)
+        pixels += decoded[1].width * decoded[1].height if not isinstance(decoded[1], SampleError) else 0
+        if len(batch) >= batch_size or pixels >= BATCH_PIXELS:
+            yield batch
+            batch, pixels = [], 0
+    if batch:
+        yield batch
+
+
+def allowed_failures(fraction: float, rows: int) -> int:
+    """How many of so many rows may fail: the fraction, but at least one row, unless the fraction is 0."""
+    return max(1, math.floor(fraction * rows)) if fraction > 0 else 0
+
+
+def refuse_too_many(failures: Sequence[RowFailure], fraction: float, rows: int) -> None:
+    """Raises TooManyFailures, which names the rows, when more failed than are allowed."""
+    allowed = allowed_failures(fraction, rows)
+    if len(failures) > allowed:
+        shown = "; ".join(f"{failure.id}: {failure.reason}" for failure in failures[:5])
+        raise TooManyFailures(
+            f"{len(failures)} rows of {rows} cannot be read, {allowed} may ({shown}). Mend or remove them, or allow "
+            "more with max_failures (--max-failures), a fraction of the rows",
+            failures,
+        )

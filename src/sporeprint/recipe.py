@@ -1,0 +1,172 @@
+"""Everything that determines the numbers, as a frozen, JSON-able value with a fingerprint."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module, metadata
+from typing import Any, TypeVar
+
+from sporeprint.errors import RecipeError
+
+POOLINGS = ("auto", "cls", "mean", "last")
+DTYPES = ("auto", "float32", "bfloat16")
+DECIDED_LATER = ("size", "combination")  # these change how blocks are joined, never the blocks
+
+_NAME = re.compile(r"(?!(cls|patches)-\d+$)[A-Za-z][A-Za-z0-9_-]*")
+
+_KINDS: dict[str, type] = {}
+_T = TypeVar("_T", bound=type)
+
+
+def kind(name: str) -> Callable[[_T], _T]:
+    """Register a frozen dataclass under the name that its JSON carries."""
+
+    def register(cls: _T) -> _T:
+        _KINDS[name] = cls
+        cls.kind = name  # type: ignore[attr-defined]
+        return cls
+
+    return register
+
+
+def to_json(value: Any) -> Any:
+    """A frozen value as plain JSON types; a registered dataclass becomes {"kind": name, field: ...}."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"kind": type(value).kind, **fields} if hasattr(type(value), "kind") else fields  # type: ignore[attr-defined]
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    raise RecipeError(f"a recipe holds plain values; {type(value).__name__} {value!r} cannot be written as JSON")
+
+
+def from_json(data: Any) -> Any:
+    """The inverse of `to_json`. Only registered kinds are made: nothing read from disk can run code."""
+    if isinstance(data, Mapping):
+        fields = {key: from_json(item) for key, item in data.items() if key != "kind"}
+        return _make(find_kind(data.get("kind")), fields)
+    return tuple(from_json(item) for item in data) if isinstance(data, list) else data
+
+
+def find_kind(name: Any) -> type:
+    """The class registered as `name`: ours, the user's once imported, or a `sporeprint.objectives` entry point."""
+    import_module("sporeprint.objectives")
+    import_module("sporeprint.combine")
+    if name not in _KINDS:
+        for point in metadata.entry_points(group="sporeprint.objectives"):
+            if point.name == name:
+                point.load()
+    if name not in _KINDS:
+        raise RecipeError(
+            f"unknown kind {name!r}; known: {', '.join(sorted(_KINDS))}. An objective of your own is known once its "
+            "module, which decorates it with `sporeprint.recipe.kind`, is imported"
+        )
+    return _KINDS[name]
+
+
+def _make(cls: type, fields: Mapping[str, Any]) -> Any:
+    known = {f.name for f in dataclasses.fields(cls)}
+    if unknown := sorted(set(fields) - known):
+        raise RecipeError(f"{cls.__name__} has no field {unknown[0]!r}; it has: {', '.join(sorted(known))}")
+    return cls(**fields)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Which backbone, which blocks of which families, and how they are joined.
+
+    backbone: Hugging Face id or folder, `timm:NAME`, or `"tiny"` (shipped); None where a `Backbone` is given.
+    objectives: gradient blocks, one each (default: the paper's KL, DINO and SimCLR).
+    targets: paths of the linear layers to read; default the output projection of the last attention.
+    pooling: how tokens become an embedding: "auto" (what the checkpoint's authors use), "cls", "mean", "last".
+    projection: name of the random projection. dim: width of a gradient block, default the embedding's.
+    layers: CLS and patch means of the last so many blocks are kept too (free; 0 for none).
+    size: features after PCA; None keeps all. combination: how blocks are joined, "paper" by default.
+    dtype: "auto", "float32" or "bfloat16" (autocast); seed: of heads, projection, views and negatives.
+    """
+
+    backbone: str | None = None
+    objectives: tuple[Any, ...] | None = None
+    targets: tuple[str, ...] | None = None
+    pooling: str = "auto"
+    projection: str = "rademacher"
+    dim: int | None = None
+    layers: int = 4
+    size: int | None = None
+    combination: Any = "paper"
+    dtype: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.objectives is None:
+            object.__setattr__(self, "objectives", import_module("sporeprint.objectives").paper())
+        if isinstance(self.targets, str):
+            object.__setattr__(self, "targets", (self.targets,))
+        for name in ("objectives", "targets"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        self._check()
+
+    def _check(self) -> None:
+        if self.backbone is not None and not isinstance(self.backbone, str):
+            raise RecipeError(
+                f"backbone is a {type(self.backbone).__name__}; a recipe names its backbone (id or folder). "
+                "Give a network of your own to Fungi: Fungi(recipe, backbone=Backbone(module, ...))"
+            )
+        _one_of("pooling", self.pooling, POOLINGS)
+        _one_of("dtype", self.dtype, DTYPES)
+        for name, least in (("dim", 1), ("size", 1), ("layers", 0), ("seed", 0)):
+            value = getattr(self, name)
+            if value is None and name in ("dim", "size"):
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise RecipeError(f"{name}={value!r}; expected an integer of at least {least}")
+        if self.targets is not None and not self.targets:
+            raise RecipeError("targets is empty; leave it out to read the paper's layer, or name at least one layer")
+        names = []
+        for objective in self.objectives or ():
+            if isinstance(objective, type) or not hasattr(objective, "loss"):
+                raise RecipeError(f"objective {objective!r} has no `loss`; give an instance such as KL()")
+            if not _NAME.fullmatch(objective.name) or objective.name in ("embedding", "whole"):
+                raise RecipeError(
+                    f"objective name {objective.name!r}; expected letters, digits, _ and -, and not the name of "
+                    "another block (embedding, whole, cls-N, patches-N)"
+                )
+            names.append(objective.name)
+        if repeated := {name for name in names if names.count(name) > 1}:
+            raise RecipeError(
+                f"two objectives are called {repeated.pop()!r}; give one another name, e.g. KL(name='kl-15')"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types; `Recipe.from_json` takes it back."""
+        return to_json(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Recipe:
+        """The recipe that `to_json` wrote. Raises RecipeError for unknown kinds and fields."""
+        return _make(cls, {key: from_json(value) for key, value in data.items() if key != "kind"})
+
+    def fingerprint(self) -> str:
+        """16 hex digits of SHA-256 over the canonical JSON: equal recipes, equal fingerprints, on every machine."""
+        return hashlib.sha256(canonical(self.to_json())).hexdigest()[:16]
+
+    def blocks_json(self) -> dict[str, Any]:
+        """The part that decides the blocks; size and combination are decided later."""
+        return {key: value for key, value in self.to_json().items() if key not in DECIDED_LATER}
+
+
+def canonical(data: Any) -> bytes:
+    """JSON with sorted keys and no spaces: the bytes that fingerprints and checksums are taken of."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise RecipeError(f"{name}={value!r}; expected one of: {', '.join(allowed)}")

@@ -1,0 +1,95 @@
+"""A folder of class folders, or a flat folder, of image files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from ..errors import SourceError
+from .rows import Row, check_limit, file_stamp
+
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".avif"}
+)
+SPLITS = ("train", "test", "validation", "valid", "val", "dev")
+
+
+class FolderSource:
+    """The image files below `folder`, sorted by their path. Hidden files and folders are passed over.
+
+    id: the path below `folder`, with "/". label: the name of the class folder (the first below `folder`), None for
+    files right in `folder`. suffixes: what counts as a sample, in lower case.
+    Raises SourceError where there is no sample, or where the class folders look like splits.
+    """
+
+    label_names: list[str] | None = None  # the labels are names already
+
+    def __init__(self, folder: str | Path, *, limit: int | None = None, suffixes: frozenset[str] = SUFFIXES):
+        check_limit(limit)
+        self.folder = Path(folder)
+        self.limit = limit
+        paths = list(_walk(str(self.folder), "", set()))
+        self._paths = sorted(path for path in paths if os.path.splitext(path)[1].lower() in suffixes)
+        self._ignored = len(paths) - len(self._paths)
+        if not self._paths:
+            raise SourceError(
+                f"'{self.folder}' holds no image ({len(paths)} other files); expected files ending in "
+                f"{', '.join(sorted(suffixes))}, in one folder for each class"
+            )
+        classes = {path.partition("/")[0] for path in self._paths if "/" in path}
+        nested = any(path.count("/") > 1 for path in self._paths)
+        if classes and classes <= set(SPLITS) and (len(classes) > 1 or nested):
+            raise SourceError(
+                f"the folders in '{self.folder}' are splits: {sorted(classes)}; choose one of them (split)"
+            )
+        for path in self._paths:
+            if not path.isascii() and path.encode(errors="replace").decode() != path:
+                raise SourceError(f"the name {path!r} in '{self.folder}' is not Unicode text; rename the file")
+        self._paths = self._paths[:limit]
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def rows(self, start: int = 0) -> Iterator[Row]:
+        for path in self._paths[start:]:
+            first, slash, _ = path.partition("/")
+            yield Row(path, self.folder / path, first if slash else None)
+
+    def digest(self) -> str:
+        """Of every file's path, size and time of change, and the limit."""
+        digest = blake2b(f"folder limit={self.limit}\n".encode(), digest_size=16)
+        for path in self._paths:
+            digest.update(f"{path}\0{file_stamp(self.folder / path)}\n".encode())
+        return digest.hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "kind": "folder",
+            "name": self.folder.absolute().name,
+            "rows": len(self),
+            "columns": {"sample": None, "label": "folder", "id": "path"},
+            "limit": self.limit,
+            "ignored_files": self._ignored,
+        }
+
+
+def _walk(folder: str, below: str, above: set[tuple[int, int]]) -> Iterator[str]:
+    """Paths of the files below `folder`. Links are followed, but never back to a folder that we are in."""
+    try:
+        status = os.stat(folder)
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise SourceError(f"'{folder}' cannot be listed: {error.strerror or error}; mend its permissions") from None
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _walk(entry.path, f"{below}{entry.name}/", above | {here})
+        else:
+            yield below + entry.name

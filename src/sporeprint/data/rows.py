@@ -1,0 +1,135 @@
+"""What a source is: rows in a fixed order, each with an id, a sample that is not decoded yet, and perhaps a label."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from ..errors import SourceError
+
+Label: TypeAlias = "str | int | float | list[Any] | None"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row, not decoded yet. id: "" where a list gives none. label: a ClassLabel's integer stays one."""
+
+    id: str
+    sample: object
+    label: Label = None
+
+
+class Source(Protocol):
+    """Rows in a fixed order. label_names: of integer labels, or None."""
+
+    label_names: list[str] | None
+
+    def __len__(self) -> int: ...
+
+    def rows(self, start: int = 0) -> Iterator[Row]:
+        """The rows from `start` on; what lies before is skipped without being read where the format allows it."""
+        ...
+
+    def digest(self) -> str:
+        """Hex digest of everything that decides the rows and their contents."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able: kind, name (no folder above it), rows, columns, limit."""
+        ...
+
+
+class ListSource:
+    """Samples in memory. ids: unique strings, one a sample; without them every `Row.id` is "". labels: one a sample."""
+
+    def __init__(
+        self,
+        samples: Sequence[object],
+        *,
+        ids: Sequence[str] | None = None,
+        labels: Sequence[Label] | np.ndarray | None = None,
+        label_names: Sequence[str] | None = None,
+    ):
+        self.label_names = None if label_names is None else list(label_names)
+        self._samples = samples
+        self._ids = [""] * len(samples) if ids is None else list(ids)
+        given = labels.tolist() if isinstance(labels, np.ndarray) else labels
+        self._labels: list[Label] = [None] * len(samples) if given is None else list(given)
+        for what, values in (("ids", self._ids), ("labels", self._labels)):
+            if len(values) != len(samples):
+                raise SourceError(f"{len(samples)} samples and {len(values)} {what}; give one for each sample, or none")
+        if not len(samples):
+            raise SourceError("a list without samples; give at least one")
+        if ids is not None:
+            check_ids(self._ids, "the list of ids")
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def rows(self, start: int = 0) -> Iterator[Row]:
+        for number in range(start, len(self)):
+            yield Row(self._ids[number], self._samples[number], self._labels[number])
+
+    def digest(self) -> str:
+        """Of ids, labels and contents; of a path, its name, size and time. Raises SourceError for other objects."""
+        digest = blake2b(json.dumps([self._ids, self._labels, self.label_names]).encode(), digest_size=16)
+        for sample in self._samples:
+            digest.update(_content(sample))
+        return digest.hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": "list", "name": "", "rows": len(self), "columns": {}, "limit": None}
+
+
+def check_ids(ids: Sequence[object], where: str) -> None:
+    """Raise SourceError naming the first id that is not a string, is empty or was met before."""
+    seen: dict[object, int] = {}
+    for row, given in enumerate(ids):
+        if not isinstance(given, str) or not given:
+            raise SourceError(f"{where}: row {row} has {given!r}; an id is a string (or an integer) that is not empty")
+        if given in seen:
+            raise SourceError(f"{where}: {given!r} stands in rows {seen[given]} and {row}; ids are unique")
+        seen[given] = row
+
+
+def check_limit(limit: int | None) -> None:
+    if limit is not None and limit < 1:
+        raise SourceError(f"limit is {limit}; give at least 1, or none for all rows")
+
+
+def file_stamp(path: str | os.PathLike[str]) -> str:
+    """Size and time of a file, which change with its content; "absent" when it cannot be looked at."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return "absent"
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def _content(sample: Any) -> bytes:
+    if isinstance(sample, Mapping):
+        parts = [str(key).encode() + b"=" + _content(sample[key]) for key in sorted(sample)]
+    elif isinstance(sample, (str, os.PathLike)):
+        parts = [os.fsencode(sample), file_stamp(sample).encode()]
+    elif isinstance(sample, Image.Image):
+        parts = [f"{sample.mode} {sample.size}".encode(), sample.tobytes()]
+    elif isinstance(sample, (bytes, bytearray, memoryview)) or sample is None:
+        parts = [b"" if sample is None else bytes(sample)]
+    else:
+        array = np.asarray(sample.detach().cpu() if hasattr(sample, "detach") else sample)
+        if array.dtype.hasobject:
+            raise SourceError(
+                f"a sample of type {type(sample).__name__} has no digest; give an image, bytes or an array"
+            )
+        parts = [f"{array.dtype} {array.shape}".encode(), array.tobytes()]
+    digest = blake2b(type(sample).__name__.encode(), digest_size=16)
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.digest()

@@ -1,0 +1,109 @@
+"""From what a user names to rows: `open_source` recognises folders, tables and `datasets` folders."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import SourceError
+from .folders import SPLITS, SUFFIXES, FolderSource
+from .formats import ArrowTable, CsvTable, JsonlTable, ParquetTable, Table
+from .rows import ListSource, Row, Source
+from .tables import TableSource
+
+__all__ = ["FolderSource", "ListSource", "Row", "Source", "TableSource", "open_source"]
+
+_TABLES: dict[str, Callable[[Path], Table]] = {
+    ".parquet": lambda path: ParquetTable([path]),
+    ".csv": CsvTable,
+    ".tsv": CsvTable,
+    ".jsonl": JsonlTable,
+    ".ndjson": JsonlTable,
+    ".json": JsonlTable,
+    ".arrow": lambda path: ArrowTable([path]),
+}
+_SPLIT = re.compile(rf"({'|'.join(SPLITS)})(?=$|[-_.])")
+
+
+def open_source(
+    path: str | Path,
+    *,
+    sample_column: str | None = None,
+    label_column: str | None = None,
+    id_column: str | None = None,
+    split: str | None = None,
+    limit: int | None = None,
+) -> Source:
+    """Open a folder of class folders, a table, a folder of Parquet shards or a `datasets` folder.
+
+    sample_column, label_column ("" for none), id_column: of a table; found where not given. split: of a folder that
+    holds several. limit: the first rows only. Raises SourceError.
+    """
+    path = Path(path)
+    columns = {"sample_column": sample_column, "label_column": label_column, "id_column": id_column}
+    if not os.path.exists(path):
+        raise SourceError(f"there is no '{path}'; give a folder of images, a table, or a folder that `datasets` saved")
+    if path.is_dir():
+        table, path = _open_folder(path, split)
+        if table is None:
+            given = [name for name, value in columns.items() if value is not None]
+            if given:
+                raise SourceError(f"'{path}' is a folder of files, which has no columns; leave out {', '.join(given)}")
+            return FolderSource(path, limit=limit)
+    elif split is not None:
+        raise SourceError(f"'{path}' is one file; split={split!r} chooses among the files of a folder: leave it out")
+    elif path.suffix.lower() in _TABLES:
+        table = _TABLES[path.suffix.lower()](path)
+    else:
+        advice = "give the folder it is in" if path.suffix.lower() in SUFFIXES else f"known are {', '.join(_TABLES)}"
+        raise SourceError(f"'{path}' is no table that sporeprint reads; {advice}")
+    return TableSource(
+        table, path, sample_column=sample_column, label_column=label_column, id_column=id_column, limit=limit
+    )
+
+
+def _open_folder(folder: Path, split: str | None) -> tuple[Table | None, Path]:
+    """The table in a folder and the folder that names it; no table for a folder of files."""
+    if (folder / "dataset_dict.json").is_file():
+        splits = _json_list(folder / "dataset_dict.json", lambda value: value["splits"])
+        if split is None and len(splits) == 1:
+            split = splits[0]
+        if split not in splits:
+            raise SourceError(f"'{folder}' has the splits {splits}, not {split!r}; choose one of them (split)")
+        return _open_saved(folder / split), folder / split
+    if (folder / "state.json").is_file():
+        if split is not None:
+            raise SourceError(f"'{folder}' is a single split; leave out split={split!r}")
+        return _open_saved(folder), folder
+    if split is not None and (folder / split).is_dir() and Path(split).name == split:
+        return _open_folder(folder / split, None)
+    shards = sorted(folder.glob("[!.]*.parquet")) or sorted(folder.glob("data/[!.]*.parquet"))
+    if split is not None:
+        chosen = [shard for shard in shards if re.match(rf"{re.escape(split)}(?=$|[-_.])", shard.stem)]
+        if not chosen:
+            raise SourceError(f"'{folder}' has no split {split!r}; expected a folder or Parquet files of that name")
+        shards = chosen
+    splits = sorted({match[1] for shard in shards if (match := _SPLIT.match(shard.stem))})
+    if len(splits) > 1:
+        raise SourceError(f"the Parquet files in '{folder}' are of several splits, {splits}; choose one (split)")
+    return (ParquetTable(shards) if shards else None), shards[0] if len(shards) == 1 else folder
+
+
+def _open_saved(folder: Path) -> Table:
+    names = _json_list(folder / "state.json", lambda value: [file["filename"] for file in value["_data_files"]])
+    if not names or any(Path(name).name != name for name in names):
+        raise SourceError(f"'{folder / 'state.json'}' names the files {names}; expected files beside it: save it anew")
+    return ArrowTable([folder / name for name in names])
+
+
+def _json_list(path: Path, pick: Callable[[dict], list[str]]) -> list[str]:
+    try:
+        found = pick(json.loads(path.read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SourceError(f"'{path}' cannot be read ({error!r}); save the dataset anew") from None
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise SourceError(f"'{path}' holds {found!r}; expected names: save the dataset anew")
+    return found

@@ -1,0 +1,222 @@
+"""A table as a source: which column holds the samples, which the labels and the ids, and one row after the other."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ..errors import SourceError
+from .formats import Table
+from .rows import Label, Row, check_ids, check_limit, file_stamp
+
+# What a sample column looks like, in order of trust: its type in the `huggingface` metadata, its name.
+SAMPLE_FEATURE = "Image"
+SAMPLE_NAMES = ("image", "img", "file", "path", "file_name")
+LABEL_NAMES = ("label", "labels", "class", "target")
+
+
+class TableSource:
+    """Rows of a Parquet, Arrow, CSV or JSON lines table.
+
+    Columns are found by the `huggingface` metadata, then by type and name; an argument decides, and label_column=""
+    means no labels. Text in the sample column is a path, relative to the table's folder. id: the row's number where
+    no id_column is given. label: None for null, NaN and a ClassLabel's -1.
+    Raises SourceError, listing the columns, where one cannot be found; naming the row, where a value cannot be used.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        path: Path,
+        *,
+        sample_column: str | None = None,
+        label_column: str | None = None,
+        id_column: str | None = None,
+        limit: int | None = None,
+    ):
+        check_limit(limit)
+        if not table.rows:
+            raise SourceError(f"'{path}' has no rows; give a table with at least one")
+        self._table = table
+        self._path = path
+        self._folder = table.files[0].parent
+        self.limit = limit
+        features = _features(table.schema, path)
+        self._sample = sample_column or self._find_sample(features)
+        self._label = self._find_label(features) if label_column is None else label_column
+        self._id = id_column or ""
+        for name in (self._sample, self._label, self._id):
+            if name and name not in table.schema.names:
+                raise SourceError(f"'{path}' has no column {name!r}; its columns: {self._columns()}")
+        self.label_names = _class_names(features.get(self._label)) if self._label else None
+        if self._label:
+            self._check_label_type()
+        if self._id:
+            check_ids([_id(value) for value in self._values(self._id)], f"'{path}', column {self._id!r}")
+
+    def __len__(self) -> int:
+        return self._table.rows if self.limit is None else min(self.limit, self._table.rows)
+
+    def rows(self, start: int = 0) -> Iterator[Row]:
+        names = list(dict.fromkeys(name for name in (self._sample, self._label, self._id) if name))
+        row = start
+        for batch in self._table.batches(names, start) if start < len(self) else ():
+            labels = batch.get(self._label) or [None] * len(batch[self._sample])
+            ids = batch.get(self._id)
+            for number, (sample, label) in enumerate(zip(batch[self._sample], labels, strict=True)):
+                if row >= len(self):
+                    return
+                name = str(row) if ids is None else str(_id(ids[number]))
+                yield Row(name, self._locate(sample, row), self._checked(label, row))
+                row += 1
+
+    def digest(self) -> str:
+        """Of the files' bytes, the chosen columns and the limit; of files named by path, their sizes and times."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        chosen = [self._table.kind, self._sample, self._label, self._id, self.limit]
+        digest = blake2b(json.dumps(chosen).encode(), digest_size=16)
+        for path in self._table.files:
+            digest.update(f"\n{path.stat().st_size}\n".encode())
+            with open(path, "rb") as file:
+                while piece := file.read(1 << 20):
+                    digest.update(piece)
+        if _is_text(self._table.schema.field(self._sample).type):
+            for row, sample in enumerate(self._values(self._sample)):
+                digest.update(f"{file_stamp(str(self._locate(sample, row)))}\n".encode())
+        return digest.hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "kind": self._table.kind,
+            "name": self._path.absolute().name,
+            "rows": len(self),
+            "columns": {"sample": self._sample, "label": self._label or None, "id": self._id or None},
+            "limit": self.limit,
+        }
+
+    def _values(self, column: str) -> Iterator[Any]:
+        left = len(self)
+        for batch in self._table.batches([column]):
+            yield from batch[column][:left]
+            left -= len(batch[column])
+            if left <= 0:
+                return
+
+    def _columns(self) -> str:
+        return ", ".join(f"{field.name} ({field.type})" for field in self._table.schema)
+
+    def _find_sample(self, features: dict[str, Any]) -> str:
+        schema = self._table.schema
+        by_feature = [name for name in schema.names if _type(features.get(name)) == SAMPLE_FEATURE]
+        plain = [field for field in schema if _type(features.get(field.name)) in (None, "Value")]
+        by_type = [field.name for field in plain if _is_encoded(field.type)]
+        by_name = [name for name in SAMPLE_NAMES if name in schema.names]
+        for found in (by_feature, by_type):
+            named = [name for name in by_name if name in found]
+            if len(found) == 1 or named:
+                return (named or found)[0]
+            if found:
+                raise SourceError(f"'{self._path}' has several sample columns, {found}; choose one (sample_column)")
+        if by_name:
+            return by_name[0]
+        raise SourceError(f"'{self._path}' has no column of images; choose one (sample_column) of: {self._columns()}")
+
+    def _find_label(self, features: dict[str, Any]) -> str:
+        names = [name for name in self._table.schema.names if name != self._sample]
+        classes = [name for name in names if _class_names(features.get(name)) is not None]
+        by_name = [name for name in LABEL_NAMES if name in names]
+        named = [name for name in by_name if name in classes] or (by_name if not classes else [])
+        if len(classes) > 1 and not named:
+            raise SourceError(f"'{self._path}' has several label columns, {classes}; choose one (label_column)")
+        return (named or classes or [""])[0]
+
+    def _check_label_type(self) -> None:
+        kind = self._table.schema.field(self._label).type
+        inner = kind.value_type if pa.types.is_list(kind) or pa.types.is_dictionary(kind) else kind
+        tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null, _is_text)
+        if not any(test(inner) for test in tests):
+            raise SourceError(
+                f"'{self._path}', column {self._label!r} is {kind}; a label is a text, a number or a list of them: "
+                'choose another (label_column), or none with ""'
+            )
+
+    def _checked(self, label: Any, row: int) -> Label:
+        if isinstance(label, list):
+            return [self._checked(part, row) for part in label]
+        if label is None or (isinstance(label, float) and math.isnan(label)):
+            return None
+        if self.label_names is not None:
+            if label == -1:
+                return None  # `datasets` marks an unknown class so
+            if not isinstance(label, int) or not 0 <= label < len(self.label_names):
+                raise SourceError(
+                    f"'{self._path}', row {row}: label {label!r} is not one of {len(self.label_names)} classes; mend it"
+                )
+        if not isinstance(label, (str, int, float)):
+            raise SourceError(f"'{self._path}', row {row}: label {label!r} is no text, number or list of them; mend it")
+        return label
+
+    def _locate(self, sample: Any, row: int) -> object:
+        """Paths relative to the table's folder. A struct's path is the table maker's, so it may not lead out of it."""
+        if isinstance(sample, str):
+            return self._folder / sample
+        if isinstance(sample, dict) and sample.get("bytes") is None and isinstance(sample.get("path"), str):
+            path = self._folder / sample["path"]
+            if "\0" in sample["path"] or not path.resolve().is_relative_to(self._folder.resolve()):
+                raise SourceError(
+                    f"'{self._path}', row {row}: the path {sample['path']!r} leads out of the table's folder; "
+                    "put the files beside the table, or name them in a text column"
+                )
+            return path
+        return sample
+
+
+def _features(schema: pa.Schema, path: Path) -> dict[str, Any]:
+    """The column types that `datasets` wrote into the schema: {column: {"_type", ...}}."""
+    text = (schema.metadata or {}).get(b"huggingface")
+    if text is None:
+        return {}
+    try:
+        return dict(json.loads(text)["info"]["features"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise SourceError(
+            f"'{path}': its 'huggingface' metadata cannot be read ({error!r}); write the table anew"
+        ) from None
+
+
+def _type(feature: Any) -> str | None:
+    return feature.get("_type") if isinstance(feature, dict) else None
+
+
+def _class_names(feature: Any) -> list[str] | None:
+    """The class names of a ClassLabel column, or of a list of them."""
+    if _type(feature) in ("Sequence", "List", "LargeList"):
+        feature = feature.get("feature")
+    names = feature.get("names") if _type(feature) == "ClassLabel" else None
+    return [str(name) for name in names] if isinstance(names, list) else None
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_encoded(kind: pa.DataType) -> bool:
+    """Bytes, or a struct of bytes and path."""
+    if pa.types.is_struct(kind):
+        names = {kind.field(number).name for number in range(kind.num_fields)}
+        return bool(names & {"bytes", "path"}) and names <= {"bytes", "path"}
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _id(value: Any) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value

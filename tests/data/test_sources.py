@@ -1,0 +1,516 @@
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from sporeprint.data.images import load_image
+from sporeprint.data.sources import FolderSource, ListSource, Row, TableSource, open_source
+from sporeprint.errors import SampleError, SourceError
+
+SHARED = Path(__file__).parents[3] / "shared"
+
+
+def png(number=0):
+    buffer = io.BytesIO()
+    Image.new("RGB", (2, 2), (number % 256, number // 256, 7)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def red(row):
+    return load_image(row.sample).getpixel((0, 0))[0]
+
+
+def fill(folder, *names):
+    for number, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(number))
+
+
+FEATURES = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["cat", "dog"]}}
+
+
+def table(rows=5, features=FEATURES, **columns):
+    columns = {
+        "image": [{"bytes": png(row), "path": None} for row in range(rows)],
+        "label": [row % 2 for row in range(rows)],
+        **columns,
+    }
+    made = pa.table({name: values for name, values in columns.items() if values is not None})
+    if features is not None:
+        made = made.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    return made
+
+
+def parquet(path, rows=5, row_group_size=2, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table(rows, **options), path, row_group_size=row_group_size)
+    return path
+
+
+def stream(path, made, batch=3):
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, made.schema) as writer:
+        writer.write_table(made, max_chunksize=batch)
+
+
+# folders
+
+
+def test_class_folders_give_labels_ids_and_a_fixed_order(tmp_path):
+    fill(tmp_path, "b/2.png", "a/10.PNG", "a/9.jpeg", "b/deep/1.png", "top.png")
+    source = open_source(tmp_path)
+    rows = list(source.rows())
+    assert [(row.id, row.label) for row in rows] == [
+        ("a/10.PNG", "a"),
+        ("a/9.jpeg", "a"),
+        ("b/2.png", "b"),
+        ("b/deep/1.png", "b"),
+        ("top.png", None),
+    ]
+    assert [red(row) for row in rows] == [1, 2, 0, 3, 4]
+    assert len(source) == 5
+    assert source.label_names is None
+    assert list(source.rows(3)) == rows[3:]
+
+
+def test_other_files_are_counted_and_hidden_ones_passed_over(tmp_path):
+    fill(tmp_path, "a/1.png", "a/notes.txt", "a/.2.png", ".cache/3.png", "a/._1.png")
+    source = open_source(tmp_path)
+    assert [row.id for row in source.rows()] == ["a/1.png"]
+    assert source.describe() == {
+        "kind": "folder",
+        "name": tmp_path.name,
+        "rows": 1,
+        "columns": {"sample": None, "label": "folder", "id": "path"},
+        "limit": None,
+        "ignored_files": 1,
+    }
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    fill(tmp_path / "elsewhere", "1.png")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/a").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/back").symlink_to(tmp_path / "root")
+    (tmp_path / "root/gone.png").symlink_to(tmp_path / "nowhere.png")
+    rows = list(open_source(tmp_path / "root").rows())
+    assert [row.id for row in rows] == ["a/1.png", "gone.png"]
+    with pytest.raises(SampleError, match=r"no file 'gone\.png'"):
+        load_image(rows[1].sample)
+
+
+def test_a_folder_of_splits_asks_which(tmp_path):
+    fill(tmp_path, "train/a/1.png", "test/a/2.png")
+    with pytest.raises(SourceError, match=r"splits: \['test', 'train'\]"):
+        open_source(tmp_path)
+    source = open_source(tmp_path, split="test")
+    assert [(row.id, row.label) for row in source.rows()] == [("a/2.png", "a")]
+    with pytest.raises(SourceError, match="no split 'val'"):
+        open_source(tmp_path, split="val")
+
+
+def test_classes_that_are_called_like_a_split_are_classes(tmp_path):
+    fill(tmp_path, "train/1.png", "ship/2.png")
+    assert [row.label for row in open_source(tmp_path).rows()] == ["ship", "train"]
+
+
+def test_a_folders_digest_follows_names_sizes_times_and_the_limit(tmp_path):
+    fill(tmp_path, "a/1.png", "b/2.png")
+    os.utime(tmp_path / "a/1.png", ns=(1, 1))
+    first = open_source(tmp_path).digest()
+    assert open_source(tmp_path).digest() == first
+    assert open_source(tmp_path, limit=1).digest() != first
+    os.utime(tmp_path / "a/1.png", ns=(1, 2))
+    assert open_source(tmp_path).digest() != first
+    os.utime(tmp_path / "a/1.png", ns=(1, 1))
+    assert open_source(tmp_path).digest() == first
+    (tmp_path / "a/1.png").rename(tmp_path / "a/3.png")
+    assert open_source(tmp_path).digest() != first
+
+
+# tables
+
+
+def test_a_hugging_face_table_is_understood_without_options(tmp_path):
+    source = open_source(parquet(tmp_path / "t.parquet"))
+    rows = list(source.rows())
+    assert [red(row) for row in rows] == [0, 1, 2, 3, 4]
+    assert [row.id for row in rows] == ["0", "1", "2", "3", "4"]
+    assert [row.label for row in rows] == [0, 1, 0, 1, 0]
+    assert source.label_names == ["cat", "dog"]
+    assert source.describe() == {
+        "kind": "parquet",
+        "name": "t.parquet",
+        "rows": 5,
+        "columns": {"sample": "image", "label": "label", "id": None},
+        "limit": None,
+    }
+
+
+@pytest.mark.parametrize("kind", ["parquet", "shards", "arrow", "csv", "tsv", "jsonl"])
+@pytest.mark.parametrize("limit", [None, 1, 70, 99])
+def test_every_start_gives_the_tail_of_the_same_rows(tmp_path, kind, limit):
+    """Batches hold 32 rows: 75 rows in row groups, batches and shards that do not divide."""
+    rows = 75
+    fill(tmp_path, *(f"{row}.png" for row in range(rows)))
+    if kind == "parquet":
+        path = parquet(tmp_path / "t.parquet", rows, row_group_size=40)
+    elif kind == "shards":
+        path = tmp_path / "shards"
+        path.mkdir()
+        for shard, (start, stop) in enumerate([(0, 33), (33, 34), (34, 75)]):
+            pq.write_table(table(rows).slice(start, stop - start), path / f"{shard}.parquet", row_group_size=7)
+    elif kind == "arrow":
+        path = tmp_path / "saved"
+        path.mkdir()
+        for shard, (start, stop) in enumerate([(0, 50), (50, 75)]):
+            stream(path / f"data-{shard}.arrow", table(rows).slice(start, stop - start), batch=35)
+        (path / "state.json").write_text(
+            json.dumps({"_data_files": [{"filename": "data-0.arrow"}, {"filename": "data-1.arrow"}]})
+        )
+    else:
+        path = tmp_path / f"t.{kind}"
+        with open(path, "w", newline="") as file:
+            if kind == "jsonl":
+                file.writelines(json.dumps({"image": f"{row}.png", "label": row % 2}) + "\n\n" for row in range(rows))
+            else:
+                writer = csv.writer(file, delimiter="\t" if kind == "tsv" else ",")
+                writer.writerows([("image", "label"), *((f"{row}.png", row % 2) for row in range(rows))])
+    source = open_source(path, limit=limit)
+    expected = list(source.rows())
+    assert len(source) == len(expected) == min(limit or rows, rows)
+    assert [red(row) for row in expected] == list(range(len(source)))
+    assert [int(row.label) for row in expected] == [row % 2 for row in range(len(source))]
+    for start in [0, 1, 31, 32, 33, 34, 40, 50, 69, 70, 74, 75, 80]:
+        assert list(source.rows(start)) == expected[start:]
+    assert len({open_source(path, limit=limit).digest(), source.digest()}) == 1
+    assert (source.digest() == open_source(path).digest()) == (limit is None)
+
+
+def test_columns_are_found_by_type_then_by_name(tmp_path):
+    picture = [png(1)]
+    cases = [
+        ({"a": picture, "target": ["x"]}, ("a", "target")),  # bytes
+        ({"a": [{"bytes": png(1)}], "class": [1]}, ("a", "class")),
+        ({"mask": picture, "image": picture, "labels": [2.5]}, ("image", "labels")),
+        ({"file": ["1.png"], "n": [1]}, ("file", None)),
+        ({"text": ["x"], "img": picture, "label": [[1, 2]]}, ("img", "label")),
+    ]
+    for number, (columns, expected) in enumerate(cases):
+        path = parquet(tmp_path / f"{number}.parquet", features=None, **{"image": None, "label": None, **columns})
+        found = open_source(path).describe()["columns"]
+        assert (found["sample"], found["label"]) == expected
+
+
+def test_metadata_goes_before_names(tmp_path):
+    features = {"photo": {"_type": "Image"}, "kind": FEATURES["label"], "image": {"_type": "Audio"}}
+    sounds = [{"bytes": b"RIFF", "path": None}] * 5
+    columns = {"photo": [png(9)] * 5, "kind": [1, None, -1, 0, 0], "label": ["u"] * 5, "image": sounds}
+    source = open_source(parquet(tmp_path / "t.parquet", features=features, **columns))
+    assert source.describe()["columns"] == {"sample": "photo", "label": "kind", "id": None}
+    assert [row.label for row in source.rows()] == [1, None, None, 0, 0]
+    source = open_source(tmp_path / "t.parquet", label_column="label")
+    assert source.label_names is None
+    assert next(source.rows()).label == "u"
+    assert next(open_source(tmp_path / "t.parquet", label_column="").rows()).label is None
+
+
+def test_lists_of_class_labels_keep_their_names(tmp_path):
+    features = {"image": FEATURES["image"], "label": {"_type": "List", "feature": FEATURES["label"]}}
+    source = open_source(parquet(tmp_path / "t.parquet", 2, features=features, label=[[0, 1], []]))
+    assert source.label_names == ["cat", "dog"]
+    assert [row.label for row in source.rows()] == [[0, 1], []]
+
+
+def test_ambiguous_columns_are_asked_for(tmp_path):
+    path = parquet(tmp_path / "a.parquet", features=None, image=None, left=[png()] * 5, right=[png()] * 5)
+    with pytest.raises(SourceError, match=r"several sample columns, \['left', 'right'\]"):
+        open_source(path)
+    assert open_source(path, sample_column="right").describe()["columns"]["sample"] == "right"
+    features = dict.fromkeys(("coarse", "fine"), FEATURES["label"])
+    path = parquet(tmp_path / "b.parquet", features=features, label=None, coarse=[0] * 5, fine=[1] * 5)
+    with pytest.raises(SourceError, match=r"several label columns, \['coarse', 'fine'\]"):
+        open_source(path)
+    assert next(open_source(path, label_column="fine").rows()).label == 1
+
+
+@pytest.mark.parametrize("option", ["sample_column", "label_column", "id_column"])
+def test_a_wrong_column_name_lists_the_columns(tmp_path, option):
+    path = parquet(tmp_path / "t.parquet", key=["k"] * 5)
+    with pytest.raises(
+        SourceError, match=r"no column 'nope'; its columns: image \(struct.*label \(int64\), key \(string"
+    ):
+        open_source(path, **{option: "nope"})
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (["a", "b", "c", "b", "a"], "'b' stands in rows 1 and 3"),
+        (["a", "b", None, "d", "e"], "row 2 has None"),
+        (["a", "", "c", "d", "e"], "row 1 has ''"),
+        ([0.5, 1.5, 2.5, 3.5, 4.5], "row 0 has 0.5"),
+        ([1, 2, 3, 4, 4], "'4' stands in rows 3 and 4"),
+    ],
+)
+def test_ids_must_be_there_and_unique(tmp_path, ids, message):
+    path = parquet(tmp_path / "t.parquet", key=ids)
+    with pytest.raises(SourceError, match=message):
+        open_source(path, id_column="key")
+
+
+def test_ids_are_read_from_their_column(tmp_path):
+    path = parquet(tmp_path / "t.parquet", key=["x", "y", "z", "x", None], number=[7, 8, 9, 10, 11])
+    assert [row.id for row in open_source(path, id_column="key", limit=3).rows(1)] == ["y", "z"]
+    assert [row.id for row in open_source(path, id_column="number").rows()] == ["7", "8", "9", "10", "11"]
+
+
+def test_a_label_outside_the_classes_is_named(tmp_path):
+    source = open_source(parquet(tmp_path / "t.parquet", label=[0, 1, 2, 0, 0]))
+    with pytest.raises(SourceError, match="row 2: label 2 is not one of 2 classes"):
+        list(source.rows())
+
+
+def test_labels_of_other_types_are_refused(tmp_path):
+    path = parquet(tmp_path / "t.parquet", features=None, label=[{"a": 1}] * 5)
+    with pytest.raises(SourceError, match="'label' is struct"):
+        open_source(path)
+    assert next(open_source(path, label_column="").rows()).label is None
+
+
+def test_missing_labels_are_none(tmp_path):
+    path = parquet(tmp_path / "t.parquet", features=None, label=[0.5, float("nan"), None, 1.0, 2.0])
+    assert [row.label for row in open_source(path).rows()] == [0.5, None, None, 1.0, 2.0]
+    (tmp_path / "t.csv").write_text("image,label\na.png,x\nb.png,\n")
+    assert [row.label for row in open_source(tmp_path / "t.csv").rows()] == ["x", None]
+
+
+def test_paths_are_relative_to_the_table(tmp_path, monkeypatch):
+    fill(tmp_path, "in/images/0.png", "in/images/1.png", "2.png")
+    (tmp_path / "in/t.csv").write_text(f"file,label\nimages/1.png,a\n../2.png,b\n{tmp_path}/2.png,c\n")
+    monkeypatch.chdir(tmp_path / "in/images")
+    assert [red(row) for row in open_source(tmp_path / "in/t.csv").rows()] == [1, 2, 2]
+    structs = [{"bytes": None, "path": "images/1.png"}, {"bytes": png(5), "path": "/etc/passwd"}]
+    source = open_source(parquet(tmp_path / "in/t.parquet", 2, image=structs))
+    assert [red(row) for row in source.rows()] == [1, 5]
+
+
+@pytest.mark.parametrize("path", ["../2.png", "/etc/passwd", "images/../../2.png", "link/2.png"])
+def test_a_structs_path_may_not_lead_out_of_the_tables_folder(tmp_path, path):
+    fill(tmp_path, "2.png", "in/1.png")
+    (tmp_path / "in/link").symlink_to(tmp_path)
+    source = open_source(parquet(tmp_path / "in/t.parquet", 1, image=[{"bytes": None, "path": path}]))
+    with pytest.raises(SourceError, match=r"row 0: the path .* leads out"):
+        list(source.rows())
+
+
+def test_a_missing_image_costs_its_own_row_only(tmp_path):
+    structs = [None, {"bytes": None, "path": None}, {"bytes": b"broken", "path": None}, {"bytes": png(3), "path": None}]
+    rows = list(open_source(parquet(tmp_path / "t.parquet", 4, image=structs)).rows())
+    for row in rows[:3]:
+        with pytest.raises(SampleError):
+            load_image(row.sample)
+    assert red(rows[3]) == 3
+
+
+def test_a_tables_digest_follows_content_columns_and_named_files(tmp_path):
+    path = parquet(tmp_path / "t.parquet")
+    first = open_source(path).digest()
+    assert open_source(parquet(tmp_path / "copy.parquet")).digest() == first
+    assert open_source(path, label_column="").digest() != first
+    assert open_source(parquet(tmp_path / "other.parquet", label=[1] * 5)).digest() != first
+    fill(tmp_path, "1.png")
+    (tmp_path / "t.csv").write_text("image\n1.png\n")
+    before = open_source(tmp_path / "t.csv").digest()
+    (tmp_path / "1.png").write_bytes(png(3) + b"0")
+    assert open_source(tmp_path / "t.csv").digest() != before
+
+
+def test_shards_of_one_split_are_read_in_order(tmp_path):
+    for name, start in (("train-00001-of-00002", 3), ("train-00000-of-00002", 0), ("test-00000-of-00001", 9)):
+        structs = [{"bytes": png(start + row), "path": None} for row in range(3)]
+        parquet(tmp_path / f"data/{name}.parquet", 3, image=structs)
+    with pytest.raises(SourceError, match=r"several splits, \['test', 'train'\]"):
+        open_source(tmp_path)
+    assert [red(row) for row in open_source(tmp_path, split="train").rows()] == [0, 1, 2, 3, 4, 5]
+    assert [red(row) for row in open_source(tmp_path, split="test").rows()] == [9, 10, 11]
+    with pytest.raises(SourceError, match="no split 'val'"):
+        open_source(tmp_path, split="val")
+
+
+@pytest.mark.parametrize("columns", [{"label": ["x"] * 5}, {"label": None}, {"features": {"label": {}}}])
+def test_shards_of_different_tables_are_refused(tmp_path, columns):
+    parquet(tmp_path / "0.parquet")
+    parquet(tmp_path / "1.parquet", **columns)
+    with pytest.raises(SourceError, match=r"1\.parquet' has columns"):
+        open_source(tmp_path)
+
+
+def test_a_saved_dataset_dict_asks_for_its_split(tmp_path):
+    for split, rows in (("train", 4), ("test", 2)):
+        folder = tmp_path / split
+        folder.mkdir()
+        stream(folder / "data-00000-of-00001.arrow", table(rows))
+        (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}))
+    (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    with pytest.raises(SourceError, match=r"splits \['train', 'test'\], not None"):
+        open_source(tmp_path)
+    source = open_source(tmp_path, split="test")
+    assert (len(source), source.label_names) == (2, ["cat", "dog"])
+    assert source.describe()["kind"] == "arrow"
+    with pytest.raises(SourceError, match="not 'val'"):
+        open_source(tmp_path, split="val")
+
+
+def test_a_saved_dataset_cannot_name_files_elsewhere(tmp_path):
+    stream(tmp_path / "outside.arrow", table())
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved/state.json").write_text(json.dumps({"_data_files": [{"filename": "../outside.arrow"}]}))
+    with pytest.raises(SourceError, match="expected files beside it"):
+        open_source(tmp_path / "saved")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.parquet", b"PAR1 not really", "cannot be read as Parquet"),
+        ("t.arrow", b"", "cannot be read as an Arrow stream"),
+        ("t.arrow", b"\xff\xff\xff\xff\x08\0\0\0junkjunk", "cannot be read as an Arrow stream"),
+        ("t.csv", b"", "no rows"),
+        ("t.csv", b"image,label\n", "no rows"),
+        ("t.csv", b"image,label\na.png\n", "line 2: 1 values; the first line has 2"),
+        ("t.csv", b"image,image\na,b\n", "column name twice"),
+        ("t.csv", b"image\n\xff\xfe\n", "cannot be read as CSV"),
+        ("t.csv", b"x,y\n1,2\n", "no column of images; choose one .* x .string., y"),
+        ("t.jsonl", b"", "no rows"),
+        ("t.jsonl", b'{"image": "a.png"}\n{"image": \n', "line 2: Expecting value"),
+        ("t.json", b'[{"image": "a.png"}]', "line 1: a list; expected one JSON object"),
+        ("t.jsonl", b"[" * 100_000, "line 1"),
+        ("t.jsonl", b'{"image": "a", "n": 1' + b"0" * 30 + b"}", "cannot be read as JSON"),
+        ("t.xlsx", b"", "no table that sporeprint reads; known are .parquet"),
+        ("t.png", b"", "give the folder it is in"),
+        ("saved/state.json", b"{}", "cannot be read"),
+        ("saved/state.json", b'{"_data_files": []}', "expected files beside it"),
+        ("saved/state.json", b'{"_data_files": [{"filename": "gone.arrow"}]}', "cannot be read as an Arrow stream"),
+        ("saved/dataset_dict.json", b'{"splits": 3}', "expected names"),
+        ("saved/notes.txt", b"", "holds no image"),
+    ],
+)
+def test_what_is_no_source_is_refused_with_advice(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    with pytest.raises(SourceError, match=message):
+        open_source(path if path.parent == tmp_path else path.parent)
+
+
+def test_misuse_is_refused(tmp_path):
+    path = parquet(tmp_path / "t.parquet")
+    fill(tmp_path / "images", "1.png")
+    cases = [
+        (tmp_path / "gone", {}, "there is no"),
+        (path, {"split": "train"}, "is one file"),
+        (path, {"limit": 0}, "limit is 0"),
+        (tmp_path / "images", {"limit": -1}, "limit is -1"),
+        (tmp_path / "images", {"id_column": "x"}, "leave out id_column"),
+    ]
+    for where, options, message in cases:
+        with pytest.raises(SourceError, match=message):
+            open_source(where, **options)
+    parquet(tmp_path / "empty.parquet", 0, image=pa.array([], pa.binary()), label=None)
+    with pytest.raises(SourceError, match="no rows"):
+        open_source(tmp_path / "empty.parquet")
+    made = table().replace_schema_metadata({"huggingface": "{"})
+    pq.write_table(made, tmp_path / "odd.parquet")
+    with pytest.raises(SourceError, match="metadata cannot be read"):
+        open_source(tmp_path / "odd.parquet")
+
+
+def test_a_table_damaged_in_its_data_is_a_source_error(tmp_path):
+    path = parquet(tmp_path / "t.parquet", 40, row_group_size=40)
+    data = bytearray(path.read_bytes())
+    data[4:600] = bytes(596)  # page headers and pages; the footer stays whole
+    path.write_bytes(data)
+    source = open_source(path)
+    with pytest.raises(SourceError, match="cannot be read as Parquet"):
+        list(source.rows())
+
+
+# lists
+
+
+def test_a_list_gives_its_samples_in_order():
+    source = ListSource([png(1), png(2), png(3)], labels=np.array([5, 6, 7]))
+    assert list(source.rows(1)) == [Row("", png(2), 6), Row("", png(3), 7)]
+    assert [row.id for row in ListSource(["x", "y"], ids=["a", "b"]).rows()] == ["a", "b"]
+    assert source.describe()["rows"] == len(source) == 3
+
+
+def test_a_lists_parts_must_match():
+    with pytest.raises(SourceError, match="2 samples and 1 ids"):
+        ListSource(["x", "y"], ids=["a"])
+    with pytest.raises(SourceError, match="2 samples and 3 labels"):
+        ListSource(["x", "y"], labels=[1, 2, 3])
+    with pytest.raises(SourceError, match="'a' stands in rows 0 and 1"):
+        ListSource(["x", "y"], ids=["a", "a"])
+    with pytest.raises(SourceError, match="at least one"):
+        ListSource([])
+
+
+def test_a_lists_digest_follows_everything_in_it(tmp_path):
+    fill(tmp_path, "1.png")
+    os.utime(tmp_path / "1.png", ns=(1, 1))
+    array, image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3), Image.new("RGB", (2, 2), "red")
+    same = [png(1), tmp_path / "1.png", array, image, {"bytes": png(2), "path": None}]
+    digests = {ListSource(list(same)).digest() for _ in range(2)}
+    assert len(digests) == 1
+    changes = [png(3), tmp_path / "2.png", array.reshape(2, 6), Image.new("RGB", (2, 2), "blue"), {"bytes": png(3)}]
+    for number, change in enumerate(changes):
+        digests.add(ListSource([*same[:number], change, *same[number + 1 :]]).digest())
+    digests.add(ListSource(same, labels=[1] * 5).digest())
+    digests.add(ListSource(same, ids=list("abcde")).digest())
+    digests.add(ListSource([*same, None]).digest())
+    digests.add(ListSource(same[::-1]).digest())
+    assert len(digests) == 10
+    with pytest.raises(SourceError, match="has no digest"):
+        ListSource([object()]).digest()
+
+
+def test_the_room_is_imported_without_torch():
+    rooms = ", ".join(f"sporeprint.data.{name}" for name in ("images", "sources", "store"))
+    code = f"import sys, {rooms}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+# real data
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("name", "rows", "classes"), [("flowers102", 890, 89), ("cifar10", 5000, 10)])
+def test_real_tables_are_understood(name, rows, classes):
+    source = open_source(SHARED / f"data/{name}/train.parquet")
+    assert isinstance(source, TableSource)
+    assert (len(source), len(source.label_names)) == (rows, classes)
+    seen = list(source.rows())
+    assert {row.label for row in seen} == set(range(classes))
+    assert [row.id for row in seen] == [str(row) for row in range(rows)]
+    assert [row.label for row in source.rows(rows - 7)] == [row.label for row in seen[-7:]]
+    assert all(min(load_image(row.sample).size) >= 32 for row in seen[::50])
+
+
+@pytest.mark.real
+def test_a_real_folder_of_two_splits_asks_which():
+    with pytest.raises(SourceError, match="several splits"):
+        open_source(SHARED / "data/flowers102")
+    assert len(open_source(SHARED / "data/flowers102", split="test")) == 890
+    assert not isinstance(open_source(SHARED / "data/flowers102", split="test"), FolderSource)

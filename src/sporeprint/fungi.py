@@ -224,28 +224,33 @@ class Fungi(TransformerMixin, BaseEstimator):
         cls, read: Callable[[str], bytes], where: str, backbone: Backbone | None = None, **parameters: Any
     ) -> Fungi:
         """The inverse of `pack`; `read` gives a file's contents, `where` names it in messages."""
+        recipe = Recipe.from_json(saved.unpack(read, where)[0]["recipe"])
+        fungi = cls(recipe, backbone=backbone, **parameters)
+        fungi.restore(read, where)
+        return fungi
+
+    def restore(self, read: Callable[[str], bytes], where: str) -> None:
+        """Take over the heads, negatives, projections and combination of a packed Fungi with the same weights."""
         body, tensors = saved.unpack(read, where)
-        fungi = cls(Recipe.from_json(body["recipe"]), backbone=backbone, **parameters)
-        was, now = body["resolved"]["backbone"], fungi.network.describe()
+        was, now = body["resolved"]["backbone"], self.network.describe()
         if was["weights"] != now["weights"]:
             raise StoreMismatch(
                 f"{where} was made with backbone {was['name']!r} of weights {was['weights']}; {now['name']!r} here has "
                 f"{now['weights']}. Features would not be comparable: use the same checkpoint, or fit again"
             )
         with torch.no_grad():
-            for name, head in fungi.heads.items():
+            for name, head in self.heads.items():
                 for part, value in head.named_parameters():
                     value.copy_(tensors[f"heads/{name}/{part}"])
         for key, value in tensors.items():
             group, _, name = key.partition("/")
             if group == "negatives":
-                fungi.negatives[name] = value
+                self.negatives[name] = value
             elif group == "projections":
-                fungi.projections[name] = Dense(value)
+                self.projections[name] = Dense(value)
         if "combiner" in body:
             arrays = {k.removeprefix("combiner/"): v.numpy() for k, v in tensors.items() if k.startswith("combiner/")}
-            fungi.combiner = Combiner.restore(from_json(body["combination"]), body["combiner"], arrays)
-        return fungi
+            self.combiner = Combiner.restore(from_json(body["combination"]), body["combiner"], arrays)
 
     # Inside
 

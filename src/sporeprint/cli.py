@@ -1,0 +1,181 @@
+"""The command line. Commands only: what they do lives in run/ and evaluate/, imported when a command runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="sporeprint",
+    help="Better features from frozen models: gradients, layers and views, joined to the embedding.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@app.command()
+def extract(
+    source: Annotated[Path, typer.Argument(help="Folder of class folders, Parquet / CSV / JSONL table, or datasets folder.")],
+    out: Annotated[Path, typer.Option(help="The store to make, or to go on with.")],
+    backbone: Annotated[str | None, typer.Option(help="Hugging Face id or folder, timm:NAME, or tiny.")] = None,
+    objectives: Annotated[str | None, typer.Option(help="Comma-separated: kl,dino,simclr; none for no gradients.  [default: kl,dino,simclr]", show_default=False)] = None,
+    fit_from: Annotated[Path | None, typer.Option(help="Store (or saved Fungi) whose recipe, heads and negatives to use: what a test set needs.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="A recipe as JSON, in the place of the options below.")] = None,
+    targets: Annotated[str | None, typer.Option(help="Linear layers to read, comma-separated; found when absent.")] = None,
+    pooling: Annotated[str | None, typer.Option(help="auto, cls, mean or last.  [default: auto]", show_default=False)] = None,
+    dim: Annotated[int | None, typer.Option(help="Width of a gradient block; default the embedding's.")] = None,
+    layers: Annotated[int | None, typer.Option(help="Blocks of the last so many layers.  [default: 4]", show_default=False)] = None,
+    negatives: Annotated[int | None, typer.Option(help="Images in SimCLR's bank of negatives.  [default: 256]", show_default=False)] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.  [default: auto]", show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option(help="Of heads, projection, views and negatives.  [default: 0]", show_default=False)] = None,
+    sample_column: Annotated[str | None, typer.Option(help="Column of the images; found when absent.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Column of the labels; found when absent, '' for none.")] = None,
+    id_column: Annotated[str | None, typer.Option(help="Column of unique ids; default the row number.")] = None,
+    split: Annotated[str | None, typer.Option(help="Which split, of a folder that holds several.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first so many rows.")] = None,
+    max_failures: Annotated[float, typer.Option(help="Fraction of rows that may be unreadable (one always may, unless 0).")] = 0.01,
+    device: Annotated[str | None, typer.Option(help="Default cuda where there is one, else cpu.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Rows decoded and projected together; changes no number.")] = 32,
+    workers: Annotated[int, typer.Option(help="Threads that decode and cut views; changes no number.")] = 1,
+    shard_rows: Annotated[int, typer.Option(help="Rows a shard: what an interruption can cost.")] = 256,
+    store_dtype: Annotated[str, typer.Option(help="float32 or float16 on disk.")] = "float32",
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Compute the blocks of every row into a store. Interrupted, the same command goes on where it stopped."""
+    from sporeprint.data.sources import open_source
+    from sporeprint.run.console import ProgressLine, print_json
+    from sporeprint.run.local import Settings, extract
+    from sporeprint.run.options import make_recipe
+    from sporeprint.run.show import store_summary
+
+    made = make_recipe(
+        recipe, bare=fit_from is None, backbone=backbone, objectives=objectives, targets=targets, pooling=pooling,
+        dim=dim, layers=layers, negatives=negatives, dtype=dtype, seed=seed,
+    )  # fmt: skip
+    rows = open_source(
+        source, sample_column=sample_column, label_column=label_column, id_column=id_column, split=split, limit=limit
+    )
+    settings = Settings(device, batch_size, workers, shard_rows, store_dtype, max_failures)
+    store = extract(rows, out, made, fit_from, settings=settings, progress=ProgressLine())
+    if json:
+        print_json(store_summary(store))
+        return
+    typer.echo(f"{out}: {len(store)} rows, blocks {', '.join(store.block_names)}")
+    for failure in store.failures:
+        typer.echo(f"not read: {failure.id}: {failure.reason}", err=True)
+
+
+@app.command()
+def knn(
+    train_store: Annotated[Path, typer.Argument(help="Store of the labelled rows.")],
+    test_store: Annotated[Path, typer.Argument(help="Store of the rows to classify.")],
+    blocks: Annotated[str | None, typer.Option(help="Comma-separated; without it, the standard table.")] = None,
+    whiten: Annotated[int | None, typer.Option(help="With --blocks: whiten each to so many dimensions.")] = None,
+    size: Annotated[int | None, typer.Option(help="PCA of the joined blocks to this size.  [default in the table: the embedding's width, at most 512]", show_default=False)] = None,
+    k: Annotated[str, typer.Option(help="Comma-separated: numbers, or auto (leave-one-out on the training rows).")] = "20,auto",
+    json: Json = False,
+) -> None:  # fmt: skip
+    """k nearest neighbours: does it help here? Embedding, gradients, the paper's assembly, and equal-cost controls."""
+    from sporeprint.run.console import entry_rows, print_json, print_table
+    from sporeprint.run.show import knn_table
+
+    entries, note = knn_table(train_store, test_store, blocks, whiten, size, k)
+    if json:
+        print_json({"note": note, "entries": [entry.to_json() for entry in entries]})
+        return
+    print_table(f"kNN top-1: {note}", *entry_rows(entries))
+
+
+@app.command()
+def info(
+    store: Annotated[Path, typer.Argument(help="A store, complete or not.")],
+    verify: Annotated[bool, typer.Option(help="Read every file and check it.")] = False,
+    json: Json = False,
+) -> None:
+    """What a store holds: rows, blocks, recipe, backbone, failures, cost."""
+    from sporeprint.data.store import Store
+    from sporeprint.run.console import print_json
+    from sporeprint.run.show import store_lines, store_summary
+
+    opened = Store.open(store)
+    if verify:
+        opened.verify()
+    if json:
+        print_json({**store_summary(opened), **({"verified": True} if verify else {})})
+        return
+    for line in store_lines(opened, verify):
+        typer.echo(line)
+
+
+@app.command()
+def backbones(
+    name: Annotated[str | None, typer.Argument(help="Hugging Face id or folder, timm:NAME or tiny: load it and say what was found.")] = None,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """What is supported, and how the target layer is found."""
+    from sporeprint.run.console import print_json, print_table
+    from sporeprint.run.show import SUPPORTED, describe_backbone
+
+    if name is not None:
+        found = describe_backbone(name)
+        if json:
+            print_json(found)
+            return
+        for key, value in found.items():
+            typer.echo(f"{key}: {', '.join(value) if isinstance(value, list) else value}")
+        return
+    if json:
+        print_json([dict(zip(("library", "families", "embedding", "target"), row, strict=True)) for row in SUPPORTED])
+        return
+    print_table("Backbones for images", ["library", "families", "embedding (pooling auto)", "target layer"], SUPPORTED, numbers=False)
+    typer.echo(
+        "The target is found by structure: the longest list of equal blocks that hold an attention; in its last block, "
+        "the attention's last linear layer that makes no query, key or value. Any other layer: --targets PATH. "
+        "`sporeprint backbones NAME` says what is found in a checkpoint."
+    )
+
+
+@app.command()
+def demo(
+    seed: Annotated[int, typer.Option(help="Of the split, heads, projection, views and negatives.")] = 0,
+    json: Json = False,
+) -> None:
+    """The shipped backbone on digits that it has never seen: accuracy and cost of each block. Needs no network."""
+    from sporeprint.run.console import entry_rows, print_json, print_table
+    from sporeprint.run.demo import demo
+
+    typer.echo("computing the blocks of 800 digits with the shipped backbone: a minute or so ...", err=True)
+    result = demo(seed)
+    if json:
+        print_json(result.to_json())
+        return
+    columns, rows = entry_rows(result.entries)
+    rates = [f"{result.images_per_second[entry.name]:,.0f}" for entry in result.entries]
+    note = f"scikit-learn digits, {result.train_rows} training rows, {result.test_rows} test rows, shipped backbone"
+    print_table(note, [*columns, "images/s"], [[*row, rate] for row, rate in zip(rows, rates, strict=True)])
+    typer.echo(result.verdict())
+
+
+def main() -> Any:
+    """Run the command line: 0 done, 1 failed, 2 misuse."""
+    from sporeprint.errors import RecipeError, SourceError, SporeprintError
+
+    try:
+        app()
+    except (RecipeError, SourceError) as error:
+        _fail(error, 2)
+    except SporeprintError as error:
+        _fail(error, 1)
+    except KeyboardInterrupt:
+        _fail("interrupted; what is done is kept, the same command goes on from there", 1)
+
+
+def _fail(error: Any, status: int) -> None:
+    typer.echo(f"error: {error}", err=True)
+    sys.exit(status)

@@ -1,0 +1,88 @@
+"""The standard table: embedding, gradients, the paper's assembly, and the controls that cost no more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sporeprint.combine import Blocks, Combination, family
+from sporeprint.evaluate.knn import KNNResult, knn
+
+WHITE_RANK = 150  # dimensions of a whitened block, the lower end of METHOD's; not chosen on any test set
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to make features: a name for people and a combination."""
+
+    name: str
+    combination: Combination
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A candidate with its price and its accuracies: `results` by k as asked for."""
+
+    name: str
+    blocks: tuple[str, ...]
+    width: int
+    passes: int
+    results: dict[str, KNNResult]
+
+    def to_json(self) -> dict[str, Any]:
+        results = {k: result.to_json() for k, result in self.results.items()}
+        return {**self.__dict__, "blocks": list(self.blocks), "results": results}
+
+
+def standard_candidates(names: Sequence[str], rows: int, size: int | None = None) -> list[Candidate]:
+    """The candidates that these blocks allow. rows: of the training set. size: of the paper's PCA."""
+    of = {kind: tuple(name for name in names if family(name) == kind) for kind in ("layers", "views", "gradients")}
+    embedding, layers, views, gradients = ("embedding",), of["layers"], of["views"], of["gradients"]
+    white = max(1, min(WHITE_RANK, rows - 1))
+    made = [Candidate("embedding", Combination(embedding))]
+    made += [Candidate(f"embedding + {name}", Combination((*embedding, name))) for name in gradients]
+    if gradients:
+        paper = embedding + gradients
+        made += [Candidate("gradients alone", Combination(gradients))] if len(gradients) > 1 else []
+        made += [Candidate("paper: embedding + all gradients", Combination(paper))] if len(gradients) > 1 else []
+        made += [Candidate(f"paper, PCA {size}", Combination(paper, size=size))] if size else []
+    made.append(Candidate("control: embedding, white", Combination(embedding, whiten=white)))
+    for name in views:
+        made.append(Candidate(f"control: {name}", Combination((name,))))
+        made.append(Candidate(f"control: {name}, white", Combination((name,), whiten=white)))
+    for title, blocks in (
+        ("control: embedding + views, white", embedding + views if views else ()),
+        ("control: layers, white", layers),
+        ("control: layers + views, white", layers + views if layers and views else ()),
+        ("embedding + gradients, white", embedding + gradients if gradients else ()),
+        ("layers + gradients, white", layers + gradients if layers and gradients else ()),
+        ("layers + views + gradients, white", layers + views + gradients if layers and views and gradients else ()),
+    ):
+        if blocks:
+            made.append(Candidate(title, Combination(blocks, whiten=white)))
+    return made
+
+
+def evaluate(
+    candidate: Candidate,
+    train: Blocks,
+    labels: NDArray[Any],
+    test: Blocks,
+    test_labels: NDArray[Any],
+    info: Mapping[str, Mapping[str, Any]],
+    ks: Sequence[int | Literal["auto"]] = (20, "auto"),
+) -> Entry:
+    """Fit a candidate on the training blocks, classify the test rows. info: each block's set of views and its size."""
+    narrowest = min(train[name].shape[1] for name in candidate.combination.blocks or train)
+    combination = candidate.combination
+    if combination.whiten is not None:
+        combination = Combination(combination.blocks, min(combination.whiten, narrowest), combination.size)
+    combiner = combination.fit(train)
+    features, test_features = combiner.transform(train), combiner.transform(test)
+    results = {str(k): knn(features, labels, test_features, test_labels, k=k) for k in ks}
+    sets = {info[name]["views"]: info[name]["passes"] for name in combiner.names}
+    return Entry(candidate.name, combiner.names, combiner.width, int(np.sum(list(sets.values()))), results)

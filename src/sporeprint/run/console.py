@@ -1,0 +1,89 @@
+"""What the commands print: progress on stderr, tables and JSON on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from sporeprint.evaluate.table import Entry
+
+
+def print_json(value: Any) -> None:
+    """Indented JSON on stdout."""
+    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = True) -> None:
+    """A table on stdout; with `numbers`, all columns but the first are numbers."""
+    table = Table(title=title, title_justify="left")
+    for at, column in enumerate(columns):
+        table.add_column(column, justify="right" if at and numbers else "left", no_wrap=numbers)
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    console.print(table, width=max(console.width, 100) if not console.is_terminal else None)
+
+
+def entry_rows(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of a kNN table, accuracies in percent."""
+    columns = ["features", "numbers", "passes"]
+    for k in entries[0].results:
+        columns += [f"k = {k}"] if k != "auto" else ["k chosen", "its k", "per class"]
+    rows = []
+    for entry in entries:
+        row = [entry.name, str(entry.width), str(entry.passes)]
+        for k, result in entry.results.items():
+            row.append(f"{result.value:.1%}")
+            if k == "auto":
+                row += [str(result.k), f"{result.mean_per_class:.1%}"]
+        rows.append(row)
+    return columns, rows
+
+
+class ProgressLine:
+    """Rows done, rate and time left on stderr: one rewritten line on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, every_s: float = 10.0):
+        self.console = Console(stderr=True)
+        self.live = self.console.is_terminal
+        self.every_s = 0.2 if self.live else every_s
+        self.started = self.last = time.monotonic()
+        self.first: int | None = None
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if what != "rows":
+            self._show("drawing and encoding the negatives ...", True)
+            return
+        if self.first is None:
+            self.first, self.started = done, now
+            if done:
+                self._show(f"going on after {done} of {total} rows", True)
+        if now - self.last < self.every_s and done < total:
+            return
+        self.last = now
+        fresh = done - self.first
+        if not fresh:
+            return
+        rate = fresh / max(now - self.started, 1e-9)
+        left = (total - done) / rate
+        self._show(f"{done} of {total} rows, {rate:.1f} rows/s, {_clock(left)} left", done >= total)
+
+    def _show(self, text: str, finish: bool) -> None:
+        if self.live:
+            self.console.file.write(f"\r\x1b[2K{text}" + ("\n" if finish else ""))
+            self.console.file.flush()
+        else:
+            sys.stderr.write(text + "\n")
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

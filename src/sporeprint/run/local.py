@@ -1,0 +1,190 @@
+"""From a source to a store on one machine: resumable, shard by shard."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sporeprint import saved
+from sporeprint.backbones.base import Backbone
+from sporeprint.data.rows import Row, Source
+from sporeprint.data.store import Store, StoreWriter
+from sporeprint.errors import RowFailure, StoreError, StoreMismatch
+from sporeprint.fungi import Fungi
+from sporeprint.reading import decoded_batches, refuse_too_many
+from sporeprint.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]  # what, rows done, rows in all
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run goes about it. None of these decides a number, but for `dtype`, the precision on disk."""
+
+    device: str | None = None
+    batch_size: int = 32
+    workers: int = 1
+    shard_rows: int = 256
+    dtype: str = "float32"
+    max_failures: float = 0.01
+
+    def fungi(self) -> dict[str, Any]:
+        """The part that `Fungi` takes."""
+        return {"device": self.device, "batch_size": self.batch_size, "workers": self.workers}
+
+
+def extract(
+    source: Source,
+    out: str | Path,
+    recipe: Recipe | None = None,
+    fit_from: str | Path | None = None,
+    backbone: Backbone | None = None,
+    settings: Settings = Settings(),
+    progress: Progress = lambda what, done, total: None,
+) -> Store:
+    """Compute every row's blocks into the store `out`; an interrupted run goes on with the same call.
+
+    fit_from: a store, or a folder that `Fungi.save` wrote, whose heads, negatives and projection are used: what a test
+    set needs. Without it they are drawn from `source` by `recipe`.
+    Raises StoreMismatch where `out` was made otherwise, TooManyFailures, SourceError, BackboneError, DamagedStore.
+    """
+    if fit_from is None:
+        fungi = Fungi(recipe or Recipe(), backbone=backbone, **settings.fungi())
+        fitted = None
+    else:
+        fungi, fitted = _fitted(fit_from, recipe, backbone, settings)
+    plan = _plan(fungi, source, fitted)
+    with StoreWriter(out, plan, dtype=settings.dtype, shard_rows=settings.shard_rows) as writer:
+        if writer.complete:
+            log.info("%s is complete already", out)
+            return Store.open(out)
+        _settle_state(writer, fungi, source, fitted is not None, progress)
+        return _write_shards(writer, fungi, source, settings, progress)
+
+
+def read_state(folder: str | Path) -> Callable[[str], bytes]:
+    """A reader of the fitted state in a store, or in a folder that `Fungi.save` wrote."""
+    if (Path(folder) / saved.JSON_NAME).exists():
+        return saved.read_folder(folder)
+    return Store.open(folder).read_state
+
+
+def _fitted(
+    fit_from: str | Path, recipe: Recipe | None, backbone: Backbone | None, settings: Settings
+) -> tuple[Fungi, str]:
+    read = read_state(fit_from)
+    body, _ = saved.unpack(read, str(fit_from))
+    theirs = Recipe.from_json(body["recipe"])
+    if recipe is not None:
+        ours = replace(recipe, backbone=recipe.backbone or theirs.backbone).blocks_json()
+        differing = [key for key, value in theirs.blocks_json().items() if ours[key] != value]
+        if differing:
+            key = differing[0]
+            raise StoreMismatch(
+                f"{fit_from} was fitted with {key}={theirs.blocks_json()[key]}, this run asks for {ours[key]}"
+                f"{' (and differs in ' + ', '.join(differing[1:]) + ')' if differing[1:] else ''}; leave the recipe's "
+                "options out, --fit-from brings its own"
+            )
+    fungi = Fungi(theirs, backbone=backbone, **settings.fungi())
+    fungi.restore(read, str(fit_from))
+    return fungi, body["tensors_sha256"]
+
+
+def _plan(fungi: Fungi, source: Source, fitted: str | None) -> dict[str, Any]:
+    """Everything that determines the contents. A backbone is known by its weights, not by where it lies."""
+    recipe = {key: value for key, value in fungi.recipe.blocks_json().items() if key != "backbone"}  # type: ignore[union-attr]
+    return {
+        "recipe": recipe,
+        "resolved": fungi.describe(),
+        "source": {**source.describe(), "digest": source.digest()},
+        "fit": {"from": "this source" if fitted is None else fitted},
+    }
+
+
+def _settle_state(writer: StoreWriter, fungi: Fungi, source: Source, fitted: bool, progress: Progress) -> None:
+    """The fitted state on disk is the one that is used: drawn once, then read back by every later run."""
+    packed = {name: writer.read_state(name) for name in (saved.TENSORS_NAME, saved.JSON_NAME)}
+    if all(data is not None for data in packed.values()):
+        fungi.restore(lambda name: packed[name] or b"", f"{writer.folder}/state")
+        return
+    if not fitted:
+        if any(objective.negatives for objective in fungi.engine.objectives):
+            progress("negatives", 0, 0)
+        fungi.draw_negatives((row.id, row.sample) for row in source.rows())
+    for name, data in fungi.pack().items():
+        writer.write_state(name, data)
+
+
+def _write_shards(writer: StoreWriter, fungi: Fungi, source: Source, settings: Settings, progress: Progress) -> Store:
+    total = len(source)
+    finished = sum(shard.rows + len(shard.failures) for shard in writer.done.values())
+    progress("rows", finished, total)
+    failures = [failure for shard in writer.done.values() for failure in shard.failures]
+    for index, rows in _missing_shards(source, settings.shard_rows, set(writer.done)):
+        spent = dict(fungi.seconds)
+        parts: list[dict[str, np.ndarray]] = []
+        kept: list[tuple[str, Any]] = []
+        failed: list[RowFailure] = []
+        seen = 0
+        for batch in decoded_batches(((row.id, row.sample) for row in rows), settings.batch_size, settings.workers):
+            good, blocks, bad = fungi.compute(batch)
+            kept += [(batch[at][0], rows[seen + at].label) for at in good]
+            parts += [blocks] if good else []
+            failed += bad
+            seen += len(batch)
+            refuse_too_many([*failures, *failed], settings.max_failures, total)
+            progress("rows", finished + seen, total)
+        writer.write_shard(
+            index,
+            [row_id for row_id, _ in kept],
+            [label for _, label in kept],
+            {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else {})},
+            failed,
+            {name: seconds - spent.get(name, 0.0) for name, seconds in fungi.seconds.items()},
+        )
+        failures += failed
+        finished += len(rows)
+    widths = next((shard.blocks for shard in writer.done.values() if shard.rows), None)
+    if widths is None:
+        raise StoreError(f"none of the {total} rows of this source has features; see why with a larger --max-failures")
+    info = fungi.block_info()
+    return writer.commit(
+        blocks={name: {"dim": width, **info[name]} for name, width in widths.items()},
+        label_names=source.label_names,
+        cost=_cost(writer, fungi),
+    )
+
+
+def _missing_shards(source: Source, size: int, done: set[int]) -> Iterator[tuple[int, list[Row]]]:
+    """(index, rows) of the shards that are not there yet. A shard is a fixed range of the source's rows."""
+    total = -(-len(source) // size)
+    missing = [index for index in range(total) if index not in done]
+    if not missing:
+        return
+    rows = source.rows(start=missing[0] * size)
+    for index in range(missing[0], total):
+        shard = list(islice(rows, size))
+        if index not in done:
+            yield index, shard
+
+
+def _cost(writer: StoreWriter, fungi: Fungi) -> dict[str, Any]:
+    seconds: dict[str, float] = {}
+    for shard in writer.done.values():
+        for name, spent in shard.seconds.items():
+            seconds[name] = seconds.get(name, 0.0) + spent
+    return {
+        "seconds": {name: round(spent, 3) for name, spent in seconds.items()},
+        "rows": sum(shard.rows for shard in writer.done.values()),
+        "device": fungi.network.device.type,
+        "threads": torch.get_num_threads(),
+    }

@@ -1,0 +1,58 @@
+"""From the command line's words to a recipe."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from sporeprint.errors import RecipeError
+from sporeprint.objectives import NAMES
+from sporeprint.recipe import Recipe
+
+
+def make_recipe(file: Path | None, bare: bool, negatives: int | None = None, **options: Any) -> Recipe | None:
+    """The recipe of a file, or of options; None where neither is given and `bare` is false (the fit brings its own).
+
+    Raises RecipeError for both at once, for unknown objectives, and where no backbone is named.
+    """
+    given = {key: value for key, value in options.items() if value is not None}
+    if file is not None:
+        if given or negatives is not None:
+            raise RecipeError(f"--recipe and --{next(iter(given), 'negatives')} were both given; use one of them")
+        return read_recipe(file)
+    if not bare:
+        if given or negatives is not None:
+            raise RecipeError(
+                f"--fit-from brings its own recipe; leave out --{next(iter(given), 'negatives').replace('_', '-')}"
+            )
+        return None
+    if "backbone" not in given:
+        raise RecipeError(
+            "no --backbone; give a Hugging Face id or folder, timm:NAME, or tiny (see sporeprint backbones)"
+        )
+    if "targets" in given:
+        given["targets"] = [path.strip() for path in given["targets"].split(",")]
+    names = [name.strip() for name in given.pop("objectives", ",".join(NAMES)).split(",")]
+    if unknown := [name for name in names if name not in NAMES and names != ["none"]]:
+        raise RecipeError(f"no objective {unknown[0]!r}; known: {', '.join(NAMES)}, or none")
+    made = [] if names == ["none"] else [NAMES[name]() for name in names]
+    if negatives is not None:
+        made = [replace(one, negatives=negatives) if one.negatives else one for one in made]
+    return Recipe(objectives=made, **given)
+
+
+def read_recipe(file: Path) -> Recipe:
+    """A recipe from JSON as `Recipe.to_json` gives it; fields that are left out take their defaults."""
+    try:
+        data = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{file} cannot be read as JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise RecipeError(f"{file} holds a {type(data).__name__}; expected an object with: {_field_names()}")
+    return Recipe.from_json(data)
+
+
+def _field_names() -> str:
+    return ", ".join(field.name for field in fields(Recipe))

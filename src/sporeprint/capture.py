@@ -113,7 +113,7 @@ def _unfuse(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], ou
         module.add_zero_attn,
         module.dropout,
         torch.eye(module.embed_dim, dtype=query.dtype, device=query.device),
-        None,  # type: ignore[arg-type]  # torch accepts no bias; its annotation does not say so
+        None,
         training=module.training,
         key_padding_mask=bound.get("key_padding_mask"),
         need_weights=False,

@@ -133,7 +133,12 @@ def backbones(
     if json:
         print_json([dict(zip(("library", "families", "embedding", "target"), row, strict=True)) for row in SUPPORTED])
         return
-    print_table("Backbones for images", ["library", "families", "embedding (pooling auto)", "target layer"], SUPPORTED, numbers=False)
+    print_table(
+        "Backbones for images",
+        ["library", "families", "embedding (pooling auto)", "target layer"],
+        SUPPORTED,
+        numbers=False,
+    )
     typer.echo(
         "The target is found by structure: the longest list of equal blocks that hold an attention; in its last block, "
         "the attention's last linear layer that makes no query, key or value. Any other layer: --targets PATH. "

@@ -76,7 +76,7 @@ class Axes:
             return turned
         floor = max(float(self.variance[0]), 0.0) * 1e-7  # axes without variance stay at zero, not at noise
         scale = np.where(self.variance > floor, 1 / np.sqrt(np.maximum(self.variance, 1e-30)), 0)
-        return turned * scale.astype(turned.dtype)
+        return turned * scale.astype(np.float32)
 
 
 @dataclass
@@ -177,7 +177,7 @@ def _get(blocks: Blocks, name: str) -> NDArray[np.float32]:
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(norms == 0, 1, norms)  # zeros stay zeros, NaN stays NaN
+    return rows / np.where(norms == 0, np.float32(1), norms)  # zeros stay zeros, NaN stays NaN
 
 
 def _fit_pca(rows: NDArray[np.float32], size: int, what: str) -> Axes:

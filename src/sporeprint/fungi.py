@@ -240,8 +240,8 @@ class Fungi(TransformerMixin, BaseEstimator):
             )
         with torch.no_grad():
             for name, head in self.heads.items():
-                for part, value in head.named_parameters():
-                    value.copy_(tensors[f"heads/{name}/{part}"])
+                for part, parameter in head.named_parameters():
+                    parameter.copy_(tensors[f"heads/{name}/{part}"])
         for key, value in tensors.items():
             group, _, name = key.partition("/")
             if group == "negatives":
@@ -313,12 +313,12 @@ def _make_engine(recipe: Recipe, backbone: Backbone | None, device: Any, workers
                 "Fungi(recipe, backbone=Backbone(module, ...))"
             )
         backbone = load_backbone(recipe.backbone, recipe.targets, recipe.pooling, device)
-    elif recipe.targets is not None and tuple(backbone.targets) != recipe.targets:
+    elif recipe.targets is not None and list(backbone.targets) != list(recipe.targets):
         raise RecipeError(
             f"the recipe reads {', '.join(recipe.targets)}, the backbone given reads {', '.join(backbone.targets)}; "
             "name targets in one place"
         )
-    objectives = recipe.objectives or ()
+    objectives = tuple(recipe.objectives or ())
     dim = recipe.dim or backbone.width
     latents = {name: objective.latent for objective in objectives for name in objective.head_names()}
     if recipe.projection not in PROJECTIONS:

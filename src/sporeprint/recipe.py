@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module, metadata
 from typing import Any, TypeVar
@@ -92,8 +92,8 @@ class Recipe:
     """
 
     backbone: str | None = None
-    objectives: tuple[Any, ...] | None = None
-    targets: tuple[str, ...] | None = None
+    objectives: Sequence[Any] | None = None
+    targets: Sequence[str] | None = None
     pooling: str = "auto"
     projection: str = "rademacher"
     dim: int | None = None

@@ -41,7 +41,7 @@ def _tiny() -> tuple[Any, Preprocess]:
     from sporeprint.backbones.tiny import load_tiny
 
     module, config = load_tiny()
-    return module, Preprocess(size=config.image_size, mean=tuple(config.mean), std=tuple(config.std))
+    return module, Preprocess(size=config.image_size, mean=(config.mean,) * 3, std=(config.std,) * 3)
 
 
 def _timm(name: str) -> tuple[Any, Preprocess]:
@@ -105,7 +105,7 @@ def _huggingface(name: str) -> tuple[Any, Preprocess]:
             transformers.logging.enable_progress_bar()
     adapter = adapt(module)
     if adapter.auto != "own" and getattr(adapter.module, "pooler", None) is not None:
-        adapter.module.pooler = None  # not read, and where the checkpoint lacks it, random at every load
+        setattr(adapter.module, "pooler", None)  # noqa: B010  # not read, and where the checkpoint lacks it, random at every load
     if missing := [key for key in report["missing_keys"] if "pooler" not in key]:
         warnings.warn(
             f"{name}: {len(missing)} weights are not in the checkpoint and were drawn at random ({missing[0]}, ...); "

@@ -55,16 +55,14 @@ def knn(
         raise SampleError(f"train features are {train.shape[1]} wide, test features {test.shape[1]}; expected the same")
     if not (k == "auto" or (isinstance(k, (int, np.integer)) and k >= 1)):
         raise SampleError(f"k={k!r}; expected a positive integer or 'auto'")
-    leave_one_out: dict[int, float] = {}
-    if k == "auto":
-        leave_one_out = choose_k(train, labels, metric)
-        k = max(leave_one_out, key=lambda one: (leave_one_out[one], -one))
+    leave_one_out = choose_k(train, labels, metric) if k == "auto" else {}
+    nearest = max(leave_one_out, key=lambda one: (leave_one_out[one], -one)) if k == "auto" else int(k)
     classes, codes = np.unique(labels, return_inverse=True)
-    neighbours = _neighbours(train, metric, min(k, len(train)), test)
+    neighbours = _neighbours(train, metric, min(nearest, len(train)), test)
     right = classes[_vote(codes[neighbours], len(classes))] == test_labels
     per_class = [right[test_labels == name].mean() for name in np.unique(test_labels)]
     return KNNResult(
-        float(right.mean()), float(np.mean(per_class)), int(k), leave_one_out, len(train), len(test), metric
+        float(right.mean()), float(np.mean(per_class)), nearest, leave_one_out, len(train), len(test), metric
     )
 
 

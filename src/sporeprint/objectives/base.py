@@ -29,8 +29,11 @@ class Objective:
         """Number of views of one sample."""
         return self.augmentation.views
 
-    def loss(self, latents: Tensor, **extras: Tensor) -> Tensor:
-        """latents: [N, V, L]. Returns [N]: one loss a sample, neither their mean nor their sum."""
+    def loss(self, latents: Tensor, *args: Any, **extras: Any) -> Tensor:
+        """latents: [N, V, L]. extras: what `extra_heads` and `negatives` ask for.
+
+        Returns [N]: one loss a sample, neither their mean nor their sum.
+        """
         raise NotImplementedError
 
     def head_names(self) -> list[str]:

@@ -42,8 +42,8 @@ class Demo:
         error = (plain.results["auto"].value * (1 - plain.results["auto"].value) / self.test_rows) ** 0.5
         return (
             f"The embedding alone: {_percent(plain)}. Best without gradients: {without.name}, {_percent(without)}; "
-            f"best with them: {using.name}, {_percent(using)}.\nThese two were picked by looking at the test rows, and one "
-            f"standard error on {self.test_rows} rows is {error:.1%}: a demonstration, not a benchmark."
+            f"best with them: {using.name}, {_percent(using)}.\nThese two were picked by looking at the test rows, and "
+            f"one standard error on {self.test_rows} rows is {error:.1%}: a demonstration, not a benchmark."
         )
 
     def to_json(self) -> dict[str, Any]:

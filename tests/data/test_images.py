@@ -67,6 +67,13 @@ def test_exif_orientation_is_applied_once(picture, orientation, expected, kind):
     assert (*seen.shape[:2], tuple(seen[0, 0]), tuple(seen[0, -1])) == expected
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_damaged_exif_beside_whole_pixels_is_passed_over(picture):
+    text = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x02up\0\0\0\0\0\0"
+    for exif in (b"Exif\0\0garbage", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", text):
+        assert pixels(encode(picture, "JPEG", exif=exif)).shape == (3, 2, 3)
+
+
 def test_a_pil_image_with_orientation_is_turned_and_left_as_it_was(picture):
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -92,7 +99,8 @@ def test_alpha_is_laid_on_white():
     assert pixels(Image.new("RGBA", (1, 1), (0, 0, 0, 128))).tolist() == [[[127, 127, 127]]]
     assert pixels(np.array([[[0, 0, 0, 128]]], dtype=np.uint8)).tolist() == [[[127, 127, 127]]]
     # 64 premultiplied by an alpha of 128 is 128 unmultiplied: 128 * 128/255 + 127 = 191
-    assert abs(int(pixels(Image.new("RGBa", (1, 1), (64, 64, 64, 128)))[0, 0, 0]) - 191) <= 1
+    for image in (Image.new("RGBa", (1, 1), (64, 64, 64, 128)), Image.new("LA", (1, 1), (128, 128)).convert("La")):
+        assert abs(int(pixels(image)[0, 0, 0]) - 191) <= 1
 
 
 def test_a_transparent_colour_of_an_rgb_png_becomes_white(picture):
@@ -102,8 +110,9 @@ def test_a_transparent_colour_of_an_rgb_png_becomes_white(picture):
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_sixteen_bit_grey_is_scaled_not_clipped(kind):
-    values = np.array([[0, 257, 32768, 65535]], dtype=np.uint16)
-    assert pixels(encode(Image.fromarray(values), kind))[0, :, 0].tolist() == [0, 1, 128, 255]
+    values = np.array([[0, 128, 129, 257, 32768, 65535]], dtype=np.uint16)  # 128.5 is half of the first step
+    assert pixels(encode(Image.fromarray(values), kind))[0, :, 0].tolist() == [0, 0, 1, 1, 128, 255]
+    assert pixels(values)[0, :, 0].tolist() == [0, 0, 1, 1, 128, 255]
 
 
 def test_wide_integer_and_float_greys_are_scaled():

@@ -379,6 +379,17 @@ def test_a_saved_dataset_cannot_name_files_elsewhere(tmp_path):
         open_source(tmp_path / "saved")
 
 
+def test_a_stream_whose_offsets_point_outside_is_refused_not_read(tmp_path):
+    stream(tmp_path / "t.arrow", pa.table({"image": [b"abc", b"def"]}))
+    sound, wild = (np.array([0, 3, end], dtype=np.int32).tobytes() for end in (6, 1 << 20))
+    data = (tmp_path / "t.arrow").read_bytes()
+    assert data.count(sound) == 1
+    (tmp_path / "t.arrow").write_bytes(data.replace(sound, wild))
+    source = open_source(tmp_path / "t.arrow")
+    with pytest.raises(SourceError, match="cannot be read as an Arrow stream"):
+        list(source.rows())
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -230,6 +230,20 @@ def test_shards_of_another_state_are_dropped(tmp_path):
         assert writer.commit(blocks=INFO, label_names=None, cost={}).read_state("bank") == b"two"
 
 
+def test_two_shards_of_one_row_are_never_both_kept(tmp_path):
+    """As two runs leave them that wrote at once on a file system without locks."""
+    for folder, index in (("a", 0), ("b", 1)):
+        with StoreWriter(tmp_path / folder, PLAN) as writer:
+            put(writer, index, ids=["x", "y", "z"])
+    for suffix in ("json", "parquet"):
+        shutil.copy(tmp_path / f"b/shards/00001.{suffix}", tmp_path / "a/shards")
+    with (
+        pytest.warns(UserWarning, match="shard 1 is dropped.*repeats rows"),
+        StoreWriter(tmp_path / "a", PLAN) as writer,
+    ):
+        assert writer.done.keys() == {0}
+
+
 def test_a_state_that_vanished_stops_the_commit(tmp_path):
     with StoreWriter(tmp_path / "s", PLAN) as writer:
         writer.write_state("bank", b"one")
@@ -360,6 +374,21 @@ def test_reading_what_is_not_there_says_what_is(tmp_path):
         store.blocks(["kl"])
     with pytest.raises(StoreError, match="no state 'heads'"):
         store.read_state("heads")
+
+
+@pytest.mark.parametrize("name", ["shards/00001.parquet", "state/negatives.safetensors"])
+def test_opening_notices_a_missing_or_short_file_before_anything_is_read(tmp_path, name):
+    make(tmp_path / "s")
+    path = tmp_path / "s" / name
+    whole = path.stat().st_size
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(
+        DamagedStore, match=f"{path.name}' has {whole - 1} bytes; {whole} were written; run the command"
+    ):
+        Store.open(tmp_path / "s")
+    path.unlink()
+    with pytest.raises(DamagedStore, match=f"{path.name}' is missing; run the command"):
+        Store.open(tmp_path / "s")
 
 
 def test_a_store_of_a_later_format_is_refused(tmp_path, monkeypatch):

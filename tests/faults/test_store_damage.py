@@ -95,7 +95,7 @@ def damaged_copy(commit, damage, into):
         (into / name).write_bytes(data)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(damage=damages())
 def test_a_damaged_store_gives_the_same_numbers_or_a_named_error(damage, tmp_path_factory):
     folder = tmp_path_factory.getbasetemp() / "damaged"
@@ -118,7 +118,7 @@ def test_every_file_that_is_read_is_checked(name, tmp_path):
             everything(tmp_path / "s")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(data=st.data(), commit=st.booleans())
 def test_a_run_that_meets_damage_ends_in_the_identical_store_or_refuses(data, commit, tmp_path_factory):
     folder = tmp_path_factory.getbasetemp() / "resumed"
@@ -135,6 +135,20 @@ def test_a_run_that_meets_damage_ends_in_the_identical_store_or_refuses(data, co
     names = ["manifest.json", "plan.json", *(f"shards/0000{shard}.parquet" for shard in range(3))]
     for name in names:
         assert (folder / name).read_bytes() == (sound() / name).read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", files(sound()))
+def test_a_sound_file_in_another_ones_place_is_damage(name, tmp_path):
+    for other in set(files(sound())) - {name}:
+        for change in (everything, make):
+            damaged_copy(True, (name, (sound() / other).read_bytes()), tmp_path / "s")
+            try:
+                change(tmp_path / "s")
+            except SporeprintError:
+                assert change is everything or name == "plan.json"
+            else:
+                assert everything(tmp_path / "s") == everything(sound())
 
 
 def test_nothing_in_a_store_is_a_pickle():

@@ -82,27 +82,26 @@ def record_of(data: bytes) -> dict[str, Any]:
     return {"bytes": len(data), "sha256": sha256(data).hexdigest()}
 
 
-def seal(value: Mapping[str, Any]) -> bytes:
-    """JSON text of `value` with one key more: "checksum", the sha256 of the canonical JSON of the rest."""
-    sealed = {**value, "checksum": sha256(canonical(value)).hexdigest()}
-    return json.dumps(sealed, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+def seal(kind: str, value: Mapping[str, Any]) -> bytes:
+    """JSON text of `value` and two keys more: "kind", and "checksum", the sha256 of the canonical JSON of the rest."""
+    whole = {**value, "kind": kind}
+    whole["checksum"] = sha256(canonical(whole)).hexdigest()
+    return json.dumps(whole, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
-def unseal(path: Path) -> dict[str, Any]:
-    """The sealed JSON object in `path`, checked. Raises DamagedStore."""
+def unseal(kind: str, path: Path) -> dict[str, Any]:
+    """The value that was sealed as `kind` into `path`. Raises DamagedStore if it is not that, byte for byte."""
     try:
         data = path.read_bytes()
         value = json.loads(data)
-        checksum = value.pop("checksum")
-        # seal() again: also a byte that JSON does not mind (a space) must be as it was written
-        whole = checksum == sha256(canonical(value)).hexdigest() and seal(value) == data
+        del value["checksum"], value["kind"]
+        if seal(kind, value) == data:
+            return value
     except OSError as error:
         raise DamagedStore(damaged(path, f"cannot be read ({error.strerror or error})")) from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, StoreError):
-        whole = False
-    if not whole:
-        raise DamagedStore(damaged(path, "is not what was written: its checksum differs"))
-    return value
+    except (ValueError, KeyError, TypeError, RecursionError, StoreError):
+        pass
+    raise DamagedStore(damaged(path, "is not what was written: its checksum differs"))
 
 
 def lock(path: Path) -> IO[bytes] | None:

@@ -8,6 +8,7 @@ import stat
 import struct
 import zlib
 from collections.abc import Mapping
+from functools import cache
 from hashlib import blake2b
 from typing import Any, BinaryIO
 
@@ -106,19 +107,25 @@ def _from_path(path: str | os.PathLike[str]) -> Image.Image:
         raise SampleError(f"{name} cannot be opened: {getattr(error, 'strerror', None) or error}") from None
 
 
+@cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)  # Pillow before 11.3 has no AVIF
+
+
 def _from_file(file: BinaryIO, name: str) -> Image.Image:
     start = file.read(16)
     if not start:
         raise SampleError(f"{name}: empty (0 bytes); expected an encoded image")
     file.seek(0)
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        with Image.open(file, formats=_formats()) as image:
             return _decode(image, name)
     except SampleError:
         raise
     except Image.UnidentifiedImageError:
         raise SampleError(
-            f"{name}: not an image in a known format ({', '.join(FORMATS)}); it starts {start!r}"
+            f"{name}: not an image in a known format ({', '.join(_formats())}); it starts {start!r}"
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise SampleError(f"{name}: {_line(error)}; resize it first") from None

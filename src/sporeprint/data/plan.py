@@ -36,7 +36,7 @@ def check_plan(folder: Path, header: dict[str, Any]) -> bool:
             raise StoreError(f"'{folder}' is not empty and not a store (it holds {others[0]!r}); give a new folder")
         return False
     try:
-        stored = unseal(path)
+        stored = unseal("plan", path)
     except DamagedStore:
         raise DamagedStore(
             f"'{path}' is not what was written, so nothing says what this store holds; move the folder away"

@@ -62,7 +62,7 @@ class Store:
                 f"'{folder}' is incomplete: {done} shards are done and the manifest is not there; "
                 "run the same command again, it goes on from there"
             )
-        manifest, header = unseal(manifest_path(folder)), unseal(plan_path(folder))
+        manifest, header = unseal("manifest", manifest_path(folder)), unseal("plan", plan_path(folder))
         for path, value in ((manifest_path(folder), manifest), (plan_path(folder), header)):
             check_format(path, value)
         try:

@@ -67,7 +67,7 @@ class StoreWriter:
             raise StoreError(f"'{folder}' cannot be written: {error.strerror or error}; give another folder") from error
         try:
             if not check_plan(self.folder, header):
-                write_file(plan_path(self.folder), seal(header))
+                write_file(plan_path(self.folder), seal("plan", header))
             self._resume()
         except OSError as error:
             self.close()
@@ -100,7 +100,7 @@ class StoreWriter:
             return
         self._open_only()
         write_file(path, data)
-        write_file(record_path(self.folder, name), seal(record))
+        write_file(record_path(self.folder, name), seal("state", record))
         self._states[name] = record
         for shard in list(self.done.values()):
             if shard.states.get(name) != record["sha256"]:
@@ -138,7 +138,7 @@ class StoreWriter:
             seconds=dict(seconds),
             states={name: record["sha256"] for name, record in self._states.items()},
         )
-        sidecar = seal(shard.to_json())
+        sidecar = seal("shard", shard.to_json())
         write_file(shard_path(self.folder, index), data)
         write_file(shard_path(self.folder, index, ".json"), sidecar)
         self.done[index] = shard
@@ -175,7 +175,7 @@ class StoreWriter:
             "rows": len(self._owner),
             "cost": dict(cost),
         }
-        write_file(manifest_path(self.folder), seal(manifest))
+        write_file(manifest_path(self.folder), seal("manifest", manifest))
         self.complete = True
         self.close()
         return Store.open(self.folder)
@@ -204,7 +204,7 @@ class StoreWriter:
     def _resume_state(self, path: Path) -> None:
         name = path.name.removesuffix(".record")
         try:
-            record = unseal(path)
+            record = unseal("state", path)
             read_file(state_path(self.folder, name), record)
             self._states[name] = record
         except DamagedStore as error:
@@ -213,7 +213,7 @@ class StoreWriter:
 
     def _resume_shard(self, index: int) -> None:
         try:
-            record = unseal(shard_path(self.folder, index, ".json"))
+            record = unseal("shard", shard_path(self.folder, index, ".json"))
             table = read_shard(shard_path(self.folder, index), record, [])
             shard = ShardInfo.from_json(record)
             if shard.index != index:

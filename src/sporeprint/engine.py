@@ -43,7 +43,8 @@ def view_sets(objectives: Sequence[Objective]) -> list[ViewSet]:
     """The plain view first, since the embedding needs it; objectives with equal augmentations share a set."""
     shared: dict[Any, list[Objective]] = {Whole(): []}
     for objective in objectives:
-        shared.setdefault(objective.augmentation, []).append(objective)
+        plain = objective.augmentation is None
+        shared.setdefault(Whole() if plain else objective.augmentation, []).append(objective)
     return [
         ViewSet("whole" if augmentation == Whole() else members[0].name, augmentation, tuple(members))
         for augmentation, members in shared.items()

@@ -27,7 +27,7 @@ class Objective:
     @property
     def views(self) -> int:
         """Number of views of one sample."""
-        return self.augmentation.views
+        return 1 if self.augmentation is None else self.augmentation.views
 
     def loss(self, latents: Tensor, *args: Any, **extras: Any) -> Tensor:
         """latents: [N, V, L]. extras: what `extra_heads` and `negatives` ask for.

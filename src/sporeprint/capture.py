@@ -61,14 +61,17 @@ def tap(targets: Mapping[str, Target]) -> Iterator[dict[str, Capture]]:
 
         return hook
 
+    fused = torch.backends.mha.get_fastpath_enabled()
     with torch.inference_mode(False), torch.no_grad():
         try:
+            torch.backends.mha.set_fastpath_enabled(False)  # it calls none of the layers inside, nor their hooks
             for path, target in targets.items():
                 handles.append(target.layer.register_forward_hook(record(captures[path])))
                 if target.attention is not None:
                     handles.append(target.attention.register_forward_hook(_unfuse, with_kwargs=True))
             yield captures
         finally:
+            torch.backends.mha.set_fastpath_enabled(fused)
             for handle in handles:
                 handle.remove()
 
@@ -94,7 +97,8 @@ def _unfuse(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], ou
     The fused kernel reads `out_proj.weight` directly, so `out_proj.forward`, and any hook on it, never runs.
     """
     assert isinstance(module, nn.MultiheadAttention)
-    bound = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
+    names = ("query", "key", "value", "key_padding_mask", "need_weights", "attn_mask", "average_attn_weights")
+    bound = dict(zip((*names, "is_causal"), args, strict=False)) | kwargs
     query, key, value = bound["query"], bound["key"], bound["value"]
     batched = query.dim() == 3
     if module.batch_first and batched:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from sporeprint.errors import BackboneError
 
 # Vision towers whose authors use the pooled output; the others' is an untrained or repeated CLS.
-_OWN_POOLED = {"clip", "clip_vision_model", "siglip", "siglip_vision_model", "beit"}
+_OWN_POOLED = {"clip", "clip_vision_model", "siglip", "siglip_vision_model"}
 
 
 @dataclass(frozen=True)
@@ -44,19 +45,30 @@ def adapt(module: nn.Module) -> Adapter:
 
 
 def _huggingface(module: Any) -> Adapter:
-    module = getattr(module, "vision_model", None) or getattr(module, "base_model", module)
+    for part in (getattr(module, "vision_model", None), module.base_model):
+        if part is not None and _takes_images(part):  # DINOv3's base_model is its encoder, which takes tokens
+            module = part
+            break
     config = module.config
     if config.model_type == "siglip2_vision_model":
         raise BackboneError(
             "SigLIP 2 NaFlex takes patches of any aspect, not square images, and is not supported; the fixed-size "
             "SigLIP 2 checkpoints (model type siglip) are"
         )
+    if not _takes_images(module):
+        raise BackboneError(
+            f"{type(module).__name__} takes {module.main_input_name}, not images (pixel_values); give a vision model"
+        )
     if config.model_type == "vit_mae":
         return Adapter(module, _mae(module), auto="cls", prefix=1, library="transformers")
-    mean_pooled = getattr(config, "use_mean_pooling", False)
-    own = config.model_type in _OWN_POOLED and (mean_pooled or config.model_type != "beit")
-    auto = "own" if own else "mean" if mean_pooled else "cls"
+    auto = "own" if config.model_type in _OWN_POOLED else "cls"
+    if getattr(config, "use_mean_pooling", False):  # BEiT and data2vec-vision: their pooler norms the patches' mean
+        auto = "own" if getattr(module, "pooler", None) is not None else "mean"
     return Adapter(module, lambda images: module(pixel_values=images), auto=auto, library="transformers")
+
+
+def _takes_images(module: nn.Module) -> bool:
+    return "pixel_values" in inspect.signature(module.forward).parameters
 
 
 def _mae(module: Any) -> Callable[[Tensor], Any]:

@@ -16,7 +16,8 @@ from sporeprint.backbones import structure
 from sporeprint.backbones.adapters import adapt
 from sporeprint.backbones.preprocess import CustomPreprocess, Preprocess
 from sporeprint.capture import Capture, check_captured, tap
-from sporeprint.errors import BackboneError
+from sporeprint.errors import BackboneError, LayerError
+from sporeprint.recipe import POOLINGS
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,13 @@ class Backbone:
         self.adapter = adapt(module)
         self.module = self.adapter.module
         self.name = name or type(self.module).__name__
+        if any(parameter.is_inference() for parameter in self.module.parameters()):
+            raise BackboneError(
+                f"{self.name} was made inside torch.inference_mode(), so autograd can never pass through its weights; "
+                "make or load it outside (torch.no_grad() is fine)"
+            )
+        if pooling not in POOLINGS:
+            raise BackboneError(f"pooling={pooling!r}; expected one of: {', '.join(POOLINGS)}")
         self.targets = structure.resolve(self.module, [target] if isinstance(target, str) else target)
         if preprocess is None:
             raise BackboneError(
@@ -90,12 +98,16 @@ class Backbone:
         layers: collect CLS and patch means of the last so many blocks. autocast: a lower precision for the pass.
         """
         views = views.to(self.device, self.dtype)
-        kept: dict[int, Tensor] = {}
+        if views.is_inference():
+            with torch.inference_mode(False):
+                views = views.clone()  # autograd cannot save an inference tensor
+        kept: dict[str, Tensor] = {}
         handles = []
 
         def keep(number: int) -> Any:
             def hook(_: nn.Module, __: Any, output: Any) -> None:
-                kept[number] = (output if isinstance(output, Tensor) else output[0]).detach()
+                tokens = output if isinstance(output, Tensor) else output[0]
+                kept.update(self._layer_blocks(number, tokens.detach()))  # now: the next block may add in place
 
             return hook
 
@@ -107,7 +119,7 @@ class Backbone:
                 with tap(self.targets) as captures:
                     embedding = self._embed(views)
                     with torch.autocast(self.device.type, enabled=False):
-                        yield Pass(embedding, captures, self._layer_blocks(kept))
+                        yield Pass(embedding, captures, kept)
             finally:
                 for handle in handles:
                     handle.remove()
@@ -171,24 +183,34 @@ class Backbone:
             )
         return tokens, pooled
 
-    def _layer_blocks(self, kept: dict[int, Tensor]) -> dict[str, Tensor]:
-        layers = {}
-        for number, tokens in sorted(kept.items()):
-            if tokens.dim() != 3 or tokens.shape[1] != self.tokens:
-                continue  # another layout (windows, time first): only known ones are read
-            tokens = tokens if tokens.dtype == torch.float64 else tokens.float()
-            if self.prefix:
-                layers[f"cls-{number}"] = tokens[:, 0]
-            layers[f"patches-{number}"] = tokens[:, self.prefix :].mean(dim=1)
-        return layers
+    def _layer_blocks(self, number: int, tokens: Tensor) -> dict[str, Tensor]:
+        if tokens.dim() != 3 or tokens.shape[1] != self.tokens:
+            return {}  # another layout (windows, time first): only known ones are read
+        tokens = tokens if tokens.dtype == torch.float64 else tokens.float()
+        cls = {f"cls-{number}": tokens[:, 0].clone()} if self.prefix else {}
+        return cls | {f"patches-{number}": tokens[:, self.prefix :].mean(dim=1)}
 
     def _probe(self, pooling: str, prefix: int | None) -> None:
         """One pass over a grey image: settles the shapes, the prefix and the pooling."""
         size = self.preprocess.size
         probe = torch.zeros(1, 3, size, size, device=self.device, dtype=self.dtype)
         with evaluating(self.module), tap(self.targets) as captures:
-            tokens, pooled = self._outputs(probe)
+            try:
+                tokens, pooled = self._outputs(probe)
+            except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
+                if isinstance(error, BackboneError):
+                    raise
+                raise BackboneError(
+                    f"{self.name} fails on one {size} x {size} image: {_first_line(error)}. Is that its image size, "
+                    "and does its forward take a tensor [N, 3, S, S]?"
+                ) from error
         check_captured(captures)
+        for path, capture in captures.items():
+            if capture.inputs.dim() == 3 and capture.inputs.shape[0] > 1 and capture.inputs.shape[1] == 1:
+                raise LayerError(
+                    f"layer {path!r} saw {tuple(capture.inputs.shape)} for one image: time first; expected [N, T, I]. "
+                    "Read the out_proj of an nn.MultiheadAttention, which is turned round, or use batch_first=True"
+                )
         self.tokens = tokens.shape[1] if tokens is not None and tokens.dim() == 3 else _tokens_of(captures)
         self.prefix = self._count_prefix() if prefix is None else prefix
         auto = self.adapter.auto
@@ -210,6 +232,10 @@ class Backbone:
                 patches = (self.preprocess.size // layer.stride[0]) ** 2
                 return self.tokens - patches if patches <= self.tokens else 0
         return self.tokens - int(self.tokens**0.5) ** 2
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def _tokens_of(captures: dict[str, Capture]) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from sporeprint.backbones.adapters import adapt
 from sporeprint.backbones.base import Backbone
@@ -24,6 +25,11 @@ def load_backbone(
     name: "tiny" (shipped), "timm:NAME" (pretrained; needs the timm extra), or a Hugging Face id or folder.
     device: default CUDA where there is one, else the CPU. Raises BackboneError, LayerError, MissingExtra.
     """
+    with torch.inference_mode(False):  # tensors made inside it could never be differentiated through
+        return _load(name, targets, pooling, device)
+
+
+def _load(name: str, targets: Sequence[str] | None, pooling: str, device: str | torch.device | None) -> Backbone:
     if name == "tiny":
         module, preprocess = _tiny()
     elif name.startswith("timm:"):
@@ -49,6 +55,11 @@ def _timm(name: str) -> tuple[Any, Preprocess]:
         import timm
     except ImportError as error:
         raise MissingExtra(f"backbone 'timm:{name}' needs timm; pip install 'sporeprint[timm]'") from error
+    except RuntimeError as error:  # "operator torchvision::nms does not exist"
+        raise MissingExtra(
+            f"timm cannot be imported: {_first_line(error)}; "
+            f"install the torchvision that fits torch {torch.__version__}"
+        ) from error
     try:
         module = timm.create_model(name, pretrained=True, num_classes=0)
     except (RuntimeError, ValueError, OSError) as error:
@@ -64,14 +75,21 @@ def timm_preprocess(module: Any) -> Preprocess:
     _, height, width = config["input_size"]
     if height != width:
         raise BackboneError(f"this timm model takes {height} x {width} images; sporeprint needs square ones")
+    mode, interpolation = config["crop_mode"] or "center", config["interpolation"]
     filters = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
+    if mode not in ("center", "squash") or interpolation not in filters:
+        raise BackboneError(
+            f"this timm model's images are cut with crop_mode={mode!r} and resized with {interpolation!r}; expected "
+            f"center or squash, and one of: {', '.join(filters)}. Build Backbone(module, preprocess=...) instead"
+        )
     return Preprocess(
         size=height,
         resize=int(height / config["crop_pct"]),
-        keep_aspect=config["crop_mode"] != "squash",
-        resample=filters[config["interpolation"]],
+        keep_aspect=mode == "center",
+        resample=filters[interpolation],
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
+        round_corner=True,
     )
 
 
@@ -96,14 +114,16 @@ def _huggingface(name: str) -> tuple[Any, Preprocess]:
         module, report = transformers.AutoModel.from_pretrained(
             source, config=config, dtype=torch.float32, output_loading_info=True
         )
+        adapter = adapt(module)
         preprocess = Preprocess.from_huggingface(_processor(source, config))
-    except (OSError, ValueError, KeyError) as error:
+    except BackboneError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise BackboneError(f"transformers could not load {name!r}: {_first_line(error)}") from error
     finally:
         transformers.logging.set_verbosity(verbosity)
         if bar:
             transformers.logging.enable_progress_bar()
-    adapter = adapt(module)
     if adapter.auto != "own" and getattr(adapter.module, "pooler", None) is not None:
         setattr(adapter.module, "pooler", None)  # noqa: B010  # not read, and where the checkpoint lacks it, random at every load
     if missing := [key for key in report["missing_keys"] if "pooler" not in key]:

@@ -16,6 +16,9 @@ from sporeprint.views.image import Box, resize_boxes
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
+_LONGEST = 32  # times the shorter side; what is outside the middle of so long an image is cut off anyway
+_SHORTEST_EDGE = ("CLIP", "ChineseCLIP", "Bit")  # processors whose older configurations mean it by `"size": 224`
+
 
 @dataclass(frozen=True)
 class Preprocess:
@@ -23,7 +26,8 @@ class Preprocess:
 
     size: S, the side in pixels of the square that the backbone gets. resize: the image is first resized to this side
     (default S), as a square, or with keep_aspect its shorter side; then the centre S x S is cut. resample: Pillow's
-    filter. scale: factor on [0, 255] pixels before mean and std.
+    filter. scale: factor on [0, 255] pixels before mean and std. round_corner: the corner of the crop is rounded as
+    torchvision and timm do it (half to even), not down as Hugging Face's Pillow processors do.
     """
 
     size: int
@@ -33,17 +37,26 @@ class Preprocess:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     scale: float = 1 / 255
+    round_corner: bool = False
 
     def __call__(self, image: Image.Image) -> Tensor:
         """image: RGB. Returns [3, S, S]."""
         side = self.resize or self.size
+        if self.keep_aspect:
+            image = _middle(image)
         width, height = image.size
         short = min(width, height)
         shape = (int(side * width / short), int(side * height / short)) if self.keep_aspect else (side, side)
         image = image.resize(shape, Image.Resampling(self.resample))
-        left, top = (shape[0] - self.size) // 2, (shape[1] - self.size) // 2
+        left, top = (self._corner(margin - self.size) for margin in shape)
         image = image.crop((left, top, left + self.size, top + self.size))
         return self.normalise(torch.from_numpy(np.asarray(image).transpose(2, 0, 1).astype(np.float32)))
+
+    def _corner(self, margins: int) -> int:
+        """Where the crop begins on one side; below 0 the image is smaller than the crop, and black is added."""
+        if not self.round_corner:
+            return margins // 2
+        return round(margins / 2) if margins > 0 else -(-margins // 2)
 
     def boxes(self, image: Image.Image, boxes: list[Box]) -> Tensor:
         """Each box resized to S x S, bicubic. Returns [V, 3, S, S]."""
@@ -58,7 +71,10 @@ class Preprocess:
     @classmethod
     def from_huggingface(cls, config: Mapping[str, Any]) -> Preprocess:
         """From the contents of `preprocessor_config.json`. Raises BackboneError where the result is not square."""
-        size = _sides(config.get("size", 224))
+        size = config.get("size", 224)
+        if isinstance(size, int) and _kind(config).startswith(_SHORTEST_EDGE):
+            size = {"shortest_edge": size}
+        size = _sides(size)
         crop = _sides(config["crop_size"]) if config.get("do_center_crop") and config.get("crop_size") else None
         final = crop or size
         if "height" not in final or final["height"] != final.get("width"):
@@ -66,6 +82,10 @@ class Preprocess:
                 f"the image processor makes inputs of {final}, which are not square; sporeprint needs square ones: set "
                 "size, or do_center_crop and crop_size, in preprocessor_config.json, or build "
                 "Backbone(module, preprocess=Preprocess(size=...))"
+            )
+        if "longest_edge" in size or config.get("do_pad"):
+            raise BackboneError(
+                f"the image processor pads, or bounds the longer edge ({size}); sporeprint does neither"
             )
         keep_aspect = "shortest_edge" in size
         if not keep_aspect and size.get("height") != size.get("width"):
@@ -88,22 +108,46 @@ class CustomPreprocess:
 
     def __init__(self, function: Callable[[Image.Image], Tensor]):
         self.function = function
+        self.size = 0
         probe = self(Image.new("RGB", (97, 61), (128, 128, 128)))
         self.size = int(probe.shape[-1])
 
     def __call__(self, image: Image.Image) -> Tensor:
         """image: RGB. Returns [3, S, S]. Raises BackboneError where the function gives another shape."""
-        made = torch.as_tensor(self.function(image))
+        made = self.function(image)
+        try:
+            made = torch.as_tensor(made)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise BackboneError(f"preprocess gave a {type(made).__name__}; expected a tensor [3, S, S]") from error
         if made.dim() == 4 and made.shape[0] == 1:
             made = made[0]
-        if made.dim() != 3 or made.shape[-1] != made.shape[-2]:
-            raise BackboneError(f"preprocess gave shape {tuple(made.shape)}; expected a square [3, S, S] tensor")
+        size = self.size or made.shape[-1]
+        if made.shape != (3, size, size):
+            side = self.size or "S"
+            raise BackboneError(
+                f"preprocess gave shape {tuple(made.shape)} for a {image.width} x {image.height} image; expected "
+                f"[3, {side}, {side}] for every image"
+            )
         return made
 
     def boxes(self, image: Image.Image, boxes: list[Box]) -> Tensor:
         """Returns [V, 3, S, S]."""
         side = (self.size, self.size)
         return torch.stack([self(image.resize(side, Image.Resampling.BICUBIC, box=box)) for box in boxes])
+
+
+def _middle(image: Image.Image) -> Image.Image:
+    """The image, or the middle of a very long one: the crop sees no more, and the whole could take gigabytes."""
+    width, height = image.size
+    most = _LONGEST * min(width, height)
+    if max(width, height) <= most:
+        return image
+    left, top = max(0, (width - most) // 2), max(0, (height - most) // 2)
+    return image.crop((left, top, left + min(width, most), top + min(height, most)))
+
+
+def _kind(config: Mapping[str, Any]) -> str:
+    return str(config.get("image_processor_type") or config.get("feature_extractor_type") or "")
 
 
 def _sides(size: Any) -> dict[str, int]:

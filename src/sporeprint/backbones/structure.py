@@ -63,7 +63,7 @@ def resolve(module: nn.Module, paths: Iterable[str] | None) -> dict[str, Target]
 
 
 def _target(module: nn.Module, path: str) -> Target:
-    layers = dict(module.named_modules())
+    layers = dict(module.named_modules(remove_duplicate=False))
     if path not in layers:
         raise LayerError(f"no layer {path!r} in {type(module).__name__}. Linear layers here: {_listing(module)}")
     layer = layers[path]

@@ -149,6 +149,8 @@ def named(combination: Combination | str, size: int | None = None) -> Combinatio
         if combination != "paper":
             raise RecipeError(f"combination={combination!r}; known by name: 'paper'. Or give a Combination(...)")
         combination = Combination()
+    if not isinstance(combination, Combination):
+        raise RecipeError(f"combination is a {type(combination).__name__}; expected 'paper' or a Combination(...)")
     if size is None or combination.size is not None:
         return combination
     return Combination(combination.blocks, combination.whiten, size)

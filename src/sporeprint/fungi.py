@@ -321,8 +321,6 @@ def _make_engine(recipe: Recipe, backbone: Backbone | None, device: Any, workers
     objectives = tuple(recipe.objectives or ())
     dim = recipe.dim or backbone.width
     latents = {name: objective.latent for objective in objectives for name in objective.head_names()}
-    if recipe.projection not in PROJECTIONS:
-        raise RecipeError(f"projection={recipe.projection!r}; expected one of: {', '.join(PROJECTIONS)}")
     make = PROJECTIONS[recipe.projection]
     return Engine(
         backbone=backbone,

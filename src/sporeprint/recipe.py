@@ -24,9 +24,12 @@ _T = TypeVar("_T", bound=type)
 
 
 def kind(name: str) -> Callable[[_T], _T]:
-    """Register a frozen dataclass under the name that its JSON carries."""
+    """Register a frozen dataclass under the name that its JSON carries. Raises RecipeError for a name that is taken."""
 
     def register(cls: _T) -> _T:
+        other = _KINDS.get(name, cls)
+        if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):  # a notebook defines anew
+            raise RecipeError(f"kind {name!r} is taken by {other.__module__}.{other.__qualname__}; choose another name")
         _KINDS[name] = cls
         cls.kind = name  # type: ignore[attr-defined]
         return cls
@@ -35,15 +38,29 @@ def kind(name: str) -> Callable[[_T], _T]:
 
 
 def to_json(value: Any) -> Any:
-    """A frozen value as plain JSON types; a registered dataclass becomes {"kind": name, field: ...}."""
+    """A frozen value as plain JSON types; a registered dataclass becomes {"kind": name, field: ...}.
+
+    1.0 is written as 1, since values that are equal must have equal JSON.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"kind": type(value).kind, **fields} if hasattr(type(value), "kind") else fields  # type: ignore[attr-defined]
+        cls = type(value)
+        if "kind" not in vars(cls):  # an inherited kind would come back as the parent
+            raise RecipeError(
+                f"{cls.__name__} cannot be written as JSON: it has no kind of its own; decorate the class with "
+                "sporeprint.recipe.kind('a-name') to save it"
+            )
+        return {"kind": cls.kind, **_fields_json(value)}  # type: ignore[attr-defined]
     if isinstance(value, (list, tuple)):
         return [to_json(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
     raise RecipeError(f"a recipe holds plain values; {type(value).__name__} {value!r} cannot be written as JSON")
+
+
+def _fields_json(value: Any) -> dict[str, Any]:
+    return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
 
 
 def from_json(data: Any) -> Any:
@@ -58,6 +75,8 @@ def find_kind(name: Any) -> type:
     """The class registered as `name`: ours, the user's once imported, or a `sporeprint.objectives` entry point."""
     import_module("sporeprint.objectives")
     import_module("sporeprint.combine")
+    if not isinstance(name, str):
+        raise RecipeError(f"unknown kind {name!r}; expected a name, one of: {', '.join(sorted(_KINDS))}")
     if name not in _KINDS:
         for point in metadata.entry_points(group="sporeprint.objectives"):
             if point.name == name:
@@ -74,7 +93,12 @@ def _make(cls: type, fields: Mapping[str, Any]) -> Any:
     known = {f.name for f in dataclasses.fields(cls)}
     if unknown := sorted(set(fields) - known):
         raise RecipeError(f"{cls.__name__} has no field {unknown[0]!r}; it has: {', '.join(sorted(known))}")
-    return cls(**fields)
+    try:
+        return cls(**fields)
+    except (TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, RecipeError):
+            raise
+        raise RecipeError(f"{cls.__name__} cannot be made of {dict(fields)}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -108,9 +132,11 @@ class Recipe:
             object.__setattr__(self, "objectives", import_module("sporeprint.objectives").paper())
         if isinstance(self.targets, str):
             object.__setattr__(self, "targets", (self.targets,))
-        for name in ("objectives", "targets"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name, what in (("objectives", "a list of objectives"), ("targets", "a list of paths of linear layers")):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, (list, tuple)):
+                raise RecipeError(f"{name} is a {type(value).__name__}; expected {what}")
+            object.__setattr__(self, name, None if value is None else tuple(value))
         self._check()
 
     def _check(self) -> None:
@@ -121,6 +147,8 @@ class Recipe:
             )
         _one_of("pooling", self.pooling, POOLINGS)
         _one_of("dtype", self.dtype, DTYPES)
+        _one_of("projection", self.projection, tuple(import_module("sporeprint.projection").PROJECTIONS))
+        import_module("sporeprint.combine").named(self.combination)  # raises RecipeError
         for name, least in (("dim", 1), ("size", 1), ("layers", 0), ("seed", 0)):
             value = getattr(self, name)
             if value is None and name in ("dim", "size"):
@@ -129,6 +157,10 @@ class Recipe:
                 raise RecipeError(f"{name}={value!r}; expected an integer of at least {least}")
         if self.targets is not None and not self.targets:
             raise RecipeError("targets is empty; leave it out to read the paper's layer, or name at least one layer")
+        if not all(isinstance(path, str) for path in self.targets or ()):
+            raise RecipeError(
+                f"targets={self.targets!r}; expected paths of linear layers, such as 'blocks.11.attn.proj'"
+            )
         names = []
         for objective in self.objectives or ():
             if isinstance(objective, type) or not hasattr(objective, "loss"):
@@ -146,7 +178,7 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; `Recipe.from_json` takes it back."""
-        return to_json(self)
+        return _fields_json(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Recipe:

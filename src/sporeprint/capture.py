@@ -51,7 +51,7 @@ def tap(targets: Mapping[str, Target]) -> Iterator[dict[str, Capture]]:
     def record(capture: Capture) -> Any:
         def hook(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
             capture.calls += 1
-            capture.inputs = args[0].detach()
+            capture.inputs = args[0].detach().clone()  # the network may add to it in place later
             torch.set_grad_enabled(True)
             # A later target hangs on an earlier one's leaf already; cutting there would hide it from the loss.
             reached = output.grad_fn is not None

@@ -47,9 +47,9 @@ class Combination:
         """Fit on the training rows' blocks, each [N, D]. Raises RecipeError for an unknown block."""
         names = self.blocks if self.blocks is not None else paper_blocks(blocks)
         widths = {name: _get(blocks, name).shape[1] for name in names}
-        rows = next(iter(blocks.values())).shape[0]
+        rows = int(np.all([np.isfinite(blocks[name]).all(axis=1) for name in names], axis=0).sum())
         if rows == 0:
-            raise RecipeError("no rows to fit the combination on; expected at least one readable row")
+            raise RecipeError("no rows to fit the combination on; expected at least one without NaN")
         combiner = Combiner(self, names, widths)
         if self.whiten is not None:
             for name in names:
@@ -74,7 +74,8 @@ class Axes:
         turned = (rows - self.mean) @ self.components.T
         if not whiten:
             return turned
-        floor = max(float(self.variance[0]), 0.0) * 1e-7  # axes without variance stay at zero, not at noise
+        # Axes without variance stay at zero, not at noise: float32's rounding gives unit rows a variance below 1e-15.
+        floor = max(float(self.variance[0]) * 1e-7, 1e-15)
         scale = np.where(self.variance > floor, 1 / np.sqrt(np.maximum(self.variance, 1e-30)), 0)
         return turned * scale.astype(np.float32)
 
@@ -88,7 +89,7 @@ class Combiner:
     widths: dict[str, int]
     whiteners: dict[str, Axes] = field(default_factory=dict)
     pca: Axes | None = None
-    rows: int = 0  # it was fitted on so many
+    rows: int = 0  # it was fitted on so many, NaN ones not counted
 
     def join(self, blocks: Blocks) -> NDArray[np.float32]:
         """The parts, L2-normalised and concatenated, before the PCA: [N, sum of widths]."""
@@ -196,8 +197,9 @@ def _fit_pca(rows: NDArray[np.float32], size: int, what: str) -> Axes:
     if len(rows) > MOST_FITTING_ROWS:
         rows = rows[np.linspace(0, len(rows) - 1, MOST_FITTING_ROWS).astype(int)]
     solver = "covariance_eigh" if len(rows) >= rows.shape[1] else "full"
-    pca = PCA(size, svd_solver=solver).fit(rows.astype(np.float64))
-    parts = pca.mean_, pca.components_, pca.explained_variance_
+    with np.errstate(divide="ignore", invalid="ignore"):  # one row, or rows that are all alike
+        pca = PCA(size, svd_solver=solver).fit(rows.astype(np.float64))
+    parts = pca.mean_, pca.components_, np.nan_to_num(pca.explained_variance_)
     return Axes(*(np.ascontiguousarray(part, dtype=np.float32) for part in parts))
 
 

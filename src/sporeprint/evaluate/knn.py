@@ -53,6 +53,11 @@ def knn(
     labels, test_labels = _labels(labels, len(train), "train"), _labels(test_labels, len(test), "test")
     if train.shape[1] != test.shape[1]:
         raise SampleError(f"train features are {train.shape[1]} wide, test features {test.shape[1]}; expected the same")
+    if _are_strings(labels) != _are_strings(test_labels):
+        raise SampleError(
+            f"train labels are {'strings' if _are_strings(labels) else 'numbers'}, test labels are not; "
+            "expected the same names in both"
+        )
     if not (k == "auto" or (isinstance(k, (int, np.integer)) and k >= 1)):
         raise SampleError(f"k={k!r}; expected a positive integer or 'auto'")
     leave_one_out = choose_k(train, labels, metric) if k == "auto" else {}
@@ -108,8 +113,18 @@ def _features(rows: ArrayLike, which: str) -> NDArray[np.float32]:
     return array
 
 
+def _are_strings(labels: NDArray[Any]) -> bool:
+    return labels.dtype.kind in "US"
+
+
 def _labels(labels: ArrayLike, rows: int, which: str) -> NDArray[Any]:
     array = np.asarray(labels)
     if array.shape != (rows,):
         raise SampleError(f"{which} labels have shape {array.shape} for {rows} rows; expected one label a row")
-    return array
+    if array.dtype.kind != "O":
+        return array
+    if missing := sum(label is None for label in array):
+        raise SampleError(f"{missing} of {rows} {which} labels are missing; drop those rows")
+    if len({isinstance(label, str) for label in array}) > 1 or any(isinstance(label, (list, tuple)) for label in array):
+        raise SampleError(f"{which} labels are of different kinds, or lists; expected one string or number a row")
+    return np.asarray(array.tolist())

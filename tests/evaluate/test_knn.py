@@ -1,0 +1,201 @@
+import json
+
+import numpy as np
+import pytest
+from sklearn.neighbors import KNeighborsClassifier
+
+from sporeprint import knn
+from sporeprint.errors import SampleError
+from sporeprint.evaluate.knn import CANDIDATES
+
+
+def clouds(rows, seed, classes=5, width=6):
+    """Overlapping clouds; real numbers, so that no two distances are equal."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, rows)
+    centres = np.random.default_rng(99).standard_normal((classes, width))
+    return (centres[labels] + rng.standard_normal((rows, width))).astype(np.float32), labels
+
+
+def slow_vote(distances, labels, k):
+    """Most votes among the k nearest; a tie goes to the tied class whose member is met first."""
+    nearest = [labels[at] for at in sorted(range(len(labels)), key=lambda at: distances[at])[:k]]
+    most = max(nearest.count(name) for name in nearest)
+    return next(name for name in nearest if nearest.count(name) == most)
+
+
+def euclidean(a, b):
+    return float(((a.astype(np.float64) - b.astype(np.float64)) ** 2).sum())
+
+
+def cosine(a, b):
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    return 1 - float(a @ b) / float(np.linalg.norm(a) * np.linalg.norm(b))
+
+
+def slow_right(train, labels, test, test_labels, k, distance=euclidean):
+    return [
+        slow_vote([distance(query, row) for row in train], list(labels), k) == wanted
+        for query, wanted in zip(test, test_labels, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("k", [1, 2, 4, 7, 20])
+def test_accuracies_equal_a_slow_vote(k, metric):
+    (train, labels), (test, test_labels) = clouds(60, 0), clouds(40, 1)
+    right = slow_right(train, labels, test, test_labels, k, {"euclidean": euclidean, "cosine": cosine}[metric])
+    result = knn(train, labels, test, test_labels, k=k, metric=metric)
+    assert result.value == pytest.approx(np.mean(right))
+    by_class = [
+        np.mean([hit for hit, label in zip(right, test_labels, strict=True) if label == one]) for one in range(5)
+    ]
+    assert result.mean_per_class == pytest.approx(np.mean(by_class))
+    assert (result.k, result.train_rows, result.test_rows, result.metric) == (k, 60, 40, metric)
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_two_classes_and_an_odd_k_equal_scikit_learn(k):
+    (train, labels), (test, test_labels) = clouds(80, 0, classes=2), clouds(50, 1, classes=2)
+    theirs = KNeighborsClassifier(k, algorithm="brute").fit(train, labels).score(test, test_labels)
+    assert knn(train, labels, test, test_labels, k=k).value == pytest.approx(theirs)
+
+
+def test_a_tie_goes_to_the_class_whose_member_is_nearest():
+    # From 0: b at 1, a at 2, a at 3, b at 4, c at 5.
+    train, labels = np.array([[2.0], [1.0], [4.0], [3.0], [5.0]]), ["a", "b", "b", "a", "c"]
+
+    def wins(k):
+        return [name for name in "abc" if knn(train, labels, [[0.0]], [name], k=k).value == 1.0]
+
+    assert wins(1) == ["b"]
+    assert wins(2) == ["b"]  # one each
+    assert wins(3) == ["a"]
+    assert wins(4) == ["b"]  # two each, b's is nearer
+    assert wins(5) == ["b"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_auto_takes_the_k_that_a_slow_leave_one_out_finds_best(seed):
+    (train, labels), (test, test_labels) = clouds(45, seed), clouds(10, 10)
+    expected = {}
+    for k in CANDIDATES:
+        hits = [
+            slow_right(np.delete(train, row, 0), np.delete(labels, row), train[[row]], labels[[row]], k)[0]
+            for row in range(len(train))
+        ]
+        expected[k] = pytest.approx(np.mean(hits))
+    result = knn(train, labels, test, test_labels, k="auto")
+    assert result.leave_one_out == expected
+    best = max(result.leave_one_out.values())
+    assert result.k == min(k for k, value in result.leave_one_out.items() if value == best)
+    assert result.value == knn(train, labels, test, test_labels, k=result.k).value
+
+
+def test_auto_takes_the_smaller_k_in_a_tie():
+    train = np.array([[0.0], [0.1], [0.2], [0.3], [10.0], [10.1], [10.2], [10.3]])
+    result = knn(train, [0] * 4 + [1] * 4, [[0.0]], [0], k="auto")
+    assert result.leave_one_out == {1: 1.0, 3: 1.0, 5: 1.0}
+    assert result.k == 1
+
+
+def test_auto_leaves_a_row_out_also_where_it_has_a_duplicate():
+    # Each row's twin has another label: seen without itself, every row is wrong.
+    train = np.array([[0.0], [0.0], [5.0], [5.0]])
+    assert knn(train, ["a", "b", "a", "b"], [[0.0]], ["a"], k="auto").leave_one_out[1] == 0.0
+
+
+def test_the_test_rows_have_no_say_in_k():
+    train, labels = clouds(45, 0)
+    chosen = {knn(train, labels, *clouds(10, seed), k="auto").k for seed in range(5)}
+    assert len(chosen) == 1
+
+
+def test_with_fewer_than_k_rows_all_vote():
+    train, labels = np.array([[0.0], [1.0], [2.0]]), ["a", "b", "b"]
+    assert knn(train, labels, [[0.0]], ["b"], k=20).value == 1.0
+
+
+def test_auto_with_one_row_is_its_label():
+    result = knn([[1.0, 2.0]], ["a"], [[0.0, 0.0], [3.0, 3.0]], ["a", "b"], k="auto")
+    assert (result.value, result.k) == (0.5, 1)
+
+
+def test_a_class_that_is_not_trained_on_counts_as_wrong():
+    result = knn([[0.0], [1.0]], ["a", "a"], [[0.0], [1.0], [2.0], [3.0]], ["a", "a", "a", "z"], k=1)
+    assert result.value == 0.75
+    assert result.mean_per_class == 0.5
+
+
+def test_a_longer_name_is_another_name():
+    assert knn([[0.0]], ["ab"], [[0.0]], ["abc"], k=1).value == 0.0
+
+
+def test_one_class_is_always_right():
+    train, _ = clouds(10, 0)
+    result = knn(train, ["x"] * 10, train, ["x"] * 10, k="auto")
+    assert (result.value, result.mean_per_class, result.k) == (1.0, 1.0, 1)
+
+
+def test_cosine_looks_at_directions_only():
+    train = np.array([[1.0, 0.0], [0.0, 100.0]])
+    assert knn(train, ["right", "up"], [[0.1, 3.0]], ["right"], k=1).value == 1.0
+    assert knn(train, ["right", "up"], [[0.1, 3.0]], ["up"], k=1, metric="cosine").value == 1.0
+
+
+def test_string_and_number_labels_count_alike():
+    (train, labels), (test, test_labels) = clouds(30, 0), clouds(20, 1)
+    names = np.array(["e", "a", "d", "b", "c"])
+    assert (
+        knn(train, names[labels], test, names[test_labels], k=3).value
+        == knn(train, labels, test, test_labels, k=3).value
+    )
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_rows_that_are_not_finite_are_refused(bad):
+    (train, labels), (test, test_labels) = clouds(6, 0), clouds(4, 1)
+    train[2, 1] = bad
+    with pytest.raises(SampleError, match="1 of 6 train rows are NaN"):
+        knn(train, labels, test, test_labels)
+    with pytest.raises(SampleError, match="1 of 6 test rows are NaN"):
+        knn(test, test_labels, train, labels)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"labels": [1, 2]}, r"train labels have shape \(2,\) for 3 rows"),
+        ({"test_labels": [[1], [2]]}, "test labels have shape"),
+        ({"train": [1.0, 2.0, 3.0]}, "train features have shape"),
+        ({"test": np.zeros((0, 2)), "test_labels": []}, "test features have shape"),
+        ({"test": [[1.0], [2.0]]}, "train features are 2 wide, test features 1"),
+        ({"k": 0}, "k=0"),
+        ({"k": 2.0}, "k=2.0"),
+        ({"k": "best"}, "k='best'"),
+        ({"labels": np.array([1, None, 2], dtype=object)}, "1 of 3 train labels are missing"),
+        ({"labels": np.array([1, "a", 2], dtype=object)}, "train labels are of different kinds"),
+        ({"test_labels": ["a", "b"]}, "train labels are numbers, test labels are not"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(change, complaint):
+    given = {
+        "train": [[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]],
+        "labels": [0, 1, 1],
+        "test": [[0.0, 1.0], [1.0, 0.0]],
+        "test_labels": [0, 1],
+        "k": 1,
+    }
+    with pytest.raises(SampleError, match=complaint):
+        knn(**{**given, **change})
+
+
+def test_the_result_says_what_it_is_and_can_be_json():
+    (train, labels), (test, test_labels) = clouds(30, 0), clouds(20, 1)
+    result = knn(train, labels, test, test_labels, k=3)
+    assert str(result) == f"top-1 {result.value:.1%}, mean per class {result.mean_per_class:.1%}, k = 3"
+    auto = knn(train, labels, test, test_labels, k="auto")
+    assert "(leave-one-out)" in str(auto)
+    back = json.loads(json.dumps(auto.to_json()))
+    assert back["value"] == auto.value
+    assert set(back["leave_one_out"]) == {"1", "3", "5", "10", "20"}

@@ -27,6 +27,7 @@ from sporeprint.reading import Decoded, decoded_batches, refuse_too_many
 from sporeprint.recipe import Recipe, canonical, from_json, to_json
 
 Blocks = dict[str, NDArray[np.float32]]
+Progress = Callable[[str, int, int], None]  # what, done, in all
 
 
 class Fungi(TransformerMixin, BaseEstimator):
@@ -96,10 +97,12 @@ class Fungi(TransformerMixin, BaseEstimator):
         """
         return self._blocks(_rows(samples, ids))
 
-    def draw_negatives(self, rows: Iterable[tuple[str, Any]]) -> None:
+    def draw_negatives(
+        self, rows: Iterable[tuple[str, Any]], progress: Progress = lambda what, done, total: None
+    ) -> None:
         """Draw and encode each objective's bank of negatives from rows (id, sample): the least by seeded digest.
 
-        The draw depends on the ids alone, not on the order of the rows.
+        The draw depends on the ids alone, not on the order of the rows. progress: called with ("negatives", done, all).
         """
         wanting = [objective for objective in self.engine.objectives if objective.negatives]
         if not wanting:
@@ -112,13 +115,21 @@ class Fungi(TransformerMixin, BaseEstimator):
 
         named_rows = _name_rows(rows, self.batch_size, self.workers)
         drawn = {row[0]: row for row in heapq.nsmallest(most + most // 10 + 16, named_rows, key=key)}
-        images: list[tuple[str, Any]] = []
+        banks: dict[str, list[Tensor]] = {objective.name: [] for objective in wanting}
+        done = 0
+        progress("negatives", 0, min(most, len(drawn)))
         for batch in decoded_batches(drawn.values(), self.batch_size, self.workers):
-            images += [row for row in batch if not isinstance(row[1], SampleError)]
-            if len(images) >= most:
+            readable = [row for row in batch if not isinstance(row[1], SampleError)]
+            for objective in wanting:
+                if some := readable[: max(0, objective.negatives - done)]:
+                    banks[objective.name].append(self.engine.encode(objective, some))
+            done += len(readable)
+            progress("negatives", min(done, most), min(most, len(drawn)))
+            if done >= most:
                 break
         for objective in wanting:
-            self.negatives[objective.name] = self.engine.encode(objective, images[: objective.negatives])
+            parts = banks[objective.name]
+            self.negatives[objective.name] = torch.cat(parts) if parts else torch.empty(0, objective.latent)
 
     def compute(self, batch: Sequence[Decoded]) -> tuple[list[int], Blocks, list[RowFailure]]:
         """Positions of the rows that have features, their blocks, and the others by name and reason.

@@ -47,33 +47,30 @@ def entry_rows(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
 
 
 class ProgressLine:
-    """Rows done, rate and time left on stderr: one rewritten line on a terminal, a line now and then elsewhere."""
+    """What is done, its rate and the time left, on stderr: one rewritten line on a terminal, elsewhere a line at times."""
 
     def __init__(self, every_s: float = 10.0):
         self.console = Console(stderr=True)
         self.live = self.console.is_terminal
         self.every_s = 0.2 if self.live else every_s
-        self.started = self.last = time.monotonic()
-        self.first: int | None = None
+        self.what = ""
+        self.first = 0
+        self.started = self.last = 0.0
 
     def __call__(self, what: str, done: int, total: int) -> None:
+        """what: "negatives" or "rows"; the first call for each sets the start of its clock."""
         now = time.monotonic()
-        if what != "rows":
-            self._show("drawing and encoding the negatives ...", True)
-            return
-        if self.first is None:
-            self.first, self.started = done, now
-            if done:
+        if what != self.what:
+            self.what, self.first, self.started, self.last = what, done, now, now
+            if done and what == "rows":
                 self._show(f"going on after {done} of {total} rows", True)
+            return
         if now - self.last < self.every_s and done < total:
             return
         self.last = now
-        fresh = done - self.first
-        if not fresh:
-            return
-        rate = fresh / max(now - self.started, 1e-9)
-        left = (total - done) / rate
-        self._show(f"{done} of {total} rows, {rate:.1f} rows/s, {_clock(left)} left", done >= total)
+        rate = (done - self.first) / max(now - self.started, 1e-9)
+        left = _clock((total - done) / rate) if rate else "?"
+        self._show(f"{done} of {total} {what}, {rate:.1f}/s, {left} left", done >= total)
 
     def _show(self, text: str, finish: bool) -> None:
         if self.live:

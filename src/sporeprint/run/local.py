@@ -17,13 +17,11 @@ from sporeprint.backbones.base import Backbone
 from sporeprint.data.rows import Row, Source
 from sporeprint.data.store import Store, StoreWriter
 from sporeprint.errors import RowFailure, StoreError, StoreMismatch
-from sporeprint.fungi import Fungi
+from sporeprint.fungi import Fungi, Progress
 from sporeprint.reading import decoded_batches, refuse_too_many
 from sporeprint.recipe import Recipe
 
 log = logging.getLogger(__name__)
-
-Progress = Callable[[str, int, int], None]  # what, rows done, rows in all
 
 
 @dataclass(frozen=True)
@@ -117,9 +115,7 @@ def _settle_state(writer: StoreWriter, fungi: Fungi, source: Source, fitted: boo
         fungi.restore(lambda name: packed[name] or b"", f"{writer.folder}/state")
         return
     if not fitted:
-        if any(objective.negatives for objective in fungi.engine.objectives):
-            progress("negatives", 0, 0)
-        fungi.draw_negatives((row.id, row.sample) for row in source.rows())
+        fungi.draw_negatives(((row.id, row.sample) for row in source.rows()), progress)
     for name, data in fungi.pack().items():
         writer.write_state(name, data)
 

@@ -47,7 +47,7 @@ def entry_rows(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
 
 
 class ProgressLine:
-    """What is done, its rate and the time left, on stderr: one rewritten line on a terminal, elsewhere a line at times."""
+    """What is done, its rate and time left, on stderr: one rewritten line on a terminal, elsewhere a line at times."""
 
     def __init__(self, every_s: float = 10.0):
         self.console = Console(stderr=True)

@@ -121,7 +121,7 @@ class CustomPreprocess:
             raise BackboneError(f"preprocess gave a {type(made).__name__}; expected a tensor [3, S, S]") from error
         if made.dim() == 4 and made.shape[0] == 1:
             made = made[0]
-        size = self.size or made.shape[-1]
+        size = self.size or (made.shape[-1] if made.dim() else 0)
         if made.shape != (3, size, size):
             side = self.size or "S"
             raise BackboneError(
@@ -133,7 +133,8 @@ class CustomPreprocess:
     def boxes(self, image: Image.Image, boxes: list[Box]) -> Tensor:
         """Returns [V, 3, S, S]."""
         side = (self.size, self.size)
-        return torch.stack([self(image.resize(side, Image.Resampling.BICUBIC, box=box)) for box in boxes])
+        # Not `resize(box=...)`, whose filter reads the pixels around the box too.
+        return torch.stack([self(image.crop(box).resize(side, Image.Resampling.BICUBIC)) for box in boxes])
 
 
 def _middle(image: Image.Image) -> Image.Image:

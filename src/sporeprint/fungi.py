@@ -97,6 +97,7 @@ class Fungi(TransformerMixin, BaseEstimator):
         """
         return self._blocks(_rows(samples, ids))
 
+    @torch.inference_mode(False)
     def draw_negatives(
         self, rows: Iterable[tuple[str, Any]], progress: Progress = lambda what, done, total: None
     ) -> None:
@@ -240,6 +241,8 @@ class Fungi(TransformerMixin, BaseEstimator):
         fungi.restore(read, where)
         return fungi
 
+    @torch.inference_mode(False)
+    @torch.inference_mode(False)
     def restore(self, read: Callable[[str], bytes], where: str) -> None:
         """Take over the heads, negatives, projections and combination of a packed Fungi with the same weights."""
         body, tensors = saved.unpack(read, where)
@@ -303,7 +306,8 @@ class Fungi(TransformerMixin, BaseEstimator):
         """Backbone, heads, negatives and projections, made once for a recipe."""
         recipe = self._recipe()
         if getattr(self, "_made_for", None) != (recipe, self.backbone):
-            self._engine = _make_engine(recipe, self.backbone, self.device, self.workers)
+            with torch.inference_mode(False):  # a caller may be in it; heads made there could not meet autograd
+                self._engine = _make_engine(recipe, self.backbone, self.device, self.workers)
             self._made_for = (recipe, self.backbone)
         return self._engine
 
@@ -316,6 +320,7 @@ class Fungi(TransformerMixin, BaseEstimator):
         return hasattr(self, "combiner")
 
 
+@torch.inference_mode(False)  # a caller's inference mode would give tensors that autograd refuses
 def _make_engine(recipe: Recipe, backbone: Backbone | None, device: Any, workers: int) -> Engine:
     if backbone is None:
         if recipe.backbone is None:

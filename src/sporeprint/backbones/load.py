@@ -145,6 +145,8 @@ def _processor(source: str, config: Any) -> dict[str, Any]:
         raw = transformers.image_processing_base.ImageProcessingMixin.get_image_processor_dict(source)[0]
         return json.loads(json.dumps(raw))
     except OSError:
+        if (Path(source) / "preprocessor_config.json").exists():
+            raise  # it is there, but cannot be read
         vision = getattr(config, "vision_config", config)
         size = getattr(vision, "image_size", 224)
         size = size[0] if isinstance(size, (list, tuple)) else size

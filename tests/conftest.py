@@ -8,6 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from torchvision_schemas import define_missing_schemas
+
+define_missing_schemas()
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:

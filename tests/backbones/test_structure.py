@@ -75,6 +75,8 @@ def test_names_of_older_transformers_are_found(prefix):
         ),
         (tree(self_attention=nn.MultiheadAttention(4, 2), mlp="linear"), "self_attention.out_proj"),
         (tree(attention=tree(o_proj="linear", q_proj="linear", k_proj="linear", v_proj="linear")), "attention.o_proj"),
+        (tree(attn=tree(qkv="linear", proj="linear", proj_w=nn.Linear(2, 2))), "attn.proj"),  # CaiT mixes heads too
+        (tree(attn=tree(cpb_mlp=nn.Linear(4, 2), qkv="linear", proj="linear")), "attn.proj"),
         (tree(mlp=tree(fc1="linear", fc2="linear")), None),
         (tree(attn=tree(qkv="linear")), None),
     ],

@@ -33,10 +33,13 @@ def attention_output(block: nn.Module) -> str | None:
     for path, attention in block.named_modules():
         if "att" not in path.rsplit(".", 1)[-1].lower() or isinstance(attention, nn.Linear):
             continue
+        layers = [(name, layer) for name, layer in attention.named_modules() if isinstance(layer, nn.Linear)]
+        inner = [(name, layer) for name, layer in layers if name.rsplit(".", 1)[-1] in _INNER]
+        widths = {layer.in_features for _, layer in inner}  # of the tokens, which the output projection returns to
         closing = [
             name
-            for name, layer in attention.named_modules()
-            if isinstance(layer, nn.Linear) and name and name.rsplit(".", 1)[-1] not in _INNER
+            for name, layer in layers
+            if (name, layer) not in inner and (not widths or layer.out_features in widths)
         ]
         if closing:
             return f"{path}.{closing[-1]}"

@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -142,6 +142,7 @@ class Backbone:
             "pooling": self.pooling,
             "width": self.width,
             "image_size": self.preprocess.size,
+            "preprocess": asdict(self.preprocess) if isinstance(self.preprocess, Preprocess) else "custom",
             "tokens": self.tokens,
             "prefix_tokens": self.prefix,
             "blocks": self.depth,

@@ -126,7 +126,6 @@ class Engine:
     seconds: dict[str, float] = field(default_factory=dict)  # spent on each set of views so far
 
     @torch.inference_mode(False)  # a caller's inference mode would give tensors that autograd refuses
-    @torch.inference_mode(False)  # a caller may be in it; what is made there cannot meet autograd
     def blocks(self, rows: Sequence[tuple[str, Any]]) -> dict[str, NDArray[np.float32]]:
         """rows: [(id, RGB image)]. Returns {block: float32 [N, D]}, every row L2-normalised."""
         free: dict[str, list[Tensor]] = {}  # embedding and layers, then views
@@ -162,7 +161,6 @@ class Engine:
         """Names of the gradient blocks, in the order of the objectives and targets."""
         return [self._block_name(objective, path) for objective in self.objectives for path in self.backbone.targets]
 
-    @torch.inference_mode(False)
     @torch.inference_mode(False)
     def encode(self, objective: Objective, rows: Sequence[tuple[str, Any]]) -> Tensor:
         """Latents of all views of these rows, for a bank of negatives: [rows * V, L], on the CPU."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import json
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,6 +28,7 @@ from sporeprint.reading import Decoded, decoded_batches, refuse_too_many
 from sporeprint.recipe import Recipe, canonical, from_json, to_json
 
 Blocks = dict[str, NDArray[np.float32]]
+DECIDES_FEATURES = ("weights", "targets", "pooling", "preprocess", "prefix_tokens")  # of what a backbone describes
 Progress = Callable[[str, int, int], None]  # what, done, in all
 
 
@@ -71,8 +73,11 @@ class Fungi(TransformerMixin, BaseEstimator):
 
     def transform(self, X: Any, ids: Sequence[str] | None = None) -> NDArray[np.float32]:
         """Features [N, size], in X's order. Raises NotFitted before `fit`."""
-        if not hasattr(self, "combiner"):
-            raise NotFitted("transform before fit: call fit(training_samples) first, or Fungi.load a fitted one")
+        if not self.__sklearn_is_fitted__():
+            raise NotFitted(
+                "transform before fit (with this recipe and backbone): call fit(training_samples) first, or Fungi.load "
+                "a fitted one"
+            )
         return self.combiner.transform(self.blocks(X, ids))
 
     def fit_transform(self, X: Any, y: Any = None, ids: Sequence[str] | None = None) -> NDArray[np.float32]:
@@ -117,24 +122,30 @@ class Fungi(TransformerMixin, BaseEstimator):
         named_rows = _name_rows(rows, self.batch_size, self.workers)
         drawn = {row[0]: row for row in heapq.nsmallest(most + most // 10 + 16, named_rows, key=key)}
         banks: dict[str, list[Tensor]] = {objective.name: [] for objective in wanting}
-        done = 0
-        progress("negatives", 0, min(most, len(drawn)))
+        all_of_them = min(most, len(drawn))
+        progress("negatives", 0, all_of_them)
         for batch in decoded_batches(drawn.values(), self.batch_size, self.workers):
-            readable = [row for row in batch if not isinstance(row[1], SampleError)]
             for objective in wanting:
-                if some := readable[: max(0, objective.negatives - done)]:
-                    banks[objective.name].append(self.engine.encode(objective, some))
-            done += len(readable)
-            progress("negatives", min(done, most), min(most, len(drawn)))
-            if done >= most:
+                bank = banks[objective.name]
+                rest = [row for row in batch if not isinstance(row[1], SampleError)]
+                while rest and len(bank) < objective.negatives:
+                    missing = objective.negatives - len(bank)
+                    some, rest = rest[:missing], rest[missing:]
+                    latents = self.engine.encode(objective, some).unflatten(0, (len(some), -1))
+                    # A row that overflows the backbone would make every other row's loss NaN: the next one is taken.
+                    bank += [one for one in latents if one.isfinite().all()]
+            progress("negatives", max(map(len, banks.values())), all_of_them)
+            if all(len(banks[objective.name]) == objective.negatives for objective in wanting):
                 break
         for objective in wanting:
-            parts = banks[objective.name]
-            self.negatives[objective.name] = torch.cat(parts) if parts else torch.empty(0, objective.latent)
+            self.negatives[objective.name] = torch.cat([torch.empty(0, objective.latent), *banks[objective.name]])
 
-    def compute(self, batch: Sequence[Decoded]) -> tuple[list[int], Blocks, list[RowFailure]]:
+    def compute(
+        self, batch: Sequence[Decoded], names: Sequence[str] | None = None
+    ) -> tuple[list[int], Blocks, list[RowFailure]]:
         """Positions of the rows that have features, their blocks, and the others by name and reason.
 
+        names: of the rows, for people; default their ids.
         Raises NotFitted where an objective needs negatives and has none.
         """
         self._check_negatives()
@@ -148,7 +159,8 @@ class Fungi(TransformerMixin, BaseEstimator):
         good = [at for at, position in enumerate(kept) if position not in reasons]
         if len(good) < len(kept):
             blocks = {name: values[good] for name, values in blocks.items()}
-        failures = [RowFailure(batch[i][0] or f"row {i}", reason) for i, reason in sorted(reasons.items())]
+        shown = [row[0] for row in batch] if names is None else names
+        failures = [RowFailure(shown[i], reason) for i, reason in sorted(reasons.items())]
         return [kept[at] for at in good], blocks, failures
 
     # State that may be replaced
@@ -242,20 +254,21 @@ class Fungi(TransformerMixin, BaseEstimator):
         return fungi
 
     @torch.inference_mode(False)
-    @torch.inference_mode(False)
     def restore(self, read: Callable[[str], bytes], where: str) -> None:
         """Take over the heads, negatives, projections and combination of a packed Fungi with the same weights."""
         body, tensors = saved.unpack(read, where)
-        was, now = body["resolved"]["backbone"], self.network.describe()
-        if was["weights"] != now["weights"]:
-            raise StoreMismatch(
-                f"{where} was made with backbone {was['name']!r} of weights {was['weights']}; {now['name']!r} here has "
-                f"{now['weights']}. Features would not be comparable: use the same checkpoint, or fit again"
-            )
-        with torch.no_grad():
-            for name, head in self.heads.items():
-                for part, parameter in head.named_parameters():
-                    parameter.copy_(tensors[f"heads/{name}/{part}"])
+        was, now = body["resolved"]["backbone"], json.loads(canonical(self.network.describe()))
+        for part in DECIDES_FEATURES:
+            if was.get(part) != now[part]:
+                raise StoreMismatch(
+                    f"{where} was made with backbone {was['name']!r}, whose {part}: {was.get(part)}; {now['name']!r} "
+                    f"here has {now[part]}. Features would not be comparable: use the same backbone, or fit again"
+                )
+        for name in self.heads:
+            weight, bias = tensors[f"heads/{name}/weight"], tensors.get(f"heads/{name}/bias")
+            head = nn.utils.skip_init(nn.Linear, *weight.shape[::-1], bias=bias is not None, dtype=weight.dtype)
+            head.load_state_dict({"weight": weight} if bias is None else {"weight": weight, "bias": bias})
+            self.heads[name] = head.requires_grad_(False)
         for key, value in tensors.items():
             group, _, name = key.partition("/")
             if group == "negatives":
@@ -282,7 +295,8 @@ class Fungi(TransformerMixin, BaseEstimator):
         parts: list[Blocks] = []
         seen = 0
         for batch in decoded_batches(rows, self.batch_size, self.workers):
-            kept, blocks, failures = self.compute(batch)
+            names = [rows[at][0] or f"row {at}" for at in range(seen, seen + len(batch))]
+            kept, blocks, failures = self.compute(batch, names)
             self.failures += failures
             refuse_too_many(self.failures, self.max_failures, len(rows))
             positions += [seen + at for at in kept]
@@ -290,15 +304,16 @@ class Fungi(TransformerMixin, BaseEstimator):
             if kept:
                 parts.append(blocks)
         if not parts:
-            raise SampleError(f"none of {len(rows)} rows has features; expected at least one readable sample")
+            raise SampleError(
+                f"none of {len(rows)} rows has features; expected at least one readable sample{_shown(self.failures)}"
+            )
         made = {}
         for name in parts[0]:
             values = np.concatenate([part[name] for part in parts])
             made[name] = np.full((len(rows), values.shape[1]), np.nan, dtype=np.float32)
             made[name][positions] = values
         if self.failures:
-            shown = "; ".join(f"{failure.id}: {failure.reason}" for failure in self.failures[:3])
-            warnings.warn(f"{len(self.failures)} of {len(rows)} rows are NaN: {shown}", stacklevel=3)
+            warnings.warn(f"{len(self.failures)} of {len(rows)} rows are NaN{_shown(self.failures)}", stacklevel=3)
         return made
 
     @property
@@ -306,8 +321,7 @@ class Fungi(TransformerMixin, BaseEstimator):
         """Backbone, heads, negatives and projections, made once for a recipe."""
         recipe = self._recipe()
         if getattr(self, "_made_for", None) != (recipe, self.backbone):
-            with torch.inference_mode(False):  # a caller may be in it; heads made there could not meet autograd
-                self._engine = _make_engine(recipe, self.backbone, self.device, self.workers)
+            self._engine = _make_engine(recipe, self.backbone, self.device, self.workers)
             self._made_for = (recipe, self.backbone)
         return self._engine
 
@@ -317,7 +331,7 @@ class Fungi(TransformerMixin, BaseEstimator):
         return self.recipe
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "combiner")
+        return hasattr(self, "combiner") and self._made_for == (self.recipe, self.backbone)
 
 
 @torch.inference_mode(False)  # a caller's inference mode would give tensors that autograd refuses
@@ -393,6 +407,11 @@ def _name_rows(rows: Iterable[tuple[str, Any]], batch_size: int, workers: int) -
             if not isinstance(image, SampleError):
                 yield row_id, sample
         start += len(batch)
+
+
+def _shown(failures: Sequence[RowFailure]) -> str:
+    named = "; ".join(f"{failure.id}: {failure.reason}" for failure in failures[:3])
+    return f": {named}" if named else ""
 
 
 def _readable(blocks: Blocks) -> Blocks:

@@ -130,9 +130,12 @@ def _write_shards(writer: StoreWriter, fungi: Fungi, source: Source, settings: S
         parts: list[dict[str, np.ndarray]] = []
         kept: list[tuple[str, Any]] = []
         failed: list[RowFailure] = []
-        seen = 0
+        seen, first = 0, index * settings.shard_rows
         for batch in decoded_batches(((row.id, row.sample) for row in rows), settings.batch_size, settings.workers):
-            good, blocks, bad = fungi.compute(batch)
+            names = [
+                row.id or f"row {number}" for number, row in enumerate(rows[seen : seen + len(batch)], first + seen)
+            ]
+            good, blocks, bad = fungi.compute(batch, names)
             kept += [(batch[at][0], rows[seen + at].label) for at in good]
             parts += [blocks] if good else []
             failed += bad

@@ -44,10 +44,11 @@ def standard_candidates(names: Sequence[str], rows: int, size: int | None = None
     embedding, layers, views, gradients = ("embedding",), of["layers"], of["views"], of["gradients"]
     white = max(1, min(WHITE_RANK, rows - 1))
     made = [Candidate("embedding", Combination(embedding))]
+    made += [Candidate(f"{name} alone", Combination((name,))) for name in gradients]
     made += [Candidate(f"embedding + {name}", Combination((*embedding, name))) for name in gradients]
     if gradients:
         paper = embedding + gradients
-        made += [Candidate("gradients alone", Combination(gradients))] if len(gradients) > 1 else []
+        made += [Candidate("all gradients", Combination(gradients))] if len(gradients) > 1 else []
         made += [Candidate("paper: embedding + all gradients", Combination(paper))] if len(gradients) > 1 else []
         made += [Candidate(f"paper, PCA {size}", Combination(paper, size=size))] if size else []
     made.append(Candidate("control: embedding, white", Combination(embedding, whiten=white)))

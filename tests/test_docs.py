@@ -1,0 +1,50 @@
+"""The README's and the docs' Python runs, and what they name exists."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def python_blocks(page: str) -> str:
+    return "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL))
+
+
+def test_the_guide_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "guide.py").write_text(python_blocks("docs/guide.md"))
+    assert runpy.run_path("guide.py", run_name="guide")["features"].shape == (24, 16)
+
+
+def test_the_readme_opens_with_code_that_runs(pictures):
+    code = python_blocks("README.md").replace("facebook/dinov2-small", "tiny").replace("size=384", "size=4")
+    code = code.replace("SimCLR()", "SimCLR(negatives=2)")
+    names: dict = {
+        "train_images": pictures[:6],
+        "labels": [0, 1] * 3,
+        "test_images": pictures[6:],
+        "test_labels": [0, 1] * 2,
+    }
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["features"].shape == (6, 4)
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/guide.md", "docs/results.md"])
+def test_every_link_to_a_file_of_ours_leads_somewhere(page):
+    text = (ROOT / page).read_text()
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        assert link.startswith("http") or (ROOT / page).parent.joinpath(link).exists(), link
+
+
+def test_the_documented_commands_exist():
+    from sporeprint.cli import app
+
+    named = {command.name or command.callback.__name__ for command in app.registered_commands}
+    used = set(re.findall(r"^(?:\.venv/bin/)?sporeprint (\w+)", (ROOT / "README.md").read_text(), flags=re.MULTILINE))
+    assert used
+    assert used <= named

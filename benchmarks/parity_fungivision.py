@@ -30,9 +30,9 @@ KL_LEAST, SIMCLR_LEAST = 0.9999, 0.999
 # the operators that it describes are declared; the tests do the same.
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 try:
-    from torchvision_schemas import define_missing_operators
+    from torchvision_schemas import define_missing_schemas
 
-    define_missing_operators()
+    define_missing_schemas()
     from fungivision.config import DINOConfig, KLConfig, SimCLRConfig
     from fungivision.wrapper import FUNGIWrapper
 except ImportError as error:

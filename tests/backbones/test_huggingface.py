@@ -60,30 +60,46 @@ def normed_patch_mean(module: Any, images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Family:
-    """build: the module as a user has it. part: path in it of the part that is read. embed: what "auto" means."""
+    """build: the module as a user has it. targets, parts: paths of the layer and of the part of the network that are
+    read, in the versions of transformers; the first that exists counts. embed: what "auto" means."""
 
     build: Callable[[], nn.Module]
-    target: str
+    targets: tuple[str, ...]
     pooling: str = "cls"
     prefix: int = 1
     embed: Callable[[Any, Tensor], Tensor] = cls
-    part: str = ""
+    parts: tuple[str, ...] = ("",)
+
+    def part(self, module: nn.Module) -> nn.Module:
+        return module.get_submodule(_first(self.parts, module))
+
+    def target(self, module: nn.Module) -> str:
+        return _first(self.targets, self.part(module))
 
 
-OLD, NEW = "encoder.layer.1.attention.output.dense", "layers.1.attention.o_proj"
-DINO = "encoder.layer.1.attention.o_proj"
-CLIP = "encoder.layers.1.self_attn.out_proj"
+def _first(paths: tuple[str, ...], module: nn.Module) -> str:
+    there = {path for path, _ in module.named_modules()}
+    return next(path for path in paths if path in there)
+
+
+OLD = "encoder.layer.1.attention.output.dense"  # transformers 4
+VIT = ("layers.1.attention.o_proj", OLD)
+DINO = ("encoder.layer.1.attention.o_proj", OLD)
+DINOV3 = ("model.layer.1.attention.o_proj", "layer.1.attention.o_proj")
+DATA2VEC = (OLD,)
+CLIP = ("encoder.layers.1.self_attn.out_proj",)
+TOWER = ("vision_model", "")
 FAMILIES = {
-    "vit": Family(lambda: tf.ViTModel(tf.ViTConfig(**VISION)), NEW),
-    "dino": Family(lambda: tf.ViTModel(tf.ViTConfig(**VISION), add_pooling_layer=False), NEW),
-    "vit-classifier": Family(lambda: tf.ViTForImageClassification(tf.ViTConfig(**VISION)), NEW, part="vit"),
-    "deit": Family(lambda: tf.DeiTModel(tf.DeiTConfig(**VISION)), NEW, prefix=2),
+    "vit": Family(lambda: tf.ViTModel(tf.ViTConfig(**VISION)), VIT),
+    "dino": Family(lambda: tf.ViTModel(tf.ViTConfig(**VISION), add_pooling_layer=False), VIT),
+    "vit-classifier": Family(lambda: tf.ViTForImageClassification(tf.ViTConfig(**VISION)), VIT, parts=("vit",)),
+    "deit": Family(lambda: tf.DeiTModel(tf.DeiTConfig(**VISION)), VIT, prefix=2),
     "deit-classifier": Family(
-        lambda: tf.DeiTForImageClassification(tf.DeiTConfig(**VISION)), NEW, prefix=2, part="deit"
+        lambda: tf.DeiTForImageClassification(tf.DeiTConfig(**VISION)), VIT, prefix=2, parts=("deit",)
     ),
     "dinov2": Family(lambda: tf.Dinov2Model(tf.Dinov2Config(**DINOV2)), DINO),
     "dinov2-classifier": Family(
-        lambda: tf.Dinov2ForImageClassification(tf.Dinov2Config(**DINOV2)), DINO, part="dinov2"
+        lambda: tf.Dinov2ForImageClassification(tf.Dinov2Config(**DINOV2)), DINO, parts=("dinov2",)
     ),
     "dinov2-registers": Family(
         lambda: tf.Dinov2WithRegistersModel(tf.Dinov2WithRegistersConfig(num_register_tokens=4, **DINOV2)),
@@ -92,26 +108,33 @@ FAMILIES = {
     ),
     "dinov3": Family(
         lambda: tf.DINOv3ViTModel(tf.DINOv3ViTConfig(num_register_tokens=4, **VISION)),
-        "model.layer.1.attention.o_proj",
+        DINOV3,
         prefix=5,
     ),
-    "clip-vision": Family(lambda: tf.CLIPVisionModel(tf.CLIPVisionConfig(**VISION)), CLIP, pooling="own", embed=pooled),
+    "clip-vision": Family(
+        lambda: tf.CLIPVisionModel(tf.CLIPVisionConfig(**VISION)), CLIP, pooling="own", embed=pooled, parts=TOWER
+    ),
     "clip-projection": Family(
         lambda: tf.CLIPVisionModelWithProjection(tf.CLIPVisionConfig(**VISION)),
         CLIP,
         pooling="own",
         embed=pooled,
-        part="vision_model",
+        parts=TOWER,
     ),
     "clip": Family(
         lambda: tf.CLIPModel(tf.CLIPConfig(text_config=TEXT, vision_config=VISION)),
         CLIP,
         pooling="own",
         embed=pooled,
-        part="vision_model",
+        parts=TOWER,
     ),
     "siglip-vision": Family(
-        lambda: tf.SiglipVisionModel(tf.SiglipVisionConfig(**VISION)), CLIP, pooling="own", prefix=0, embed=pooled
+        lambda: tf.SiglipVisionModel(tf.SiglipVisionConfig(**VISION)),
+        CLIP,
+        pooling="own",
+        prefix=0,
+        embed=pooled,
+        parts=TOWER,
     ),
     "siglip": Family(
         lambda: tf.SiglipModel(tf.SiglipConfig(text_config=TEXT, vision_config=VISION)),
@@ -119,31 +142,31 @@ FAMILIES = {
         pooling="own",
         prefix=0,
         embed=pooled,
-        part="vision_model",
+        parts=TOWER,
     ),
-    "mae": Family(lambda: tf.ViTMAEModel(tf.ViTMAEConfig(mask_ratio=0.0, **VISION)), NEW),
-    "beit": Family(lambda: tf.BeitModel(tf.BeitConfig(use_mean_pooling=False, **VISION)), NEW),
+    "mae": Family(lambda: tf.ViTMAEModel(tf.ViTMAEConfig(mask_ratio=0.0, **VISION)), VIT),
+    "beit": Family(lambda: tf.BeitModel(tf.BeitConfig(use_mean_pooling=False, **VISION)), VIT),
     "beit-mean": Family(
         lambda: tf.BeitModel(tf.BeitConfig(use_mean_pooling=True, use_relative_position_bias=True, **VISION)),
-        NEW,
+        VIT,
         pooling="own",
         embed=normed_patch_mean,
     ),
     "data2vec": Family(
         lambda: tf.Data2VecVisionModel(tf.Data2VecVisionConfig(use_relative_position_bias=True, **VISION)),
-        OLD,
+        DATA2VEC,
         pooling="mean",
         embed=patch_mean,
     ),
     "data2vec-cls": Family(
-        lambda: tf.Data2VecVisionModel(tf.Data2VecVisionConfig(use_mean_pooling=False, **VISION)), OLD
+        lambda: tf.Data2VecVisionModel(tf.Data2VecVisionConfig(use_mean_pooling=False, **VISION)), DATA2VEC
     ),
     "data2vec-classifier": Family(
         lambda: tf.Data2VecVisionForImageClassification(tf.Data2VecVisionConfig(**VISION)),
-        OLD,
+        DATA2VEC,
         pooling="own",
         embed=normed_patch_mean,
-        part="data2vec_vision",
+        parts=("data2vec_vision",),
     ),
 }
 
@@ -165,8 +188,8 @@ def images(dtype: torch.dtype = torch.float64, count: int = 3) -> Tensor:
 
 def autograd_loop(family: Family, module: nn.Module, views: Tensor) -> Tensor:
     """One backward pass a sample through the model as its authors call it. [N, O, I + 1]"""
-    part = module.get_submodule(family.part)
-    layer: Any = part.get_submodule(family.target)
+    part = family.part(module)
+    layer: Any = part.get_submodule(family.target(module))
     flags = layer.weight.requires_grad
     layer.requires_grad_()
     rows = []
@@ -203,8 +226,8 @@ every = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_finds_the_last_attention_output_the_pooling_and_the_prefix(family):
     module = build(family)
     backbone = Backbone(module, preprocess=PREPROCESS)
-    assert backbone.module is module.get_submodule(family.part)
-    assert list(backbone.targets) == [family.target]
+    assert backbone.module is family.part(module)
+    assert list(backbone.targets) == [family.target(module)]
     assert (backbone.pooling, backbone.prefix) == (family.pooling, family.prefix)
     assert (backbone.tokens, backbone.width, backbone.depth) == (family.prefix + PATCHES, 32, 2)
 
@@ -218,7 +241,7 @@ def test_keeps_the_contract(family):
 def test_embedding_is_what_the_authors_use(family):
     module, views = build(family), images()
     with torch.no_grad():
-        expected = family.embed(module.get_submodule(family.part), views)
+        expected = family.embed(family.part(module), views)
     assert relative(embedding(Backbone(module, preprocess=PREPROCESS), views), expected) < 1e-12
 
 
@@ -236,9 +259,10 @@ def test_gradient_from_the_factors_is_autograds(family, dtype, tolerance, traina
 
 @every
 def test_layer_blocks_are_the_hidden_states_of_each_block(family):
-    backbone = Backbone(build(family), preprocess=PREPROCESS)
+    module = build(family)
+    backbone = Backbone(module, preprocess=PREPROCESS)
     views, last = images(), []
-    handle = backbone.module.get_submodule(family.target.partition(".1.")[0])[1].register_forward_hook(
+    handle = backbone.module.get_submodule(family.target(module).partition(".1.")[0])[1].register_forward_hook(
         lambda _, __, output: last.append(output if isinstance(output, Tensor) else output[0])
     )
     patches = {"noise": torch.arange(PATCHES).expand(len(views), -1)} if "MAE" in type(backbone.module).__name__ else {}

@@ -45,7 +45,7 @@ def adapt(module: nn.Module) -> Adapter:
 
 
 def _huggingface(module: Any) -> Adapter:
-    for part in (getattr(module, "vision_model", None), module.base_model):
+    for part in (getattr(module, "vision_model", None), getattr(module, "base_model", None)):
         if part is not None and _takes_images(part):  # DINOv3's base_model is its encoder, which takes tokens
             module = part
             break
@@ -56,9 +56,8 @@ def _huggingface(module: Any) -> Adapter:
             "SigLIP 2 checkpoints (model type siglip) are"
         )
     if not _takes_images(module):
-        raise BackboneError(
-            f"{type(module).__name__} takes {module.main_input_name}, not images (pixel_values); give a vision model"
-        )
+        taken = getattr(module, "main_input_name", "something else")
+        raise BackboneError(f"{type(module).__name__} takes {taken}, not images (pixel_values); give a vision model")
     if config.model_type == "vit_mae":
         return Adapter(module, _mae(module), auto="cls", prefix=1, library="transformers")
     auto = "own" if config.model_type in _OWN_POOLED else "cls"

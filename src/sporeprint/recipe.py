@@ -196,7 +196,7 @@ class Recipe:
 
 def canonical(data: Any) -> bytes:
     """JSON with sorted keys and no spaces: the bytes that fingerprints and checksums are taken of."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from sporeprint.data.atomic import write_file
 from sporeprint.errors import DamagedStore
 from sporeprint.recipe import canonical
 
@@ -54,12 +54,7 @@ def write_folder(folder: str | Path, files: Mapping[str, bytes]) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name in sorted(files, key=lambda name: name == JSON_NAME):
-        temporary = folder / f".{name}.tmp"
-        with open(temporary, "wb") as file:
-            file.write(files[name])
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, folder / name)
+        write_file(folder / name, files[name])
 
 
 def read_folder(folder: str | Path) -> Callable[[str], bytes]:

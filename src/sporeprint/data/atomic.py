@@ -12,7 +12,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 
-from ..errors import DamagedStore, StoreError
+from sporeprint import recipe
+from sporeprint.errors import DamagedStore, StoreError
 
 try:
     import fcntl
@@ -23,9 +24,9 @@ TEMPORARY = ".tmp"  # one writer at a time, so one fixed suffix is enough, and a
 
 
 def canonical(value: Any) -> bytes:
-    """The one JSON text of a value: sorted keys, no spaces. Raises StoreError for NaN and for what JSON cannot hold."""
+    """`recipe.canonical`, with a StoreError for NaN and for what JSON cannot hold."""
     try:
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+        return recipe.canonical(value)
     except (TypeError, ValueError) as error:
         raise StoreError(f"this cannot be stored as JSON ({error}); give str, int, finite float, bool, None") from None
 

@@ -8,8 +8,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from ..errors import SourceError
-from .rows import Row, check_limit, file_stamp
+from sporeprint.data.rows import Row, check_limit, file_stamp
+from sporeprint.errors import SourceError
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".avif"}

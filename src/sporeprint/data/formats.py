@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import SourceError
+from sporeprint.errors import SourceError
 
 BATCH = 32  # rows in memory at a time; encoded images are some megabytes at most
 Batch = dict[str, list[Any]]

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import ExifTags, Image
 
-from ..errors import SampleError
+from sporeprint.errors import SampleError
 
 MAX_PIXELS = (
     89_478_485  # Pillow's default limit (a quarter of a gigabyte as RGB); larger is taken for a decompression bomb

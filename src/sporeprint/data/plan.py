@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import DamagedStore, StoreError, StoreMismatch
-from .atomic import TEMPORARY, canonical, unseal
-from .shards import plan_path
+from sporeprint.data.atomic import TEMPORARY, canonical, unseal
+from sporeprint.data.shards import plan_path
+from sporeprint.errors import DamagedStore, StoreError, StoreMismatch
 
 FORMAT = 1
 LOCK = ".lock"

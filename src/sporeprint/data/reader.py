@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DamagedStore, RowFailure, StoreError
-from .atomic import canonical, damaged, read_file, unseal
-from .plan import check_format
-from .shards import manifest_path, plan_path, read_shard, shard_path, state_path, to_numpy
+from sporeprint.data.atomic import canonical, damaged, read_file, unseal
+from sporeprint.data.plan import check_format
+from sporeprint.data.shards import manifest_path, plan_path, read_shard, shard_path, state_path, to_numpy
+from sporeprint.errors import DamagedStore, RowFailure, StoreError
 
 
 class Store:

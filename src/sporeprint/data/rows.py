@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from PIL import Image
 
-from ..errors import SourceError
+from sporeprint.errors import SourceError
 
 Label: TypeAlias = "str | int | float | list[Any] | None"
 

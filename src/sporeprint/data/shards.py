@@ -19,8 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import DamagedStore, RowFailure, StoreError
-from .atomic import damaged, read_file
+from sporeprint.data.atomic import damaged, read_file
+from sporeprint.errors import DamagedStore, RowFailure, StoreError
 
 DTYPES = ("float32", "float16")
 _STATE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(?<!\.tmp)(?<!\.record)")

@@ -8,11 +8,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import SourceError
-from .folders import SPLITS, SUFFIXES, FolderSource
-from .formats import ArrowTable, CsvTable, JsonlTable, ParquetTable, Table
-from .rows import ListSource, Row, Source
-from .tables import TableSource
+from sporeprint.data.folders import SPLITS, SUFFIXES, FolderSource
+from sporeprint.data.formats import ArrowTable, CsvTable, JsonlTable, ParquetTable, Table
+from sporeprint.data.rows import ListSource, Row, Source
+from sporeprint.data.tables import TableSource
+from sporeprint.errors import SourceError
 
 __all__ = ["FolderSource", "ListSource", "Row", "Source", "TableSource", "open_source"]
 

@@ -11,11 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DamagedStore, RowFailure, StoreError
-from .atomic import TEMPORARY, canonical, lock, read_file, record_of, seal, sync_folder, unseal, write_file
-from .plan import FORMAT, LOCK, check_plan, make_header
-from .reader import Store
-from .shards import (
+from sporeprint.data.atomic import (
+    TEMPORARY,
+    canonical,
+    lock,
+    read_file,
+    record_of,
+    seal,
+    sync_folder,
+    unseal,
+    write_file,
+)
+from sporeprint.data.plan import FORMAT, LOCK, check_plan, make_header
+from sporeprint.data.reader import Store
+from sporeprint.data.shards import (
     DTYPES,
     ShardInfo,
     encode,
@@ -26,6 +35,7 @@ from .shards import (
     shard_path,
     state_path,
 )
+from sporeprint.errors import DamagedStore, RowFailure, StoreError
 
 __all__ = ["ShardInfo", "Store", "StoreWriter"]
 

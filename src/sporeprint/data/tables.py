@@ -12,9 +12,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..errors import SourceError
-from .formats import Table
-from .rows import Label, Row, check_ids, check_limit, file_stamp
+from sporeprint.data.formats import Table
+from sporeprint.data.rows import Label, Row, check_ids, check_limit, file_stamp
+from sporeprint.errors import SourceError
 
 # What a sample column looks like, in order of trust: its type in the `huggingface` metadata, its name.
 SAMPLE_FEATURE = "Image"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -39,11 +39,11 @@ def extract(
     id_column: Annotated[str | None, typer.Option(help="Column of unique ids; default the row number.")] = None,
     split: Annotated[str | None, typer.Option(help="Which split, of a folder that holds several.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first so many rows.")] = None,
-    max_failures: Annotated[float, typer.Option(help="Fraction of rows that may be unreadable (one always may, unless 0).")] = 0.01,
+    max_failures: Annotated[float, typer.Option(min=0, max=1, help="Fraction of rows that may be unreadable (one always may, unless 0).")] = 0.01,
     device: Annotated[str | None, typer.Option(help="Default cuda where there is one, else cpu.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Rows decoded and projected together; changes no number.")] = 32,
-    workers: Annotated[int, typer.Option(help="Threads that decode and cut views; changes no number.")] = 1,
-    shard_rows: Annotated[int, typer.Option(help="Rows a shard: what an interruption can cost.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows decoded and projected together; changes no number.")] = 32,
+    workers: Annotated[int, typer.Option(min=0, help="Threads that decode and cut views; changes no number.")] = 1,
+    shard_rows: Annotated[int, typer.Option(min=1, help="Rows a shard: what an interruption can cost.")] = 256,
     store_dtype: Annotated[str, typer.Option(help="float32 or float16 on disk.")] = "float32",
     json: Json = False,
 ) -> None:  # fmt: skip
@@ -62,7 +62,10 @@ def extract(
         source, sample_column=sample_column, label_column=label_column, id_column=id_column, split=split, limit=limit
     )
     settings = Settings(device, batch_size, workers, shard_rows, store_dtype, max_failures)
-    store = extract(rows, out, made, fit_from, settings=settings, progress=ProgressLine())
+    try:
+        store = extract(rows, out, made, fit_from, settings=settings, progress=ProgressLine())
+    except KeyboardInterrupt:
+        _fail("interrupted; what is done is kept, the same command goes on from there", 1)
     if json:
         print_json(store_summary(store))
         return
@@ -177,10 +180,8 @@ def main() -> Any:
         _fail(error, 2)
     except SporeprintError as error:
         _fail(error, 1)
-    except KeyboardInterrupt:
-        _fail("interrupted; what is done is kept, the same command goes on from there", 1)
 
 
-def _fail(error: Any, status: int) -> None:
+def _fail(error: Any, status: int) -> NoReturn:
     typer.echo(f"error: {error}", err=True)
     sys.exit(status)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from sporeprint.backbones.adapters import adapt
 from sporeprint.backbones.base import Backbone
 from sporeprint.backbones.preprocess import Preprocess
-from sporeprint.errors import BackboneError, MissingExtra
+from sporeprint.errors import BackboneError, MissingExtra, RecipeError
 
 
 def load_backbone(
@@ -23,7 +23,8 @@ def load_backbone(
     """Load frozen float32 weights.
 
     name: "tiny" (shipped), "timm:NAME" (pretrained; needs the timm extra), or a Hugging Face id or folder.
-    device: default CUDA where there is one, else the CPU. Raises BackboneError, LayerError, MissingExtra.
+    device: default CUDA where there is one, else the CPU. Raises BackboneError, LayerError, MissingExtra;
+    RecipeError for a device that is not there.
     """
     with torch.inference_mode(False):  # tensors made inside it could never be differentiated through
         return _load(name, targets, pooling, device)
@@ -37,7 +38,10 @@ def _load(name: str, targets: Sequence[str] | None, pooling: str, device: str | 
     else:
         module, preprocess = _huggingface(name)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    module = module.float().eval().to(device)
+    try:
+        module = module.float().eval().to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise RecipeError(f"device {str(device)!r} cannot be used: {_first_line(error)}; try cpu") from error
     # What a store records must not depend on where the folder lies.
     shown = Path(name).resolve().name if Path(name).exists() else name
     return Backbone(module, target=targets, preprocess=preprocess, pooling=pooling, name=shown)

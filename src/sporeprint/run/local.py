@@ -15,9 +15,11 @@ import torch
 from sporeprint import saved
 from sporeprint.backbones.base import Backbone
 from sporeprint.data.rows import Row, Source
+from sporeprint.data.shards import DTYPES
 from sporeprint.data.store import Store, StoreWriter
-from sporeprint.errors import RowFailure, StoreError, StoreMismatch
-from sporeprint.fungi import Fungi, Progress
+from sporeprint.errors import RecipeError, RowFailure, StoreError, StoreMismatch
+from sporeprint.fungi import Fungi
+from sporeprint.negatives import Progress
 from sporeprint.reading import decoded_batches, refuse_too_many
 from sporeprint.recipe import Recipe
 
@@ -34,6 +36,13 @@ class Settings:
     shard_rows: int = 256
     dtype: str = "float32"
     max_failures: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise RecipeError(f"dtype on disk {self.dtype!r}; expected one of: {', '.join(DTYPES)}")
+        for name, least in (("batch_size", 1), ("shard_rows", 1), ("workers", 0), ("max_failures", 0)):
+            if not getattr(self, name) >= least:
+                raise RecipeError(f"{name}={getattr(self, name)}; expected at least {least}")
 
     def fungi(self) -> dict[str, Any]:
         """The part that `Fungi` takes."""
@@ -125,6 +134,7 @@ def _write_shards(writer: StoreWriter, fungi: Fungi, source: Source, settings: S
     finished = sum(shard.rows + len(shard.failures) for shard in writer.done.values())
     progress("rows", finished, total)
     failures = [failure for shard in writer.done.values() for failure in shard.failures]
+    refuse_too_many(failures, settings.max_failures, total)
     for index, rows in _missing_shards(source, settings.shard_rows, set(writer.done)):
         spent = dict(fungi.seconds)
         parts: list[dict[str, np.ndarray]] = []
@@ -155,9 +165,9 @@ def _write_shards(writer: StoreWriter, fungi: Fungi, source: Source, settings: S
     widths = next((shard.blocks for shard in writer.done.values() if shard.rows), None)
     if widths is None:
         raise StoreError(f"none of the {total} rows of this source has features; see why with a larger --max-failures")
-    info = fungi.block_info()
     return writer.commit(
-        blocks={name: {"dim": width, **info[name]} for name, width in widths.items()},
+        # In the order of the recipe: a shard's record that was read back has its blocks by the alphabet.
+        blocks={name: {"dim": widths[name], **info} for name, info in fungi.block_info().items() if name in widths},
         label_names=source.label_names,
         cost=_cost(writer, fungi),
     )

@@ -80,10 +80,10 @@ def knn_table(
                     f"{test_path} was not made like {train_path}: {key} is {test.plan[part].get(key)} there, "
                     f"{value} here. Make the test store with: sporeprint extract ... --fit-from {train_path}"
                 )
-    if test.plan["fit"]["from"] == train.plan["fit"]["from"] == "this source" and _has_negatives(train):
+    if not _same_fit(train, test):
         raise StoreError(
-            f"{test_path} drew its own negatives, so its gradients are not comparable with {train_path}'s. Make it "
-            f"with: sporeprint extract ... --fit-from {train_path}"
+            f"{test_path} was not fitted with {train_path}'s heads and negatives, so its gradients are not comparable. "
+            f"Make it with: sporeprint extract ... --fit-from {train_path}"
         )
     labels, test_labels = _labels(train, train_path), _labels(test, test_path)
     ks = [_k(one) for one in k.split(",")]
@@ -111,8 +111,18 @@ def describe_backbone(name: str) -> dict[str, Any]:
     return {**backbone.describe(), "linear_layers": backbone.linear_layers()}
 
 
-def _has_negatives(store: Store) -> bool:
-    return any(objective.get("negatives") for objective in store.plan["recipe"]["objectives"])
+def _same_fit(train: Store, test: Store) -> bool:
+    """Whether two stores have the same heads, negatives and projections; a fitted combination does not count."""
+    if train.manifest["states"] == test.manifest["states"]:
+        return True
+    from sporeprint import saved  # torch takes seconds to import
+
+    def fitted(store: Store) -> dict[str, Any]:
+        tensors = saved.unpack(store.read_state, str(store.folder))[1]
+        return {name: value for name, value in tensors.items() if not name.startswith("combiner/")}
+
+    ours, theirs = fitted(train), fitted(test)
+    return ours.keys() == theirs.keys() and all(value.equal(theirs[name]) for name, value in ours.items())
 
 
 def _labels(store: Store, path: Path) -> Any:

@@ -1,0 +1,419 @@
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import sporeprint
+from small import noise_pictures
+from sporeprint import KL, Combination, Fungi, Recipe, SimCLR, Store, knn
+from sporeprint.cli import main
+from sporeprint.views.image import Patches
+
+COMMANDS = ("extract", "knn", "info", "backbones", "demo")
+RECIPE = Recipe(
+    backbone="tiny", objectives=[KL(latent=32), SimCLR(latent=8, augmentation=Patches(2), negatives=3)], layers=1
+)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a command line; gives (exit status, stdout, stderr)."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["sporeprint", *map(str, words)])
+        monkeypatch.setenv("COLUMNS", "200")
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main()
+        out, err = capsys.readouterr()
+        return caught.value.code or 0, out, err
+
+    return run
+
+
+def class_folders(folder, count, seed):
+    for number, image in enumerate(noise_pictures(count, seed)):
+        where = folder / "xyz"[number % 3]
+        where.mkdir(parents=True, exist_ok=True)
+        image.save(where / f"{number:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Folders of pictures, a recipe with gradients, and stores of them: train, test (fitted from train)."""
+    root = tmp_path_factory.mktemp("cli")
+    class_folders(root / "pictures", 15, 0)
+    class_folders(root / "others", 6, 1)
+    (root / "recipe.json").write_text(json.dumps(RECIPE.to_json()))
+    for words in (
+        ("extract", root / "pictures", "--recipe", root / "recipe.json", "--out", root / "train"),
+        ("extract", root / "others", "--fit-from", root / "train", "--out", root / "test"),
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["sporeprint", *map(str, words)])
+            with pytest.raises(SystemExit) as caught:
+                main()
+        assert not caught.value.code
+    return root
+
+
+# Extract
+
+
+def test_extract_says_what_it_made(data, run, tmp_path):
+    status, out, _ = run(
+        "extract", data / "pictures", "--backbone", "tiny", "--objectives", "kl", "--out", tmp_path / "s"
+    )
+    assert status == 0
+    assert "15 rows" in out
+    assert "embedding" in out
+    assert "kl" in out
+    store = Store.open(tmp_path / "s")
+    assert store.labels.tolist() == ["x"] * 5 + ["y"] * 5 + ["z"] * 5
+    assert store.plan["recipe"]["objectives"][0]["kind"] == "kl"
+
+
+def test_extract_reads_a_table_by_its_columns(data, run, tmp_path):
+    paths = sorted((data / "pictures").rglob("*.png"))
+    columns = {
+        "picture": [path.read_bytes() for path in paths],
+        "kind": [path.parent.name for path in paths],
+        "key": [f"k{number}" for number in range(15)],
+        "other": list(range(15)),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    words = ["extract", tmp_path / "t.parquet", "--backbone", "tiny", "--objectives", "none", "--layers", "0"]
+    words += ["--sample-column", "picture", "--label-column", "kind", "--id-column", "key", "--limit", "7"]
+    status, out, _ = run(*words, "--out", tmp_path / "s", "--json")
+    assert status == 0
+    body = json.loads(out)
+    assert (body["rows"], list(body["blocks"])) == (7, ["embedding"])
+    store = Store.open(tmp_path / "s")
+    assert store.ids == [f"k{number}" for number in range(7)]
+    assert store.labels.tolist() == columns["kind"][:7]
+
+
+def test_a_recipe_file_and_the_same_options_agree(data, run, tmp_path):
+    words = ["extract", data / "pictures", "--backbone", "tiny", "--objectives", "kl,simclr", "--negatives", "2"]
+    words += ["--dim", "10", "--layers", "2", "--seed", "4", "--pooling", "mean", "--targets", "blocks.0.mlp.fc2"]
+    assert run(*words, "--limit", "2", "--dtype", "float32", "--out", tmp_path / "s")[0] == 0
+    expected = Recipe(
+        objectives=[KL(), SimCLR(negatives=2)],
+        dim=10,
+        layers=2,
+        seed=4,
+        pooling="mean",
+        targets=["blocks.0.mlp.fc2"],
+        dtype="float32",
+    )
+    wanted = {key: value for key, value in expected.blocks_json().items() if key != "backbone"}
+    assert Store.open(tmp_path / "s").plan["recipe"] == wanted
+
+
+def test_the_blocks_are_those_of_the_library(data):
+    store = Store.open(data / "train")
+    fungi = Fungi(RECIPE).fit([data / "pictures" / one for one in store.ids], ids=store.ids)
+    expected = fungi.blocks([data / "pictures" / one for one in store.ids], ids=store.ids)
+    for name, values in store.blocks().items():
+        np.testing.assert_allclose(values, expected[name], atol=1e-5)
+
+
+def test_corrupt_rows_are_printed_and_counted(data, run, tmp_path):
+    class_folders(tmp_path / "p", 15, 0)
+    (tmp_path / "p" / "x" / "00.png").write_bytes(b"no picture")
+    words = ["extract", tmp_path / "p", "--backbone", "tiny", "--objectives", "kl", "--layers", "0"]
+    status, out, err = run(*words, "--out", tmp_path / "s")
+    assert status == 0
+    assert "14 rows" in out
+    assert "not read: x/00.png: " in err
+    assert [failure["id"] for failure in json.loads(run("info", tmp_path / "s", "--json")[1])["failures"]] == [
+        "x/00.png"
+    ]
+    assert "not read: x/00.png" in run("info", tmp_path / "s")[1]
+    (tmp_path / "p" / "y" / "01.png").write_bytes(b"")
+    status, _, err = run(*words, "--out", tmp_path / "s2")
+    assert status == 1
+    assert "x/00.png" in err
+    assert "y/01.png" in err
+    assert "--max-failures" in err
+    assert run(*words, "--out", tmp_path / "s2", "--max-failures", "0.2")[0] == 0
+    assert run(*words, "--out", tmp_path / "s3", "--max-failures", "0")[0] == 1
+
+
+def test_extract_again_is_done_at_once_and_with_other_options_refused(data, run):
+    words = ["extract", data / "pictures", "--recipe", data / "recipe.json"]
+    assert run(*words, "--out", data / "train")[0] == 0
+    status, _, err = run(
+        "extract", data / "pictures", "--backbone", "tiny", "--objectives", "kl", "--out", data / "train"
+    )
+    assert status == 1
+    assert "was made by another run" in err
+    assert "recipe.objectives" in err
+
+
+# Neighbours
+
+
+def test_knn_prints_the_table_of_two_stores(data, run):
+    status, out, _ = run("knn", data / "train", data / "test", "--k", "1,auto")
+    assert status == 0
+    for row in ("embedding", "embedding + kl", "paper: embedding + all gradients", "control: embedding, white"):
+        assert row in out
+    status, out, _ = run("knn", data / "train", data / "test", "--k", "1,3,auto", "--json")
+    assert status == 0
+    entries = {entry["name"]: entry for entry in json.loads(out)["entries"]}
+    assert set(entries["embedding"]["results"]) == {"1", "3", "auto"}
+    assert entries["embedding + kl"]["passes"] == 1
+    assert entries["embedding + simclr"]["passes"] == 1 + 4
+
+
+def test_knn_of_named_blocks_is_the_librarys(data, run):
+    train, test = Store.open(data / "train"), Store.open(data / "test")
+    words = [
+        "knn",
+        data / "train",
+        data / "test",
+        "--blocks",
+        "embedding, kl",
+        "--whiten",
+        "5",
+        "--size",
+        "4",
+        "--k",
+        "3",
+    ]
+    status, out, _ = run(*words, "--json")
+    assert status == 0
+    (entry,) = json.loads(out)["entries"]
+    combiner = Combination(("embedding", "kl"), whiten=5, size=4).fit(train.blocks())
+    expected = knn(
+        combiner.transform(train.blocks()), train.labels, combiner.transform(test.blocks()), test.labels, k=3
+    )
+    assert entry["results"]["3"] == json.loads(json.dumps(expected.to_json()))
+    assert entry["width"] == 4
+
+
+def test_a_test_store_that_drew_its_own_negatives_is_refused(data, run, tmp_path):
+    assert run("extract", data / "others", "--recipe", data / "recipe.json", "--out", tmp_path / "own")[0] == 0
+    status, _, err = run("knn", data / "train", tmp_path / "own")
+    assert status == 1
+    assert "--fit-from" in err
+    assert "negatives" in err
+
+
+def test_a_test_store_fitted_from_another_store_is_refused(data, run, tmp_path):
+    assert run("extract", data / "others", "--recipe", data / "recipe.json", "--out", tmp_path / "third")[0] == 0
+    words = ["extract", data / "others", "--fit-from", tmp_path / "third", "--out", tmp_path / "test"]
+    assert run(*words)[0] == 0
+    status, _, err = run("knn", data / "train", tmp_path / "test")
+    assert status == 1
+    assert f"--fit-from {data / 'train'}" in err
+    assert run("knn", tmp_path / "third", tmp_path / "test", "--k", "1")[0] == 0
+
+
+def test_without_negatives_a_test_store_needs_no_fit(data, run, tmp_path):
+    for name in ("pictures", "others"):
+        words = ["extract", data / name, "--backbone", "tiny", "--objectives", "kl", "--layers", "0"]
+        assert run(*words, "--out", tmp_path / name)[0] == 0
+    assert run("knn", tmp_path / "pictures", tmp_path / "others", "--k", "1")[0] == 0
+    status, _, err = run("knn", data / "train", tmp_path / "others")
+    assert status == 1
+    assert "was not made like" in err
+
+
+def test_a_saved_fungi_fits_both_stores(data, run, tmp_path):
+    store = Store.open(data / "train")
+    fungi = Fungi(RECIPE).fit([data / "pictures" / one for one in store.ids], ids=store.ids)
+    fungi.save(tmp_path / "saved")
+    assert run("extract", data / "others", "--fit-from", tmp_path / "saved", "--out", tmp_path / "test")[0] == 0
+    assert run("knn", data / "train", tmp_path / "test", "--k", "1")[0] == 0  # the same draw, in both
+
+
+@pytest.mark.parametrize("k", ["0", "-1", "best", "1,,2", "1.5"])
+def test_a_k_that_is_none_is_misuse(data, run, k):
+    status, _, err = run("knn", data / "train", data / "test", f"--k={k}")
+    assert status == 2
+    assert "--k" in err
+
+
+def test_knn_needs_labels_and_known_blocks(data, run, tmp_path):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for number, image in enumerate(noise_pictures(4)):
+        image.save(flat / f"{number}.png")
+    assert run("extract", flat, "--fit-from", data / "train", "--out", tmp_path / "s")[0] == 0
+    status, _, err = run("knn", data / "train", tmp_path / "s")
+    assert status == 1
+    assert "no labels" in err
+    status, _, err = run("knn", data / "train", data / "test", "--blocks", "embedding,dino")
+    assert status in (1, 2)
+    assert "'dino'" in err
+    assert run("knn", data / "train", data / "test", "--whiten", "3")[0] == 2
+
+
+# Info, backbones
+
+
+def test_info_says_what_a_store_holds(data, run):
+    status, out, _ = run("info", data / "test")
+    assert status == 0
+    for fact in ("rows: 6 from others", "TinyViT", "simclr", "4 passes", "labels: 3 different", "seed: 0", "float32"):
+        assert fact in out
+    body = json.loads(run("info", data / "test", "--json")[1])
+    assert body["rows"] == 6
+    assert body["plan"]["fit"]["from"] != "this source"
+    assert "verified" not in body
+    assert json.loads(run("info", data / "test", "--json", "--verify")[1])["verified"] is True
+    assert "every file checked" in run("info", data / "test", "--verify")[1]
+
+
+def test_info_finds_damage_when_asked_to_verify(data, run, tmp_path):
+    shutil.copytree(data / "test", tmp_path / "s")
+    (shard,) = (tmp_path / "s" / "shards").glob("*.parquet")
+    damaged = bytearray(shard.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    shard.write_bytes(damaged)
+    status, _, err = run("info", tmp_path / "s", "--verify")
+    assert status == 1
+    assert shard.name in err
+
+
+def test_info_of_something_else_fails_in_a_sentence(data, run, tmp_path):
+    for path in (tmp_path, tmp_path / "nowhere", data / "recipe.json"):
+        status, _, err = run("info", path)
+        assert status == 1
+        assert err.startswith("error: ")
+        assert "Traceback" not in err
+
+
+def test_backbones_lists_what_is_supported(run):
+    status, out, _ = run("backbones")
+    assert status == 0
+    for word in ("transformers", "timm", "torchvision", "any nn.Module", "tiny"):
+        assert word in out
+    rows = json.loads(run("backbones", "--json")[1])
+    assert {"library", "families", "embedding", "target"} == set(rows[0])
+
+
+def test_backbones_says_what_is_found_in_one(run):
+    status, out, _ = run("backbones", "tiny", "--json")
+    assert status == 0
+    found = json.loads(out)
+    assert found["targets"] == ["blocks.5.attn.proj"]
+    assert "blocks.0.mlp.fc1" in found["linear_layers"]
+    assert "targets: blocks.5.attn.proj" in run("backbones", "tiny")[1]
+    assert run("backbones", "./nowhere")[0] == 1
+
+
+# Misuse
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["extract", "PICTURES", "--out", "O"], "no --backbone"),
+        (["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--objectives", "kl,klm"], "no objective 'klm'"),
+        (["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--objectives", "kl,none"], "no objective 'none'"),
+        (["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--objectives", "kl,kl"], "two objectives"),
+        (["extract", "PICTURES", "--out", "O", "--recipe", "RECIPE", "--backbone", "tiny"], "--recipe and --backbone"),
+        (["extract", "PICTURES", "--out", "O", "--recipe", "RECIPE", "--negatives", "3"], "--recipe and --negatives"),
+        (["extract", "PICTURES", "--out", "O", "--fit-from", "TRAIN", "--seed", "3"], "leave out --seed"),
+        (["extract", "NOWHERE", "--out", "O", "--backbone", "tiny"], "there is no"),
+        (["extract", "RECIPE", "--out", "O", "--backbone", "tiny"], "recipe.json"),
+        (["extract", "PICTURES", "--out", "O", "--recipe", "NOWHERE"], "cannot be read as JSON"),
+        (["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--pooling", "max"], "pooling='max'"),
+        (["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--dim", "0"], "dim=0"),
+        (["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--seed", "x"], "--seed"),
+        (["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--limit", "0"], "limit is 0"),
+        (["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--batch-size", "0"], "--batch-size"),
+        (["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--shard-rows", "0"], "--shard-rows"),
+        (["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--store-dtype", "float8"], "float8"),
+        (["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--device", "abacus"], "abacus"),
+        (["extract", "PICTURES", "--backbone", "tiny"], "--out"),
+        (["extract", "--out", "O", "--backbone", "tiny"], "SOURCE"),
+        (["extract", "PICTURES", "--out", "O", "--frobnicate"], "--frobnicate"),
+        (["grow"], "grow"),
+        (["knn", "TRAIN"], "TEST_STORE"),
+    ],
+)
+def test_misuse_ends_with_status_2_and_a_reason(data, run, tmp_path, words, complaint):
+    names = {
+        "PICTURES": data / "pictures",
+        "RECIPE": data / "recipe.json",
+        "TRAIN": data / "train",
+        "NOWHERE": tmp_path / "nowhere",
+        "O": tmp_path / "o",
+    }
+    status, out, err = run(*(names.get(word, word) for word in words))
+    assert (status, out) == (2, "")
+    assert complaint.lower() in err.replace("\n", " ").lower()
+    assert "Traceback" not in err
+    assert not (tmp_path / "o").exists()
+
+
+def test_failures_end_with_status_1(data, run, tmp_path):
+    words = ["extract", data / "pictures", "--out", tmp_path / "o"]
+    for more, complaint in [
+        (["--backbone", "./nowhere"], "no folder './nowhere'"),
+        (["--backbone", "tiny", "--targets", "blocks.77"], "blocks.77"),
+        (["--fit-from", tmp_path / "nowhere"], "nowhere"),
+    ]:
+        status, out, err = run(*words, *more)
+        assert (status, out) == (1, "")
+        assert err.startswith("error: ")
+        assert complaint in err
+
+
+def test_an_interruption_says_that_work_is_kept(data, run, tmp_path, monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Fungi, "compute", interrupt)
+    status, _, err = run(
+        "extract", data / "pictures", "--backbone", "tiny", "--objectives", "kl", "--out", tmp_path / "s"
+    )
+    assert status == 1
+    assert "the same command goes on" in err
+
+
+# Start-up
+
+
+def without_torch(code):
+    check = "\nimport sys; print(sorted({'torch', 'transformers', 'sklearn', 'pyarrow', 'numpy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code + check], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_importing_the_package_imports_no_torch():
+    assert without_torch("import sporeprint; dir(sporeprint); sporeprint.__version__") == ["[]"]
+
+
+@pytest.mark.parametrize("words", [["--help"], *([name, "--help"] for name in COMMANDS)])
+def test_help_imports_no_torch(words):
+    code = f"""
+import sys
+from sporeprint.cli import main
+sys.argv = ["sporeprint", *{words!r}]
+try:
+    main()
+except SystemExit as end:
+    assert not end.code
+"""
+    lines = without_torch(code)
+    assert lines[-1] == "[]"
+    assert any("Usage: sporeprint" in line for line in lines)
+
+
+def test_every_public_name_can_be_had():
+    for name in sporeprint.__all__:
+        assert getattr(sporeprint, name).__module__.startswith("sporeprint.")
+        assert name in dir(sporeprint)
+    with pytest.raises(AttributeError, match="no attribute 'Mould'"):
+        sporeprint.Mould  # noqa: B018

@@ -1,0 +1,149 @@
+"""`sporeprint extract`, killed again and again, ends with the store of a run that nobody disturbed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from small import noise_pictures
+from sporeprint.data.store import Store
+
+ROWS, SHARD, KILLS = 64, 4, 10
+
+
+@pytest.fixture
+def source(tmp_path):
+    for number, image in enumerate(noise_pictures(ROWS)):
+        where = tmp_path / "pictures" / "abc"[number % 3]
+        where.mkdir(parents=True, exist_ok=True)
+        image.save(where / f"{number:02}.png")
+    return tmp_path / "pictures"
+
+
+WORDS = ["--backbone", "tiny", "--objectives", "kl,simclr", "--negatives", "3", "--layers", "1", "--batch-size", "3"]
+
+
+def words(source, out):
+    return ["extract", str(source), *WORDS, "--out", str(out), "--shard-rows", str(SHARD)]
+
+
+def finish(source, out):
+    code = "from sporeprint.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words(source, out)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert (done.returncode, f"{ROWS} rows" in done.stdout) == (0, True), done.stderr
+
+
+# Loads torch once; then each line on stdin names the store of a run in a process of its own, whose number is printed.
+# Batches and writes are held up a little, so that ten kills fall inside the run wherever it is fast.
+NURSERY = """
+import os, sys, time
+import sporeprint.run.local, sporeprint.run.options
+from sporeprint.cli import main
+from sporeprint.data import store
+from sporeprint.fungi import Fungi
+
+compute, write_file = Fungi.compute, store.write_file
+
+def slow_compute(self, *args):
+    time.sleep(0.02)
+    return compute(self, *args)
+
+def slow_write(path, data):
+    write_file(path, data)
+    time.sleep(0.02)
+
+Fungi.compute, store.write_file = slow_compute, slow_write
+for out in sys.stdin:
+    sys.argv[sys.argv.index("--out") + 1] = out.strip()
+    child = os.fork()
+    if not child:
+        os.close(1)
+        os.open(os.devnull, os.O_WRONLY)
+        try:
+            main()
+        except SystemExit as end:
+            os._exit(end.code or 0)
+        os._exit(9)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@pytest.fixture
+def nursery(source, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", NURSERY, *words(source, tmp_path / "killed")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    yield process
+    process.stdin.close()
+    process.kill()
+    process.wait()
+
+
+def contents(folder):
+    """Every file's bytes, but what a run may take: its seconds and cost, and the checksums that these go into."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file() or path.name == ".lock":
+            continue
+        data = path.read_bytes()
+        if path.name == "manifest.json" or (path.parent.name == "shards" and path.suffix == ".json"):
+            data = json.loads(data)
+            taken = {key: data.pop(key) for key in ("cost", "seconds", "checksum") if key in data}
+            assert len(taken) == 2
+        found[path.relative_to(folder).as_posix()] = data
+    return found
+
+
+def shards(out):
+    return len(list((out / "shards").glob("*.json")))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_ten_kills_leave_no_hole_no_duplicate_and_no_other_number(source, nursery, tmp_path):
+    print(tmp_path / "whole", file=nursery.stdin, flush=True)
+    assert [nursery.stdout.readline() for _ in range(2)][1] == "0\n"
+    whole = Store.open(tmp_path / "whole")
+    out = tmp_path / "killed"
+    random = np.random.default_rng(0)
+    progress = []
+    for number in range(KILLS):
+        before, begin = shards(out), time.monotonic()
+        print(out, file=nursery.stdin, flush=True)
+        child = int(nursery.stdout.readline())
+        if number % 2:  # these fall where shards are written, however long the start takes
+            while shards(out) == before and time.monotonic() - begin < 20:
+                time.sleep(0.002)
+        time.sleep(float(random.uniform(0.0, 0.15 if number % 2 else 0.5)))
+        os.kill(child, signal.SIGKILL)
+        assert int(nursery.stdout.readline()) == -signal.SIGKILL, f"over after {number} kills: {progress}"
+        progress.append(shards(out))
+    assert not (out / "manifest.json").exists()
+    assert len(set(progress)) > 3, f"shards after each kill: {progress}; the kills have to be spread over the run"
+    finish(source, out)
+
+    store = Store.open(out)
+    store.verify()
+    assert store.digest == whole.digest
+    assert store.ids == whole.ids == sorted(path.relative_to(source).as_posix() for path in source.rglob("*.png"))
+    assert contents(out) == contents(tmp_path / "whole")
+    rows = [pq.read_table(path).column("id").to_pylist() for path in sorted((out / "shards").glob("*.parquet"))]
+    assert [len(ids) for ids in rows] == [SHARD] * (ROWS // SHARD)
+    assert len({one for ids in rows for one in ids}) == ROWS

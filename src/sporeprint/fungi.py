@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import heapq
-import json
-import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +13,18 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from torch import Tensor, nn
 
-from sporeprint import saved
+from sporeprint import saved, state
+from sporeprint.assemble import make_engine, resolve_dtype
 from sporeprint.backbones.base import Backbone
-from sporeprint.backbones.load import load_backbone
 from sporeprint.combine import Combiner, named
-from sporeprint.engine import Engine, make_head
-from sporeprint.errors import NotFitted, RecipeError, RowFailure, SampleError, StoreMismatch
-from sporeprint.projection import PROJECTIONS, Dense, Projection
-from sporeprint.reading import Decoded, decoded_batches, refuse_too_many
-from sporeprint.recipe import Recipe, canonical, from_json, to_json
+from sporeprint.engine import Engine
+from sporeprint.errors import NotFitted, RecipeError, RowFailure, SampleError
+from sporeprint.negatives import Progress, draw_negatives
+from sporeprint.projection import Projection
+from sporeprint.reading import Decoded, as_rows, decoded_batches, refuse_too_many
+from sporeprint.recipe import Recipe
 
 Blocks = dict[str, NDArray[np.float32]]
-DECIDES_FEATURES = ("weights", "targets", "pooling", "preprocess", "prefix_tokens")  # of what a backbone describes
-Progress = Callable[[str, int, int], None]  # what, done, in all
 
 
 class Fungi(TransformerMixin, BaseEstimator):
@@ -87,7 +82,7 @@ class Fungi(TransformerMixin, BaseEstimator):
 
     def fit_blocks(self, X: Any, ids: Sequence[str] | None = None) -> Blocks:
         """`fit`, giving the blocks of X that it had to compute."""
-        rows = _rows(X, ids)
+        rows = as_rows(X, ids)
         self.draw_negatives(rows)
         blocks = self._blocks(rows)
         recipe = self._recipe()
@@ -100,45 +95,16 @@ class Fungi(TransformerMixin, BaseEstimator):
         A row that cannot be read is NaN in every block, warned of, and named in `failures`.
         Raises NotFitted where an objective needs negatives and has none; TooManyFailures.
         """
-        return self._blocks(_rows(samples, ids))
+        return self._blocks(as_rows(samples, ids))
 
-    @torch.inference_mode(False)
     def draw_negatives(
         self, rows: Iterable[tuple[str, Any]], progress: Progress = lambda what, done, total: None
     ) -> None:
-        """Draw and encode each objective's bank of negatives from rows (id, sample): the least by seeded digest.
+        """Draw and encode each objective's bank of negatives from rows (id, sample), whatever their order.
 
-        The draw depends on the ids alone, not on the order of the rows. progress: called with ("negatives", done, all).
+        progress: called with ("negatives", done, all).
         """
-        wanting = [objective for objective in self.engine.objectives if objective.negatives]
-        if not wanting:
-            return
-        most = max(objective.negatives for objective in wanting)
-        seed = self._recipe().seed
-
-        def key(row: tuple[str, Any]) -> bytes:
-            return hashlib.blake2b(canonical([seed, "negatives", row[0]]), digest_size=16).digest()
-
-        named_rows = _name_rows(rows, self.batch_size, self.workers)
-        drawn = {row[0]: row for row in heapq.nsmallest(most + most // 10 + 16, named_rows, key=key)}
-        banks: dict[str, list[Tensor]] = {objective.name: [] for objective in wanting}
-        all_of_them = min(most, len(drawn))
-        progress("negatives", 0, all_of_them)
-        for batch in decoded_batches(drawn.values(), self.batch_size, self.workers):
-            for objective in wanting:
-                bank = banks[objective.name]
-                rest = [row for row in batch if not isinstance(row[1], SampleError)]
-                while rest and len(bank) < objective.negatives:
-                    missing = objective.negatives - len(bank)
-                    some, rest = rest[:missing], rest[missing:]
-                    latents = self.engine.encode(objective, some).unflatten(0, (len(some), -1))
-                    # A row that overflows the backbone would make every other row's loss NaN: the next one is taken.
-                    bank += [one for one in latents if one.isfinite().all()]
-            progress("negatives", max(map(len, banks.values())), all_of_them)
-            if all(len(banks[objective.name]) == objective.negatives for objective in wanting):
-                break
-        for objective in wanting:
-            self.negatives[objective.name] = torch.cat([torch.empty(0, objective.latent), *banks[objective.name]])
+        self.negatives.update(draw_negatives(self.engine, rows, self.batch_size, progress))
 
     def compute(
         self, batch: Sequence[Decoded], names: Sequence[str] | None = None
@@ -222,18 +188,7 @@ class Fungi(TransformerMixin, BaseEstimator):
 
     def pack(self) -> dict[str, bytes]:
         """The files that `save` writes."""
-        tensors: dict[str, Tensor] = {f"negatives/{name}": bank for name, bank in self.negatives.items()}
-        for name, head in self.heads.items():
-            tensors |= {f"heads/{name}/{part}": value for part, value in head.state_dict().items()}
-        for path, projection in self.projections.items():
-            if not isinstance(projection, PROJECTIONS[self._recipe().projection]):
-                tensors[f"projections/{path}"] = projection.matrix()
-        description = {"recipe": self._recipe().to_json(), "resolved": self.describe()}
-        if hasattr(self, "combiner"):
-            tensors |= {f"combiner/{key}": torch.from_numpy(value) for key, value in self.combiner.arrays().items()}
-            description["combination"] = to_json(self.combiner.combination)
-            description["combiner"] = self.combiner.describe()
-        return saved.pack(description, tensors)
+        return saved.pack(*state.collect(self))
 
     @classmethod
     def load(cls, folder: str | Path, backbone: Backbone | None = None, **parameters: Any) -> Fungi:
@@ -253,31 +208,12 @@ class Fungi(TransformerMixin, BaseEstimator):
         fungi.restore(read, where)
         return fungi
 
-    @torch.inference_mode(False)
     def restore(self, read: Callable[[str], bytes], where: str) -> None:
-        """Take over the heads, negatives, projections and combination of a packed Fungi with the same weights."""
-        body, tensors = saved.unpack(read, where)
-        was, now = body["resolved"]["backbone"], json.loads(canonical(self.network.describe()))
-        for part in DECIDES_FEATURES:
-            if was.get(part) != now[part]:
-                raise StoreMismatch(
-                    f"{where} was made with backbone {was['name']!r}, whose {part}: {was.get(part)}; {now['name']!r} "
-                    f"here has {now[part]}. Features would not be comparable: use the same backbone, or fit again"
-                )
-        for name in self.heads:
-            weight, bias = tensors[f"heads/{name}/weight"], tensors.get(f"heads/{name}/bias")
-            head = nn.utils.skip_init(nn.Linear, *weight.shape[::-1], bias=bias is not None, dtype=weight.dtype)
-            head.load_state_dict({"weight": weight} if bias is None else {"weight": weight, "bias": bias})
-            self.heads[name] = head.requires_grad_(False)
-        for key, value in tensors.items():
-            group, _, name = key.partition("/")
-            if group == "negatives":
-                self.negatives[name] = value
-            elif group == "projections":
-                self.projections[name] = Dense(value)
-        if "combiner" in body:
-            arrays = {k.removeprefix("combiner/"): v.numpy() for k, v in tensors.items() if k.startswith("combiner/")}
-            self.combiner = Combiner.restore(from_json(body["combination"]), body["combiner"], arrays)
+        """Take over the heads, negatives, projections and combination of a packed Fungi with the same weights.
+
+        Raises DamagedStore, StoreMismatch.
+        """
+        state.restore(self, *saved.unpack(read, where), where)
 
     # Inside
 
@@ -321,7 +257,7 @@ class Fungi(TransformerMixin, BaseEstimator):
         """Backbone, heads, negatives and projections, made once for a recipe."""
         recipe = self._recipe()
         if getattr(self, "_made_for", None) != (recipe, self.backbone):
-            self._engine = _make_engine(recipe, self.backbone, self.device, self.workers)
+            self._engine = make_engine(recipe, self.backbone, self.device, self.workers)
             self._made_for = (recipe, self.backbone)
         return self._engine
 
@@ -332,81 +268,6 @@ class Fungi(TransformerMixin, BaseEstimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "combiner") and self._made_for == (self.recipe, self.backbone)
-
-
-@torch.inference_mode(False)  # a caller's inference mode would give tensors that autograd refuses
-def _make_engine(recipe: Recipe, backbone: Backbone | None, device: Any, workers: int) -> Engine:
-    if backbone is None:
-        if recipe.backbone is None:
-            raise RecipeError(
-                "no backbone: name one, Recipe(backbone='facebook/dinov2-small'), or give a network of your own, "
-                "Fungi(recipe, backbone=Backbone(module, ...))"
-            )
-        backbone = load_backbone(recipe.backbone, recipe.targets, recipe.pooling, device)
-    elif recipe.targets is not None and list(backbone.targets) != list(recipe.targets):
-        raise RecipeError(
-            f"the recipe reads {', '.join(recipe.targets)}, the backbone given reads {', '.join(backbone.targets)}; "
-            "name targets in one place"
-        )
-    objectives = tuple(recipe.objectives or ())
-    dim = recipe.dim or backbone.width
-    latents = {name: objective.latent for objective in objectives for name in objective.head_names()}
-    make = PROJECTIONS[recipe.projection]
-    return Engine(
-        backbone=backbone,
-        objectives=objectives,
-        heads={name: make_head(recipe.seed, name, backbone.width, latent) for name, latent in latents.items()},
-        negatives={},
-        projections={path: make(dim, math.prod(t.shape), recipe.seed) for path, t in backbone.targets.items()},
-        layers=recipe.layers,
-        seed=recipe.seed,
-        autocast=resolve_dtype(recipe.dtype, backbone)[1],
-        workers=workers,
-    )
-
-
-def resolve_dtype(dtype: str, backbone: Backbone) -> tuple[str, torch.dtype | None]:
-    """The precision that a recipe's dtype comes to, and the autocast that makes it.
-
-    "auto" is the weights' own precision: float32 for every backbone that sporeprint loads. Raises RecipeError.
-    """
-    own = str(backbone.dtype).removeprefix("torch.")
-    if dtype == "bfloat16":
-        return "bfloat16", torch.bfloat16
-    if dtype == "float32" and own not in ("float32", "float64"):
-        raise RecipeError(
-            f"dtype='float32', but the backbone's weights are {own}; convert it first (module.float()) or use 'auto'"
-        )
-    return own, None
-
-
-def _rows(samples: Any, ids: Sequence[str] | None) -> list[tuple[str, Any]]:
-    """(id, sample) pairs; without ids "" stands for the digest of the pixels."""
-    if isinstance(samples, (str, bytes, Path)) or not hasattr(samples, "__iter__"):
-        raise SampleError(f"samples is a {type(samples).__name__}; expected a list of samples (for one, give [sample])")
-    samples = list(samples)
-    if ids is None:
-        return [("", sample) for sample in samples]
-    ids = [str(one) for one in ids]
-    if len(ids) != len(samples):
-        raise SampleError(f"{len(ids)} ids for {len(samples)} samples; expected one id a sample")
-    return list(zip(ids, samples, strict=True))
-
-
-def _name_rows(rows: Iterable[tuple[str, Any]], batch_size: int, workers: int) -> Iterator[tuple[str, Any]]:
-    """Rows with their ids filled in from their pixels, where they have none; unreadable ones are left out."""
-    unnamed = []
-    for row in rows:
-        if row[0]:
-            yield row
-        else:
-            unnamed.append(row[1])
-    start = 0
-    for batch in decoded_batches((("", sample) for sample in unnamed), batch_size, workers):
-        for (row_id, image), sample in zip(batch, unnamed[start:], strict=False):
-            if not isinstance(image, SampleError):
-                yield row_id, sample
-        start += len(batch)
 
 
 def _shown(failures: Sequence[RowFailure]) -> str:

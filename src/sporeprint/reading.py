@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from PIL.Image import Image
@@ -38,6 +39,35 @@ def decoded_batches(rows: Iterable[tuple[str, Any]], batch_size: int, workers: i
             batch, pixels = [], 0
     if batch:
         yield batch
+
+
+def as_rows(samples: Any, ids: Sequence[str] | None) -> list[tuple[str, Any]]:
+    """(id, sample) pairs; without ids "" stands for the digest of the pixels."""
+    if isinstance(samples, (str, bytes, Path)) or not hasattr(samples, "__iter__"):
+        raise SampleError(f"samples is a {type(samples).__name__}; expected a list of samples (for one, give [sample])")
+    samples = list(samples)
+    if ids is None:
+        return [("", sample) for sample in samples]
+    ids = [str(one) for one in ids]
+    if len(ids) != len(samples):
+        raise SampleError(f"{len(ids)} ids for {len(samples)} samples; expected one id a sample")
+    return list(zip(ids, samples, strict=True))
+
+
+def name_rows(rows: Iterable[tuple[str, Any]], batch_size: int, workers: int) -> Iterator[tuple[str, Any]]:
+    """Rows with their ids filled in from their pixels, where they have none; unreadable ones are left out."""
+    unnamed = []
+    for row in rows:
+        if row[0]:
+            yield row
+        else:
+            unnamed.append(row[1])
+    start = 0
+    for batch in decoded_batches((("", sample) for sample in unnamed), batch_size, workers):
+        for (row_id, image), sample in zip(batch, unnamed[start:], strict=False):
+            if not isinstance(image, SampleError):
+                yield row_id, sample
+        start += len(batch)
 
 
 def allowed_failures(fraction: float, rows: int) -> int:

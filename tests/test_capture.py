@@ -272,6 +272,22 @@ def test_capture_counts_its_calls():
     check_captured({"layer": Capture(calls=1)})
 
 
+class Gated(Net):
+    """Uses its images again behind the target, so that autograd saves them."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images) * images.flatten(1)[:, :WIDTH]
+
+
+def test_views_made_inside_inference_mode_may_be_used_behind_the_target():
+    module = seeded(Gated)
+    expected = looped(module, "blocks.2.mlp", images())
+    with torch.inference_mode(), Backbone(module, "blocks.2.mlp", Preprocess(size=SIDE)).run(images()) as one_pass:
+        (capture,) = one_pass.captures.values()
+        (sensitivities,) = torch.autograd.grad(loss(one_pass.embedding), [capture.outputs])
+        assert relative(weight_gradients(capture.inputs, sensitivities), expected) < 1e-12
+
+
 # Fused attention
 
 

@@ -273,6 +273,7 @@ def test_layer_blocks_are_the_hidden_states_of_each_block(family):
         layers = one_pass.layers
     with_cls = ["cls-1", "patches-1", "cls-2", "patches-2"]
     assert list(layers) == (with_cls if family.prefix else ["patches-1", "patches-2"])
+    assert not any(values.requires_grad for values in layers.values())
     for number, tokens in ((1, hidden[1]), (2, last[0])):
         if family.prefix:
             assert relative(layers[f"cls-{number}"], tokens[:, 0]) < 1e-12

@@ -83,7 +83,14 @@ def test_crops_corner_with_odd_margins(round_corner, expected):
         assert preprocess(Image.fromarray(np.ascontiguousarray(pixels)))[0, 0].tolist() == wanted
 
 
-def test_very_long_image_is_cut_to_its_middle_before_it_is_resized():
+def test_very_long_image_is_cut_to_its_middle_before_it_is_resized(monkeypatch):
+    resize = Image.Image.resize
+
+    def bounded(image: Image.Image, size: tuple[int, int], *rest: Any, **options: Any) -> Image.Image:
+        assert size[0] * size[1] < 5_000_000, "the whole of a long image is resized"
+        return resize(image, size, *rest, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", bounded)
     pixels = np.zeros((2, 60_000, 3), dtype=np.uint8)
     pixels[:, 29_900:30_100] = 255
     made = Preprocess(size=224, resize=256, keep_aspect=True, mean=(0.0,) * 3, std=(1.0,) * 3)(Image.fromarray(pixels))

@@ -77,6 +77,7 @@ def test_names_of_older_transformers_are_found(prefix):
         (tree(attention=tree(o_proj="linear", q_proj="linear", k_proj="linear", v_proj="linear")), "attention.o_proj"),
         (tree(attn=tree(qkv="linear", proj="linear", proj_w=nn.Linear(2, 2))), "attn.proj"),  # CaiT mixes heads too
         (tree(attn=tree(cpb_mlp=nn.Linear(4, 2), qkv="linear", proj="linear")), "attn.proj"),
+        (tree(attn=tree(mix="linear", qkv="linear", proj="linear")), "attn.proj"),  # the last one closes it
         (tree(mlp=tree(fc1="linear", fc2="linear")), None),
         (tree(attn=tree(qkv="linear")), None),
     ],
@@ -96,6 +97,14 @@ def test_blocks_are_the_longest_list_of_one_class_that_holds_an_attention():
         blocks=nn.Sequential(block(), block(), block()),
     )
     assert [path for path, _ in blocks(module)] == ["blocks.0", "blocks.1", "blocks.2"]
+
+
+def test_encoder_is_read_where_a_decoder_behind_it_is_as_deep():
+    def stack() -> nn.Module:
+        return nn.ModuleList(tree(attn=tree(qkv="linear", proj="linear")) for _ in range(2))
+
+    (path,) = resolve(tree(encoder=stack(), decoder=stack()), None)
+    assert path == "encoder.1.attn.proj"
 
 
 def test_unknown_path_lists_the_linear_layers():

@@ -191,6 +191,7 @@ class Backbone:
         cls = {f"cls-{number}": tokens[:, 0].clone()} if self.prefix else {}
         return cls | {f"patches-{number}": tokens[:, self.prefix :].mean(dim=1)}
 
+    @torch.inference_mode(False)
     def _probe(self, pooling: str, prefix: int | None) -> None:
         """One pass over a grey image: settles the shapes, the prefix and the pooling."""
         size = self.preprocess.size

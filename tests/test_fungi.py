@@ -528,6 +528,14 @@ def test_damage_is_named_or_harmless(packed, backbone, data):
     assert all(torch.equal(found[0][key], expected[0][key]) for key in expected[0])
 
 
+@pytest.mark.parametrize(
+    "text", ['{"sha256": "0", "a": 1e999}', '{"sha256": "0", "a": "\\ud800"}', "[]", "[" * 100_000]
+)
+def test_json_that_nobody_wrote_is_named(packed, backbone, text):
+    with pytest.raises(DamagedStore, match=r"fungi\.json"):
+        Fungi.unpack({**packed, "fungi.json": text.encode()}.__getitem__, "here", backbone)
+
+
 def test_files_of_two_fits_do_not_mix(packed, backbone):
     other = Fungi(replace(RECIPE, size=4), backbone=backbone).fit(noise_pictures(6, seed=1)).pack()
     with pytest.raises(DamagedStore, match="safetensors does not match its checksum"):

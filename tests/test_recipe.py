@@ -296,3 +296,9 @@ def test_an_entry_point_is_loaded_for_its_own_kind_only(monkeypatch):
 def test_values_that_json_cannot_hold_are_refused():
     with pytest.raises(RecipeError, match="cannot be written as JSON"):
         to_json(object())
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_numbers_that_json_cannot_hold_are_refused(value):
+    with pytest.raises(RecipeError, match="cannot be written as JSON"):
+        to_json(Crops(local_area=(0.5, abs(value))) if value == value else value)

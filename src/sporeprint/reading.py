@@ -51,6 +51,8 @@ def as_rows(samples: Any, ids: Sequence[str] | None) -> list[tuple[str, Any]]:
     ids = [str(one) for one in ids]
     if len(ids) != len(samples):
         raise SampleError(f"{len(ids)} ids for {len(samples)} samples; expected one id a sample")
+    if strange := [one for one in ids if one.encode(errors="replace").decode() != one]:
+        raise SampleError(f"id {strange[0]!r} is not Unicode text; ids seed the views, so they need a spelling")
     return list(zip(ids, samples, strict=True))
 
 

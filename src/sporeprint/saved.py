@@ -34,9 +34,10 @@ def unpack(read: Callable[[str], bytes], where: str) -> tuple[dict[str, Any], di
     try:
         body = json.loads(read(JSON_NAME).decode())
         claimed = body.pop("sha256")
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        found = hashlib.sha256(canonical(body)).hexdigest()
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise DamagedStore(f"{where}/{JSON_NAME} is not what was written; save it again") from error
-    if hashlib.sha256(canonical(body)).hexdigest() != claimed:
+    if found != claimed:
         raise DamagedStore(f"{where}/{JSON_NAME} does not match its checksum; save it again")
     if body["format"] != FORMAT:
         raise DamagedStore(f"{where}/{JSON_NAME} has format {body['format']}; this version reads {FORMAT}")

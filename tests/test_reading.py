@@ -1,0 +1,51 @@
+import pytest
+from PIL import Image
+
+from small import noise_pictures
+from sporeprint import reading
+from sporeprint.data.images import content_digest
+from sporeprint.errors import RowFailure, SampleError, TooManyFailures
+from sporeprint.reading import allowed_failures, as_rows, decode, decoded_batches, refuse_too_many
+
+
+def test_a_row_is_decoded_to_rgb_under_its_id_or_the_digest_of_its_pixels():
+    grey = Image.new("L", (3, 2), 7)
+    row_id, image = decode(("name", grey))
+    assert (row_id, image.mode, image.size) == ("name", "RGB", (3, 2))
+    assert decode(("", grey))[0] == content_digest(image)
+    row_id, reason = decode(("broken", b"no picture"))
+    assert row_id == "broken"
+    assert isinstance(reason, SampleError)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_hold_so_many_rows_in_order_broken_ones_too(workers):
+    rows = [(str(number), image) for number, image in enumerate(noise_pictures(7))]
+    rows[3] = ("3", b"broken")
+    batches = list(decoded_batches(rows, 3, workers))
+    assert [[row_id for row_id, _ in batch] for batch in batches] == [["0", "1", "2"], ["3", "4", "5"], ["6"]]
+
+
+def test_a_batch_of_large_images_closes_early(monkeypatch):
+    monkeypatch.setattr(reading, "BATCH_PIXELS", 250)
+    rows = [(str(number), Image.new("RGB", (10, 10))) for number in range(7)]
+    assert [len(batch) for batch in decoded_batches(rows, 32, 0)] == [3, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("fraction", "rows", "allowed"),
+    [(0.01, 1000, 10), (0.01, 199, 1), (0.01, 5, 1), (0.0, 1000, 0), (0.3, 10, 3), (1.0, 4, 4)],
+)
+def test_the_allowance_is_a_fraction_and_one_row_unless_it_is_nothing(fraction, rows, allowed):
+    assert allowed_failures(fraction, rows) == allowed
+    failures = [RowFailure(f"r{number}", "torn") for number in range(allowed + 1)]
+    refuse_too_many(failures[:allowed], fraction, rows)
+    with pytest.raises(TooManyFailures, match=f"{allowed + 1} rows of {rows} .* {allowed} may .*r0: torn") as caught:
+        refuse_too_many(failures, fraction, rows)
+    assert caught.value.failures == failures
+
+
+def test_ids_that_are_no_unicode_are_refused():
+    with pytest.raises(SampleError, match="not Unicode"):
+        as_rows([b"1"], ["\ud800"])
+    assert as_rows([b"1"], [5]) == [("5", b"1")]

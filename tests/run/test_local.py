@@ -134,6 +134,20 @@ def test_an_interrupted_run_goes_on_to_the_same_store(tmp_path, folder, backbone
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("shard", [0, 1, 3])
+def test_a_damaged_shard_is_computed_again_and_no_other(tmp_path, folder, backbone, monkeypatch, shard):
+    whole = extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=SMALL)
+    before = contents(tmp_path / "out")
+    path = tmp_path / "out" / "shards" / f"0000{shard}.parquet"
+    path.write_bytes(path.read_bytes()[:-9] + b"otherwise")
+    calls = failing_at(monkeypatch, 0)
+    with pytest.warns(UserWarning, match=f"shard {shard} is dropped"):
+        again = extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=SMALL)
+    assert len(calls) == (1 if shard == 3 else 2)
+    assert again.digest == whole.digest
+    assert contents(tmp_path / "out") == before
+
+
 def test_the_negatives_are_drawn_once_and_read_back(tmp_path, folder, backbone, monkeypatch):
     with monkeypatch.context() as patch:
         failing_at(patch, 3)

@@ -14,7 +14,7 @@ import pytest
 from small import noise_pictures
 from sporeprint.data.store import Store
 
-ROWS, SHARD, KILLS = 64, 4, 10
+ROWS, SHARD, KILLS = 128, 4, 10
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def source(tmp_path):
     for number, image in enumerate(noise_pictures(ROWS)):
         where = tmp_path / "pictures" / "abc"[number % 3]
         where.mkdir(parents=True, exist_ok=True)
-        image.save(where / f"{number:02}.png")
+        image.save(where / f"{number:03}.png")
     return tmp_path / "pictures"
 
 

@@ -134,6 +134,7 @@ def test_an_interrupted_run_goes_on_to_the_same_store(tmp_path, folder, backbone
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
 
+@pytest.mark.filterwarnings("ignore:.*checksum differs")
 @pytest.mark.parametrize("shard", [0, 1, 3])
 def test_a_damaged_shard_is_computed_again_and_no_other(tmp_path, folder, backbone, monkeypatch, shard):
     whole = extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=SMALL)

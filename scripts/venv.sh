@@ -4,7 +4,10 @@ ensure_venv() {
   local extras=$1 python=${PYTHON:-python3} stamp
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
     { echo "sporeprint needs Python 3.10 or newer; $python is older. Set PYTHON=/path/to/python3" >&2; exit 1; }
-  [ -x .venv/bin/python ] || "$python" -m venv .venv || { echo "could not make .venv (Debian: apt install python3-venv)" >&2; exit 1; }
+  if ! .venv/bin/python -m pip --version > /dev/null 2>&1; then # not there, or half made
+    "$python" -m venv --clear .venv ||
+      { echo "could not make .venv (Debian: apt install python3-venv)" >&2; exit 1; }
+  fi
   stamp="$(cksum < pyproject.toml) $extras"
   if ! grep -qxF "$stamp" .venv/installed 2>/dev/null; then
     echo "installing sporeprint$extras into .venv (PyTorch is large: minutes at the first time) ..." >&2

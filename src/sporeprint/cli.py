@@ -85,14 +85,14 @@ def knn(
     json: Json = False,
 ) -> None:  # fmt: skip
     """k nearest neighbours: does it help here? Embedding, gradients, the paper's assembly, and equal-cost controls."""
-    from sporeprint.run.console import entry_rows, print_json, print_table
+    from sporeprint.run.console import print_entries, print_json
     from sporeprint.run.show import knn_table
 
     entries, note = knn_table(train_store, test_store, blocks, whiten, size, k)
     if json:
         print_json({"note": note, "entries": [entry.to_json() for entry in entries]})
         return
-    print_table(f"kNN top-1: {note}", *entry_rows(entries))
+    print_entries(f"kNN top-1: {note}", entries)
 
 
 @app.command()
@@ -155,7 +155,7 @@ def demo(
     json: Json = False,
 ) -> None:
     """The shipped backbone on digits that it has never seen: accuracy and cost of each block. Needs no network."""
-    from sporeprint.run.console import entry_rows, print_json, print_table
+    from sporeprint.run.console import print_entries, print_json
     from sporeprint.run.demo import demo
 
     typer.echo("computing the blocks of 800 digits with the shipped backbone: a minute or so ...", err=True)
@@ -163,10 +163,8 @@ def demo(
     if json:
         print_json(result.to_json())
         return
-    columns, rows = entry_rows(result.entries)
-    rates = [f"{result.images_per_second[entry.name]:,.0f}" for entry in result.entries]
     note = f"scikit-learn digits, {result.train_rows} training rows, {result.test_rows} test rows, shipped backbone"
-    print_table(note, [*columns, "images/s"], [[*row, rate] for row, rate in zip(rows, rates, strict=True)])
+    print_entries(note, result.entries, result.images_per_second)
     typer.echo(result.verdict())
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -21,20 +23,26 @@ def print_json(value: Any) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = True) -> None:
     """A table on stdout; with `numbers`, all columns but the first are numbers."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for at, column in enumerate(columns):
-        table.add_column(column, justify="right" if at and numbers else "left", no_wrap=numbers)
+        number = bool(at) and numbers  # numbers are never cut: on a narrow terminal the text is folded
+        widest = max([len(column), *(len(row[at]) for row in rows)])
+        table.add_column(column, justify="right" if number else "left", min_width=widest if number else None)
     for row in rows:
         table.add_row(*row)
     console = Console()
-    console.print(table, width=max(console.width, 100) if not console.is_terminal else None)
+    if not console.is_terminal:
+        console = Console(width=160)
+    console.print(table)
 
 
-def entry_rows(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of a kNN table, accuracies in percent."""
-    columns = ["features", "numbers", "passes"]
+def print_entries(title: str, entries: Sequence[Entry], images_per_second: Mapping[str, float] | None = None) -> None:
+    """A kNN table: accuracies in percent, with the k that was chosen, and what the columns mean."""
+    columns = ["features", "width", "passes"]
     for k in entries[0].results:
-        columns += [f"k = {k}"] if k != "auto" else ["k chosen", "its k", "per class"]
+        columns += [f"k={k}"] if k != "auto" else ["k auto", "its k", "class"]
+    if images_per_second:
+        columns.append("img/s")
     rows = []
     for entry in entries:
         row = [entry.name, str(entry.width), str(entry.passes)]
@@ -42,8 +50,15 @@ def entry_rows(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
             row.append(f"{result.value:.1%}")
             if k == "auto":
                 row += [str(result.k), f"{result.mean_per_class:.1%}"]
-        rows.append(row)
-    return columns, rows
+        rows.append([*row, f"{images_per_second[entry.name]:,.0f}"] if images_per_second else row)
+    print_table(title, columns, rows)
+    meanings = ["passes: backbone passes an image", "white: each block whitened (PCA) by itself"]
+    if "auto" in entries[0].results:
+        meanings.append("k auto: its k is chosen by leave-one-out on the training rows")
+        meanings.append("class: mean per-class accuracy at that k")
+    if images_per_second:
+        meanings.append("img/s: images a second here, decoding left out")
+    sys.stdout.write(textwrap.fill("; ".join(meanings) + ".", 100) + "\n")
 
 
 class ProgressLine:

@@ -158,7 +158,7 @@ def demo(
     from sporeprint.run.console import print_entries, print_json
     from sporeprint.run.demo import demo
 
-    typer.echo("computing the blocks of 800 digits with the shipped backbone: a minute or so ...", err=True)
+    typer.echo("computing the blocks of 600 digits with the shipped backbone: a minute or so ...", err=True)
     result = demo(seed)
     if json:
         print_json(result.to_json())

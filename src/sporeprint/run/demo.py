@@ -16,7 +16,7 @@ from sporeprint.fungi import Fungi
 from sporeprint.objectives import DINO, KL, SimCLR
 from sporeprint.recipe import Recipe
 
-TRAIN_ROWS, TEST_ROWS, TIMED_ROWS = 400, 400, 100
+TRAIN_ROWS, TEST_ROWS, TIMED_ROWS = 300, 300, 50
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def demo(seed: int = 0, train_rows: int = TRAIN_ROWS, test_rows: int = TEST_ROWS
     train, test = train_test_split(
         np.arange(len(images)), train_size=train_rows, test_size=test_rows, stratify=labels, random_state=seed
     )
-    recipe = Recipe(backbone="tiny", objectives=[KL(), DINO(), SimCLR(negatives=64)], seed=seed)
+    recipe = Recipe(backbone="tiny", objectives=[KL(), DINO(), SimCLR(negatives=48)], seed=seed)
     fungi = Fungi(recipe)
     train_blocks = fungi.fit_blocks([images[at] for at in train])
     test_blocks = fungi.blocks([images[at] for at in test])

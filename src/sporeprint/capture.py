@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sporeprint.errors import LayerError
+from sporeprint.switches import NO_FUSED_ATTENTION
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ def tap(targets: Mapping[str, Target]) -> Iterator[dict[str, Capture]]:
 
     The pass runs without autograd up to the first target reached; its output becomes a fresh leaf, so that autograd
     runs through the tail of the network only. No parameter, flag or `.grad` of the network is touched, and the hooks
-    are gone afterwards, also when the pass raises.
+    are gone afterwards, also when the pass raises. One thread at a time, since the hooks see every pass
+    (`Backbone.run` locks).
     """
     captures = {path: Capture(bias=target.layer.bias is not None) for path, target in targets.items()}
     handles = []
@@ -61,17 +63,14 @@ def tap(targets: Mapping[str, Target]) -> Iterator[dict[str, Capture]]:
 
         return hook
 
-    fused = torch.backends.mha.get_fastpath_enabled()
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), NO_FUSED_ATTENTION.hold():
         try:
-            torch.backends.mha.set_fastpath_enabled(False)  # it calls none of the layers inside, nor their hooks
             for path, target in targets.items():
                 handles.append(target.layer.register_forward_hook(record(captures[path])))
                 if target.attention is not None:
                     handles.append(target.attention.register_forward_hook(_unfuse, with_kwargs=True))
             yield captures
         finally:
-            torch.backends.mha.set_fastpath_enabled(fused)
             for handle in handles:
                 handle.remove()
 

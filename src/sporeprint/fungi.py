@@ -226,30 +226,31 @@ class Fungi(TransformerMixin, BaseEstimator):
                 )
 
     def _blocks(self, rows: Sequence[tuple[str, Any]]) -> Blocks:
-        self.failures: list[RowFailure] = []
+        failed: list[RowFailure] = []  # another thread's call may replace the attribute meanwhile
+        self.failures = failed
         positions: list[int] = []
         parts: list[Blocks] = []
         seen = 0
         for batch in decoded_batches(rows, self.batch_size, self.workers):
             names = [rows[at][0] or f"row {at}" for at in range(seen, seen + len(batch))]
             kept, blocks, failures = self.compute(batch, names)
-            self.failures += failures
-            refuse_too_many(self.failures, self.max_failures, len(rows))
+            failed += failures
+            refuse_too_many(failed, self.max_failures, len(rows))
             positions += [seen + at for at in kept]
             seen += len(batch)
             if kept:
                 parts.append(blocks)
         if not parts:
             raise SampleError(
-                f"none of {len(rows)} rows has features; expected at least one readable sample{_shown(self.failures)}"
+                f"none of {len(rows)} rows has features; expected at least one readable sample{_shown(failed)}"
             )
         made = {}
         for name in parts[0]:
             values = np.concatenate([part[name] for part in parts])
             made[name] = np.full((len(rows), values.shape[1]), np.nan, dtype=np.float32)
             made[name][positions] = values
-        if self.failures:
-            warnings.warn(f"{len(self.failures)} of {len(rows)} rows are NaN{_shown(self.failures)}", stacklevel=3)
+        if failed:
+            warnings.warn(f"{len(failed)} of {len(rows)} rows are NaN{_shown(failed)}", stacklevel=3)
         return made
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -18,8 +17,7 @@ from sporeprint.backbones.preprocess import CustomPreprocess, Preprocess
 from sporeprint.capture import Capture, check_captured, tap
 from sporeprint.errors import BackboneError, LayerError
 from sporeprint.recipe import POOLINGS
-
-log = logging.getLogger(__name__)
+from sporeprint.switches import NO_TF32, one_thread
 
 
 @dataclass
@@ -41,8 +39,6 @@ class Backbone:
     distillation, registers); default: found.
     Raises LayerError, BackboneError.
     """
-
-    modality = "image"
 
     def __init__(
         self,
@@ -96,6 +92,7 @@ class Backbone:
         """One pass over views [N, 3, S, S]; inside the block, autograd reaches from the embedding to each target.
 
         layers: collect CLS and patch means of the last so many blocks. autocast: a lower precision for the pass.
+        One thread at a time; another waits. Raises LayerError where a target did not run exactly once.
         """
         views = views.to(self.device, self.dtype)
         if views.is_inference():
@@ -111,13 +108,15 @@ class Backbone:
 
             return hook
 
-        with evaluating(self.module), torch.autocast(self.device.type, autocast, enabled=autocast is not None):
+        lower = torch.autocast(self.device.type, autocast, enabled=autocast is not None)
+        with one_thread(self.module), NO_TF32.hold(), evaluating(self.module), lower:
             try:
                 first = max(0, len(self._blocks) - layers)
                 for number, (_, block) in enumerate(self._blocks[first:], start=first + 1):
                     handles.append(block.register_forward_hook(keep(number)))
                 with tap(self.targets) as captures:
                     embedding = self._embed(views)
+                    check_captured(captures)
                     with torch.autocast(self.device.type, enabled=False):
                         yield Pass(embedding, captures, kept)
             finally:
@@ -196,7 +195,7 @@ class Backbone:
         """One pass over a grey image: settles the shapes, the prefix and the pooling."""
         size = self.preprocess.size
         probe = torch.zeros(1, 3, size, size, device=self.device, dtype=self.dtype)
-        with evaluating(self.module), tap(self.targets) as captures:
+        with one_thread(self.module), evaluating(self.module), tap(self.targets) as captures:
             try:
                 tokens, pooled = self._outputs(probe)
             except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:

@@ -1,0 +1,71 @@
+"""What threads share: a network, which one of them at a time may pass, and process-wide settings of torch."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+_LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
+_NEW_LOCK = threading.Lock()
+
+
+def one_thread(module: nn.Module) -> threading.RLock:
+    """The lock of a network, whoever shares it: hooks see every pass through their layer, another thread's too."""
+    with _NEW_LOCK:
+        return _LOCKS.setdefault(module, threading.RLock())
+
+
+class Switch:
+    """A setting that is changed while anyone is inside `hold`; the last one to leave puts it back.
+
+    get, put: read and write the setting. held: from the value found, the value while it is held.
+    """
+
+    def __init__(self, get: Callable[[], Any], put: Callable[[Any], None], held: Callable[[Any], Any]):
+        self._get, self._put, self._held = get, put, held
+        self._lock, self._holders, self._found = threading.Lock(), 0, None
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        with self._lock:
+            if not self._holders:
+                self._found = self._get()
+                self._put(self._held(self._found))
+            self._holders += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._holders -= 1
+                if not self._holders:
+                    self._put(self._found)
+
+
+# The fused kernels of nn.TransformerEncoderLayer call none of the layers inside, nor their hooks.
+NO_FUSED_ATTENTION = Switch(
+    torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled, lambda found: False
+)
+
+
+def _tf32() -> Any:
+    try:
+        return torch.backends.cudnn.allow_tf32
+    except RuntimeError:  # convolutions and recurrent layers were set apart, through torch's newer names
+        return getattr(torch.backends.cudnn, "conv").fp32_precision  # noqa: B009
+
+
+def _put_tf32(value: Any) -> None:
+    if isinstance(value, bool):
+        torch.backends.cudnn.allow_tf32 = value
+    else:
+        getattr(torch.backends.cudnn, "conv").fp32_precision = value  # noqa: B009
+
+
+# By default cuDNN computes a float32 convolution, so the patch embedding, with 10 bits of mantissa.
+NO_TF32 = Switch(_tf32, _put_tf32, lambda found: False if isinstance(found, bool) else "ieee")

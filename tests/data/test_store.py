@@ -274,6 +274,22 @@ def test_another_plan_is_refused_with_every_difference(tmp_path):
     assert contents(tmp_path / "s") == before
 
 
+def test_what_only_tells_people_something_is_kept_and_not_compared(tmp_path):
+    def plan(name, ignored, weights="w"):
+        backbone = {"name": name, "class": name.title(), "weights": weights}
+        return {"resolved": {"backbone": backbone}, "source": {"digest": "d", "ignored_files": ignored}}
+
+    with StoreWriter(tmp_path / "s", plan("first", 0), shard_rows=4) as writer:
+        writer.write_state("negatives.safetensors", b"bank")
+        put(writer, 0)
+    store = make(tmp_path / "s", shards=2, plan=plan("second", 3))
+    assert store.plan == plan("first", 0)
+    Store.open(tmp_path / "s").verify()
+    with pytest.raises(StoreMismatch, match=r"resolved\.backbone\.weights") as caught:
+        make(tmp_path / "s", plan=plan("second", 3, "v"))
+    assert "name" not in str(caught.value)
+
+
 def test_differences_see_types_and_lengths():
     assert differences({"a": [1, {"b": None}]}, {"a": [1, {"b": None}]}) == []
     assert differences({"a": 1}, {"a": True}) == ["a: store has 1, this run has true"]

@@ -9,9 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import sporeprint
-from small import noise_pictures
+from small import noise_pictures, small_backbone
 from sporeprint import KL, Combination, Fungi, Recipe, SimCLR, Store, knn
 from sporeprint.cli import main
+from sporeprint.data.sources import FolderSource
+from sporeprint.run.local import extract
 from sporeprint.views.image import Patches
 
 COMMANDS = ("extract", "knn", "info", "backbones", "demo")
@@ -215,6 +217,27 @@ def test_a_test_store_fitted_from_another_store_is_refused(data, run, tmp_path):
     assert status == 1
     assert f"--fit-from {data / 'train'}" in err
     assert run("knn", tmp_path / "third", tmp_path / "test", "--k", "1")[0] == 0
+
+
+def test_stores_of_one_backbone_under_two_names_are_compared(tmp_path, run):
+    backbone = small_backbone()
+    for name, seed in (("train", 0), ("test", 1)):
+        backbone.name = name
+        source = FolderSource(class_folders(tmp_path / f"{name}-pictures", 6, seed))
+        extract(source, tmp_path / name, Recipe(objectives=[KL(latent=8)], layers=0), backbone=backbone)
+    assert run("knn", tmp_path / "train", tmp_path / "test", "--k", "1")[0] == 0
+
+
+def test_stores_that_were_made_otherwise_are_told_apart_by_key(tmp_path, run):
+    for seed in (0, 3):
+        source = FolderSource(class_folders(tmp_path / f"pictures-{seed}", 6, seed))
+        recipe = Recipe(objectives=[KL(latent=8, temperature=1.0 + seed)], layers=0, seed=seed)
+        extract(source, tmp_path / str(seed), recipe, backbone=small_backbone())
+    status, _, err = run("knn", tmp_path / "0", tmp_path / "3")
+    assert status == 1
+    lines = [line.strip() for line in err.splitlines()]
+    assert "recipe.seed: the first has 0, the second has 3" in lines
+    assert sum(": the first has " in line for line in lines) == 2
 
 
 def test_without_negatives_a_test_store_needs_no_fit(data, run, tmp_path):

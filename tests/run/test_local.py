@@ -278,6 +278,27 @@ def test_changed_data_are_noticed(tmp_path, folder, backbone):
         extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone)
 
 
+def test_a_backbone_under_another_name_goes_on(tmp_path, folder, backbone, monkeypatch):
+    with monkeypatch.context() as patch:
+        failing_at(patch, 3)
+        with pytest.raises(OSError, match="the lights"):
+            extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=SMALL)
+    moved = small_backbone()
+    moved.name = "elsewhere"
+    store = extract(open_source(folder), tmp_path / "out", RECIPE, backbone=moved, settings=SMALL)
+    assert len(store) == 11
+    assert store.plan["resolved"]["backbone"]["name"] == backbone.name != "elsewhere"
+
+
+def test_a_store_inside_its_own_source_goes_on(tmp_path, folder, backbone, monkeypatch):
+    with monkeypatch.context() as patch:
+        failing_at(patch, 3)
+        with pytest.raises(OSError, match="the lights"):
+            extract(open_source(folder), folder / "out", RECIPE, backbone=backbone, settings=SMALL)
+    assert open_source(folder).describe()["ignored_files"] > 0
+    assert len(extract(open_source(folder), folder / "out", RECIPE, backbone=backbone, settings=SMALL)) == 11
+
+
 # Rows that cannot be read
 
 

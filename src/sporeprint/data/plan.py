@@ -14,6 +14,8 @@ from sporeprint.errors import DamagedStore, StoreError, StoreMismatch
 
 FORMAT = 1
 LOCK = ".lock"
+# In a plan, but for people only: the weights say which backbone it is, the rows' digest which data. Not compared.
+TOLD = ("resolved.backbone.name", "resolved.backbone.class", "source.ignored_files")
 
 
 def make_header(plan: Mapping[str, Any], dtype: str, shard_rows: int) -> dict[str, Any]:
@@ -21,8 +23,8 @@ def make_header(plan: Mapping[str, Any], dtype: str, shard_rows: int) -> dict[st
     return {"format": FORMAT, "dtype": dtype, "shard_rows": shard_rows, "plan": json.loads(canonical(dict(plan)))}
 
 
-def check_plan(folder: Path, header: dict[str, Any]) -> bool:
-    """Whether `folder` holds this plan; False when it is new. Touches nothing.
+def check_plan(folder: Path, header: dict[str, Any]) -> dict[str, Any] | None:
+    """The header that `folder` holds, if its plan is this one; None when it is new. Touches nothing.
 
     Raises StoreMismatch with every difference, DamagedStore, StoreError for a folder that holds something else.
     """
@@ -34,7 +36,7 @@ def check_plan(folder: Path, header: dict[str, Any]) -> bool:
         others = sorted(set(os.listdir(folder)) - known) if folder.exists() else []
         if others:
             raise StoreError(f"'{folder}' is not empty and not a store (it holds {others[0]!r}); give a new folder")
-        return False
+        return None
     try:
         stored = unseal("plan", path)
     except DamagedStore:
@@ -49,7 +51,7 @@ def check_plan(folder: Path, header: dict[str, Any]) -> bool:
             + "\n  ".join(differing)
             + "\nGive another folder, or the options that made it."
         )
-    return True
+    return stored
 
 
 def check_format(path: Path, header: dict[str, Any]) -> None:
@@ -59,21 +61,23 @@ def check_format(path: Path, header: dict[str, Any]) -> None:
         )
 
 
-def differences(stored: Any, given: Any, at: str = "") -> list[str]:
-    """Every key path at which two JSON values differ, with both values."""
+def differences(stored: Any, given: Any, names: tuple[str, str] = ("store", "this run"), at: str = "") -> list[str]:
+    """Every key path at which two JSON values differ, with both values, each under its name; but for `TOLD`."""
+    if at in TOLD:
+        return []
     if isinstance(stored, dict) and isinstance(given, dict):
         keys = sorted({*stored, *given})
         return [
             line
             for key in keys
-            for line in differences(stored.get(key, ...), given.get(key, ...), f"{at}.{key}" if at else key)
+            for line in differences(stored.get(key, ...), given.get(key, ...), names, f"{at}.{key}" if at else key)
         ]
     if isinstance(stored, list) and isinstance(given, list) and len(stored) == len(given):
         pairs = enumerate(zip(stored, given, strict=True))
-        return [line for number, pair in pairs for line in differences(*pair, f"{at}[{number}]")]
+        return [line for number, pair in pairs for line in differences(*pair, names, f"{at}[{number}]")]
     if stored is not ... and given is not ... and canonical(stored) == canonical(given):
         return []
-    return [f"{at}: store has {_short(stored)}, this run has {_short(given)}"]
+    return [f"{at}: {names[0]} has {_short(stored)}, {names[1]} has {_short(given)}"]
 
 
 def _short(value: Any) -> str:

@@ -68,7 +68,6 @@ class StoreWriter:
         self._states: dict[str, dict[str, Any]] = {}
         self._owner: dict[str, int] = {}  # row id -> its shard
         header = make_header(plan, dtype, shard_rows)
-        self._plan_digest = sha256(canonical(header)).hexdigest()
         try:
             check_plan(self.folder, header)  # before anything is touched
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -76,8 +75,10 @@ class StoreWriter:
         except OSError as error:
             raise StoreError(f"'{folder}' cannot be written: {error.strerror or error}; give another folder") from error
         try:
-            if not check_plan(self.folder, header):
+            stored = check_plan(self.folder, header)
+            if stored is None:
                 write_file(plan_path(self.folder), seal("plan", header))
+            self._plan_digest = sha256(canonical(stored or header)).hexdigest()
             self._resume()
         except OSError as error:
             self.close()

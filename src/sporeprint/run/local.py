@@ -107,7 +107,7 @@ def _fitted(
 
 
 def _plan(fungi: Fungi, source: Source, fitted: str | None) -> dict[str, Any]:
-    """Everything that determines the contents. A backbone is known by its weights, not by where it lies."""
+    """Everything that determines the contents. A backbone is known by its weights, not by where it lies (plan.TOLD)."""
     recipe = {key: value for key, value in fungi.recipe.blocks_json().items() if key != "backbone"}  # type: ignore[union-attr]
     return {
         "recipe": recipe,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sporeprint.combine import Combination
+from sporeprint.data.plan import differences
 from sporeprint.data.store import Store
 from sporeprint.errors import RecipeError, StoreError
 from sporeprint.evaluate.table import Candidate, Entry, evaluate, standard_candidates
@@ -73,13 +74,13 @@ def knn_table(
 ) -> tuple[list[Entry], str]:
     """The standard table of two stores, or one row where blocks are named; and a note on what was compared."""
     train, test = Store.open(train_path), Store.open(test_path)
-    for part in ("recipe", "resolved"):
-        for key, value in train.plan[part].items():
-            if test.plan[part].get(key) != value and key != "device":
-                raise StoreError(
-                    f"{test_path} was not made like {train_path}: {key} is {test.plan[part].get(key)} there, "
-                    f"{value} here. Make the test store with: sporeprint extract ... --fit-from {train_path}"
-                )
+    differing = differences(_comparable(train), _comparable(test), ("the first", "the second"))
+    if differing:
+        raise StoreError(
+            f"{test_path} was not made like {train_path}:\n  "
+            + "\n  ".join(differing)
+            + f"\nMake the test store with: sporeprint extract ... --fit-from {train_path}"
+        )
     if not _same_fit(train, test):
         raise StoreError(
             f"{test_path} was not fitted with {train_path}'s heads and negatives, so its gradients are not comparable. "
@@ -109,6 +110,12 @@ def describe_backbone(name: str) -> dict[str, Any]:
 
     backbone = load_backbone(name)
     return {**backbone.describe(), "linear_layers": backbone.linear_layers()}
+
+
+def _comparable(store: Store) -> dict[str, Any]:
+    """What two stores must share for their blocks to be comparable: not the device, and not the rows."""
+    resolved = {key: value for key, value in store.plan["resolved"].items() if key != "device"}
+    return {"recipe": store.plan["recipe"], "resolved": resolved}
 
 
 def _same_fit(train: Store, test: Store) -> bool:

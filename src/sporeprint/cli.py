@@ -38,7 +38,8 @@ def extract(
     label_column: Annotated[str | None, typer.Option(help="Column of the labels; found when absent, '' for none.")] = None,
     id_column: Annotated[str | None, typer.Option(help="Column of unique ids; default the row number.")] = None,
     split: Annotated[str | None, typer.Option(help="Which split, of a folder that holds several.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Only the first so many rows.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first so many rows (many sources are sorted by class: see --sample).")] = None,
+    sample: Annotated[int | None, typer.Option(min=1, help="A random part of so many rows, the same at every call.")] = None,
     max_failures: Annotated[float, typer.Option(min=0, max=1, help="Fraction of rows that may be unreadable (one always may, unless 0).")] = 0.01,
     device: Annotated[str | None, typer.Option(help="Default cuda where there is one, else cpu.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows decoded and projected together; changes no number.")] = 32,
@@ -48,22 +49,26 @@ def extract(
     json: Json = False,
 ) -> None:  # fmt: skip
     """Compute the blocks of every row into a store. Interrupted, the same command goes on where it stopped."""
-    from sporeprint.data.sources import open_source
+    from sporeprint.data.sampling import Sampled
+    from sporeprint.data.sources import Source, open_source
     from sporeprint.run.console import ProgressLine, print_json
     from sporeprint.run.local import Settings, extract
     from sporeprint.run.options import make_recipe
     from sporeprint.run.show import store_summary
 
+    moved = None if fit_from is None else backbone  # the fit's own backbone, where it lies now
     made = make_recipe(
-        recipe, bare=fit_from is None, backbone=backbone, objectives=objectives, targets=targets, pooling=pooling,
+        recipe, bare=fit_from is None, backbone=None if moved else backbone, objectives=objectives, targets=targets, pooling=pooling,
         dim=dim, layers=layers, negatives=negatives, dtype=dtype, seed=seed,
     )  # fmt: skip
-    rows = open_source(
+    rows: Source = open_source(
         source, sample_column=sample_column, label_column=label_column, id_column=id_column, split=split, limit=limit
     )
+    if sample is not None:
+        rows = Sampled(rows, sample)
     settings = Settings(device, batch_size, workers, shard_rows, store_dtype, max_failures)
     try:
-        store = extract(rows, out, made, fit_from, settings=settings, progress=ProgressLine())
+        store = extract(rows, out, made, fit_from, moved, settings, progress=ProgressLine())
     except KeyboardInterrupt:
         _fail("interrupted; what is done is kept, the same command goes on from there", 1)
     if json:

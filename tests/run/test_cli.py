@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 import sporeprint
 from small import noise_pictures, small_backbone
@@ -44,6 +45,17 @@ def class_folders(folder, count, seed):
         where.mkdir(parents=True, exist_ok=True)
         image.save(where / f"{number:02}.png")
     return folder
+
+
+def save_vit(folder, seed):
+    """A checkpoint as Hugging Face saves it, of random weights."""
+    from transformers import ViTConfig, ViTImageProcessor, ViTModel
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        ViTModel(ViTConfig(**sizes, image_size=32, patch_size=16), add_pooling_layer=False).save_pretrained(folder)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
 
 
 @pytest.fixture(scope="module")
@@ -256,6 +268,26 @@ def test_a_saved_fungi_fits_both_stores(data, run, tmp_path):
     fungi.save(tmp_path / "saved")
     assert run("extract", data / "others", "--fit-from", tmp_path / "saved", "--out", tmp_path / "test")[0] == 0
     assert run("knn", data / "train", tmp_path / "test", "--k", "1")[0] == 0  # the same draw, in both
+
+
+def test_a_fits_backbone_may_lie_elsewhere_now(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, seed in (("m1", 0), ("other", 1)):
+        save_vit(tmp_path / name, seed)
+    words = ["extract", class_folders(tmp_path / "p", 6, 0), "--layers", "0", "--objectives", "kl"]
+    assert run(*words, "--backbone", "./m1", "--out", "train")[0] == 0
+    (tmp_path / "m1").rename(tmp_path / "m2")
+    words = ["extract", class_folders(tmp_path / "q", 6, 1), "--fit-from", "train", "--out"]
+    status, _, err = run(*words, "test")
+    assert status == 1
+    assert "'./m1'" in err
+    assert "--backbone" in err
+    assert run(*words, "test", "--backbone", "./m2")[0] == 0
+    assert run(*words, "chained", "--fit-from", "test")[0] == 0  # the new place is the one that is kept
+    assert run("knn", "train", "test", "--k", "1")[0] == 0
+    status, _, err = run(*words, "o", "--backbone", "./other")
+    assert status == 1
+    assert "weights" in err
 
 
 @pytest.mark.parametrize("k", ["0", "-1", "best", "1,,2", "1.5"])

@@ -17,7 +17,7 @@ from sporeprint.backbones.base import Backbone
 from sporeprint.data.rows import Row, Source
 from sporeprint.data.shards import DTYPES
 from sporeprint.data.store import Store, StoreWriter
-from sporeprint.errors import RecipeError, RowFailure, StoreError, StoreMismatch
+from sporeprint.errors import BackboneError, RecipeError, RowFailure, StoreError, StoreMismatch
 from sporeprint.fungi import Fungi
 from sporeprint.negatives import Progress
 from sporeprint.reading import decoded_batches, refuse_too_many
@@ -54,7 +54,7 @@ def extract(
     out: str | Path,
     recipe: Recipe | None = None,
     fit_from: str | Path | None = None,
-    backbone: Backbone | None = None,
+    backbone: Backbone | str | None = None,
     settings: Settings = Settings(),
     progress: Progress = lambda what, done, total: None,
 ) -> Store:
@@ -62,10 +62,11 @@ def extract(
 
     fit_from: a store, or a folder that `Fungi.save` wrote, whose heads, negatives and projection are used: what a test
     set needs. Without it they are drawn from `source` by `recipe`.
+    backbone: a network of your own; or a name, in the place of the recipe's or the fit's: where its weights lie now.
     Raises StoreMismatch where `out` was made otherwise, TooManyFailures, SourceError, BackboneError, DamagedStore.
     """
     if fit_from is None:
-        fungi = Fungi(recipe or Recipe(), backbone=backbone, **settings.fungi())
+        fungi = _fungi(recipe or Recipe(), backbone, settings)
         fitted = None
     else:
         fungi, fitted = _fitted(fit_from, recipe, backbone, settings)
@@ -86,13 +87,13 @@ def read_state(folder: str | Path) -> Callable[[str], bytes]:
 
 
 def _fitted(
-    fit_from: str | Path, recipe: Recipe | None, backbone: Backbone | None, settings: Settings
+    fit_from: str | Path, recipe: Recipe | None, backbone: Backbone | str | None, settings: Settings
 ) -> tuple[Fungi, str]:
     read = read_state(fit_from)
     body, _ = saved.unpack(read, str(fit_from))
     theirs = Recipe.from_json(body["recipe"])
     if recipe is not None:
-        ours = replace(recipe, backbone=recipe.backbone or theirs.backbone).blocks_json()
+        ours = replace(recipe, backbone=theirs.backbone).blocks_json()  # its weights are compared, not its name
         differing = [key for key, value in theirs.blocks_json().items() if ours[key] != value]
         if differing:
             key = differing[0]
@@ -101,9 +102,21 @@ def _fitted(
                 f"{' (and differs in ' + ', '.join(differing[1:]) + ')' if differing[1:] else ''}; leave the recipe's "
                 "options out, --fit-from brings its own"
             )
-    fungi = Fungi(theirs, backbone=backbone, **settings.fungi())
-    fungi.restore(read, str(fit_from))
+        backbone = backbone or recipe.backbone
+    fungi = _fungi(theirs if backbone is None else replace(theirs, backbone=None), backbone, settings)
+    try:
+        fungi.restore(read, str(fit_from))
+    except BackboneError as error:
+        if backbone is not None:
+            raise
+        raise BackboneError(f"{error} ({fit_from} names it so; where it lies elsewhere now, say --backbone)") from error
     return fungi, body["tensors_sha256"]
+
+
+def _fungi(recipe: Recipe, backbone: Backbone | str | None, settings: Settings) -> Fungi:
+    if isinstance(backbone, str):
+        recipe, backbone = replace(recipe, backbone=backbone), None
+    return Fungi(recipe, backbone=backbone, **settings.fungi())
 
 
 def _plan(fungi: Fungi, source: Source, fitted: str | None) -> dict[str, Any]:

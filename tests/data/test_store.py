@@ -197,6 +197,20 @@ def test_a_complete_store_is_left_alone(tmp_path):
     assert contents(tmp_path / "s") == before
 
 
+@pytest.mark.parametrize("lost", [["plan.json"], ["plan.json", "manifest.json"]])
+def test_a_lost_plan_is_said_and_the_advice_works(tmp_path, lost):
+    whole = contents(make(tmp_path / "s").folder)
+    for name in lost:
+        (tmp_path / "s" / name).unlink()
+    for attempt in [make, *([Store.open] if len(lost) == 1 else [])]:
+        with pytest.raises(DamagedStore, match=r"plan\.json' is missing, so nothing says .*; move '.*s' away"):
+            attempt(tmp_path / "s")
+    assert contents(tmp_path / "s") == {name: data for name, data in whole.items() if name not in lost}
+    (tmp_path / "s").rename(tmp_path / "away")
+    make(tmp_path / "s")
+    assert contents(tmp_path / "s") == whole
+
+
 def test_a_parquet_without_its_sidecar_is_computed_again(tmp_path):
     make(tmp_path / "s")
     whole = contents(tmp_path / "s")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sporeprint.data.atomic import TEMPORARY, canonical, unseal
-from sporeprint.data.shards import plan_path
+from sporeprint.data.shards import manifest_path, plan_path
 from sporeprint.errors import DamagedStore, StoreError, StoreMismatch
 
 FORMAT = 1
@@ -29,6 +29,8 @@ def check_plan(folder: Path, header: dict[str, Any]) -> dict[str, Any] | None:
     Raises StoreMismatch with every difference, DamagedStore, StoreError for a folder that holds something else.
     """
     path = plan_path(folder)
+    if not path.exists() and (manifest_path(folder).exists() or any((folder / "shards").glob("[0-9]*.json"))):
+        read_plan(folder)  # says that it is gone
     if not path.exists():
         if folder.exists() and not folder.is_dir():
             raise StoreError(f"'{folder}' is a file; a store is a folder: give another name")
@@ -37,13 +39,7 @@ def check_plan(folder: Path, header: dict[str, Any]) -> dict[str, Any] | None:
         if others:
             raise StoreError(f"'{folder}' is not empty and not a store (it holds {others[0]!r}); give a new folder")
         return None
-    try:
-        stored = unseal("plan", path)
-    except DamagedStore:
-        raise DamagedStore(
-            f"'{path}' is not what was written, so nothing says what this store holds; move the folder away"
-        ) from None
-    check_format(path, stored)
+    stored = read_plan(folder)
     differing = differences(_flat(stored), _flat(header))
     if differing:
         raise StoreMismatch(
@@ -52,6 +48,21 @@ def check_plan(folder: Path, header: dict[str, Any]) -> dict[str, Any] | None:
             + "\nGive another folder, or the options that made it."
         )
     return stored
+
+
+def read_plan(folder: Path) -> dict[str, Any]:
+    """The header in plan.json. Raises DamagedStore, StoreMismatch for another version's format."""
+    path = plan_path(folder)
+    try:
+        header = unseal("plan", path)
+    except DamagedStore:
+        what = "is not what was written" if path.exists() else "is missing"
+        raise DamagedStore(
+            f"'{path}' {what}, so nothing says what this store holds; move '{folder}' away and run the command that "
+            "made it again"
+        ) from None
+    check_format(path, header)
+    return header
 
 
 def check_format(path: Path, header: dict[str, Any]) -> None:

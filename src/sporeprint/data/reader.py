@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sporeprint.data.atomic import canonical, damaged, read_file, unseal
-from sporeprint.data.plan import check_format
+from sporeprint.data.plan import check_format, read_plan
 from sporeprint.data.shards import manifest_path, plan_path, read_shard, shard_path, state_path, to_numpy
 from sporeprint.errors import DamagedStore, RowFailure, StoreError
 
@@ -62,9 +62,8 @@ class Store:
                 f"'{folder}' is incomplete: {done} shards are done and the manifest is not there; "
                 "run the same command again, it goes on from there"
             )
-        manifest, header = unseal("manifest", manifest_path(folder)), unseal("plan", plan_path(folder))
-        for path, value in ((manifest_path(folder), manifest), (plan_path(folder), header)):
-            check_format(path, value)
+        header, manifest = read_plan(folder), unseal("manifest", manifest_path(folder))
+        check_format(manifest_path(folder), manifest)
         try:
             store = cls(folder, header, manifest)
             if manifest["plan"] != sha256(canonical(header)).hexdigest():

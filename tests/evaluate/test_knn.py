@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from sporeprint import knn
 from sporeprint.errors import SampleError
-from sporeprint.evaluate.knn import CANDIDATES
+from sporeprint.evaluate.knn import CANDIDATES, _vote
 
 
 def clouds(rows, seed, classes=5, width=6):
@@ -52,6 +53,23 @@ def test_accuracies_equal_a_slow_vote(k, metric):
     ]
     assert result.mean_per_class == pytest.approx(np.mean(by_class))
     assert (result.k, result.train_rows, result.test_rows, result.metric) == (k, 60, 40, metric)
+
+
+def test_many_rows_of_many_classes_are_voted_on_in_bounded_memory():
+    votes = np.random.default_rng(0).integers(0, 2000, (20_000, 3))
+    votes[::2, 2] = votes[::2, 1]  # half of the rows have a majority that is not the nearest
+    expected = np.where(votes[:, 1] == votes[:, 2], votes[:, 1], votes[:, 0])
+    tracemalloc.start()
+    winners = _vote(votes, 2000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(winners, expected)
+    assert peak < 60e6  # all counts at once: 20,000 rows x 2,000 classes x 4 bytes = 160 MB
+
+
+def test_classes_beyond_the_chunk_are_voted_on_row_by_row():
+    votes = np.array([[3, 1, 1], [5_000_000, 0, 2]])
+    assert _vote(votes, 5_000_001).tolist() == [1, 5_000_000]
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sporeprint.errors import SampleError
 
 CANDIDATES = (1, 3, 5, 10, 20)  # for k="auto"; METHOD's protocol
+MOST_COUNTS = 2**22  # votes counted at a time, over rows and classes: 16 MB
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,10 @@ def _neighbours(train: NDArray[Any], metric: str, k: int, queries: NDArray[Any] 
 
 
 def _vote(votes: NDArray[np.intp], classes: int) -> NDArray[np.intp]:
-    """votes [M, k], nearest first. Returns the winner of each row."""
+    """votes [M, k], nearest first. Returns the winner of each row; counted in chunks of bounded memory."""
+    if len(votes) * classes > MOST_COUNTS and len(votes) > 1:
+        size = max(1, MOST_COUNTS // classes)
+        return np.concatenate([_vote(votes[at : at + size], classes) for at in range(0, len(votes), size)])
     rows = np.arange(len(votes))
     counts = np.zeros((len(votes), classes), dtype=np.int32)
     for column in votes.T:

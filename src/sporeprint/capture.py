@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -87,6 +87,20 @@ def check_captured(captures: Mapping[str, Capture]) -> None:
             raise LayerError(
                 f"layer {path!r} ran {capture.calls} times in one pass (shared weights); "
                 "sporeprint reads layers that run once, choose another target"
+            )
+
+
+def check_reached(captures: Mapping[str, Capture], embedding: Tensor, layers: str) -> None:
+    """The embedding must depend on every target. layers: those that could be read. Raises LayerError."""
+    outputs = [capture.outputs for capture in captures.values()]
+    found: Sequence[Tensor | None] = [None] * len(outputs)
+    if embedding.requires_grad:
+        found = torch.autograd.grad(embedding.sum(), outputs, allow_unused=True)
+    for path, gradient in zip(captures, found, strict=True):
+        if gradient is None:
+            raise LayerError(
+                f"layer {path!r} runs, but the embedding does not depend on it, so it has no gradient; choose another "
+                f"(or another pooling). Linear layers here: {layers}"
             )
 
 

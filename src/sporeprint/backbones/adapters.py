@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ class Adapter:
     module: the part that is read. call: images [N, 3, S, S] to tokens [N, T, E], pooled [N, E], a pair
     (tokens, pooled) or a Hugging Face output. auto: what pooling="auto" means: "cls", "mean", or "own" (the pooled
     output, where there is one). prefix: number of tokens before the patches, None where it has to be found.
+    No field is a closure: a fitted Fungi can be pickled and copied.
     """
 
     module: nn.Module
@@ -30,6 +32,26 @@ class Adapter:
     auto: str = "own"
     prefix: int | None = None
     library: str = "torch"
+
+    def outputs(self, images: Tensor, name: str) -> tuple[Tensor | None, Tensor | None]:
+        """(tokens, pooled) of a pass; `name` is the backbone's, for messages. Raises BackboneError."""
+        output = self.call(images)
+        if isinstance(output, Tensor):
+            return (output, None) if output.dim() == 3 else (None, output)
+        if isinstance(output, tuple) and len(output) == 2:
+            if self.library == "torch" and not _is_pair(*output):
+                raise BackboneError(
+                    f"{name} returned a pair, {_shape(output[0])} and {_shape(output[1])}; expected tokens [N, T, E] "
+                    "and their pooled embedding [N, E]. Wrap the module so that it returns the embedding alone"
+                )
+            return output
+        tokens, pooled = getattr(output, "last_hidden_state", None), getattr(output, "pooler_output", None)
+        if tokens is None and pooled is None:
+            raise BackboneError(
+                f"{name} returned a {type(output).__name__}; expected a tensor [N, E] or [N, T, E], or a Hugging "
+                "Face output with last_hidden_state or pooler_output"
+            )
+        return tokens, pooled
 
 
 def adapt(module: nn.Module) -> Adapter:
@@ -42,6 +64,17 @@ def adapt(module: nn.Module) -> Adapter:
     if "torchvision" in libraries and hasattr(module, "class_token"):
         return _torchvision(module)
     return Adapter(module, module)
+
+
+def _is_pair(tokens: Any, pooled: Any) -> bool:
+    """Not (embedding, logits), nor (tokens, logits)."""
+    if not (isinstance(tokens, Tensor) and isinstance(pooled, Tensor)):
+        return False
+    return tokens.dim() == 3 and pooled.dim() == 2 and tokens.shape[::2] == pooled.shape
+
+
+def _shape(value: Any) -> str:
+    return str(list(value.shape)) if isinstance(value, Tensor) else type(value).__name__
 
 
 def _huggingface(module: Any) -> Adapter:
@@ -59,31 +92,31 @@ def _huggingface(module: Any) -> Adapter:
         taken = getattr(module, "main_input_name", "something else")
         raise BackboneError(f"{type(module).__name__} takes {taken}, not images (pixel_values); give a vision model")
     if config.model_type == "vit_mae":
-        return Adapter(module, _mae(module), auto="cls", prefix=1, library="transformers")
+        if module.config.mask_ratio:
+            raise BackboneError(
+                f"this MAE encoder drops {module.config.mask_ratio:.0%} of the patches at random; load it with none "
+                "dropped: `from_pretrained(..., mask_ratio=0.0)`"
+            )
+        return Adapter(module, partial(_call_mae, module), auto="cls", prefix=1, library="transformers")
     auto = "own" if config.model_type in _OWN_POOLED else "cls"
     if getattr(config, "use_mean_pooling", False):  # BEiT and data2vec-vision: their pooler norms the patches' mean
         auto = "own" if getattr(module, "pooler", None) is not None else "mean"
-    return Adapter(module, lambda images: module(pixel_values=images), auto=auto, library="transformers")
+    return Adapter(module, partial(_call_huggingface, module), auto=auto, library="transformers")
+
+
+def _call_huggingface(module: nn.Module, images: Tensor) -> Any:
+    return module(pixel_values=images)
 
 
 def _takes_images(module: nn.Module) -> bool:
     return "pixel_values" in inspect.signature(module.forward).parameters
 
 
-def _mae(module: Any) -> Callable[[Tensor], Any]:
-    if module.config.mask_ratio:
-        raise BackboneError(
-            f"this MAE encoder drops {module.config.mask_ratio:.0%} of the patches at random; load it with none "
-            "dropped: `from_pretrained(..., mask_ratio=0.0)`"
-        )
-
-    def call(images: Tensor) -> Any:
-        # The noise orders the patches; ours keeps them in place and draws nothing from the global generator.
-        count = module.embeddings.num_patches if hasattr(module.embeddings, "num_patches") else _patches(module, images)
-        noise = torch.arange(count, device=images.device, dtype=torch.float32).repeat(len(images), 1)
-        return module(pixel_values=images, noise=noise)
-
-    return call
+def _call_mae(module: Any, images: Tensor) -> Any:
+    # The noise orders the patches; ours keeps them in place and draws nothing from the global generator.
+    count = module.embeddings.num_patches if hasattr(module.embeddings, "num_patches") else _patches(module, images)
+    noise = torch.arange(count, device=images.device, dtype=torch.float32).repeat(len(images), 1)
+    return module(pixel_values=images, noise=noise)
 
 
 def _patches(module: Any, images: Tensor) -> int:
@@ -91,16 +124,20 @@ def _patches(module: Any, images: Tensor) -> int:
 
 
 def _timm(module: Any) -> Adapter:
-    def call(images: Tensor) -> tuple[Tensor, Tensor]:
-        tokens = module.forward_features(images)
-        return tokens, module.forward_head(tokens, pre_logits=True)
+    return Adapter(
+        module, partial(_call_timm, module), prefix=getattr(module, "num_prefix_tokens", None), library="timm"
+    )
 
-    return Adapter(module, call, prefix=getattr(module, "num_prefix_tokens", None), library="timm")
+
+def _call_timm(module: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    tokens = module.forward_features(images)
+    return tokens, module.forward_head(tokens, pre_logits=True)
 
 
 def _torchvision(module: Any) -> Adapter:
-    def call(images: Tensor) -> Tensor:
-        patches = module._process_input(images)
-        return module.encoder(torch.cat([module.class_token.expand(len(images), -1, -1), patches], dim=1))
+    return Adapter(module, partial(_call_torchvision, module), auto="cls", prefix=1, library="torchvision")
 
-    return Adapter(module, call, auto="cls", prefix=1, library="torchvision")
+
+def _call_torchvision(module: Any, images: Tensor) -> Tensor:
+    patches = module._process_input(images)
+    return module.encoder(torch.cat([module.class_token.expand(len(images), -1, -1), patches], dim=1))

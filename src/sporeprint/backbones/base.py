@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from sporeprint.backbones import structure
 from sporeprint.backbones.adapters import adapt
 from sporeprint.backbones.preprocess import CustomPreprocess, Preprocess
-from sporeprint.capture import Capture, check_captured, tap
+from sporeprint.capture import Capture, check_captured, check_reached, tap
 from sporeprint.errors import BackboneError, LayerError
 from sporeprint.recipe import POOLINGS
 from sporeprint.switches import NO_TF32, one_thread
@@ -66,6 +67,7 @@ class Backbone:
                 "preprocess=Preprocess(size=224, mean=(...), std=(...)) or a function from a PIL image to [3, S, S]"
             )
         self.preprocess = preprocess if isinstance(preprocess, Preprocess) else CustomPreprocess(preprocess)
+        self._said = False
         self._blocks = structure.blocks(self.module)
         self._probe(pooling, self.adapter.prefix if prefix is None else prefix)
 
@@ -99,12 +101,16 @@ class Backbone:
             with torch.inference_mode(False):
                 views = views.clone()  # autograd cannot save an inference tensor
         kept: dict[str, Tensor] = {}
+        strange: dict[int, Any] = {}
         handles = []
 
         def keep(number: int) -> Any:
             def hook(_: nn.Module, __: Any, output: Any) -> None:
                 tokens = output if isinstance(output, Tensor) else output[0]
-                kept.update(self._layer_blocks(number, tokens.detach()))  # now: the next block may add in place
+                found = self._layer_blocks(number, tokens.detach())  # now: the next block may add in place
+                kept.update(found)
+                if not found:
+                    strange[number] = list(tokens.shape)
 
             return hook
 
@@ -117,6 +123,7 @@ class Backbone:
                 with tap(self.targets) as captures:
                     embedding = self._embed(views)
                     check_captured(captures)
+                    self._say_once(strange)
                     with torch.autocast(self.device.type, enabled=False):
                         yield Pass(embedding, captures, kept)
             finally:
@@ -124,13 +131,13 @@ class Backbone:
                     handle.remove()
 
     def digest(self) -> str:
-        """16 hex digits over the shapes and values of all weights and buffers, whatever a version calls them."""
+        """16 hex digits over the shapes and values of all weights and buffers, in order, whatever they are called."""
         parts = []
         for tensor in self.module.state_dict().values():
             part = hashlib.blake2b(f"{tuple(tensor.shape)} {tensor.dtype}".encode(), digest_size=16)
             part.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
             parts.append(part.digest())
-        return hashlib.blake2b(b"".join(sorted(parts)), digest_size=8).hexdigest()
+        return hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()
 
     def describe(self) -> dict[str, Any]:
         """What was found, as JSON: for stores and for people."""
@@ -141,7 +148,7 @@ class Backbone:
             "pooling": self.pooling,
             "width": self.width,
             "image_size": self.preprocess.size,
-            "preprocess": asdict(self.preprocess) if isinstance(self.preprocess, Preprocess) else "custom",
+            "preprocess": self.preprocess.describe(),
             "tokens": self.tokens,
             "prefix_tokens": self.prefix,
             "blocks": self.depth,
@@ -152,7 +159,7 @@ class Backbone:
         return self  # frozen: clones of an estimator share it
 
     def _embed(self, views: Tensor) -> Tensor:
-        tokens, pooled = self._outputs(views)
+        tokens, pooled = self.adapter.outputs(views, self.name)
         if self.pooling == "own":
             embedding = pooled
         else:
@@ -169,26 +176,22 @@ class Backbone:
             return tokens[:, self.prefix :].mean(dim=1)
         return tokens[:, 0 if self.pooling == "cls" else -1]
 
-    def _outputs(self, views: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        output = self.adapter.call(views)
-        if isinstance(output, Tensor):
-            return (output, None) if output.dim() == 3 else (None, output)
-        if isinstance(output, tuple) and len(output) == 2:
-            return output
-        tokens, pooled = getattr(output, "last_hidden_state", None), getattr(output, "pooler_output", None)
-        if tokens is None and pooled is None:
-            raise BackboneError(
-                f"{self.name} returned a {type(output).__name__}; expected a tensor [N, E] or [N, T, E], or a Hugging "
-                "Face output with last_hidden_state or pooler_output"
-            )
-        return tokens, pooled
-
     def _layer_blocks(self, number: int, tokens: Tensor) -> dict[str, Tensor]:
         if tokens.dim() != 3 or tokens.shape[1] != self.tokens:
             return {}  # another layout (windows, time first): only known ones are read
         tokens = tokens if tokens.dtype == torch.float64 else tokens.float()
         cls = {f"cls-{number}": tokens[:, 0].clone()} if self.prefix else {}
         return cls | {f"patches-{number}": tokens[:, self.prefix :].mean(dim=1)}
+
+    def _say_once(self, strange: dict[int, Any]) -> None:
+        if strange and not self._said:
+            self._said = True
+            number, shape = next(iter(strange.items()))
+            warnings.warn(
+                f"{self.name}: {len(strange)} blocks give no cls-N and patches-N: number {number} has shape {shape}, "
+                f"expected [N, {self.tokens}, E]",
+                stacklevel=2,
+            )
 
     @torch.inference_mode(False)
     def _probe(self, pooling: str, prefix: int | None) -> None:
@@ -197,7 +200,7 @@ class Backbone:
         probe = torch.zeros(1, 3, size, size, device=self.device, dtype=self.dtype)
         with one_thread(self.module), evaluating(self.module), tap(self.targets) as captures:
             try:
-                tokens, pooled = self._outputs(probe)
+                tokens, pooled = self.adapter.outputs(probe, self.name)
             except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
                 if isinstance(error, BackboneError):
                     raise
@@ -220,10 +223,12 @@ class Backbone:
         self.pooling = auto if pooling == "auto" else pooling
         if self.pooling == "cls" and not self.prefix:
             raise BackboneError(f"{self.name} has no CLS token ({self.tokens} tokens, all patches); use pooling='mean'")
-        with evaluating(self.module), torch.no_grad():
-            embedding = self._embed(probe)
-        if embedding.dim() != 2:
-            raise BackboneError(f"{self.name} gives an embedding of shape {tuple(embedding.shape)}; expected [N, E]")
+        with self.run(probe) as one_pass:
+            embedding = one_pass.embedding
+            if embedding.dim() != 2:
+                shape = tuple(embedding.shape)
+                raise BackboneError(f"{self.name} gives an embedding of shape {shape}; expected [N, E]")
+            check_reached(one_pass.captures, embedding, structure.listing(self.module))
         self.width = embedding.shape[1]
 
     def _count_prefix(self) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -68,6 +70,10 @@ class Preprocess:
         std = torch.tensor(self.std).view(-1, 1, 1)
         return pixels.mul_(self.scale).sub_(mean).div_(std)
 
+    def describe(self) -> dict[str, Any]:
+        """As JSON, for stores and for people."""
+        return asdict(self)
+
     @classmethod
     def from_huggingface(cls, config: Mapping[str, Any]) -> Preprocess:
         """From the contents of `preprocessor_config.json`. Raises BackboneError where the result is not square."""
@@ -91,6 +97,12 @@ class Preprocess:
         if not keep_aspect and size.get("height") != size.get("width"):
             raise BackboneError(f"the image processor resizes to {size} and crops {crop}; expected square sizes")
         resize = size["shortest_edge"] if keep_aspect else size["height"]
+        if not config.get("do_resize", True):
+            warnings.warn(
+                f"the image processor does not resize (do_resize is false); images are resized to {final['height']} x "
+                f"{final['width']} here, since the backbone needs inputs of one size",
+                stacklevel=2,
+            )
         normalised = config.get("do_normalize", True)
         return cls(
             size=final["height"],
@@ -129,6 +141,17 @@ class CustomPreprocess:
                 f"[3, {side}, {side}] for every image"
             )
         return made
+
+    def describe(self) -> str:
+        """A sketch of what it makes of a fixed picture: another function has another, rounding does not."""
+        raw = np.random.PCG64(0).random_raw(97 * 61 * 3 // 8 + 1).astype("<u8").view(np.uint8)
+        made = self(Image.fromarray(raw[: 97 * 61 * 3].reshape(61, 97, 3))).double().flatten().cpu()
+        bits = np.random.PCG64(1).random_raw(8 * made.numel()) >> 63
+        signs = torch.from_numpy(bits.astype(np.float64) * 2 - 1).view(8, -1)
+        size = float(made.norm())
+        turned = (signs @ made / size if size else signs[:, 0]).tolist()  # each about 1, whatever the picture
+        sketch = [f"{size:.3g}", *(f"{number + 0.0:.2f}" for number in turned)]
+        return f"custom {hashlib.blake2b(' '.join(sketch).encode(), digest_size=8).hexdigest()}"
 
     def boxes(self, image: Image.Image, boxes: list[Box]) -> Tensor:
         """Returns [V, 3, S, S]."""

@@ -58,7 +58,7 @@ def resolve(module: nn.Module, paths: Iterable[str] | None) -> dict[str, Target]
         if not found:
             raise LayerError(
                 f"no list of transformer blocks with an attention in {type(module).__name__}; name the layer to read, "
-                f"target=PATH. Linear layers here: {_listing(module)}"
+                f"target=PATH. Linear layers here: {listing(module)}"
             )
         last = found[-1]
         paths = [f"{last[0]}.{attention_output(last[1])}"]
@@ -68,20 +68,21 @@ def resolve(module: nn.Module, paths: Iterable[str] | None) -> dict[str, Target]
 def _target(module: nn.Module, path: str) -> Target:
     layers = dict(module.named_modules(remove_duplicate=False))
     if path not in layers:
-        raise LayerError(f"no layer {path!r} in {type(module).__name__}. Linear layers here: {_listing(module)}")
+        raise LayerError(f"no layer {path!r} in {type(module).__name__}. Linear layers here: {listing(module)}")
     layer = layers[path]
     if isinstance(layer, nn.MultiheadAttention):
         path, layer = f"{path}.out_proj", layer.out_proj
     if not isinstance(layer, nn.Linear):
         raise LayerError(
             f"layer {path!r} is a {type(layer).__name__}; FUNGI reads an nn.Linear. Linear layers here: "
-            f"{_listing(module)}"
+            f"{listing(module)}"
         )
     parent = layers.get(path.rpartition(".")[0])
     return Target(path, layer, parent if isinstance(parent, nn.MultiheadAttention) else None)
 
 
-def _listing(module: nn.Module, most: int = 40) -> str:
+def listing(module: nn.Module, most: int = 40) -> str:
+    """The last of them, for messages."""
     paths = linear_layers(module)
     if not paths:
         return "none"

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sporeprint.backbones.base import Backbone
     from sporeprint.backbones.preprocess import Preprocess
     from sporeprint.combine import Combination
-    from sporeprint.contracts import check_backbone, check_objective, check_projection
+    from sporeprint.contracts import check_backbone, check_objective, check_projection, check_views
     from sporeprint.data.sources import open_source
     from sporeprint.data.store import Store
     from sporeprint.evaluate.knn import knn
@@ -33,6 +33,7 @@ _HOMES = {
     "check_backbone": "contracts",
     "check_objective": "contracts",
     "check_projection": "contracts",
+    "check_views": "contracts",
     "knn": "evaluate.knn",
     "open_source": "data.sources",
 }
@@ -41,7 +42,7 @@ __all__ = [  # noqa: RUF022
     "Fungi", "Recipe", "Backbone", "Preprocess", "Combination",
     "KL", "DINO", "SimCLR", "Objective",
     "knn", "Store", "open_source",
-    "check_backbone", "check_objective", "check_projection",
+    "check_backbone", "check_objective", "check_projection", "check_views",
 ]  # fmt: skip
 
 

@@ -1,10 +1,12 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from sporeprint import check_views
 from sporeprint.backbones.preprocess import Preprocess
-from sporeprint.contracts import check_views
 from sporeprint.engine import generator
 from sporeprint.errors import RecipeError
 from sporeprint.views.image import Crops, Patches, Whole, random_box, resize_boxes
@@ -80,6 +82,17 @@ def test_resized_noise_stays_between_black_and_white():
     made = resize_boxes(noise, [(0, 0, 9, 9), (0, 0, 4, 4)], 40)
     assert made.min() >= 0
     assert made.max() <= 255
+
+
+def test_only_the_boxes_of_a_large_image_become_float_not_the_whole():
+    image = Image.new("RGB", (2000, 1500))
+    tracemalloc.start()
+    try:
+        resize_boxes(image, [(0, 0, 300, 200), (900, 900, 1000, 1100)], 8)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2000 * 1500 * 3  # its bytes; in float32 it is four times that
 
 
 def test_boxes_of_different_shapes_keep_their_order():

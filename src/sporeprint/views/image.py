@@ -115,9 +115,15 @@ def random_box(size: tuple[int, int], area: Any, aspect: Any, rng: np.random.Gen
 
 def resize_boxes(image: Image.Image, boxes: list[Box], size: int) -> Tensor:
     """Boxes cut from an image, each resized bicubically with antialiasing: [V, 3, size, size], 0 to 255."""
-    pixels = torch.from_numpy(np.asarray(image).transpose(2, 0, 1).astype(np.float32))
-    shapes = {(right - left, bottom - top) for left, top, right, bottom in boxes}
-    cuts = [pixels[:, top:bottom, left:right] for left, top, right, bottom in boxes]
-    batches = [torch.stack(cuts)] if len(shapes) == 1 else [cut.unsqueeze(0) for cut in cuts]
-    resized = [interpolate(batch, size=(size, size), mode="bicubic", antialias=True) for batch in batches]
-    return torch.cat(resized).clamp_(0, 255)
+
+    def cut(box: Box) -> Tensor:  # cut before the cast: a whole photograph in float32 can take a gigabyte
+        return torch.from_numpy(np.asarray(image.crop(box)).transpose(2, 0, 1).astype(np.float32))
+
+    def resize(batch: Tensor) -> Tensor:
+        return interpolate(batch, size=(size, size), mode="bicubic", antialias=True)
+
+    if len({(right - left, bottom - top) for left, top, right, bottom in boxes}) == 1:
+        resized = resize(torch.stack([cut(box) for box in boxes]))
+    else:
+        resized = torch.cat([resize(cut(box).unsqueeze(0)) for box in boxes])
+    return resized.clamp_(0, 255)

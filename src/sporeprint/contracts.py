@@ -41,6 +41,13 @@ def check_objective(objective: Objective, samples: int = 5, width: int = 16) -> 
             assert torch.equal(again[2], losses[2]), f"sample 2's loss reads other samples' {name} latents"
     again = objective.loss(latents, **extras)
     assert torch.equal(again, losses), "the same latents gave another loss: the objective keeps state or draws numbers"
+    moved = latents.detach().clone()
+    moved[others] = torch.randn(samples - 1, objective.views, width, generator=draw)
+    again = objective.loss(moved.requires_grad_(), **extras)  # a loss may read others' latents detached
+    (turned,) = torch.autograd.grad(again[2], moved)
+    same = torch.allclose(again[2], losses[2], rtol=1e-5)
+    same = same and bool((turned[2] - gradient[2]).norm() <= 1e-4 * gradient[2].norm())
+    assert same, "sample 2's loss or its gradient changes with other samples' latents"
     assert repr(objective) == described, "the objective changed while its loss was computed"
     assert torch.equal(torch.get_rng_state(), state), "the loss draws from torch's global generator"
     for name, value in untouched.items():

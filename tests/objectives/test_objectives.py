@@ -195,6 +195,21 @@ class CentredTeacher(DINO):
 
 
 @dataclass(frozen=True)
+class CentredOnTheBatch(KL):
+    def loss(self, latents):
+        return (latents - latents.detach().mean(dim=0)).pow(2).sum(dim=(1, 2))
+
+
+@dataclass(frozen=True)
+class WeighedByTheBatch(KL):
+    """The same losses in every batch, but not the same gradients."""
+
+    def loss(self, latents):
+        losses, weight = super().loss(latents), latents.detach().std()
+        return losses.detach() + weight * (losses - losses.detach())
+
+
+@dataclass(frozen=True)
 class MovingCentre(KL):
     def __post_init__(self):
         object.__setattr__(self, "centre", 0.0)
@@ -251,6 +266,8 @@ class Overflows(KL):
     [
         (MeanOfBatch(), "not their mean"),
         (BatchNorm(), "reads other samples' latents"),
+        (CentredOnTheBatch(), "changes with other samples' latents"),
+        (WeighedByTheBatch(), "changes with other samples' latents"),
         (CentredTeacher(), "reads other samples' teacher latents"),
         (MovingCentre(), "keeps state"),
         (Counting(), "changed while"),

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sporeprint.data import reader
 from sporeprint.data.plan import differences
 from sporeprint.data.store import Store, StoreWriter
 from sporeprint.errors import DamagedStore, RowFailure, StoreError, StoreMismatch
@@ -145,6 +146,22 @@ def test_labels_of_every_kind_come_back(tmp_path, first, second, names, expected
         labels = writer.commit(blocks=INFO, label_names=names, cost={}).labels
     assert (None if labels is None else labels.tolist()) == expected
     assert labels is None or labels.shape == (6,)
+
+
+def test_labels_are_counted_without_reading_a_shard(tmp_path, monkeypatch):
+    read: list[object] = []
+    monkeypatch.setattr(reader, "read_shard", lambda *given: read.append(given))
+    with StoreWriter(tmp_path / "s", {}) as writer:
+        put(writer, 1, labels=[0.5, 1, None])
+    with StoreWriter(tmp_path / "s", {}) as writer:
+        put(writer, 0, labels=[1, 2, 3])
+        put(writer, 2, labels=[None, None, None])
+        writer.commit(blocks=INFO, label_names=None, cost={})
+    assert Store.open(tmp_path / "s").label_counts == {"different": 4, "missing": 4}
+    assert read == []
+    with StoreWriter(tmp_path / "lists", {}) as writer:
+        put(writer, 0, labels=[[0, 1], [1], [np.int64(1)]])
+        assert writer.commit(blocks=INFO, label_names=None, cost={}).label_counts == {"different": 2, "missing": 0}
 
 
 def test_a_label_without_a_name_is_refused(tmp_path):

@@ -13,7 +13,10 @@ import sporeprint
 from small import noise_pictures, small_backbone
 from sporeprint import KL, Combination, Fungi, Recipe, SimCLR, Store, knn
 from sporeprint.cli import main
+from sporeprint.data import reader
+from sporeprint.data.atomic import seal, unseal
 from sporeprint.data.sources import FolderSource
+from sporeprint.data.store import StoreWriter
 from sporeprint.run.local import extract
 from sporeprint.views.image import Patches
 
@@ -240,6 +243,45 @@ def test_stores_of_one_backbone_under_two_names_are_compared(tmp_path, run):
     assert run("knn", tmp_path / "train", tmp_path / "test", "--k", "1")[0] == 0
 
 
+def store_of(folder, labels, seed):
+    """Twelve rows that a plain embedding tells apart, by their label's number; None where there is none."""
+    plan = {"recipe": {"seed": 0}, "resolved": {"backbone": {"name": "b"}, "device": "cpu"}}
+    rng = np.random.default_rng(seed)
+    centres = np.array([[4.0, 0.0, 0.0], [0.0, 4.0, 0.0], [0.0, 0.0, 4.0]])
+    rows = centres[np.arange(len(labels)) % 3] + rng.standard_normal((len(labels), 3))
+    with StoreWriter(folder, plan) as writer:
+        writer.write_shard(0, [f"r{at}" for at in range(len(labels))], labels, {"embedding": rows}, [], {})
+        info = {"embedding": {"dim": 3, "family": "embedding", "views": "whole", "passes": 1}}
+        writer.commit(blocks=info, label_names=None, cost={})
+    return rows.astype(np.float32)
+
+
+def test_rows_without_a_label_are_left_out_and_counted(tmp_path, run):
+    labels = np.array(["x", "y", "z"] * 4, dtype=object)
+    some = labels.copy()
+    some[[0, 4, 5]] = None
+    train, test = store_of(tmp_path / "train", list(some), 0), store_of(tmp_path / "test", [None, *labels[1:]], 1)
+    status, out, _ = run("knn", tmp_path / "train", tmp_path / "test", "--k", "1,auto", "--json")
+    assert status == 0
+    body = json.loads(out)
+    assert body["note"].endswith(
+        "9 training rows, 11 test rows, 3 classes; left out, having no label: 3 training rows, 1 test rows"
+    )
+    has = np.array([label is not None for label in some])
+    plain = Combination(("embedding",)).fit({"embedding": train[has]})
+    features, others = plain.transform({"embedding": train[has]}), plain.transform({"embedding": test[1:]})
+    expected = knn(features, some[has].astype(str), others, labels[1:].astype(str), k=1)
+    assert body["entries"][0]["results"]["1"] == json.loads(json.dumps(expected.to_json()))
+    assert Store.open(tmp_path / "train").label_counts == {"different": 3, "missing": 3}
+
+
+def test_knn_reads_each_shard_once(data, run, monkeypatch):
+    read, real = [], reader.read_shard
+    monkeypatch.setattr(reader, "read_shard", lambda path, *rest: read.append(path) or real(path, *rest))
+    assert run("knn", data / "train", data / "test", "--k", "1")[0] == 0
+    assert len(read) == len(set(read)) == 2
+
+
 def test_stores_that_were_made_otherwise_are_told_apart_by_key(tmp_path, run):
     for seed in (0, 3):
         source = FolderSource(class_folders(tmp_path / f"pictures-{seed}", 6, seed))
@@ -326,6 +368,28 @@ def test_info_says_what_a_store_holds(data, run):
     assert "verified" not in body
     assert json.loads(run("info", data / "test", "--json", "--verify")[1])["verified"] is True
     assert "every file checked" in run("info", data / "test", "--verify")[1]
+
+
+def test_info_reads_no_shard_unless_asked_to_verify(data, run, tmp_path):
+    shutil.copytree(data / "test", tmp_path / "s")
+    (shard,) = (tmp_path / "s" / "shards").glob("*.parquet")
+    shard.write_bytes(bytes(shard.stat().st_size))
+    status, out, _ = run("info", tmp_path / "s")
+    assert status == 0
+    assert "labels: 3 different\n" in out
+    assert json.loads(run("info", tmp_path / "s", "--json")[1])["labels"] == {"different": 3, "missing": 0}
+    assert run("info", tmp_path / "s", "--verify")[0] == 1
+
+
+def test_a_store_of_before_labels_were_counted_opens(data, run, tmp_path):
+    shutil.copytree(data / "test", tmp_path / "s")
+    manifest = unseal("manifest", tmp_path / "s" / "manifest.json")
+    del manifest["labels"]
+    (tmp_path / "s" / "manifest.json").write_bytes(seal("manifest", manifest))
+    assert "labels: not counted" in run("info", tmp_path / "s")[1]
+    assert "labels: 3 different\n" in run("info", tmp_path / "s", "--verify")[1]
+    old, new = (run("knn", data / "train", store, "--k", "1", "--json")[1] for store in (tmp_path / "s", data / "test"))
+    assert old == new
 
 
 def test_info_finds_damage_when_asked_to_verify(data, run, tmp_path):

@@ -9,8 +9,9 @@ STORE/manifest.json        committed last: every file above with its checksum
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,8 @@ def encode(
     Deterministic: no time, no name; zstd for ids and labels, none for floats, which do not compress. Raises StoreError.
     """
     columns = {name: _column(name, block, ids, dtype) for name, block in blocks.items()}
-    kind, label_column = _label_column(labels)
-    table = pa.table({"id": pa.array(ids, pa.string()), "label": label_column, **columns})
+    kind, labelled = label_column(labels)
+    table = pa.table({"id": pa.array(ids, pa.string()), "label": labelled, **columns})
     sink = pa.BufferOutputStream()
     compression = {"id": "zstd", "label": "zstd"}
     pq.write_table(table, sink, compression=compression, use_dictionary=False, write_statistics=False)
@@ -107,6 +108,15 @@ def to_numpy(column: pa.ChunkedArray) -> np.ndarray:
     return np.concatenate(parts, dtype=np.float32) if parts else np.empty((0, column.type.list_size), np.float32)
 
 
+def count_labels(labels: Iterable[Any]) -> dict[str, int]:
+    """How many different labels, and how many rows without one; of labels as a shard gives them back."""
+    seen, missing = set(), 0
+    for label in labels:
+        missing += label is None
+        seen.add(json.dumps(label) if isinstance(label, list) else label)
+    return {"different": len(seen - {None}), "missing": missing}
+
+
 def _column(name: str, block: np.ndarray, ids: list[str], dtype: str) -> pa.Array:
     if name in ("id", "label") or not name or not name.isprintable():
         raise StoreError(f"{name!r} cannot name a block; use a printable name other than 'id' and 'label'")
@@ -127,7 +137,7 @@ def _column(name: str, block: np.ndarray, ids: list[str], dtype: str) -> pa.Arra
     return pa.FixedSizeListArray.from_arrays(pa.array(cast.reshape(-1)), type=pa.list_(item, cast.shape[1]))
 
 
-def _label_column(labels: list[Any]) -> tuple[str, pa.Array]:
+def label_column(labels: list[Any]) -> tuple[str, pa.Array]:
     """The kind of the labels ("null", "number", "string", "bool", "list") and their column."""
     try:
         column = pa.array([label.item() if isinstance(label, np.generic) else label for label in labels])

@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ from sporeprint.data.reader import Store
 from sporeprint.data.shards import (
     DTYPES,
     ShardInfo,
+    count_labels,
     encode,
+    label_column,
     manifest_path,
     plan_path,
     read_shard,
@@ -67,6 +70,7 @@ class StoreWriter:
         self.done: dict[int, ShardInfo] = {}
         self._states: dict[str, dict[str, Any]] = {}
         self._owner: dict[str, int] = {}  # row id -> its shard
+        self._labels: dict[int, list[Any]] = {}  # of each shard, for counting
         header = make_header(plan, dtype, shard_rows)
         try:
             check_plan(self.folder, header)  # before anything is touched
@@ -154,6 +158,7 @@ class StoreWriter:
         write_file(shard_path(self.folder, index, ".json"), sidecar)
         self.done[index] = shard
         self._owner.update(dict.fromkeys(ids, index))
+        self._labels[index] = label_column(labels)[1].to_pylist()
         return shard
 
     def commit(
@@ -183,6 +188,7 @@ class StoreWriter:
             "blocks": {name: dict(info) for name, info in blocks.items()},
             "block_order": list(blocks),
             "label_names": None if label_names is None else list(label_names),
+            "labels": count_labels(chain.from_iterable(self._labels[shard.index] for shard in shards)),
             "rows": len(self._owner),
             "cost": dict(cost),
         }
@@ -238,6 +244,7 @@ class StoreWriter:
             return
         self.done[index] = shard
         self._owner.update(dict.fromkeys(ids, index))
+        self._labels[index] = table.column("label").to_pylist()
 
     def _drop(self, index: int, reason: str) -> None:
         warnings.warn(f"shard {index} is dropped and will be computed again: {reason}", stacklevel=5)

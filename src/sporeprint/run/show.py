@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sporeprint.combine import Combination
+from sporeprint.combine import Blocks, Combination
 from sporeprint.data.plan import differences
+from sporeprint.data.shards import count_labels
 from sporeprint.data.store import Store
 from sporeprint.errors import RecipeError, StoreError
 from sporeprint.evaluate.table import Candidate, Entry, evaluate, standard_candidates
@@ -37,6 +38,7 @@ def store_summary(store: Store) -> dict[str, Any]:
         "store": str(store.folder),
         "rows": len(store),
         "blocks": store.blocks_info,
+        "labels": store.label_counts,
         "label_names": store.label_names,
         "failures": [failure.to_json() for failure in store.failures],
         "cost": store.cost,
@@ -47,12 +49,11 @@ def store_summary(store: Store) -> dict[str, Any]:
 def store_lines(store: Store, verified: bool) -> Iterator[str]:
     """The same for people."""
     plan = store.plan
-    labels = store.labels
     resolved, source = plan["resolved"], plan["source"]
     backbone = resolved["backbone"]
     yield f"store: {store.folder}{' (every file checked)' if verified else ''}"
     yield f"rows: {len(store)} from {source.get('name', source.get('kind'))}, {len(store.failures)} not read"
-    yield f"labels: {'none' if labels is None else f'{len(set(map(str, labels)))} different'}"
+    yield f"labels: {_count_labels(store, verified)}"
     yield (
         f"backbone: {backbone['name']} ({backbone['class']}), pooling {backbone['pooling']}, "
         f"{backbone['image_size']} px, targets {', '.join(backbone['targets'])}, weights {backbone['weights']}"
@@ -67,6 +68,17 @@ def store_lines(store: Store, verified: bool) -> Iterator[str]:
         yield f"  time in {name}: {seconds:.1f} s, {rate:,.1f} rows/s on {store.cost['threads']} threads"
     for failure in store.failures:
         yield f"  not read: {failure.id}: {failure.reason}"
+
+
+def _count_labels(store: Store, verified: bool) -> str:
+    """From the manifest; of an older store only where every file was read anyway."""
+    counts = store.label_counts
+    if counts is None and verified:
+        counts = count_labels([] if store.labels is None else store.labels.tolist())
+    if counts is None:
+        return "not counted in this store (--verify counts them)"
+    rows_without = f", {counts['missing']} rows have none" if counts["missing"] else ""
+    return f"{counts['different']} different{rows_without}" if counts["different"] else "none"
 
 
 def knn_table(
@@ -86,22 +98,25 @@ def knn_table(
             f"{test_path} was not fitted with {train_path}'s heads and negatives, so its gradients are not comparable. "
             f"Make it with: sporeprint extract ... --fit-from {train_path}"
         )
-    labels, test_labels = _labels(train, train_path), _labels(test, test_path)
     ks = [_k(one) for one in k.split(",")]
+    if blocks is None and whiten is not None:
+        raise RecipeError("--whiten goes with --blocks; the table whitens its controls by itself")
+    names = tuple(train.block_names if blocks is None else dict.fromkeys(name.strip() for name in blocks.split(",")))
+    features, labels, left_out = _labelled(train, train_path, names)
+    test_features, test_labels, test_left_out = _labelled(test, test_path, names)
     if blocks is None:
-        if whiten is not None:
-            raise RecipeError("--whiten goes with --blocks; the table whitens its controls by itself")
-        size = size or min(MOST_PCA, train.blocks_info["embedding"]["dim"], len(train) - 1)
-        candidates = standard_candidates(train.block_names, len(train), size)
+        if size is None:
+            size = min(MOST_PCA, train.blocks_info["embedding"]["dim"], len(labels) - 1) or None
+        candidates = standard_candidates(names, len(labels), size)
     else:
-        names = tuple(name.strip() for name in blocks.split(","))
         candidates = [Candidate(" + ".join(names), Combination(names, whiten, size))]
-    wanted = list(dict.fromkeys(name for one in candidates for name in one.combination.blocks or ()))
-    features, test_features = train.blocks(wanted), test.blocks(wanted)
     entries = [evaluate(one, features, labels, test_features, test_labels, train.blocks_info, ks) for one in candidates]
     classes = len(np.unique(labels))
     name = train.plan["resolved"]["backbone"]["name"]
-    return entries, f"{name}, {len(train)} training rows, {len(test)} test rows, {classes} classes"
+    note = f"{name}, {len(labels)} training rows, {len(test_labels)} test rows, {classes} classes"
+    if left_out or test_left_out:
+        note += f"; left out, having no label: {left_out} training rows, {test_left_out} test rows"
+    return entries, note
 
 
 def describe_backbone(name: str) -> dict[str, Any]:
@@ -132,10 +147,16 @@ def _same_fit(train: Store, test: Store) -> bool:
     return ours.keys() == theirs.keys() and all(value.equal(theirs[name]) for name, value in ours.items())
 
 
-def _labels(store: Store, path: Path) -> Any:
-    if store.labels is None:
+def _labelled(store: Store, path: Path, names: Sequence[str]) -> tuple[Blocks, np.ndarray, int]:
+    """Blocks and labels of the rows that have a label, and how many have none."""
+    blocks = store.blocks(names)  # before the labels, which it reads along
+    labels = store.labels
+    if labels is None:
         raise StoreError(f"{path} has no labels; extract it from a labelled source (--label-column NAME)")
-    return store.labels
+    if labels.dtype != object:
+        return blocks, labels, 0
+    has = np.array([label is not None for label in labels])
+    return {name: block[has] for name, block in blocks.items()}, labels[has], int((~has).sum())
 
 
 def _k(word: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import time
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from sporeprint.ahead import ahead
 from sporeprint.backbones.base import Backbone, Pass
 from sporeprint.capture import Capture, samples_first, weight_gradients
+from sporeprint.errors import LayerError
 from sporeprint.objectives.base import Objective
 from sporeprint.projection import Projection, normalise
 from sporeprint.recipe import canonical
@@ -99,9 +101,12 @@ def sample_gradients(
         losses = objective.loss(latents_of(heads[objective.name], objective, embeddings), **extras)
     outputs = [capture.outputs for capture in captures.values()]
     found = torch.autograd.grad(losses.sum(), outputs, retain_graph=True, allow_unused=True)
+    if missing := [path for path, gradient in zip(captures, found, strict=True) if gradient is None]:
+        raise LayerError(
+            f"the loss of {objective.name!r} does not depend on layer {missing[0]!r}; choose another target"
+        )
     gradients = {}
     for (path, capture), sensitivities in zip(captures.items(), found, strict=True):
-        sensitivities = torch.zeros_like(capture.outputs) if sensitivities is None else sensitivities
         gradients[path] = weight_gradients(
             samples_first(capture.inputs, samples).to(embeddings.dtype),
             samples_first(sensitivities, samples).to(embeddings.dtype),
@@ -128,6 +133,7 @@ class Engine:
     @torch.inference_mode(False)  # a caller's inference mode would give tensors that autograd refuses
     def blocks(self, rows: Sequence[tuple[str, Any]]) -> dict[str, NDArray[np.float32]]:
         """rows: [(id, RGB image)]. Returns {block: float32 [N, D]}, every row L2-normalised."""
+        heads, banks = self._on_device()
         free: dict[str, list[Tensor]] = {}  # embedding and layers, then views
         gradients: dict[str, list[Tensor]] = {name: [] for name in self.gradient_names()}
         for view_set in view_sets(self.objectives):
@@ -140,8 +146,8 @@ class Engine:
                 elif view_set.views > 1:
                     free.setdefault(f"{view_set.name}.views", []).append(normalise(found).mean(dim=1))
                 for objective in view_set.objectives:
-                    bank = self.negatives.get(objective.name)
-                    found_gradients = sample_gradients(objective, embeddings, one_pass.captures, self.heads, bank)
+                    bank = banks.get(objective.name)
+                    found_gradients = sample_gradients(objective, embeddings, one_pass.captures, heads, bank)
                     for path, gradient in found_gradients.items():
                         gradients[self._block_name(objective, path)].append(gradient.flatten(1))
 
@@ -165,7 +171,7 @@ class Engine:
     def encode(self, objective: Objective, rows: Sequence[tuple[str, Any]]) -> Tensor:
         """Latents of all views of these rows, for a bank of negatives: [rows * V, L], on the CPU."""
         (view_set,) = (one for one in view_sets(self.objectives) if objective in one.objectives)
-        head = self.heads[objective.name]
+        head = self._on_device()[0][objective.name]
         parts = [torch.empty(0, objective.latent)]
 
         def read(embeddings: Tensor, _: Pass) -> None:
@@ -174,6 +180,15 @@ class Engine:
         with self._timed("negatives"):
             self._each_pass(view_set, rows, read)
         return torch.cat(parts)
+
+    def _on_device(self) -> tuple[dict[str, nn.Linear], dict[str, Tensor]]:
+        """Heads and negatives where the backbone is, moved once a batch; the originals stay, for the user to change."""
+        device = self.backbone.device
+        heads = {
+            name: head if head.weight.device == device else copy.deepcopy(head).to(device)
+            for name, head in self.heads.items()
+        }
+        return heads, {name: bank.to(device) for name, bank in self.negatives.items()}
 
     def passes(self) -> dict[str, dict[str, Any]]:
         """For each block what it is and what it costs: family, and backbone passes a row beside the embedding's own."""
@@ -215,5 +230,5 @@ class Engine:
         started = time.perf_counter()
         yield
         if self.backbone.device.type == "cuda":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(self.backbone.device)
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started

@@ -10,7 +10,7 @@ import torch
 from sporeprint.backbones.base import Backbone
 from sporeprint.backbones.load import load_backbone
 from sporeprint.engine import Engine, make_head
-from sporeprint.errors import RecipeError
+from sporeprint.errors import NotFitted, RecipeError
 from sporeprint.projection import PROJECTIONS
 from sporeprint.recipe import Recipe
 
@@ -25,11 +25,8 @@ def make_engine(recipe: Recipe, backbone: Backbone | None, device: Any = None, w
                 "Fungi(recipe, backbone=Backbone(module, ...))"
             )
         backbone = load_backbone(recipe.backbone, recipe.targets, recipe.pooling, device)
-    elif recipe.targets is not None and list(backbone.targets) != list(recipe.targets):
-        raise RecipeError(
-            f"the recipe reads {', '.join(recipe.targets)}, the backbone given reads {', '.join(backbone.targets)}; "
-            "name targets in one place"
-        )
+    else:
+        _check_given(recipe, backbone, device)
     objectives = tuple(recipe.objectives or ())
     dim = recipe.dim or backbone.width
     latents = {name: objective.latent for objective in objectives for name in objective.head_names()}
@@ -47,6 +44,30 @@ def make_engine(recipe: Recipe, backbone: Backbone | None, device: Any = None, w
     )
 
 
+def _check_given(recipe: Recipe, backbone: Backbone, device: Any) -> None:
+    """What a backbone that is given has settled already must not be asked for otherwise. Raises RecipeError."""
+    if recipe.targets is not None and list(backbone.targets) != list(recipe.targets):
+        raise RecipeError(
+            f"the recipe reads {', '.join(recipe.targets)}, the backbone given reads {', '.join(backbone.targets)}; "
+            "name targets in one place"
+        )
+    if recipe.pooling not in ("auto", backbone.pooling):
+        raise RecipeError(
+            f"the recipe's pooling is {recipe.pooling!r}, that of the backbone given is {backbone.pooling!r}; give it "
+            f"to the backbone: Backbone(..., pooling={recipe.pooling!r})"
+        )
+    try:
+        wanted = backbone.device if device is None else torch.device(device)
+    except RuntimeError as error:
+        raise RecipeError(f"device {device!r}: {str(error).splitlines()[0]}") from error
+    here = backbone.device
+    if wanted.type != here.type or (wanted.index is not None and wanted.index != (here.index or 0)):
+        raise RecipeError(
+            f"device={str(device)!r}, but the backbone given is on {here}; move it there "
+            "(backbone.module.to(...)) or leave device out"
+        )
+
+
 def resolve_dtype(dtype: str, backbone: Backbone) -> tuple[str, torch.dtype | None]:
     """The precision that a recipe's dtype comes to, and the autocast that makes it.
 
@@ -60,3 +81,23 @@ def resolve_dtype(dtype: str, backbone: Backbone) -> tuple[str, torch.dtype | No
             f"dtype='float32', but the backbone's weights are {own}; convert it first (module.float()) or use 'auto'"
         )
     return own, None
+
+
+def check_state(engine: Engine) -> None:
+    """Heads and negatives may have been replaced, or not been drawn yet. Raises NotFitted, RecipeError."""
+    width = engine.backbone.width
+    for name, head in engine.heads.items():
+        if head.in_features != width:
+            raise RecipeError(f"heads[{name!r}] takes {head.in_features} numbers; the embedding has {width}")
+    for objective in engine.objectives:
+        bank, latent = engine.negatives.get(objective.name), engine.heads[objective.name].out_features
+        if objective.negatives and bank is None:
+            raise NotFitted(
+                f"objective {objective.name!r} needs negatives from a fitting set: call fit(training_samples) "
+                f"first, or set fungi.negatives[{objective.name!r}] = latents [M, {latent}]"
+            )
+        if bank is not None and (bank.dim() != 2 or bank.shape[1] != latent):
+            raise RecipeError(
+                f"negatives[{objective.name!r}] has shape {tuple(bank.shape)}; expected [M, {latent}], the width of "
+                "the head's latents"
+            )

@@ -14,11 +14,11 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from torch import Tensor, nn
 
 from sporeprint import saved, state
-from sporeprint.assemble import make_engine, resolve_dtype
+from sporeprint.assemble import check_state, make_engine, resolve_dtype
 from sporeprint.backbones.base import Backbone
 from sporeprint.combine import Combiner, named
 from sporeprint.engine import Engine
-from sporeprint.errors import NotFitted, RecipeError, RowFailure, SampleError
+from sporeprint.errors import NotFitted, RecipeError, RowFailure, SampleError, StoreError
 from sporeprint.negatives import Progress, draw_negatives
 from sporeprint.projection import Projection
 from sporeprint.reading import Decoded, as_rows, decoded_batches, refuse_too_many
@@ -70,8 +70,8 @@ class Fungi(TransformerMixin, BaseEstimator):
         """Features [N, size], in X's order. Raises NotFitted before `fit`."""
         if not self.__sklearn_is_fitted__():
             raise NotFitted(
-                "transform before fit (with this recipe and backbone): call fit(training_samples) first, or Fungi.load "
-                "a fitted one"
+                "transform before fit (with this recipe, backbone and device): call fit(training_samples) first, or "
+                "Fungi.load a fitted one"
             )
         return self.combiner.transform(self.blocks(X, ids))
 
@@ -114,7 +114,7 @@ class Fungi(TransformerMixin, BaseEstimator):
         names: of the rows, for people; default their ids.
         Raises NotFitted where an objective needs negatives and has none.
         """
-        self._check_negatives()
+        check_state(self.engine)
         images = {i: image for i, (_, image) in enumerate(batch) if not isinstance(image, SampleError)}
         reasons = {i: str(image) for i, (_, image) in enumerate(batch) if isinstance(image, SampleError)}
         blocks = self.engine.blocks([(batch[i][0], image) for i, image in images.items()]) if images else {}
@@ -183,7 +183,14 @@ class Fungi(TransformerMixin, BaseEstimator):
     # Saving
 
     def save(self, folder: str | Path) -> None:
-        """Write JSON and safetensors; `Fungi.load` in another process gives the same features."""
+        """Write JSON and safetensors; `Fungi.load` in another process gives the same features.
+
+        Raises StoreError where `folder` cannot be one.
+        """
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise StoreError(f"'{folder}' cannot be a folder: {error.strerror}; give another name") from error
         saved.write_folder(folder, self.pack())
 
     def pack(self) -> dict[str, bytes]:
@@ -217,14 +224,6 @@ class Fungi(TransformerMixin, BaseEstimator):
 
     # Inside
 
-    def _check_negatives(self) -> None:
-        for objective in self.engine.objectives:
-            if objective.negatives and objective.name not in self.negatives:
-                raise NotFitted(
-                    f"objective {objective.name!r} needs negatives from a fitting set: call fit(training_samples) "
-                    f"first, or set fungi.negatives[{objective.name!r}] = latents [M, {objective.latent}]"
-                )
-
     def _blocks(self, rows: Sequence[tuple[str, Any]]) -> Blocks:
         failed: list[RowFailure] = []  # another thread's call may replace the attribute meanwhile
         self.failures = failed
@@ -255,11 +254,13 @@ class Fungi(TransformerMixin, BaseEstimator):
 
     @property
     def engine(self) -> Engine:
-        """Backbone, heads, negatives and projections, made once for a recipe."""
-        recipe = self._recipe()
-        if getattr(self, "_made_for", None) != (recipe, self.backbone):
-            self._engine = make_engine(recipe, self.backbone, self.device, self.workers)
-            self._made_for = (recipe, self.backbone)
+        """Backbone, heads, negatives and projections, made once for a recipe, backbone and device."""
+        made_for = (self._recipe(), self.backbone, self.device)
+        if getattr(self, "_made_for", None) != made_for:
+            self.__dict__.pop("combiner", None)  # it was fitted on other blocks
+            self._engine = make_engine(*made_for, self.workers)
+            self._made_for = made_for
+        self._engine.workers = self.workers
         return self._engine
 
     def _recipe(self) -> Recipe:
@@ -268,7 +269,7 @@ class Fungi(TransformerMixin, BaseEstimator):
         return self.recipe
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "combiner") and self._made_for == (self.recipe, self.backbone)
+        return hasattr(self, "combiner") and self._made_for == (self.recipe, self.backbone, self.device)
 
 
 def _shown(failures: Sequence[RowFailure]) -> str:

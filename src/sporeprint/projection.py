@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sporeprint.errors import RecipeError
+
 DENSE_LIMIT_BYTES = 32 * 2**20  # a matrix up to this size is kept unpacked
 SLICE_BYTES = 64 * 2**20  # of the unpacked matrix, in flight while a packed one is applied
 
@@ -91,7 +93,10 @@ PROJECTIONS = {"rademacher": Rademacher}
 
 def _check_width(gradients: Tensor, width: int) -> None:
     if gradients.dim() != 2 or gradients.shape[1] != width:
-        raise ValueError(f"gradients of shape {tuple(gradients.shape)}; this projection expects [N, {width}]")
+        raise RecipeError(
+            f"gradients of shape {tuple(gradients.shape)}; this projection expects [N, {width}], where {width} is "
+            "O * (I + 1) of the target layer (O * I without a bias)"
+        )
 
 
 def normalise(rows: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -35,13 +36,15 @@ class Combination:
         if isinstance(self.blocks, str):
             object.__setattr__(self, "blocks", (self.blocks,))
         if self.blocks is not None:
+            if not all(isinstance(name, str) for name in self.blocks):
+                raise RecipeError(f"blocks={self.blocks!r}; expected names of blocks")
             object.__setattr__(self, "blocks", tuple(self.blocks))
             if not self.blocks:
                 raise RecipeError("a combination of no blocks; name at least one")
         for name in ("whiten", "size"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise RecipeError(f"{name}={value}; expected at least 1 dimension")
+            if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < 1):
+                raise RecipeError(f"Combination {name}={value!r}; expected an integer of at least 1, or None")
 
     def fit(self, blocks: Blocks) -> Combiner:
         """Fit on the training rows' blocks, each [N, D]. Raises RecipeError for an unknown block."""

@@ -166,6 +166,7 @@ class Recipe:
         for objective in self.objectives or ():
             if isinstance(objective, type) or not hasattr(objective, "loss"):
                 raise RecipeError(f"objective {objective!r} has no `loss`; give an instance such as KL()")
+            _check_objective(objective)
             if not _NAME.fullmatch(objective.name) or objective.name in ("embedding", "whole"):
                 raise RecipeError(
                     f"objective name {objective.name!r}; expected letters, digits, _ and -, and not the name of "
@@ -193,6 +194,19 @@ class Recipe:
     def blocks_json(self) -> dict[str, Any]:
         """The part that decides the blocks; size and combination are decided later."""
         return {key: value for key, value in self.to_json().items() if key not in DECIDED_LATER}
+
+
+def _check_objective(objective: Any) -> None:
+    """The types of what every objective has; its own numbers are its own to check."""
+    for name, default, least in (("latent", None, 1), ("negatives", 0, 0)):
+        value = getattr(objective, name, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise RecipeError(f"{name}={value!r} of {objective!r}; expected an integer of at least {least}")
+    if not isinstance(getattr(objective, "name", None), str):
+        raise RecipeError(f"{objective!r} has no name; expected a string, which its block is called")
+    augmentation = getattr(objective, "augmentation", None)
+    if augmentation is not None and not (callable(augmentation) and hasattr(augmentation, "views")):
+        raise RecipeError(f"augmentation={augmentation!r} of {objective.name!r}; expected one such as Crops(), or None")
 
 
 def canonical(data: Any) -> bytes:

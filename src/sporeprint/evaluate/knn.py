@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.errors import SampleError
 
+METRICS = ("euclidean", "cosine")
 CANDIDATES = (1, 3, 5, 10, 20)  # for k="auto"; METHOD's protocol
 MOST_COUNTS = 2**22  # votes counted at a time, over rows and classes: 16 MB
 
@@ -28,7 +29,8 @@ class KNNResult:
     metric: str = "euclidean"
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        chosen = {k: None if np.isnan(value) else value for k, value in self.leave_one_out.items()}  # JSON has no NaN
+        return {**asdict(self), "leave_one_out": chosen}
 
     def __str__(self) -> str:
         chosen = " (leave-one-out)" if self.leave_one_out else ""
@@ -50,6 +52,8 @@ def knn(
     the tied class whose nearest member is nearest. A test class that is absent from train counts as wrong.
     Raises SampleError for rows with NaN, and for labels that do not match.
     """
+    if metric not in METRICS:
+        raise SampleError(f"metric={metric!r}; expected one of: {', '.join(METRICS)}")
     train, test = _features(train, "train"), _features(test, "test")
     labels, test_labels = _labels(labels, len(train), "train"), _labels(test_labels, len(test), "test")
     if train.shape[1] != test.shape[1]:

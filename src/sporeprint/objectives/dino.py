@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sporeprint.errors import RecipeError
-from sporeprint.objectives.base import Objective
+from sporeprint.objectives.base import Objective, is_positive
 from sporeprint.recipe import kind
 from sporeprint.views.image import Crops
 
@@ -31,9 +31,9 @@ class DINO(Objective):
     teacher_temperature: float = 0.07
 
     def __post_init__(self) -> None:
-        if not (self.student_temperature > 0 and self.teacher_temperature > 0):
+        if not (is_positive(self.student_temperature) and is_positive(self.teacher_temperature)):
             raise RecipeError(
-                f"DINO temperatures {self.student_temperature} (student) and {self.teacher_temperature} (teacher); "
+                f"DINO temperatures {self.student_temperature!r} (student) and {self.teacher_temperature!r} (teacher); "
                 "expected numbers above 0"
             )
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sporeprint.errors import RecipeError
-from sporeprint.objectives.base import Objective
+from sporeprint.objectives.base import Objective, is_positive
 from sporeprint.recipe import kind
 from sporeprint.views.image import Whole
 
@@ -25,8 +25,8 @@ class KL(Objective):
     temperature: float = 1.0  # the public library's; the research code has 15, which is equal after L2
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise RecipeError(f"KL temperature={self.temperature}; expected a number above 0")
+        if not is_positive(self.temperature):
+            raise RecipeError(f"KL temperature={self.temperature!r}; expected a number above 0")
 
     def loss(self, latents: Tensor) -> Tensor:
         """latents: [N, V, L]. Returns [N], the mean over views.

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from sporeprint.errors import RecipeError
-from sporeprint.objectives.base import Objective
+from sporeprint.objectives.base import Objective, is_positive
 from sporeprint.recipe import kind
 from sporeprint.views.image import Patches
 
@@ -30,9 +30,9 @@ class SimCLR(Objective):
     temper_negatives: bool = True  # False: the public library's loss, whose logsumexp stays at T = 1
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0 or self.negatives < 0:
+        if not (is_positive(self.temperature) and isinstance(self.negatives, int) and self.negatives >= 0):
             raise RecipeError(
-                f"SimCLR temperature={self.temperature}, negatives={self.negatives}; "
+                f"SimCLR temperature={self.temperature!r}, negatives={self.negatives!r}; "
                 "expected a temperature above 0 and at least 0 negatives"
             )
         if self.views < 2:

@@ -139,6 +139,11 @@ def test_auto_with_one_row_is_its_label():
     assert (result.value, result.k) == (0.5, 1)
 
 
+def test_json_has_no_nan_where_one_row_leaves_none_over():
+    result = knn([[1.0, 2.0]], ["a"], [[0.0, 0.0]], ["a"], k="auto")
+    assert json.loads(json.dumps(result.to_json(), allow_nan=False))["leave_one_out"] == {"1": None}
+
+
 def test_a_class_that_is_not_trained_on_counts_as_wrong():
     result = knn([[0.0], [1.0]], ["a", "a"], [[0.0], [1.0], [2.0], [3.0]], ["a", "a", "a", "z"], k=1)
     assert result.value == 0.75

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -17,21 +17,26 @@ WHITE_RANK = 150  # dimensions of a whitened block, the lower end of METHOD's; n
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to make features: a name for people and a combination."""
+    """One way to make features: a name for people and a combination.
+
+    clip: whiten to the narrowest block's width, silently, where that is less; else a block of less is warned of.
+    """
 
     name: str
     combination: Combination
+    clip: bool = False
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A candidate with its price and its accuracies: `results` by k as asked for."""
+    """A candidate with its price and its accuracies: `results` by k as asked for. whitened: {block: dimensions}."""
 
     name: str
     blocks: tuple[str, ...]
     width: int
     passes: int
     results: dict[str, KNNResult]
+    whitened: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         results = {k: result.to_json() for k, result in self.results.items()}
@@ -50,11 +55,11 @@ def standard_candidates(names: Sequence[str], rows: int, size: int | None = None
         paper = embedding + gradients
         made += [Candidate("all gradients", Combination(gradients))] if len(gradients) > 1 else []
         made += [Candidate("paper: embedding + all gradients", Combination(paper))] if len(gradients) > 1 else []
-        made += [Candidate(f"paper, PCA {size}", Combination(paper, size=size))] if size else []
-    made.append(Candidate("control: embedding, white", Combination(embedding, whiten=white)))
+        made += [Candidate(f"paper, PCA {size}", Combination(paper, size=size))] if size is not None else []
+    made.append(Candidate("control: embedding, white", Combination(embedding, whiten=white), clip=True))
     for name in views:
         made.append(Candidate(f"control: {name}", Combination((name,))))
-        made.append(Candidate(f"control: {name}, white", Combination((name,), whiten=white)))
+        made.append(Candidate(f"control: {name}, white", Combination((name,), whiten=white), clip=True))
     for title, blocks in (
         ("control: embedding + views, white", embedding + views if views else ()),
         ("control: layers, white", layers),
@@ -64,7 +69,7 @@ def standard_candidates(names: Sequence[str], rows: int, size: int | None = None
         ("layers + views + gradients, white", layers + views + gradients if layers and views and gradients else ()),
     ):
         if blocks:
-            made.append(Candidate(title, Combination(blocks, whiten=white)))
+            made.append(Candidate(title, Combination(blocks, whiten=white), clip=True))
     return made
 
 
@@ -80,10 +85,11 @@ def evaluate(
     """Fit a candidate on the training blocks, classify the test rows. info: each block's set of views and its size."""
     narrowest = min(train[name].shape[1] for name in candidate.combination.blocks or train)
     combination = candidate.combination
-    if combination.whiten is not None:
+    if candidate.clip and combination.whiten is not None:
         combination = Combination(combination.blocks, min(combination.whiten, narrowest), combination.size)
     combiner = combination.fit(train)
     features, test_features = combiner.transform(train), combiner.transform(test)
     results = {str(k): knn(features, labels, test_features, test_labels, k=k) for k in ks}
     sets = {info[name]["views"]: info[name]["passes"] for name in combiner.names}
-    return Entry(candidate.name, combiner.names, combiner.width, int(np.sum(list(sets.values()))), results)
+    whitened = {name: len(axes.variance) for name, axes in combiner.whiteners.items()}
+    return Entry(candidate.name, combiner.names, combiner.width, int(np.sum(list(sets.values()))), results, whitened)

@@ -149,9 +149,3 @@ def test_a_sound_file_in_another_ones_place_is_damage(name, tmp_path):
                 assert change is everything or name == "plan.json"
             else:
                 assert everything(tmp_path / "s") == everything(sound())
-
-
-def test_nothing_in_a_store_is_a_pickle():
-    for name in files(sound()):
-        assert not (sound() / name).read_bytes().startswith(b"\x80")
-        assert Path(name).suffix in {".json", ".parquet", ".safetensors", ".record"}

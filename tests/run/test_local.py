@@ -1,9 +1,11 @@
 import json
+import pickle
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import safetensors.numpy
 import torch
 
 from small import noise_pictures, small_backbone
@@ -100,6 +102,46 @@ def test_unlabelled_lists_become_stores_too(tmp_path, pictures, backbone):
     store = extract(ListSource(pictures), tmp_path / "out", RECIPE, backbone=backbone)
     assert store.labels is None
     assert len(set(store.ids)) == 11
+
+
+def test_equal_pictures_of_a_list_are_rows_of_their_own_with_the_same_blocks(tmp_path, pictures, backbone, monkeypatch):
+    source = ListSource([pictures[at] for at in (0, 1, 0, 2, 3, 0, 1)])
+    settings = Settings(batch_size=2, shard_rows=2)
+    whole = extract(source, tmp_path / "whole", RECIPE, backbone=backbone, settings=settings)
+    zero, one = whole.ids[0], whole.ids[1]
+    assert whole.ids == [zero, one, f"{zero}-2", whole.ids[3], whole.ids[4], f"{zero}-3", f"{one}-2"]
+    for values in whole.blocks().values():
+        np.testing.assert_allclose(values[[2, 5, 6]], values[[0, 0, 1]], atol=1e-5)
+    with monkeypatch.context() as patch:
+        failing_at(patch, 4)
+        with pytest.raises(OSError, match="the lights"):
+            extract(source, tmp_path / "cut", RECIPE, backbone=backbone, settings=settings)
+    (tmp_path / "cut" / "shards" / "00001.json").unlink()
+    with pytest.warns(UserWarning, match="shard 1 is dropped"):
+        again = extract(source, tmp_path / "cut", RECIPE, backbone=backbone, settings=settings)
+    assert again.ids == whole.ids
+
+
+def test_every_file_of_a_store_is_json_parquet_or_safetensors(tmp_path, folder, backbone, monkeypatch):
+    """So that nothing in it can run code: a file of torch.save is a zip, one of pickle neither of the three."""
+
+    def refuse(*_, **__):
+        raise AssertionError("unpickled")
+
+    for module, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (torch, "load")):
+        monkeypatch.setattr(module, name, refuse)
+    store = extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=SMALL)
+    extract(open_source(folder), tmp_path / "test", fit_from=tmp_path / "out", backbone=backbone)
+    read = {
+        ".json": lambda path: json.loads(path.read_text()),
+        ".record": lambda path: json.loads(path.read_text()),
+        ".parquet": lambda path: pq.read_table(path),
+        ".safetensors": lambda path: safetensors.numpy.load(path.read_bytes()),
+    }
+    seen = [path for path in store.folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    assert {path.suffix for path in seen} == set(read)
+    for path in seen:
+        assert len(read[path.suffix](path)) > 0, path
 
 
 def failing_at(monkeypatch, call):
@@ -370,6 +412,15 @@ def test_progress_counts_rows_and_starts_where_the_run_does(tmp_path, folder, ba
         progress=lambda *step: seen.append(step),
     )
     assert seen == [("rows", done, 11) for done in (6, 8, 9, 11)]
+
+
+def test_each_reading_of_the_source_is_said(tmp_path, folder, backbone, caplog):
+    caplog.set_level("INFO", "sporeprint")
+    for recipe, said in ((RECIPE, ["digest", "negatives"]), (Recipe(objectives=[KL(latent=24)], layers=1), ["digest"])):
+        caplog.clear()
+        extract(open_source(folder), tmp_path / f"out-{len(said)}", recipe, backbone=backbone)
+        lines = [line for line in caplog.messages if line.startswith("reading the source (11 rows)")]
+        assert [word for line in lines for word in ("digest", "negatives") if word in line] == said
 
 
 def test_the_plan_holds_no_folder_of_this_machine(tmp_path, folder, backbone):

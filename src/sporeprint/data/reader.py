@@ -20,7 +20,8 @@ class Store:
     """A complete store, for reading. `Store.open(folder)` makes one.
 
     plan: what the writer was given. label_names: of integer labels, or None. failures: the rows that could not be read.
-    blocks_info: {block: {"dim", ...}}. label_counts: {"different", "missing"}, None in a store of before they were kept. cost: what the run cost; two equal runs may differ in it, and in nothing else.
+    blocks_info: {block: {"dim", ...}}. cost: what the run cost; two equal runs may differ in it, and in nothing else.
+    label_counts: {"different", "missing"}; None in a store of before they were kept.
     """
 
     def __init__(self, folder: Path, header: dict[str, Any], manifest: dict[str, Any]):

@@ -47,7 +47,11 @@ class Source(Protocol):
 
 
 class ListSource:
-    """Samples in memory. ids: unique strings, one a sample; without them every `Row.id` is "". labels: one a sample."""
+    """Samples in memory. labels: one a sample.
+
+    ids: unique strings, one a sample. Without them every `Row.id` is "", and the digest of a sample's pixels becomes
+    its id; in a store "-2", "-3" ... are added to that of a sample met before. Its blocks are the same.
+    """
 
     def __init__(
         self,

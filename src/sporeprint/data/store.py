@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
@@ -102,6 +102,11 @@ class StoreWriter:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+    @property
+    def ids(self) -> Iterable[str]:
+        """Of the rows in `done`, in no order."""
+        return self._owner.keys()
 
     def read_state(self, name: str) -> bytes | None:
         """The state file `name`, checked, or None when it has yet to be written."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
@@ -122,9 +122,11 @@ def _fungi(recipe: Recipe, backbone: Backbone | str | None, settings: Settings) 
 def _plan(fungi: Fungi, source: Source, fitted: str | None) -> dict[str, Any]:
     """Everything that determines the contents. A backbone is known by its weights, not by where it lies (plan.TOLD)."""
     recipe = {key: value for key, value in fungi.recipe.blocks_json().items() if key != "backbone"}  # type: ignore[union-attr]
+    resolved = fungi.describe()
+    log.info("reading the source (%d rows) for its digest ...", len(source))
     return {
         "recipe": recipe,
-        "resolved": fungi.describe(),
+        "resolved": resolved,
         "source": {**source.describe(), "digest": source.digest()},
         "fit": {"from": "this source" if fitted is None else fitted},
     }
@@ -137,6 +139,8 @@ def _settle_state(writer: StoreWriter, fungi: Fungi, source: Source, fitted: boo
         fungi.restore(lambda name: packed[name] or b"", f"{writer.folder}/state")
         return
     if not fitted:
+        if any(objective.negatives for objective in fungi.engine.objectives):
+            log.info("reading the source (%d rows) to draw negatives ...", len(source))
         fungi.draw_negatives(((row.id, row.sample) for row in source.rows()), progress)
     for name, data in fungi.pack().items():
         writer.write_state(name, data)
@@ -165,9 +169,10 @@ def _write_shards(writer: StoreWriter, fungi: Fungi, source: Source, settings: S
             seen += len(batch)
             refuse_too_many([*failures, *failed], settings.max_failures, total)
             progress("rows", finished + seen, total)
+        ids = [row_id for row_id, _ in kept]
         writer.write_shard(
             index,
-            [row_id for row_id, _ in kept],
+            ids if rows[0].id else _distinct(ids, writer.ids),
             [label for _, label in kept],
             {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else {})},
             failed,
@@ -184,6 +189,16 @@ def _write_shards(writer: StoreWriter, fungi: Fungi, source: Source, settings: S
         label_names=source.label_names,
         cost=_cost(writer, fungi),
     )
+
+
+def _distinct(ids: Iterable[str], taken: Iterable[str]) -> list[str]:
+    """Digests of pictures as ids: of one that was met before, "-2", "-3" ... are added. Its views are the same."""
+    met, made = set(taken), []
+    for digest in ids:
+        names = chain([digest], (f"{digest}-{number}" for number in count(2)))
+        made.append(next(name for name in names if name not in met))
+        met.add(made[-1])
+    return made
 
 
 def _missing_shards(source: Source, size: int, done: set[int]) -> Iterator[tuple[int, list[Row]]]:

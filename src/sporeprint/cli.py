@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -54,7 +56,7 @@ def extract(
     from sporeprint.run.console import ProgressLine, print_json
     from sporeprint.run.local import Settings, extract
     from sporeprint.run.options import make_recipe
-    from sporeprint.run.show import store_summary
+    from sporeprint.run.show import passed_over, store_summary
 
     moved = None if fit_from is None else backbone  # the fit's own backbone, where it lies now
     made = make_recipe(
@@ -66,6 +68,8 @@ def extract(
     )
     if sample is not None:
         rows = Sampled(rows, sample)
+    for line in passed_over(rows.describe()):
+        typer.echo(line, err=True)
     settings = Settings(device, batch_size, workers, shard_rows, store_dtype, max_failures)
     try:
         store = extract(rows, out, made, fit_from, moved, settings, progress=ProgressLine())
@@ -84,8 +88,8 @@ def knn(
     train_store: Annotated[Path, typer.Argument(help="Store of the labelled rows.")],
     test_store: Annotated[Path, typer.Argument(help="Store of the rows to classify.")],
     blocks: Annotated[str | None, typer.Option(help="Comma-separated; without it, the standard table.")] = None,
-    whiten: Annotated[int | None, typer.Option(help="With --blocks: whiten each to so many dimensions.")] = None,
-    size: Annotated[int | None, typer.Option(help="PCA of the joined blocks to this size.  [default in the table: the embedding's width, at most 512]", show_default=False)] = None,
+    whiten: Annotated[int | None, typer.Option(min=1, help="With --blocks: whiten each to so many dimensions.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="PCA of the joined blocks to this size.  [default in the table: the embedding's width, at most 512]", show_default=False)] = None,
     k: Annotated[str, typer.Option(help="Comma-separated: numbers, or auto (leave-one-out on the training rows).")] = "20,auto",
     json: Json = False,
 ) -> None:  # fmt: skip
@@ -156,7 +160,9 @@ def backbones(
 
 @app.command()
 def demo(
-    seed: Annotated[int, typer.Option(help="Of the split, heads, projection, views and negatives.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Of the split, heads, projection, views and negatives.")
+    ] = 0,
     json: Json = False,
 ) -> None:
     """The shipped backbone on digits that it has never seen: accuracy and cost of each block. Needs no network."""
@@ -177,12 +183,24 @@ def main() -> Any:
     """Run the command line: 0 done, 1 failed, 2 misuse."""
     from sporeprint.errors import RecipeError, SourceError, SporeprintError
 
+    log = logging.getLogger("sporeprint")
+    log.setLevel(logging.INFO)
+    log.handlers = [_Stderr()]
     try:
-        app()
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: typer.echo(f"warning: {message}", err=True)
+            app()
     except (RecipeError, SourceError) as error:
         _fail(error, 2)
     except SporeprintError as error:
         _fail(error, 1)
+
+
+class _Stderr(logging.Handler):
+    """What the library logs, as plain lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        typer.echo(record.getMessage(), err=True)
 
 
 def _fail(error: Any, status: int) -> NoReturn:

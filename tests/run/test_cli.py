@@ -174,6 +174,39 @@ def test_extract_again_is_done_at_once_and_with_other_options_refused(data, run)
     assert "recipe.objectives" in err
 
 
+def test_files_that_are_passed_over_are_counted_before_the_work_and_in_info(run, tmp_path):
+    class_folders(tmp_path / "p", 3, 0)
+    for number in range(5):
+        (tmp_path / "p" / f"{number}.heic").write_bytes(b"")
+    words = ["--backbone", "tiny", "--objectives", "none", "--layers", "0"]
+    status, out, err = run("extract", tmp_path / "p", *words, "--out", tmp_path / "s")
+    assert status == 0
+    assert "3 rows" in out
+    assert err.startswith("passed over: 5 files whose names end in none of: .avif ")
+    assert "\npassed over: 5 files" in run("info", tmp_path / "s")[1]
+    shutil.rmtree(tmp_path / "s")
+    for path in (tmp_path / "p").glob("*.heic"):
+        path.unlink()
+    assert "passed over" not in run("extract", tmp_path / "p", *words, "--out", tmp_path / "s")[2]
+    assert "passed over" not in run("info", tmp_path / "s")[1]
+
+
+def test_what_is_logged_and_warned_of_are_plain_lines(run, tmp_path):
+    class_folders(tmp_path / "p", 3, 0)
+    words = ["extract", tmp_path / "p", "--backbone", "tiny", "--objectives", "none", "--layers", "0"]
+    words += ["--out", tmp_path / "s"]
+    assert "reading the source (3 rows) for its digest ...\n" in run(*words)[2]
+    assert f"{tmp_path / 's'} is complete already\n" in run(*words)[2]
+    (shard,) = (tmp_path / "s" / "shards").glob("*.parquet")
+    shard.write_bytes(bytes(shard.stat().st_size))
+    status, _, err = run(*words)
+    assert status == 0
+    lines = [line for line in err.splitlines() if "shard 0 is dropped" in line]
+    assert [line.partition(":")[0] for line in lines] == ["warning"]
+    assert "UserWarning" not in err
+    assert ".py:" not in err
+
+
 # Neighbours
 
 
@@ -273,6 +306,19 @@ def test_rows_without_a_label_are_left_out_and_counted(tmp_path, run):
     expected = knn(features, some[has].astype(str), others, labels[1:].astype(str), k=1)
     assert body["entries"][0]["results"]["1"] == json.loads(json.dumps(expected.to_json()))
     assert Store.open(tmp_path / "train").label_counts == {"different": 3, "missing": 3}
+
+
+def test_a_rank_that_a_block_does_not_have_is_warned_of(data, run):
+    words = ["knn", data / "train", data / "test", "--k", "1", "--json"]
+    status, out, err = run(*words, "--blocks", "embedding", "--whiten", "500")
+    assert status == 0
+    assert "warning: whiten of 'embedding': 500 dimensions wanted, 15 used" in err
+    assert json.loads(out)["entries"][0]["whitened"] == {"embedding": 15}
+    status, out, err = run(*words)
+    assert (status, err) == (0, "")
+    entries = {entry["name"]: entry for entry in json.loads(out)["entries"]}
+    assert entries["control: embedding, white"]["whitened"] == {"embedding": 14}
+    assert entries["embedding"]["whitened"] == {}
 
 
 def test_knn_reads_each_shard_once(data, run, monkeypatch):
@@ -459,6 +505,10 @@ def test_backbones_says_what_is_found_in_one(run):
         (["extract", "PICTURES", "--out", "O", "--frobnicate"], "--frobnicate"),
         (["grow"], "grow"),
         (["knn", "TRAIN"], "TEST_STORE"),
+        (["knn", "TRAIN", "TRAIN", "--size", "0"], "--size"),
+        (["knn", "TRAIN", "TRAIN", "--blocks", "kl", "--whiten", "0"], "--whiten"),
+        (["demo", "--seed", "-1"], "--seed"),
+        (["demo", "--seed", "4294967296"], "--seed"),
     ],
 )
 def test_misuse_ends_with_status_2_and_a_reason(data, run, tmp_path, words, complaint):

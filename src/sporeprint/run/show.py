@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sporeprint.combine import Blocks, Combination
+from sporeprint.data.folders import SUFFIXES
 from sporeprint.data.plan import differences
 from sporeprint.data.shards import count_labels
 from sporeprint.data.store import Store
@@ -46,6 +47,12 @@ def store_summary(store: Store) -> dict[str, Any]:
     }
 
 
+def passed_over(source: dict[str, Any]) -> Iterator[str]:
+    """A line where a folder holds files that are no rows, from what `Source.describe` gives."""
+    if count := source.get("ignored_files"):
+        yield f"passed over: {count} files whose names end in none of: {' '.join(sorted(SUFFIXES))}"
+
+
 def store_lines(store: Store, verified: bool) -> Iterator[str]:
     """The same for people."""
     plan = store.plan
@@ -53,6 +60,7 @@ def store_lines(store: Store, verified: bool) -> Iterator[str]:
     backbone = resolved["backbone"]
     yield f"store: {store.folder}{' (every file checked)' if verified else ''}"
     yield f"rows: {len(store)} from {source.get('name', source.get('kind'))}, {len(store.failures)} not read"
+    yield from passed_over(source)
     yield f"labels: {_count_labels(store, verified)}"
     yield (
         f"backbone: {backbone['name']} ({backbone['class']}), pooling {backbone['pooling']}, "

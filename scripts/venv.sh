@@ -8,8 +8,8 @@ ensure_venv() {
     "$python" -m venv --clear .venv ||
       { echo "could not make .venv (Debian: apt install python3-venv)" >&2; exit 1; }
   fi
-  stamp="$(cksum < pyproject.toml) $extras"
-  if ! grep -qxF "$stamp" .venv/installed 2>/dev/null; then
+  stamp="$(cksum < pyproject.toml) $extras" # without extras it is a prefix of every stamp: any of them will do
+  if ! grep -qF "$stamp" .venv/installed 2>/dev/null; then
     echo "installing sporeprint$extras into .venv (PyTorch is large: minutes at the first time) ..." >&2
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".$extras" >&2
     echo "$stamp" >> .venv/installed

@@ -70,7 +70,8 @@ def store_lines(store: Store, verified: bool) -> Iterator[str]:
     yield f"seed: {plan['recipe']['seed']}"
     yield f"fitted on: {plan['fit']['from']}"
     for name, block in store.blocks_info.items():
-        yield f"  {name}: {block['dim']} numbers, {block['family']}, {block['passes']} pass{'es' * (block['passes'] > 1)} (views: {block['views']})"
+        passes = "1 pass" if block["passes"] == 1 else f"{block['passes']} passes"
+        yield f"  {name}: {block['dim']} numbers, {block['family']}, {passes} (views: {block['views']})"
     for name, seconds in store.cost.get("seconds", {}).items():
         rate = store.cost["rows"] / seconds if seconds else float("inf")
         yield f"  time in {name}: {seconds:.1f} s, {rate:,.1f} rows/s on {store.cost['threads']} threads"

@@ -73,8 +73,9 @@ def store_lines(store: Store, verified: bool) -> Iterator[str]:
         passes = "1 pass" if block["passes"] == 1 else f"{block['passes']} passes"
         yield f"  {name}: {block['dim']} numbers, {block['family']}, {passes} (views: {block['views']})"
     for name, seconds in store.cost.get("seconds", {}).items():
-        rate = store.cost["rows"] / seconds if seconds else float("inf")
-        yield f"  time in {name}: {seconds:.1f} s, {rate:,.1f} rows/s on {store.cost['threads']} threads"
+        if seconds:  # the negatives are drawn before any row, so they cost no row anything
+            rate = store.cost["rows"] / seconds
+            yield f"  time in {name}: {seconds:.1f} s, {rate:,.1f} rows/s on {store.cost['threads']} threads"
     for failure in store.failures:
         yield f"  not read: {failure.id}: {failure.reason}"
 

@@ -1,0 +1,111 @@
+"""One sample to a text: everything a table, a folder or a list can hold, or a `SampleError` that says why not."""
+
+from __future__ import annotations
+
+import os
+import stat
+from hashlib import blake2b
+from numbers import Number
+
+from sporeprint.errors import SampleError
+
+MAX_BYTES = 64 * 2**20  # as UTF-8: about ten million words, which no encoder reads; larger is not one text
+
+# Of a folder of texts. Not ".md": a README.md beside the samples would become one of them.
+SUFFIXES = frozenset({".txt"})
+
+_OTHER_ENCODINGS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")  # byte order marks of UTF-16 and UTF-32
+
+
+def load_text(sample: object) -> str:
+    """`sample` as a text, unchanged: nothing is stripped but a byte order mark.
+
+    sample: a str (the text itself, never a path), a path object (of a UTF-8 text file), or UTF-8 bytes.
+    Raises SampleError, with a reason of one line, for anything that is not Unicode text of at least one character
+    that is no whitespace, and of at most `MAX_BYTES`.
+    """
+    if isinstance(sample, str):
+        return _from_str(str.__str__(sample))  # np.str_ and other heirs become plain
+    if isinstance(sample, (bytes, bytearray, memoryview)):
+        return _from_bytes(bytes(sample), "these bytes")
+    if isinstance(sample, os.PathLike):
+        return _from_path(sample)
+    if sample is None:
+        raise SampleError("no text: seen null (an empty cell); drop the row or fill it in")
+    if isinstance(sample, Number) and sample != sample:
+        raise SampleError("no text: seen NaN (an empty cell, as pandas reads it); drop the row or fill it in")
+    if isinstance(sample, Number):
+        raise SampleError(
+            f"no text: seen a number of type {type(sample).__name__}; check which column holds the texts, "
+            "or convert it: str(number)"
+        )
+    raise SampleError(
+        f"no text: seen a value of type {type(sample).__name__}; expected a str, UTF-8 bytes, or the path object of a "
+        "UTF-8 file, one text a sample; check which column holds the texts"
+    )
+
+
+def text_digest(text: str) -> str:
+    """Hex digest (16 bytes) of a text's UTF-8: the id of a sample that has no other."""
+    return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _from_str(text: str) -> str:
+    if not text or text.isspace():
+        raise _empty("this text", len(text), "characters")
+    try:
+        size = len(text) if text.isascii() else len(text.encode())
+    except UnicodeEncodeError as error:
+        raise SampleError(
+            f"this text is not Unicode: lone surrogate {text[error.start]!a} at character {error.start}; "
+            "read it again with the encoding that it was written in"
+        ) from None
+    if size > MAX_BYTES:
+        raise _large("this text", f"is {size:,} bytes as UTF-8")
+    return text
+
+
+def _from_path(path: os.PathLike[str] | os.PathLike[bytes]) -> str:
+    name = repr(os.path.basename(os.fsdecode(path)))  # a reason is stored: it must not hold this machine's folders
+    try:
+        status = os.stat(path)  # before it is opened: opening a pipe waits for its writer
+        if not stat.S_ISREG(status.st_mode):
+            raise SampleError(f"{name} is not a file (a folder, a pipe or a device); give the path of a text file")
+        if status.st_size > MAX_BYTES:
+            raise _large(name, f"has {status.st_size:,} bytes")
+        with open(path, "rb") as file:
+            return _from_bytes(file.read(MAX_BYTES + 1), name)
+    except FileNotFoundError:
+        raise SampleError(f"there is no file {name}; check the path and the folder that it is relative to") from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, SampleError):
+            raise
+        raise SampleError(f"{name} cannot be opened: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _from_bytes(data: bytes, name: str) -> str:
+    if len(data) > MAX_BYTES:
+        raise _large(name, f"has {len(data):,} bytes")
+    if data.startswith(_OTHER_ENCODINGS):
+        raise SampleError(f"{name}: UTF-16 or UTF-32 by its byte order mark; expected UTF-8; convert it")
+    if (at := data.find(b"\0")) >= 0:
+        raise SampleError(f"{name}: not text but binary (a zero byte at {at}); expected UTF-8 text")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SampleError(
+            f"{name}: not UTF-8 ({error.reason}: byte 0x{error.object[error.start]:02x}, {error.start} bytes into the "
+            "text); if it was written in another encoding, convert it to UTF-8"
+        ) from None
+    if not text or text.isspace():
+        raise _empty(name, len(data), "bytes")
+    return text
+
+
+def _empty(name: str, size: int, unit: str) -> SampleError:
+    seen = f"nothing but whitespace ({size} {unit})" if size else f"empty (0 {unit})"
+    return SampleError(f"{name}: {seen}; expected a text; drop the row or fill it in")
+
+
+def _large(name: str, seen: str) -> SampleError:
+    return SampleError(f"{name} {seen}; a text has at most {MAX_BYTES:,}: split it into documents")

@@ -1,0 +1,62 @@
+"""Views of one text: copies with words deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sporeprint.errors import RecipeError
+from sporeprint.recipe import kind
+
+
+@kind("deletions")
+@dataclass(frozen=True)
+class Deletions:
+    """Copies of a text with words deleted, each with probability `probability`, at least one a view.
+
+    Words are what whitespace parts, so a text without whitespace (Chinese, Japanese, Thai) is one word. A text of one
+    word stays itself in every view; of any other, each view keeps at least one word, in order, joined by one space.
+    The first views of `Deletions(12)` are those of `Deletions(2)`, where the generator is the same.
+    """
+
+    views: int = 12
+    probability: float = 0.1
+
+    def __post_init__(self) -> None:
+        if isinstance(self.views, bool) or not isinstance(self.views, int) or self.views < 1:
+            raise RecipeError(f"views={self.views!r}; expected an integer of at least 1")
+        p = self.probability
+        if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 < p < 1:
+            raise RecipeError(f"probability={p!r}; expected a number above 0 and below 1, such as 0.1")
+
+    def texts(self, text: str, rng: np.random.Generator) -> list[str]:
+        """`views` texts. Of a text of two words or more each takes one draw a word and one more."""
+        words = text.split()
+        if len(words) < 2:
+            return [text] * self.views
+        made = []
+        for _ in range(self.views):
+            kept = kept_words(rng.random(len(words) + 1), self.probability)
+            made.append(" ".join(word for word, keep in zip(words, kept.tolist(), strict=True) if keep))
+        return made
+
+    def __call__(self, text: str, preprocess: Callable[[str], Any], rng: np.random.Generator) -> list[Any]:
+        """Each of `texts` as `preprocess` gives it to the backbone."""
+        return [preprocess(one) for one in self.texts(text, rng)]
+
+
+def kept_words(draws: NDArray[np.float64], probability: float) -> NDArray[np.bool_]:
+    """Which of n >= 2 words stay: bool [n]. draws: [n + 1], uniform in [0, 1), as `rng.random` gives them.
+
+    A word goes where its draw is below `probability`. Where none or all would go, the last draw names the one word
+    that goes, or that stays.
+    """
+    kept = draws[:-1] >= probability
+    if kept.all() or not kept.any():
+        one = int(draws[-1] * len(kept))
+        kept[one] = not kept[one]
+    return kept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from sporeprint.backbones.base import Backbone
 from sporeprint.backbones.preprocess import Preprocess
 from sporeprint.backbones.structure import linear_layers, resolve
-from sporeprint.capture import Capture, Target, check_captured, samples_first, tap, weight_gradients
+from sporeprint.capture import Capture, Target, check_captured, is_linear, samples_first, tap, weight_gradients
 from sporeprint.contracts import check_backbone
 from sporeprint.errors import LayerError
 
@@ -103,6 +104,7 @@ def looped(module: nn.Module, path: str, inputs: Tensor, call: Callable[[Tensor]
         for parameter in parameters:
             parameter.requires_grad_()
         weight, *bias = torch.autograd.grad(loss((call or module)(one.unsqueeze(0))), parameters)
+        weight = weight if isinstance(layer, nn.Linear) else weight.T
         rows.append(torch.cat([weight, *(b.unsqueeze(1) for b in bias)], dim=1))
     for parameter, flag in zip(parameters, flags, strict=True):
         parameter.requires_grad_(flag)
@@ -141,11 +143,60 @@ def test_loss_of_a_linear_layer_worked_by_hand():
     assert gradient.tolist() == [[[36.0, 54.0, 18.0], [2.0, 3.0, 1.0]]]
 
 
+class Conv1D(nn.Module):
+    """As in GPT-2: a linear layer whose weight is [I, O]."""
+
+    def __init__(self, weight: list[list[float]], bias: list[float]):
+        super().__init__()
+        self.weight, self.bias = (nn.Parameter(torch.tensor(values)) for values in (weight, bias))
+        self.nf = self.weight.shape[-1]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs @ self.weight + self.bias
+
+
+def test_loss_of_a_conv1d_worked_by_hand():
+    # y = (2*1 + 3*2, 2*3 + 3*4, 2*5 + 3*6) + (1, -1, 0) = (9, 17, 28); loss y1^2 + y2: sensitivities (18, 1, 0).
+    layer = Conv1D([[1.0, 3.0, 5.0], [2.0, 4.0, 6.0]], [1.0, -1.0, 0.0])
+    (target,) = resolve(nn.ModuleDict({"layer": layer}), ["layer"]).values()
+    assert target.shape == (3, 3)
+    with tap({"layer": target}) as captures:
+        output = layer(torch.tensor([[2.0, 3.0]]))
+        assert output.tolist() == [[9.0, 17.0, 28.0]]
+        (found,) = torch.autograd.grad(output[:, 0].pow(2).sum() + output[:, 1].sum(), [captures["layer"].outputs])
+    gradient = weight_gradients(samples_first(captures["layer"].inputs, 1), samples_first(found, 1))
+    assert gradient.tolist() == [[[36.0, 54.0, 18.0], [2.0, 3.0, 1.0], [0.0, 0.0, 0.0]]]
+
+
+def test_conv1d_is_told_from_a_convolution():
+    assert is_linear(Conv1D([[1.0, 2.0]], [0.0, 0.0]))
+    assert not is_linear(Conv1D([[[1.0, 2.0]]], [0.0, 0.0]))
+    assert not is_linear(nn.Conv1d(1, 1, 1))
+    assert not is_linear(nn.Identity())
+
+
 def test_tokens_that_the_loss_does_not_reach_add_nothing():
     inputs, sensitivities = torch.ones(1, 3, 2), torch.zeros(1, 3, 2)
     sensitivities[0, 1] = torch.tensor([2.0, 0.0])
     assert weight_gradients(inputs, sensitivities).tolist() == [[[2.0, 2.0, 2.0], [0.0, 0.0, 0.0]]]
     assert weight_gradients(inputs, torch.zeros(1, 3, 2)).tolist() == [[[0.0] * 3] * 2]
+
+
+@pytest.mark.parametrize("padding", [0.0, 7.0, float("inf"), float("nan")])
+@pytest.mark.parametrize("bias", [True, False])
+def test_padded_batch_has_the_gradients_of_its_samples_one_by_one(padding, bias):
+    lengths, draw = [2, 5, 1, 4], torch.Generator().manual_seed(3)
+    inputs = torch.full((4, 6, 3), padding, dtype=torch.float64)  # longer than the longest: one column is padding only
+    sensitivities = torch.zeros(4, 6, 2, dtype=torch.float64)
+    alone = []
+    for row, length in enumerate(lengths):
+        inputs[row, :length] = torch.randn(length, 3, generator=draw, dtype=torch.float64)
+        sensitivities[row, :length] = torch.randn(length, 2, generator=draw, dtype=torch.float64)
+        one = weight_gradients(inputs[row : row + 1, :length], sensitivities[row : row + 1, :length], bias)
+        by_hand = sum(torch.outer(s, i) for s, i in zip(sensitivities[row, :length], inputs[row, :length], strict=True))
+        assert relative(one[..., :3], by_hand.unsqueeze(0)) < 1e-12
+        alone.append(one)
+    assert relative(weight_gradients(inputs, sensitivities, bias), torch.cat(alone)) < 1e-12
 
 
 def test_views_of_a_sample_are_summed_and_samples_kept_apart():
@@ -221,7 +272,7 @@ def hooks(module: nn.Module) -> int:
 
 def broken(module: nn.Module) -> None:
     module(images())
-    assert hooks(module) == 1
+    assert hooks(module) > 0
     assert torch.is_grad_enabled()
     raise ZeroDivisionError
 
@@ -381,6 +432,190 @@ def test_cross_attention_with_positional_masks_has_autograds_gradient(options):
     module = seeded(lambda: Crossed(**options))
     found = tapped(module, ["attn"], images())["attn"]
     assert relative(found, looped(module, "attn", images())) < 1e-12
+
+
+class Handed(nn.Module):
+    """Attention called by hand over nine patches, as `call(attention, tokens)` does it."""
+
+    def __init__(self, call: Callable[[nn.MultiheadAttention, Tensor], Any], **options: Any):
+        super().__init__()
+        self.patches = nn.Conv2d(3, WIDTH, 4, stride=4)
+        self.attn = nn.MultiheadAttention(WIDTH, 2, **options)
+        self.call, self.seen = call, None
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.patches(images).flatten(2).transpose(1, 2)  # [N, 9, E]
+        mixed, self.seen = self.call(self.attn, tokens)
+        return (tokens + mixed).tanh().mean(dim=1)
+
+
+def unbatched(attention: nn.MultiheadAttention, tokens: Tensor) -> Any:
+    mixed, weights = attention(tokens[0], tokens[0], tokens[0])
+    assert mixed.shape == (9, WIDTH)
+    return mixed.unsqueeze(0), weights
+
+
+CALLS: dict[str, tuple[Callable[[nn.MultiheadAttention, Tensor], Any], dict[str, Any]]] = {
+    "positions": (lambda attention, x: attention(x, x, x, None, True, None, False), {"batch_first": True}),
+    "keywords": (lambda attention, x: attention(query=x, key=x, value=x, need_weights=True), {"batch_first": True}),
+    "no weights": (lambda attention, x: attention(x, x, x, need_weights=False), {"batch_first": True, "bias": False}),
+    "time first": (
+        lambda attention, x: (attention(*[x.transpose(0, 1)] * 3)[0].transpose(0, 1), None),
+        {"add_zero_attn": True},
+    ),
+    "causal": (
+        lambda attention, x: attention(
+            x,
+            x,
+            x,
+            need_weights=False,
+            is_causal=True,
+            attn_mask=nn.Transformer.generate_square_subsequent_mask(9).to(x),
+        ),
+        {"batch_first": True},
+    ),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_attention_called_in_any_way_keeps_its_results_and_has_autograds_gradient(call):
+    module = seeded(lambda: Handed(CALLS[call][0], **CALLS[call][1]))
+    with torch.no_grad():
+        plain, plain_weights = module(images()), module.seen
+    with tap(resolve(module, ["attn"])):
+        assert relative(module(images()), plain) < 1e-14
+    assert (module.seen is None) == (plain_weights is None)
+    if plain_weights is not None:
+        assert torch.equal(module.seen, plain_weights)
+    assert relative(tapped(module, ["attn"], images())["attn"], looped(module, "attn", images())) < 1e-12
+
+
+def test_attention_over_one_sample_without_a_batch_has_autograds_gradient():
+    module = seeded(lambda: Handed(unbatched))
+    assert relative(tapped(module, ["attn"], images(1))["attn"], looped(module, "attn", images(1))) < 1e-12
+
+
+def test_attention_in_bfloat16_gives_what_it_gives_untouched():
+    module = seeded(lambda: Handed(CALLS["keywords"][0], batch_first=True)).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad():
+            plain = module(images().float())
+        with tap(resolve(module, ["attn"])) as captures:
+            assert torch.equal(module(images().float()), plain)
+    (capture,) = captures.values()
+    assert (capture.inputs.dtype, capture.calls) == (torch.bfloat16, 1)
+
+
+def modes() -> int:
+    return torch._C._len_torch_function_stack()
+
+
+def test_only_the_attention_that_is_read_runs_in_our_mode_and_only_in_its_thread():
+    seen: dict[str, int] = {}
+
+    def call(attention: nn.MultiheadAttention, tokens: Tensor) -> Any:
+        seen["before"] = modes()
+        found = attention(tokens, tokens, tokens)
+        seen["after"] = modes()
+        return found
+
+    def watch(*_: Any) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            seen.update(inside=modes(), elsewhere=pool.submit(modes).result())
+
+    module = seeded(lambda: Handed(call, batch_first=True))
+    with tap(resolve(module, ["attn"])):
+        module.attn.register_forward_pre_hook(watch)  # behind our own
+        module(images())
+    assert seen == {"before": 0, "inside": 1, "elsewhere": 0, "after": 0}
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_attention_that_is_interrupted_leaves_no_mode(error):
+    def interrupt(*_: Any) -> None:
+        assert modes() == 1
+        raise error
+
+    module = seeded(lambda: Handed(CALLS["keywords"][0], batch_first=True))
+    with tap(resolve(module, ["attn"])):
+        module.attn.register_forward_pre_hook(interrupt)  # behind our own
+        with pytest.raises(error):
+            module(images())
+    assert modes() == 0
+
+
+class Pair(nn.Module):
+    """Holds two projections and hands over both weights, one to each of two attentions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.inner = nn.Linear(WIDTH, 3 * WIDTH)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        for layer in (self.first, self.second):
+            fixed = (WIDTH, 2, self.inner.weight, self.inner.bias, None, None, False, 0.0, layer.weight, layer.bias)
+            tokens = tokens + nn.functional.multi_head_attention_forward(tokens, tokens, tokens, *fixed)[0]
+        return tokens
+
+
+class Pairs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.pair = nn.Conv2d(3, WIDTH, 4, stride=4), Pair()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.pair(self.patches(images).flatten(2).permute(2, 0, 1)).mean(dim=0)
+
+
+@pytest.mark.parametrize("paths", [["pair.first"], ["pair.second"], ["pair.second", "pair.first"]])
+def test_each_of_two_handed_weights_is_told_from_the_other(paths):
+    module = seeded(Pairs)
+    found = tapped(module, paths, images())
+    for path in paths:
+        assert relative(found[path], looped(module, path, images())) < 1e-12
+
+
+WAVES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32} | {
+    "conv_dim": (16, 16), "conv_stride": (4, 4), "conv_kernel": (8, 4), "num_feat_extract_layers": 2,
+    "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2, "num_buckets": 20, "max_bucket_distance": 16,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["whole", "masked"])
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")
+def test_wavlm_which_hands_its_weight_to_a_function_has_autograds_gradient(number, masked):
+    transformers = pytest.importorskip("transformers")
+    module = seeded(lambda: transformers.WavLMModel(transformers.WavLMConfig(**WAVES)))
+    waves = torch.randn(3, 400, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+
+    def call(waves: Tensor) -> Tensor:
+        mask = torch.ones(waves.shape, dtype=torch.long)
+        mask[:, 250:] = not masked
+        return module(waves, attention_mask=mask).last_hidden_state[:, :14].mean(dim=1)
+
+    path = f"encoder.layers.{number}.attention.out_proj"
+    with torch.no_grad():
+        plain = call(waves)
+    with tap(resolve(module, [path])) as captures:
+        assert relative(call(waves), plain) < 1e-12
+    assert captures[path].inputs.shape == (3, 24, 16)  # 400 samples: (400 - 8) / 4 + 1 = 99, (99 - 4) / 4 + 1 = 24
+    assert relative(tapped(module, [path], waves, call)[path], looped(module, path, waves, call)) < 1e-9
+
+
+@pytest.mark.parametrize("path", ["h.1.attn.c_proj", "h.0.attn.c_attn", "h.1.mlp.c_fc"])
+def test_conv1d_of_gpt2_has_autograds_gradient(path):
+    transformers = pytest.importorskip("transformers")
+    sizes = {"vocab_size": 8, "n_positions": 9, "n_embd": 16, "n_layer": 2, "n_head": 2, "eos_token_id": 0}
+    module = seeded(lambda: transformers.GPT2Model(transformers.GPT2Config(**sizes, bos_token_id=0)))
+    embedded = torch.randn(3, 9, 16, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+
+    def call(embedded: Tensor) -> Tensor:
+        return module(inputs_embeds=embedded).last_hidden_state[:, -1]
+
+    assert path in linear_layers(module)
+    assert relative(tapped(module, [path], embedded, call)[path], looped(module, path, embedded, call)) < 1e-9
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["whole", "masked"])

@@ -2,30 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
 from sporeprint.errors import LayerError
 from sporeprint.switches import NO_FUSED_ATTENTION
 
+_FUSED = inspect.signature(nn.functional.multi_head_attention_forward)
+
+
+def is_linear(module: nn.Module) -> bool:
+    """An `nn.Linear`, or GPT-2's Conv1D: y = x W + b with W [I, O], so the same two factors make its gradient."""
+    if isinstance(module, nn.Linear):
+        return True
+    weight, width = getattr(module, "weight", None), getattr(module, "nf", None)
+    named = type(module).__name__ == "Conv1D"  # of transformers, which is never imported here
+    return named and isinstance(weight, Tensor) and weight.dim() == 2 and weight.shape[1] == width
+
+
+def widths(layer: nn.Module) -> tuple[int, int]:
+    """(I, O) of a linear layer."""
+    if isinstance(layer, nn.Linear):
+        return layer.in_features, layer.out_features
+    inputs, outputs = layer.get_parameter("weight").shape
+    return inputs, outputs
+
 
 @dataclass(frozen=True)
 class Target:
-    """A linear layer to read. `attention` is set where a fused attention skips the layer's own `forward`."""
+    """A linear layer to read. `parent` holds it, and may hand its weight to a fused attention instead of calling it."""
 
     path: str
-    layer: nn.Linear
-    attention: nn.MultiheadAttention | None = None
+    layer: nn.Module
+    parent: nn.Module | None = None
+
+    @property
+    def bias(self) -> bool:
+        return self.layer.bias is not None
 
     @property
     def shape(self) -> tuple[int, int]:
         """(O, I + 1): the gradient of weight and bias; without a bias (O, I)."""
-        return self.layer.out_features, self.layer.in_features + (self.layer.bias is not None)
+        inputs, outputs = widths(self.layer)
+        return outputs, inputs + self.bias
 
 
 @dataclass
@@ -47,7 +74,7 @@ def tap(targets: Mapping[str, Target]) -> Iterator[dict[str, Capture]]:
     are gone afterwards, also when the pass raises. One thread at a time, since the hooks see every pass
     (`Backbone.run` locks).
     """
-    captures = {path: Capture(bias=target.layer.bias is not None) for path, target in targets.items()}
+    captures = {path: Capture(bias=target.bias) for path, target in targets.items()}
     handles = []
 
     def record(capture: Capture) -> Any:
@@ -63,12 +90,12 @@ def tap(targets: Mapping[str, Target]) -> Iterator[dict[str, Capture]]:
 
         return hook
 
-    with torch.inference_mode(False), torch.no_grad(), NO_FUSED_ATTENTION.hold():
+    with torch.inference_mode(False), torch.no_grad(), NO_FUSED_ATTENTION.hold(), ExitStack() as left_open:
         try:
             for path, target in targets.items():
                 handles.append(target.layer.register_forward_hook(record(captures[path])))
-                if target.attention is not None:
-                    handles.append(target.attention.register_forward_hook(_unfuse, with_kwargs=True))
+                if target.parent is not None:
+                    handles.extend(_unfuse(target.layer, target.parent, left_open))
             yield captures
         finally:
             for handle in handles:
@@ -104,48 +131,48 @@ def check_reached(captures: Mapping[str, Capture], embedding: Tensor, layers: st
             )
 
 
-def _unfuse(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-    """Run `nn.MultiheadAttention` again with an identity for its output projection, then that projection as a module.
+def _unfuse(layer: nn.Module, parent: nn.Module, left_open: ExitStack) -> list[RemovableHandle]:
+    """While `parent` runs, a fused attention that is handed `layer`'s weight calls `layer` instead.
 
-    The fused kernel reads `out_proj.weight` directly, so `out_proj.forward`, and any hook on it, never runs.
+    Only then: a mode costs every operation some microseconds, which a small network would feel. `left_open` leaves
+    the mode where an interrupt kept the parent's own hook from it.
     """
-    assert isinstance(module, nn.MultiheadAttention)
-    names = ("query", "key", "value", "key_padding_mask", "need_weights", "attn_mask", "average_attn_weights")
-    bound = dict(zip((*names, "is_causal"), args, strict=False)) | kwargs
-    query, key, value = bound["query"], bound["key"], bound["value"]
-    batched = query.dim() == 3
-    if module.batch_first and batched:
-        query, key, value = (tensor.transpose(0, 1) for tensor in (query, key, value))
-    same = module._qkv_same_embed_dim
-    heads, _ = nn.functional.multi_head_attention_forward(
-        query,
-        key,
-        value,
-        module.embed_dim,
-        module.num_heads,
-        module.in_proj_weight,
-        module.in_proj_bias,
-        module.bias_k,
-        module.bias_v,
-        module.add_zero_attn,
-        module.dropout,
-        torch.eye(module.embed_dim, dtype=query.dtype, device=query.device),
-        None,
-        training=module.training,
-        key_padding_mask=bound.get("key_padding_mask"),
-        need_weights=False,
-        attn_mask=bound.get("attn_mask"),
-        use_separate_proj_weight=not same,
-        q_proj_weight=None if same else module.q_proj_weight,
-        k_proj_weight=None if same else module.k_proj_weight,
-        v_proj_weight=None if same else module.v_proj_weight,
-        is_causal=bound.get("is_causal", False),
-    )
-    heads = heads.transpose(0, 1) if batched else heads  # [N, T, E], as every other layer sees it
-    projected = module.out_proj(heads)
-    if batched and not module.batch_first:
-        projected = projected.transpose(0, 1)
-    return (projected, *output[1:])
+    mode = left_open.enter_context(ExitStack())
+
+    def enter(*_: Any) -> None:
+        mode.enter_context(_Unfused(layer))
+
+    def leave(*_: Any) -> None:
+        mode.close()
+
+    return [parent.register_forward_pre_hook(enter), parent.register_forward_hook(leave, always_call=True)]
+
+
+class _Unfused(TorchFunctionMode):
+    """Splits torch's fused attention into the heads and their output projection, run as a module.
+
+    The fused function reads the projection's weight, so that the module's `forward`, and any hook on it, never runs.
+    """
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.layer = layer
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is not nn.functional.multi_head_attention_forward:
+            return func(*args, **(kwargs or {}))
+        bound = _FUSED.bind(*args, **(kwargs or {})).arguments
+        if bound["out_proj_weight"] is not self.layer.weight:
+            return func(**bound)
+        query = bound["query"]
+        identity = torch.eye(query.shape[-1], dtype=query.dtype, device=query.device)
+        heads, weights = func(**bound | {"out_proj_weight": identity, "out_proj_bias": None})
+        if heads.dim() == 2:  # one sample, without a batch
+            return self.layer(heads), weights
+        # [T, N, E] to [N, T, E], as every other layer sees it, and back
+        return self.layer(heads.transpose(0, 1)).transpose(0, 1), weights
 
 
 def samples_first(tensor: Tensor, samples: int) -> Tensor:
@@ -159,10 +186,14 @@ def weight_gradients(inputs: Tensor, sensitivities: Tensor, bias: bool = True) -
     """Gradient of one linear layer's weight and bias, one for each sample.
 
     inputs: [N, T, I], what the layer saw. sensitivities: [N, T, O], d loss / d output; T counts views and tokens.
-    Returns [N, O, I + 1]; the last column is the bias (without a bias [N, O, I]).
+    Returns [N, O, I + 1]; the last column is the bias (without a bias [N, O, I]). A token that the loss does not
+    feel adds nothing, whatever stands in its inputs.
     """
-    read = (sensitivities != 0).any(dim=2).any(dim=0)  # [T]: with CLS pooling one token of each view
-    inputs, sensitivities = inputs[:, read], sensitivities[:, read]
+    felt = (sensitivities != 0).any(dim=2)  # [N, T]
+    read = felt.any(dim=0)  # [T]: with CLS pooling one token of each view
+    inputs, sensitivities, felt = inputs[:, read], sensitivities[:, read], felt[:, read]
+    if not felt.all():  # padding may hold NaN, and 0 * NaN is NaN
+        inputs = inputs.masked_fill(~felt.unsqueeze(2), 0)
     gradients = torch.einsum("nto,nti->noi", sensitivities, inputs)
     if not bias:
         return gradients

@@ -107,6 +107,100 @@ def test_encoder_is_read_where_a_decoder_behind_it_is_as_deep():
     assert path == "encoder.1.attn.proj"
 
 
+def test_lists_of_all_stages_count_as_one():
+    def stage(depth: int) -> nn.Module:
+        return tree(blocks=nn.ModuleList(tree(attn=tree(qkv="linear", proj="linear")) for _ in range(depth)))
+
+    module = tree(layers=nn.ModuleList(stage(depth) for depth in (1, 4, 2)), head=stage(2))
+    assert [path for path, _ in blocks(module)] == [
+        *["layers.0.blocks.0", "layers.1.blocks.0", "layers.1.blocks.1", "layers.1.blocks.2", "layers.1.blocks.3"],
+        *["layers.2.blocks.0", "layers.2.blocks.1"],
+    ]
+
+
+def test_two_attentions_side_by_side_in_each_block_are_no_stages():
+    def block() -> nn.Module:
+        return tree(attns=nn.ModuleList(tree(attn=tree(qkv="linear", proj="linear")) for _ in range(2)))
+
+    module = tree(blocks=nn.ModuleList(block() for _ in range(3)))
+    assert [path for path, _ in blocks(module)] == ["blocks.0", "blocks.1", "blocks.2"]
+
+
+BERT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 32}
+LLAMA = BERT | {"num_key_value_heads": 1, "head_dim": 8, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+GPT = {"vocab_size": 32, "n_embd": 16, "n_layer": 2, "n_head": 2, "bos_token_id": 0, "eos_token_id": 0}
+WAVES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32} | {
+    "conv_dim": (16, 16), "conv_stride": (4, 4), "conv_kernel": (8, 4), "num_feat_extract_layers": 2,
+    "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2,
+}  # fmt: skip
+DEBERTA = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "max_position_embeddings": 32}
+MODERN = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"), 0)
+T5 = {"vocab_size": 32, "d_model": 16, "d_kv": 4, "d_ff": 32, "num_layers": 2, "num_heads": 2}
+WHISPER = {"d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32} | {
+    "encoder_attention_heads": 2, "decoder_attention_heads": 2, "num_mel_bins": 8, "vocab_size": 32,
+    "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0, "decoder_start_token_id": 0,
+}  # fmt: skip
+CLAP = {"patch_embeds_hidden_size": 8, "depths": [1, 1, 6, 2], "num_attention_heads": [1, 2, 2, 2], "spec_size": 64} | {
+    "hidden_size": 64, "num_mel_bins": 16, "window_size": 2, "projection_dim": 16, "aff_block_r": 2,
+}  # fmt: skip
+SELF_OUTPUT = "encoder.layer.1.attention.output.dense"
+
+# Family: (its configuration, the output projection of the last self-attention, read from the printed module)
+FAMILIES: dict[str, tuple[dict[str, Any], str]] = {
+    "Bert": (BERT, SELF_OUTPUT),
+    "Roberta": (BERT, SELF_OUTPUT),
+    "XLMRoberta": (BERT, SELF_OUTPUT),
+    "Electra": (BERT, SELF_OUTPUT),
+    "DebertaV2": (BERT | DEBERTA, SELF_OUTPUT),
+    "MPNet": (BERT, "encoder.layer.1.attention.attn.o"),
+    "DistilBert": (
+        {"vocab_size": 32, "dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32},
+        "transformer.layer.1.attention.out_lin",
+    ),
+    "ModernBert": (BERT | MODERN, "layers.1.attn.Wo"),
+    "T5Encoder": (T5, "encoder.block.1.layer.0.SelfAttention.o"),
+    "CLIPText": (BERT | {"bos_token_id": 0, "eos_token_id": 0}, "encoder.layers.1.self_attn.out_proj"),
+    "Llama": (LLAMA, "layers.1.self_attn.o_proj"),
+    "Mistral": (LLAMA, "layers.1.self_attn.o_proj"),
+    "Qwen2": (LLAMA, "layers.1.self_attn.o_proj"),
+    "Qwen3": (LLAMA, "layers.1.self_attn.o_proj"),
+    "Gemma2": (LLAMA, "layers.1.self_attn.o_proj"),
+    "Phi": (BERT, "layers.1.self_attn.dense"),
+    "Phi3": (LLAMA, "layers.1.self_attn.o_proj"),
+    "GPTNeoX": (BERT, "layers.1.attention.dense"),
+    "Bloom": ({"hidden_size": 16, "n_layer": 2, "n_head": 2, "vocab_size": 32}, "h.1.self_attention.dense"),
+    "GPT2": (GPT, "h.1.attn.c_proj"),
+    "GPT2 with cross-attention": (GPT | {"add_cross_attention": True}, "h.1.attn.c_proj"),
+    "Wav2Vec2": (WAVES, "encoder.layers.1.attention.out_proj"),
+    "Wav2Vec2Conformer": (WAVES, "encoder.layers.1.self_attn.linear_out"),
+    "Hubert": (WAVES, "encoder.layers.1.attention.out_proj"),
+    "WavLM": (WAVES, "encoder.layers.1.attention.out_proj"),
+    "Data2VecAudio": (WAVES | {"conv_pos_kernel_size": 3}, "encoder.layers.1.attention.out_proj"),
+    "Whisper": (WHISPER, "layers.1.self_attn.out_proj"),
+    "ClapAudio": (CLAP, "audio_encoder.layers.3.blocks.1.attention.output.dense"),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_default_target_of_text_and_audio_closes_the_last_self_attention(family):
+    transformers = pytest.importorskip("transformers")
+    options, expected = FAMILIES[family]
+    name = family.partition(" ")[0]
+    config = getattr(transformers, {"T5Encoder": "T5"}.get(name, name) + "Config")(**options)
+    module = getattr(transformers, f"{name}Model")(config)
+    (path,) = resolve(module.encoder if name == "Whisper" else module, None)
+    assert path == expected
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["transformers 5", "transformers 4"])
+def test_default_target_of_the_audio_spectrogram_transformer(older):
+    transformers = pytest.importorskip("transformers")
+    if older != (int(transformers.__version__.partition(".")[0]) < 5):
+        pytest.skip("the names of another release")
+    module = transformers.ASTModel(transformers.ASTConfig(**BERT, num_mel_bins=32, max_length=64))
+    assert list(resolve(module, None)) == [SELF_OUTPUT if older else "layers.1.attention.o_proj"]
+
+
 def test_unknown_path_lists_the_linear_layers():
     with pytest.raises(LayerError, match=r"no layer 'blocks\.7\.attn\.proj' in TinyViT.*blocks\.2\.attn\.proj, "):
         Backbone(tiny(), "blocks.7.attn.proj", PREPROCESS)
@@ -143,7 +237,7 @@ def test_path_of_a_multihead_attention_means_its_output_projection():
     module = tree(attn=nn.MultiheadAttention(4, 2))
     (target,) = resolve(module, ["attn"]).values()
     assert target.layer is module.get_submodule("attn.out_proj")
-    assert target.attention is module.get_submodule("attn")
+    assert target.parent is module.get_submodule("attn")
     assert resolve(module, ["attn.out_proj"])["attn.out_proj"] == target
 
 

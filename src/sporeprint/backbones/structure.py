@@ -2,44 +2,57 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from torch import nn
 
-from sporeprint.capture import Target
+from sporeprint.capture import Target, is_linear, widths
 from sporeprint.errors import LayerError
 
 # Last name of a linear layer that makes queries, keys, values or gates, in the codebases that we read.
-_INNER = {"q", "k", "v", "qkv", "kv", "query", "key", "value", "q_proj", "k_proj", "v_proj", "in_proj", "gate", "g"}
+_INNER = {
+    "q", "k", "v", "qkv", "kv", "q_proj", "k_proj", "v_proj", "qkv_proj", "in_proj", "q_lin", "k_lin", "v_lin",
+    "linear_q", "linear_k", "linear_v", "linear_pos", "query", "key", "value", "query_proj", "key_proj",
+    "value_proj", "query_key_value", "Wqkv", "c_attn", "q_attn", "gate", "g",
+}  # fmt: skip
 
 
 def blocks(module: nn.Module) -> list[tuple[str, nn.Module]]:
     """The transformer's blocks, first to last: the longest list of modules of one class that hold an attention.
 
+    Where it is a stage of several (`layers.2.blocks`, as in Swin), the other stages' lists belong to it.
     Returns [(path, block)]; empty where there is no such list.
     """
-    best: list[tuple[str, nn.Module]] = []
+    stages: dict[str, list[tuple[str, nn.Module]]] = {}
+    place, longest = "", 0
     for path, candidate in module.named_modules():
-        if isinstance(candidate, (nn.ModuleList, nn.Sequential)) and len(candidate) > len(best):
+        if isinstance(candidate, (nn.ModuleList, nn.Sequential)) and len(candidate):
             children = list(candidate.named_children())
             one_class = len({type(child) for _, child in children}) == 1
             if one_class and attention_output(children[-1][1]) is not None:
-                best = [(f"{path}.{name}" if path else name, child) for name, child in children]
-    return best
+                found = [(f"{path}.{name}" if path else name, child) for name, child in children]
+                stages.setdefault(_place(path), []).extend(found)
+                if len(found) > longest:
+                    place, longest = _place(path), len(found)
+    return stages.get(place, [])
+
+
+def _place(path: str) -> str:
+    """The same for the lists of all stages: layers.2.blocks to layers.*.blocks."""
+    return re.sub(r"\b\d+\b", "*", path)
 
 
 def attention_output(block: nn.Module) -> str | None:
     """Path, inside a block, of the linear layer that closes its first (self-) attention; None where there is none."""
     for path, attention in block.named_modules():
-        if "att" not in path.rsplit(".", 1)[-1].lower() or isinstance(attention, nn.Linear):
+        if "att" not in path.rsplit(".", 1)[-1].lower() or is_linear(attention):
             continue
-        layers = [(name, layer) for name, layer in attention.named_modules() if isinstance(layer, nn.Linear)]
+        layers = [(name, layer) for name, layer in attention.named_modules() if is_linear(layer)]
         inner = [(name, layer) for name, layer in layers if name.rsplit(".", 1)[-1] in _INNER]
-        widths = {layer.in_features for _, layer in inner}  # of the tokens, which the output projection returns to
+        tokens = {widths(layer)[0] for _, layer in inner}  # their width, which the output projection returns to
         closing = [
-            name
-            for name, layer in layers
-            if (name, layer) not in inner and (not widths or layer.out_features in widths)
+            name for name, layer in layers if (name, layer) not in inner and (not tokens or widths(layer)[1] in tokens)
         ]
         if closing:
             return f"{path}.{closing[-1]}"
@@ -47,8 +60,8 @@ def attention_output(block: nn.Module) -> str | None:
 
 
 def linear_layers(module: nn.Module) -> list[str]:
-    """Paths of every `nn.Linear`: what can be read."""
-    return [path for path, layer in module.named_modules() if isinstance(layer, nn.Linear)]
+    """Paths of every `nn.Linear` and Conv1D: what can be read."""
+    return [path for path, layer in module.named_modules() if is_linear(layer)]
 
 
 def resolve(module: nn.Module, paths: Iterable[str] | None) -> dict[str, Target]:
@@ -72,13 +85,12 @@ def _target(module: nn.Module, path: str) -> Target:
     layer = layers[path]
     if isinstance(layer, nn.MultiheadAttention):
         path, layer = f"{path}.out_proj", layer.out_proj
-    if not isinstance(layer, nn.Linear):
+    if not is_linear(layer):
         raise LayerError(
-            f"layer {path!r} is a {type(layer).__name__}; FUNGI reads an nn.Linear. Linear layers here: "
-            f"{listing(module)}"
+            f"layer {path!r} is a {type(layer).__name__}; FUNGI reads an nn.Linear, or GPT-2's Conv1D. Linear layers "
+            f"here: {listing(module)}"
         )
-    parent = layers.get(path.rpartition(".")[0])
-    return Target(path, layer, parent if isinstance(parent, nn.MultiheadAttention) else None)
+    return Target(path, layer, layers[path.rpartition(".")[0]] if path else None)
 
 
 def listing(module: nn.Module, most: int = 40) -> str:

@@ -159,6 +159,14 @@ def test_a_header_that_contradicts_itself_is_refused():
     )
 
 
+def test_a_flac_that_announces_less_than_it_holds_is_refused():
+    for subtype in ("PCM_S8", "PCM_16", "PCM_24"):
+        flac = encode("FLAC", subtype, np.stack([SWEEP, -0.5 * SWEEP], axis=1))
+        shorter = with_bytes(flac, 22, struct.pack(">I", 5990))
+        assert "not as the checksum in its header says" in reason(shorter)
+        assert len(load_audio(with_bytes(shorter, 26, bytes(16))).samples) == 5990  # an encoder may leave it out
+
+
 def test_stereo_is_averaged_and_sixteen_bits_are_divided_by_two_to_the_fifteenth():
     frames = [[16384, -16384], [32767, 1], [-32768, -32768], [3, 0]]
     expected = [0.0, 0.5, -1.0, 1.5 / 32768]

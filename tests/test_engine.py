@@ -19,7 +19,8 @@ from sporeprint.backbones.base import Backbone
 from sporeprint.engine import generator, make_head, view_sets
 from sporeprint.objectives import Objective
 from sporeprint.projection import Dense
-from sporeprint.views.image import Crops, Patches, Whole
+from sporeprint.views.image import Crops, Patches
+from sporeprint.views.whole import Whole
 
 KL_, DINO_ = KL(latent=24), DINO(latent=20, augmentation=Crops(2, 3))
 SIMCLR_ = SimCLR(latent=12, augmentation=Patches(3), negatives=4)

@@ -9,25 +9,32 @@ import torch
 
 from sporeprint.backbones.base import Backbone
 from sporeprint.backbones.load import load_backbone
+from sporeprint.backbones.sentence import is_sentence_transformer
 from sporeprint.engine import Engine, make_head
 from sporeprint.errors import NotFitted, RecipeError
+from sporeprint.objectives import settle
 from sporeprint.projection import PROJECTIONS
 from sporeprint.recipe import Recipe
 
 
 @torch.inference_mode(False)  # a caller's inference mode would give tensors that autograd refuses
-def make_engine(recipe: Recipe, backbone: Backbone | None, device: Any = None, workers: int = 1) -> Engine:
-    """backbone: a network of the user's, or None for the recipe's. Raises RecipeError, BackboneError, LayerError."""
+def make_engine(recipe: Recipe, backbone: Any, device: Any = None, workers: int = 1) -> Engine:
+    """backbone: a `Backbone` or SentenceTransformer of the user's, or None for the recipe's.
+
+    Raises RecipeError, BackboneError, LayerError.
+    """
+    if is_sentence_transformer(backbone):
+        backbone = Backbone(backbone, target=recipe.targets, pooling=recipe.pooling)
     if backbone is None:
         if recipe.backbone is None:
             raise RecipeError(
                 "no backbone: name one, Recipe(backbone='facebook/dinov2-small'), or give a network of your own, "
                 "Fungi(recipe, backbone=Backbone(module, ...))"
             )
-        backbone = load_backbone(recipe.backbone, recipe.targets, recipe.pooling, device)
+        backbone = load_backbone(recipe.backbone, recipe.targets, recipe.pooling, device, recipe.modality)
     else:
         _check_given(recipe, backbone, device)
-    objectives = tuple(recipe.objectives or ())
+    objectives = settle(recipe.objectives, backbone.modality)
     dim = recipe.dim or backbone.width
     latents = {name: objective.latent for objective in objectives for name in objective.head_names()}
     make = PROJECTIONS[recipe.projection]
@@ -44,13 +51,20 @@ def make_engine(recipe: Recipe, backbone: Backbone | None, device: Any = None, w
     )
 
 
-def _check_given(recipe: Recipe, backbone: Backbone, device: Any) -> None:
+def _check_given(recipe: Recipe, backbone: Any, device: Any) -> None:
     """What a backbone that is given has settled already must not be asked for otherwise. Raises RecipeError."""
+    if not isinstance(backbone, Backbone):
+        raise RecipeError(
+            f"backbone is a {type(backbone).__name__}; expected a Backbone(module, preprocess=...) or a "
+            "SentenceTransformer"
+        )
     if recipe.targets is not None and list(backbone.targets) != list(recipe.targets):
         raise RecipeError(
             f"the recipe reads {', '.join(recipe.targets)}, the backbone given reads {', '.join(backbone.targets)}; "
             "name targets in one place"
         )
+    if recipe.modality not in ("auto", backbone.modality):
+        raise RecipeError(f"the recipe is for {recipe.modality}, the backbone given takes {backbone.modality}")
     if recipe.pooling not in ("auto", backbone.pooling):
         raise RecipeError(
             f"the recipe's pooling is {recipe.pooling!r}, that of the backbone given is {backbone.pooling!r}; give it "

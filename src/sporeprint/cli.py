@@ -23,20 +23,21 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 @app.command()
 def extract(
-    source: Annotated[Path, typer.Argument(help="Folder of class folders, Parquet / CSV / JSONL table, or datasets folder.")],
+    source: Annotated[Path, typer.Argument(help="Folder of class folders, Parquet / CSV / JSONL table, or datasets folder; of images, texts or sound.")],
     out: Annotated[Path, typer.Option(help="The store to make, or to go on with.")],
     backbone: Annotated[str | None, typer.Option(help="Hugging Face id or folder, timm:NAME, or tiny.")] = None,
-    objectives: Annotated[str | None, typer.Option(help="Comma-separated: kl,dino,simclr; none for no gradients.  [default: kl,dino,simclr]", show_default=False)] = None,
+    objectives: Annotated[str | None, typer.Option(help="Comma-separated: kl,dino,simclr; none for no gradients.  [default: kl,dino,simclr for images, kl,simclr for text and sound]", show_default=False)] = None,
     fit_from: Annotated[Path | None, typer.Option(help="Store (or saved Fungi) whose recipe, heads and negatives to use: what a test set needs.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="A recipe as JSON, in the place of the options below.")] = None,
+    modality: Annotated[str | None, typer.Option(help="image, text or audio: which tower of a checkpoint of two.  [default: what the checkpoint takes]", show_default=False)] = None,
     targets: Annotated[str | None, typer.Option(help="Linear layers to read, comma-separated; found when absent.")] = None,
     pooling: Annotated[str | None, typer.Option(help="auto, cls, mean or last.  [default: auto]", show_default=False)] = None,
     dim: Annotated[int | None, typer.Option(help="Width of a gradient block; default the embedding's.")] = None,
     layers: Annotated[int | None, typer.Option(help="Blocks of the last so many layers.  [default: 4]", show_default=False)] = None,
-    negatives: Annotated[int | None, typer.Option(help="Images in SimCLR's bank of negatives.  [default: 256]", show_default=False)] = None,
+    negatives: Annotated[int | None, typer.Option(help="Rows in SimCLR's bank of negatives.  [default: 256; of sound 64]", show_default=False)] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.  [default: auto]", show_default=False)] = None,
     seed: Annotated[int | None, typer.Option(help="Of heads, projection, views and negatives.  [default: 0]", show_default=False)] = None,
-    sample_column: Annotated[str | None, typer.Option(help="Column of the images; found when absent.")] = None,
+    sample_column: Annotated[str | None, typer.Option(help="Column of the samples; found when absent.")] = None,
     label_column: Annotated[str | None, typer.Option(help="Column of the labels; found when absent, '' for none.")] = None,
     id_column: Annotated[str | None, typer.Option(help="Column of unique ids; default the row number.")] = None,
     split: Annotated[str | None, typer.Option(help="Which split, of a folder that holds several.")] = None,
@@ -55,16 +56,22 @@ def extract(
     from sporeprint.data.sources import Source, open_source
     from sporeprint.run.console import ProgressLine, print_json
     from sporeprint.run.local import Settings, extract
-    from sporeprint.run.options import make_recipe
+    from sporeprint.run.options import make_recipe, source_modality
     from sporeprint.run.show import passed_over, store_summary
 
     moved = None if fit_from is None else backbone  # the fit's own backbone, where it lies now
     made = make_recipe(
-        recipe, bare=fit_from is None, backbone=None if moved else backbone, objectives=objectives, targets=targets, pooling=pooling,
-        dim=dim, layers=layers, negatives=negatives, dtype=dtype, seed=seed,
+        recipe, bare=fit_from is None, backbone=None if moved else backbone, objectives=objectives, modality=modality, targets=targets,
+        pooling=pooling, dim=dim, layers=layers, negatives=negatives, dtype=dtype, seed=seed,
     )  # fmt: skip
     rows: Source = open_source(
-        source, sample_column=sample_column, label_column=label_column, id_column=id_column, split=split, limit=limit
+        source,
+        sample_column=sample_column,
+        label_column=label_column,
+        id_column=id_column,
+        split=split,
+        limit=limit,
+        modality=source_modality(made, fit_from, moved),
     )
     if sample is not None:
         rows = Sampled(rows, sample)
@@ -79,6 +86,8 @@ def extract(
         print_json(store_summary(store))
         return
     typer.echo(f"{out}: {len(store)} rows, blocks {', '.join(store.block_names)}")
+    if store.truncated:
+        typer.echo(f"too long: {store.truncated} rows, of which the backbone saw the beginning only", err=True)
     for failure in store.failures:
         typer.echo(f"not read: {failure.id}: {failure.reason}", err=True)
 
@@ -128,6 +137,7 @@ def info(
 @app.command()
 def backbones(
     name: Annotated[str | None, typer.Argument(help="Hugging Face id or folder, timm:NAME or tiny: load it and say what was found.")] = None,
+    modality: Annotated[str, typer.Option(help="With NAME: auto, image, text or audio.")] = "auto",
     json: Json = False,
 ) -> None:  # fmt: skip
     """What is supported, and how the target layer is found."""
@@ -135,7 +145,7 @@ def backbones(
     from sporeprint.run.show import SUPPORTED, describe_backbone
 
     if name is not None:
-        found = describe_backbone(name)
+        found = describe_backbone(name, modality)
         if json:
             print_json(found)
             return
@@ -143,14 +153,9 @@ def backbones(
             typer.echo(f"{key}: {', '.join(value) if isinstance(value, list) else value}")
         return
     if json:
-        print_json([dict(zip(("library", "families", "embedding", "target"), row, strict=True)) for row in SUPPORTED])
+        print_json([dict(zip(("modality", "backbones", "embedding"), row, strict=True)) for row in SUPPORTED])
         return
-    print_table(
-        "Backbones for images",
-        ["library", "families", "embedding (pooling auto)", "target layer"],
-        SUPPORTED,
-        numbers=False,
-    )
+    print_table("Backbones", ["", "library and families", "embedding (pooling auto)"], SUPPORTED, numbers=False)
     typer.echo(
         "The target is found by structure: the longest list of equal blocks that hold an attention; in its last block, "
         "the attention's last linear layer that makes no query, key or value. Any other layer: --targets PATH. "

@@ -15,6 +15,7 @@ from sporeprint.errors import RecipeError
 from sporeprint.recipe import kind
 
 Blocks = Mapping[str, NDArray[np.float32]]
+LAYER_KINDS = ("cls", "last", "patches", "tokens")  # what a block of the layers family is of, before "-N"
 MOST_FITTING_ROWS = 100_000  # PCA beyond this sees evenly spaced rows: bounded memory, the same result to 3 digits
 
 
@@ -172,7 +173,7 @@ def family(name: str) -> str:
     if name.endswith(".views"):
         return "views"
     stem, _, number = name.rpartition("-")
-    return "layers" if stem in ("cls", "patches") and number.isdigit() else "gradients"
+    return "layers" if stem in LAYER_KINDS and number.isdigit() else "gradients"
 
 
 def _get(blocks: Blocks, name: str) -> NDArray[np.float32]:

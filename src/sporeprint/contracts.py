@@ -12,11 +12,13 @@ from sporeprint.objectives.base import Objective
 from sporeprint.projection import Projection
 
 
-def check_objective(objective: Objective, samples: int = 5, width: int = 16) -> None:
+def check_objective(objective: Objective, samples: int = 5, width: int = 16, modality: str | None = None) -> None:
     """One loss a sample; no sample reads another; no state changes; the same latents give the same loss.
 
+    modality: "image", "text" or "audio", for an objective that differs between them; default the first that it knows.
     Raises AssertionError that says which promise is broken.
     """
+    objective = objective.for_modality(modality or next(iter(objective.by_modality), "image"))
     draw = torch.Generator().manual_seed(0)
     latents = torch.randn(samples, objective.views, width, generator=draw, requires_grad=True)
     extras = {name: torch.randn(samples, objective.views, width, generator=draw) for name in objective.extra_heads}
@@ -62,7 +64,7 @@ def check_views(augmentation: Any, sample: Any, preprocess: Any, seed: int = 0) 
     views = augmentation(sample, preprocess, generator(seed, "row", "check"))
     assert len(views) == augmentation.views, f"{len(views)} views were made, {augmentation.views} promised"
     again = augmentation(sample, preprocess, generator(seed, "row", "check"))
-    assert torch.equal(views, again), "the same seed gave other views"
+    assert _equal(views, again), "the same seed gave other views"
     same = str(np.random.get_state()) == before[1] and torch.equal(torch.get_rng_state(), before[0])  # noqa: NPY002
     assert same, "the views draw from a global generator"
 
@@ -74,26 +76,29 @@ def check_backbone(backbone: Backbone, tolerance: float = 1e-4) -> None:
     """
     assert backbone.targets, "no target layer"
     before = _snapshot(backbone.module)
-    size = backbone.preprocess.size
-    images = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
+    views = backbone.preprocess.probes()
     path = next(iter(backbone.targets))
 
-    def read(some: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        with backbone.run(some) as one_pass:
+    def read(some: list[Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        with backbone.run(backbone.preprocess.collate(some)) as one_pass:
             assert one_pass.embedding.shape == (len(some), backbone.width), "the embedding is not [N, E]"
             capture = one_pass.captures[path]
             (found,) = torch.autograd.grad(one_pass.embedding.pow(3).sum(), [capture.outputs], allow_unused=True)
             assert found is not None, f"the embedding does not depend on target {path!r}"
             return one_pass.embedding.detach(), found
 
-    together = read(images)
+    together = read(views)
     assert _snapshot(backbone.module) == before, "a pass changed parameters, buffers, flags, hooks or .grad"
-    for at in range(len(images)):
-        for whole, alone in zip(together, read(images[at : at + 1]), strict=True):
-            error = (whole[at] - alone[0]).norm() / alone[0].norm().clamp_min(1e-12)
+    for at, view in enumerate(views):
+        for whole, alone in zip(together, read([view]), strict=True):
+            padded = whole[at]
+            if padded.shape != alone[0].shape:  # a shorter text or sound
+                padded, padding = padded[: len(alone[0])], padded[len(alone[0]) :]
+                assert not padding.any(), f"the embedding of row {at} reads its padding"
+            error = (padded - alone[0]).norm() / alone[0].norm().clamp_min(1e-12)
             assert error < tolerance, f"row {at} depends on its batch: relative difference {error:.1e}"
     try:
-        with backbone.run(images):
+        with backbone.run(backbone.preprocess.collate(views)):
             raise KeyboardInterrupt
     except KeyboardInterrupt:
         pass
@@ -115,6 +120,16 @@ def check_projection(projection: Projection, distortion: float | None = None) ->
     allowed = 5 / projection.dim**0.5 if distortion is None else distortion
     worst = (_cosines(projected) - _cosines(rows)).abs().max().item()
     assert worst <= allowed, f"cosines change by up to {worst:.3f}; promised {allowed:.3f}"
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_equal(value, other[key]) for key, value in one.items())
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    return bool(one == other)
 
 
 def _cosines(rows: torch.Tensor) -> torch.Tensor:

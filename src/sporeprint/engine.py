@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,14 +18,13 @@ from torch import Tensor, nn
 
 from sporeprint.ahead import ahead
 from sporeprint.backbones.base import Backbone, Pass
+from sporeprint.backbones.inputs import Batch
 from sporeprint.capture import Capture, samples_first, weight_gradients
 from sporeprint.errors import LayerError
 from sporeprint.objectives.base import Objective
 from sporeprint.projection import Projection, normalise
 from sporeprint.recipe import canonical
-from sporeprint.views.image import Whole
-
-VIEWS_A_PASS = 64  # about so many views go through the backbone at once
+from sporeprint.views.whole import Whole
 
 
 @dataclass(frozen=True)
@@ -132,8 +131,9 @@ class Engine:
 
     @torch.inference_mode(False)  # a caller's inference mode would give tensors that autograd refuses
     def blocks(self, rows: Sequence[tuple[str, Any]]) -> dict[str, NDArray[np.float32]]:
-        """rows: [(id, RGB image)]. Returns {block: float32 [N, D]}, every row L2-normalised."""
+        """rows: [(id, prepared sample)]. Returns {block: float32 [N, D]}, every row L2-normalised."""
         heads, banks = self._on_device()
+        rows, back = self._by_length(rows)
         free: dict[str, list[Tensor]] = {}  # embedding and layers, then views
         gradients: dict[str, list[Tensor]] = {name: [] for name in self.gradient_names()}
         for view_set in view_sets(self.objectives):
@@ -158,7 +158,7 @@ class Engine:
             for name in self.gradient_names():
                 path = name.partition("@")[2] or next(iter(self.backbone.targets))
                 made[name] = self.projections[path](normalise(torch.cat(gradients.pop(name))))
-            return {name: normalise(block).float().cpu().numpy() for name, block in made.items()}
+            return {name: normalise(block).float().cpu().numpy()[back] for name, block in made.items()}
 
     def _block_name(self, objective: Objective, path: str) -> str:
         return objective.name if len(self.backbone.targets) == 1 else f"{objective.name}@{path}"
@@ -169,17 +169,29 @@ class Engine:
 
     @torch.inference_mode(False)
     def encode(self, objective: Objective, rows: Sequence[tuple[str, Any]]) -> Tensor:
-        """Latents of all views of these rows, for a bank of negatives: [rows * V, L], on the CPU."""
+        """Latents of the views of these rows, for a bank of negatives: [rows, V, L], on the CPU.
+
+        V: `negative_views` of the objective where it sets them, which are the first of its views.
+        """
         (view_set,) = (one for one in view_sets(self.objectives) if objective in one.objectives)
+        if (views := getattr(objective, "negative_views", None)) is not None and views < view_set.views:
+            view_set = replace(view_set, augmentation=replace(view_set.augmentation, views=views))
         head = self._on_device()[0][objective.name]
-        parts = [torch.empty(0, objective.latent)]
+        rows, back = self._by_length(rows)
+        parts = [torch.empty(0, view_set.views, objective.latent)]
 
         def read(embeddings: Tensor, _: Pass) -> None:
-            parts.append(latents_of(head, objective, embeddings.detach().flatten(0, 1)).float().cpu())
+            parts.append(latents_of(head, objective, embeddings.detach()).float().cpu())
 
         with self._timed("negatives"):
             self._each_pass(view_set, rows, read)
-        return torch.cat(parts)
+        return torch.cat(parts)[back]
+
+    def _by_length(self, rows: Sequence[tuple[str, Any]]) -> tuple[list[tuple[str, Any]], list[int]]:
+        """The rows, shorter ones first, so that little is padded; and where each of the given ones went."""
+        lengths = [self.backbone.preprocess.length(sample) for _, sample in rows]
+        order = sorted(range(len(rows)), key=lambda at: (lengths[at], self.backbone.preprocess.same(rows[at][1])))
+        return [rows[at] for at in order], [int(at) for at in np.argsort(order)]
 
     def _on_device(self) -> tuple[dict[str, nn.Linear], dict[str, Tensor]]:
         """Heads and negatives where the backbone is, moved once a batch; the originals stay, for the user to change."""
@@ -195,7 +207,7 @@ class Engine:
         sets = view_sets(self.objectives)
         info: dict[str, dict[str, Any]] = {"embedding": {"family": "embedding", "views": "whole", "passes": 1}}
         for number in range(max(0, self.backbone.depth - self.layers) + 1, self.backbone.depth + 1):
-            for kind in ("cls", "patches"):
+            for kind in self.backbone.layer_kinds:
                 info[f"{kind}-{number}"] = {"family": "layers", "views": "whole", "passes": 1}
         for view_set in sets[1:]:
             if view_set.views > 1:
@@ -209,21 +221,32 @@ class Engine:
         self, view_set: ViewSet, rows: Sequence[tuple[str, Any]], read: Callable[[Tensor, Pass], None]
     ) -> None:
         """A few rows at a time through the backbone; `read` gets (embeddings [n, V, E], pass) inside the pass."""
-        step = max(1, VIEWS_A_PASS // view_set.views)
-        chunks = [rows[start : start + step] for start in range(0, len(rows), step)]
         preprocess = self.backbone.preprocess
         layers = self.layers if view_set.name == "whole" else 0
 
-        def make(chunk: Sequence[tuple[str, Any]]) -> Tensor:
+        def make(chunk: Sequence[tuple[str, Any]]) -> tuple[int, Batch]:
             made = [
-                view_set.augmentation(image, preprocess, generator(self.seed, row_id, view_set.name))
-                for row_id, image in chunk
+                view_set.augmentation(sample, preprocess, generator(self.seed, row_id, view_set.name))
+                for row_id, sample in chunk
             ]
-            return torch.stack(made)
+            return len(chunk), preprocess.collate([view for views in made for view in views])
 
-        for views in ahead(make, chunks, self.workers):
-            with self.backbone.run(views.flatten(0, 1), layers, self.autocast) as one_pass:
-                read(one_pass.embedding.unflatten(0, views.shape[:2]), one_pass)
+        for samples, batch in ahead(make, self._chunks(view_set, rows), self.workers):
+            with self.backbone.run(batch, layers, self.autocast) as one_pass:
+                read(one_pass.embedding.unflatten(0, (samples, view_set.views)), one_pass)
+
+    def _chunks(self, view_set: ViewSet, rows: Sequence[tuple[str, Any]]) -> Iterator[list[tuple[str, Any]]]:
+        """Rows that share a pass: as many as the budget allows, at the length of the longest."""
+        preprocess = self.backbone.preprocess
+        chunk: list[tuple[str, Any]] = []
+        for row in rows:
+            cost = (len(chunk) + 1) * view_set.views * preprocess.length(row[1])  # the longest so far
+            if chunk and (cost > preprocess.budget or preprocess.same(row[1]) != preprocess.same(chunk[0][1])):
+                yield chunk
+                chunk = []
+            chunk.append(row)
+        if chunk:
+            yield chunk
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:

@@ -30,19 +30,21 @@ Blocks = dict[str, NDArray[np.float32]]
 class Fungi(TransformerMixin, BaseEstimator):
     """Features of a frozen backbone: embedding, layers, views and projected gradients, combined.
 
-    recipe: what is computed. backbone: a `Backbone` of your own, in the place of `recipe.backbone`.
+    recipe: what is computed. backbone: a `Backbone` of your own, or a SentenceTransformer, in the place of
+    `recipe.backbone`.
     device: where a loaded backbone runs (default CUDA where there is one). batch_size: rows decoded and projected
     together. workers: threads that decode and cut views. None of these three decides a number.
     max_failures: fraction of unreadable rows that a call accepts (one row always is, unless it is 0).
 
     `heads`, `negatives` and `projection` may be replaced before `blocks` is called. `failures` names the rows that the
-    last call could not read; their features are NaN.
+    last call could not read; their features are NaN. `truncated` names those that were too long for the backbone, which
+    saw their beginning only.
     """
 
     def __init__(
         self,
         recipe: Recipe | None = None,
-        backbone: Backbone | None = None,
+        backbone: Any = None,
         device: str | torch.device | None = None,
         batch_size: int = 32,
         workers: int = 1,
@@ -60,8 +62,10 @@ class Fungi(TransformerMixin, BaseEstimator):
     def fit(self, X: Any, y: Any = None, ids: Sequence[str] | None = None) -> Fungi:
         """Draw the negatives from X, compute its blocks, fit the combination. y is never looked at.
 
-        X: PIL images, paths, arrays [H, W, 3] or encoded bytes. ids: one string a row, which seeds its views; by
-        default a digest of its pixels. Raises TooManyFailures, RecipeError.
+        X: a list of samples, as the backbone's modality has them. Images: PIL images, paths, arrays [H, W, 3], encoded
+        bytes. Texts: strings; a `pathlib.Path` is a text file. Sound: paths, encoded bytes, {"array", "sampling_rate"},
+        (waveform, rate), or waveforms [n] at the backbone's own rate. ids: one string a row, which seeds its views; by
+        default a digest of its content. Raises TooManyFailures, RecipeError.
         """
         self.fit_blocks(X, ids)
         return self
@@ -115,10 +119,10 @@ class Fungi(TransformerMixin, BaseEstimator):
         Raises NotFitted where an objective needs negatives and has none.
         """
         check_state(self.engine)
-        images = {i: image for i, (_, image) in enumerate(batch) if not isinstance(image, SampleError)}
-        reasons = {i: str(image) for i, (_, image) in enumerate(batch) if isinstance(image, SampleError)}
-        blocks = self.engine.blocks([(batch[i][0], image) for i, image in images.items()]) if images else {}
-        kept = list(images)
+        samples = {i: sample for i, (_, sample) in enumerate(batch) if not isinstance(sample, SampleError)}
+        reasons = {i: str(sample) for i, (_, sample) in enumerate(batch) if isinstance(sample, SampleError)}
+        blocks = self.engine.blocks([(batch[i][0], sample) for i, sample in samples.items()]) if samples else {}
+        kept = list(samples)
         for name, values in blocks.items():
             for at in np.flatnonzero(~np.isfinite(values).all(axis=1)):
                 reasons.setdefault(kept[at], f"block {name!r} is not finite: the backbone overflows on this input")
@@ -225,17 +229,20 @@ class Fungi(TransformerMixin, BaseEstimator):
     # Inside
 
     def _blocks(self, rows: Sequence[tuple[str, Any]]) -> Blocks:
-        failed: list[RowFailure] = []  # another thread's call may replace the attribute meanwhile
-        self.failures = failed
+        failed: list[RowFailure] = []  # another thread's call may replace the attributes meanwhile
+        cut: list[str] = []
+        self.failures, self.truncated = failed, cut
+        inputs = self.network.preprocess
         positions: list[int] = []
         parts: list[Blocks] = []
         seen = 0
-        for batch in decoded_batches(rows, self.batch_size, self.workers):
+        for batch in decoded_batches(inputs, rows, self.batch_size, self.workers):
             names = [rows[at][0] or f"row {at}" for at in range(seen, seen + len(batch))]
             kept, blocks, failures = self.compute(batch, names)
             failed += failures
             refuse_too_many(failed, self.max_failures, len(rows))
             positions += [seen + at for at in kept]
+            cut += [names[at] for at in kept if inputs.truncates(batch[at][1])]
             seen += len(batch)
             if kept:
                 parts.append(blocks)
@@ -248,6 +255,13 @@ class Fungi(TransformerMixin, BaseEstimator):
             values = np.concatenate([part[name] for part in parts])
             made[name] = np.full((len(rows), values.shape[1]), np.nan, dtype=np.float32)
             made[name][positions] = values
+        if cut:
+            limit = ", ".join(f"{name} {value:g}" for name, value in inputs.limits().items() if name.startswith("max"))
+            warnings.warn(
+                f"{len(cut)} of {len(rows)} rows are too long and were cut ({limit}): {', '.join(cut[:3])}"
+                f"{', ...' if len(cut) > 3 else ''}",
+                stacklevel=3,
+            )
         if failed:
             warnings.warn(f"{len(failed)} of {len(rows)} rows are NaN{_shown(failed)}", stacklevel=3)
         return made

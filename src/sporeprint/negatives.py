@@ -35,19 +35,20 @@ def draw_negatives(
     def key(row: tuple[str, Any]) -> bytes:
         return hashlib.blake2b(canonical([engine.seed, "negatives", row[0]]), digest_size=16).digest()
 
-    named_rows = name_rows(rows, batch_size, engine.workers)
+    inputs = engine.backbone.preprocess
+    named_rows = name_rows(inputs, rows, batch_size, engine.workers)
     drawn = {row[0]: row for row in heapq.nsmallest(most + most // 10 + 16, named_rows, key=key)}
     banks: dict[str, list[Tensor]] = {objective.name: [] for objective in wanting}
     all_of_them = min(most, len(drawn))
     progress("negatives", 0, all_of_them)
-    for batch in decoded_batches(drawn.values(), batch_size, engine.workers):
+    for batch in decoded_batches(inputs, drawn.values(), batch_size, engine.workers):
         for objective in wanting:
             bank = banks[objective.name]
             rest = [row for row in batch if not isinstance(row[1], SampleError)]
             while rest and len(bank) < objective.negatives:
                 missing = objective.negatives - len(bank)
                 some, rest = rest[:missing], rest[missing:]
-                latents = engine.encode(objective, some).unflatten(0, (len(some), -1))
+                latents = engine.encode(objective, some)
                 # A row that overflows the backbone would make every other row's loss NaN: the next one is taken.
                 bank += [one for one in latents if one.isfinite().all()]
         progress("negatives", max(map(len, banks.values())), all_of_them)

@@ -1,48 +1,49 @@
-"""Decode rows ahead of the backbone: in threads, in order, in batches bounded by rows and by pixels."""
+"""Decode rows ahead of the backbone: in threads, in order, in batches bounded by rows and by bytes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL.Image import Image
-
 from sporeprint.ahead import ahead
-from sporeprint.data.images import content_digest, load_image
+from sporeprint.backbones.inputs import Inputs
 from sporeprint.errors import RowFailure, SampleError, TooManyFailures
 
-BATCH_PIXELS = 32 * 2**20  # a batch closes early where images are large: about 100 MB of decoded pixels
-Decoded = tuple[str, "Image | SampleError"]
+BATCH_BYTES = 96 * 2**20  # a batch closes early where samples are large
+Decoded = tuple[str, Any]  # (id, prepared sample, or the SampleError that says why not)
 
 
-def decode(row: tuple[str, Any]) -> Decoded:
-    """(id, sample) to (id, RGB image), or to (id, why not). Without an id, the digest of the pixels is the id."""
+def decode(inputs: Inputs, row: tuple[str, Any]) -> Decoded:
+    """(id, sample) to (id, prepared sample), or to (id, why not). Without an id, the content's digest is the id."""
     row_id, sample = row
     try:
-        image = load_image(sample)
+        loaded = inputs.load(sample)
+        return row_id or inputs.digest(loaded), inputs.prepare(loaded)
     except SampleError as error:
         return row_id, error
-    return row_id or content_digest(image), image
 
 
-def decoded_batches(rows: Iterable[tuple[str, Any]], batch_size: int, workers: int) -> Iterator[list[Decoded]]:
+def decoded_batches(
+    inputs: Inputs, rows: Iterable[tuple[str, Any]], batch_size: int, workers: int
+) -> Iterator[list[Decoded]]:
     """Batches of at most `batch_size` rows; where they end changes no number."""
     batch: list[Decoded] = []
-    pixels = 0
-    for decoded in ahead(decode, rows, workers):
+    size = 0
+    for decoded in ahead(partial(decode, inputs), rows, workers):
         batch.append(decoded)
-        pixels += decoded[1].width * decoded[1].height if not isinstance(decoded[1], SampleError) else 0
-        if len(batch) >= batch_size or pixels >= BATCH_PIXELS:
+        size += inputs.bulk(decoded[1]) if not isinstance(decoded[1], SampleError) else 0
+        if len(batch) >= batch_size or size >= BATCH_BYTES:
             yield batch
-            batch, pixels = [], 0
+            batch, size = [], 0
     if batch:
         yield batch
 
 
 def as_rows(samples: Any, ids: Sequence[str] | None) -> list[tuple[str, Any]]:
-    """(id, sample) pairs; without ids "" stands for the digest of the pixels."""
+    """(id, sample) pairs; without ids "" stands for the digest of the content."""
     if isinstance(samples, (str, bytes, Path)) or not hasattr(samples, "__iter__"):
         raise SampleError(f"samples is a {type(samples).__name__}; expected a list of samples (for one, give [sample])")
     samples = list(samples)
@@ -56,8 +57,10 @@ def as_rows(samples: Any, ids: Sequence[str] | None) -> list[tuple[str, Any]]:
     return list(zip(ids, samples, strict=True))
 
 
-def name_rows(rows: Iterable[tuple[str, Any]], batch_size: int, workers: int) -> Iterator[tuple[str, Any]]:
-    """Rows with their ids filled in from their pixels, where they have none; unreadable ones are left out."""
+def name_rows(
+    inputs: Inputs, rows: Iterable[tuple[str, Any]], batch_size: int, workers: int
+) -> Iterator[tuple[str, Any]]:
+    """Rows with their ids filled in from their content, where they have none; unreadable ones are left out."""
     unnamed = []
     for row in rows:
         if row[0]:
@@ -65,9 +68,9 @@ def name_rows(rows: Iterable[tuple[str, Any]], batch_size: int, workers: int) ->
         else:
             unnamed.append(row[1])
     start = 0
-    for batch in decoded_batches((("", sample) for sample in unnamed), batch_size, workers):
-        for (row_id, image), sample in zip(batch, unnamed[start:], strict=False):
-            if not isinstance(image, SampleError):
+    for batch in decoded_batches(inputs, (("", sample) for sample in unnamed), batch_size, workers):
+        for (row_id, ready), sample in zip(batch, unnamed[start:], strict=False):
+            if not isinstance(ready, SampleError):
                 yield row_id, sample
         start += len(batch)
 

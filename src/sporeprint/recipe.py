@@ -16,9 +16,10 @@ from sporeprint.errors import RecipeError
 
 POOLINGS = ("auto", "cls", "mean", "last")
 DTYPES = ("auto", "float32", "bfloat16")
+MODALITIES = ("auto", "image", "text", "audio")
 DECIDED_LATER = ("size", "combination")  # these change how blocks are joined, never the blocks
 
-_NAME = re.compile(r"(?!(cls|patches)-\d+$)[A-Za-z][A-Za-z0-9_-]*")
+_NAME = re.compile(r"(?!(cls|patches|tokens|last)-\d+$)[A-Za-z][A-Za-z0-9_-]*")
 
 _KINDS: dict[str, type] = {}
 _T = TypeVar("_T", bound=type)
@@ -107,11 +108,12 @@ class Recipe:
     """Which backbone, which blocks of which families, and how they are joined.
 
     backbone: Hugging Face id or folder, `timm:NAME`, or `"tiny"` (shipped); None where a `Backbone` is given.
-    objectives: gradient blocks, one each (default: the paper's KL, DINO and SimCLR).
+    objectives: gradient blocks, one each; None for the paper's: KL, SimCLR, and for images DINO.
+    modality: "auto" is what the checkpoint takes, of one with two towers images or audio; "text" is its text tower.
     targets: paths of the linear layers to read; default the output projection of the last attention.
     pooling: how tokens become an embedding: "auto" (what the checkpoint's authors use), "cls", "mean", "last".
     projection: name of the random projection. dim: width of a gradient block, default the embedding's.
-    layers: CLS and patch means of the last so many blocks are kept too (free; 0 for none).
+    layers: CLS and token means of the last so many blocks are kept too (free; 0 for none).
     size: features after PCA; None keeps all. combination: how blocks are joined, "paper" by default.
     dtype: "auto", "float32" or "bfloat16" (autocast); seed: of heads, projection, views and negatives.
     """
@@ -127,10 +129,9 @@ class Recipe:
     combination: Any = "paper"
     dtype: str = "auto"
     seed: int = 0
+    modality: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.objectives is None:
-            object.__setattr__(self, "objectives", import_module("sporeprint.objectives").paper())
         if isinstance(self.targets, str):
             object.__setattr__(self, "targets", (self.targets,))
         for name, what in (("objectives", "a list of objectives"), ("targets", "a list of paths of linear layers")):
@@ -148,6 +149,7 @@ class Recipe:
             )
         _one_of("pooling", self.pooling, POOLINGS)
         _one_of("dtype", self.dtype, DTYPES)
+        _one_of("modality", self.modality, MODALITIES)
         _one_of("projection", self.projection, tuple(import_module("sporeprint.projection").PROJECTIONS))
         import_module("sporeprint.combine").named(self.combination)  # raises RecipeError
         for name, least in (("dim", 1), ("size", 1), ("layers", 0), ("seed", 0)):
@@ -170,7 +172,7 @@ class Recipe:
             if not _NAME.fullmatch(objective.name) or objective.name in ("embedding", "whole"):
                 raise RecipeError(
                     f"objective name {objective.name!r}; expected letters, digits, _ and -, and not the name of "
-                    "another block (embedding, whole, cls-N, patches-N)"
+                    "another block (embedding, whole, cls-N, patches-N, tokens-N, last-N)"
                 )
             names.append(objective.name)
         if repeated := {name for name in names if names.count(name) > 1}:
@@ -200,6 +202,8 @@ def _check_objective(objective: Any) -> None:
     """The types of what every objective has; its own numbers are its own to check."""
     for name, default, least in (("latent", None, 1), ("negatives", 0, 0)):
         value = getattr(objective, name, default)
+        if value is None and any(name in fields for fields in getattr(objective, "by_modality", {}).values()):
+            continue  # the modality decides
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise RecipeError(f"{name}={value!r} of {objective!r}; expected an integer of at least {least}")
     if not isinstance(getattr(objective, "name", None), str):

@@ -17,7 +17,14 @@ from sporeprint.recipe import canonical, from_json, to_json
 if TYPE_CHECKING:
     from sporeprint.fungi import Fungi
 
-DECIDES_FEATURES = ("weights", "targets", "pooling", "preprocess", "prefix_tokens")  # of what a backbone describes
+DECIDES_FEATURES = (
+    "weights",
+    "targets",
+    "pooling",
+    "preprocess",
+    "prefix_tokens",
+    "finish",
+)  # of what a backbone describes
 
 
 def collect(fungi: Fungi) -> tuple[dict[str, Any], dict[str, Tensor]]:

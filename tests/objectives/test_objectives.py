@@ -8,7 +8,8 @@ from sporeprint import DINO, KL, SimCLR, check_objective
 from sporeprint.engine import latents_of, make_head
 from sporeprint.errors import RecipeError
 from sporeprint.objectives import Objective
-from sporeprint.views.image import Crops, Patches, Whole
+from sporeprint.views.image import Crops, Patches
+from sporeprint.views.whole import Whole
 
 
 def numbers(*shape, seed=0, dtype=torch.float64):

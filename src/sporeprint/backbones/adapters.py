@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,31 +11,50 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sporeprint.backbones.inputs import Batch, for_network
 from sporeprint.errors import BackboneError
 
-# Vision towers whose authors use the pooled output; the others' is an untrained or repeated CLS.
-_OWN_POOLED = {"clip", "clip_vision_model", "siglip", "siglip_vision_model"}
+# Towers whose authors use the pooled output; the others' is an untrained or repeated CLS.
+_OWN_POOLED = {"clip", "clip_vision_model", "siglip", "siglip_vision_model", "clip_text_model"}
+
+_MODALITY = {"pixel_values": "image", "input_ids": "text", "input_values": "audio", "input_features": "audio"}
+_TOWERS = {
+    "image": ["vision_model"],
+    "text": ["text_model"],
+    "audio": ["audio_model"],
+    "auto": ["vision_model", "audio_model"],
+}
+
+
+def _all(batch: Batch) -> None:
+    """No token is padding."""
 
 
 @dataclass(frozen=True)
 class Adapter:
     """One network as sporeprint calls it.
 
-    module: the part that is read. call: images [N, 3, S, S] to tokens [N, T, E], pooled [N, E], a pair
-    (tokens, pooled) or a Hugging Face output. auto: what pooling="auto" means: "cls", "mean", or "own" (the pooled
-    output, where there is one). prefix: number of tokens before the patches, None where it has to be found.
-    No field is a closure: a fitted Fungi can be pickled and copied.
+    module: the part that is read. call: a batch to tokens [N, T, E], pooled [N, E], a pair (tokens, pooled) or a
+    Hugging Face output. auto: what pooling="auto" means: "cls", "mean", or "own" (the pooled output, where there is
+    one), "found": CLS, mean or last token, by what the network turns out to be. prefix: number of tokens before the
+    patches, None where it has to be found. real: a batch to the tokens [N, T] that are no padding, None where all are.
+    target: path of the layer to read, where the rule does not find it. head: the whole of a masked language model,
+    whose output has logits. No field is a closure: a fitted Fungi can be pickled and copied.
     """
 
     module: nn.Module
-    call: Callable[[Tensor], Any]
+    call: Callable[[Batch], Any]
     auto: str = "own"
     prefix: int | None = None
     library: str = "torch"
+    modality: str = "image"
+    real: Callable[[Any], Tensor | None] = _all
+    target: str | None = None
+    head: nn.Module | None = None
 
-    def outputs(self, images: Tensor, name: str) -> tuple[Tensor | None, Tensor | None]:
+    def outputs(self, batch: Batch, name: str) -> tuple[Tensor | None, Tensor | None]:
         """(tokens, pooled) of a pass; `name` is the backbone's, for messages. Raises BackboneError."""
-        output = self.call(images)
+        output = self.call(for_network(batch))
         if isinstance(output, Tensor):
             return (output, None) if output.dim() == 3 else (None, output)
         if isinstance(output, tuple) and len(output) == 2:
@@ -54,16 +73,30 @@ class Adapter:
         return tokens, pooled
 
 
-def adapt(module: nn.Module) -> Adapter:
-    """Recognise the library by the class; any other `nn.Module` is simply called."""
+def adapt(module: nn.Module, modality: str = "auto") -> Adapter:
+    """Recognise the library by the class; any other `nn.Module` is simply called.
+
+    modality: which tower of a network of two, "auto" for the one that sees or hears. Raises BackboneError.
+    """
     libraries = {type_.__module__.partition(".")[0] for type_ in type(module).__mro__}
     if "transformers" in libraries:
-        return _huggingface(module)
+        return _huggingface(module, modality)
     if "timm" in libraries and hasattr(module, "forward_head"):
         return _timm(module)
     if "torchvision" in libraries and hasattr(module, "class_token"):
         return _torchvision(module)
-    return Adapter(module, module)
+    return Adapter(module, partial(_call_plain, module), real=attention_of)
+
+
+def attention_of(batch: Batch) -> Tensor | None:
+    """The tokens that the tokenizer made, less those that are not pooled: [N, T], true where they count."""
+    if not isinstance(batch, Mapping) or "attention_mask" not in batch:
+        return None
+    return batch.get("pooled", batch["attention_mask"]).bool()
+
+
+def _call_plain(module: nn.Module, batch: Batch) -> Any:
+    return module(**batch) if isinstance(batch, Mapping) else module(batch)
 
 
 def _is_pair(tokens: Any, pooled: Any) -> bool:
@@ -77,20 +110,60 @@ def _shape(value: Any) -> str:
     return str(list(value.shape)) if isinstance(value, Tensor) else type(value).__name__
 
 
-def _huggingface(module: Any) -> Adapter:
-    for part in (getattr(module, "vision_model", None), getattr(module, "base_model", None)):
-        if part is not None and _takes_images(part):  # DINOv3's base_model is its encoder, which takes tokens
+def _huggingface(module: Any, modality: str) -> Adapter:
+    head = module if type(module).__name__.endswith("ForMaskedLM") else None
+    towers = [getattr(module, name, None) for name in _TOWERS[modality]]
+    for part in (*towers, getattr(module, "base_model", None)):
+        # DINOv3's base_model is its encoder, which takes tokens
+        if part is not None and modality in ("auto", modality_of(part)) and modality_of(part) is not None:
             module = part
             break
+    if getattr(module.config, "is_encoder_decoder", False) and hasattr(module, "get_encoder"):
+        module = module.get_encoder()
+    taken = modality_of(module)
+    if taken is None or modality not in ("auto", taken):
+        seen = getattr(module, "main_input_name", "something else")
+        wanted = f"not {modality}" if modality != "auto" else f"not one of: {', '.join(_MODALITY)}"
+        raise BackboneError(
+            f"{type(module).__name__} takes {seen}, {wanted}; give a vision model, a text encoder or an audio encoder"
+        )
+    if taken == "text":
+        return _text(module, head)
+    if taken == "audio":
+        from sporeprint.backbones.hearing import adapt_audio
+
+        return adapt_audio(module)
+    return _vision(module)
+
+
+def modality_of(module: nn.Module | type[nn.Module]) -> str | None:
+    """What a Hugging Face network takes, by the names of its forward's arguments."""
+    names = inspect.signature(module.forward).parameters
+    return next((modality for name, modality in _MODALITY.items() if name in names), None)
+
+
+def _text(module: Any, head: nn.Module | None) -> Adapter:
+    kind = module.config.model_type
+    if kind.startswith("siglip"):
+        raise BackboneError("SigLIP's text tower wants every text padded to 64 tokens, which is not supported")
+    names = inspect.signature(module.forward).parameters
+    accepted = frozenset({"input_ids", "attention_mask", "token_type_ids"} & set(names))
+    auto = "own" if kind in _OWN_POOLED else "found"
+    call = partial(_call_text, module, accepted)
+    return Adapter(module, call, auto, 0, "transformers", "text", attention_of, head=head)
+
+
+def _call_text(module: nn.Module, accepted: frozenset[str], batch: Mapping[str, Tensor]) -> Any:
+    return module(**{name: tensor for name, tensor in batch.items() if name in accepted})
+
+
+def _vision(module: Any) -> Adapter:
     config = module.config
     if config.model_type == "siglip2_vision_model":
         raise BackboneError(
             "SigLIP 2 NaFlex takes patches of any aspect, not square images, and is not supported; the fixed-size "
             "SigLIP 2 checkpoints (model type siglip) are"
         )
-    if not _takes_images(module):
-        taken = getattr(module, "main_input_name", "something else")
-        raise BackboneError(f"{type(module).__name__} takes {taken}, not images (pixel_values); give a vision model")
     if config.model_type == "vit_mae":
         if module.config.mask_ratio:
             raise BackboneError(
@@ -106,10 +179,6 @@ def _huggingface(module: Any) -> Adapter:
 
 def _call_huggingface(module: nn.Module, images: Tensor) -> Any:
     return module(pixel_values=images)
-
-
-def _takes_images(module: nn.Module) -> bool:
-    return "pixel_values" in inspect.signature(module.forward).parameters
 
 
 def _call_mae(module: Any, images: Tensor) -> Any:

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from sporeprint.backbones.inputs import ImageInputs
 from sporeprint.errors import BackboneError
 from sporeprint.views.image import Box, resize_boxes
 
@@ -23,7 +24,7 @@ _SHORTEST_EDGE = ("CLIP", "ChineseCLIP", "Bit")  # processors whose older config
 
 
 @dataclass(frozen=True)
-class Preprocess:
+class Preprocess(ImageInputs):
     """What the checkpoint's image processor does to one image, and to boxes cut from it.
 
     size: S, the side in pixels of the square that the backbone gets. resize: the image is first resized to this side
@@ -115,7 +116,7 @@ class Preprocess:
         )
 
 
-class CustomPreprocess:
+class CustomPreprocess(ImageInputs):
     """A user's function from an RGB PIL image to [3, S, S]. Boxes are cut, resized to S x S and given to it too."""
 
     def __init__(self, function: Callable[[Image.Image], Tensor]):

@@ -1,4 +1,4 @@
-"""A folder of class folders, or a flat folder, of image files."""
+"""A folder of class folders, or a flat folder, of files of images, texts or sound."""
 
 from __future__ import annotations
 
@@ -8,27 +8,34 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from sporeprint.data import audio, texts
 from sporeprint.data.rows import Row, check_limit, file_stamp
 from sporeprint.errors import SourceError
 
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".avif"}
-)
+SUFFIXES = {
+    "image": frozenset(
+        {".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".avif"}
+    ),
+    "text": texts.SUFFIXES,
+    "audio": audio.SUFFIXES,
+}
 SPLITS = ("train", "test", "validation", "valid", "val", "dev")
 
 
 class FolderSource:
-    """The image files below `folder`, sorted by their path. Hidden files and folders are passed over.
+    """The files of one modality below `folder`, sorted by their path. Hidden files and folders are passed over.
 
     id: the path below `folder`, with "/". label: the name of the class folder (the first below `folder`), None for
-    files right in `folder`. suffixes: what counts as a sample, in lower case.
+    files right in `folder`. modality: "image", "text" or "audio", told by a file's suffix.
     Raises SourceError where there is no sample, or where the class folders look like splits.
     """
 
     label_names: list[str] | None = None  # the labels are names already
 
-    def __init__(self, folder: str | Path, *, limit: int | None = None, suffixes: frozenset[str] = SUFFIXES):
+    def __init__(self, folder: str | Path, *, limit: int | None = None, modality: str = "image"):
         check_limit(limit)
+        suffixes = SUFFIXES[modality]
+        self.modality = modality
         self.folder = Path(folder)
         self.limit = limit
         paths = list(_walk(str(self.folder), "", set()))
@@ -36,7 +43,7 @@ class FolderSource:
         self._ignored = len(paths) - len(self._paths)
         if not self._paths:
             raise SourceError(
-                f"'{self.folder}' holds no image ({len(paths)} other files); expected files ending in "
+                f"'{self.folder}' holds no {modality} ({len(paths)} other files); expected files ending in "
                 f"{', '.join(sorted(suffixes))}, in one folder for each class"
             )
         classes = {path.partition("/")[0] for path in self._paths if "/" in path}
@@ -73,6 +80,7 @@ class FolderSource:
             "columns": {"sample": None, "label": "folder", "id": "path"},
             "limit": self.limit,
             "ignored_files": self._ignored,
+            "modality": self.modality,
         }
 
 

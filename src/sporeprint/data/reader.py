@@ -21,6 +21,7 @@ class Store:
 
     plan: what the writer was given. label_names: of integer labels, or None. failures: the rows that could not be read.
     blocks_info: {block: {"dim", ...}}. cost: what the run cost; two equal runs may differ in it, and in nothing else.
+    truncated: rows that were too long for the backbone, which saw their beginning only.
     label_counts: {"different", "missing"}; None in a store of before they were kept.
     """
 
@@ -36,6 +37,7 @@ class Store:
             name: manifest["blocks"][name] for name in manifest["block_order"]
         }
         self.cost: dict[str, Any] = manifest["cost"]
+        self.truncated: int = manifest.get("truncated", 0)
         self.label_counts: dict[str, int] | None = manifest.get("labels")
         self._rows: int = manifest["rows"]
         self._shards: list[dict[str, Any]] = manifest["shards"]

@@ -30,7 +30,10 @@ _KINDS = {pa.null(): "null", pa.int64(): "number", pa.float64(): "number", pa.st
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """One complete shard. blocks: {block: width}. seconds: what each part of the work took. states: {name: sha256}."""
+    """One complete shard. blocks: {block: width}. seconds: what each part of the work took. states: {name: sha256}.
+
+    truncated: rows that were too long for the backbone, which saw their beginning only.
+    """
 
     index: int
     rows: int
@@ -41,6 +44,7 @@ class ShardInfo:
     labels: str
     seconds: dict[str, float]
     states: dict[str, str]
+    truncated: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -36,32 +36,46 @@ def open_source(
     id_column: str | None = None,
     split: str | None = None,
     limit: int | None = None,
+    modality: str = "image",
 ) -> Source:
     """Open a folder of class folders, a table, a folder of Parquet shards or a `datasets` folder.
 
-    sample_column, label_column ("" for none), id_column: of a table; found where not given. split: of a folder that
-    holds several. limit: the first rows only. Raises SourceError.
+    modality: of the samples, "image", "text" or "audio": which files and columns to look for. sample_column,
+    label_column ("" for none), id_column: of a table; found where not given. split: of a folder that holds several.
+    limit: the first rows only. Raises SourceError.
     """
+    if modality not in SUFFIXES:
+        raise SourceError(f"modality={modality!r}; expected one of: {', '.join(SUFFIXES)}")
     path = Path(path)
     columns = {"sample_column": sample_column, "label_column": label_column, "id_column": id_column}
     if not os.path.exists(path):
-        raise SourceError(f"there is no '{path}'; give a folder of images, a table, or a folder that `datasets` saved")
+        raise SourceError(f"there is no '{path}'; give a folder of files, a table, or a folder that `datasets` saved")
     if path.is_dir():
         table, path = _open_folder(path, split)
         if table is None:
             given = [name for name, value in columns.items() if value is not None]
             if given:
                 raise SourceError(f"'{path}' is a folder of files, which has no columns; leave out {', '.join(given)}")
-            return FolderSource(path, limit=limit)
+            return FolderSource(path, limit=limit, modality=modality)
     elif split is not None:
         raise SourceError(f"'{path}' is one file; split={split!r} chooses among the files of a folder: leave it out")
     elif path.suffix.lower() in _TABLES:
         table = _TABLES[path.suffix.lower()](path)
     else:
-        advice = "give the folder it is in" if path.suffix.lower() in SUFFIXES else f"known are {', '.join(_TABLES)}"
+        advice = (
+            "give the folder it is in"
+            if path.suffix.lower() in SUFFIXES[modality]
+            else f"known are {', '.join(_TABLES)}"
+        )
         raise SourceError(f"'{path}' is no table that sporeprint reads; {advice}")
     return TableSource(
-        table, path, sample_column=sample_column, label_column=label_column, id_column=id_column, limit=limit
+        table,
+        path,
+        sample_column=sample_column,
+        label_column=label_column,
+        id_column=id_column,
+        limit=limit,
+        modality=modality,
     )
 
 

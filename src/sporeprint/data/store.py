@@ -134,9 +134,11 @@ class StoreWriter:
         blocks: Mapping[str, np.ndarray],
         failures: Sequence[RowFailure],
         seconds: Mapping[str, float],
+        truncated: int = 0,
     ) -> ShardInfo:
         """Write shard `index`: ids [n], labels [n] (one kind in a store; None where missing), blocks {name: [n, D]}.
 
+        truncated: how many of the rows the backbone saw the beginning of only.
         Raises StoreError for a number that is not finite, an id met before, blocks that differ from other shards'.
         """
         self._open_only()
@@ -157,6 +159,7 @@ class StoreWriter:
             labels=kind,
             seconds=dict(seconds),
             states={name: record["sha256"] for name, record in self._states.items()},
+            truncated=truncated,
         )
         sidecar = seal("shard", shard.to_json())
         write_file(shard_path(self.folder, index), data)
@@ -195,6 +198,7 @@ class StoreWriter:
             "label_names": None if label_names is None else list(label_names),
             "labels": count_labels(chain.from_iterable(self._labels[shard.index] for shard in shards)),
             "rows": len(self._owner),
+            "truncated": sum(shard.truncated for shard in shards),
             "cost": dict(cost),
         }
         write_file(manifest_path(self.folder), seal("manifest", manifest))

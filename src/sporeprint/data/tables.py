@@ -17,8 +17,12 @@ from sporeprint.data.rows import Label, Row, check_ids, check_limit, file_stamp
 from sporeprint.errors import SourceError
 
 # What a sample column looks like, in order of trust: its type in the `huggingface` metadata, its name.
-SAMPLE_FEATURE = "Image"
-SAMPLE_NAMES = ("image", "img", "file", "path", "file_name")
+SAMPLE_FEATURES = {"image": "Image", "audio": "Audio"}
+SAMPLE_NAMES = {
+    "image": ("image", "img", "file", "path", "file_name"),
+    "text": ("text", "sentence", "content", "question", "query", "document", "review", "title"),
+    "audio": ("audio", "speech", "sound", "file", "path", "file_name"),
+}
 LABEL_NAMES = ("label", "labels", "class", "target")
 
 
@@ -26,8 +30,9 @@ class TableSource:
     """Rows of a Parquet, Arrow, CSV or JSON lines table.
 
     Columns are found by the `huggingface` metadata, then by type and name; an argument decides, and label_column=""
-    means no labels. Text in the sample column is a path, relative to the table's folder. id: the row's number where
-    no id_column is given. label: None for null, NaN and a ClassLabel's -1.
+    means no labels. modality: of the samples: "image", "text" or "audio". Strings in the sample column are the texts
+    themselves, or else paths, relative to the table's folder. id: the row's number where no id_column is given. label:
+    None for null, NaN and a ClassLabel's -1.
     Raises SourceError, listing the columns, where one cannot be found; naming the row, where a value cannot be used.
     """
 
@@ -40,8 +45,10 @@ class TableSource:
         label_column: str | None = None,
         id_column: str | None = None,
         limit: int | None = None,
+        modality: str = "image",
     ):
         check_limit(limit)
+        self._modality = modality
         if not table.rows:
             raise SourceError(f"'{path}' has no rows; give a table with at least one")
         self._table = table
@@ -90,7 +97,7 @@ class TableSource:
             with open(path, "rb") as file:
                 while piece := file.read(1 << 20):
                     digest.update(piece)
-        if _is_text(self._table.schema.field(self._sample).type):
+        if self._modality != "text" and _is_text(self._table.schema.field(self._sample).type):
             for row, sample in enumerate(self._values(self._sample)):
                 digest.update(f"{file_stamp(str(self._locate(sample, row)))}\n".encode())
         return digest.hexdigest()
@@ -116,20 +123,29 @@ class TableSource:
         return ", ".join(f"{field.name} ({field.type})" for field in self._table.schema)
 
     def _find_sample(self, features: dict[str, Any]) -> str:
-        schema = self._table.schema
-        by_feature = [name for name in schema.names if _type(features.get(name)) == SAMPLE_FEATURE]
+        schema, names = self._table.schema, SAMPLE_NAMES[self._modality]
+        by_name = [name for name in names if name in schema.names]
         plain = [field for field in schema if _type(features.get(field.name)) in (None, "Value")]
-        by_type = [field.name for field in plain if _is_encoded(field.type)]
-        by_name = [name for name in SAMPLE_NAMES if name in schema.names]
-        for found in (by_feature, by_type):
-            named = [name for name in by_name if name in found]
-            if len(found) == 1 or named:
-                return (named or found)[0]
+        if self._modality == "text":
+            strings = [field.name for field in plain if _is_text(field.type)]
+            unnamed = [name for name in strings if name not in LABEL_NAMES]
+            found = [name for name in by_name if name in strings] or (unnamed if len(unnamed) == 1 else [])
             if found:
-                raise SourceError(f"'{self._path}' has several sample columns, {found}; choose one (sample_column)")
-        if by_name:
-            return by_name[0]
-        raise SourceError(f"'{self._path}' has no column of images; choose one (sample_column) of: {self._columns()}")
+                return found[0]
+            kind = "texts"
+        else:
+            kind = "images" if self._modality == "image" else "sound"
+            by_feature = [name for name in schema.names if _type(features.get(name)) == SAMPLE_FEATURES[self._modality]]
+            by_type = [field.name for field in plain if _is_encoded(field.type)]
+            for found in (by_feature, by_type):
+                named = [name for name in by_name if name in found]
+                if len(found) == 1 or named:
+                    return (named or found)[0]
+                if found:
+                    raise SourceError(f"'{self._path}' has several sample columns, {found}; choose one (sample_column)")
+            if by_name:
+                return by_name[0]
+        raise SourceError(f"'{self._path}' has no column of {kind}; choose one (sample_column) of: {self._columns()}")
 
     def _find_label(self, features: dict[str, Any]) -> str:
         names = [name for name in self._table.schema.names if name != self._sample]
@@ -169,7 +185,7 @@ class TableSource:
     def _locate(self, sample: Any, row: int) -> object:
         """Paths relative to the table's folder. A struct's path is the table maker's, so it may not lead out of it."""
         if isinstance(sample, str):
-            return self._folder / sample
+            return sample if self._modality == "text" else self._folder / sample
         if isinstance(sample, dict) and sample.get("bytes") is None and isinstance(sample.get("path"), str):
             path = self._folder / sample["path"]
             if "\0" in sample["path"] or not path.resolve().is_relative_to(self._folder.resolve()):

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor
+
+from sporeprint.errors import RecipeError
+
+_O = TypeVar("_O", bound="Objective")
 
 
 def is_positive(value: Any) -> bool:
@@ -20,20 +25,43 @@ class Objective:
 
     name: of the block and of the head. latent: width of the head's output. augmentation: makes the views; None for the
     modality's plain view. Sample i's loss must not read sample j.
+
+    by_modality: {"image": {field: value}, ...}, what the fields that are None come to on images, text or audio; left
+    empty by an objective that is the same on all of them. One that has it is for the modalities in it alone.
     """
 
     normalize: ClassVar[bool] = True  # L2-normalise the embedding before the head
     extra_heads: ClassVar[tuple[str, ...]] = ()  # further heads, without gradient, given to `loss` by these names
-    negatives: int = 0  # samples of the fitting set whose latents are given to `loss` as `negatives` [M, L]
+    by_modality: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    negatives: Any = 0  # samples of the fitting set whose latents are given to `loss` as `negatives` [M, L]
 
     name: str = ""
-    latent: int = 768
+    latent: Any = 768
     augmentation: Any = None
 
     @property
     def views(self) -> int:
-        """Number of views of one sample."""
+        """Number of views of one sample. Raises RecipeError while that depends on the modality."""
+        if self.augmentation is None and any("augmentation" in fields for fields in self.by_modality.values()):
+            raise RecipeError(
+                f"how many views {self.name!r} has depends on the modality; settle it first: "
+                f"objective.for_modality({next(iter(self.by_modality))!r})"
+            )
         return 1 if self.augmentation is None else self.augmentation.views
+
+    def for_modality(self: _O, modality: str) -> _O:
+        """Itself, with every field that is None set to what it is for "image", "text" or "audio".
+
+        Raises RecipeError where the objective has no views for the modality.
+        """
+        if not self.by_modality:
+            return self
+        if modality not in self.by_modality:
+            raise RecipeError(
+                f"objective {self.name!r} is for {', '.join(self.by_modality)}; the backbone takes {modality}: leave "
+                "it out"
+            )
+        return replace(self, **{k: v for k, v in self.by_modality[modality].items() if getattr(self, k) is None})
 
     def loss(self, latents: Tensor, *args: Any, **extras: Any) -> Tensor:
         """latents: [N, V, L]. extras: what `extra_heads` and `negatives` ask for.

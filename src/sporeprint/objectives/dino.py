@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,14 +20,15 @@ from sporeprint.views.image import Crops
 class DINO(Objective):
     """Cross-entropy from a random teacher head on the global crops to a random student head on all crops.
 
-    No centring, no moving average. Same-view pairs are kept: the paper's authors found them to help.
+    No centring, no moving average. Same-view pairs are kept: the paper's authors found them to help. For images only.
     """
 
+    by_modality: ClassVar[Mapping[str, Mapping[str, Any]]] = {"image": {"augmentation": Crops()}}
     extra_heads: ClassVar[tuple[str, ...]] = ("teacher",)
 
     name: str = "dino"
     latent: int = 2048
-    augmentation: Crops = field(default_factory=Crops)
+    augmentation: Any = None
     student_temperature: float = 0.1
     teacher_temperature: float = 0.07
 
@@ -35,6 +37,11 @@ class DINO(Objective):
             raise RecipeError(
                 f"DINO temperatures {self.student_temperature!r} (student) and {self.teacher_temperature!r} (teacher); "
                 "expected numbers above 0"
+            )
+        if self.augmentation is not None and not hasattr(self.augmentation, "global_crops"):
+            raise RecipeError(
+                f"DINO with {self.augmentation!r}; expected views with global_crops, whose first so many are the "
+                "teacher's, such as Crops()"
             )
 
     def loss(self, latents: Tensor, teacher: Tensor | None = None) -> Tensor:

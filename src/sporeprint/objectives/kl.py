@@ -11,7 +11,7 @@ from torch import Tensor
 from sporeprint.errors import RecipeError
 from sporeprint.objectives.base import Objective, is_positive
 from sporeprint.recipe import kind
-from sporeprint.views.image import Whole
+from sporeprint.views.whole import Whole
 
 
 @kind("kl")

@@ -1,9 +1,10 @@
-"""SimCLR: the patches of one image attract each other, a bank of other images' patches repels. 49 views."""
+"""SimCLR: the views of one sample attract each other, a bank of other samples' views repels."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,30 +13,43 @@ from torch.nn.functional import normalize
 from sporeprint.errors import RecipeError
 from sporeprint.objectives.base import Objective, is_positive
 from sporeprint.recipe import kind
+from sporeprint.views.audio import NoiseAndRoll
 from sporeprint.views.image import Patches
+from sporeprint.views.text import Deletions
 
 
 @kind("simclr")
 @dataclass(frozen=True)
 class SimCLR(Objective):
-    """InfoNCE with every other view of the sample as a positive; the embedding is not normalised before the head."""
+    """InfoNCE with every other view of the sample as a positive; the embedding is not normalised before the head.
+
+    Fields that are None are the paper's for the modality (METHOD's constants; 256 images for negatives, where the
+    public library has 64). negatives: samples drawn from the fitting set; negative_views: views of each, None for all.
+    """
 
     normalize: ClassVar[bool] = False
+    by_modality: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "image": {"latent": 96, "augmentation": Patches(), "negatives": 256},
+        "text": {"latent": 256, "augmentation": Deletions(), "negatives": 256, "negative_views": 2},
+        "audio": {"latent": 768, "augmentation": NoiseAndRoll(), "negatives": 64, "negative_views": 2},
+    }
 
     name: str = "simclr"
-    latent: int = 96
-    augmentation: Patches = field(default_factory=Patches)
+    latent: int | None = None
+    augmentation: Any = None
     temperature: float = 0.07
-    negatives: int = 256  # images drawn from the fitting set (the public library: 64)
+    negatives: int | None = None
+    negative_views: int | None = None
     temper_negatives: bool = True  # False: the public library's loss, whose logsumexp stays at T = 1
 
     def __post_init__(self) -> None:
-        if not (is_positive(self.temperature) and isinstance(self.negatives, int) and self.negatives >= 0):
-            raise RecipeError(
-                f"SimCLR temperature={self.temperature!r}, negatives={self.negatives!r}; "
-                "expected a temperature above 0 and at least 0 negatives"
-            )
-        if self.views < 2:
+        for name, least in (("negatives", 0), ("negative_views", 1)):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+                raise RecipeError(f"SimCLR {name}={value!r}; expected an integer of at least {least}, or None")
+        if not is_positive(self.temperature):
+            raise RecipeError(f"SimCLR temperature={self.temperature!r}; expected a number above 0")
+        if self.augmentation is not None and self.views < 2:
             raise RecipeError(f"SimCLR with {self.views} view; expected at least 2, since positives are other views")
 
     def loss(self, latents: Tensor, negatives: Tensor | None = None) -> Tensor:

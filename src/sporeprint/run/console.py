@@ -52,7 +52,7 @@ def print_entries(title: str, entries: Sequence[Entry], images_per_second: Mappi
                 row += [str(result.k), f"{result.mean_per_class:.1%}"]
         rows.append([*row, f"{images_per_second[entry.name]:,.0f}"] if images_per_second else row)
     print_table(title, columns, rows)
-    meanings = ["passes: backbone passes an image", "white: each block whitened (PCA) by itself"]
+    meanings = ["passes: backbone passes a row", "white: each block whitened (PCA) by itself"]
     if "auto" in entries[0].results:
         meanings.append("k auto: its k is chosen by leave-one-out on the training rows")
         meanings.append("class: mean per-class accuracy at that k")

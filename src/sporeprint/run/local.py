@@ -21,7 +21,7 @@ from sporeprint.errors import BackboneError, RecipeError, RowFailure, StoreError
 from sporeprint.fungi import Fungi
 from sporeprint.negatives import Progress
 from sporeprint.reading import decoded_batches, refuse_too_many
-from sporeprint.recipe import Recipe
+from sporeprint.recipe import Recipe, to_json
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +122,7 @@ def _fungi(recipe: Recipe, backbone: Backbone | str | None, settings: Settings) 
 def _plan(fungi: Fungi, source: Source, fitted: str | None) -> dict[str, Any]:
     """Everything that determines the contents. A backbone is known by its weights, not by where it lies (plan.TOLD)."""
     recipe = {key: value for key, value in fungi.recipe.blocks_json().items() if key != "backbone"}  # type: ignore[union-attr]
+    recipe["objectives"] = to_json(fungi.engine.objectives)  # as they are for this modality
     resolved = fungi.describe()
     log.info("reading the source (%d rows) for its digest ...", len(source))
     return {
@@ -147,7 +148,7 @@ def _settle_state(writer: StoreWriter, fungi: Fungi, source: Source, fitted: boo
 
 
 def _write_shards(writer: StoreWriter, fungi: Fungi, source: Source, settings: Settings, progress: Progress) -> Store:
-    total = len(source)
+    total, inputs = len(source), fungi.network.preprocess
     finished = sum(shard.rows + len(shard.failures) for shard in writer.done.values())
     progress("rows", finished, total)
     failures = [failure for shard in writer.done.values() for failure in shard.failures]
@@ -157,8 +158,9 @@ def _write_shards(writer: StoreWriter, fungi: Fungi, source: Source, settings: S
         parts: list[dict[str, np.ndarray]] = []
         kept: list[tuple[str, Any]] = []
         failed: list[RowFailure] = []
-        seen, first = 0, index * settings.shard_rows
-        for batch in decoded_batches(((row.id, row.sample) for row in rows), settings.batch_size, settings.workers):
+        seen, cut, first = 0, 0, index * settings.shard_rows
+        samples = ((row.id, row.sample) for row in rows)
+        for batch in decoded_batches(inputs, samples, settings.batch_size, settings.workers):
             names = [
                 row.id or f"row {number}" for number, row in enumerate(rows[seen : seen + len(batch)], first + seen)
             ]
@@ -166,6 +168,7 @@ def _write_shards(writer: StoreWriter, fungi: Fungi, source: Source, settings: S
             kept += [(batch[at][0], rows[seen + at].label) for at in good]
             parts += [blocks] if good else []
             failed += bad
+            cut += sum(inputs.truncates(batch[at][1]) for at in good)
             seen += len(batch)
             refuse_too_many([*failures, *failed], settings.max_failures, total)
             progress("rows", finished + seen, total)
@@ -177,6 +180,7 @@ def _write_shards(writer: StoreWriter, fungi: Fungi, source: Source, settings: S
             {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else {})},
             failed,
             {name: seconds - spent.get(name, 0.0) for name, seconds in fungi.seconds.items()},
+            truncated=cut,
         )
         failures += failed
         finished += len(rows)
@@ -192,7 +196,7 @@ def _write_shards(writer: StoreWriter, fungi: Fungi, source: Source, settings: S
 
 
 def _distinct(ids: Iterable[str], taken: Iterable[str]) -> list[str]:
-    """Digests of pictures as ids: of one that was met before, "-2", "-3" ... are added. Its views are the same."""
+    """Digests of contents as ids: of one that was met before, "-2", "-3" ... are added. Its views are the same."""
     met, made = set(taken), []
     for digest in ids:
         names = chain([digest], (f"{digest}-{number}" for number in count(2)))

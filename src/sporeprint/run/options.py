@@ -7,9 +7,12 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from sporeprint import saved
+from sporeprint.backbones.huggingface import find_modality
 from sporeprint.errors import RecipeError
-from sporeprint.objectives import NAMES
+from sporeprint.objectives import NAMES, paper
 from sporeprint.recipe import Recipe
+from sporeprint.run.local import read_state
 
 
 def make_recipe(file: Path | None, bare: bool, negatives: int | None = None, **options: Any) -> Recipe | None:
@@ -34,13 +37,32 @@ def make_recipe(file: Path | None, bare: bool, negatives: int | None = None, **o
         )
     if "targets" in given:
         given["targets"] = [path.strip() for path in given["targets"].split(",")]
-    names = [name.strip() for name in given.pop("objectives", ",".join(NAMES)).split(",")]
-    if unknown := [name for name in names if name not in NAMES and names != ["none"]]:
-        raise RecipeError(f"no objective {unknown[0]!r}; known: {', '.join(NAMES)}, or none")
-    made = [] if names == ["none"] else [NAMES[name]() for name in names]
+    objectives = given.pop("objectives", None)
+    recipe = Recipe(**given)
+    if objectives is None and negatives is None:
+        return recipe  # the paper's, for whatever the backbone takes
+    if objectives is None:
+        made = list(paper(find_modality(given["backbone"], recipe.modality)))
+    else:
+        names = [name.strip() for name in objectives.split(",")]
+        if unknown := [name for name in names if name not in NAMES and names != ["none"]]:
+            raise RecipeError(f"no objective {unknown[0]!r}; known: {', '.join(NAMES)}, or none")
+        made = [] if names == ["none"] else [NAMES[name]() for name in names]
     if negatives is not None:
-        made = [replace(one, negatives=negatives) if one.negatives else one for one in made]
-    return Recipe(objectives=made, **given)
+        made = [replace(one, negatives=negatives) if one.negatives != 0 else one for one in made]
+    return replace(recipe, objectives=made)
+
+
+def source_modality(recipe: Recipe | None, fit_from: Path | None, backbone: str | None) -> str:
+    """ "image", "text" or "audio": what the rows of a source are, from the backbone that will take them."""
+    if fit_from is not None:
+        body, _ = saved.unpack(read_state(fit_from), str(fit_from))
+        return str(body["resolved"]["backbone"].get("modality", "image"))
+    assert recipe is not None
+    name = backbone or recipe.backbone
+    if name is None:
+        raise RecipeError("the recipe names no backbone; give --backbone, or write one into it")
+    return find_modality(name, recipe.modality)
 
 
 def read_recipe(file: Path) -> Recipe:

@@ -19,17 +19,24 @@ from sporeprint.evaluate.table import Candidate, Entry, evaluate, standard_candi
 MOST_PCA = 512  # the paper's, for wide backbones
 
 SUPPORTED = [
-    ["transformers", "ViT, DeiT, DINO, DINOv2 (registers too), DINOv3, MAE, data2vec-vision", "CLS", "by structure"],
-    ["transformers", "CLIP and SigLIP vision towers, BEiT", "the tower's own pooled output", "by structure"],
     [
-        "timm",
-        "ViT, DeiT, EVA and others with forward_features / forward_head",
-        "forward_head, pre_logits",
-        "by structure",
+        "images",
+        "transformers: ViT, DeiT, DINO, DINOv2 (registers too), DINOv3, MAE, data2vec-vision",
+        "CLS",
     ],
-    ["torchvision", "VisionTransformer (fused attention is unfused)", "CLS", "by structure"],
-    ["any nn.Module", "Backbone(module, target=PATH, preprocess=...)", "its output; CLS or mean of tokens", "by path"],
-    ["sporeprint", "tiny: shipped, trained by us without labels, for the demo and tests", "CLS", "by structure"],
+    ["", "transformers: CLIP and SigLIP vision towers, BEiT", "the tower's own pooled output"],
+    ["", "timm: ViT, DeiT, EVA and others with forward_features / forward_head", "forward_head, pre_logits"],
+    ["", "torchvision: VisionTransformer (fused attention is unfused)", "CLS"],
+    ["", "sporeprint: tiny, trained by us without labels, for the demo and tests", "CLS"],
+    ["text", "sentence-transformers: folder, hub id or object", "its own pooling, prompt, length, normalisation"],
+    ["", "transformers: BERT, RoBERTa, DistilBERT, MPNet, DeBERTa, ELECTRA, ModernBERT, XLM-R, MiniLM", "CLS"],
+    ["", "transformers: T5 and other encoders without a CLS token", "mean of the tokens"],
+    ["", "transformers: Qwen, Llama, GPT-2, Mistral and other decoders", "last token"],
+    ["", "transformers: CLIP's text tower (--modality text)", "the tower's own pooled output"],
+    ["audio", "transformers: Whisper's encoder", "mean over the real frames"],
+    ["", "transformers: wav2vec 2.0, HuBERT, WavLM, data2vec-audio", "mean over the real frames"],
+    ["", "transformers: AST; CLAP's audio tower", "its own pooled output"],
+    ["any", "Backbone(any nn.Module, target=PATH, preprocess=...)", "its output; CLS, mean or last of its tokens"],
 ]
 
 
@@ -41,6 +48,7 @@ def store_summary(store: Store) -> dict[str, Any]:
         "blocks": store.blocks_info,
         "labels": store.label_counts,
         "label_names": store.label_names,
+        "truncated": store.truncated,
         "failures": [failure.to_json() for failure in store.failures],
         "cost": store.cost,
         "plan": store.plan,
@@ -50,7 +58,8 @@ def store_summary(store: Store) -> dict[str, Any]:
 def passed_over(source: dict[str, Any]) -> Iterator[str]:
     """A line where a folder holds files that are no rows, from what `Source.describe` gives."""
     if count := source.get("ignored_files"):
-        yield f"passed over: {count} files whose names end in none of: {' '.join(sorted(SUFFIXES))}"
+        known = sorted(SUFFIXES[source.get("modality", "image")])
+        yield f"passed over: {count} files whose names end in none of: {' '.join(known)}"
 
 
 def store_lines(store: Store, verified: bool) -> Iterator[str]:
@@ -61,10 +70,12 @@ def store_lines(store: Store, verified: bool) -> Iterator[str]:
     yield f"store: {store.folder}{' (every file checked)' if verified else ''}"
     yield f"rows: {len(store)} from {source.get('name', source.get('kind'))}, {len(store.failures)} not read"
     yield from passed_over(source)
+    if store.truncated:
+        yield f"too long: {store.truncated} rows, of which the backbone saw the beginning only"
     yield f"labels: {_count_labels(store, verified)}"
     yield (
         f"backbone: {backbone['name']} ({backbone['class']}), pooling {backbone['pooling']}, "
-        f"{backbone['image_size']} px, targets {', '.join(backbone['targets'])}, weights {backbone['weights']}"
+        f"{_limits(backbone)}, targets {', '.join(backbone['targets'])}, weights {backbone['weights']}"
     )
     yield f"computed in: {resolved['dtype']} on {resolved['device']}, kept as {store.dtype}"
     yield f"seed: {plan['recipe']['seed']}"
@@ -78,6 +89,15 @@ def store_lines(store: Store, verified: bool) -> Iterator[str]:
             yield f"  time in {name}: {seconds:.1f} s, {rate:,.1f} rows/s on {store.cost['threads']} threads"
     for failure in store.failures:
         yield f"  not read: {failure.id}: {failure.reason}"
+
+
+def _limits(backbone: dict[str, Any]) -> str:
+    """What a backbone takes: its size of images, or its longest text or sound."""
+    if "image_size" in backbone:
+        return f"{backbone['image_size']} px"
+    if "max_tokens" in backbone:
+        return f"at most {backbone['max_tokens'] or 'any number of'} tokens"
+    return f"{backbone['sample_rate_hz']} Hz, at most {backbone['max_seconds']:g} s"
 
 
 def _count_labels(store: Store, verified: bool) -> str:
@@ -129,11 +149,11 @@ def knn_table(
     return entries, note
 
 
-def describe_backbone(name: str) -> dict[str, Any]:
+def describe_backbone(name: str, modality: str = "auto") -> dict[str, Any]:
     """Load a backbone and say what was found in it."""
     from sporeprint.backbones.load import load_backbone
 
-    backbone = load_backbone(name)
+    backbone = load_backbone(name, modality=modality)
     return {**backbone.describe(), "linear_layers": backbone.linear_layers()}
 
 

@@ -1,4 +1,4 @@
-"""Views of one image: the whole, random crops, a grid of patches."""
+"""Views of one image: random crops, a grid of patches."""
 
 from __future__ import annotations
 
@@ -19,18 +19,6 @@ if TYPE_CHECKING:
     from sporeprint.backbones.preprocess import Preprocess
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
-
-
-@kind("whole")
-@dataclass(frozen=True)
-class Whole:
-    """The image as the backbone's own preprocessing gives it: one view, shared with the embedding."""
-
-    views = 1
-
-    def __call__(self, image: Image.Image, preprocess: Preprocess, rng: np.random.Generator) -> Tensor:
-        """Returns [1, 3, S, S]."""
-        return preprocess(image).unsqueeze(0)
 
 
 @kind("crops")

@@ -1,0 +1,80 @@
+"""How Hugging Face's audio networks are called, and which of their tokens are sound and not padding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sporeprint.backbones.adapters import Adapter
+from sporeprint.errors import BackboneError
+
+
+def adapt_audio(module: Any) -> Adapter:
+    """Whisper's encoder, AST, CLAP's audio tower, and networks on waveforms (wav2vec 2.0 and its kin).
+
+    Raises BackboneError for others.
+    """
+    kind = module.config.model_type
+    adapter = partial(Adapter, module, library="transformers", modality="audio")
+    if kind == "whisper":
+        return adapter(call=partial(_call_whisper, module), auto="mean", prefix=0, real=whisper_tokens)
+    if kind == "audio-spectrogram-transformer":  # its own pooling: the mean of CLS and distillation token, normed
+        return adapter(call=partial(_call, module), auto="own", prefix=2, real=partial(ast_tokens, module))
+    if kind in ("clap", "clap_audio_model"):
+        # Its blocks lie in stages of windows; the last of them closes the network.
+        depth = len(module.audio_encoder.layers)
+        last = len(module.audio_encoder.layers[-1].blocks) - 1
+        target = f"audio_encoder.layers.{depth - 1}.blocks.{last}.attention.output.dense"
+        return adapter(call=partial(_call_clap, module), auto="own", prefix=0, target=target)
+    if hasattr(module, "_get_feat_extract_output_lengths") and hasattr(module, "feature_extractor"):
+        return adapter(call=partial(_call, module), auto="mean", prefix=0, real=partial(wave_tokens, module))
+    raise BackboneError(
+        f"{type(module).__name__} ({kind}) is not known; expected Whisper, AST, CLAP, wav2vec 2.0, HuBERT, WavLM or "
+        "data2vec-audio. Wrap it in an nn.Module that returns the embedding, and give that to Backbone"
+    )
+
+
+def pads_waveforms(module: Any) -> bool:
+    """Whether a network on waveforms takes padded ones: with group normalisation silence changes every frame."""
+    config = getattr(module, "config", None)
+    return getattr(config, "feat_extract_norm", "layer") == "layer"
+
+
+def whisper_tokens(batch: Mapping[str, Tensor]) -> Tensor:
+    """[N, T]: two spectrogram frames make a token; the rest of the 30 s is padding."""
+    tokens = batch["input_features"].shape[-1] // 2
+    return torch.arange(tokens, device=batch["frames"].device) < (batch["frames"][:, None] + 1) // 2
+
+
+def ast_tokens(module: Any, batch: Mapping[str, Tensor]) -> Tensor:
+    """[N, T]: the patches that begin in the sound; those of one frequency lie side by side, all times of it."""
+    config = module.config
+    steps = (config.max_length - config.patch_size) // config.time_stride + 1
+    bands = (config.num_mel_bins - config.patch_size) // config.frequency_stride + 1
+    starts = torch.arange(steps, device=batch["frames"].device) * config.time_stride
+    real = starts < batch["frames"][:, None]  # [N, steps]
+    return torch.cat([real.new_zeros(len(real), 2), real.repeat(1, bands)], dim=1)
+
+
+def wave_tokens(module: Any, batch: Mapping[str, Tensor]) -> Tensor | None:
+    """[N, T]: the frames that the convolutions make of a waveform's own samples; None where nothing is padded."""
+    if "attention_mask" not in batch:
+        return None
+    lengths = module._get_feat_extract_output_lengths(batch["attention_mask"].sum(dim=1))
+    return torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
+
+
+def _call(module: Any, batch: Mapping[str, Tensor]) -> Any:
+    return module(**batch)
+
+
+def _call_whisper(module: Any, batch: Mapping[str, Tensor]) -> Any:
+    return module(batch["input_features"])
+
+
+def _call_clap(module: Any, batch: Mapping[str, Tensor]) -> Any:
+    return None, module(**batch).pooler_output

@@ -1,0 +1,30 @@
+"""From tokens to one vector: the first, the mean or the last of those that are no padding."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def pool(tokens: Tensor, how: str, real: Tensor | None, prefix: int) -> Tensor:
+    """tokens: [N, T, E]. how: "cls" (the first), "mean", "last". real: [N, T], true where a token counts.
+
+    prefix: tokens before the patches, which are not in the mean; `real` has them false already. Returns [N, E].
+    """
+    if how == "cls":
+        return tokens[:, 0]
+    if how == "mean":
+        return mean(tokens[:, prefix:]) if real is None else mean(tokens, real)
+    if real is None:
+        return tokens[:, -1]
+    steps = torch.arange(tokens.shape[1], device=tokens.device)
+    last = torch.where(real, steps, 0).amax(dim=1)  # [N]
+    return tokens[torch.arange(len(tokens), device=tokens.device), last]
+
+
+def mean(tokens: Tensor, real: Tensor | None = None) -> Tensor:
+    """tokens: [N, T, E]. Returns [N, E], the mean over the tokens, or over those that `real` [N, T] names."""
+    if real is None:
+        return tokens.mean(dim=1)
+    kept = tokens.masked_fill(~real.unsqueeze(-1), 0)  # not a product: padding may hold anything
+    return kept.sum(dim=1) / real.sum(dim=1, keepdim=True).clamp_min(1)

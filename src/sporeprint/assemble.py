@@ -31,7 +31,8 @@ def make_engine(recipe: Recipe, backbone: Any, device: Any = None, workers: int 
                 "no backbone: name one, Recipe(backbone='facebook/dinov2-small'), or give a network of your own, "
                 "Fungi(recipe, backbone=Backbone(module, ...))"
             )
-        backbone = load_backbone(recipe.backbone, recipe.targets, recipe.pooling, device, recipe.modality)
+        head = any(getattr(one, "reads", "") == "logits" for one in recipe.objectives or ())
+        backbone = load_backbone(recipe.backbone, recipe.targets, recipe.pooling, device, recipe.modality, head)
     else:
         _check_given(recipe, backbone, device)
     objectives = settle(recipe.objectives, backbone.modality)
@@ -104,6 +105,8 @@ def check_state(engine: Engine) -> None:
         if head.in_features != width:
             raise RecipeError(f"heads[{name!r}] takes {head.in_features} numbers; the embedding has {width}")
     for objective in engine.objectives:
+        if objective.name not in engine.heads:
+            continue
         bank, latent = engine.negatives.get(objective.name), engine.heads[objective.name].out_features
         if objective.negatives and bank is None:
             raise NotFitted(

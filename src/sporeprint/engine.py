@@ -39,6 +39,11 @@ class ViewSet:
     def views(self) -> int:
         return self.augmentation.views
 
+    @property
+    def logits(self) -> bool:
+        """Whether an objective reads the checkpoint's own head."""
+        return any(getattr(one, "reads", "") == "logits" for one in self.objectives)
+
 
 def view_sets(objectives: Sequence[Objective]) -> list[ViewSet]:
     """The plain view first, since the embedding needs it; objectives with equal augmentations share a set."""
@@ -83,10 +88,12 @@ def sample_gradients(
     captures: Mapping[str, Capture],
     heads: Mapping[str, nn.Linear],
     negatives: Tensor | None = None,
+    predicted: tuple[Tensor, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Gradient of each sample's loss with respect to each target's weight and bias.
 
-    embeddings: [N, V, E] from the pass that filled `captures`, with autograd behind them.
+    embeddings: [N, V, E] from the pass that filled `captures`, with autograd behind them. predicted: for an objective
+    that reads logits, these [N, V, T, C], and the labels [N, V, T].
     Returns {target: [N, O, I + 1]}; the sum over views and tokens, from the two factors.
     """
     samples = len(embeddings)
@@ -97,7 +104,11 @@ def sample_gradients(
     if objective.negatives and negatives is not None:
         extras["negatives"] = negatives.to(embeddings)
     with torch.enable_grad():
-        losses = objective.loss(latents_of(heads[objective.name], objective, embeddings), **extras)
+        if getattr(objective, "reads", "") == "logits":
+            assert predicted is not None
+            losses = objective.loss(predicted[0], labels=predicted[1])
+        else:
+            losses = objective.loss(latents_of(heads[objective.name], objective, embeddings), **extras)
     outputs = [capture.outputs for capture in captures.values()]
     found = torch.autograd.grad(losses.sum(), outputs, retain_graph=True, allow_unused=True)
     if missing := [path for path, gradient in zip(captures, found, strict=True) if gradient is None]:
@@ -112,6 +123,13 @@ def sample_gradients(
             bias=capture.bias,
         )
     return gradients
+
+
+def _predicted(one_pass: Pass, samples: int) -> tuple[Tensor, Tensor] | None:
+    if one_pass.logits is None:
+        return None
+    logits = one_pass.logits if one_pass.logits.dtype == torch.float64 else one_pass.logits.float()
+    return logits.unflatten(0, (samples, -1)), one_pass.labels.unflatten(0, (samples, -1))
 
 
 @dataclass
@@ -147,7 +165,9 @@ class Engine:
                     free.setdefault(f"{view_set.name}.views", []).append(normalise(found).mean(dim=1))
                 for objective in view_set.objectives:
                     bank = banks.get(objective.name)
-                    found_gradients = sample_gradients(objective, embeddings, one_pass.captures, heads, bank)
+                    found_gradients = sample_gradients(
+                        objective, embeddings, one_pass.captures, heads, bank, _predicted(one_pass, len(found))
+                    )
                     for path, gradient in found_gradients.items():
                         gradients[self._block_name(objective, path)].append(gradient.flatten(1))
 
@@ -232,16 +252,19 @@ class Engine:
             return len(chunk), preprocess.collate([view for views in made for view in views])
 
         for samples, batch in ahead(make, self._chunks(view_set, rows), self.workers):
-            with self.backbone.run(batch, layers, self.autocast) as one_pass:
+            with self.backbone.run(batch, layers, self.autocast, view_set.logits) as one_pass:
                 read(one_pass.embedding.unflatten(0, (samples, view_set.views)), one_pass)
 
     def _chunks(self, view_set: ViewSet, rows: Sequence[tuple[str, Any]]) -> Iterator[list[tuple[str, Any]]]:
         """Rows that share a pass: as many as the budget allows, at the length of the longest."""
         preprocess = self.backbone.preprocess
+        budget = (
+            preprocess.budget // 16 if view_set.logits else preprocess.budget
+        )  # a vocabulary's width for each token
         chunk: list[tuple[str, Any]] = []
         for row in rows:
             cost = (len(chunk) + 1) * view_set.views * preprocess.length(row[1])  # the longest so far
-            if chunk and (cost > preprocess.budget or preprocess.same(row[1]) != preprocess.same(chunk[0][1])):
+            if chunk and (cost > budget or preprocess.same(row[1]) != preprocess.same(chunk[0][1])):
                 yield chunk
                 chunk = []
             chunk.append(row)

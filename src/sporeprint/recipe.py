@@ -200,7 +200,10 @@ class Recipe:
 
 def _check_objective(objective: Any) -> None:
     """The types of what every objective has; its own numbers are its own to check."""
-    for name, default, least in (("latent", None, 1), ("negatives", 0, 0)):
+    for name, default, least in (
+        ("latent", None, 0 if getattr(objective, "reads", "") == "logits" else 1),
+        ("negatives", 0, 0),
+    ):
         value = getattr(objective, name, default)
         if value is None and any(name in fields for fields in getattr(objective, "by_modality", {}).values()):
             continue  # the modality decides

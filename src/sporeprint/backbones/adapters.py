@@ -52,9 +52,25 @@ class Adapter:
     target: str | None = None
     head: nn.Module | None = None
 
+    def predict(self, batch: Batch, name: str) -> tuple[tuple[Tensor | None, Tensor | None], Tensor]:
+        """What `outputs` gives, and the head's logits [N, T, C] of the same pass. Raises BackboneError."""
+        if self.head is None:
+            raise BackboneError(
+                f"{name} has no masked-language-model head; load a checkpoint that has one, or leave the objective out"
+            )
+        kept: list[Any] = []
+        handle = self.module.register_forward_hook(lambda _, __, output: kept.append(output))
+        try:
+            logits = _call_text(self.head, _accepted(self.module), for_network(batch)).logits
+        finally:
+            handle.remove()
+        return self._read(kept[0], name), logits
+
     def outputs(self, batch: Batch, name: str) -> tuple[Tensor | None, Tensor | None]:
         """(tokens, pooled) of a pass; `name` is the backbone's, for messages. Raises BackboneError."""
-        output = self.call(for_network(batch))
+        return self._read(self.call(for_network(batch)), name)
+
+    def _read(self, output: Any, name: str) -> tuple[Tensor | None, Tensor | None]:
         if isinstance(output, Tensor):
             return (output, None) if output.dim() == 3 else (None, output)
         if isinstance(output, tuple) and len(output) == 2:
@@ -146,14 +162,18 @@ def _text(module: Any, head: nn.Module | None) -> Adapter:
     kind = module.config.model_type
     if kind.startswith("siglip"):
         raise BackboneError("SigLIP's text tower wants every text padded to 64 tokens, which is not supported")
-    names = inspect.signature(module.forward).parameters
-    accepted = frozenset({"input_ids", "attention_mask", "token_type_ids"} & set(names))
     auto = "own" if kind in _OWN_POOLED else "found"
-    call = partial(_call_text, module, accepted)
+    call = partial(_call_text, module, _accepted(module))
     return Adapter(module, call, auto, 0, "transformers", "text", attention_of, head=head)
 
 
-def _call_text(module: nn.Module, accepted: frozenset[str], batch: Mapping[str, Tensor]) -> Any:
+def _accepted(module: nn.Module) -> frozenset[str]:
+    names = inspect.signature(module.forward).parameters
+    return frozenset({"input_ids", "attention_mask", "token_type_ids"} & set(names))
+
+
+def _call_text(module: nn.Module, accepted: frozenset[str], batch: Batch) -> Any:
+    assert isinstance(batch, Mapping)
     return module(**{name: tensor for name, tensor in batch.items() if name in accepted})
 
 

@@ -30,6 +30,8 @@ class Pass:
 
     embedding: Tensor  # [N, E], float32 or float64, with autograd behind it
     captures: dict[str, Capture]
+    logits: Tensor | None = None  # [N, T, C], of the checkpoint's own head, where they were asked for
+    labels: Tensor = field(default_factory=lambda: torch.empty(0))  # [N, T], of what was masked, beside the logits
     layers: dict[str, Tensor] = field(default_factory=dict)  # "cls-12", "patches-12", "tokens-12": [N, E']
 
 
@@ -103,11 +105,14 @@ class Backbone:
         return structure.linear_layers(self.module)
 
     @contextmanager
-    def run(self, views: Batch, layers: int = 0, autocast: torch.dtype | None = None) -> Iterator[Pass]:
+    def run(
+        self, views: Batch, layers: int = 0, autocast: torch.dtype | None = None, logits: bool = False
+    ) -> Iterator[Pass]:
         """One pass over N views, [N, 3, S, S] or what `preprocess.collate` makes of them.
 
         Inside the block, autograd reaches from the embedding to each target. layers: collect CLS and token means of the
-        last so many blocks. autocast: a lower precision for the pass. One thread at a time; another waits.
+        last so many blocks. autocast: a lower precision for the pass. logits: of the checkpoint's own head too. One
+        thread at a time; another waits.
         Raises LayerError where a target did not run exactly once.
         """
         views = batch_to(views, self.device, self.dtype)
@@ -127,17 +132,22 @@ class Backbone:
             return hook
 
         lower = torch.autocast(self.device.type, autocast, enabled=autocast is not None)
-        with one_thread(self.module), NO_TF32.hold(), evaluating(self.module), lower:
+        whole = self.adapter.head or self.module
+        with one_thread(self.module), NO_TF32.hold(), evaluating(whole), lower:
             try:
                 first = max(0, len(self._blocks) - layers)
                 for number, (_, block) in enumerate(self._blocks[first:], start=first + 1):
                     handles.append(block.register_forward_hook(keep(number)))
                 with tap(self.targets) as captures:
-                    embedding = self._embed(views, real)
+                    outputs, found = self.adapter.predict(views, self.name) if logits else (None, None)
+                    embedding = self._embed(outputs or self.adapter.outputs(views, self.name), real)
                     check_captured(captures)
                     self._say_once(strange)
                     with torch.autocast(self.device.type, enabled=False):
-                        yield Pass(embedding, captures, kept)
+                        one_pass = Pass(embedding, captures, found, layers=kept)
+                        if logits and isinstance(views, dict):
+                            one_pass.labels = views["labels"]
+                        yield one_pass
             finally:
                 for handle in handles:
                     handle.remove()
@@ -146,7 +156,8 @@ class Backbone:
         """16 hex digits over the shapes and values of all weights and buffers, in order, whatever they are called."""
         parts = []
         finish = {} if self.finish is None else self.finish.state_dict()
-        for tensor in (*self.module.state_dict().values(), *finish.values()):
+        whole = self.adapter.head or self.module
+        for tensor in (*whole.state_dict().values(), *finish.values()):
             part = hashlib.blake2b(f"{tuple(tensor.shape)} {tensor.dtype}".encode(), digest_size=16)
             part.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
             parts.append(part.digest())
@@ -173,8 +184,8 @@ class Backbone:
     def __sklearn_clone__(self) -> Backbone:
         return self  # frozen: clones of an estimator share it
 
-    def _embed(self, views: Batch, real: Tensor | None) -> Tensor:
-        tokens, pooled = self.adapter.outputs(views, self.name)
+    def _embed(self, outputs: tuple[Tensor | None, Tensor | None], real: Tensor | None) -> Tensor:
+        tokens, pooled = outputs
         if self.pooling == "own":
             embedding = pooled
         else:

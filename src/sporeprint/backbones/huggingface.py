@@ -36,8 +36,8 @@ class Loaded:
     finish: nn.Module | None = None
 
 
-def load_huggingface(name: str, modality: str = "auto") -> Loaded:
-    """name: hub id or folder. modality: as of `Recipe`. Raises BackboneError."""
+def load_huggingface(name: str, modality: str = "auto", head: bool = False) -> Loaded:
+    """name: hub id or folder. modality: as of `Recipe`. head: of a masked language model. Raises BackboneError."""
     import transformers
 
     source = _source(name)
@@ -47,7 +47,8 @@ def load_huggingface(name: str, modality: str = "auto") -> Loaded:
         config = transformers.AutoConfig.from_pretrained(source, **where)
         if config.model_type == "vit_mae":
             config.mask_ratio = 0.0
-        module, report = transformers.AutoModel.from_pretrained(
+        loader = transformers.AutoModelForMaskedLM if head else transformers.AutoModel
+        module, report = loader.from_pretrained(
             source, config=config, dtype=torch.float32, output_loading_info=True, **where
         )
         adapter = adapt(module, modality)
@@ -55,9 +56,18 @@ def load_huggingface(name: str, modality: str = "auto") -> Loaded:
     if adapter.auto != "own" and getattr(adapter.module, "pooler", None) is not None:
         setattr(adapter.module, "pooler", None)  # noqa: B010  # not read, and where the checkpoint lacks it, random at every load
     _say_missing(name, module, adapter.module, report["missing_keys"])
+    network = adapter.module
+    if head:
+        prefix = f"{type(module).base_model_prefix}."
+        if missing := [key for key in report["missing_keys"] if not key.startswith(prefix)]:
+            raise BackboneError(
+                f"{name} has no masked-language-model head ({missing[0]} and others are not in the checkpoint); leave "
+                "objectives out that read it, or give a checkpoint for masked language modelling"
+            )
+        network = module
     if sentence is None:
-        return Loaded(adapter.module, inputs)
-    return Loaded(adapter.module, inputs, sentence.pooling, sentence.finish)
+        return Loaded(network, inputs)
+    return Loaded(network, inputs, sentence.pooling, sentence.finish)
 
 
 def find_modality(name: str, modality: str = "auto") -> str:

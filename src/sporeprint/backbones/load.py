@@ -20,31 +20,33 @@ def load_backbone(
     pooling: str = "auto",
     device: str | torch.device | None = None,
     modality: str = "auto",
+    head: bool = False,
 ) -> Backbone:
     """Load frozen float32 weights.
 
     name: "tiny" (shipped), "timm:NAME" (pretrained; needs the timm extra), or a Hugging Face id or folder, also of a
     sentence-transformers model. device: default CUDA where there is one, else the CPU. modality: as of `Recipe`.
+    head: with the checkpoint's masked-language-model head, for objectives that read its logits.
     Raises BackboneError, LayerError, MissingExtra; RecipeError for a device that is not there.
     """
     with torch.inference_mode(False):  # tensors made inside it could never be differentiated through
-        return _load(name, targets, pooling, device, modality)
+        return _load(name, targets, pooling, device, modality, head)
 
 
 def _load(
-    name: str, targets: Sequence[str] | None, pooling: str, device: str | torch.device | None, modality: str
+    name: str, targets: Sequence[str] | None, pooling: str, device: str | torch.device | None, modality: str, head: bool
 ) -> Backbone:
     module: Any
     preprocess: Inputs
     finish: Any = None
     if name == "tiny" or name.startswith("timm:"):
-        if modality not in ("auto", "image"):
-            raise BackboneError(f"{name!r} takes images, not {modality}")
+        if modality not in ("auto", "image") or head:
+            raise BackboneError(f"{name!r} takes images, not {'texts with masked words' if head else modality}")
         module, preprocess = _tiny() if name == "tiny" else _timm(name.removeprefix("timm:"))
     else:
         from sporeprint.backbones.huggingface import load_huggingface
 
-        loaded = load_huggingface(name, modality)
+        loaded = load_huggingface(name, modality, head)
         module, preprocess, finish = loaded.module, loaded.inputs, loaded.finish
         pooling = loaded.pooling if pooling == "auto" else pooling
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -8,9 +8,10 @@ from typing import Any
 from sporeprint.objectives.base import Objective
 from sporeprint.objectives.dino import DINO
 from sporeprint.objectives.kl import KL
+from sporeprint.objectives.masked import MaskedTokens
 from sporeprint.objectives.simclr import SimCLR
 
-NAMES = {"kl": KL, "dino": DINO, "simclr": SimCLR}  # what the command line calls them
+NAMES = {"kl": KL, "dino": DINO, "simclr": SimCLR, "mlm": MaskedTokens}  # what the command line calls them
 
 
 def paper(modality: str = "image") -> tuple[Objective, ...]:
@@ -25,4 +26,4 @@ def settle(objectives: Sequence[Any] | None, modality: str) -> tuple[Any, ...]:
     return tuple(one.for_modality(modality) if hasattr(one, "for_modality") else one for one in objectives)
 
 
-__all__ = ["DINO", "KL", "NAMES", "Objective", "SimCLR", "paper", "settle"]
+__all__ = ["DINO", "KL", "NAMES", "MaskedTokens", "Objective", "SimCLR", "paper", "settle"]

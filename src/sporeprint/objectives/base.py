@@ -33,6 +33,7 @@ class Objective:
     normalize: ClassVar[bool] = True  # L2-normalise the embedding before the head
     extra_heads: ClassVar[tuple[str, ...]] = ()  # further heads, without gradient, given to `loss` by these names
     by_modality: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    reads: ClassVar[str] = "latents"  # what `loss` is given: a random head's, or the "logits" of the checkpoint's own
     negatives: Any = 0  # samples of the fitting set whose latents are given to `loss` as `negatives` [M, L]
 
     name: str = ""

@@ -1,0 +1,44 @@
+"""Masked tokens: how well the checkpoint's own head guesses the words that are hidden. Beyond the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from sporeprint.objectives.base import Objective
+from sporeprint.recipe import kind
+from sporeprint.views.masks import IGNORED, Masks
+
+
+@kind("mlm")
+@dataclass(frozen=True)
+class MaskedTokens(Objective):
+    """The masked-language-model loss, averaged over a fixed number of seeded maskings.
+
+    For text backbones whose checkpoint has a masked-language-model head; nothing random but the maskings.
+    """
+
+    reads: ClassVar[str] = "logits"
+    by_modality: ClassVar[Mapping[str, Mapping[str, Any]]] = {"text": {}}
+
+    name: str = "mlm"
+    latent: int = 0  # no random head
+    augmentation: Masks = field(default_factory=Masks)
+
+    def loss(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """latents: the head's logits [N, V, T, C]. labels: [N, V, T], -100 where a token was not masked.
+
+        Returns [N]: the mean over views of each view's mean over its masked tokens.
+        """
+        assert labels is not None
+        losses = cross_entropy(latents.flatten(0, 2), labels.flatten(), ignore_index=IGNORED, reduction="none")
+        masked = (labels != IGNORED).sum(dim=-1)  # [N, V]
+        return (losses.view(labels.shape).sum(dim=-1) / masked).mean(dim=-1)
+
+    def head_names(self) -> list[str]:
+        """None: the head is the checkpoint's."""
+        return []

@@ -155,7 +155,9 @@ def backbones(
     if json:
         print_json([dict(zip(("modality", "backbones", "embedding"), row, strict=True)) for row in SUPPORTED])
         return
-    print_table("Backbones", ["", "library and families", "embedding (pooling auto)"], SUPPORTED, numbers=False)
+    print_table(
+        "Backbones", ["", "library and families", "embedding (pooling auto)"], SUPPORTED, numbers=False, group=True
+    )
     typer.echo(
         "The target is found by structure: the longest list of equal blocks that hold an attention; in its last block, "
         "the attention's last linear layer that makes no query, key or value. Any other layer: --targets PATH. "

@@ -93,6 +93,7 @@ def test_other_files_are_counted_and_hidden_ones_passed_over(tmp_path):
         "columns": {"sample": None, "label": "folder", "id": "path"},
         "limit": None,
         "ignored_files": 1,
+        "modality": "image",
     }
 
 

@@ -121,7 +121,7 @@ def test_a_recipe_file_and_the_same_options_agree(data, run, tmp_path):
     words += ["--dim", "10", "--layers", "2", "--seed", "4", "--pooling", "mean", "--targets", "blocks.0.mlp.fc2"]
     assert run(*words, "--limit", "2", "--dtype", "float32", "--out", tmp_path / "s")[0] == 0
     expected = Recipe(
-        objectives=[KL(), SimCLR(negatives=2)],
+        objectives=[KL(), SimCLR(negatives=2, latent=96, augmentation=Patches(7))],
         dim=10,
         layers=2,
         seed=4,
@@ -463,7 +463,9 @@ def test_backbones_lists_what_is_supported(run):
     for word in ("transformers", "timm", "torchvision", "any nn.Module", "tiny"):
         assert word in out
     rows = json.loads(run("backbones", "--json")[1])
-    assert {"library", "families", "embedding", "target"} == set(rows[0])
+    assert all({"modality", "backbones", "embedding"} == set(row) and row["embedding"] for row in rows)
+    assert list(dict.fromkeys(row["modality"] for row in rows)) == ["image", "text", "audio", "any"]
+    assert [out.count(f"\n{row['modality']} ") for row in rows] == [1] * len(rows)  # said once, above its rows
 
 
 def test_backbones_says_what_is_found_in_one(run):

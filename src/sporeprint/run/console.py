@@ -21,28 +21,32 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = True) -> None:
-    """A table on stdout; with `numbers`, all columns but the first are numbers."""
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = True, group: bool = False
+) -> None:
+    """A table on stdout. numbers: all columns but the first are. group: a first cell like the one above is left out."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for at, column in enumerate(columns):
         number = bool(at) and numbers  # numbers are never cut: on a narrow terminal the text is folded
         widest = max([len(column), *(len(row[at]) for row in rows)])
         table.add_column(column, justify="right" if number else "left", min_width=widest if number else None)
-    for row in rows:
-        table.add_row(*row)
+    above = None
+    for first, *rest in rows:
+        table.add_row("" if group and first == above else first, *rest)
+        above = first
     console = Console()
     if not console.is_terminal:
         console = Console(width=160)
     console.print(table)
 
 
-def print_entries(title: str, entries: Sequence[Entry], images_per_second: Mapping[str, float] | None = None) -> None:
+def print_entries(title: str, entries: Sequence[Entry], rows_per_second: Mapping[str, float] | None = None) -> None:
     """A kNN table: accuracies in percent, with the k that was chosen, and what the columns mean."""
     columns = ["features", "width", "passes"]
     for k in entries[0].results:
         columns += [f"k={k}"] if k != "auto" else ["k auto", "its k", "class"]
-    if images_per_second:
-        columns.append("img/s")
+    if rows_per_second:
+        columns.append("rows/s")
     rows = []
     for entry in entries:
         row = [entry.name, str(entry.width), str(entry.passes)]
@@ -50,14 +54,14 @@ def print_entries(title: str, entries: Sequence[Entry], images_per_second: Mappi
             row.append(f"{result.value:.1%}")
             if k == "auto":
                 row += [str(result.k), f"{result.mean_per_class:.1%}"]
-        rows.append([*row, f"{images_per_second[entry.name]:,.0f}"] if images_per_second else row)
+        rows.append([*row, f"{rows_per_second[entry.name]:,.0f}"] if rows_per_second else row)
     print_table(title, columns, rows)
     meanings = ["passes: backbone passes a row", "white: each block whitened (PCA) by itself"]
     if "auto" in entries[0].results:
         meanings.append("k auto: its k is chosen by leave-one-out on the training rows")
         meanings.append("class: mean per-class accuracy at that k")
-    if images_per_second:
-        meanings.append("img/s: images a second here, decoding left out")
+    if rows_per_second:
+        meanings.append("rows/s: rows a second here, decoding left out")
     sys.stdout.write(textwrap.fill("; ".join(meanings) + ".", 100) + "\n")
 
 

@@ -18,25 +18,21 @@ from sporeprint.evaluate.table import Candidate, Entry, evaluate, standard_candi
 
 MOST_PCA = 512  # the paper's, for wide backbones
 
-SUPPORTED = [
-    [
-        "images",
-        "transformers: ViT, DeiT, DINO, DINOv2 (registers too), DINOv3, MAE, data2vec-vision",
-        "CLS",
-    ],
-    ["", "transformers: CLIP and SigLIP vision towers, BEiT", "the tower's own pooled output"],
-    ["", "timm: ViT, DeiT, EVA and others with forward_features / forward_head", "forward_head, pre_logits"],
-    ["", "torchvision: VisionTransformer (fused attention is unfused)", "CLS"],
-    ["", "sporeprint: tiny, trained by us without labels, for the demo and tests", "CLS"],
-    ["text", "sentence-transformers: folder, hub id or object", "its own pooling, prompt, length, normalisation"],
-    ["", "transformers: BERT, RoBERTa, DistilBERT, MPNet, DeBERTa, ELECTRA, ModernBERT, XLM-R, MiniLM", "CLS"],
-    ["", "transformers: T5 and other encoders without a CLS token", "mean of the tokens"],
-    ["", "transformers: Qwen, Llama, GPT-2, Mistral and other decoders", "last token"],
-    ["", "transformers: CLIP's text tower (--modality text)", "the tower's own pooled output"],
-    ["audio", "transformers: Whisper's encoder", "mean over the real frames"],
-    ["", "transformers: wav2vec 2.0, HuBERT, WavLM, data2vec-audio", "mean over the real frames"],
-    ["", "transformers: AST; CLAP's audio tower", "its own pooled output"],
-    ["any", "Backbone(any nn.Module, target=PATH, preprocess=...)", "its output; CLS, mean or last of its tokens"],
+SUPPORTED = [  # modality, library and families, embedding
+    ("image", "transformers: ViT, DeiT, DINO, DINOv2 (registers too), DINOv3, MAE, data2vec-vision", "CLS"),
+    ("image", "transformers: CLIP and SigLIP vision towers, BEiT", "the tower's own pooled output"),
+    ("image", "timm: ViT, DeiT, EVA and others with forward_features / forward_head", "forward_head, pre_logits"),
+    ("image", "torchvision: VisionTransformer (fused attention is unfused)", "CLS"),
+    ("image", "sporeprint: tiny, trained by us without labels, for the demo and tests", "CLS"),
+    ("text", "sentence-transformers: folder, hub id or object", "its own pooling, prompt, length, normalisation"),
+    ("text", "transformers: BERT, RoBERTa, DistilBERT, MPNet, DeBERTa, ELECTRA, ModernBERT, XLM-R, MiniLM", "CLS"),
+    ("text", "transformers: T5 and other encoders without a CLS token", "mean of the tokens"),
+    ("text", "transformers: Qwen, Llama, GPT-2, Mistral and other decoders", "last token"),
+    ("text", "transformers: CLIP's text tower (--modality text)", "the tower's own pooled output"),
+    ("audio", "transformers: Whisper's encoder", "mean over the real frames"),
+    ("audio", "transformers: wav2vec 2.0, HuBERT, WavLM, data2vec-audio", "mean over the real frames"),
+    ("audio", "transformers: AST; CLAP's audio tower", "its own pooled output"),
+    ("any", "Backbone(any nn.Module, target=PATH, preprocess=...)", "its output; CLS, mean or last of its tokens"),
 ]
 
 

@@ -45,7 +45,7 @@ def pool(tokens, pooling):
 
 def oracle_views(fungi, objective, image, row_id):
     name = "whole" if objective.augmentation == Whole() else objective.name
-    return objective.augmentation(image, PREPROCESS, generator(3, row_id, name))
+    return torch.stack(list(objective.augmentation(image, PREPROCESS, generator(3, row_id, name))))
 
 
 def oracle_gradient(fungi, objective, image, row_id, path, pooling):

@@ -202,7 +202,7 @@ def test_draws_are_spread_over_the_rows(backbone):
 
         def encode(objective, rows, asked=asked):
             asked += [row[0] for row in rows]
-            return torch.zeros(len(rows) * 4, 12)
+            return torch.zeros(len(rows), 4, 12)
 
         fungi.engine.encode = encode
         fungi.draw_negatives((f"{number}", noise_pictures(1)[0]) for number in range(20))

@@ -13,7 +13,9 @@ from sporeprint import DINO, KL, Combination, Recipe, SimCLR
 from sporeprint.errors import RecipeError
 from sporeprint.objectives import Objective
 from sporeprint.recipe import canonical, from_json, kind, to_json
+from sporeprint.views.audio import NoiseAndRoll
 from sporeprint.views.image import Crops, Patches
+from sporeprint.views.text import Deletions
 
 FULL = Recipe(
     backbone="owner/name",
@@ -30,6 +32,7 @@ FULL = Recipe(
     combination=Combination(("embedding", "kl-15"), whiten=20, size=30),
     dtype="bfloat16",
     seed=7,
+    modality="image",
 )
 
 
@@ -52,9 +55,36 @@ def test_json_is_plain_and_names_its_kinds():
     assert data["combination"] == "paper"
 
 
-def test_without_objectives_the_papers_three_are_taken():
-    assert Recipe().objectives == (KL(), DINO(), SimCLR())
+def test_objectives_that_are_not_named_are_left_to_the_modality_and_none_are_none():
+    assert Recipe().objectives is None
+    assert Recipe().fingerprint() != Recipe(objectives=[KL(), DINO(), SimCLR()]).fingerprint()
     assert Recipe(objectives=[]).objectives == ()
+
+
+@pytest.mark.parametrize(
+    ("objective", "left_open"),
+    [
+        (SimCLR(), {"latent", "augmentation", "negatives", "negative_views"}),
+        (SimCLR(latent=5, negatives=0), {"augmentation", "negative_views"}),
+        (SimCLR(augmentation=Deletions(3), negative_views=1), {"latent", "negatives"}),
+        (SimCLR(augmentation=NoiseAndRoll(frames=2)), {"latent", "negatives", "negative_views"}),
+        (DINO(), {"augmentation"}),
+    ],
+)
+def test_what_the_modality_decides_stays_open_in_json(objective, left_open):
+    recipe = Recipe(objectives=[objective])
+    data = json.loads(json.dumps(recipe.to_json()))
+    assert {name for name, value in data["objectives"][0].items() if value is None} == left_open
+    back = Recipe.from_json(data)
+    assert back == recipe
+    assert back.fingerprint() == recipe.fingerprint()
+
+
+@pytest.mark.parametrize("modality", ["auto", "image", "text", "audio"])
+def test_a_modality_comes_back_from_json(modality):
+    recipe = Recipe(modality=modality)
+    assert recipe.to_json()["modality"] == modality
+    assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))).modality == modality
 
 
 def test_lists_become_tuples_so_that_recipes_are_values():
@@ -76,6 +106,7 @@ CHANGES = {
     "combination": Combination(),
     "dtype": "float32",
     "seed": 1,
+    "modality": "text",
 }
 
 
@@ -147,6 +178,11 @@ def test_size_and_combination_decide_no_block():
     ("fields", "complaint"),
     [
         ({"pooling": "max"}, "pooling='max'; expected one of: auto, cls, mean, last"),
+        ({"modality": "video"}, "modality='video'; expected one of: auto, image, text, audio"),
+        ({"modality": None}, "modality=None; expected one of"),
+        ({"objectives": [KL(latent=None)]}, "latent=None .* expected an integer of at least 1"),
+        ({"objectives": [SimCLR(latent=0)]}, "latent=0 .* expected an integer of at least 1"),
+        ({"objectives": [KL(negatives=None)]}, "negatives=None .* expected an integer of at least 0"),
         ({"dtype": "float16"}, "expected one of: auto, float32, bfloat16"),
         ({"dim": 0}, "dim=0; expected an integer of at least 1"),
         ({"dim": 1.5}, "expected an integer"),
@@ -174,14 +210,18 @@ def test_what_cannot_be_carried_out_is_refused_at_once(fields, complaint):
 
 
 @pytest.mark.parametrize(
-    "name", ["", "embedding", "whole", "cls-3", "patches-12", "a@b", "dino.views", "a b", "1kl", "a\n", "ä", "a/b"]
+    "name",
+    [
+        *("", "embedding", "whole", "cls-3", "patches-12", "tokens-3", "last-3"),
+        *("a@b", "dino.views", "a b", "1kl", "a\n", "ä", "a/b"),
+    ],
 )
 def test_names_that_other_blocks_have_or_that_cannot_name_one_are_refused(name):
     with pytest.raises(RecipeError, match="objective name"):
         Recipe(objectives=[KL(name=name)])
 
 
-@pytest.mark.parametrize("name", ["kl-15", "KL_2", "cls", "patches-x", "embedding2"])
+@pytest.mark.parametrize("name", ["kl-15", "KL_2", "cls", "patches-x", "embedding2", "tokens", "last-", "last-3b"])
 def test_other_names_are_free(name):
     assert Recipe(objectives=[KL(name=name)]).objectives[0].name == name
 

@@ -152,7 +152,7 @@ def test_an_aspect_that_cannot_be_had_gives_the_central_box():
 @pytest.mark.parametrize("size", [(1, 1), (1, 1000), (1000, 1), (2, 3)])
 @pytest.mark.parametrize("augmentation", [Whole(), Crops(), Patches()], ids=lambda a: type(a).__name__)
 def test_the_smallest_and_thinnest_images_have_views(augmentation, size):
-    views = augmentation(Image.new("RGB", size, (10, 200, 90)), raw(32), rng())
+    views = raw(32).collate(augmentation(Image.new("RGB", size, (10, 200, 90)), raw(32), rng()))
     assert views.shape == (augmentation.views, 3, 32, 32)
     expected = torch.tensor([10.0, 200.0, 90.0]).view(1, 3, 1, 1).expand_as(views)
     torch.testing.assert_close(views, expected, rtol=0, atol=0.01)
@@ -203,19 +203,57 @@ def test_contract_fails_on_broken_views(augmentation, complaint):
         check_views(augmentation, smooth(20, 20), raw(32))
 
 
+def named(number, **more):
+    return {"input_ids": [number, 5], "frames": torch.tensor(3), "is_longer": True, **more}
+
+
+class Listed(TooFew):
+    """Views as text and sound have them: named numbers, lists and tensors; `turn` changes those of a second call."""
+
+    def __init__(self, turn=lambda views: views):
+        self.turn, self.calls = turn, 0
+
+    def __call__(self, image, preprocess, rng):
+        self.calls += 1
+        views = [named(number) for number in range(3)]
+        return self.turn(views) if self.calls > 1 else views
+
+
+def test_contract_holds_for_views_that_are_named_numbers():
+    check_views(Listed(), "a text", None)
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        lambda views: [*views[:2], named(9)],
+        lambda views: [*views[:2], {**views[2], "frames": torch.tensor(4)}],
+        lambda views: [*views[:2], {**views[2], "more": 1}],
+        lambda views: [{name: value for name, value in one.items() if name != "frames"} for one in views],
+        lambda views: [*views[:2], {**views[2], "input_ids": [2, 5, 6]}],
+        lambda views: views[::-1],
+    ],
+    ids=["a number", "a tensor", "one name more", "one name less", "longer", "order"],
+)
+def test_contract_sees_every_difference_of_named_views(turn):
+    with pytest.raises(AssertionError, match="same seed"):
+        check_views(Listed(turn), "a text", None)
+
+
 @pytest.mark.parametrize("keep_aspect", [True, False])
 def test_whole_is_the_backbones_own_preprocessing(keep_aspect):
     preprocess = Preprocess(size=32, resize=40, keep_aspect=keep_aspect)
     image = smooth(60, 45)
-    views = Whole()(image, preprocess, rng())
-    assert torch.equal(views, preprocess(image).unsqueeze(0))
+    (view,) = Whole()(image, preprocess, rng())
+    assert view.shape == (3, 32, 32)
+    assert torch.equal(view, preprocess(image))
 
 
 def test_views_are_normalised_as_the_backbone_wants_them():
     grey = Image.new("RGB", (20, 20), (51, 102, 153))
     preprocess = Preprocess(size=32, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 0.1))
     for augmentation in (Whole(), Crops(), Patches()):
-        views = augmentation(grey, preprocess, rng())
+        views = preprocess.collate(augmentation(grey, preprocess, rng()))
         for channel, value in enumerate([0.2, 0.8, 3.0]):  # (51 / 255 - 0.1) / 0.5, ...
             assert views[:, channel].numpy() == pytest.approx(value, abs=1e-4)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from sporeprint.data import audio, texts
-from sporeprint.data.rows import Row, check_limit, file_stamp
+from sporeprint.data.rows import Row, add_file, check_limit, file_stamp
 from sporeprint.errors import SourceError
 
 SUFFIXES = {
@@ -43,7 +44,7 @@ class FolderSource:
         self._ignored = len(paths) - len(self._paths)
         if not self._paths:
             raise SourceError(
-                f"'{self.folder}' holds no {modality} ({len(paths)} other files); expected files ending in "
+                f"'{self.folder}' holds no {modality} ({_others(paths)}); expected files ending in "
                 f"{', '.join(sorted(suffixes))}, in one folder for each class"
             )
         classes = {path.partition("/")[0] for path in self._paths if "/" in path}
@@ -66,10 +67,11 @@ class FolderSource:
             yield Row(path, self.folder / path, first if slash else None)
 
     def digest(self) -> str:
-        """Of every file's path, size and time of change, and the limit."""
+        """Of every file's path and the limit; of texts, which are small, with their bytes; else with size and time."""
         digest = blake2b(f"folder limit={self.limit}\n".encode(), digest_size=16)
+        look = _file_digest if self.modality == "text" else file_stamp
         for path in self._paths:
-            digest.update(f"{path}\0{file_stamp(self.folder / path)}\n".encode())
+            digest.update(f"{path}\0{look(self.folder / path)}\n".encode())
         return digest.hexdigest()
 
     def describe(self) -> dict[str, Any]:
@@ -82,6 +84,25 @@ class FolderSource:
             "ignored_files": self._ignored,
             "modality": self.modality,
         }
+
+
+def _others(paths: list[str]) -> str:
+    """What files there are, where none is of the modality."""
+    endings = [os.path.splitext(path)[1].lower() for path in paths]
+    counts = {name: sum(ending in known for ending in endings) for name, known in SUFFIXES.items()}
+    found = [f"{count} of {name}: for these take a backbone for {name}" for name, count in counts.items() if count]
+    return "; ".join([f"{len(paths)} other files", *found])
+
+
+def _file_digest(path: Path) -> str:
+    digest = blake2b(digest_size=16)
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return "no file"  # opening a pipe waits for its writer
+        add_file(digest, path)
+    except OSError:
+        return "absent"
+    return digest.hexdigest()
 
 
 def _walk(folder: str, below: str, above: set[tuple[int, int]]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from PIL import Image
 
+from sporeprint.data.audio import Clip
 from sporeprint.errors import SourceError
 
 Label: TypeAlias = "str | int | float | list[Any] | None"
@@ -49,7 +50,7 @@ class Source(Protocol):
 class ListSource:
     """Samples in memory. labels: one a sample.
 
-    ids: unique strings, one a sample. Without them every `Row.id` is "", and the digest of a sample's pixels becomes
+    ids: unique strings, one a sample. Without them every `Row.id` is "", and the digest of a sample's content becomes
     its id; in a store "-2", "-3" ... are added to that of a sample met before. Its blocks are the same.
     """
 
@@ -117,11 +118,23 @@ def file_stamp(path: str | os.PathLike[str]) -> str:
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
+def add_file(digest: Any, path: str | os.PathLike[str]) -> None:
+    """Put a file's bytes into a digest, a piece at a time. Raises OSError."""
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+
+
 def _content(sample: Any) -> bytes:
     if isinstance(sample, Mapping):
         parts = [str(key).encode() + b"=" + _content(sample[key]) for key in sorted(sample)]
+    elif isinstance(sample, Clip):
+        parts = [str(sample.rate_hz).encode(), _content(sample.samples)]
+    elif isinstance(sample, tuple):  # of an array and its rate
+        parts = [_content(part) for part in sample]
     elif isinstance(sample, (str, os.PathLike)):
-        parts = [os.fsencode(sample), file_stamp(sample).encode()]
+        name = sample if isinstance(sample, str) else os.fsdecode(sample)
+        parts = [name.encode(errors="surrogatepass"), file_stamp(sample).encode()]
     elif isinstance(sample, Image.Image):
         parts = [f"{sample.mode} {sample.size}".encode(), sample.tobytes()]
     elif isinstance(sample, (bytes, bytearray, memoryview)) or sample is None:
@@ -130,7 +143,7 @@ def _content(sample: Any) -> bytes:
         array = np.asarray(sample.detach().cpu() if hasattr(sample, "detach") else sample)
         if array.dtype.hasobject:
             raise SourceError(
-                f"a sample of type {type(sample).__name__} has no digest; give an image, bytes or an array"
+                f"a sample of type {type(sample).__name__} has no digest; give an image, a text, sound or an array"
             )
         parts = [f"{array.dtype} {array.shape}".encode(), array.tobytes()]
     digest = blake2b(type(sample).__name__.encode(), digest_size=16)

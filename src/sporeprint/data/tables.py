@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pyarrow as pa
 
 from sporeprint.data.formats import Table
-from sporeprint.data.rows import Label, Row, check_ids, check_limit, file_stamp
+from sporeprint.data.rows import Label, Row, add_file, check_ids, check_limit, file_stamp
 from sporeprint.errors import SourceError
 
 # What a sample column looks like, in order of trust: its type in the `huggingface` metadata, its name.
@@ -31,7 +31,8 @@ class TableSource:
 
     Columns are found by the `huggingface` metadata, then by type and name; an argument decides, and label_column=""
     means no labels. modality: of the samples: "image", "text" or "audio". Strings in the sample column are the texts
-    themselves, or else paths, relative to the table's folder. id: the row's number where no id_column is given. label:
+    themselves, or else paths, relative to the table's folder. A column of texts is a string column with a usual name,
+    or the only one that is neither label nor id. id: the row's number where no id_column is given. label:
     None for null, NaN and a ClassLabel's -1.
     Raises SourceError, listing the columns, where one cannot be found; naming the row, where a value cannot be used.
     """
@@ -56,7 +57,10 @@ class TableSource:
         self._folder = table.files[0].parent
         self.limit = limit
         features = _features(table.schema, path)
-        self._sample = sample_column or self._find_sample(features)
+        taken = {label_column, id_column} - {None, ""}
+        self._sample = sample_column or (
+            self._find_text(features, taken) if modality == "text" else self._find_sample(features)
+        )
         self._label = self._find_label(features) if label_column is None else label_column
         self._id = id_column or ""
         for name in (self._sample, self._label, self._id):
@@ -94,10 +98,8 @@ class TableSource:
         digest = blake2b(json.dumps(chosen).encode(), digest_size=16)
         for path in self._table.files:
             digest.update(f"\n{path.stat().st_size}\n".encode())
-            with open(path, "rb") as file:
-                while piece := file.read(1 << 20):
-                    digest.update(piece)
-        if self._modality != "text" and _is_text(self._table.schema.field(self._sample).type):
+            add_file(digest, path)
+        if self._modality != "text" and _is_text(_inner(self._table.schema.field(self._sample).type)):
             for row, sample in enumerate(self._values(self._sample)):
                 digest.update(f"{file_stamp(str(self._locate(sample, row)))}\n".encode())
         return digest.hexdigest()
@@ -122,30 +124,35 @@ class TableSource:
     def _columns(self) -> str:
         return ", ".join(f"{field.name} ({field.type})" for field in self._table.schema)
 
+    def _find_text(self, features: dict[str, Any], taken: set[str | None]) -> str:
+        plain = (field for field in self._table.schema if _type(features.get(field.name)) in (None, "Value"))
+        strings = [field.name for field in plain if _is_text(field.type)]
+        if named := [name for name in SAMPLE_NAMES["text"] if name in strings and name not in taken]:
+            return named[0]
+        found = [name for name in strings if name not in taken and name not in LABEL_NAMES]
+        return found[0] if len(found) == 1 else self._ask(found, "texts")
+
     def _find_sample(self, features: dict[str, Any]) -> str:
         schema, names = self._table.schema, SAMPLE_NAMES[self._modality]
         by_name = [name for name in names if name in schema.names]
-        plain = [field for field in schema if _type(features.get(field.name)) in (None, "Value")]
-        if self._modality == "text":
-            strings = [field.name for field in plain if _is_text(field.type)]
-            unnamed = [name for name in strings if name not in LABEL_NAMES]
-            found = [name for name in by_name if name in strings] or (unnamed if len(unnamed) == 1 else [])
+        by_feature = [name for name in schema.names if _type(features.get(name)) == SAMPLE_FEATURES[self._modality]]
+        plain = (field for field in schema if _type(features.get(field.name)) in (None, "Value"))
+        by_type = [field.name for field in plain if _is_encoded(field.type)]
+        for found in (by_feature, by_type):
+            named = [name for name in by_name if name in found]
+            if len(found) == 1 or named:
+                return (named or found)[0]
             if found:
-                return found[0]
-            kind = "texts"
-        else:
-            kind = "images" if self._modality == "image" else "sound"
-            by_feature = [name for name in schema.names if _type(features.get(name)) == SAMPLE_FEATURES[self._modality]]
-            by_type = [field.name for field in plain if _is_encoded(field.type)]
-            for found in (by_feature, by_type):
-                named = [name for name in by_name if name in found]
-                if len(found) == 1 or named:
-                    return (named or found)[0]
-                if found:
-                    raise SourceError(f"'{self._path}' has several sample columns, {found}; choose one (sample_column)")
-            if by_name:
-                return by_name[0]
-        raise SourceError(f"'{self._path}' has no column of {kind}; choose one (sample_column) of: {self._columns()}")
+                return self._ask(found, "")
+        return by_name[0] if by_name else self._ask([], "images" if self._modality == "image" else "sound")
+
+    def _ask(self, found: list[str], kind: str) -> NoReturn:
+        if found:
+            raise SourceError(f"'{self._path}' has several sample columns, {found}; choose one (sample_column)")
+        raise SourceError(
+            f"'{self._path}' has no column of {kind}; choose one (sample_column) of: {self._columns()}; if they hold "
+            "something else, take a backbone for it"
+        )
 
     def _find_label(self, features: dict[str, Any]) -> str:
         names = [name for name in self._table.schema.names if name != self._sample]
@@ -158,7 +165,7 @@ class TableSource:
 
     def _check_label_type(self) -> None:
         kind = self._table.schema.field(self._label).type
-        inner = kind.value_type if pa.types.is_list(kind) or pa.types.is_dictionary(kind) else kind
+        inner = kind.value_type if pa.types.is_list(kind) else _inner(kind)
         tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null, _is_text)
         if not any(test(inner) for test in tests):
             raise SourceError(
@@ -220,6 +227,10 @@ def _class_names(feature: Any) -> list[str] | None:
         feature = feature.get("feature")
     names = feature.get("names") if _type(feature) == "ClassLabel" else None
     return [str(name) for name in names] if isinstance(names, list) else None
+
+
+def _inner(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind  # pandas' categories
 
 
 def _is_text(kind: pa.DataType) -> bool:

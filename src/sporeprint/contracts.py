@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from sporeprint.backbones.base import Backbone
+from sporeprint.capture import samples_first
 from sporeprint.engine import generator
 from sporeprint.objectives.base import Objective
 from sporeprint.projection import Projection
@@ -85,7 +86,7 @@ def check_backbone(backbone: Backbone, tolerance: float = 1e-4) -> None:
             capture = one_pass.captures[path]
             (found,) = torch.autograd.grad(one_pass.embedding.pow(3).sum(), [capture.outputs], allow_unused=True)
             assert found is not None, f"the embedding does not depend on target {path!r}"
-            return one_pass.embedding.detach(), found
+            return one_pass.embedding.detach(), samples_first(found, len(some))  # a sample may be several windows
 
     together = read(views)
     assert _snapshot(backbone.module) == before, "a pass changed parameters, buffers, flags, hooks or .grad"

@@ -353,10 +353,22 @@ def test_mae_pass_draws_nothing_from_the_global_generator():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_text_model_is_refused_for_what_it_takes():
-    config = tf.BertConfig(**{key: TEXT[key] for key in list(TEXT)[:6]})
-    with pytest.raises(BackboneError, match="BertModel takes input_ids, not images"):
-        Backbone(tf.BertModel(config), preprocess=PREPROCESS)
+def test_text_model_is_refused_with_what_is_for_images():
+    bert = tf.BertModel(tf.BertConfig(**{key: TEXT[key] for key in list(TEXT)[:6]}))
+    with pytest.raises(BackboneError, match="BertModel takes text, its preprocess makes image"):
+        Backbone(bert, preprocess=PREPROCESS)
+    with pytest.raises(BackboneError, match="no preprocess given; give preprocess=tokenizer"):
+        Backbone(bert)
+    with pytest.raises(BackboneError, match="preprocess is a function; give preprocess=tokenizer"):
+        Backbone(bert, preprocess=lambda text: text)
+    with pytest.raises(BackboneError, match="BertModel takes input_ids, not image; give a vision model"):
+        Backbone(bert, preprocess=PREPROCESS, modality="image")
+
+
+@pytest.mark.parametrize("modality", ["text", "audio"])
+def test_vision_model_is_refused_for_another_modality(modality):
+    with pytest.raises(BackboneError, match=f"ViTModel takes pixel_values, not {modality}; give a vision model"):
+        Backbone(build(FAMILIES["vit"]), preprocess=PREPROCESS, modality=modality)
 
 
 def test_wrong_image_size_is_one_clear_error():

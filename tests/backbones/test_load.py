@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from sporeprint.backbones.huggingface import find_modality
 from sporeprint.backbones.load import load_backbone
 from sporeprint.contracts import check_backbone
 from sporeprint.errors import BackboneError
@@ -229,10 +230,42 @@ def test_folder_without_a_model(tmp_path):
         load_backbone(str(tmp_path), device="cpu")
 
 
-def test_text_model_is_refused_for_what_it_takes(tmp_path):
+def test_text_model_without_its_tokenizer_is_refused_rather_than_fed_unknown_words(tmp_path):
     tf.BertModel(tf.BertConfig(**{key: TEXT[key] for key in list(TEXT)[:6]})).save_pretrained(tmp_path)
-    with pytest.raises(BackboneError, match=r"^BertModel takes input_ids, not images"):
+    with pytest.raises(BackboneError, match="special tokens and no word: .*no tokenizer files; save the tokenizer"):
         load_backbone(str(tmp_path), device="cpu")
+    with pytest.raises(BackboneError, match=r"^BertModel takes input_ids, not image; "):
+        load_backbone(str(tmp_path), device="cpu", modality="image")
+
+
+@pytest.mark.parametrize("kind", ["T5EncoderModel", "GPT2Model", "MPNetModel", "LlamaModel"])
+def test_every_kind_of_text_model_without_its_tokenizer_is_one_clear_error(tmp_path, kind):
+    small = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
+    small |= {"n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 8}
+    config = getattr(tf, kind).config_class(**{**TEXT, **small})
+    getattr(tf, kind)(config).save_pretrained(tmp_path)
+    with pytest.raises(BackboneError, match=r"no word: .* save the tokenizer|load the tokenizer .*save_pretrained"):
+        load_backbone(str(tmp_path), device="cpu")
+
+
+@pytest.mark.parametrize("modality", ["text", "audio"])
+def test_vision_folder_is_refused_for_another_modality(tmp_path, modality):
+    tf.ViTModel(tf.ViTConfig(**VISION)).save_pretrained(tmp_path)
+    with pytest.raises(BackboneError, match=f"ViTModel takes pixel_values, not {modality}"):
+        load_backbone(str(tmp_path), device="cpu", modality=modality)
+    with pytest.raises(BackboneError, match=f"'tiny' takes images, not {modality}"):
+        load_backbone("tiny", device="cpu", modality=modality)
+
+
+def test_modality_is_read_from_the_configuration_alone(tmp_path):
+    bert = {key: TEXT[key] for key in list(TEXT)[:6]}
+    for name, config in (("bert", tf.BertConfig(**bert)), ("vit", tf.ViTConfig()), ("whisper", tf.WhisperConfig())):
+        config.save_pretrained(tmp_path / name)
+    tf.CLIPConfig().save_pretrained(tmp_path / "clip")
+    found = {name: find_modality(str(tmp_path / name)) for name in ("bert", "vit", "whisper", "clip")}
+    assert found == {"bert": "text", "vit": "image", "whisper": "audio", "clip": "image"}
+    assert find_modality(str(tmp_path / "clip"), "text") == "text"
+    assert find_modality("tiny") == find_modality("timm:any") == "image"
 
 
 def test_siglip2_naflex_is_refused_by_name(tmp_path):

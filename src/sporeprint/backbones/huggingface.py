@@ -140,7 +140,13 @@ def _inputs(source: str, config: Any, adapter: Adapter, sentence: Sentence | Non
         return Preprocess.from_huggingface(_processor(source, config))
     if adapter.modality == "audio":
         return sound(transformers.AutoFeatureExtractor.from_pretrained(source), adapter.module)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(source, **where)
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **where)
+    except Exception as error:  # the tokenizers package raises a bare Exception
+        raise BackboneError(
+            f"transformers could not load the tokenizer of {source!r}: {first_line(error)}. It lies beside the weights: "
+            "tokenizer.save_pretrained(folder)"
+        ) from error
     if sentence is not None:
         return sentence_tokens(tokenizer, adapter.module, sentence)
     return Tokens(tokenizer, fitting_length(tokenizer, adapter.module))

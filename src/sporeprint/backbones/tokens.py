@@ -44,6 +44,11 @@ class Tokens(Inputs):
     ):
         if not is_tokenizer(tokenizer):
             raise BackboneError(f"tokenizer is a {type(tokenizer).__name__}; expected a Hugging Face tokenizer")
+        if len(tokenizer.get_vocab()) < len(tokenizer.all_special_ids) + 2:  # one may stand for a space
+            raise BackboneError(
+                f"the tokenizer, a {type(tokenizer).__name__}, knows special tokens and no word: transformers makes "
+                "such a one where the checkpoint has no tokenizer files; save the tokenizer beside the weights"
+            )
         self.tokenizer = tokenizer
         limit = tokenizer.model_max_length if tokenizer.model_max_length < _NO_LIMIT else None
         self.max_length = limit if max_length is None else max_length

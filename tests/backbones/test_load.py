@@ -232,7 +232,7 @@ def test_folder_without_a_model(tmp_path):
 
 def test_text_model_without_its_tokenizer_is_refused_rather_than_fed_unknown_words(tmp_path):
     tf.BertModel(tf.BertConfig(**{key: TEXT[key] for key in list(TEXT)[:6]})).save_pretrained(tmp_path)
-    with pytest.raises(BackboneError, match="special tokens and no word: .*no tokenizer files; save the tokenizer"):
+    with pytest.raises(BackboneError, match=r"special tokens and no word: .*no tokenizer files; save the tokenizer"):
         load_backbone(str(tmp_path), device="cpu")
     with pytest.raises(BackboneError, match=r"^BertModel takes input_ids, not image; "):
         load_backbone(str(tmp_path), device="cpu", modality="image")

@@ -144,8 +144,8 @@ def _inputs(source: str, config: Any, adapter: Adapter, sentence: Sentence | Non
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, **where)
     except Exception as error:  # the tokenizers package raises a bare Exception
         raise BackboneError(
-            f"transformers could not load the tokenizer of {source!r}: {first_line(error)}. It lies beside the weights: "
-            "tokenizer.save_pretrained(folder)"
+            f"transformers could not load the tokenizer of {source!r}: {first_line(error)}. It lies beside the "
+            "weights: tokenizer.save_pretrained(folder)"
         ) from error
     if sentence is not None:
         return sentence_tokens(tokenizer, adapter.module, sentence)

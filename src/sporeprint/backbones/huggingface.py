@@ -71,21 +71,30 @@ def load_huggingface(name: str, modality: str = "auto", head: bool = False) -> L
 
 
 def find_modality(name: str, modality: str = "auto") -> str:
-    """ "image", "text" or "audio", from a checkpoint's configuration, without its weights. Raises BackboneError."""
-    if modality != "auto":
-        return modality
-    if name == "tiny" or name.startswith("timm:"):
-        return "image"
+    """ "image", "text" or "audio", from a checkpoint's configuration, without its weights.
+
+    Raises BackboneError, also where the checkpoint does not take what is asked for.
+    """
+    taken = ["image"] if name == "tiny" or name.startswith("timm:") else _modalities(name, modality)
+    if modality not in ("auto", *taken):
+        raise BackboneError(f"{name!r} takes {' or '.join(taken)}, not {modality}; leave the modality out")
+    return taken[0] if modality == "auto" else modality
+
+
+def _modalities(name: str, modality: str) -> list[str]:
+    """What a checkpoint's towers take, the one that "auto" means first."""
     import transformers
 
     source = _source(name)
     with _loading(name):
         sentence, folder = _sentence(source, modality)
         if sentence is not None:
-            return "text"
+            return ["text"]
         config = transformers.AutoConfig.from_pretrained(source, **({"subfolder": folder} if folder else {}))
-        if hasattr(config, "vision_config") or hasattr(config, "audio_config"):
-            return "image" if hasattr(config, "vision_config") else "audio"
+        towers = {"vision_config": "image", "audio_config": "audio", "text_config": "text"}
+        taken = [towers[part] for part in towers if hasattr(config, part)]
+        if taken and taken != ["text"]:
+            return taken
         network: Any = transformers.MODEL_MAPPING[type(config)]
         network = network[0] if isinstance(network, (tuple, list)) else network
         found = modality_of(network)
@@ -94,7 +103,7 @@ def find_modality(name: str, modality: str = "auto") -> str:
                 f"{name} is a {network.__name__}, which takes {network.main_input_name}; expected a "
                 "network for images, text or audio"
             )
-        return found
+        return [found]
 
 
 def _source(name: str) -> str:

@@ -12,6 +12,9 @@ from torch import Tensor
 from sporeprint.backbones.adapters import Adapter
 from sporeprint.errors import BackboneError
 
+# Padding is made zero before the only convolution over positions, and never attended to.
+_ZEROED = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")
+
 
 def adapt_audio(module: Any) -> Adapter:
     """Whisper's encoder, AST, CLAP's audio tower, and networks on waveforms (wav2vec 2.0 and its kin).
@@ -39,9 +42,25 @@ def adapt_audio(module: Any) -> Adapter:
 
 
 def pads_waveforms(module: Any) -> bool:
-    """Whether a network on waveforms takes padded ones: with group normalisation silence changes every frame."""
+    """Whether a network on waveforms gives a padded one, with its mask, the very frames that it has by itself.
+
+    Not with group normalisation, which goes over time; nor where a convolution over positions reads what another layer
+    made of padding: data2vec-audio has several in a row, some HuBERTs a batch normalisation before it, and wav2vec 2.0
+    may have an adapter behind the blocks.
+    """
+    config = getattr(module, "config", None)  # a module of the user's own has none, and is given no mask
+    exact = getattr(config, "model_type", None) in _ZEROED and getattr(config, "feat_extract_norm", None) == "layer"
+    return exact and not any(getattr(config, name, False) for name in ("conv_pos_batch_norm", "add_adapter"))
+
+
+def shortest_waveform(module: Any) -> int:
+    """Samples of which a network's convolutions make one frame; 0 for networks on spectrograms."""
     config = getattr(module, "config", None)
-    return getattr(config, "feat_extract_norm", "layer") == "layer"
+    kernels, strides = (tuple(getattr(config, name, ())) for name in ("conv_kernel", "conv_stride"))
+    samples = 1
+    for kernel, stride in zip(kernels[::-1], strides[::-1], strict=True):
+        samples = (samples - 1) * stride + kernel
+    return samples if strides else 0
 
 
 def whisper_tokens(batch: Mapping[str, Tensor]) -> Tensor:

@@ -40,10 +40,10 @@ def settle_inputs(preprocess: Any, adapter: Adapter, name: str) -> Inputs:
 
 def sound(extractor: Any, module: nn.Module) -> Inputs:
     """A feature extractor as `Sound`, padding where the network allows it."""
-    from sporeprint.backbones.hearing import pads_waveforms
+    from sporeprint.backbones.hearing import pads_waveforms, shortest_waveform
     from sporeprint.backbones.sound import Sound
 
-    return Sound(extractor, pads=pads_waveforms(module))
+    return Sound(extractor, pads=pads_waveforms(module), shortest=shortest_waveform(module))
 
 
 def unpack_sentence(

@@ -27,7 +27,8 @@ class Kind:
 
     time: axis of its input (after the batch's) along which time goes. unit: what 1 in the natural logarithm of a
     spectrogram's power comes to in the network's input. seconds: the longest clip; None for none.
-    frames: real frames of a clip of so many samples, where the rest is padding. cost: of a view, in tokens.
+    frames: of a spectrogram, those that a clip of so many samples fills; the rest is padding. cost: of a view, in
+    tokens.
     """
 
     time: int
@@ -39,6 +40,16 @@ class Kind:
 
 def _ast_frames(extractor: Any, samples: int) -> int:
     return min(extractor.max_length, 1 + (samples - 400) * 100 // extractor.sampling_rate)
+
+
+def _clap_frames(extractor: Any, samples: int) -> int:
+    """It repeats a short clip, and pads what is left; frames lie around their instants, one more at the very end."""
+    most, repeated = extractor.nb_max_samples, samples
+    if extractor.padding == "repeatpad":
+        repeated = most // samples * samples
+    if extractor.padding == "repeat" or repeated >= most:
+        return int(most // extractor.hop_length + 1)
+    return math.ceil(repeated / extractor.hop_length)
 
 
 KINDS = {
@@ -60,7 +71,7 @@ KINDS = {
         time=-2,
         unit=lambda extractor: 10 / math.log(10),  # decibels
         seconds=lambda extractor: float(extractor.max_length_s),
-        frames=None,  # a short clip is repeated
+        frames=_clap_frames,
         cost=lambda extractor, samples: 1024,
     ),
     "Wav2Vec2FeatureExtractor": Kind(
@@ -78,25 +89,33 @@ class Sound(Inputs):
 
     extractor: a Hugging Face feature extractor of Whisper, AST, CLAP, or wav2vec 2.0 and its kin (which take
     waveforms). max_seconds: clips are cut there; default the extractor's own limit, for waveforms 30 s. pads: whether
-    waveforms of different lengths may share a batch, which only networks that take a mask allow.
+    waveforms of different lengths may share a batch, which only networks that take a mask allow. shortest: samples
+    below which the network makes nothing of a clip. Raises BackboneError.
     """
 
     modality = "audio"
     sample = "clip"
     budget = 12_800  # tokens
 
-    def __init__(self, extractor: Any, max_seconds: float | None = None, pads: bool = False):
+    def __init__(self, extractor: Any, max_seconds: float | None = None, pads: bool = False, shortest: int = 0):
         name = type(extractor).__name__
         if name not in KINDS:
             raise BackboneError(f"the feature extractor is a {name}; expected one of: {', '.join(KINDS)}")
+        if dither := getattr(extractor, "dither", 0):
+            raise BackboneError(
+                f"the feature extractor adds random noise (dither={dither}), so features would differ from run to run; "
+                "set extractor.dither = 0.0"
+            )
         self.extractor, self.kind = extractor, KINDS[name]
         self.rate_hz = int(extractor.sampling_rate)
         self.waveform = name == "Wav2Vec2FeatureExtractor"
         self.pads = pads or not self.waveform
         most = self.kind.seconds(extractor)
-        if max_seconds is not None and most is not None and max_seconds > most:
-            raise BackboneError(f"max_seconds={max_seconds}; this network takes at most {most:.2f} s")
+        if max_seconds is not None and not SHORTEST_SECONDS <= max_seconds <= (most or math.inf):
+            seen = "" if most is None else f" to {most:.2f}"
+            raise BackboneError(f"max_seconds={max_seconds}; expected {SHORTEST_SECONDS}{seen} s")
         self.max_seconds = max_seconds or most or MAX_SECONDS
+        self.shortest = max(shortest, math.ceil(SHORTEST_SECONDS * self.rate_hz))
         self.main = extractor.model_input_names[0]
 
     def load(self, sample: object) -> Clip:
@@ -110,11 +129,11 @@ class Sound(Inputs):
     def prepare(self, loaded: Clip) -> Clip:
         """At the network's rate, cut to `max_seconds`. Raises SampleError where it is too short, or silent."""
         clip = audio.resample(loaded, self.rate_hz)
-        shortest, most = math.ceil(SHORTEST_SECONDS * self.rate_hz), round(self.max_seconds * self.rate_hz)
-        if len(clip.samples) < shortest:
+        most = round(self.max_seconds * self.rate_hz)
+        if len(clip.samples) < self.shortest:
             raise SampleError(
                 f"{1000 * len(clip.samples) / self.rate_hz:.1f} ms of sound; this network needs at least "
-                f"{1000 * SHORTEST_SECONDS:.0f} ms: remove it, or join it to another"
+                f"{1000 * self.shortest / self.rate_hz:g} ms: remove it, or join it to another"
             )
         if len(clip.samples) > most:
             clip = replace(clip, samples=clip.samples[:most], truncated=True)
@@ -139,7 +158,7 @@ class Sound(Inputs):
         return 0 if self.pads else len(ready.samples)
 
     def __call__(self, ready: Clip) -> dict[str, Tensor]:
-        """One view's input by the network's name for it, with "frames", the number of real ones, where it is padded."""
+        """One view's input by the network's name for it, with "frames", a spectrogram's real ones."""
         found = self.extractor(ready.samples, sampling_rate=self.rate_hz, return_tensors="np")
         made = {self.main: torch.from_numpy(np.ascontiguousarray(found[self.main][0], dtype=np.float32))}
         if "is_longer" in found:

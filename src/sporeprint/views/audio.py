@@ -50,7 +50,7 @@ class NoiseAndRoll:
     def _shaken(self, plain: dict[str, Tensor], preprocess: Sound, rng: np.random.Generator) -> dict[str, Any]:
         view = {name: tensor.clone() for name, tensor in plain.items()}
         real, time = preprocess.real(view)
-        numbers = torch.from_numpy(rng.random(tuple(real.shape), dtype=np.float32))
+        numbers = torch.from_numpy(rng.random(tuple(real.shape[-2:]), dtype=np.float32))  # CLAP: [copies, frames, bins]
         strength = self.noise * rng.random() * preprocess.noise_unit
         step = int(rng.random() * (2 * self.frames + 1)) - self.frames
         if preprocess.waveform:

@@ -15,7 +15,7 @@ from sporeprint.backbones.inputs import Batch, for_network
 from sporeprint.errors import BackboneError
 
 # Towers whose authors use the pooled output; the others' is an untrained or repeated CLS.
-_OWN_POOLED = {"clip", "clip_vision_model", "siglip", "siglip_vision_model", "clip_text_model"}
+_OWN_POOLED = {"clip", "clip_vision_model", "siglip", "siglip_vision_model", "clip_text_model", "clap_text_model"}
 
 _MODALITY = {"pixel_values": "image", "input_ids": "text", "input_values": "audio", "input_features": "audio"}
 _TOWERS = {

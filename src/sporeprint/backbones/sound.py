@@ -106,7 +106,7 @@ class Sound(Inputs):
                 f"the feature extractor adds random noise (dither={dither}), so features would differ from run to run; "
                 "set extractor.dither = 0.0"
             )
-        self.extractor, self.kind = extractor, KINDS[name]
+        self.extractor = extractor
         self.rate_hz = int(extractor.sampling_rate)
         self.waveform = name == "Wav2Vec2FeatureExtractor"
         self.pads = pads or not self.waveform
@@ -117,6 +117,11 @@ class Sound(Inputs):
         self.max_seconds = max_seconds or most or MAX_SECONDS
         self.shortest = max(shortest, math.ceil(SHORTEST_SECONDS * self.rate_hz))
         self.main = extractor.model_input_names[0]
+
+    @property
+    def kind(self) -> Kind:
+        """How its extractor is read; looked up, since functions without a name cannot be pickled."""
+        return KINDS[type(self.extractor).__name__]
 
     def load(self, sample: object) -> Clip:
         """Mono sound at its own rate. Raises SampleError."""

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sporeprint.data import reader
+from sporeprint.data.atomic import seal
 from sporeprint.data.plan import differences
 from sporeprint.data.store import Store, StoreWriter
 from sporeprint.errors import DamagedStore, RowFailure, StoreError, StoreMismatch
@@ -198,6 +199,34 @@ def test_an_interrupted_run_goes_on_and_gives_the_identical_store(tmp_path):
         assert not writer.complete
     make(tmp_path / "s")
     assert contents(tmp_path / "s") == contents(tmp_path / "whole")
+
+
+def test_rows_that_were_too_long_are_counted_over_all_shards_and_runs(tmp_path):
+    counts = [2, 0, 3]
+    with StoreWriter(tmp_path / "s", PLAN, shard_rows=4) as writer:
+        assert put(writer, 1, truncated=counts[1]).truncated == 0
+        assert put(writer, 2, truncated=counts[2]).truncated == 3
+    with StoreWriter(tmp_path / "s", PLAN, shard_rows=4) as writer:
+        assert {index: shard.truncated for index, shard in writer.done.items()} == {1: 0, 2: 3}
+        put(writer, 0, truncated=counts[0])
+        store = writer.commit(blocks=INFO, label_names=None, cost={})
+    assert store.truncated == Store.open(tmp_path / "s").truncated == 2 + 0 + 3
+    assert make(tmp_path / "other").truncated == 0
+
+
+def test_a_store_of_before_cut_rows_were_counted_has_none(tmp_path, monkeypatch):
+    def without(kind, value):
+        return seal(kind, {key: item for key, item in value.items() if key != "truncated"})
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sporeprint.data.store.seal", without)
+        with StoreWriter(tmp_path / "half", PLAN, shard_rows=4) as writer:
+            put(writer, 1, truncated=3)
+        make(tmp_path / "s")
+    assert "truncated" not in json.loads((tmp_path / "s/manifest.json").read_text())
+    assert Store.open(tmp_path / "s").truncated == 0
+    with StoreWriter(tmp_path / "half", PLAN, shard_rows=4) as writer:
+        assert writer.done[1].truncated == 0
 
 
 def test_a_complete_store_is_left_alone(tmp_path):

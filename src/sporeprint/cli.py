@@ -26,7 +26,7 @@ def extract(
     source: Annotated[Path, typer.Argument(help="Folder of class folders, Parquet / CSV / JSONL table, or datasets folder; of images, texts or sound.")],
     out: Annotated[Path, typer.Option(help="The store to make, or to go on with.")],
     backbone: Annotated[str | None, typer.Option(help="Hugging Face id or folder, timm:NAME, or tiny.")] = None,
-    objectives: Annotated[str | None, typer.Option(help="Comma-separated: kl,dino,simclr; none for no gradients.  [default: kl,dino,simclr for images, kl,simclr for text and sound]", show_default=False)] = None,
+    objectives: Annotated[str | None, typer.Option(help="Comma-separated: kl, simclr, dino (images), mlm (text); none for no gradients.  [default: kl,dino,simclr for images, kl,simclr for text and sound]", show_default=False)] = None,
     fit_from: Annotated[Path | None, typer.Option(help="Store (or saved Fungi) whose recipe, heads and negatives to use: what a test set needs.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="A recipe as JSON, in the place of the options below.")] = None,
     modality: Annotated[str | None, typer.Option(help="image, text or audio: which tower of a checkpoint of two.  [default: what the checkpoint takes]", show_default=False)] = None,
@@ -57,7 +57,7 @@ def extract(
     from sporeprint.run.console import ProgressLine, print_json
     from sporeprint.run.local import Settings, extract
     from sporeprint.run.options import make_recipe, source_modality
-    from sporeprint.run.show import passed_over, store_summary
+    from sporeprint.run.show import source_lines, store_summary
 
     moved = None if fit_from is None else backbone  # the fit's own backbone, where it lies now
     made = make_recipe(
@@ -75,7 +75,7 @@ def extract(
     )
     if sample is not None:
         rows = Sampled(rows, sample)
-    for line in passed_over(rows.describe()):
+    for line in source_lines(rows.describe()):
         typer.echo(line, err=True)
     settings = Settings(device, batch_size, workers, shard_rows, store_dtype, max_failures)
     try:

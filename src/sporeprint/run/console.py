@@ -12,6 +12,7 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from sporeprint.evaluate.table import Entry
 
@@ -25,7 +26,7 @@ def print_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = True, group: bool = False
 ) -> None:
     """A table on stdout. numbers: all columns but the first are. group: a first cell like the one above is left out."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for at, column in enumerate(columns):
         number = bool(at) and numbers  # numbers are never cut: on a narrow terminal the text is folded
         widest = max([len(column), *(len(row[at]) for row in rows)])
@@ -37,6 +38,7 @@ def print_table(
     console = Console()
     if not console.is_terminal:
         console = Console(width=160)
+    console.print(Text(title, style="italic"), soft_wrap=True)  # a table's own title is folded at the table's width
     console.print(table)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from sporeprint import saved
 from sporeprint.backbones.huggingface import find_modality
 from sporeprint.errors import RecipeError
-from sporeprint.objectives import NAMES, paper
+from sporeprint.objectives import NAMES, paper, settle
 from sporeprint.recipe import Recipe
 from sporeprint.run.local import read_state
 
@@ -18,7 +18,8 @@ from sporeprint.run.local import read_state
 def make_recipe(file: Path | None, bare: bool, negatives: int | None = None, **options: Any) -> Recipe | None:
     """The recipe of a file, or of options; None where neither is given and `bare` is false (the fit brings its own).
 
-    Raises RecipeError for both at once, for unknown objectives, and where no backbone is named.
+    Raises RecipeError for both at once, for unknown objectives, for negatives that nothing uses, and where no backbone
+    is named.
     """
     given = {key: value for key, value in options.items() if value is not None}
     if file is not None:
@@ -49,20 +50,29 @@ def make_recipe(file: Path | None, bare: bool, negatives: int | None = None, **o
             raise RecipeError(f"no objective {unknown[0]!r}; known: {', '.join(NAMES)}, or none")
         made = [] if names == ["none"] else [NAMES[name]() for name in names]
     if negatives is not None:
+        if not any(one.negatives != 0 for one in made):
+            raise RecipeError(f"--negatives {negatives}, but none of --objectives {objectives} uses any; leave it out")
         made = [replace(one, negatives=negatives) if one.negatives != 0 else one for one in made]
     return replace(recipe, objectives=made)
 
 
 def source_modality(recipe: Recipe | None, fit_from: Path | None, backbone: str | None) -> str:
-    """ "image", "text" or "audio": what the rows of a source are, from the backbone that will take them."""
+    """ "image", "text" or "audio": what the rows of a source are, from the backbone that will take them.
+
+    Raises RecipeError for objectives that are not for it, before any weight is loaded; BackboneError.
+    """
     if fit_from is not None:
         body, _ = saved.unpack(read_state(fit_from), str(fit_from))
         return str(body["resolved"]["backbone"].get("modality", "image"))
     assert recipe is not None
     name = backbone or recipe.backbone
     if name is None:
-        raise RecipeError("the recipe names no backbone; give --backbone, or write one into it")
-    return find_modality(name, recipe.modality)
+        raise RecipeError(
+            'the recipe names no backbone; write "backbone" into it: a Hugging Face id or folder, timm:NAME, or tiny'
+        )
+    modality = find_modality(name, recipe.modality)
+    settle(recipe.objectives, modality)
+    return modality
 
 
 def read_recipe(file: Path) -> Recipe:

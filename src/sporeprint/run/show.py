@@ -51,8 +51,13 @@ def store_summary(store: Store) -> dict[str, Any]:
     }
 
 
-def passed_over(source: dict[str, Any]) -> Iterator[str]:
-    """A line where a folder holds files that are no rows, from what `Source.describe` gives."""
+def source_lines(source: dict[str, Any]) -> Iterator[str]:
+    """From what `Source.describe` gives: the columns of a table; files of a folder that are no rows."""
+    columns = source.get("columns", {})
+    if columns.get("sample"):
+        label = f"labels from {columns['label']!r}" if columns["label"] else "no labels"
+        ids = f"ids from {columns['id']!r}" if columns["id"] else "ids are row numbers"
+        yield f"columns: samples from {columns['sample']!r}, {label}, {ids}"
     if count := source.get("ignored_files"):
         known = sorted(SUFFIXES[source.get("modality", "image")])
         yield f"passed over: {count} files whose names end in none of: {' '.join(known)}"
@@ -65,7 +70,7 @@ def store_lines(store: Store, verified: bool) -> Iterator[str]:
     backbone = resolved["backbone"]
     yield f"store: {store.folder}{' (every file checked)' if verified else ''}"
     yield f"rows: {len(store)} from {source.get('name', source.get('kind'))}, {len(store.failures)} not read"
-    yield from passed_over(source)
+    yield from source_lines(source)
     if store.truncated:
         yield f"too long: {store.truncated} rows, of which the backbone saw the beginning only"
     yield f"labels: {_count_labels(store, verified)}"

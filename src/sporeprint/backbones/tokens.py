@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ class Tokens(Inputs):
 
     tokenizer: a Hugging Face one. max_length: tokens a text is cut to, special ones counted; default the tokenizer's
     own limit. prompt: put before every text; include_prompt=False leaves its tokens out of mean pooling. lower: prompt
-    and text are lower-cased first.
+    and text are lower-cased first. Raises BackboneError.
     """
 
     modality = "text"
@@ -57,7 +58,18 @@ class Tokens(Inputs):
         if prompt and not include_prompt:
             from sporeprint.backbones.sentence import prompt_length
 
-            self.prompt_tokens = prompt_length(tokenizer, prompt.lower() if lower else prompt, self.max_length)
+            with _TOKENIZING, _as_found(tokenizer):
+                self.prompt_tokens = prompt_length(tokenizer, prompt.lower() if lower else prompt, self.max_length)
+        self._nothing = self._encode("", None)["input_ids"]  # special tokens and the prompt
+        self._check_length()
+
+    def _check_length(self) -> None:
+        length, least = self.max_length, max(2, len(self._nothing) + 1)
+        if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < least):
+            raise BackboneError(
+                f"max_length={length!r}; expected a number of tokens, at least {least}: {len(self._nothing)} go to "
+                f"special tokens{' and the prompt' if self.prompt else ''}"
+            )
 
     def load(self, sample: object) -> str:
         """The text. Raises SampleError."""
@@ -69,36 +81,35 @@ class Tokens(Inputs):
 
     def prepare(self, loaded: str) -> str:
         """The text itself. Raises SampleError where the tokenizer makes nothing of it."""
-        if not self(loaded)["input_ids"]:
+        if self._encode(loaded, self.max_length)["input_ids"] == self._nothing:
             raise SampleError(f"the tokenizer makes no token of this text, {loaded[:20]!r}; mend or remove it")
         return loaded
 
     def truncates(self, ready: str) -> bool:
         """Whether it has more tokens than `max_length`."""
-        if self.max_length is None or len((self.prompt + ready).encode()) + 8 < self.max_length:
-            return False  # no token is shorter than a byte; special ones are few
-        return len(self._encode(ready, None)["input_ids"]) > self.max_length
+        return self.max_length is not None and len(self._encode(ready, None)["input_ids"]) > self.max_length
 
     def bulk(self, ready: str) -> int:
         """Four bytes a character at most."""
         return 4 * len(ready)
 
     def length(self, ready: str) -> int:
-        """About its number of tokens: texts are sorted by it, so that little is padded."""
-        tokens = (len(self.prompt) + len(ready)) // 4 + 2
+        """About its number of tokens, one for four bytes: texts are sorted by it, so that little is padded."""
+        tokens = len((self.prompt + ready).encode()) // 4 + 2
         return tokens if self.max_length is None else min(tokens, self.max_length)
 
     def __call__(self, ready: str) -> dict[str, list[int]]:
         """{"input_ids": [T], ...}, with the special tokens."""
-        return self._encode(ready, self.max_length)
+        found = self._encode(ready, self.max_length)
+        if not found["input_ids"]:  # a view may have lost every word that the tokenizer knows
+            unknown = self.tokenizer.unk_token_id or self.tokenizer.eos_token_id or 0
+            return {name: [unknown if name == "input_ids" else 0] for name in found}
+        return found
 
     def _encode(self, text: str, most: int | None) -> dict[str, list[int]]:
         text = self.prompt + text
         text = text.lower() if self.lower else text
-        with _TOKENIZING:
-            found = self.tokenizer(
-                text, truncation=most is not None, max_length=most, return_attention_mask=False, verbose=False
-            )
+        found = _spell(self.tokenizer, text, most)
         return {name: list(found[name]) for name in ("input_ids", "token_type_ids") if name in found}
 
     def collate(self, views: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, Tensor]:
@@ -122,18 +133,41 @@ class Tokens(Inputs):
     def starts_special(self) -> bool:
         """Whether the tokenizer puts a token of its own (CLS, BOS) before the text."""
         first = self(_PROBES[0])["input_ids"][0]
-        return first in self.tokenizer.all_special_ids
+        return first in self.tokenizer.all_special_ids and first != self.tokenizer.unk_token_id
 
     def describe(self) -> dict[str, Any]:
         """Vocabulary and spelling as a digest, and the settings."""
         vocabulary = sorted(self.tokenizer.get_vocab().items())
-        spelt = [self.tokenizer(text, truncation=False, verbose=False)["input_ids"] for text in _SPELLINGS]
+        spelt = [_spell(self.tokenizer, text, None)["input_ids"] for text in _SPELLINGS]
         digest = hashlib.blake2b(canonical([vocabulary, spelt]), digest_size=8).hexdigest()
-        settings = ("max_length", "prompt", "include_prompt", "lower")
-        return {"tokenizer": digest, **{name: getattr(self, name) for name in settings}}
+        settings = {name: getattr(self, name) for name in ("max_length", "prompt", "include_prompt", "lower")}
+        return {"tokenizer": digest, "cut": self.tokenizer.truncation_side, **settings}
 
     def limits(self) -> dict[str, Any]:
         return {"max_tokens": self.max_length}
+
+
+def _spell(tokenizer: Any, text: str, most: int | None) -> Any:
+    """What the tokenizer makes of a text, cut to `most` tokens. One thread at a time; its own settings stay."""
+    with _TOKENIZING, _as_found(tokenizer):
+        return tokenizer(text, truncation=most is not None, max_length=most, return_attention_mask=False, verbose=False)
+
+
+@contextmanager
+def _as_found(tokenizer: Any) -> Iterator[None]:
+    """A fast tokenizer keeps the last call's cutting and padding; those of its owner come back."""
+    inner = getattr(tokenizer, "backend_tokenizer", None)
+    if inner is None:
+        yield
+        return
+    cutting, padding = inner.truncation, inner.padding
+    try:
+        yield
+    finally:
+        if inner.truncation != cutting:
+            inner.no_truncation() if cutting is None else inner.enable_truncation(**cutting)
+        if inner.padding != padding:
+            inner.no_padding() if padding is None else inner.enable_padding(**padding)
 
 
 def is_tokenizer(value: Any) -> bool:
@@ -143,11 +177,13 @@ def is_tokenizer(value: Any) -> bool:
 
 def position_limit(module: nn.Module) -> int | None:
     """Tokens that a network has positions for; None where they are relative, or not said."""
+    said = getattr(getattr(module, "config", None), "max_position_embeddings", None)
     for name, part in module.named_modules():
         if isinstance(part, nn.Embedding) and name.rsplit(".", 1)[-1] in _POSITIONS:
             first = 0 if part.padding_idx is None else part.padding_idx + 1  # RoBERTa counts from behind its padding
-            return part.num_embeddings - first
-    return getattr(getattr(module, "config", None), "max_position_embeddings", None)
+            there = part.num_embeddings - first
+            return there if said is None else min(there, said)  # OPT and BART have two more, which they skip
+    return said
 
 
 def fitting_length(tokenizer: Any, module: nn.Module, wanted: int | None = None) -> int | None:

@@ -1,0 +1,225 @@
+"""Sound through Fungi: every kind of sample, rows that fail, saving, and a real encoder."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from small_audio import FAMILIES, tf, tones, wave_extractor
+from sporeprint import KL, Fungi, Recipe, SimCLR
+from sporeprint.backbones.base import Backbone
+from sporeprint.data.audio import clip_digest, load_audio
+from sporeprint.errors import MissingExtra, TooManyFailures
+
+soundfile = pytest.importorskip("soundfile")
+
+RATE_HZ = 16_000
+OBJECTIVES = (KL(latent=12), SimCLR(latent=10, negatives=2))
+CLIPS = tones((0.4, 0.3, 0.21, 0.35))
+FAMILY = FAMILIES["whisper"]
+
+
+def make(family=FAMILY, objectives=(), **options):
+    return Fungi(Recipe(objectives=objectives, dim=12, seed=2), backbone=family.backbone(), **options)
+
+
+def encode(samples, rate_hz=RATE_HZ, kind="WAV", subtype="FLOAT"):
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate_hz, format=kind, subtype=subtype)
+    return file.getvalue()
+
+
+def test_one_clip_has_the_same_blocks_however_it_is_given(tmp_path):
+    clip = CLIPS[0]
+    path, flac = tmp_path / "a.wav", tmp_path / "a.flac"
+    path.write_bytes(encode(clip))
+    integers = np.round(clip * 2**15).astype(np.int16)
+    flac.write_bytes(encode(integers, kind="FLAC", subtype="PCM_16"))
+    samples = [
+        (clip, RATE_HZ),
+        path,
+        str(path),
+        path.read_bytes(),
+        {"bytes": path.read_bytes(), "path": None},
+        {"bytes": None, "path": str(path)},
+        {"array": clip, "sampling_rate": RATE_HZ},
+        (torch.from_numpy(clip), RATE_HZ),
+        load_audio((clip, RATE_HZ)),
+        np.stack([clip, clip], axis=1),
+        clip,
+        torch.from_numpy(clip),
+    ]
+    fungi = make(objectives=(KL(latent=12),))
+    blocks = fungi.blocks([*samples, flac, (integers, RATE_HZ)], ids=["x"] * (len(samples) + 2))
+    for name, block in blocks.items():
+        for row in block[: len(samples)]:
+            np.testing.assert_allclose(row, block[0], atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(block[-2], block[-1], atol=1e-6, err_msg=name)
+    assert fungi.failures == []
+    assert fungi.truncated == []
+
+
+def test_another_rate_is_resampled_and_an_array_without_one_is_at_the_networks():
+    time = np.arange(6_400) / RATE_HZ
+    tone = (0.3 * np.sin(2 * np.pi * 500 * time) + 0.2 * np.sin(2 * np.pi * 1700 * time)).astype(np.float32)
+    halved = tone[::2]  # below 4 kHz throughout: 8 kHz holds all of it
+    found = make().blocks([(tone, RATE_HZ), (halved, 8_000), halved, np.repeat(tone, 1)])["embedding"]
+    near = found @ found[0]
+    assert near[3] == pytest.approx(1, abs=1e-6)
+    assert near[1] > 0.999
+    assert near[2] < near[1] - 0.01  # taken at 16 kHz it is an octave too high, and half as long
+
+
+def test_without_ids_views_are_seeded_by_the_content():
+    fungi = make(objectives=OBJECTIVES)
+    fungi.fit(CLIPS)
+    given = [(clip, RATE_HZ) for clip in CLIPS[:2]]
+    ids = [clip_digest(load_audio(one)) for one in given]
+    by_content, by_id, other = fungi.blocks(given), fungi.blocks(given, ids=ids), fungi.blocks(given, ids=["a", "b"])
+    np.testing.assert_array_equal(by_content["simclr"], by_id["simclr"])
+    np.testing.assert_array_equal(fungi.blocks(given[::-1])["simclr"][::-1], by_content["simclr"])
+    assert np.abs(other["simclr"] - by_content["simclr"]).max() > 1e-3
+    np.testing.assert_array_equal(other["kl"], by_content["kl"])
+
+
+def test_a_bad_file_costs_its_row_only_and_says_why(tmp_path):
+    flac = encode(CLIPS[1], kind="FLAC", subtype="PCM_16")
+    (tmp_path / "notes.txt").write_text("no sound")
+    bad = {
+        "zero-length": (encode(CLIPS[0][:0]), "zero samples"),
+        "empty": (b"", "empty"),
+        "silent": (np.zeros(8_000, np.float32), "silent"),
+        "nan": (np.array([0.1, np.nan] * 4_000), "NaN"),
+        "cut": (flac[:-100], "damaged or cut short"),
+        "text": (tmp_path / "notes.txt", "not audio in a known format"),
+        "nowhere": (tmp_path / "gone.wav", "no file 'gone.wav'"),
+        "short": ((CLIPS[0][:300], RATE_HZ), "18.8 ms of sound; this network needs at least 25 ms"),
+        "null": (None, "no audio"),
+    }
+    samples = [CLIPS[0], *(sample for sample, _ in bad.values()), flac, CLIPS[2]]
+    ids = ["first", *bad, "flac", "last"]
+    fungi = make(objectives=OBJECTIVES, max_failures=0.8)
+    with pytest.warns(UserWarning, match="9 of 12 rows are NaN"):
+        blocks = fungi.fit_blocks(samples, ids=ids)
+    assert [failure.id for failure in fungi.failures] == list(bad)
+    for failure in fungi.failures:
+        assert bad[failure.id][1] in failure.reason
+        assert str(tmp_path) not in failure.reason
+    alone = fungi.blocks([CLIPS[0], flac, CLIPS[2]], ids=["first", "flac", "last"])
+    for name, block in blocks.items():
+        assert np.isnan(block[1:10]).all()
+        np.testing.assert_allclose(block[[0, 10, 11]], alone[name], atol=1e-5, err_msg=name)
+    with pytest.raises(TooManyFailures, match="2 rows of 3 cannot be read"):
+        make().blocks([CLIPS[0], b"", np.zeros(9)])
+
+
+def test_clips_beyond_the_limit_are_cut_named_and_counted():
+    long = np.tile(CLIPS[0], 6)  # 2.4 s; this encoder hears 2 s
+    fungi = make(objectives=(KL(latent=12),))
+    with pytest.warns(UserWarning, match=r"2 of 3 rows are too long and were cut \(max_seconds 2\): row 0, row 2"):
+        blocks = fungi.blocks([long, CLIPS[1], long[:32_001]])
+    assert fungi.truncated == ["row 0", "row 2"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        exact = fungi.blocks([long[:32_000]])
+    assert fungi.truncated == []
+    for name, block in exact.items():
+        np.testing.assert_allclose(blocks[name][[0, 2]], block[[0, 0]], atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["ast", "clap-fused", "wav2vec2-group"])
+def test_limits_of_the_other_families_are_reported_too(name):
+    fungi = make(FAMILIES[name])
+    seconds = fungi.network.preprocess.max_seconds
+    long = np.tile(CLIPS[0], round(seconds / 0.4) + 1)
+    with pytest.warns(UserWarning, match="1 of 2 rows are too long and were cut"):
+        fungi.blocks([(CLIPS[1], RATE_HZ), (long, RATE_HZ)], ids=["short", "long"])
+    assert fungi.truncated == ["long"]
+
+
+def test_without_the_extra_arrays_work_and_a_file_says_what_to_install(monkeypatch):
+    data = encode(CLIPS[0])
+    fungi = make()
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    monkeypatch.setitem(sys.modules, "soxr", None)
+    assert np.isfinite(fungi.blocks([CLIPS[0], (CLIPS[1], RATE_HZ)])["embedding"]).all()
+    for sample, package in ((data, "soundfile"), ((CLIPS[0], 8_000), "soxr")):
+        with pytest.raises(MissingExtra, match=rf"{package}; pip install 'sporeprint\[audio\]'"):
+            fungi.blocks([CLIPS[1], sample])
+
+
+@pytest.mark.parametrize("name", ["whisper", "wav2vec2-layer", "hubert-group", "ast", "clap"])
+def test_saved_pickled_and_copied_it_gives_the_same_features(name, tmp_path):
+    family = FAMILIES[name]
+    checkpoint = tmp_path / "checkpoint"
+    family.module().save_pretrained(checkpoint)
+    family.extractor().save_pretrained(checkpoint)
+    recipe = Recipe(backbone=str(checkpoint), objectives=OBJECTIVES, dim=12, size=3)
+    fungi = Fungi(recipe).fit([(clip, RATE_HZ) for clip in CLIPS])
+    queries = [(clip, RATE_HZ) for clip in tones((0.25, 0.2))]
+    expected = fungi.transform(queries)
+    fungi.save(tmp_path / "saved")
+    assert not [path for path in (tmp_path / "saved").iterdir() if path.suffix not in (".json", ".safetensors")]
+    copies = [Fungi.load(tmp_path / "saved"), copy.deepcopy(fungi)]
+    if name not in ("wav2vec2-layer", "hubert-group"):  # torch pickles no weight-normed convolution
+        copies.append(pickle.loads(pickle.dumps(fungi)))
+    for other in copies:
+        np.testing.assert_array_equal(other.transform(queries), expected)
+
+
+def test_workers_and_batches_change_no_number():
+    given = [(clip, RATE_HZ) for clip in tones((0.4, 0.1, 0.21, 0.35, 0.1, 0.05, 0.4))]
+    for name in ("whisper", "wav2vec2-layer", "hubert-group"):
+        expected = make(FAMILIES[name], OBJECTIVES).fit_blocks(given)
+        again = make(FAMILIES[name], OBJECTIVES, batch_size=2, workers=3).fit_blocks(given)
+        for block, values in expected.items():
+            limit = 1e-5 if block in ("embedding", "simclr.views") or "-" in block else 2e-3
+            assert np.abs(values - again[block]).max() < limit, (name, block)
+
+
+def test_a_loud_and_a_quiet_take_of_a_waveform_are_one_sound():
+    found = make(FAMILIES["wav2vec2-layer"]).blocks([(CLIPS[0], RATE_HZ), (CLIPS[0] / 8, RATE_HZ)])["embedding"]
+    assert found[0] @ found[1] > 0.999  # the extractor normalises
+    raw = Fungi(
+        Recipe(objectives=[]),
+        backbone=Backbone(FAMILIES["wav2vec2-layer"].module(), preprocess=wave_extractor(do_normalize=False)),
+    )
+    found = raw.blocks([(CLIPS[0], RATE_HZ), (CLIPS[0] / 8, RATE_HZ)])["embedding"]
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+
+
+@pytest.mark.real
+def test_a_digits_embedding_and_gradient_are_those_of_whisper_itself(shared):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    folder = str(shared / "models" / "whisper-tiny-en-encoder")
+    rows = parquet.read_table(shared / "data" / "spoken_digits" / "test.parquet").slice(0, 3)["audio"].to_pylist()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a decoder that the checkpoint lacks, say
+        fungi = Fungi(Recipe(backbone=folder, objectives=[KL()], layers=0))
+        blocks = fungi.blocks(rows)
+    assert fungi.network.describe()["pooling"] == "mean"
+    extractor = tf.AutoFeatureExtractor.from_pretrained(folder)
+    module = tf.WhisperModel.from_pretrained(folder, dtype=torch.float32).get_encoder().eval()
+    layer, matrix = module.layers[-1].self_attn.out_proj, fungi.projection.matrix().double()
+    soxr = pytest.importorskip("soxr")
+    for at, row in enumerate(rows):
+        samples, rate_hz = soundfile.read(io.BytesIO(row["bytes"]), dtype="float32")
+        samples = soxr.resample(samples, rate_hz, 16_000, quality="HQ")
+        features = extractor(samples, sampling_rate=16_000, return_tensors="pt").input_features
+        frames = -(-len(samples) // 160)
+        embedding = module(features).last_hidden_state[0, : -(-frames // 2)].mean(dim=0)
+        embedding = normalize(embedding, dim=0)
+        np.testing.assert_allclose(blocks["embedding"][at], embedding.detach().numpy(), atol=1e-5)
+        loss = KL().loss(fungi.heads["kl"](embedding)[None, None])
+        weight, bias = torch.autograd.grad(loss.sum(), [layer.weight, layer.bias])
+        gradient = normalize(torch.cat([weight, bias[:, None]], dim=1).flatten().double(), dim=0)
+        expected = normalize(matrix @ gradient, dim=0).numpy()
+        assert np.linalg.norm(blocks["kl"][at] - expected) < 1e-4

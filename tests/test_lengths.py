@@ -105,6 +105,28 @@ def test_the_fake_keeps_the_contract_of_a_backbone():
     check_backbone(make().network)
 
 
+class ReadsPadding(Net):
+    def forward(self, input_ids, mask):
+        return self.mix(self.table(input_ids)).tanh().mean(dim=1)
+
+
+class PaddingFeels(Net):
+    """The embedding is right; the padding's gradient is not zero."""
+
+    def forward(self, input_ids, mask):
+        tokens, real = self.mix(self.table(input_ids)).tanh(), mask.unsqueeze(-1)
+        padding = (tokens * ~real).sum(dim=1)
+        return (tokens * real).sum(dim=1) / mask.sum(dim=1, keepdim=True) + padding - padding.detach()
+
+
+@pytest.mark.parametrize(
+    ("network", "complaint"), [(ReadsPadding, "row 1 depends on its batch"), (PaddingFeels, "row 1 reads its padding")]
+)
+def test_a_network_that_reads_padding_breaks_the_contract(network, complaint):
+    with pytest.raises(AssertionError, match=complaint):
+        check_backbone(Backbone(network(), target="mix", preprocess=Numbers()))
+
+
 @pytest.mark.parametrize(
     ("lengths", "views", "expected"),
     [  # budget 12: rows x views x the longest

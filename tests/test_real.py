@@ -26,7 +26,7 @@ def test_blocks_of_deit_equal_plain_autograd_on_weight_and_bias(shared):
         for objective in (KL(), simclr):
             rng = generator(0, "abcd"[at], objective.name)
             views = objective.augmentation(image, fungi.network.preprocess, rng)
-            embeddings = module(pixel_values=views).last_hidden_state[:, 0]
+            embeddings = module(pixel_values=torch.stack(list(views))).last_hidden_state[:, 0]
             if objective.name == "kl":
                 embeddings = torch.nn.functional.normalize(embeddings, dim=-1)
             latents = fungi.heads[objective.name](embeddings)[None]

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from sporeprint.contracts import check_backbone, check_objective, check_projection, check_views
     from sporeprint.data.sources import open_source
     from sporeprint.data.store import Store
+    from sporeprint.evaluate.demonstrations import demonstrations
     from sporeprint.evaluate.knn import knn
+    from sporeprint.evaluate.template import Template
     from sporeprint.fungi import Fungi
     from sporeprint.objectives import DINO, KL, Objective, SimCLR
     from sporeprint.recipe import Recipe
@@ -30,10 +32,12 @@ _HOMES = {
     "Recipe": "recipe",
     "SimCLR": "objectives",
     "Store": "data.store",
+    "Template": "evaluate.template",
     "check_backbone": "contracts",
     "check_objective": "contracts",
     "check_projection": "contracts",
     "check_views": "contracts",
+    "demonstrations": "evaluate.demonstrations",
     "knn": "evaluate.knn",
     "open_source": "data.sources",
 }
@@ -41,7 +45,7 @@ _HOMES = {
 __all__ = [  # noqa: RUF022
     "Fungi", "Recipe", "Backbone", "Preprocess", "Combination",
     "KL", "DINO", "SimCLR", "Objective",
-    "knn", "Store", "open_source",
+    "knn", "demonstrations", "Template", "Store", "open_source",
     "check_backbone", "check_objective", "check_projection", "check_views",
 ]  # fmt: skip
 

@@ -114,6 +114,43 @@ def knn(
 
 
 @app.command()
+def demonstrations(
+    train_store: Annotated[Path, typer.Argument(help="Store of the labelled texts, which become examples.")],
+    test_store: Annotated[Path, typer.Argument(help="Store of the texts to ask about.")],
+    train: Annotated[Path, typer.Option(help="The source that TRAIN_STORE was made of.")],
+    test: Annotated[Path, typer.Option(help="The source that TEST_STORE was made of.")],
+    out: Annotated[Path, typer.Option(help="The JSON lines file to write: a prompt a line.")],
+    template: Annotated[Path | None, typer.Option(help="Text file: example and query, or header, example and query, with a line --- between; fields {text}, {label}, {labels}.")] = None,
+    k: Annotated[int, typer.Option(min=1, help="Examples in a prompt.")] = 8,
+    choose: Annotated[str, typer.Option(help="nearest, or balanced: the nearest of every class in turn.")] = "nearest",
+    order: Annotated[str, typer.Option(help="nearest_last (beside the query) or nearest_first.")] = "nearest_last",
+    blocks: Annotated[str | None, typer.Option(help="Comma-separated; without it, the paper's: embedding and gradients.")] = None,
+    whiten: Annotated[int | None, typer.Option(min=1, help="Whiten each block to so many dimensions.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="PCA of the joined blocks to this size.")] = None,
+    train_split: Annotated[str | None, typer.Option(help="Which split, where --train holds several.")] = None,
+    test_split: Annotated[str | None, typer.Option(help="Which split, where --test holds several.")] = None,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Prompts for a language model: for each test text the nearest training texts with their labels. None is called."""
+    from sporeprint.evaluate.demonstrations import write_jsonl
+    from sporeprint.run.console import print_json
+    from sporeprint.run.prompts import Rows, make_prompts
+
+    made = make_prompts(
+        Rows(train_store, train, train_split),
+        Rows(test_store, test, test_split),
+        template, k, choose, order, blocks, whiten, size,
+    )  # fmt: skip
+    write_jsonl(made.lines, out)
+    for note in made.notes:
+        typer.echo(note, err=True)
+    if json:
+        print_json({"out": str(out), "prompts": len(made.lines), "blocks": list(made.blocks), "notes": made.notes})
+        return
+    typer.echo(f"{out}: {len(made.lines)} prompts, neighbours by {', '.join(made.blocks)}")
+
+
+@app.command()
 def info(
     store: Annotated[Path, typer.Argument(help="A store, complete or not.")],
     verify: Annotated[bool, typer.Option(help="Read every file and check it.")] = False,

@@ -234,6 +234,26 @@ def test_a_recipe_from_a_file_is_for_what_its_backbone_takes(run, bert, tmp_path
     assert not (tmp_path / "n").exists()
 
 
+def test_prompts_of_the_rows_that_the_stores_were_made_of(run, bert, tmp_path):
+    texts, queries = sentences(30), sentences(10, 1)
+    train, test = table(tmp_path / "train.parquet", texts), table(tmp_path / "test.parquet", queries)
+    words = ["--backbone", bert, "--objectives", "kl", "--layers", "0"]
+    assert run("extract", train, *words, "--sample", "8", "--out", tmp_path / "a")[0] == 0
+    assert run("extract", test, "--fit-from", tmp_path / "a", "--limit", "3", "--out", tmp_path / "b")[0] == 0
+    out = tmp_path / "prompts.jsonl"
+    words = ["demonstrations", tmp_path / "a", tmp_path / "b", "--train", train, "--test", test, "--out", out]
+    status, said, _ = run(*words, "--k", "2")
+    assert (status, said) == (0, f"{out}: 3 prompts, neighbours by embedding, kl\n")
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line["query"] for line in lines] == queries[:3]
+    drawn = Store.open(tmp_path / "a").ids
+    assert len(drawn) == 8
+    for line in lines:
+        assert set(line["ids"]) <= set(drawn)
+        shown = "".join(f"Text: {texts[int(one)]}\nLabel: {LABELS[int(one) % 3]}\n\n" for one in line["ids"])
+        assert line["prompt"] == f"{shown}Text: {line['query']}\nLabel:"
+
+
 # What goes wrong
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -134,7 +134,9 @@ def _huggingface(module: Any, modality: str) -> Adapter:
         if part is not None and modality in ("auto", modality_of(part)) and modality_of(part) is not None:
             module = part
             break
-    if getattr(module.config, "is_encoder_decoder", False) and hasattr(module, "get_encoder"):
+    # The checkpoint of a T5 encoder says that it has no decoder, and is loaded with one all the same.
+    two = getattr(module.config, "is_encoder_decoder", False) or "decoder_input_ids" in _arguments(module)
+    if two and hasattr(module, "get_encoder"):
         module = module.get_encoder()
     taken = modality_of(module)
     if taken is None or modality not in ("auto", taken):
@@ -154,8 +156,12 @@ def _huggingface(module: Any, modality: str) -> Adapter:
 
 def modality_of(module: nn.Module | type[nn.Module]) -> str | None:
     """What a Hugging Face network takes, by the names of its forward's arguments."""
-    names = inspect.signature(module.forward).parameters
+    names = _arguments(module)
     return next((modality for name, modality in _MODALITY.items() if name in names), None)
+
+
+def _arguments(module: nn.Module | type[nn.Module]) -> Collection[str]:
+    return inspect.signature(module.forward).parameters
 
 
 def _text(module: Any, head: nn.Module | None) -> Adapter:
@@ -168,8 +174,7 @@ def _text(module: Any, head: nn.Module | None) -> Adapter:
 
 
 def _accepted(module: nn.Module) -> frozenset[str]:
-    names = inspect.signature(module.forward).parameters
-    return frozenset({"input_ids", "attention_mask", "token_type_ids"} & set(names))
+    return frozenset({"input_ids", "attention_mask", "token_type_ids"} & set(_arguments(module)))
 
 
 def _call_text(module: nn.Module, accepted: frozenset[str], batch: Batch) -> Any:

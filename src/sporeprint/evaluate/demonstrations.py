@@ -11,10 +11,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
-from io import StringIO
 from pathlib import Path
-from string import Formatter
 from typing import Any, Literal
 
 import numpy as np
@@ -22,16 +19,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.data.atomic import write_file
 from sporeprint.data.texts import load_text
-from sporeprint.errors import RecipeError, SampleError
+from sporeprint.errors import SampleError
 from sporeprint.evaluate.knn import METRICS, _features, _labels
+from sporeprint.evaluate.template import Template
 
 CHOICES = ("nearest", "balanced")
 ORDERS = ("nearest_last", "nearest_first")
-SEPARATOR = "---"  # of the parts of a template file, on a line of its own
-
-# What each part of a template may name, and what it must.
-_FIELDS = {"header": ("labels",), "example": ("text", "label", "labels"), "query": ("text", "labels")}
-_NEEDED: dict[str, tuple[str, ...]] = {"header": (), "example": ("text", "label"), "query": ("text",)}
 
 _MATRIX_MIB = 64  # distances held at a time
 _EXACT_ROWS = 4096  # rows whose exact distance is taken at a time
@@ -39,60 +32,6 @@ _SLACK = 1e-6  # of the norms; fast distances are off by up to 3e-8 of them wher
 
 # What ends a line for some readers, though JSON lets it stand in a string.
 _LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
-
-Pieces = tuple[tuple[str, "str | None"], ...]  # (literal text, name of the field behind it)
-
-
-@dataclass(frozen=True)
-class Template:
-    """What a prompt is made of: the header once, the example for each training row, then the query.
-
-    The fields are {text}, {label} (of an example) and {labels}: all class names, with commas between. They are the
-    only ones, and take no attribute, index, conversion or width; a brace of your own is written twice. What is filled
-    in stands there as it is, braces and all. Raises RecipeError.
-    """
-
-    example: str = "Text: {text}\nLabel: {label}\n\n"
-    query: str = "Text: {text}\nLabel:"
-    header: str = ""
-
-    def __post_init__(self) -> None:
-        for part in _FIELDS:
-            if not isinstance(value := getattr(self, part), str):
-                raise RecipeError(f"template {part} is a {type(value).__name__}; expected a str")
-            _parse(part, value)
-
-    @classmethod
-    def from_file(cls, path: str | os.PathLike[str]) -> Template:
-        """A UTF-8 text file: example and query, or header, example and query, with a line `---` between.
-
-        Each part but the last keeps its line ends; the query loses one, which editors add to the end of a file.
-        """
-        try:
-            text = load_text(Path(path))
-        except SampleError as error:
-            raise RecipeError(f"this template cannot be read: {error}") from None
-        parts = [""]
-        for line in StringIO(text, newline=None):
-            if line.rstrip() == SEPARATOR:
-                parts.append("")
-            else:
-                parts[-1] += line
-        if len(parts) not in (2, 3):
-            raise RecipeError(
-                f"template {os.path.basename(path)!r} has {len(parts) - 1} lines {SEPARATOR!r}; expected one, between "
-                "example and query, or two: header, example, query"
-            )
-        return cls(example=parts[-2], query=parts[-1].removesuffix("\n"), header=parts[0] if len(parts) == 3 else "")
-
-    def prompt(self, examples: Iterable[tuple[str, str]], query: str, labels: Sequence[str]) -> str:
-        """examples: (text, label) in the order of the prompt. labels: all class names."""
-        names = ", ".join(labels)
-        shown = [self._fill("example", text=text, label=label, labels=names) for text, label in examples]
-        return "".join([self._fill("header", labels=names), *shown, self._fill("query", text=query, labels=names)])
-
-    def _fill(self, part: str, **values: str) -> str:
-        return "".join(literal + (values[name] if name else "") for literal, name in _parse(part, getattr(self, part)))
 
 
 @dataclass(frozen=True)
@@ -173,9 +112,10 @@ def demonstrations(
     return made
 
 
-def write_jsonl(shown: Iterable[Demonstration], path: str | os.PathLike[str]) -> None:
+def write_jsonl(shown: Iterable[Demonstration | Mapping[str, Any]], path: str | os.PathLike[str]) -> None:
     """One JSON object a line, UTF-8, in order; the file is complete or as it was before. Raises StoreError."""
-    lines = [json.dumps(one.to_json(), ensure_ascii=False, allow_nan=False).translate(_LINE_ENDS) for one in shown]
+    found = (one.to_json() if isinstance(one, Demonstration) else dict(one) for one in shown)
+    lines = [json.dumps(one, ensure_ascii=False, allow_nan=False).translate(_LINE_ENDS) for one in found]
     write_file(Path(path), "".join(f"{line}\n" for line in lines).encode())
 
 
@@ -266,23 +206,3 @@ def _names(labels: NDArray[Any], label_names: Sequence[str] | Mapping[Any, str] 
             "add it, or leave label_names out to show labels as they are"
         )
     return [str(known[value]) for value in values], [str(name) for name in known.values()]
-
-
-@lru_cache(maxsize=64)
-def _parse(part: str, template: str) -> Pieces:
-    """The pieces of one part of a template. Raises RecipeError for all but the plain fields of that part."""
-    allowed = ", ".join(f"{{{name}}}" for name in _FIELDS[part])
-    try:
-        parsed = list(Formatter().parse(template))
-    except ValueError as error:
-        raise RecipeError(f"template {part}: {error}; write a brace of your own twice: {{{{ or }}}}") from None
-    for _, name, width, conversion in parsed:
-        if name is not None and (name not in _FIELDS[part] or width or conversion):
-            seen = name + (f"!{conversion}" if conversion else "") + (f":{width}" if width else "")
-            raise RecipeError(
-                f"template {part} has the field {{{seen}}}; known: {allowed}; write a brace of your own twice"
-            )
-    named = {name for _, name, _, _ in parsed}
-    if absent := [name for name in _NEEDED[part] if name not in named]:
-        raise RecipeError(f"template {part} has no {{{absent[0]}}}; without it every prompt would be the same there")
-    return tuple((literal, name) for literal, name, _, _ in parsed)

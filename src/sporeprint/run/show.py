@@ -112,10 +112,8 @@ def _count_labels(store: Store, verified: bool) -> str:
     return f"{counts['different']} different{rows_without}" if counts["different"] else "none"
 
 
-def knn_table(
-    train_path: Path, test_path: Path, blocks: str | None, whiten: int | None, size: int | None, k: str
-) -> tuple[list[Entry], str]:
-    """The standard table of two stores, or one row where blocks are named; and a note on what was compared."""
+def open_pair(train_path: Path, test_path: Path) -> tuple[Store, Store]:
+    """Two stores whose rows can be compared. Raises StoreError where they were made or fitted otherwise."""
     train, test = Store.open(train_path), Store.open(test_path)
     differing = differences(_comparable(train), _comparable(test), ("the first", "the second"))
     if differing:
@@ -129,12 +127,20 @@ def knn_table(
             f"{test_path} was not fitted with {train_path}'s heads and negatives, so its gradients are not comparable. "
             f"Make it with: sporeprint extract ... --fit-from {train_path}"
         )
+    return train, test
+
+
+def knn_table(
+    train_path: Path, test_path: Path, blocks: str | None, whiten: int | None, size: int | None, k: str
+) -> tuple[list[Entry], str]:
+    """The standard table of two stores, or one row where blocks are named; and a note on what was compared."""
+    train, test = open_pair(train_path, test_path)
     ks = [_k(one) for one in k.split(",")]
     if blocks is None and whiten is not None:
         raise RecipeError("--whiten goes with --blocks; the table whitens its controls by itself")
-    names = tuple(train.block_names if blocks is None else dict.fromkeys(name.strip() for name in blocks.split(",")))
-    features, labels, left_out = _labelled(train, train_path, names)
-    test_features, test_labels, test_left_out = _labelled(test, test_path, names)
+    names = tuple(train.block_names) if blocks is None else block_list(blocks)
+    features, labels, has = labelled(train, train_path, names)
+    test_features, test_labels, test_has = labelled(test, test_path, names)
     if blocks is None:
         if size is None:
             size = min(MOST_PCA, train.blocks_info["embedding"]["dim"], len(labels) - 1) or None
@@ -145,6 +151,7 @@ def knn_table(
     classes = len(np.unique(labels))
     name = train.plan["resolved"]["backbone"]["name"]
     note = f"{name}, {len(labels)} training rows, {len(test_labels)} test rows, {classes} classes"
+    left_out, test_left_out = int((~has).sum()), int((~test_has).sum())
     if left_out or test_left_out:
         note += f"; left out, having no label: {left_out} training rows, {test_left_out} test rows"
     return entries, note
@@ -178,16 +185,21 @@ def _same_fit(train: Store, test: Store) -> bool:
     return ours.keys() == theirs.keys() and all(value.equal(theirs[name]) for name, value in ours.items())
 
 
-def _labelled(store: Store, path: Path, names: Sequence[str]) -> tuple[Blocks, np.ndarray, int]:
-    """Blocks and labels of the rows that have a label, and how many have none."""
+def labelled(store: Store, path: Path, names: Sequence[str]) -> tuple[Blocks, np.ndarray, np.ndarray]:
+    """Blocks and labels of the rows that have a label, and which have one: [rows], booleans."""
     blocks = store.blocks(names)  # before the labels, which it reads along
     labels = store.labels
     if labels is None:
         raise StoreError(f"{path} has no labels; extract it from a labelled source (--label-column NAME)")
     if labels.dtype != object:
-        return blocks, labels, 0
+        return blocks, labels, np.ones(len(labels), dtype=bool)
     has = np.array([label is not None for label in labels])
-    return {name: block[has] for name, block in blocks.items()}, labels[has], int((~has).sum())
+    return {name: block[has] for name, block in blocks.items()}, labels[has], has
+
+
+def block_list(words: str) -> tuple[str, ...]:
+    """Comma-separated names, each once."""
+    return tuple(dict.fromkeys(name.strip() for name in words.split(",")))
 
 
 def _k(word: str) -> Any:

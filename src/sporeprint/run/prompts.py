@@ -1,0 +1,149 @@
+"""Prompts from two stores of texts, and from the sources that they were made of, which hold the texts themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+
+from sporeprint.combine import Combination, paper_blocks
+from sporeprint.data.plan import differences
+from sporeprint.data.sampling import Sampled
+from sporeprint.data.sources import Source, open_source
+from sporeprint.data.store import Store
+from sporeprint.errors import RecipeError, SourceError, StoreError
+from sporeprint.evaluate.demonstrations import CHOICES, ORDERS, demonstrations
+from sporeprint.evaluate.template import Template
+from sporeprint.run.show import block_list, labelled, open_pair
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One side of the prompts: a store and the source it was made of. split: of a folder that holds several."""
+
+    store: Path
+    source: Path
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """lines: one JSON object for each row of the test store. notes: what was left out, a sentence each."""
+
+    lines: list[dict[str, Any]]
+    notes: list[str]
+    blocks: tuple[str, ...]
+
+
+def make_prompts(
+    train: Rows,
+    test: Rows,
+    template: Path | None = None,
+    k: int = 8,
+    choose: str = "nearest",
+    order: str = "nearest_last",
+    blocks: str | None = None,
+    whiten: int | None = None,
+    size: int | None = None,
+) -> Prompts:
+    """For each row of the test store the k labelled training rows that are nearest, as a prompt.
+
+    blocks, whiten, size: as of `Combination`, fitted on the labelled training rows; the paper's assembly without them.
+    A line has "id", "query", "prompt", "answer" (the row's own label, or null; it is not in the prompt), and of the
+    examples in the order of the prompt "ids", "labels" and "distances"; "left_out" counts training rows that are not
+    shown since their text is the query's.
+    Raises RecipeError, StoreError, and SourceError where a source is not the one that its store was made of.
+    """
+    for name, value, allowed in (("--choose", choose, CHOICES), ("--order", order, ORDERS)):
+        if value not in allowed:
+            raise RecipeError(f"{name} {value!r}; expected one of: {', '.join(allowed)}")
+    words = None if template is None else Template.from_file(template)
+    stores = open_pair(train.store, test.store)
+    train_texts, test_texts = (texts_of(store, rows) for store, rows in zip(stores, (train, test), strict=True))
+    combination = Combination(None if blocks is None else block_list(blocks), whiten, size)
+    trained, tested = stores
+    known, labels, has = labelled(trained, train.store, combination.blocks or paper_blocks(trained.blocks_info))
+    if isinstance(labels[0], list):
+        raise StoreError(f"{train.store} has lists of labels; an example shows one: extract it with one label a row")
+    combiner = combination.fit(known)
+    names = None if trained.label_names is None else dict(zip(trained.label_names, trained.label_names, strict=True))
+    examples = np.flatnonzero(has).tolist()
+    made = demonstrations(
+        combiner.transform(known),
+        [train_texts[at] for at in examples],
+        labels.astype(str) if labels.dtype == object else labels,
+        combiner.transform(tested.blocks(combiner.names)),
+        test_texts,
+        k=k,
+        choose=cast(Literal["nearest", "balanced"], choose),
+        order=cast(Literal["nearest_last", "nearest_first"], order),
+        template=words,
+        label_names=names,
+    )
+    answers = [None] * len(tested) if tested.labels is None else tested.labels.tolist()
+    lines = [
+        {
+            "id": row_id,
+            "query": one.query,
+            "prompt": one.prompt,
+            "answer": None if answer is None else str(answer),
+            "ids": [trained.ids[examples[row]] for row in one.rows],
+            "labels": list(one.labels),
+            "distances": list(one.distances),
+            "left_out": one.left_out,
+        }
+        for row_id, answer, one in zip(tested.ids, answers, made, strict=True)
+    ]
+    same = sum(one.left_out > 0 for one in made)
+    return Prompts(lines, list(_notes(stores, int((~has).sum()), same)), combiner.names)
+
+
+def texts_of(store: Store, rows: Rows) -> list[Any]:
+    """The samples of a store's rows, in its order, from the source that it was made of.
+
+    Raises StoreError for a store of no texts, SourceError where the source is another one.
+    """
+    modality = store.plan["resolved"]["backbone"].get("modality", "image")
+    if modality != "text":
+        raise StoreError(f"{rows.store} was made by a backbone for {modality}; prompts are made of texts")
+    told = store.plan["source"]
+    if told["kind"] == "list":
+        raise StoreError(f"{rows.store} was made of a list in memory; use sporeprint.demonstrations with that list")
+    source = _reopen(told, rows)
+    seen = {**source.describe(), "digest": source.digest()}
+    apart = differences(_content(told), _content(seen), ("the store", "it"), "source")
+    if apart:
+        raise SourceError(f"'{rows.source}' is not what {rows.store} was made of:\n  " + "\n  ".join(apart))
+    samples = {row.id: row.sample for row in source.rows()}
+    return [samples[row_id] for row_id in store.ids]
+
+
+def _reopen(told: dict[str, Any], rows: Rows) -> Source:
+    """The source as the store's plan says that it was opened."""
+    columns = {}
+    if told["kind"] != "folder":
+        given = told["columns"]
+        columns = {"sample_column": given["sample"], "label_column": given["label"] or "", "id_column": given["id"]}
+    try:
+        source: Source = open_source(rows.source, split=rows.split, limit=told["limit"], modality="text", **columns)
+    except SourceError as error:
+        was = f"{told['name']!r} ({told['kind']})"
+        raise SourceError(f"{rows.store} was made of {was}, as which this cannot be opened: {error}") from None
+    return Sampled(source, told["sample"], told["sample_seed"]) if "sample" in told else source
+
+
+def _content(source: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in source.items() if key != "name"}  # it may lie elsewhere now
+
+
+def _notes(stores: Sequence[Store], unlabelled: int, same: int) -> list[str]:
+    failed = [len(store.failures) for store in stores]
+    notes = [f"left out, not read: {failed[0]} training rows, {failed[1]} test rows"] if any(failed) else []
+    if unlabelled:
+        notes.append(f"left out, having no label: {unlabelled} training rows")
+    if same:
+        notes.append(f"{same} queries stand in the training set, character by character; those rows are not shown")
+    return notes

@@ -100,13 +100,20 @@ def knn(
     whiten: Annotated[int | None, typer.Option(min=1, help="With --blocks: whiten each to so many dimensions.")] = None,
     size: Annotated[int | None, typer.Option(min=1, help="PCA of the joined blocks to this size.  [default in the table: the embedding's width, at most 512]", show_default=False)] = None,
     k: Annotated[str, typer.Option(help="Comma-separated: numbers, or auto (leave-one-out on the training rows).")] = "20,auto",
+    label_column: Annotated[str | None, typer.Option(help="Other labels than the stores': a column of --train and --test.")] = None,
+    train: Annotated[Path | None, typer.Option(help="With --label-column: the source that TRAIN_STORE was made of.")] = None,
+    test: Annotated[Path | None, typer.Option(help="With --label-column: the source that TEST_STORE was made of.")] = None,
+    train_split: Annotated[str | None, typer.Option(help="Which split, where --train holds several.")] = None,
+    test_split: Annotated[str | None, typer.Option(help="Which split, where --test holds several.")] = None,
     json: Json = False,
 ) -> None:  # fmt: skip
     """k nearest neighbours: does it help here? Embedding, gradients, the paper's assembly, and equal-cost controls."""
     from sporeprint.run.console import print_entries, print_json
-    from sporeprint.run.show import knn_table
+    from sporeprint.run.origin import Rows
+    from sporeprint.run.pair import knn_table
 
-    entries, note = knn_table(train_store, test_store, blocks, whiten, size, k)
+    train_rows, test_rows = Rows(train_store, train, train_split), Rows(test_store, test, test_split)
+    entries, note = knn_table(train_rows, test_rows, blocks, whiten, size, k, label_column)
     if json:
         print_json({"note": note, "entries": [entry.to_json() for entry in entries]})
         return
@@ -134,7 +141,8 @@ def demonstrations(
     """Prompts for a language model: for each test text the nearest training texts with their labels. None is called."""
     from sporeprint.evaluate.demonstrations import write_jsonl
     from sporeprint.run.console import print_json
-    from sporeprint.run.prompts import Rows, make_prompts
+    from sporeprint.run.origin import Rows
+    from sporeprint.run.prompts import make_prompts
 
     made = make_prompts(
         Rows(train_store, train, train_split),

@@ -15,7 +15,6 @@ import pytest
 import torch
 
 from sporeprint import KL, Fungi, Recipe, Store
-from sporeprint.cli import main
 from sporeprint.data.sources import open_source
 
 tf = pytest.importorskip("transformers")
@@ -25,22 +24,6 @@ WORDS = SENTENCE.split()
 SIZE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 SHORT = ["--negatives", "3", "--layers", "1", "--dim", "8"]
 LABELS = ["animal", "place", "time"]
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run a command line; gives (exit status, stdout, stderr)."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["sporeprint", *map(str, words)])
-        monkeypatch.setenv("COLUMNS", "200")
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capsys.readouterr()
-        return caught.value.code or 0, out, err
-
-    return run
 
 
 def seeded(network, config, **options):

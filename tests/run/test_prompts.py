@@ -1,37 +1,19 @@
 import json
 import shutil
-import sys
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from small_stores import circle, store_of
 from sporeprint import Combination, Template, demonstrations
-from sporeprint.cli import main
 from sporeprint.data.sampling import Sampled
 from sporeprint.data.sources import ListSource, open_source
-from sporeprint.data.store import StoreWriter
-from sporeprint.errors import RowFailure
 
 TEXTS = ["zero", "sixty", "broken", "ninety", "half a turn"]
 LABELS = ["a", "b", "a", "c", "b"]
 DEGREES = [0.0, 60.0, 0.0, 90.0, 180.0]
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run a command line; gives (exit status, stdout, stderr)."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["sporeprint", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capsys.readouterr()
-        return caught.value.code or 0, out, err
-
-    return run
 
 
 def write(path, texts, labels=None):
@@ -39,29 +21,6 @@ def write(path, texts, labels=None):
     columns = {"text": texts} if labels is None else {"text": texts, "label": labels}
     pq.write_table(pa.table(columns), path)
     return path
-
-
-def circle(degrees):
-    """Points of the unit circle: those that are d degrees apart have the distance 2 sin(d / 2)."""
-    turned = np.deg2rad(degrees)
-    return np.stack([np.cos(turned), np.sin(turned)], axis=1).astype(np.float32)
-
-
-def store_of(folder, source, blocks, failed=(), modality="text"):
-    """A store of these rows, as `extract` would make it. blocks: {name: [rows, D]} of all rows, failed ones too."""
-    plan = {"recipe": {"seed": 0}, "resolved": {"backbone": {"name": "b", "modality": modality}, "device": "cpu"}}
-    plan["source"] = {**source.describe(), "digest": source.digest()}
-    rows = list(source.rows())
-    kept = [at for at in range(len(rows)) if at not in failed]
-    ids, labels = [rows[at].id or str(at) for at in kept], [rows[at].label for at in kept]
-    with StoreWriter(folder, plan) as writer:
-        failures = [RowFailure(rows[at].id, "no text") for at in failed]
-        writer.write_shard(0, ids, labels, {name: block[kept] for name, block in blocks.items()}, failures, {})
-        families = {"embedding": "embedding", "kl": "gradients", "cls-2": "layers"}
-        same = {"views": "whole", "passes": 1}
-        info = {name: {"dim": blocks[name].shape[1], "family": families[name], **same} for name in blocks}
-        writer.commit(blocks=info, label_names=source.label_names, cost={})
-    return folder
 
 
 @pytest.fixture

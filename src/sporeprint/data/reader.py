@@ -107,16 +107,7 @@ class Store:
 
         A string, integer or float array; an object array where a label is missing (None) or is a list.
         """
-        labels = self._ids_and_labels[1]
-        missing = sum(label is None for label in labels)
-        if missing == len(labels):
-            return None
-        if not missing and not isinstance(labels[0], list):
-            return np.asarray(labels)
-        array = np.empty(len(labels), dtype=object)
-        for row, label in enumerate(labels):  # lists of one length would otherwise become a second axis
-            array[row] = label
-        return array
+        return label_array(self._ids_and_labels[1])
 
     def blocks(self, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Blocks as float32 [N, D], rows in the order of `ids`. Raises DamagedStore, StoreError for unknown names."""
@@ -191,3 +182,16 @@ class Store:
                 f"'{self.folder}': label {label} has no name; there are {len(self.label_names)} label names"
             )
         return self.label_names[label]
+
+
+def label_array(labels: Sequence[Any]) -> np.ndarray | None:
+    """[N] labels as `Store.labels` gives them; None when every one is None."""
+    missing = sum(label is None for label in labels)
+    if missing == len(labels):
+        return None
+    if not missing and not isinstance(labels[0], list):
+        return np.asarray(labels)
+    array = np.empty(len(labels), dtype=object)
+    for row, label in enumerate(labels):  # lists of one length would otherwise become a second axis
+        array[row] = label
+    return array

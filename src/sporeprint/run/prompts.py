@@ -10,23 +10,12 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from sporeprint.combine import Combination, paper_blocks
-from sporeprint.data.plan import differences
-from sporeprint.data.sampling import Sampled
-from sporeprint.data.sources import Source, open_source
 from sporeprint.data.store import Store
-from sporeprint.errors import RecipeError, SourceError, StoreError
+from sporeprint.errors import RecipeError, StoreError
 from sporeprint.evaluate.demonstrations import CHOICES, ORDERS, demonstrations
 from sporeprint.evaluate.template import Template
-from sporeprint.run.show import block_list, labelled, open_pair
-
-
-@dataclass(frozen=True)
-class Rows:
-    """One side of the prompts: a store and the source it was made of. split: of a folder that holds several."""
-
-    store: Path
-    source: Path
-    split: str | None = None
+from sporeprint.run.origin import Rows, samples_of
+from sporeprint.run.pair import block_list, labelled, open_pair
 
 
 @dataclass(frozen=True)
@@ -62,10 +51,10 @@ def make_prompts(
             raise RecipeError(f"{name} {value!r}; expected one of: {', '.join(allowed)}")
     words = None if template is None else Template.from_file(template)
     stores = open_pair(train.store, test.store)
-    train_texts, test_texts = (texts_of(store, rows) for store, rows in zip(stores, (train, test), strict=True))
+    train_texts, test_texts = (_texts(store, rows) for store, rows in zip(stores, (train, test), strict=True))
     combination = Combination(None if blocks is None else block_list(blocks), whiten, size)
     trained, tested = stores
-    known, labels, has = labelled(trained, train.store, combination.blocks or paper_blocks(trained.blocks_info))
+    known, labels, has = labelled(trained, train, combination.blocks or paper_blocks(trained.blocks_info))
     if isinstance(labels[0], list):
         raise StoreError(f"{train.store} has lists of labels; an example shows one: extract it with one label a row")
     combiner = combination.fit(known)
@@ -101,42 +90,13 @@ def make_prompts(
     return Prompts(lines, list(_notes(stores, int((~has).sum()), same)), combiner.names)
 
 
-def texts_of(store: Store, rows: Rows) -> list[Any]:
-    """The samples of a store's rows, in its order, from the source that it was made of.
-
-    Raises StoreError for a store of no texts, SourceError where the source is another one.
-    """
+def _texts(store: Store, rows: Rows) -> list[Any]:
     modality = store.plan["resolved"]["backbone"].get("modality", "image")
     if modality != "text":
         raise StoreError(f"{rows.store} was made by a backbone for {modality}; prompts are made of texts")
-    told = store.plan["source"]
-    if told["kind"] == "list":
+    if store.plan["source"]["kind"] == "list":
         raise StoreError(f"{rows.store} was made of a list in memory; use sporeprint.demonstrations with that list")
-    source = _reopen(told, rows)
-    seen = {**source.describe(), "digest": source.digest()}
-    apart = differences(_content(told), _content(seen), ("the store", "it"), "source")
-    if apart:
-        raise SourceError(f"'{rows.source}' is not what {rows.store} was made of:\n  " + "\n  ".join(apart))
-    samples = {row.id: row.sample for row in source.rows()}
-    return [samples[row_id] for row_id in store.ids]
-
-
-def _reopen(told: dict[str, Any], rows: Rows) -> Source:
-    """The source as the store's plan says that it was opened."""
-    columns = {}
-    if told["kind"] != "folder":
-        given = told["columns"]
-        columns = {"sample_column": given["sample"], "label_column": given["label"] or "", "id_column": given["id"]}
-    try:
-        source: Source = open_source(rows.source, split=rows.split, limit=told["limit"], modality="text", **columns)
-    except SourceError as error:
-        was = f"{told['name']!r} ({told['kind']})"
-        raise SourceError(f"{rows.store} was made of {was}, as which this cannot be opened: {error}") from None
-    return Sampled(source, told["sample"], told["sample_seed"]) if "sample" in told else source
-
-
-def _content(source: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in source.items() if key != "name"}  # it may lie elsewhere now
+    return samples_of(store, rows)
 
 
 def _notes(stores: Sequence[Store], unlabelled: int, same: int) -> list[str]:

@@ -1,0 +1,109 @@
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from small_stores import circle, store_of
+from sporeprint.data.sampling import Sampled
+from sporeprint.data.sources import open_source
+
+# Four training rows on a circle, at 0 and 5 degrees and at 90 and 95; four queries beside them.
+TRAIN, TEST = [0.0, 5.0, 90.0, 95.0], [1.0, 4.0, 91.0, 94.0]
+
+
+def table(path, **columns):
+    pq.write_table(pa.table({"text": [f"{path.stem} {at}" for at in range(4)], **columns}), path)
+    return open_source(path, modality="text", label_column="place")
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Stores whose labels are the places, and tables that also have a side, of which half the queries' are wrong."""
+    names = {"place": ["low", "low", "high", "high"]}
+    train = table(tmp_path / "train.parquet", **names, side=["a", "b", "a", "b"])
+    test = table(tmp_path / "test.parquet", **names, side=["a", "b", "b", "a"])
+    store_of(tmp_path / "a", train, {"embedding": circle(TRAIN)})
+    store_of(tmp_path / "b", test, {"embedding": circle(TEST)})
+    words = ["knn", tmp_path / "a", tmp_path / "b", "--blocks", "embedding", "--k", "1", "--json"]
+    return tmp_path, words, ["--train", tmp_path / "train.parquet", "--test", tmp_path / "test.parquet"]
+
+
+def accuracy(out):
+    said = json.loads(out)
+    (entry,) = said["entries"]
+    return entry["results"]["1"]["value"], said["note"]
+
+
+def test_labels_of_another_column_are_joined_by_id(run, made):
+    _, words, sources = made
+    status, out, err = run(*words)
+    assert (status, err, accuracy(out)) == (0, "", (1.0, "b, 4 training rows, 4 test rows, 2 classes"))
+    status, out, err = run(*words, *sources, "--label-column", "side")
+    assert (status, err, accuracy(out)) == (0, "", (0.5, "b, 4 training rows, 4 test rows, 2 classes of 'side'"))
+
+
+def test_a_sample_of_a_source_and_rows_that_failed_keep_their_labels(run, made):
+    folder, words, sources = made
+    train = open_source(folder / "train.parquet", modality="text", label_column="place")
+    store_of(folder / "c", train, {"embedding": circle(TRAIN)}, failed=[1])
+    drawn = Sampled(open_source(folder / "test.parquet", modality="text", label_column="place"), 3)
+    kept = [int(row.id) for row in drawn.rows()]
+    store_of(folder / "d", drawn, {"embedding": circle([TEST[at] for at in kept])})
+    _, out, _ = run("knn", folder / "c", folder / "d", *words[3:], *sources, "--label-column", "side")
+    # With the second training row gone, both low queries are nearest to the first, whose side is a.
+    right = {0: True, 1: False, 2: False, 3: False}
+    value, note = accuracy(out)
+    assert value == np.mean([right[at] for at in kept])
+    assert note == "b, 3 training rows, 3 test rows, 2 classes of 'side'"
+
+
+def test_named_classes_are_joined_by_name_and_missing_labels_are_left_out(run, made):
+    folder, words, sources = made
+
+    def write(name, numbers, classes):
+        features = {"side": {"_type": "ClassLabel", "names": classes}}
+        old = pq.read_table(folder / f"{name}.parquet")
+        new = old.set_column(2, "side", pa.array(numbers))
+        new = new.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+        pq.write_table(new, folder / f"{name}.parquet")
+        source = open_source(folder / f"{name}.parquet", modality="text", label_column="place")
+        store_of(folder / f"{name}-store", source, {"embedding": circle(TRAIN if name == "train" else TEST)})
+
+    write("train", [0, 1, 0, None], ["a", "b"])
+    write("test", [1, 0, 1, 1], ["b", "a"])  # a, b, a, a
+    stores = [folder / "train-store", folder / "test-store"]
+    _, out, _ = run("knn", *stores, *words[3:], *sources, "--label-column", "side")
+    value, note = accuracy(out)
+    assert value == 1.0
+    assert note == (
+        "b, 3 training rows, 4 test rows, 2 classes of 'side'; left out, having no label: 1 training rows, 0 test rows"
+    )
+
+
+def test_another_source_a_missing_column_and_half_of_the_options_are_refused(run, made):
+    _, words, sources = made
+    status, _, err = run(*words, *sources, "--label-column", "colour")
+    assert (status, "no column 'colour'" in err) == (2, True)
+    status, _, err = run(*words, *sources[:2], "--label-column", "side")
+    assert (status, "--label-column needs --train and --test" in err) == (2, True)
+    status, _, err = run(*words, *sources)
+    assert (status, "--train and --test are for --label-column" in err) == (2, True)
+    status, _, err = run(*words, *sources, "--label-column", "")
+    assert (status, "names no labels" in err) == (2, True)
+    swapped = ["--train", sources[3], "--test", sources[1]]
+    status, _, err = run(*words, *swapped, "--label-column", "side")
+    assert (status, "is not what" in err) == (2, True)
+
+
+def test_class_folders_have_no_other_column(run, tmp_path):
+    for name in ("low/1.txt", "high/2.txt"):
+        (tmp_path / "texts" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "texts" / name).write_text(name)
+    source = open_source(tmp_path / "texts", modality="text")
+    store_of(tmp_path / "a", source, {"embedding": circle([0.0, 90.0])})
+    texts = tmp_path / "texts"
+    words = ["knn", tmp_path / "a", tmp_path / "a", "--train", texts, "--test", texts, "--label-column", "side"]
+    status, _, err = run(*words)
+    assert (status, "is a folder of files, which has no columns; leave out --label-column" in err) == (2, True)

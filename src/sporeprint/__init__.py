@@ -10,6 +10,8 @@ __version__ = "0.1.0.dev0"
 if TYPE_CHECKING:
     from sporeprint.backbones.base import Backbone
     from sporeprint.backbones.preprocess import Preprocess
+    from sporeprint.backbones.sound import Sound
+    from sporeprint.backbones.tokens import Tokens
     from sporeprint.combine import Combination
     from sporeprint.contracts import check_backbone, check_objective, check_projection, check_views
     from sporeprint.data.sources import open_source
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from sporeprint.evaluate.knn import knn
     from sporeprint.evaluate.template import Template
     from sporeprint.fungi import Fungi
-    from sporeprint.objectives import DINO, KL, Objective, SimCLR
+    from sporeprint.objectives import DINO, KL, MaskedTokens, Objective, SimCLR
     from sporeprint.recipe import Recipe
 
 _HOMES = {
@@ -27,12 +29,15 @@ _HOMES = {
     "DINO": "objectives",
     "Fungi": "fungi",
     "KL": "objectives",
+    "MaskedTokens": "objectives",
     "Objective": "objectives",
     "Preprocess": "backbones.preprocess",
     "Recipe": "recipe",
     "SimCLR": "objectives",
+    "Sound": "backbones.sound",
     "Store": "data.store",
     "Template": "evaluate.template",
+    "Tokens": "backbones.tokens",
     "check_backbone": "contracts",
     "check_objective": "contracts",
     "check_projection": "contracts",
@@ -43,8 +48,8 @@ _HOMES = {
 }
 
 __all__ = [  # noqa: RUF022
-    "Fungi", "Recipe", "Backbone", "Preprocess", "Combination",
-    "KL", "DINO", "SimCLR", "Objective",
+    "Fungi", "Recipe", "Backbone", "Preprocess", "Tokens", "Sound", "Combination",
+    "KL", "DINO", "SimCLR", "MaskedTokens", "Objective",
     "knn", "demonstrations", "Template", "Store", "open_source",
     "check_backbone", "check_objective", "check_projection", "check_views",
 ]  # fmt: skip

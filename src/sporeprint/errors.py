@@ -67,3 +67,8 @@ class TooManyFailures(SporeprintError, RuntimeError):
     def __init__(self, message: str, failures: Sequence[RowFailure] = ()):
         super().__init__(message)
         self.failures = list(failures)
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, in a line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

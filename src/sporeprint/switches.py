@@ -1,4 +1,4 @@
-"""What threads share: a network, which one of them at a time may pass, and process-wide settings of torch."""
+"""What threads share: a network, which one of them at a time may pass, its mode, and process-wide settings of torch."""
 
 from __future__ import annotations
 
@@ -69,3 +69,15 @@ def _put_tf32(value: Any) -> None:
 
 # By default cuDNN computes a float32 convolution, so the patch embedding, with 10 bits of mantissa.
 NO_TF32 = Switch(_tf32, _put_tf32, lambda found: False if isinstance(found, bool) else "ieee")
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode (no dropout, no statistics updated); every submodule's own flag comes back afterwards."""
+    flags = [(part, part.training) for part in module.modules()]
+    try:
+        module.eval()
+        yield
+    finally:
+        for part, flag in flags:
+            part.training = flag

@@ -16,12 +16,12 @@ from sporeprint.backbones import structure
 from sporeprint.backbones.adapters import Adapter, adapt
 from sporeprint.backbones.inputs import Batch, Inputs, batch_to
 from sporeprint.backbones.pooling import mean, pool
+from sporeprint.backbones.probe import Probe
 from sporeprint.backbones.settle import settle_inputs, unpack_sentence
-from sporeprint.backbones.tokens import Tokens
 from sporeprint.capture import Capture, check_captured, check_reached, tap
-from sporeprint.errors import BackboneError, LayerError
+from sporeprint.errors import BackboneError
 from sporeprint.recipe import POOLINGS
-from sporeprint.switches import NO_TF32, one_thread
+from sporeprint.switches import NO_TF32, evaluating, one_thread
 
 
 @dataclass
@@ -224,37 +224,12 @@ class Backbone:
 
     @torch.inference_mode(False)
     def _probe(self, pooling: str, prefix: int | None) -> None:
-        """One pass over a harmless view: settles the shapes, the prefix and the pooling."""
-        self.tokens: int | None
+        """One pass over a harmless view settles shapes, prefix and pooling; another, through `run`, the width."""
         probe = batch_to(self.preprocess.collate(self.preprocess.probes()[:1]), self.device, self.dtype)
-        tokens, pooled, captures = self._try(probe)
-        check_captured(captures)
-        for path, capture in captures.items():
-            if capture.inputs.dim() == 3 and capture.inputs.shape[0] > 1 and capture.inputs.shape[1] == 1:
-                one = self.preprocess.sample
-                raise LayerError(
-                    f"layer {path!r} saw {tuple(capture.inputs.shape)} for one {one}: time first; expected [N, T, I]. "
-                    "Read the out_proj of an nn.MultiheadAttention, which is turned round, or use batch_first=True"
-                )
-        self.tokens = tokens.shape[1] if tokens is not None and tokens.dim() == 3 else _tokens_of(captures)
-        self.prefix = self._count_prefix(self.tokens) if prefix is None else prefix
-        auto = self.adapter.auto
-        if auto == "own" and pooled is None:
-            auto = "found" if self.modality == "text" else "cls" if self.prefix else "mean"
-        causal = self.modality == "text" and tokens is not None and self._is_causal(probe, tokens)
-        first = isinstance(self.preprocess, Tokens) and not causal and self.preprocess.starts_special()
-        if auto == "found":
-            auto = "last" if causal else "cls" if first else "mean"
-        self.pooling = auto if pooling == "auto" else pooling
-        if self.modality != "text" and self.pooling == "cls" and not self.prefix:
-            raise BackboneError(f"{self.name} has no CLS token ({self.tokens} tokens, all patches); use pooling='mean'")
-        self.layer_kinds: tuple[str, ...] = ("patches" if self.modality == "image" else "tokens",)
-        if self.prefix or first or self.pooling == "cls":
-            self.layer_kinds = ("cls", *self.layer_kinds)
-        elif causal or self.pooling == "last":
-            self.layer_kinds = ("last", *self.layer_kinds)
-        if self.modality != "image" and self.prefix == 0:
-            self.tokens = None  # as many as the sample has
+        network = Probe(self.module, self.adapter, self.preprocess, self.targets, self.name, probe)
+        found = network.settle(pooling, prefix)
+        self.tokens, self.prefix, self.pooling = found.tokens, found.prefix, found.pooling
+        self.layer_kinds = found.layers
         with self.run(probe) as one_pass:
             embedding = one_pass.embedding
             if embedding.dim() != 2:
@@ -262,59 +237,3 @@ class Backbone:
                 raise BackboneError(f"{self.name} gives an embedding of shape {shape}; expected [N, E]")
             check_reached(one_pass.captures, embedding, structure.listing(self.module))
         self.width = embedding.shape[1]
-
-    def _try(self, probe: Batch) -> tuple[Tensor | None, Tensor | None, dict[str, Capture]]:
-        """(tokens, pooled, captures) of a first pass, whose failure is explained."""
-        with one_thread(self.module), evaluating(self.module), tap(self.targets) as captures:
-            try:
-                return (*self.adapter.outputs(probe, self.name), captures)
-            except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
-                if isinstance(error, BackboneError):
-                    raise
-                size = self.preprocess.limits().get("image_size")
-                what, advice = f"one {self.preprocess.sample}", "Does its forward take input_ids and the like by name?"
-                if size is not None:
-                    what = f"one {size} x {size} image"
-                    advice = "Is that its image size, and does its forward take a tensor [N, 3, S, S]?"
-                raise BackboneError(f"{self.name} fails on {what}: {first_line(error)}. {advice}") from error
-
-    def _is_causal(self, probe: Any, tokens: Tensor) -> bool:
-        """Whether no token sees the ones after it: another last token changes no other output."""
-        other = {**probe, "input_ids": probe["input_ids"].clone()}
-        other["input_ids"][:, -1] = other["input_ids"][:, 1]
-        changed = self._try(other)[0]
-        assert changed is not None
-        return bool((changed - tokens)[:, :-1].abs().max() <= 1e-6 * tokens.abs().max())
-
-    def _count_prefix(self, tokens: int) -> int:
-        """Tokens that are no patch: T less the positions of the patch convolution, or less the largest square."""
-        size = self.preprocess.limits().get("image_size")
-        if size is None:
-            return 0
-        for layer in self.module.modules():
-            if isinstance(layer, nn.Conv2d) and layer.kernel_size == layer.stride and layer.stride[0] > 1:
-                patches = (size // layer.stride[0]) ** 2
-                return tokens - patches if patches <= tokens else 0
-        return tokens - int(tokens**0.5) ** 2
-
-
-def first_line(error: BaseException) -> str:
-    """What an exception says, in a line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-
-
-def _tokens_of(captures: dict[str, Capture]) -> int:
-    shape = next(iter(captures.values())).inputs.shape
-    return shape[1] if len(shape) == 3 else 1
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode (no dropout, no statistics updated); every submodule's own flag comes back afterwards."""
-    flags = [(part, part.training) for part in module.modules()]
-    try:
-        module.eval()
-        yield
-    finally:
-        for part, flag in flags:
-            part.training = flag

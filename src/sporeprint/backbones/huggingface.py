@@ -15,13 +15,12 @@ from safetensors import SafetensorError
 from torch import nn
 
 from sporeprint.backbones.adapters import Adapter, adapt, modality_of
-from sporeprint.backbones.base import first_line
 from sporeprint.backbones.inputs import Inputs
 from sporeprint.backbones.preprocess import Preprocess
 from sporeprint.backbones.sentence import Sentence, read_sentence
 from sporeprint.backbones.settle import sentence_tokens, sound
 from sporeprint.backbones.tokens import Tokens, fitting_length
-from sporeprint.errors import BackboneError, SporeprintError
+from sporeprint.errors import BackboneError, SporeprintError, first_line
 
 _FAILURES = (OSError, ValueError, TypeError, KeyError, ImportError, RuntimeError, AttributeError, SafetensorError)
 

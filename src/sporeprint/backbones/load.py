@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from sporeprint.backbones.base import Backbone, first_line
+from sporeprint.backbones.base import Backbone
 from sporeprint.backbones.inputs import Inputs
 from sporeprint.backbones.preprocess import Preprocess
-from sporeprint.errors import BackboneError, MissingExtra, RecipeError
+from sporeprint.errors import BackboneError, MissingExtra, RecipeError, first_line
 
 
 def load_backbone(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,11 @@ from sporeprint.backbones.base import Backbone
 from sporeprint.combine import Combiner, named
 from sporeprint.engine import Engine
 from sporeprint.errors import NotFitted, RecipeError, RowFailure, SampleError, StoreError
+from sporeprint.gather import Blocks, Gathered, readable
 from sporeprint.negatives import Progress, draw_negatives
 from sporeprint.projection import Projection
 from sporeprint.reading import Decoded, as_rows, decoded_batches, refuse_too_many
 from sporeprint.recipe import Recipe
-
-Blocks = dict[str, NDArray[np.float32]]
 
 
 class Fungi(TransformerMixin, BaseEstimator):
@@ -90,7 +88,7 @@ class Fungi(TransformerMixin, BaseEstimator):
         self.draw_negatives(rows)
         blocks = self._blocks(rows)
         recipe = self._recipe()
-        self.combiner: Combiner = named(recipe.combination, recipe.size).fit(_readable(blocks))
+        self.combiner: Combiner = named(recipe.combination, recipe.size).fit(readable(blocks))
         return blocks
 
     def blocks(self, samples: Any, ids: Sequence[str] | None = None) -> Blocks:
@@ -229,41 +227,19 @@ class Fungi(TransformerMixin, BaseEstimator):
     # Inside
 
     def _blocks(self, rows: Sequence[tuple[str, Any]]) -> Blocks:
-        failed: list[RowFailure] = []  # another thread's call may replace the attributes meanwhile
-        cut: list[str] = []
-        self.failures, self.truncated = failed, cut
+        gathered = Gathered(len(rows))  # another thread's call may replace the attributes meanwhile
+        self.failures, self.truncated = gathered.failures, gathered.truncated
         inputs = self.network.preprocess
-        positions: list[int] = []
-        parts: list[Blocks] = []
         seen = 0
         for batch in decoded_batches(inputs, rows, self.batch_size, self.workers):
             names = [rows[at][0] or f"row {at}" for at in range(seen, seen + len(batch))]
             kept, blocks, failures = self.compute(batch, names)
-            failed += failures
-            refuse_too_many(failed, self.max_failures, len(rows))
-            positions += [seen + at for at in kept]
-            cut += [names[at] for at in kept if inputs.truncates(batch[at][1])]
+            gathered.add(len(batch), kept, blocks, failures)
+            gathered.truncated += [names[at] for at in kept if inputs.truncates(batch[at][1])]
+            refuse_too_many(gathered.failures, self.max_failures, len(rows))
             seen += len(batch)
-            if kept:
-                parts.append(blocks)
-        if not parts:
-            raise SampleError(
-                f"none of {len(rows)} rows has features; expected at least one readable sample{_shown(failed)}"
-            )
-        made = {}
-        for name in parts[0]:
-            values = np.concatenate([part[name] for part in parts])
-            made[name] = np.full((len(rows), values.shape[1]), np.nan, dtype=np.float32)
-            made[name][positions] = values
-        if cut:
-            limit = ", ".join(f"{name} {value:g}" for name, value in inputs.limits().items() if name.startswith("max"))
-            warnings.warn(
-                f"{len(cut)} of {len(rows)} rows are too long and were cut ({limit}): {', '.join(cut[:3])}"
-                f"{', ...' if len(cut) > 3 else ''}",
-                stacklevel=3,
-            )
-        if failed:
-            warnings.warn(f"{len(failed)} of {len(rows)} rows are NaN{_shown(failed)}", stacklevel=3)
+        made = gathered.blocks()
+        gathered.warn(inputs.limits(), stacklevel=3)
         return made
 
     @property
@@ -284,13 +260,3 @@ class Fungi(TransformerMixin, BaseEstimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "combiner") and self._made_for == (self.recipe, self.backbone, self.device)
-
-
-def _shown(failures: Sequence[RowFailure]) -> str:
-    named = "; ".join(f"{failure.id}: {failure.reason}" for failure in failures[:3])
-    return f": {named}" if named else ""
-
-
-def _readable(blocks: Blocks) -> Blocks:
-    readable = np.isfinite(blocks["embedding"]).all(axis=1)
-    return {name: values[readable] for name, values in blocks.items()}

@@ -193,7 +193,8 @@ class TableSource:
         """Paths relative to the table's folder. A struct's path is the table maker's, so it may not lead out of it."""
         if isinstance(sample, str):
             return sample if self._modality == "text" else self._folder / sample
-        if isinstance(sample, dict) and sample.get("bytes") is None and isinstance(sample.get("path"), str):
+        empty = isinstance(sample, dict) and all(sample.get(name) is None for name in ("bytes", "array"))
+        if empty and isinstance(sample.get("path"), str):
             path = self._folder / sample["path"]
             if "\0" in sample["path"] or not path.resolve().is_relative_to(self._folder.resolve()):
                 raise SourceError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from sporeprint.backbones.adapters import Adapter
-from sporeprint.backbones.inputs import Batch, Inputs
+from sporeprint.backbones.inputs import Batch, Inputs, for_network
 from sporeprint.backbones.tokens import Tokens
 from sporeprint.capture import Capture, Target, check_captured, tap
 from sporeprint.errors import BackboneError, LayerError, first_line
@@ -65,11 +65,13 @@ class Probe:
         with one_thread(self.module), evaluating(self.module), tap(self.targets) as captures:
             try:
                 return (*self.adapter.outputs(view, self.name), captures)
-            except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
+            except (RuntimeError, ValueError, TypeError, AssertionError, LookupError, AttributeError) as error:
                 if isinstance(error, BackboneError):
                     raise
                 size = self.inputs.limits().get("image_size")
-                what, advice = f"one {self.inputs.sample}", "Does its forward take input_ids and the like by name?"
+                what, advice = f"one {self.inputs.sample}", "Does its forward take a tensor?"
+                if isinstance(view, dict):
+                    advice = f"Does its forward take {', '.join(for_network(view))} by name?"
                 if size is not None:
                     what = f"one {size} x {size} image"
                     advice = "Is that its image size, and does its forward take a tensor [N, 3, S, S]?"

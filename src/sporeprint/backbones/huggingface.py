@@ -147,7 +147,14 @@ def _inputs(source: str, config: Any, adapter: Adapter, sentence: Sentence | Non
     if adapter.modality == "image":
         return Preprocess.from_huggingface(_processor(source, config))
     if adapter.modality == "audio":
-        return sound(transformers.AutoFeatureExtractor.from_pretrained(source), adapter.module)
+        try:
+            extractor = transformers.AutoFeatureExtractor.from_pretrained(source)
+        except _FAILURES as error:
+            raise BackboneError(
+                f"transformers could not load the feature extractor of {source!r} (preprocessor_config.json): "
+                f"{first_line(error)}. It lies beside the weights: feature_extractor.save_pretrained(folder)"
+            ) from error
+        return sound(extractor, adapter.module)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, **where)
     except Exception as error:  # the tokenizers package raises a bare Exception

@@ -41,6 +41,61 @@ def adapt_audio(module: Any) -> Adapter:
     )
 
 
+def check_extractor(extractor: Any, module: Any) -> None:
+    """Raises BackboneError where a feature extractor is not of a network's kind, or makes another shape than it takes.
+
+    extractor: Hugging Face's. module: one that `adapt_audio` knows.
+    """
+    config, seen, name = module.config, type(extractor).__name__, type(module).__name__
+    expected = _EXTRACTORS.get(config.model_type, "Wav2Vec2FeatureExtractor")
+    advice = "give the one that the network was trained with (its preprocessor_config.json)"
+    if seen != expected:
+        raise BackboneError(f"{name} takes the input of {expected}, not of {seen}: {advice}")
+    if (making := _SHAPES.get(seen)) is None:
+        return
+    made, taken = making(extractor, config)
+    if made != taken:
+        found, wanted = (", ".join(f"{key} {value}" for key, value in one.items()) for one in (made, taken))
+        raise BackboneError(f"the feature extractor makes {found}; {name} takes {wanted}: {advice}")
+
+
+def _whisper_shapes(extractor: Any, config: Any) -> tuple[dict[str, int], dict[str, int]]:
+    return (
+        {"mel bins": extractor.feature_size, "frames": extractor.nb_max_frames},
+        {"mel bins": config.num_mel_bins, "frames": 2 * config.max_source_positions},
+    )
+
+
+def _ast_shapes(extractor: Any, config: Any) -> tuple[dict[str, int], dict[str, int]]:
+    return (
+        {"mel bins": extractor.num_mel_bins, "frames": extractor.max_length},
+        {"mel bins": config.num_mel_bins, "frames": config.max_length},
+    )
+
+
+def _clap_shapes(extractor: Any, config: Any) -> tuple[dict[str, int], dict[str, int]]:
+    """Shorter clips are stretched, and a network that fuses takes one spectrogram too."""
+    frames, copies = extractor.nb_max_samples // extractor.hop_length + 1, 4 if extractor.truncation == "fusion" else 1
+    most, fuses = config.spec_size * (config.spec_size // config.num_mel_bins), bool(config.enable_fusion)
+    return (
+        {"mel bins": extractor.feature_size, "frames": frames, "copies": copies},
+        {"mel bins": config.num_mel_bins, "frames": min(frames, most), "copies": copies if fuses else 1},
+    )
+
+
+_EXTRACTORS = {
+    "whisper": "WhisperFeatureExtractor",
+    "audio-spectrogram-transformer": "ASTFeatureExtractor",
+    "clap": "ClapFeatureExtractor",
+    "clap_audio_model": "ClapFeatureExtractor",
+}
+_SHAPES = {
+    "WhisperFeatureExtractor": _whisper_shapes,
+    "ASTFeatureExtractor": _ast_shapes,
+    "ClapFeatureExtractor": _clap_shapes,
+}
+
+
 def pads_waveforms(module: Any) -> bool:
     """Whether a network on waveforms gives a padded one, with its mask, the very frames that it has by itself.
 

@@ -35,6 +35,10 @@ def settle_inputs(preprocess: Any, adapter: Adapter, name: str) -> Inputs:
         preprocess = CustomPreprocess(preprocess)
     if adapter.library != "torch" and preprocess.modality != adapter.modality:
         raise BackboneError(f"{name} takes {adapter.modality}, its preprocess makes {preprocess.modality}")
+    if adapter.library == "transformers" and hasattr(preprocess, "extractor"):
+        from sporeprint.backbones.hearing import check_extractor
+
+        check_extractor(preprocess.extractor, adapter.module)
     return preprocess
 
 

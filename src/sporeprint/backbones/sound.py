@@ -39,7 +39,7 @@ class Kind:
 
 
 def _ast_frames(extractor: Any, samples: int) -> int:
-    return min(extractor.max_length, 1 + (samples - 400) * 100 // extractor.sampling_rate)
+    return min(extractor.max_length, 1 + (samples - 400) // 160)
 
 
 def _clap_frames(extractor: Any, samples: int) -> int:
@@ -106,6 +106,11 @@ class Sound(Inputs):
                 f"the feature extractor adds random noise (dither={dither}), so features would differ from run to run; "
                 "set extractor.dither = 0.0"
             )
+        if name == "ASTFeatureExtractor" and extractor.sampling_rate != 16_000:
+            raise BackboneError(
+                f"the feature extractor is for sound at {extractor.sampling_rate} Hz; AST's windows of 400 samples, "
+                "160 apart, are of 25 and 10 ms at 16000 Hz only: set sampling_rate to 16000, and sound is resampled"
+            )
         self.extractor = extractor
         self.rate_hz = int(extractor.sampling_rate)
         self.waveform = name == "Wav2Vec2FeatureExtractor"
@@ -155,7 +160,7 @@ class Sound(Inputs):
         return int(ready.samples.nbytes)
 
     def length(self, ready: Clip) -> int:
-        """Tokens, about; of waveforms that cannot be padded, their samples."""
+        """Tokens, about."""
         return self.kind.cost(self.extractor, len(ready.samples))
 
     def same(self, ready: Clip) -> int:

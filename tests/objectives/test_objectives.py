@@ -127,6 +127,20 @@ def test_simclr_of_two_equal_views_and_an_orthogonal_negative_by_hand():
     assert objective.loss(latents, negatives).item() == pytest.approx(expected, rel=1e-14)
 
 
+def test_simclr_of_latents_that_rounding_alone_parts_neither_attracts_nor_repels():
+    latents = torch.tensor([[[1.0, 0.0], [1.0, 1e-4]]], dtype=torch.float64, requires_grad=True)
+    negatives = torch.tensor([[2.0, -2e-4], [0.0, 1.0]], dtype=torch.float64)  # the first is the views themselves
+    loss = SimCLR(augmentation=Patches(2), temperature=0.5).loss(latents, negatives)
+    (gradient,) = torch.autograd.grad(loss, latents)
+    share = 1 / (2 * math.exp(2) + 1)  # of the orthogonal one; each view's loss counts half, and 1 / T is 2
+    assert loss.item() == pytest.approx(math.log(2 * math.exp(2) + 1) - 2, abs=1e-4)
+    expected = torch.tensor([[[0.0, share], [0.0, share]]], dtype=torch.float64)
+    torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-4)
+    equal = torch.ones(1, 3, 2, requires_grad=True)
+    (nothing,) = torch.autograd.grad(SimCLR(augmentation=Patches(2)).loss(equal, torch.ones(4, 2)), equal)
+    assert not nothing.any()
+
+
 def test_simclr_at_the_papers_temperature_is_finite_in_float32():
     latents = numbers(2, 49, 96, dtype=torch.float32).requires_grad_()
     losses = SimCLR().loss(latents, numbers(500, 96, seed=1, dtype=torch.float32))

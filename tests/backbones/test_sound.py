@@ -219,6 +219,54 @@ def test_an_extractor_that_is_not_known_is_refused():
         Sound(tf.SpeechT5FeatureExtractor())
 
 
+@pytest.mark.parametrize(
+    ("name", "make", "complaint"),
+    [
+        ("whisper", wave_extractor, "WhisperEncoder takes the input of WhisperFeatureExtractor, not of Wav2Vec2Featu"),
+        ("whisper", ast_extractor, "not of ASTFeatureExtractor: give the one that the network was trained with"),
+        ("ast", whisper_extractor, "ASTModel takes the input of ASTFeatureExtractor, not of WhisperFeatureExtractor"),
+        ("ast", wave_extractor, "not of Wav2Vec2FeatureExtractor"),
+        ("clap", ast_extractor, "ClapAudioModel takes the input of ClapFeatureExtractor, not of ASTFeatureExtractor"),
+        ("hubert-group", clap_extractor, "HubertModel takes the input of Wav2Vec2FeatureExtractor, not of ClapFeatur"),
+        ("data2vec", whisper_extractor, "Data2VecAudioModel takes the input of Wav2Vec2FeatureExtractor"),
+        (
+            "whisper",
+            lambda: whisper_extractor(feature_size=16, chunk_length=30),
+            "makes mel bins 16, frames 3000; WhisperEncoder takes mel bins 8, frames 200",
+        ),
+        ("whisper", lambda: whisper_extractor(sampling_rate=32_000), "makes mel bins 8, frames 400; .* frames 200"),
+        ("ast", lambda: ast_extractor(max_length=128), "makes mel bins 16, frames 128; ASTModel .* frames 64"),
+        ("ast", lambda: ast_extractor(num_mel_bins=32), "makes mel bins 32, frames 64; ASTModel takes mel bins 16"),
+        ("ast", lambda: ast_extractor(sampling_rate=8_000), "for sound at 8000 Hz; .* set sampling_rate to 16000"),
+        ("clap", fused_extractor, "frames 201, copies 4; ClapAudioModel takes mel bins 16, frames 201, copies 1"),
+        ("clap", lambda: clap_extractor(max_length_s=10), "frames 1001, copies 1; .* frames 256, copies 1"),  # 64 * 4
+        ("hubert-group", lambda: Sound(wave_extractor(), pads=True), "would hear the padding .* pads=False"),
+    ],
+)
+def test_an_extractor_of_another_network_is_refused_by_name(name, make, complaint):
+    with pytest.raises(BackboneError, match=complaint):
+        Backbone(FAMILIES[name].module(), preprocess=make())
+
+
+def test_a_network_that_fuses_takes_one_spectrogram_too():
+    backbone = FAMILIES["clap-fused"].backbone()
+    single = Backbone(FAMILIES["clap-fused"].module(), preprocess=clap_extractor())
+    assert (backbone.width, single.width) == (16, 16)
+
+
+def test_a_network_of_ones_own_that_fails_says_what_it_was_given():
+    class Own(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(8, 6)
+
+        def forward(self, **named):
+            return self.layer(named["spectrogram"])
+
+    with pytest.raises(BackboneError, match=r"fails on one clip: 'spectrogram'. Does its forward take input_f"):
+        Backbone(Own(), target="layer", preprocess=whisper_extractor())
+
+
 def test_padded_waveforms_carry_a_mask_and_lengths_that_are_not_padded_none():
     views = [{"input_values": torch.ones(n)} for n in (3, 5)]
     padded = Sound(wave_extractor(), pads=True).collate(views)
@@ -267,7 +315,16 @@ def test_a_checkpoints_folder_gives_what_its_module_gives(name, tmp_path):
 
 def test_a_folder_without_the_extractors_settings_says_what_is_missing(tmp_path):
     wav2vec2(**STABLE).save_pretrained(tmp_path)
-    with pytest.raises(BackboneError, match=r"preprocessor_config\.json"):
+    complaint = r"feature extractor of .*\(preprocessor_config\.json\).*feature_extractor\.save_pretrained\(folder\)"
+    with pytest.raises(BackboneError, match=complaint):
+        load_backbone(str(tmp_path))
+    (tmp_path / "preprocessor_config.json").write_text("{ no json")
+    with pytest.raises(BackboneError, match="not a valid JSON file"):
+        load_backbone(str(tmp_path))
+    whisper_extractor().save_pretrained(tmp_path)
+    with pytest.raises(
+        BackboneError, match="Wav2Vec2Model takes the input of Wav2Vec2FeatureExtractor, not of Whisper"
+    ):
         load_backbone(str(tmp_path))
 
 
@@ -291,8 +348,15 @@ def test_clap_has_a_tower_for_sound_and_one_for_text(tmp_path):
     module.save_pretrained(tmp_path)
     clap_extractor().save_pretrained(tmp_path)
     tokenizer = roberta_tokenizer(tmp_path)
-    heard = Fungi(Recipe(backbone=str(tmp_path), modality="audio", objectives=[]))
-    assert type(heard.network.module).__name__ == "ClapAudioModel"
+    sound = clip(20_000, 48_000)
+    with torch.no_grad():
+        batch = clap_extractor()(sound.samples, sampling_rate=48_000, return_tensors="pt")
+        expected = module.audio_model(**batch).pooler_output[0]
+    for modality in ("audio", "auto"):
+        heard = Fungi(Recipe(backbone=str(tmp_path), modality=modality, objectives=[]))
+        assert type(heard.network.module).__name__ == "ClapAudioModel"
+        found = heard.blocks([sound])["embedding"][0]
+        np.testing.assert_allclose(found, (expected / expected.norm()).numpy(), atol=1e-6)
     read = Fungi(Recipe(backbone=str(tmp_path), modality="text", objectives=[]))
     assert (read.network.modality, read.network.pooling) == ("text", "own")
     assert read.network.preprocess.max_length == 38  # of 40 positions RoBERTa keeps two for padding

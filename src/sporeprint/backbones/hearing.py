@@ -41,16 +41,20 @@ def adapt_audio(module: Any) -> Adapter:
     )
 
 
-def check_extractor(extractor: Any, module: Any) -> None:
-    """Raises BackboneError where a feature extractor is not of a network's kind, or makes another shape than it takes.
+def check_sound(inputs: Any, module: Any) -> None:
+    """inputs: `Sound`. module: one that `adapt_audio` knows.
 
-    extractor: Hugging Face's. module: one that `adapt_audio` knows.
+    Raises BackboneError where the feature extractor is not of the network's kind or makes another shape than it takes,
+    or where waveforms would be padded that may not be.
     """
+    extractor = inputs.extractor
     config, seen, name = module.config, type(extractor).__name__, type(module).__name__
     expected = _EXTRACTORS.get(config.model_type, "Wav2Vec2FeatureExtractor")
     advice = "give the one that the network was trained with (its preprocessor_config.json)"
     if seen != expected:
         raise BackboneError(f"{name} takes the input of {expected}, not of {seen}: {advice}")
+    if inputs.waveform and inputs.pads and not pads_waveforms(module):
+        raise BackboneError(f"{name} would hear the padding of a batch, or its mask; give Sound(extractor, pads=False)")
     if (making := _SHAPES.get(seen)) is None:
         return
     made, taken = making(extractor, config)

@@ -36,9 +36,9 @@ def settle_inputs(preprocess: Any, adapter: Adapter, name: str) -> Inputs:
     if adapter.library != "torch" and preprocess.modality != adapter.modality:
         raise BackboneError(f"{name} takes {adapter.modality}, its preprocess makes {preprocess.modality}")
     if adapter.library == "transformers" and hasattr(preprocess, "extractor"):
-        from sporeprint.backbones.hearing import check_extractor
+        from sporeprint.backbones.hearing import check_sound
 
-        check_extractor(preprocess.extractor, adapter.module)
+        check_sound(preprocess, adapter.module)
     return preprocess
 
 

@@ -9,15 +9,18 @@ import sys
 import warnings
 
 import numpy as np
+import pyarrow
 import pytest
 import torch
+from pyarrow import parquet
 from torch.nn.functional import normalize
 
 from small_audio import FAMILIES, tf, tones, wave_extractor
-from sporeprint import KL, Fungi, Recipe, SimCLR
+from sporeprint import KL, Fungi, Recipe, SimCLR, open_source
 from sporeprint.backbones.base import Backbone
 from sporeprint.data.audio import clip_digest, load_audio
 from sporeprint.errors import MissingExtra, TooManyFailures
+from sporeprint.run.local import Settings, extract
 
 soundfile = pytest.importorskip("soundfile")
 
@@ -121,6 +124,69 @@ def test_a_bad_file_costs_its_row_only_and_says_why(tmp_path):
         make().blocks([CLIPS[0], b"", np.zeros(9)])
 
 
+def broken_folder(folder):
+    """Twelve good recordings in two classes, and one of every kind that is none; returns {id: reason}."""
+    for at in range(12):
+        path = folder / "ab"[at % 2] / f"{at:02}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(tones((0.1 + 0.02 * at,))[0]))
+    flac = encode(CLIPS[1], kind="FLAC", subtype="PCM_16")
+    spoilt = np.where(np.arange(900) % 3, 0.1, np.nan)
+    bad = {
+        "a/cut.flac": (flac[:-50], "'cut.flac': damaged or cut short"),
+        "a/inf.wav": (encode(np.where(np.isnan(spoilt), np.inf, 0.1)), "300 of 900 samples are NaN or infinite"),
+        "a/nan.wav": (encode(spoilt), "300 of 900 samples are NaN or infinite"),
+        "a/nothing.mp3": (b"", "'nothing.mp3': empty"),
+        "b/short.wav": (encode(CLIPS[0][:399]), "24.9 ms of sound; this network needs at least 25 ms"),
+        "b/silent.wav": (encode(np.zeros(900)), "'silent.wav': silent"),
+        "b/text.ogg": (b"no sound at all", "'text.ogg': not audio in a known format"),
+        "b/zero.wav": (encode(CLIPS[0][:0]), "'zero.wav': zero samples"),
+    }
+    for name, (data, _) in bad.items():
+        (folder / name).write_bytes(data)
+    return {name: reason for name, (_, reason) in bad.items()}
+
+
+def test_a_store_names_the_files_that_are_no_sound_and_too_many_of_them_stop_the_run(tmp_path):
+    reasons = broken_folder(tmp_path / "sound")
+    source = open_source(tmp_path / "sound", modality="audio")
+    recipe = Recipe(objectives=[KL(latent=12)], layers=0, dim=12)
+    store = extract(source, tmp_path / "s", recipe, backbone=FAMILY.backbone(), settings=Settings(max_failures=0.4))
+    assert {failure.id for failure in store.failures} == set(reasons)
+    for failure in store.failures:
+        assert reasons[failure.id] in failure.reason
+        assert str(tmp_path) not in failure.reason
+    assert store.ids == [f"{'ab'[at % 2]}/{at:02}.wav" for at in (*range(0, 12, 2), *range(1, 12, 2))]
+    blocks = Fungi(recipe, backbone=FAMILY.backbone()).blocks([tmp_path / "sound" / one for one in store.ids])
+    for name, values in store.blocks().items():
+        np.testing.assert_allclose(values, blocks[name], atol=1e-5, err_msg=name)
+    for allowed in (0.01, 0.39):  # one of 20; seven
+        with pytest.raises(TooManyFailures, match=r"8 rows of 20 cannot be read, . may"):
+            extract(source, tmp_path / str(allowed), recipe, None, FAMILY.backbone(), Settings(max_failures=allowed))
+
+
+def test_columns_of_sound_in_parquet_give_what_the_arrays_give(tmp_path):
+    rates = (RATE_HZ, 8_000, RATE_HZ)
+    clips = [(clip, rate_hz) for clip, rate_hz in zip(CLIPS, rates, strict=False)]
+    files = [encode(*clip) for clip in clips]
+    columns = {
+        "encoded": [{"bytes": data, "path": f"{at}.wav"} for at, data in enumerate(files)],
+        "plain": files,
+        "array": [{"array": clip, "sampling_rate": rate_hz} for clip, rate_hz in clips],
+        "array-path": [{"path": "gone.wav", "array": clip, "sampling_rate": rate_hz} for clip, rate_hz in clips],
+    }
+    (tmp_path / "2.wav").write_bytes(files[2])
+    columns["path"] = [*columns["encoded"][:2], {"bytes": None, "path": "2.wav"}]
+    expected = make().blocks(clips)["embedding"]
+    for name, values in columns.items():
+        path = tmp_path / f"{name}.parquet"
+        parquet.write_table(pyarrow.table({"audio": values, "label": [0, 1, 0]}), path)
+        source = open_source(path, modality="audio")
+        store = extract(source, tmp_path / name, Recipe(objectives=[], layers=0), backbone=FAMILY.backbone())
+        np.testing.assert_allclose(store.blocks()["embedding"], expected, atol=1e-6, err_msg=name)
+        assert (store.labels.tolist(), store.failures) == ([0, 1, 0], [])
+
+
 def test_clips_beyond_the_limit_are_cut_named_and_counted():
     long = np.tile(CLIPS[0], 6)  # 2.4 s; this encoder hears 2 s
     fungi = make(objectives=(KL(latent=12),))
@@ -198,7 +264,6 @@ def test_a_loud_and_a_quiet_take_of_a_waveform_are_one_sound():
 
 @pytest.mark.real
 def test_a_digits_embedding_and_gradient_are_those_of_whisper_itself(shared):
-    parquet = pytest.importorskip("pyarrow.parquet")
     folder = str(shared / "models" / "whisper-tiny-en-encoder")
     rows = parquet.read_table(shared / "data" / "spoken_digits" / "test.parquet").slice(0, 3)["audio"].to_pylist()
     with warnings.catch_warnings():

@@ -22,6 +22,7 @@ KINDS = {  # the root mean square error that each codec may make on SWEEP, whose
     ("WAV", "PCM_U8"): 0.01,
     ("WAV", "PCM_16"): 1e-4,
     ("WAV", "PCM_24"): 1e-6,
+    ("WAV", "PCM_32"): 1e-7,
     ("WAV", "FLOAT"): 0,
     ("WAV", "ULAW"): 0.03,
     ("WAVEX", "PCM_16"): 1e-4,
@@ -178,6 +179,19 @@ def test_stereo_is_averaged_and_sixteen_bits_are_divided_by_two_to_the_fifteenth
     assert load_audio(np.array([-(2**31), 2**29], np.int32)).samples.tolist() == [-1.0, 0.25]
 
 
+@pytest.mark.parametrize(
+    ("kind", "subtype", "error"),
+    [("WAV", "PCM_16", 1e-4), ("WAV", "FLOAT", 0), ("FLAC", "PCM_24", 1e-6), ("OGG", "VORBIS", 0.02)],
+)
+def test_six_channels_count_alike(kind, subtype, error):
+    channels = [0.3 * np.sin(2 * np.pi * (200 + 150 * channel) * SECONDS) for channel in range(6)]
+    clip = load_audio(encode(kind, subtype, np.stack(channels, axis=1)))
+    spectrum = np.abs(np.fft.rfft(clip.samples)) * 2 / len(SECONDS)
+    assert np.sqrt(np.mean((clip.samples - sum(channels) / 6) ** 2)) <= error + 1e-7
+    for channel in range(6):  # 0.375 s: bin k is k / 0.375 Hz
+        assert spectrum[round((200 + 150 * channel) * 0.375)] == pytest.approx(0.05, abs=0.02 + error)
+
+
 def test_sixteen_bit_wav_is_as_the_standard_library_reads_it():
     data = encode("WAV", "PCM_16")
     with wave.open(io.BytesIO(data)) as file:
@@ -239,6 +253,17 @@ def test_a_tone_keeps_its_pitch_and_loudness_at_another_rate():
     assert spectrum.argmax() == 440
     assert abs(spectrum[440] - 0.5) < 0.005
     np.testing.assert_array_equal(resample(Clip(tone, 8000), 16000).samples, clip.samples)
+
+
+def test_what_a_lower_rate_cannot_hold_is_gone_and_not_folded_back():
+    time = np.arange(44_100) / 44_100
+    sound = (0.4 * np.sin(2 * np.pi * 1_000 * time) + 0.4 * np.sin(2 * np.pi * 9_000 * time)).astype(np.float32)
+    clip = resample(Clip(sound, 44_100), 16_000)
+    assert len(clip.samples) == 16_000
+    spectrum = np.abs(np.fft.rfft(clip.samples)) * 2 / 16_000
+    assert abs(spectrum[1_000] - 0.4) < 0.004
+    assert spectrum[7_000] < 1e-3  # where 9 kHz would be heard
+    assert np.delete(spectrum, 1_000)[50:-50].max() < 0.01
 
 
 def test_resampling_to_the_same_or_from_no_rate_changes_no_sample():

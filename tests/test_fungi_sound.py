@@ -19,6 +19,7 @@ from small_audio import FAMILIES, tf, tones, wave_extractor
 from sporeprint import KL, Fungi, Recipe, SimCLR, open_source
 from sporeprint.backbones.base import Backbone
 from sporeprint.data.audio import clip_digest, load_audio
+from sporeprint.engine import generator
 from sporeprint.errors import MissingExtra, TooManyFailures
 from sporeprint.run.local import Settings, extract
 
@@ -263,28 +264,41 @@ def test_a_loud_and_a_quiet_take_of_a_waveform_are_one_sound():
 
 
 @pytest.mark.real
-def test_a_digits_embedding_and_gradient_are_those_of_whisper_itself(shared):
+def test_a_digits_embedding_and_gradients_are_those_of_whisper_itself_one_view_at_a_time(shared):
     folder = str(shared / "models" / "whisper-tiny-en-encoder")
-    rows = parquet.read_table(shared / "data" / "spoken_digits" / "test.parquet").slice(0, 3)["audio"].to_pylist()
+    table = parquet.read_table(shared / "data" / "spoken_digits" / "test.parquet").slice(0, 3)
+    rows, ids = table["audio"].to_pylist(), ["a", "b", "c"]
+    objectives = (KL(), SimCLR(negatives=2).for_modality("audio"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # of a decoder that the checkpoint lacks, say
-        fungi = Fungi(Recipe(backbone=folder, objectives=[KL()], layers=0))
-        blocks = fungi.blocks(rows)
+        fungi = Fungi(Recipe(backbone=folder, objectives=objectives, layers=0))
+        fungi.draw_negatives(list(zip(ids, rows, strict=True)))
+        blocks = fungi.blocks(rows, ids=ids)
     assert fungi.network.describe()["pooling"] == "mean"
     extractor = tf.AutoFeatureExtractor.from_pretrained(folder)
-    module = tf.WhisperModel.from_pretrained(folder, dtype=torch.float32).get_encoder().eval()
-    layer, matrix = module.layers[-1].self_attn.out_proj, fungi.projection.matrix().double()
+    module = tf.WhisperModel.from_pretrained(folder, dtype=torch.float32).get_encoder().eval().requires_grad_(False)
+    layer, matrix = module.layers[-1].self_attn.out_proj.requires_grad_(), fungi.projection.matrix().double()
     soxr = pytest.importorskip("soxr")
+    inputs, negatives = fungi.network.preprocess, fungi.negatives["simclr"]
+    assert negatives.shape == (4, 768)
     for at, row in enumerate(rows):
         samples, rate_hz = soundfile.read(io.BytesIO(row["bytes"]), dtype="float32")
         samples = soxr.resample(samples, rate_hz, 16_000, quality="HQ")
         features = extractor(samples, sampling_rate=16_000, return_tensors="pt").input_features
-        frames = -(-len(samples) // 160)
-        embedding = module(features).last_hidden_state[0, : -(-frames // 2)].mean(dim=0)
-        embedding = normalize(embedding, dim=0)
-        np.testing.assert_allclose(blocks["embedding"][at], embedding.detach().numpy(), atol=1e-5)
-        loss = KL().loss(fungi.heads["kl"](embedding)[None, None])
-        weight, bias = torch.autograd.grad(loss.sum(), [layer.weight, layer.bias])
-        gradient = normalize(torch.cat([weight, bias[:, None]], dim=1).flatten().double(), dim=0)
-        expected = normalize(matrix @ gradient, dim=0).numpy()
-        assert np.linalg.norm(blocks["kl"][at] - expected) < 1e-4
+        tokens = -(-len(samples) // 320)
+        assert tokens < 60  # of 1,500: digits last about half a second
+        shaken = objectives[1].augmentation(inputs.prepare(inputs.load(row)), inputs, generator(0, ids[at], "simclr"))
+        for view in shaken:
+            assert torch.equal(view["input_features"][:, -2_000:], features[0, :, -2_000:])  # padding stays as it is
+        sets = {"kl": [features], "simclr": [view["input_features"][None] for view in shaken]}
+        for objective in objectives if at == 0 else objectives[:1]:
+            given = [module(view).last_hidden_state[0, :tokens].mean(dim=0) for view in sets[objective.name]]
+            embeddings = torch.stack([normalize(one, dim=0) if objective.name == "kl" else one for one in given])
+            if objective.name == "kl":
+                np.testing.assert_allclose(blocks["embedding"][at], embeddings[0].detach().numpy(), atol=1e-5)
+            extras = {"negatives": negatives} if objective.name == "simclr" else {}
+            loss = objective.loss(fungi.heads[objective.name](embeddings)[None], **extras)
+            weight, bias = torch.autograd.grad(loss.sum(), [layer.weight, layer.bias])
+            gradient = normalize(torch.cat([weight, bias[:, None]], dim=1).flatten().double(), dim=0)
+            expected = normalize(matrix @ gradient, dim=0).numpy()
+            assert np.linalg.norm(blocks[objective.name][at] - expected) < 1e-4, objective.name

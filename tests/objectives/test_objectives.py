@@ -128,17 +128,27 @@ def test_simclr_of_two_equal_views_and_an_orthogonal_negative_by_hand():
 
 
 def test_simclr_of_latents_that_rounding_alone_parts_neither_attracts_nor_repels():
-    latents = torch.tensor([[[1.0, 0.0], [1.0, 1e-4]]], dtype=torch.float64, requires_grad=True)
-    negatives = torch.tensor([[2.0, -2e-4], [0.0, 1.0]], dtype=torch.float64)  # the first is the views themselves
+    latents = torch.tensor([[[1.0, 0.0], [1.0, 1e-5]]], dtype=torch.float64, requires_grad=True)
+    negatives = torch.tensor([[2.0, -2e-5], [0.0, 1.0]], dtype=torch.float64)  # the first is the views themselves
     loss = SimCLR(augmentation=Patches(2), temperature=0.5).loss(latents, negatives)
     (gradient,) = torch.autograd.grad(loss, latents)
     share = 1 / (2 * math.exp(2) + 1)  # of the orthogonal one; each view's loss counts half, and 1 / T is 2
     assert loss.item() == pytest.approx(math.log(2 * math.exp(2) + 1) - 2, abs=1e-4)
     expected = torch.tensor([[[0.0, share], [0.0, share]]], dtype=torch.float64)
-    torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-5)
     equal = torch.ones(1, 3, 2, requires_grad=True)
     (nothing,) = torch.autograd.grad(SimCLR(augmentation=Patches(2)).loss(equal, torch.ones(4, 2)), equal)
     assert not nothing.any()
+
+
+def test_simclr_of_latents_a_little_apart_pulls_them_together():
+    # s = cos a; with two views and no negatives the loss is 0, so one far negative: p = e^2s / (e^2s + 1) at T = 1/2
+    latents = torch.tensor([[[1.0, 0.0, 0.0], [1.0, 1e-4, 0.0]]], dtype=torch.float64, requires_grad=True)
+    negatives = torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64)
+    loss = SimCLR(augmentation=Patches(2), temperature=0.5).loss(latents, negatives)
+    (gradient,) = torch.autograd.grad(loss, latents)
+    pull = 2 * 1e-4 / (math.exp(2) + 1)  # 1 / T times the distance times 1 - p, half of it from each view's loss
+    torch.testing.assert_close(gradient[0, :, 1], torch.tensor([-pull, pull], dtype=torch.float64), rtol=1e-6, atol=0)
 
 
 def test_simclr_at_the_papers_temperature_is_finite_in_float32():

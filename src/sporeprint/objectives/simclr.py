@@ -17,9 +17,10 @@ from sporeprint.views.audio import NoiseAndRoll
 from sporeprint.views.image import Patches
 from sporeprint.views.text import Deletions
 
-# Float32 cannot tell such latents apart: between equal texts it sees rounding alone, which changes with the batch, and
-# where nothing else repels (texts of one word), that was most of the gradient.
-_EQUAL = 1 - 1e-6
+# Between equal views float32 sees rounding alone, some 1e-6, that changes with the batch; where nothing else repels, as
+# for a text of one word, that was most of the gradient. What is nearer than this is equal.
+_EQUAL = 3e-5
+_NEAR = 1 - 1e-6  # cosine above which the distance is looked at; a cosine itself is off by 1e-7
 
 
 @kind("simclr")
@@ -27,7 +28,7 @@ _EQUAL = 1 - 1e-6
 class SimCLR(Objective):
     """InfoNCE with every other view of the sample as a positive; the embedding is not normalised before the head.
 
-    Latents whose cosine is above 1 - 1e-6 are the same: they count in the loss, but neither attract nor repel.
+    Normalised latents less than 3e-5 apart are equal: they count in the loss, but neither attract nor repel.
 
     Fields that are None are the paper's for the modality (METHOD's constants; 256 images for negatives, where the
     public library has 64). negatives: samples drawn from the fitting set; negative_views: views of each, None for all.
@@ -62,18 +63,23 @@ class SimCLR(Objective):
         """latents: [N, V, L]. negatives: [M, L], of any length (they are normalised here). Returns [N]."""
         latents = normalize(latents, dim=-1)
         views = latents.shape[1]
-        similarities = _still(latents @ latents.transpose(1, 2))  # [N, V, V]
+        similarities = _still(latents @ latents.transpose(1, 2), latents, latents)  # [N, V, V]
         itself = torch.eye(views, dtype=torch.bool, device=latents.device)
         positives = similarities.masked_fill(itself, 0).sum(dim=-1) / (views - 1) / self.temperature
         everything = similarities.masked_fill(itself, -torch.inf)
         if negatives is not None and len(negatives):
-            repelled = _still(latents @ normalize(negatives.to(latents), dim=-1).T)  # [N, V, M]
+            bank = normalize(negatives.to(latents), dim=-1)
+            repelled = _still(latents @ bank.T, latents, bank.expand(len(latents), -1, -1))  # [N, V, M]
             everything = torch.cat([everything, repelled], dim=-1)
         if self.temper_negatives:
             everything = everything / self.temperature
         return (torch.logsumexp(everything, dim=-1) - positives).mean(dim=-1)
 
 
-def _still(cosines: Tensor) -> Tensor:
-    """Without the gradient of equal latents, which is zero but for rounding."""
-    return torch.where(cosines > _EQUAL, cosines.detach(), cosines)
+def _still(cosines: Tensor, latents: Tensor, others: Tensor) -> Tensor:
+    """[N, V, M] of [N, V, L] and [N, M, L], without the gradient of equal ones, which is zero but for rounding."""
+    row, view, other = torch.nonzero(cosines.detach() > _NEAR, as_tuple=True)
+    apart = (latents.detach()[row, view] - others.detach()[row, other]).norm(dim=-1)
+    equal = torch.zeros_like(cosines, dtype=torch.bool)
+    equal[row, view, other] = apart < _EQUAL
+    return torch.where(equal, cosines.detach(), cosines)

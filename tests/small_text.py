@@ -120,6 +120,7 @@ MODERN = BERT | {"num_hidden_layers": 4, "local_attention": 8, "global_attn_ever
 }  # fmt: skip
 CAUSAL = SIZES | {"vocab_size": 261, "max_position_embeddings": 512, "bos_token_id": 260, "eos_token_id": 256}
 LLAMA = CAUSAL | {"num_key_value_heads": 1, "head_dim": 16}
+GEMMA3 = LLAMA | {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}
 GPT = {"vocab_size": 261, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 256}
 GPT |= {"bos_token_id": 256, "eos_token_id": 256}
 T5 = {"vocab_size": 80, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 2}
@@ -180,6 +181,8 @@ ENCODERS = [
     Family("MistralModel", "Mistral", LLAMA | {"sliding_window": 16}, started, "last", O_PROJ),
     Family("Qwen2Model", "Qwen2", LLAMA, byte_level, "last", O_PROJ),
     Family("Qwen3Model", "Qwen3", LLAMA, byte_level, "last", O_PROJ),
+    Family("GemmaModel", "Gemma", LLAMA, started, "last", O_PROJ),
+    Family("Gemma3TextModel", "Gemma3Text", GEMMA3, started, "last", O_PROJ),
     Family("GPTNeoXModel", "GPTNeoX", CAUSAL, byte_level, "last", f"layers.1.{NEOX}"),
 ]
 # Whole networks, of which a part is read.

@@ -79,7 +79,7 @@ KINDS = {
         unit=lambda extractor: 1.0,
         seconds=lambda extractor: None,
         frames=None,
-        # Four times the tokens: wav2vec 2.0's convolutions take 20 MB for a second of sound, so a pass 1.5 GB.
+        # Four times the tokens: wav2vec 2.0's convolutions take 20 MB for a second of sound: about 1.5 GB a pass.
         cost=lambda extractor, samples: samples // 80 + 1,
     ),
 }

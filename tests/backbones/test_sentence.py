@@ -17,7 +17,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sporeprint.backbones.sentence import Sentence, from_object, is_sentence_transformer, prompt_length, read_sentence
+from sporeprint.backbones.sentence import Sentence, from_object, is_sentence_transformer, prompt_length
+from sporeprint.backbones.sentence_files import read_sentence
 from sporeprint.errors import BackboneError
 
 tf = pytest.importorskip("transformers")

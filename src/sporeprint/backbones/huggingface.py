@@ -17,7 +17,8 @@ from torch import nn
 from sporeprint.backbones.adapters import Adapter, adapt, modality_of
 from sporeprint.backbones.inputs import Inputs
 from sporeprint.backbones.preprocess import Preprocess
-from sporeprint.backbones.sentence import Sentence, read_sentence
+from sporeprint.backbones.sentence import Sentence
+from sporeprint.backbones.sentence_files import read_sentence
 from sporeprint.backbones.settle import sentence_tokens, sound
 from sporeprint.backbones.tokens import Tokens, fitting_length
 from sporeprint.errors import BackboneError, SporeprintError, first_line

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sporeprint.backbones.inputs import Inputs
+from sporeprint.backbones.sentence import prompt_length
 from sporeprint.data import texts
 from sporeprint.errors import BackboneError, SampleError
 from sporeprint.recipe import canonical
@@ -56,8 +57,6 @@ class Tokens(Inputs):
         self.prompt, self.include_prompt, self.lower = prompt, include_prompt, lower
         self.prompt_tokens = 0
         if prompt and not include_prompt:
-            from sporeprint.backbones.sentence import prompt_length
-
             with _TOKENIZING, _as_found(tokenizer):
                 self.prompt_tokens = prompt_length(tokenizer, prompt.lower() if lower else prompt, self.max_length)
         self._nothing = self._encode("", None)["input_ids"]  # special tokens and the prompt

@@ -100,6 +100,31 @@ def test_a_text_whose_characters_grow_into_many_tokens_is_counted_as_cut() -> No
     assert tokens.truncates(grown * 5)
 
 
+@every
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_of_a_book_only_the_first_pages_are_spelt_and_the_numbers_are_the_same(make: Any, side: str) -> None:
+    tokenizer = make()
+    tokenizer.truncation_side = side
+    tokens = Tokens(tokenizer, max_length=20)
+    for text in (" ".join(TEXTS) * 100, "x " * 640 + "dog " * 5000, " " * 30_000 + "dog " * 9, "x" * 30_000):
+        expected = tokenizer(text, truncation=True, max_length=20)["input_ids"]
+        cut = len(tokenizer(text, verbose=False)["input_ids"]) > 20
+        assert tokens(text)["input_ids"] == expected
+        assert tokens.truncates(text) is cut
+    book, seen = " ".join(TEXTS) * 100, []
+
+    class Spy:
+        truncation_side = side
+
+        def __call__(self, text: str, **options: Any) -> Any:
+            seen.append(len(text))
+            return tokenizer(text, **options)
+
+    tokens.tokenizer = Spy()
+    tokens(book)
+    assert max(seen) == (64 * 20 if side == "right" else len(book))
+
+
 @pytest.mark.parametrize("length", [0, -1, 1, 2, True, "9", 2.5])
 def test_a_limit_that_leaves_no_room_for_text_is_refused(length: Any) -> None:
     with pytest.raises(BackboneError, match=r"max_length=.*expected a number of tokens, at least 3: 2 go to special"):

@@ -41,6 +41,14 @@ def test_text_of_one_word_has_that_word_masked():
     assert view["labels"] == [IGNORED, inputs("dog")["input_ids"][1], IGNORED]
 
 
+def test_of_unknown_words_alone_the_words_are_masked_and_not_what_stands_around_them():
+    inputs = Tokens(wordpiece())
+    for view in Masks(views=20)("東 京", inputs, rng()):
+        assert set(view["labels"][1:-1]) <= {inputs.tokenizer.unk_token_id, IGNORED}
+        assert view["labels"][0] == view["labels"][-1] == IGNORED
+        assert set(view["labels"]) != {IGNORED}
+
+
 def test_the_first_views_are_those_of_fewer():
     inputs = Tokens(wordpiece())
     assert Masks(views=6)(TEXTS[1], inputs, rng())[:2] == Masks(views=2)(TEXTS[1], inputs, rng())
@@ -57,7 +65,9 @@ def test_a_tokenizer_without_a_mask_token_is_refused():
         Masks()(TEXTS[0], Tokens(byte_level()), rng())
 
 
-@pytest.mark.parametrize(("views", "probability"), [(0, 0.1), (True, 0.1), (2.0, 0.1), (2, 0.0), (2, 1.0)])
+@pytest.mark.parametrize(
+    ("views", "probability"), [(0, 0.1), (True, 0.1), (2.0, 0.1), (2, 0.0), (2, 1.0), (2, "a"), (2, None)]
+)
 def test_values_that_make_no_sense_are_refused(views, probability):
     with pytest.raises(RecipeError, match="expected"):
         Masks(views, probability)

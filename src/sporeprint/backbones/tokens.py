@@ -52,21 +52,22 @@ class Tokens(Inputs):
                 "such a one where the checkpoint has no tokenizer files; save the tokenizer beside the weights"
             )
         self.tokenizer = tokenizer
+        self.max_length: int | None = None
+        self.prompt, self.include_prompt, self.lower = prompt, include_prompt, lower
+        self.around = self._encode("", None)["input_ids"]  # of every text: special tokens and the prompt
         limit = tokenizer.model_max_length if tokenizer.model_max_length < _NO_LIMIT else None
         self.max_length = limit if max_length is None else max_length
-        self.prompt, self.include_prompt, self.lower = prompt, include_prompt, lower
+        self._check_length()
         self.prompt_tokens = 0
         if prompt and not include_prompt:
             with _TOKENIZING, _as_found(tokenizer):
                 self.prompt_tokens = prompt_length(tokenizer, prompt.lower() if lower else prompt, self.max_length)
-        self._nothing = self._encode("", None)["input_ids"]  # special tokens and the prompt
-        self._check_length()
 
     def _check_length(self) -> None:
-        length, least = self.max_length, max(2, len(self._nothing) + 1)
+        length, least = self.max_length, max(2, len(self.around) + 1)
         if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < least):
             raise BackboneError(
-                f"max_length={length!r}; expected a number of tokens, at least {least}: {len(self._nothing)} go to "
+                f"max_length={length!r}; expected a number of tokens, at least {least}: {len(self.around)} go to "
                 f"special tokens{' and the prompt' if self.prompt else ''}"
             )
 
@@ -80,7 +81,7 @@ class Tokens(Inputs):
 
     def prepare(self, loaded: str) -> str:
         """The text itself. Raises SampleError where the tokenizer makes nothing of it."""
-        if self._encode(loaded, self.max_length)["input_ids"] == self._nothing:
+        if self._encode(loaded, self.max_length)["input_ids"] == self.around:
             raise SampleError(f"the tokenizer makes no token of this text, {loaded[:20]!r}; mend or remove it")
         return loaded
 
@@ -108,8 +109,16 @@ class Tokens(Inputs):
     def _encode(self, text: str, most: int | None) -> dict[str, list[int]]:
         text = self.prompt + text
         text = text.lower() if self.lower else text
-        found = _spell(self.tokenizer, text, most)
+        found = _spell(self.tokenizer, self._beginning(text), most)
         return {name: list(found[name]) for name in ("input_ids", "token_type_ids") if name in found}
+
+    def _beginning(self, text: str) -> str:
+        """What decides the tokens that are kept: of a book, whose every view would take seconds, the first pages."""
+        if self.max_length is None or len(text) <= (ample := 64 * self.max_length):
+            return text
+        begun = _spell(self.tokenizer, text[:ample], None)["input_ids"]
+        enough = len(begun) >= 2 * self.max_length and self.tokenizer.truncation_side == "right"
+        return text[:ample] if enough else text
 
     def collate(self, views: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, Tensor]:
         """views: as made above. Returns tensors [N, T], T the longest: "attention_mask" says which tokens are real."""

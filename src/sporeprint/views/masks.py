@@ -21,7 +21,8 @@ IGNORED = -100  # the label of a token that is not to be predicted, as transform
 class Masks:
     """Copies of a text, each token replaced by the mask token with probability p, at least one in a view.
 
-    Special tokens are never masked. BERT's 15 %, but always the mask token: no random or kept one, whose loss differs.
+    Special tokens are never masked, unknown words only in a text of nothing else. BERT's 15 %, but always the mask
+    token: no random or kept one, whose loss differs.
     """
 
     views: int = 8
@@ -30,8 +31,9 @@ class Masks:
     def __post_init__(self) -> None:
         if isinstance(self.views, bool) or not isinstance(self.views, int) or self.views < 1:
             raise RecipeError(f"views={self.views!r}; expected an integer of at least 1")
-        if not 0 < self.probability < 1:
-            raise RecipeError(f"probability={self.probability!r}; expected a number between 0 and 1")
+        p = self.probability
+        if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 < p < 1:
+            raise RecipeError(f"probability={p!r}; expected a number above 0 and below 1, such as 0.15")
 
     def __call__(self, text: str, preprocess: Tokens, rng: np.random.Generator) -> list[dict[str, Any]]:
         """Returns one input for each view, with "labels": the hidden token's number, or -100. Raises BackboneError."""
@@ -40,9 +42,10 @@ class Masks:
             raise BackboneError(
                 f"{type(tokenizer).__name__} has no mask token, so nothing can be masked; leave this objective out"
             )
-        special = set(tokenizer.all_special_ids)
-        ids = plain["input_ids"]
-        words = [at for at, token in enumerate(ids) if token not in special] or list(range(len(ids)))
+        special, ids = set(tokenizer.all_special_ids), plain["input_ids"]
+        around = set(preprocess.around)
+        words = [at for at, token in enumerate(ids) if token not in special]
+        words = words or [at for at, token in enumerate(ids) if token not in around] or list(range(len(ids)))
         views = []
         for _ in range(self.views):
             numbers, one = rng.random(len(words)), words[int(rng.random() * len(words))]

@@ -124,6 +124,20 @@ def test_an_mp3_is_as_long_as_its_frames_with_and_without_a_header():
     assert "bytes that are none" in reason(data + b"and more")
 
 
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_an_ogg_page_that_is_changed_or_missing_is_named(subtype):
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 20 * RATE_HZ)
+    data = encode("OGG", subtype, noise)
+    starts = [at for at in range(len(data)) if data.startswith(b"OggS", at)]
+    assert len(starts) > 6
+    middle, following = starts[4:6]
+    position = (middle + following) // 2
+    changed = with_bytes(data, position, bytes([data[position] ^ 1]))
+    assert "page 4 is not as its checksum says" in reason(changed)
+    assert "page 4 is missing" in reason(data[:middle] + data[following:])
+    assert len(load_audio(data).samples) == 20 * RATE_HZ
+
+
 @pytest.mark.parametrize("kind", ["WAV", "WAVEX"])
 def test_a_size_left_open_by_a_pipe_is_no_cut(kind):
     data = encode(kind)
@@ -303,6 +317,12 @@ def test_what_a_decoder_raises_costs_the_row_only(monkeypatch, error):
 
     monkeypatch.setattr(soundfile.SoundFile, "read", fail)
     assert "damaged or cut short" in reason(encode())
+
+
+def test_a_decoder_that_gives_fewer_frames_than_announced_is_not_believed(monkeypatch):
+    read = soundfile.SoundFile.read
+    monkeypatch.setattr(soundfile.SoundFile, "read", lambda *args, **options: read(*args, **options)[:-1])
+    assert "damaged or cut short (6,000 frames announced, 5,999 decoded)" in reason(encode())
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 
 import numpy as np
@@ -8,7 +9,21 @@ import pytest
 import torch
 
 from small import small_backbone
-from small_text import BERT, ROBERTA, TEXTS, byte_level, roberta, tf, wordpiece
+from small_text import (
+    BERT,
+    DEBERTA,
+    DISTIL,
+    MODERN,
+    MPNET,
+    OUT_LIN,
+    ROBERTA,
+    SELF_OUTPUT,
+    TEXTS,
+    byte_level,
+    roberta,
+    tf,
+    wordpiece,
+)
 from sporeprint import KL, Backbone, Fungi, Recipe, check_backbone
 from sporeprint.data.texts import text_digest
 from sporeprint.engine import generator
@@ -19,6 +34,11 @@ from sporeprint.views.masks import IGNORED, Masks
 HEADED = [
     ("BertForMaskedLM", "BertConfig", BERT, wordpiece, "bert.encoder.layer.1.attention.output.dense"),
     ("RobertaForMaskedLM", "RobertaConfig", ROBERTA, roberta, "roberta.encoder.layer.1.attention.output.dense"),
+    ("DistilBertForMaskedLM", "DistilBertConfig", DISTIL, wordpiece, f"distilbert.{OUT_LIN}"),
+    ("MPNetForMaskedLM", "MPNetConfig", ROBERTA, roberta, f"mpnet.{MPNET}"),
+    ("DebertaV2ForMaskedLM", "DebertaV2Config", DEBERTA, wordpiece, f"deberta.{SELF_OUTPUT}"),
+    ("ElectraForMaskedLM", "ElectraConfig", BERT, wordpiece, f"electra.{SELF_OUTPUT}"),
+    ("ModernBertForMaskedLM", "ModernBertConfig", MODERN, wordpiece, "model.layers.3.attn.Wo"),
 ]
 
 
@@ -46,17 +66,18 @@ def test_gradients_equal_those_of_the_checkpoints_own_loss(name, config, options
     backbone = Backbone(module, preprocess=tokenizer())
     objective = MaskedTokens(augmentation=Masks(views=3, probability=0.3))
     fungi = Fungi(Recipe(objectives=[KL(), objective], layers=0, dim=24), backbone=backbone)
-    blocks = fungi.blocks(TEXTS)
+    texts = [*TEXTS, "dog"]
+    blocks = fungi.blocks(texts)
     layer = module.get_submodule(target)
-    matrix = fungi.projection.matrix().double()
-    for at, text in enumerate(TEXTS):
+    matrix, typed = fungi.projection.matrix().double(), "token_type_ids" in inspect.signature(module.forward).parameters
+    for at, text in enumerate(texts):
         loss = torch.zeros((), dtype=torch.float64)
         for view in objective.augmentation(text, backbone.preprocess, generator(0, text_digest(text), "mlm")):
             batch = {key: torch.tensor([values]) for key, values in view.items()}
-            batch = {key: values for key, values in batch.items() if key != "token_type_ids" or "Bert" in config}
+            batch = {key: values for key, values in batch.items() if key != "token_type_ids" or typed}
             loss = loss + module(**batch).loss / 3
-        weight, bias = torch.autograd.grad(loss, [layer.weight, layer.bias])
-        projected = matrix @ torch.cat([weight, bias[:, None]], dim=1).flatten()
+        weight, *bias = torch.autograd.grad(loss, [one for one in (layer.weight, layer.bias) if one is not None])
+        projected = matrix @ torch.cat([weight, *(one[:, None] for one in bias)], dim=1).flatten()
         expected = (projected / projected.norm()).numpy()
         assert np.linalg.norm(blocks["mlm"][at] - expected) < 1e-6  # the block itself is float32
     assert list(blocks) == ["embedding", "mlm.views", "kl", "mlm"]

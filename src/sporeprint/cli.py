@@ -37,7 +37,7 @@ def extract(
     negatives: Annotated[int | None, typer.Option(help="Rows in SimCLR's bank of negatives.  [default: 256; of sound 64]", show_default=False)] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.  [default: auto]", show_default=False)] = None,
     seed: Annotated[int | None, typer.Option(help="Of heads, projection, views and negatives.  [default: 0]", show_default=False)] = None,
-    sample_column: Annotated[str | None, typer.Option(help="Column of the samples; found when absent.")] = None,
+    sample_column: Annotated[str | None, typer.Option(help="Column of the samples; found when absent (with --fit-from: as there).")] = None,
     label_column: Annotated[str | None, typer.Option(help="Column of the labels; found when absent, '' for none.")] = None,
     id_column: Annotated[str | None, typer.Option(help="Column of unique ids; default the row number.")] = None,
     split: Annotated[str | None, typer.Option(help="Which split, of a folder that holds several.")] = None,
@@ -56,7 +56,7 @@ def extract(
     from sporeprint.data.sources import Source, open_source
     from sporeprint.run.console import ProgressLine, print_json
     from sporeprint.run.local import Settings, extract
-    from sporeprint.run.options import make_recipe, source_modality
+    from sporeprint.run.options import fitted_columns, make_recipe, source_modality
     from sporeprint.run.show import source_lines, store_summary
 
     moved = None if fit_from is None else backbone  # the fit's own backbone, where it lies now
@@ -72,6 +72,7 @@ def extract(
         split=split,
         limit=limit,
         modality=source_modality(made, fit_from, moved),
+        like=fitted_columns(fit_from),
     )
     if sample is not None:
         rows = Sampled(rows, sample)

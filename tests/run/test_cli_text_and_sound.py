@@ -237,6 +237,20 @@ def test_prompts_of_the_rows_that_the_stores_were_made_of(run, bert, tmp_path):
         assert line["prompt"] == f"{shown}Text: {line['query']}\nLabel:"
 
 
+def test_the_test_sets_columns_are_those_of_the_training_set(run, bert, tmp_path):
+    for name, count in (("train", 8), ("test", 3)):
+        rows = {"text": sentences(count), "label": list("xyz" * 3)[:count], "side": [float(at) for at in range(count)]}
+        pq.write_table(pa.table(rows), tmp_path / f"{name}.parquet")
+    words = ["--backbone", bert, "--objectives", "none", "--layers", "0", "--label-column", "side"]
+    assert run("extract", tmp_path / "train.parquet", *words, "--out", tmp_path / "a")[0] == 0
+    words = ["extract", tmp_path / "test.parquet", "--fit-from", tmp_path / "a", "--out"]
+    status, _, err = run(*words, tmp_path / "b")
+    assert (status, "labels from 'side'" in err) == (0, True)
+    assert Store.open(tmp_path / "b").labels.tolist() == [0.0, 1.0, 2.0]
+    assert run(*words, tmp_path / "c", "--label-column", "label")[0] == 0
+    assert Store.open(tmp_path / "c").labels.tolist() == ["x", "y", "z"]
+
+
 # What goes wrong
 
 

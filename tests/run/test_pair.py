@@ -107,3 +107,36 @@ def test_class_folders_have_no_other_column(run, tmp_path):
     words = ["knn", tmp_path / "a", tmp_path / "a", "--train", texts, "--test", texts, "--label-column", "side"]
     status, _, err = run(*words)
     assert (status, "is a folder of files, which has no columns; leave out --label-column" in err) == (2, True)
+
+
+def test_labels_that_share_nothing_are_refused_and_classes_without_training_rows_are_said(run, made):
+    folder, words, _ = made
+    for name, column in (("c", "side"), ("d", "mixed")):
+        old = pq.read_table(folder / "test.parquet")
+        old = old.append_column("mixed", pa.array(["low", "new", "high", "newer"])) if column == "mixed" else old
+        pq.write_table(old, folder / f"{name}.parquet")
+        source = open_source(folder / f"{name}.parquet", modality="text", label_column=column)
+        store_of(folder / name, source, {"embedding": circle(TEST)})
+    status, out, err = run(*words[:2], folder / "c", *words[3:])
+    assert (status, out) == (1, "")
+    assert f"no label of {folder / 'c'} is a label of {folder / 'a'}: a, b there, high, low here" in err
+    status, out, _ = run(*words[:2], folder / "d", *words[3:])
+    value, note = accuracy(out)
+    assert (status, value) == (0, 0.5)
+    assert note.endswith("; counted as wrong, since no training row has their label: 2 test rows")
+
+
+def test_a_test_set_takes_its_columns_from_the_training_sets_store_where_it_has_them(run, tmp_path):
+    columns = {"say": ["one", "two", "three"], "title": ["x"] * 3, "side": ["a", "b", "a"], "label": ["c", "d", "c"]}
+    names = ("train", "same", "other")
+    for name, has in zip(names, (list(columns), list(columns), ["title", "label"]), strict=True):
+        pq.write_table(pa.table({column: columns[column] for column in has}), tmp_path / f"{name}.parquet")
+    train = open_source(tmp_path / "train.parquet", modality="text", sample_column="say", label_column="side")
+    told = train.describe()["columns"]
+    assert told == {"sample": "say", "label": "side", "id": None}
+    same = open_source(tmp_path / "same.parquet", modality="text", like=told)
+    assert same.describe()["columns"] == told
+    given = open_source(tmp_path / "same.parquet", modality="text", like=told, sample_column="title", label_column="")
+    assert given.describe()["columns"] == {"sample": "title", "label": None, "id": None}
+    other = open_source(tmp_path / "other.parquet", modality="text", like=told)
+    assert other.describe()["columns"] == {"sample": "title", "label": "label", "id": None}

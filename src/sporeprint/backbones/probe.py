@@ -52,7 +52,8 @@ class Probe:
             auto = "last" if causal else "cls" if first else "mean"
         pooling = auto if pooling == "auto" else pooling
         if modality != "text" and pooling == "cls" and not prefix:
-            raise BackboneError(f"{self.name} has no CLS token ({tokens} tokens, all patches); use pooling='mean'")
+            what = "patches" if modality == "image" else "frames"
+            raise BackboneError(f"{self.name} has no CLS token ({tokens} tokens, all {what}); use pooling='mean'")
         layers: tuple[str, ...] = ("patches" if modality == "image" else "tokens",)
         if prefix or first or pooling == "cls":
             layers = ("cls", *layers)

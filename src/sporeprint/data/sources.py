@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from sporeprint.data.folders import SPLITS, SUFFIXES, FolderSource
@@ -37,12 +37,14 @@ def open_source(
     split: str | None = None,
     limit: int | None = None,
     modality: str = "image",
+    like: Mapping[str, str | None] | None = None,
 ) -> Source:
     """Open a folder of class folders, a table, a folder of Parquet shards or a `datasets` folder.
 
     modality: of the samples, "image", "text" or "audio": which files and columns to look for. sample_column,
     label_column ("" for none), id_column: of a table; found where not given. split: of a folder that holds several.
-    limit: the first rows only. Raises SourceError.
+    limit: the first rows only. like: the "columns" of another source's `describe()`, taken where this one has them.
+    Raises SourceError.
     """
     if modality not in SUFFIXES:
         raise SourceError(f"modality={modality!r}; expected one of: {', '.join(SUFFIXES)}")
@@ -76,6 +78,7 @@ def open_source(
         id_column=id_column,
         limit=limit,
         modality=modality,
+        like=like,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
@@ -32,7 +32,8 @@ class TableSource:
     Columns are found by the `huggingface` metadata, then by type and name; an argument decides, and label_column=""
     means no labels. modality: of the samples: "image", "text" or "audio". Strings in the sample column are the texts
     themselves, or else paths, relative to the table's folder. A column of texts is a string column with a usual name,
-    or the only one that is neither label nor id. id: the row's number where no id_column is given. label:
+    or the only one that is neither label nor id. like: {"sample", "label", "id"}: another table's columns, taken where
+    this one has them and no argument decides. id: the row's number where no id_column is given. label:
     None for null, NaN and a ClassLabel's -1.
     Raises SourceError, listing the columns, where one cannot be found; naming the row, where a value cannot be used.
     """
@@ -47,6 +48,7 @@ class TableSource:
         id_column: str | None = None,
         limit: int | None = None,
         modality: str = "image",
+        like: Mapping[str, str | None] | None = None,
     ):
         check_limit(limit)
         self._modality = modality
@@ -57,6 +59,9 @@ class TableSource:
         self._folder = table.files[0].parent
         self.limit = limit
         features = _features(table.schema, path)
+        there = {what: name for what, name in (like or {}).items() if name in table.schema.names}
+        sample_column, id_column = sample_column or there.get("sample"), id_column or there.get("id")
+        label_column = there.get("label") if label_column is None else label_column
         taken = {label_column, id_column} - {None, ""}
         self._sample = sample_column or (
             self._find_text(features, taken) if modality == "text" else self._find_sample(features)

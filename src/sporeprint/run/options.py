@@ -9,6 +9,7 @@ from typing import Any
 
 from sporeprint import saved
 from sporeprint.backbones.huggingface import find_modality
+from sporeprint.data.store import Store
 from sporeprint.errors import RecipeError
 from sporeprint.objectives import NAMES, paper, settle
 from sporeprint.recipe import Recipe
@@ -73,6 +74,13 @@ def source_modality(recipe: Recipe | None, fit_from: Path | None, backbone: str 
     modality = find_modality(name, recipe.modality)
     settle(recipe.objectives, modality)
     return modality
+
+
+def fitted_columns(fit_from: Path | None) -> dict[str, str | None]:
+    """The columns of the source that a store was made of; {} where there are none."""
+    if fit_from is None or (fit_from / saved.JSON_NAME).exists():
+        return {}
+    return dict(Store.open(fit_from).plan["source"].get("columns", {}))
 
 
 def read_recipe(file: Path) -> Recipe:

@@ -61,6 +61,12 @@ def knn_table(
     names = tuple(train.block_names) if blocks is None else block_list(blocks)
     features, labels, has = labelled(train, train_rows, names, label_column)
     test_features, test_labels, test_has = labelled(test, test_rows, names, label_column)
+    strange = _strangers(labels, test_labels)
+    if strange == len(test_labels):
+        raise StoreError(
+            f"no label of {test_rows.store} is a label of {train_rows.store}: {_some(test_labels)} there, "
+            f"{_some(labels)} here; were both made with the same --label-column?"
+        )
     if blocks is None:
         if size is None:
             size = min(MOST_PCA, train.blocks_info["embedding"]["dim"], len(labels) - 1) or None
@@ -76,7 +82,22 @@ def knn_table(
     left_out, test_left_out = int((~has).sum()), int((~test_has).sum())
     if left_out or test_left_out:
         note += f"; left out, having no label: {left_out} training rows, {test_left_out} test rows"
+    if strange:
+        note += f"; counted as wrong, since no training row has their label: {strange} test rows"
     return entries, note
+
+
+def _strangers(labels: np.ndarray, test_labels: np.ndarray) -> int:
+    """How many test rows have a label that no training row has; 0 of lists of labels, which kNN refuses."""
+    if any(isinstance(label, list) for label in (*labels.tolist(), *test_labels.tolist())):
+        return 0
+    known = set(labels.tolist())
+    return sum(label not in known for label in test_labels.tolist())
+
+
+def _some(labels: np.ndarray) -> str:
+    found = sorted({str(label) for label in labels.tolist()})
+    return ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
 
 
 def _comparable(store: Store) -> dict[str, Any]:

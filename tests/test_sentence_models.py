@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from small_sentence import BUILT, TEXTS, build, save_bert
+from small_text import FAMILIES
 from sporeprint import KL, Fungi, Recipe, SimCLR
 from sporeprint.errors import BackboneError
 
@@ -101,6 +102,24 @@ def test_threads_that_share_a_tokenizer_change_no_number(tmp_path: Path, workers
     assert found.truncated == expected.truncated
     for name, values in blocks.items():
         np.testing.assert_array_equal(others[name], values, err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["Qwen3Model", "GPT2Model"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_decoders_last_token_is_the_last_real_one_wherever_its_tokenizer_pads(
+    tmp_path: Path, name: str, side: str
+) -> None:
+    kinds = pytest.importorskip("sentence_transformers.sentence_transformer.modules")
+    tokenizer = FAMILIES[name].tokenizer()
+    tokenizer.padding_side, tokenizer.pad_token = side, tokenizer.eos_token
+    FAMILIES[name].build().save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    parts = [kinds.Transformer(str(tmp_path)), kinds.Pooling(32, pooling_mode="lasttoken")]
+    model = st.SentenceTransformer(modules=parts, prompts={"q": "query: "}, default_prompt_name="q", device="cpu")
+    expected = unit(model.encode(SENTENCES, batch_size=3))
+    assert (expected[:-1] * expected[1:]).sum(axis=1).min() < 0.999
+    found = fungi_of(model, [KL()]).blocks(SENTENCES)["embedding"]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", ["max", "weightedmean", "mean_sqrt_len_tokens"])

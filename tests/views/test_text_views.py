@@ -162,3 +162,16 @@ def test_views_that_cannot_be_are_refused(views):
 def test_probabilities_that_cannot_be_are_refused(probability):
     with pytest.raises(RecipeError, match=r"probability=.*above 0 and below 1"):
         Deletions(probability=probability)
+
+
+def test_views_are_made_of_the_uncut_words_and_cut_themselves():
+    small_text = pytest.importorskip("small_text")
+    from sporeprint.backbones.tokens import Tokens
+
+    tokens = Tokens(small_text.wordpiece(), max_length=5)  # CLS, three words, SEP
+    ids = {"cat": 7, "dog": 8, "sat": 9, "ran": 10}
+    script = Script(0.05, 0.5, 0.9, 0.7, 0.0, 0.5, 0.5, 0.5, 0.05, 0.0)  # the first word goes; the last word goes
+    views = Deletions(2, 0.1)("cat dog sat ran", tokens, script)
+    assert views[0]["input_ids"] == [2, ids["dog"], ids["sat"], ids["ran"], 3]  # the fourth word moves up
+    assert views[1]["input_ids"] == [2, ids["cat"], ids["dog"], ids["sat"], 3]
+    assert tokens("cat dog sat ran") == views[1]

@@ -6,8 +6,8 @@ import copy
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from sporeprint.ahead import ahead
 from sporeprint.backbones.base import Backbone, Pass
 from sporeprint.backbones.inputs import Batch
-from sporeprint.capture import Capture, samples_first, weight_gradients
-from sporeprint.errors import LayerError
+from sporeprint.gradients import latents_of, predictions, sample_gradients
 from sporeprint.objectives.base import Objective
 from sporeprint.projection import Projection, normalise
 from sporeprint.recipe import canonical
@@ -74,64 +73,6 @@ def make_head(seed: int, name: str, width: int, latent: int) -> nn.Linear:
     return head.requires_grad_(False)
 
 
-def latents_of(head: nn.Linear, objective: Objective, embeddings: Tensor) -> Tensor:
-    """embeddings [..., E] to [..., L], in the embeddings' precision."""
-    if objective.normalize:
-        embeddings = nn.functional.normalize(embeddings, dim=-1)
-    bias = None if head.bias is None else head.bias.to(embeddings)
-    return nn.functional.linear(embeddings, head.weight.to(embeddings), bias)
-
-
-def sample_gradients(
-    objective: Objective,
-    embeddings: Tensor,
-    captures: Mapping[str, Capture],
-    heads: Mapping[str, nn.Linear],
-    negatives: Tensor | None = None,
-    predicted: tuple[Tensor, Tensor] | None = None,
-) -> dict[str, Tensor]:
-    """Gradient of each sample's loss with respect to each target's weight and bias.
-
-    embeddings: [N, V, E] from the pass that filled `captures`, with autograd behind them. predicted: for an objective
-    that reads logits, these [N, V, T, C], and the labels [N, V, T].
-    Returns {target: [N, O, I + 1]}; the sum over views and tokens, from the two factors.
-    """
-    samples = len(embeddings)
-    extras = {
-        extra: latents_of(heads[f"{objective.name}_{extra}"], objective, embeddings.detach())
-        for extra in objective.extra_heads
-    }
-    if objective.negatives and negatives is not None:
-        extras["negatives"] = negatives.to(embeddings)
-    with torch.enable_grad():
-        if getattr(objective, "reads", "") == "logits":
-            assert predicted is not None
-            losses = objective.loss(predicted[0], labels=predicted[1])
-        else:
-            losses = objective.loss(latents_of(heads[objective.name], objective, embeddings), **extras)
-    outputs = [capture.outputs for capture in captures.values()]
-    found = torch.autograd.grad(losses.sum(), outputs, retain_graph=True, allow_unused=True)
-    if missing := [path for path, gradient in zip(captures, found, strict=True) if gradient is None]:
-        raise LayerError(
-            f"the loss of {objective.name!r} does not depend on layer {missing[0]!r}; choose another target"
-        )
-    gradients = {}
-    for (path, capture), sensitivities in zip(captures.items(), found, strict=True):
-        gradients[path] = weight_gradients(
-            samples_first(capture.inputs, samples).to(embeddings.dtype),
-            samples_first(sensitivities, samples).to(embeddings.dtype),
-            bias=capture.bias,
-        )
-    return gradients
-
-
-def _predicted(one_pass: Pass, samples: int) -> tuple[Tensor, Tensor] | None:
-    if one_pass.logits is None:
-        return None
-    logits = one_pass.logits if one_pass.logits.dtype == torch.float64 else one_pass.logits.float()
-    return logits.unflatten(0, (samples, -1)), one_pass.labels.unflatten(0, (samples, -1))
-
-
 @dataclass
 class Engine:
     """Everything that a row's blocks depend on, and the pass that computes them."""
@@ -156,18 +97,17 @@ class Engine:
         gradients: dict[str, list[Tensor]] = {name: [] for name in self.gradient_names()}
         for view_set in view_sets(self.objectives):
 
-            def read(embeddings: Tensor, one_pass: Pass, view_set: ViewSet = view_set) -> None:
+            def read(embeddings: Tensor, passes: list[Pass], view_set: ViewSet = view_set) -> None:
                 found = embeddings.detach()
                 if view_set.name == "whole":
-                    for name, values in {"embedding": found[:, 0], **one_pass.layers}.items():
+                    for name, values in {"embedding": found[:, 0], **passes[0].layers}.items():
                         free.setdefault(name, []).append(values)
                 elif view_set.views > 1:
                     free.setdefault(f"{view_set.name}.views", []).append(normalise(found).mean(dim=1))
                 for objective in view_set.objectives:
                     bank = banks.get(objective.name)
-                    found_gradients = sample_gradients(
-                        objective, embeddings, one_pass.captures, heads, bank, _predicted(one_pass, len(found))
-                    )
+                    captures, predicted = [one.captures for one in passes], predictions(passes, len(found))
+                    found_gradients = sample_gradients(objective, embeddings, captures, heads, bank, predicted)
                     for path, gradient in found_gradients.items():
                         gradients[self._block_name(objective, path)].append(gradient.flatten(1))
 
@@ -200,7 +140,7 @@ class Engine:
         rows, back = self._by_length(rows)
         parts = [torch.empty(0, view_set.views, objective.latent)]
 
-        def read(embeddings: Tensor, _: Pass) -> None:
+        def read(embeddings: Tensor, _: list[Pass]) -> None:
             parts.append(latents_of(head, objective, embeddings.detach()).float().cpu())
 
         with self._timed("negatives"):
@@ -238,29 +178,42 @@ class Engine:
         return info
 
     def _each_pass(
-        self, view_set: ViewSet, rows: Sequence[tuple[str, Any]], read: Callable[[Tensor, Pass], None]
+        self, view_set: ViewSet, rows: Sequence[tuple[str, Any]], read: Callable[[Tensor, list[Pass]], None]
     ) -> None:
-        """A few rows at a time through the backbone; `read` gets (embeddings [n, V, E], pass) inside the pass."""
+        """A few rows at a time through the backbone; `read` gets (embeddings [n, V, E], passes) inside the passes."""
         preprocess = self.backbone.preprocess
         layers = self.layers if view_set.name == "whole" else 0
 
-        def make(chunk: Sequence[tuple[str, Any]]) -> tuple[int, Batch]:
+        def make(chunk: Sequence[tuple[str, Any]]) -> tuple[int, list[Batch]]:
             made = [
                 view_set.augmentation(sample, preprocess, generator(self.seed, row_id, view_set.name))
                 for row_id, sample in chunk
             ]
-            return len(chunk), preprocess.collate([view for views in made for view in views])
+            views = [view for views in made for view in views]
+            most = len(views) if len(chunk) > 1 else self._views_a_pass(view_set, chunk[0])
+            return len(chunk), [preprocess.collate(views[at : at + most]) for at in range(0, len(views), most)]
 
-        for samples, batch in ahead(make, self._chunks(view_set, rows), self.workers):
-            with self.backbone.run(batch, layers, self.autocast, view_set.logits) as one_pass:
-                read(one_pass.embedding.unflatten(0, (samples, view_set.views)), one_pass)
+        for samples, batches in ahead(make, self._chunks(view_set, rows), self.workers):
+            with ExitStack() as stack:
+                passes = [
+                    stack.enter_context(self.backbone.run(batch, layers, self.autocast, view_set.logits))
+                    for batch in batches
+                ]
+                embeddings = torch.cat([one.embedding for one in passes]) if len(passes) > 1 else passes[0].embedding
+                read(embeddings.unflatten(0, (samples, view_set.views)), passes)
+
+    def _budget(self, view_set: ViewSet) -> int:
+        budget = self.backbone.preprocess.budget
+        return budget // 16 if view_set.logits else budget  # a vocabulary's width for each token
+
+    def _views_a_pass(self, view_set: ViewSet, row: tuple[str, Any]) -> int:
+        """Of one row's views: as many as the budget allows, about the same number in each pass."""
+        fitting = max(1, self._budget(view_set) // max(1, self.backbone.preprocess.length(row[1])))
+        return math.ceil(view_set.views / math.ceil(view_set.views / fitting))
 
     def _chunks(self, view_set: ViewSet, rows: Sequence[tuple[str, Any]]) -> Iterator[list[tuple[str, Any]]]:
         """Rows that share a pass: as many as the budget allows, at the length of the longest."""
-        preprocess = self.backbone.preprocess
-        budget = (
-            preprocess.budget // 16 if view_set.logits else preprocess.budget
-        )  # a vocabulary's width for each token
+        preprocess, budget = self.backbone.preprocess, self._budget(view_set)
         chunk: list[tuple[str, Any]] = []
         for row in rows:
             cost = (len(chunk) + 1) * view_set.views * preprocess.length(row[1])  # the longest so far

@@ -220,7 +220,7 @@ def test_waves_that_cannot_be_padded_share_a_pass_with_equal_lengths_only():
     assert lengths == {"hubert-group": [(1, 496), (1, 1120), (2, 1920)], "hubert-stable": [(4, 1920)]}
 
 
-def test_a_pass_holds_a_minute_of_waveforms_or_the_views_of_one_row():
+def test_a_pass_holds_a_minute_of_waveforms():
     fungi = make(FAMILIES["wav2vec2-stable"], objectives=(SimCLR(latent=4, negatives=0),))
     seen = []
     handle = fungi.network.module.register_forward_hook(
@@ -228,7 +228,7 @@ def test_a_pass_holds_a_minute_of_waveforms_or_the_views_of_one_row():
     )
     fungi.blocks([(clip, 16_000) for clip in tones((1.0, 1.0, 1.0, 1.0, 5.0))])
     handle.remove()
-    assert [shape for shape in seen if shape[0] >= 16] == [(48, 16_000), (16, 16_000), (16, 80_000)]
+    assert [shape for shape in seen if shape[0] >= 8] == [(48, 16_000), (16, 16_000), (8, 80_000), (8, 80_000)]
 
 
 def test_the_mask_of_frames_is_the_models_own():

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from sporeprint import DINO, KL, SimCLR, check_objective
-from sporeprint.engine import latents_of, make_head
+from sporeprint.engine import make_head
 from sporeprint.errors import RecipeError
+from sporeprint.gradients import latents_of
 from sporeprint.objectives import Objective
 from sporeprint.views.image import Crops, Patches
 from sporeprint.views.text import Deletions

@@ -110,12 +110,19 @@ class Backbone:
     ) -> Iterator[Pass]:
         """One pass over N views, [N, 3, S, S] or what `preprocess.collate` makes of them.
 
-        Inside the block, autograd reaches from the embedding to each target. layers: collect CLS and token means of the
-        last so many blocks. autocast: a lower precision for the pass. logits: of the checkpoint's own head too. One
-        thread at a time; another waits.
+        Inside the block, autograd reaches from the embedding to each target, and more passes may be run. layers:
+        collect CLS and token means of the last so many blocks. autocast: a lower precision for the pass. logits: of the
+        checkpoint's own head too. One thread at a time; another waits.
         Raises LayerError where a target did not run exactly once.
         """
         views = batch_to(views, self.device, self.dtype)
+        whole = self.adapter.head or self.module
+        with one_thread(self.module), NO_TF32.hold(), evaluating(whole):
+            one_pass = self._forward(views, layers, autocast, logits)
+            with torch.inference_mode(False), torch.enable_grad():
+                yield one_pass
+
+    def _forward(self, views: Batch, layers: int, autocast: torch.dtype | None, logits: bool) -> Pass:
         real = self.adapter.real(views)
         kept: dict[str, Tensor] = {}
         strange: dict[int, Any] = {}
@@ -131,9 +138,7 @@ class Backbone:
 
             return hook
 
-        lower = torch.autocast(self.device.type, autocast, enabled=autocast is not None)
-        whole = self.adapter.head or self.module
-        with one_thread(self.module), NO_TF32.hold(), evaluating(whole), lower:
+        with torch.autocast(self.device.type, autocast, enabled=autocast is not None):
             try:
                 first = max(0, len(self._blocks) - layers)
                 for number, (_, block) in enumerate(self._blocks[first:], start=first + 1):
@@ -141,16 +146,15 @@ class Backbone:
                 with tap(self.targets) as captures:
                     outputs, found = self.adapter.predict(views, self.name) if logits else (None, None)
                     embedding = self._embed(outputs or self.adapter.outputs(views, self.name), real)
-                    check_captured(captures)
-                    self._say_once(strange)
-                    with torch.autocast(self.device.type, enabled=False):
-                        one_pass = Pass(embedding, captures, found, layers=kept)
-                        if logits and isinstance(views, dict):
-                            one_pass.labels = views["labels"]
-                        yield one_pass
             finally:
                 for handle in handles:
                     handle.remove()
+        check_captured(captures)
+        self._say_once(strange)
+        one_pass = Pass(embedding, captures, found, layers=kept)
+        if logits and isinstance(views, dict):
+            one_pass.labels = views["labels"]
+        return one_pass
 
     def digest(self) -> str:
         """16 hex digits over the shapes and values of all weights and buffers, in order, whatever they are called."""

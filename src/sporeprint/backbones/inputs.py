@@ -24,7 +24,7 @@ class Inputs:
 
     modality: ClassVar[str]
     sample: ClassVar[str]  # what people call one
-    budget: ClassVar[int]  # of a pass: the sum of its views' lengths
+    budget: ClassVar[int]  # of a pass: the sum of its views' lengths; a row beyond it takes several
 
     def load(self, sample: object) -> Any:
         """What a user gives, decoded. Raises SampleError."""

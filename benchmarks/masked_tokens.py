@@ -35,7 +35,10 @@ TABLE = {
     "embedding + views, white": (("embedding", "simclr.views", "mlm.views"), 150),
     "embedding + kl + simclr, white": (("embedding", "kl", "simclr"), 150),
     "embedding + kl + simclr + mlm, white": (("embedding", "kl", "simclr", "mlm"), 150),
-    "embedding + kl + mlm, white": (("embedding", "kl", "mlm"), 150),
+    "layers, white": (("layers",), 150),
+    "layers + views, white": (("layers", "simclr.views", "mlm.views"), 150),
+    "layers + kl + simclr, white": (("layers", "kl", "simclr"), 150),
+    "layers + kl + simclr + mlm, white": (("layers", "kl", "simclr", "mlm"), 150),
 }
 
 
@@ -56,13 +59,15 @@ def main() -> None:
             fit_head(given.model, [text for _, text, _ in train], given.steps, folder)
             backbone = folder
         objectives = [KL(), SimCLR(), MaskedTokens()]
-        fungi = Fungi(Recipe(backbone=backbone, objectives=objectives, pooling="mean", layers=0))
+        fungi = Fungi(Recipe(backbone=backbone, objectives=objectives, pooling="mean"))
         blocks = fungi.fit_blocks([text for _, text, _ in train], ids=[name for name, _, _ in train])
         test_blocks = fungi.blocks([text for _, text, _ in test], ids=[name for name, _, _ in test])
     labels, test_labels = np.array([row[2] for row in train]), np.array([row[2] for row in test])
     lines = []
-    for name, (names, white) in TABLE.items():
-        combiner = Combination(names, whiten=white).fit(blocks)
+    layers = [name for name in blocks if name.startswith(("cls-", "tokens-"))]
+    for name, (wanted, white) in TABLE.items():
+        names = [name for one in wanted for name in (layers if one == "layers" else [one])]
+        combiner = Combination(tuple(names), whiten=white).fit(blocks)
         results = [
             knn(combiner.transform(blocks), labels, combiner.transform(test_blocks), test_labels, k=k)
             for k in (20, "auto")

@@ -251,6 +251,19 @@ def test_the_test_sets_columns_are_those_of_the_training_set(run, bert, tmp_path
     assert Store.open(tmp_path / "c").labels.tolist() == ["x", "y", "z"]
 
 
+def test_a_table_takes_no_columns_from_a_store_of_a_folder(run, bert, tmp_path):
+    for at, text in enumerate(sentences(6)):
+        path = tmp_path / "texts" / LABELS[at % 3] / f"{at}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    words = ["--backbone", bert, "--objectives", "none", "--layers", "0"]
+    assert run("extract", tmp_path / "texts", *words, "--out", tmp_path / "a")[0] == 0
+    rows = {"text": sentences(3, 1), "label": LABELS, "folder": ["f"] * 3, "path": ["p"] * 3}
+    pq.write_table(pa.table(rows), tmp_path / "test.parquet")
+    status, _, err = run("extract", tmp_path / "test.parquet", "--fit-from", tmp_path / "a", "--out", tmp_path / "b")
+    assert (status, "samples from 'text', labels from 'label', ids are row numbers" in err) == (0, True), err
+
+
 # What goes wrong
 
 

@@ -77,10 +77,11 @@ def source_modality(recipe: Recipe | None, fit_from: Path | None, backbone: str 
 
 
 def fitted_columns(fit_from: Path | None) -> dict[str, str | None]:
-    """The columns of the source that a store was made of; {} where there are none."""
+    """The columns of the table that a store was made of; {} where it was made of anything else."""
     if fit_from is None or (fit_from / saved.JSON_NAME).exists():
         return {}
-    return dict(Store.open(fit_from).plan["source"].get("columns", {}))
+    source = Store.open(fit_from).plan["source"]
+    return {} if source["kind"] in ("folder", "list") else dict(source.get("columns", {}))  # a folder's are no names
 
 
 def read_recipe(file: Path) -> Recipe:

@@ -1,6 +1,7 @@
 import io
 import json
 import os
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +193,35 @@ def test_the_digest_of_a_folder_of_texts_follows_their_content_and_no_time(tmp_p
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("form", ["parquet", "saved", "jsonl"])
+def test_a_tables_digest_follows_the_files_that_its_structs_name_and_no_others(tmp_path, form):
+    named, held = {"bytes": None, "path": "x.wav"}, {"bytes": b"RIFF", "path": "y.wav"}
+    if form == "jsonl":
+        rows = [{"path": "x.wav"}, {"array": [0.5], "sampling_rate": 8000, "path": "y.wav"}]
+        path = write(tmp_path / "t.jsonl", "".join(json.dumps({"audio": row}) + "\n" for row in rows))
+    else:
+        made = parquet(tmp_path / "t.parquet", audio=[held, named])
+        path = made if form == "parquet" else saved(tmp_path / "s", audio=[held, named])
+    folder = path if form == "saved" else tmp_path
+    for name in ("x.wav", "y.wav"):
+        write(folder / name, "first")
+    first = open_source(path, modality="audio").digest()
+    write(folder / "y.wav", "another sound")
+    assert open_source(path, modality="audio").digest() == first
+    write(folder / "x.wav", "another sound")
+    assert open_source(path, modality="audio").digest() != first
+    alone = open_source(path, modality="audio", limit=1).digest()
+    write(folder / "x.wav", "a third sound")
+    assert (open_source(path, modality="audio", limit=1).digest() == alone) == (form != "jsonl")
+
+
+def test_the_digest_of_a_table_whose_structs_hold_everything_is_as_it_ever_was(tmp_path):
+    path = parquet(tmp_path / "t.parquet", audio=[{"bytes": b"RIFF", "path": "x.wav"}], label=["a"])
+    data, chosen = path.read_bytes(), json.dumps(["parquet", "audio", "label", "", None])
+    known = blake2b(f"{chosen}\n{len(data)}\n".encode() + data, digest_size=16).hexdigest()
+    assert open_source(path, modality="audio").digest() == known
+
+
 def test_what_is_no_file_among_texts_is_digested_without_waiting(tmp_path):
     write(tmp_path / "1.txt", "x")
     (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere.txt")

@@ -5,6 +5,7 @@ import shutil
 import signal
 import warnings
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -334,6 +335,56 @@ def test_another_plan_is_refused_with_every_difference(tmp_path):
     assert contents(tmp_path / "s") == before
 
 
+OTHER = {"recipe": {"seed": 1}, "source": "abc"}
+
+
+def go_on(folder, plan, shards=2):
+    """As `extract` does: a state of this plan, which is used as it is where it is there; then the shards."""
+    with StoreWriter(folder, plan, shard_rows=4) as writer:
+        state = writer.read_state("bank")
+        if state is None:
+            state = json.dumps(plan["recipe"]).encode()
+            writer.write_state("bank", state)
+        for shard in range(shards):
+            if shard not in writer.done:
+                put(writer, shard, labels=[len(state)] * 3)
+        return writer.commit(blocks=INFO, label_names=None, cost={}) if shards else None
+
+
+def test_a_plan_that_stored_no_row_gives_way_with_its_states_and_that_is_said(tmp_path, caplog):
+    go_on(tmp_path / "whole", OTHER)
+    assert caplog.text == ""
+    caplog.set_level("INFO", "sporeprint")
+    go_on(tmp_path / "s", PLAN, shards=0)
+    (tmp_path / "s/state/more").write_bytes(b"without a record, as a kill leaves it")
+    go_on(tmp_path / "s", OTHER)
+    assert "s' was begun by another run, which stored no row" in caplog.text
+    assert contents(tmp_path / "s") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("left", ["shards/00000.json", "shards/00000.parquet", "manifest.json"])
+def test_a_plan_never_gives_way_where_anything_of_its_rows_is_left(tmp_path, left):
+    go_on(tmp_path / "s", PLAN)
+    for name in contents(tmp_path / "s"):
+        if name not in (left, "plan.json") and not name.startswith("state"):
+            (tmp_path / "s" / name).unlink()
+    before = contents(tmp_path / "s")
+    with pytest.raises(StoreMismatch, match="made by another run"):
+        go_on(tmp_path / "s", OTHER)
+    assert contents(tmp_path / "s") == before
+
+
+def test_a_plan_gives_way_only_under_a_lock(tmp_path, monkeypatch):
+    go_on(tmp_path / "s", PLAN, shards=0)
+    before = contents(tmp_path / "s")
+    with StoreWriter(tmp_path / "s", PLAN, shard_rows=4), pytest.raises(StoreError, match="being written by another"):
+        go_on(tmp_path / "s", OTHER)
+    monkeypatch.setattr("sporeprint.data.store.lock", lambda path: None)  # as where a file system has no locks
+    with pytest.raises(StoreMismatch, match="made by another run"):
+        go_on(tmp_path / "s", OTHER)
+    assert contents(tmp_path / "s") == before
+
+
 def test_what_only_tells_people_something_is_kept_and_not_compared(tmp_path):
     def plan(name, ignored, weights="w"):
         backbone = {"name": name, "class": name.title(), "weights": weights}
@@ -504,8 +555,8 @@ def test_a_full_disk_leaves_no_half_file_and_the_run_can_go_on(tmp_path):
     assert contents(tmp_path / "s") == contents(tmp_path / "whole")
 
 
-def killed_at(step, folder):
-    """Run `make` in a process that dies at its `step`-th fsync or rename; whether it died."""
+def killed_at(step, run, *args):
+    """`run(*args)` in a process that dies at its `step`-th fsync, rename or removal; whether it died."""
     pid = os.fork()
     if pid:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
@@ -520,9 +571,9 @@ def killed_at(step, folder):
 
         return counted
 
-    os.fsync, os.replace = dying(os.fsync), dying(os.replace)
+    os.fsync, os.replace, Path.unlink = dying(os.fsync), dying(os.replace), dying(Path.unlink)
     try:
-        make(folder)
+        run(*args)
     finally:
         os._exit(0)
 
@@ -531,7 +582,7 @@ def killed_at(step, folder):
 def test_a_run_killed_at_any_write_resumes_to_the_identical_store(tmp_path):
     make(tmp_path / "whole")
     whole, step = contents(tmp_path / "whole"), 0
-    while killed_at(step, tmp_path / str(step)):
+    while killed_at(step, make, tmp_path / str(step)):
         if not (tmp_path / str(step) / "manifest.json").exists():
             with pytest.raises(StoreError):
                 Store.open(tmp_path / str(step))
@@ -539,6 +590,21 @@ def test_a_run_killed_at_any_write_resumes_to_the_identical_store(tmp_path):
         assert contents(tmp_path / str(step)) == whole
         step += 1
     assert step == 30  # ten files, each: fsync, rename, fsync of the folder
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("then", [PLAN, OTHER])
+def test_a_run_killed_while_its_plan_takes_anothers_place_leaves_a_folder_for_one_of_them(tmp_path, then):
+    go_on(tmp_path / "whole", then)
+    whole, step, died = contents(tmp_path / "whole"), 0, True
+    while died:
+        folder = tmp_path / str(step)
+        go_on(folder, PLAN, shards=0)
+        died = killed_at(step, go_on, folder, OTHER, 0)
+        go_on(folder, then)
+        assert contents(folder) == whole
+        step += 1
+    assert step == 13  # two removals, fsync of the folder; then three files; then it is not killed
 
 
 def test_nothing_is_warned_about_in_a_sound_run(tmp_path):

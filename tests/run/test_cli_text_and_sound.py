@@ -361,6 +361,19 @@ def test_an_empty_text_is_named_by_its_row(run, bert, tmp_path):
     assert [line.split(":")[1] for line in err.splitlines() if line.startswith("not read")] == [" 4", " 5"]
 
 
+def test_a_command_that_failed_at_once_is_corrected_into_the_same_folder(run, bert, tmp_path):
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"text": sentences(6), "label": [0, 1] * 3}), path)
+    words = ["extract", path, "--backbone", bert, *SHORT, "--out", tmp_path / "s"]
+    status, _, err = run(*words, "--sample-column", "label", "--limit", "5")
+    assert (status, (tmp_path / "s/plan.json").exists()) == (1, True), err
+    status, out, err = run(*words)
+    assert (status, "6 rows" in out) == (0, True), err
+    assert "was begun by another run, which stored no row; this one takes its place" in err
+    status, _, err = run(*words, "--limit", "5")
+    assert (status, "was made by another run" in err) == (1, True)
+
+
 # Interrupted
 
 HELD_UP = """

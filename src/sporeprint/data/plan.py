@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sporeprint.data.atomic import TEMPORARY, canonical, unseal
+from sporeprint.data.atomic import TEMPORARY, canonical, seal, sync_folder, unseal, write_file
 from sporeprint.data.shards import manifest_path, plan_path
 from sporeprint.errors import DamagedStore, StoreError, StoreMismatch
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1
 LOCK = ".lock"
@@ -23,9 +26,10 @@ def make_header(plan: Mapping[str, Any], dtype: str, shard_rows: int) -> dict[st
     return {"format": FORMAT, "dtype": dtype, "shard_rows": shard_rows, "plan": json.loads(canonical(dict(plan)))}
 
 
-def check_plan(folder: Path, header: dict[str, Any]) -> dict[str, Any] | None:
-    """The header that `folder` holds, if its plan is this one; None when it is new. Touches nothing.
+def check_plan(folder: Path, header: dict[str, Any], locked: bool) -> dict[str, Any] | None:
+    """The header that `folder` holds, if its plan is this one; None for a folder to begin in. Touches nothing.
 
+    That is a new one, or one of another plan that has no shard. locked: no other run can be at work on its first.
     Raises StoreMismatch with every difference, DamagedStore, StoreError for a folder that holds something else.
     """
     path = plan_path(folder)
@@ -41,6 +45,8 @@ def check_plan(folder: Path, header: dict[str, Any]) -> dict[str, Any] | None:
         return None
     stored = read_plan(folder)
     differing = differences(_flat(stored), _flat(header))
+    if differing and locked and not has_rows(folder):
+        return None
     if differing:
         raise StoreMismatch(
             f"'{folder}' was made by another run:\n  "
@@ -48,6 +54,24 @@ def check_plan(folder: Path, header: dict[str, Any]) -> dict[str, Any] | None:
             + "\nGive another folder, or the options that made it."
         )
     return stored
+
+
+def has_rows(folder: Path) -> bool:
+    """Whether anything of a shard or a manifest is there, damaged or not."""
+    shards = folder / "shards"
+    return manifest_path(folder).exists() or any(path.suffix != TEMPORARY for path in shards.glob("[0-9]*"))
+
+
+def begin(folder: Path, header: dict[str, Any]) -> None:
+    """Write plan.json. The states of another plan are removed before: no moment leaves them beside this one."""
+    if plan_path(folder).exists():
+        states = sorted((folder / "state").glob("*"), key=lambda path: path.suffix != ".record")
+        for path in states:
+            path.unlink()
+        if states:
+            sync_folder(folder / "state")
+        log.info("'%s' was begun by another run, which stored no row; this one takes its place", folder)
+    write_file(plan_path(folder), seal("plan", header))
 
 
 def read_plan(folder: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from sporeprint.data.atomic import (
     unseal,
     write_file,
 )
-from sporeprint.data.plan import FORMAT, LOCK, check_plan, make_header
+from sporeprint.data.plan import FORMAT, LOCK, begin, check_plan, make_header
 from sporeprint.data.reader import Store
 from sporeprint.data.shards import (
     DTYPES,
@@ -48,6 +48,7 @@ _SHARD_FILE = re.compile(r"(\d{5,})\.(json|parquet)")
 class StoreWriter:
     """Creates a store in `folder`, or goes on with one after checking that `plan` is the same.
 
+    Of another plan that has no shard yet, as a run leaves that failed at once, the place is taken; this is logged.
     plan: JSON-able, everything that determines the contents. dtype: of the blocks on disk. shard_rows: the most rows
     (with the failed ones) in a shard. Use it in a `with` block, or call `close`: it holds a lock on the folder.
 
@@ -73,15 +74,15 @@ class StoreWriter:
         self._labels: dict[int, list[Any]] = {}  # of each shard, for counting
         header = make_header(plan, dtype, shard_rows)
         try:
-            check_plan(self.folder, header)  # before anything is touched
+            check_plan(self.folder, header, locked=True)  # before anything is touched
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = lock(self.folder / LOCK)
         except OSError as error:
             raise StoreError(f"'{folder}' cannot be written: {error.strerror or error}; give another folder") from error
         try:
-            stored = check_plan(self.folder, header)
+            stored = check_plan(self.folder, header, locked=self._lock is not None)
             if stored is None:
-                write_file(plan_path(self.folder), seal("plan", header))
+                begin(self.folder, header)
             self._plan_digest = sha256(canonical(stored or header)).hexdigest()
             self._resume()
         except OSError as error:

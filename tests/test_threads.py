@@ -14,11 +14,13 @@ from sklearn.base import clone
 from torch import nn
 
 from small import PREPROCESS, noise_pictures, small_backbone, small_module
-from sporeprint import KL, Fungi, Recipe, SimCLR
+from small_text import BERT, TEXTS, tf, wordpiece
+from sporeprint import KL, Fungi, MaskedTokens, Recipe, SimCLR
 from sporeprint.backbones.base import Backbone
 from sporeprint.errors import LayerError
 from sporeprint.switches import Switch
 from sporeprint.views.image import Patches
+from sporeprint.views.masks import Masks
 
 RECIPE = Recipe(objectives=[KL(latent=8), SimCLR(latent=8, augmentation=Patches(2), negatives=3)], dim=8, layers=1)
 
@@ -67,6 +69,67 @@ def test_threads_get_the_blocks_that_one_thread_gets(shared):
         for name, block in expected.items():
             np.testing.assert_array_equal(one[name], block)
     assert not any(part._forward_hooks for part in module.modules())
+
+
+class Encoder(nn.Module):
+    """Patches through torch's encoder, whose attention is fused unless something keeps it from that."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 8, 8)
+        layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+    def forward(self, images):
+        return self.encoder(self.stem(images).flatten(2).transpose(1, 2))
+
+
+def masked_bert() -> Backbone:
+    return Backbone(tf.BertForMaskedLM(tf.BertConfig(**BERT)), preprocess=wordpiece())
+
+
+@pytest.mark.parametrize(
+    ("make", "samples", "objectives"),
+    [
+        (small_backbone, noise_pictures(3), RECIPE.objectives),
+        (lambda: Backbone(Encoder().eval(), preprocess=PREPROCESS), noise_pictures(3), [KL(latent=8)]),
+        (masked_bert, TEXTS[:3], [MaskedTokens(augmentation=Masks(views=2))]),
+    ],
+    ids=["ViT", "fused attention", "masked tokens"],
+)
+def test_a_pass_of_the_owners_in_another_thread_is_neither_seen_nor_changed(make, samples, objectives):
+    torch.manual_seed(0)
+    backbone = make()
+    fungi = Fungi(Recipe(objectives=objectives, layers=2), backbone=backbone).fit(samples)
+    expected = fungi.blocks(samples)
+    whole, inputs = backbone.adapter.head or backbone.module, backbone.preprocess
+    views = inputs.collate([inputs(inputs.prepare(inputs.load(sample))) for sample in reversed(samples)])
+    found = []
+
+    def owner():
+        with torch.no_grad():
+            output = whole(**views) if isinstance(views, dict) else whole(views)
+            found.append(getattr(output, "logits", output))
+
+    def meanwhile(*_):
+        if threading.current_thread() is threading.main_thread():
+            other = threading.Thread(target=owner)
+            other.start()
+            other.join()
+
+    whole.eval()
+    owner()
+    (target,) = backbone.targets.values()
+    handle = target.layer.register_forward_pre_hook(meanwhile)
+    try:
+        blocks = fungi.blocks(samples)
+    finally:
+        handle.remove()
+    assert len(found) > 1
+    for output in found[1:]:
+        torch.testing.assert_close(output, found[0])
+    for name, block in expected.items():
+        np.testing.assert_array_equal(blocks[name], block, err_msg=name)
 
 
 def test_a_failing_call_names_its_own_rows_while_another_call_succeeds():

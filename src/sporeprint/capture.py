@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -71,14 +72,17 @@ def tap(targets: Mapping[str, Target]) -> Iterator[dict[str, Capture]]:
 
     The pass runs without autograd up to the first target reached; its output becomes a fresh leaf, so that autograd
     runs through the tail of the network only. No parameter, flag or `.grad` of the network is touched, and the hooks
-    are gone afterwards, also when the pass raises. One thread at a time, since the hooks see every pass
-    (`Backbone.run` locks).
+    are gone afterwards, also when the pass raises. One thread at a time (`Backbone.run` locks); passes that the owner
+    of the network runs meanwhile in other threads are neither seen nor changed.
     """
+    mine = threading.get_ident()
     captures = {path: Capture(bias=target.bias) for path, target in targets.items()}
     handles = []
 
     def record(capture: Capture) -> Any:
         def hook(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+            if threading.get_ident() != mine:
+                return output
             capture.calls += 1
             capture.inputs = args[0].detach().clone()  # the network may add to it in place later
             torch.set_grad_enabled(True)
@@ -137,13 +141,15 @@ def _unfuse(layer: nn.Module, parent: nn.Module, left_open: ExitStack) -> list[R
     Only then: a mode costs every operation some microseconds, which a small network would feel. `left_open` leaves
     the mode where an interrupt kept the parent's own hook from it.
     """
-    mode = left_open.enter_context(ExitStack())
+    mode, mine = left_open.enter_context(ExitStack()), threading.get_ident()
 
     def enter(*_: Any) -> None:
-        mode.enter_context(_Unfused(layer))
+        if threading.get_ident() == mine:
+            mode.enter_context(_Unfused(layer))
 
     def leave(*_: Any) -> None:
-        mode.close()
+        if threading.get_ident() == mine:
+            mode.close()
 
     return [parent.register_forward_pre_hook(enter), parent.register_forward_hook(leave, always_call=True)]
 

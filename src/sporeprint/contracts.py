@@ -23,6 +23,10 @@ def check_objective(objective: Objective, samples: int = 5, width: int = 16, mod
     draw = torch.Generator().manual_seed(0)
     latents = torch.randn(samples, objective.views, width, generator=draw, requires_grad=True)
     extras = {name: torch.randn(samples, objective.views, width, generator=draw) for name in objective.extra_heads}
+    if getattr(objective, "reads", "") == "logits":
+        latents = torch.randn(samples, objective.views, 3, width, generator=draw, requires_grad=True)
+        extras["labels"] = torch.randint(width - 1, (samples, objective.views, 3), generator=draw)
+        extras["labels"][:, ::2, 1] = -100  # a view may have fewer
     if objective.negatives:
         extras["negatives"] = torch.randn(32, width, generator=draw)
     described, state = repr(objective), torch.get_rng_state()
@@ -39,13 +43,14 @@ def check_objective(objective: Objective, samples: int = 5, width: int = 16, mod
     for name, value in extras.items():
         if name != "negatives":
             changed = {**extras, name: value.clone()}
-            changed[name][others] += 1
+            changed[name][others] += value[others] != -100
+            what = name if name == "labels" else f"{name} latents"
             again = objective.loss(latents, **changed)
-            assert torch.equal(again[2], losses[2]), f"sample 2's loss reads other samples' {name} latents"
+            assert torch.equal(again[2], losses[2]), f"sample 2's loss reads other samples' {what}"
     again = objective.loss(latents, **extras)
     assert torch.equal(again, losses), "the same latents gave another loss: the objective keeps state or draws numbers"
     moved = latents.detach().clone()
-    moved[others] = torch.randn(samples - 1, objective.views, width, generator=draw)
+    moved[others] = torch.randn(moved[others].shape, generator=draw)
     again = objective.loss(moved.requires_grad_(), **extras)  # a loss may read others' latents detached
     (turned,) = torch.autograd.grad(again[2], moved)
     same = torch.allclose(again[2], losses[2], rtol=1e-5)

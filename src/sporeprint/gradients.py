@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from sporeprint.backbones.base import Pass
 from sporeprint.capture import Capture, samples_first, weight_gradients
@@ -32,7 +33,7 @@ def sample_gradients(
     """Gradient of each sample's loss with respect to each target's weight and bias.
 
     embeddings: [N, V, E] from the passes that filled `captures`, with autograd behind them; where there are several,
-    they are of one sample. predicted: for an objective that reads logits, these [N, V, T, C], and the labels [N, V, T].
+    they are of one sample. predicted: for an objective that reads logits, these [N, V, M, C], and the labels [N, V, M].
     Returns {target: [N, O, I + 1]}; the sum over views and tokens, from the two factors.
     """
     samples = len(embeddings)
@@ -69,9 +70,15 @@ def sample_gradients(
 
 
 def predictions(passes: Sequence[Pass], samples: int) -> tuple[Tensor, Tensor] | None:
-    """Logits [N, V, T, C] and labels [N, V, T] of the passes' own head, where it ran."""
-    if passes[0].logits is None:
+    """The head's logits at the masked tokens [N, V, M, C], and labels [N, V, M]; None where it did not run."""
+    logits = [one.logits for one in passes if one.logits is not None]
+    labels = [one.labels for one in passes if one.labels is not None]
+    if not logits:
         return None
-    logits = torch.cat([one.logits for one in passes if one.logits is not None])
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    return logits.unflatten(0, (samples, -1)), torch.cat([one.labels for one in passes]).unflatten(0, (samples, -1))
+    most = max(part.shape[1] for part in labels)
+    if len(passes) > 1:
+        logits = [pad(part, (0, 0, 0, most - part.shape[1])) for part in logits]
+        labels = [pad(part, (0, most - part.shape[1]), value=-100) for part in labels]
+    whole = torch.cat(logits)
+    whole = whole if whole.dtype == torch.float64 else whole.float()
+    return whole.unflatten(0, (samples, -1)), torch.cat(labels).unflatten(0, (samples, -1))

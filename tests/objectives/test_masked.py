@@ -136,3 +136,20 @@ def test_networks_that_have_no_such_head_are_refused():
 def test_a_recipe_with_it_comes_back_from_json():
     recipe = Recipe(backbone="x/y", objectives=[KL(), MaskedTokens(augmentation=Masks(4, 0.2))])
     assert Recipe.from_json(recipe.to_json()) == recipe
+
+
+def test_the_head_runs_at_the_masked_tokens_alone_and_gives_there_what_it_gives_everywhere():
+    name, config, options, make_tokenizer, target = HEADED[0]
+    module = build(name, config, options)
+    backbone = Backbone(module, target=target.partition(".")[2], preprocess=make_tokenizer())
+    inputs, rng = backbone.preprocess, np.random.default_rng(0)
+    batch = inputs.collate([view for text in TEXTS[:3] for view in Masks(3, 0.4)(text, inputs, rng)])
+    with backbone.run(batch, logits=True) as one_pass:
+        logits, labels = one_pass.logits, one_pass.labels
+    hidden = batch["labels"] != IGNORED
+    assert logits.shape[:2] == labels.shape == (9, int(hidden.sum(dim=1).max()))
+    everywhere = module(**{key: value for key, value in batch.items() if key != "labels"}).logits
+    for view in range(9):
+        kept = labels[view] != IGNORED
+        assert torch.equal(labels[view][kept], batch["labels"][view][hidden[view]])
+        torch.testing.assert_close(logits[view][kept], everywhere[view][hidden[view]], rtol=0, atol=1e-12)

@@ -3,10 +3,11 @@
 from dataclasses import dataclass, replace
 
 import pytest
+import torch
 
-from sporeprint import DINO, KL, SimCLR, check_objective
+from sporeprint import DINO, KL, MaskedTokens, SimCLR, check_objective
 from sporeprint.errors import RecipeError
-from sporeprint.objectives import paper, settle
+from sporeprint.objectives import NAMES, paper, settle
 from sporeprint.views.audio import NoiseAndRoll
 from sporeprint.views.image import Crops, Patches
 from sporeprint.views.text import Deletions
@@ -108,3 +109,20 @@ def test_contract_checks_the_modality_that_is_asked_for():
         seen.clear()
     with pytest.raises(RecipeError, match="is for image"):
         check_objective(DINO(), modality="audio")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_objective_that_has_a_name_keeps_the_contract(name):
+    check_objective(NAMES[name]())
+
+
+def test_a_loss_of_logits_that_reads_other_samples_is_found_out():
+    @dataclass(frozen=True)
+    class Peeks(MaskedTokens):
+        def loss(self, latents, labels=None):
+            return super().loss(latents, labels) * labels.roll(1, dims=0).clamp(min=0).float().mean(dim=(1, 2))
+
+    with pytest.raises(AssertionError, match="reads other samples' labels"):
+        check_objective(Peeks())
+    with pytest.raises(RecipeError, match="needs the labels"):
+        MaskedTokens().loss(torch.zeros(1, 2, 3, 4))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -52,19 +53,34 @@ class Adapter:
     target: str | None = None
     head: nn.Module | None = None
 
-    def predict(self, batch: Batch, name: str) -> tuple[tuple[Tensor | None, Tensor | None], Tensor]:
-        """What `outputs` gives, and the head's logits [N, T, C] of the same pass. Raises BackboneError."""
+    def predict(self, batch: Batch, name: str) -> tuple[tuple[Tensor | None, Tensor | None], Tensor, Tensor]:
+        """What `outputs` gives, and of the same pass the head's logits [N, M, C] and their labels [N, M].
+
+        M: the masked tokens of the view that has most of them; the others' last labels are -100. A vocabulary's width
+        for every token would be too much. Raises BackboneError.
+        """
         if self.head is None:
             raise BackboneError(
                 f"{name} has no masked-language-model head; load a checkpoint that has one, or leave the objective out"
             )
+        assert isinstance(batch, dict)
+        hidden = batch["labels"] >= 0
+        at = (~hidden).to(torch.uint8).argsort(dim=1, stable=True)[:, : int(hidden.sum(dim=1).max())]
         kept: list[Any] = []
-        handle = self.module.register_forward_hook(lambda _, __, output: kept.append(output))
+        mine = threading.get_ident()
+
+        def narrow(_: nn.Module, __: Any, output: Any) -> Any:
+            if threading.get_ident() != mine:  # the owner of the network may run it too
+                return output
+            kept.append(output)
+            return type(output)(**{**output, "last_hidden_state": _gather(output["last_hidden_state"], at)})
+
+        handle = self.module.register_forward_hook(narrow)
         try:
             logits = _call_text(self.head, _accepted(self.module), for_network(batch)).logits
         finally:
             handle.remove()
-        return self._read(kept[0], name), logits
+        return self._read(kept[0], name), logits, batch["labels"].gather(1, at)
 
     def outputs(self, batch: Batch, name: str) -> tuple[Tensor | None, Tensor | None]:
         """(tokens, pooled) of a pass; `name` is the backbone's, for messages. Raises BackboneError."""
@@ -171,6 +187,11 @@ def _text(module: Any, head: nn.Module | None) -> Adapter:
     auto = "own" if kind in _OWN_POOLED else "found"
     call = partial(_call_text, module, _accepted(module))
     return Adapter(module, call, auto, 0, "transformers", "text", attention_of, head=head)
+
+
+def _gather(tokens: Tensor, at: Tensor) -> Tensor:
+    """[N, T, E] at [N, M] to [N, M, E]."""
+    return tokens.gather(1, at.unsqueeze(2).expand(-1, -1, tokens.shape[2]))
 
 
 def _accepted(module: nn.Module) -> frozenset[str]:

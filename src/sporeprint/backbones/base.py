@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,13 +31,15 @@ class Pass:
 
     embedding: Tensor  # [N, E], float32 or float64, with autograd behind it
     captures: dict[str, Capture]
-    logits: Tensor | None = None  # [N, T, C], of the checkpoint's own head, where they were asked for
-    labels: Tensor = field(default_factory=lambda: torch.empty(0))  # [N, T], of what was masked, beside the logits
+    logits: Tensor | None = None  # [N, M, C], of the checkpoint's own head at what was masked, where asked for
+    labels: Tensor | None = None  # [N, M], beside them; -100 where a view has fewer
     layers: dict[str, Tensor] = field(default_factory=dict)  # "cls-12", "patches-12", "tokens-12": [N, E']
 
 
 class Backbone:
     """A frozen network, any `nn.Module`, ready to be read. Its weights, flags, hooks and `.grad` stay as they are.
+
+    You may run it in other threads meanwhile; during a pass it is in evaluation mode for them too.
 
     module: takes [N, 3, S, S], or for text and sound named tensors; gives tokens [N, T, E], a pooled embedding [N, E],
     or a Hugging Face output. A SentenceTransformer brings its own preprocess, pooling and finish.
@@ -127,9 +130,12 @@ class Backbone:
         kept: dict[str, Tensor] = {}
         strange: dict[int, Any] = {}
         handles = []
+        mine = threading.get_ident()
 
         def keep(number: int) -> Any:
             def hook(_: nn.Module, __: Any, output: Any) -> None:
+                if threading.get_ident() != mine:  # the owner of the network may run it too
+                    return
                 tokens = output if isinstance(output, Tensor) else output[0]
                 found = self._layer_blocks(number, tokens.detach(), real)  # now: the next block may add in place
                 kept.update(found)
@@ -144,17 +150,14 @@ class Backbone:
                 for number, (_, block) in enumerate(self._blocks[first:], start=first + 1):
                     handles.append(block.register_forward_hook(keep(number)))
                 with tap(self.targets) as captures:
-                    outputs, found = self.adapter.predict(views, self.name) if logits else (None, None)
+                    outputs, found, labels = self.adapter.predict(views, self.name) if logits else (None, None, None)
                     embedding = self._embed(outputs or self.adapter.outputs(views, self.name), real)
             finally:
                 for handle in handles:
                     handle.remove()
         check_captured(captures)
         self._say_once(strange)
-        one_pass = Pass(embedding, captures, found, layers=kept)
-        if logits and isinstance(views, dict):
-            one_pass.labels = views["labels"]
-        return one_pass
+        return Pass(embedding, captures, found, labels, kept)
 
     def digest(self) -> str:
         """16 hex digits over the shapes and values of all weights and buffers, in order, whatever they are called."""

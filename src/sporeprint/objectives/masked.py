@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from sporeprint.errors import RecipeError
 from sporeprint.objectives.base import Objective
 from sporeprint.recipe import kind
 from sporeprint.views.masks import IGNORED, Masks
@@ -30,11 +31,12 @@ class MaskedTokens(Objective):
     augmentation: Masks = field(default_factory=Masks)
 
     def loss(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        """latents: the head's logits [N, V, T, C]. labels: [N, V, T], -100 where a token was not masked.
+        """latents: the head's logits [N, V, M, C]. labels: [N, V, M], -100 where a token was not masked.
 
         Returns [N]: the mean over views of each view's mean over its masked tokens.
         """
-        assert labels is not None
+        if labels is None:
+            raise RecipeError(f"{self.name!r} reads the logits of a head, and needs the labels of what was masked")
         masked = labels != IGNORED
         # Of the masked tokens alone: a softmax over the vocabulary costs memory and time.
         found = cross_entropy(latents[masked], labels[masked], reduction="none")

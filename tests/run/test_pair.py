@@ -119,11 +119,43 @@ def test_labels_that_share_nothing_are_refused_and_classes_without_training_rows
         store_of(folder / name, source, {"embedding": circle(TEST)})
     status, out, err = run(*words[:2], folder / "c", *words[3:])
     assert (status, out) == (1, "")
-    assert f"no label of {folder / 'c'} is a label of {folder / 'a'}: a, b there, high, low here" in err
+    assert (
+        f"no label of {folder / 'c'} is a label of {folder / 'a'}: texts 'a', 'b' there, texts 'high', 'low' here"
+        in err
+    )
     status, out, _ = run(*words[:2], folder / "d", *words[3:])
     value, note = accuracy(out)
     assert (status, value) == (0, 0.5)
     assert note.endswith("; counted as wrong, since no training row has their label: 2 test rows")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ([1, 2, 1, 2], ["1", "2", "1", "2"], "texts '1', '2' there, integers 1, 2 here"),
+        (["0", "1", "2", "10"], [0, 1, 2, 10], "integers 0, 1, 2, ... there, texts '0', '1', '10', ... here"),
+        ([0.5, None, 1.5, 0.5], [True, False, True, True], "booleans False, True there, numbers 0.5, 1.5 here"),
+    ],
+)
+def test_labels_of_two_kinds_are_told_apart_where_none_is_shared(run, tmp_path, first, second, said):
+    for name, place in (("a", first), ("b", second)):
+        source = table(tmp_path / f"{name}.parquet", place=place)
+        store_of(tmp_path / name, source, {"embedding": circle(TRAIN)})
+    status, _, err = run("knn", tmp_path / "a", tmp_path / "b", "--blocks", "embedding", "--k", "1")
+    assert (status, said in err) == (1, True), err
+
+
+def test_test_rows_that_are_training_rows_are_counted_in_the_title(run, made):
+    folder, words, _ = made
+    said = "training rows themselves, so that each is its own nearest neighbour"
+    value, note = accuracy(run(words[0], folder / "a", folder / "a", *words[3:])[1])
+    assert (value, note) == (1.0, f"b, 4 training rows, 4 test rows, 2 classes; {said}: 4 test rows")
+    source = open_source(folder / "train.parquet", modality="text", label_column="place")
+    store_of(folder / "c", source, {"embedding": circle(TRAIN)}, failed=[2])
+    assert f"; {said}: 3 test rows" in run("knn", folder / "c", folder / "a", *words[3:-1])[1]
+    missing = table(folder / "e.parquet", place=["low", None, "high", "high"])
+    store_of(folder / "e", missing, {"embedding": circle(TRAIN)})
+    assert accuracy(run("knn", folder / "e", folder / "e", *words[3:])[1])[1].endswith(f"; {said}: 3 test rows")
 
 
 def test_a_test_set_takes_its_columns_from_the_training_sets_store_where_it_has_them(run, tmp_path):

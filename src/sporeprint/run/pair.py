@@ -16,6 +16,7 @@ from sporeprint.evaluate.table import Candidate, Entry, evaluate, standard_candi
 from sporeprint.run.origin import Rows, labels_of
 
 MOST_PCA = 512  # the paper's, for wide backbones
+KINDS = {str: "texts", bool: "booleans", int: "integers", float: "numbers"}
 
 
 def open_pair(train_path: Path, test_path: Path) -> tuple[Store, Store]:
@@ -84,6 +85,8 @@ def knn_table(
         note += f"; left out, having no label: {left_out} training rows, {test_left_out} test rows"
     if strange:
         note += f"; counted as wrong, since no training row has their label: {strange} test rows"
+    if shared := _shared_rows(train, test, has, test_has):
+        note += f"; training rows themselves, so that each is its own nearest neighbour: {shared} test rows"
     return entries, note
 
 
@@ -96,8 +99,17 @@ def _strangers(labels: np.ndarray, test_labels: np.ndarray) -> int:
 
 
 def _some(labels: np.ndarray) -> str:
-    found = sorted({str(label) for label in labels.tolist()})
-    return ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
+    """What kind they are and the first three: 1 and "1" are not the same label."""
+    found = sorted(set(labels.tolist()))
+    return f"{KINDS[type(found[0])]} {', '.join(map(repr, found[:3]))}{', ...' if len(found) > 3 else ''}"
+
+
+def _shared_rows(train: Store, test: Store, has: np.ndarray, test_has: np.ndarray) -> int:
+    """How many of the rows asked about are rows that are fitted on: of one source, under one id."""
+    if train.plan["source"]["digest"] != test.plan["source"]["digest"]:
+        return 0
+    known = set(np.array(train.ids)[has].tolist())
+    return sum(row_id in known for row_id in np.array(test.ids)[test_has].tolist())
 
 
 def _comparable(store: Store) -> dict[str, Any]:

@@ -457,6 +457,27 @@ def test_a_table_damaged_in_its_data_is_a_source_error(tmp_path):
         list(source.rows())
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["a", None, "b", 1], "row 3 has 1, a number; row 0 has 'a', a text"),
+        ([None, 1, 2.5, True], "row 3 has True, true or false; row 1 has 1, a number"),
+        ([["a"], [], "a"], "row 2 has 'a', a text; row 0 has ['a'], a list"),
+        ([[], [None, "a"], ["b", 2]], "row 2 has ['b', 2], a number inside; row 1 has [None, 'a'], a text inside"),
+    ],
+)
+def test_labels_of_several_kinds_are_refused_on_opening_with_the_first_such_row(tmp_path, labels, message):
+    path = tmp_path / "t.jsonl"
+    path.write_text("".join(json.dumps({"image": "a.png", "label": label}) + "\n" for label in labels))
+    for attempt in (lambda: open_source(path), lambda: ListSource(["x"] * len(labels), labels=labels)):
+        with pytest.raises(SourceError, match="label") as caught:
+            attempt()
+        assert f": {message}; the labels of a store are of one kind" in str(caught.value)
+    most = len(labels) - 1
+    assert [row.label for row in open_source(path, limit=most).rows()] == labels[:most]
+    assert [row.label for row in ListSource(["x"] * most, labels=labels[:most]).rows()] == labels[:most]
+
+
 # lists
 
 

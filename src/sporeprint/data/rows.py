@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Protocol, TypeAlias
@@ -16,6 +16,8 @@ from sporeprint.data.audio import Clip
 from sporeprint.errors import SourceError
 
 Label: TypeAlias = "str | int | float | list[Any] | None"
+
+LABEL_KINDS = {str: "a text", bool: "true or false", int: "a number", float: "a number", list: "a list"}
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class ListSource:
         for what, values in (("ids", self._ids), ("labels", self._labels)):
             if len(values) != len(samples):
                 raise SourceError(f"{len(samples)} samples and {len(values)} {what}; give one for each sample, or none")
+        check_labels(self._labels, "the list of labels")
         if not len(samples):
             raise SourceError("a list without samples; give at least one")
         if ids is not None:
@@ -102,6 +105,29 @@ def check_ids(ids: Sequence[object], where: str) -> None:
         if given in seen:
             raise SourceError(f"{where}: {given!r} stands in rows {seen[given]} and {row}; ids are unique")
         seen[given] = row
+
+
+def check_labels(labels: Iterable[object], where: str) -> None:
+    """Raise SourceError naming the first label that a store cannot hold beside an earlier one. None goes with all."""
+    seen: dict[int, tuple[str, object, int]] = {}  # depth in lists -> kind, label, row
+    for row, label in enumerate(labels):
+        for depth, kind in _kinds(label, 0):
+            known, other, at = seen.setdefault(depth, (kind, label, row))
+            if kind != known:
+                inside = "" if depth == 0 else " inside"
+                raise SourceError(
+                    f"{where}: row {row} has {label!r}, {kind}{inside}; row {at} has {other!r}, {known}{inside}; the "
+                    "labels of a store are of one kind: write them alike"
+                )
+
+
+def _kinds(label: Any, depth: int) -> Iterator[tuple[int, str]]:
+    """Of a label, and of what it holds if it is a list: its depth and kind."""
+    label = label.item() if isinstance(label, np.generic) else label
+    if type(label) in LABEL_KINDS:
+        yield depth, LABEL_KINDS[type(label)]
+    for part in label if isinstance(label, list) else ():
+        yield from _kinds(part, depth + 1)
 
 
 def check_limit(limit: int | None) -> None:

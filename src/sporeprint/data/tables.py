@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import pyarrow as pa
 
 from sporeprint.data.formats import Table
-from sporeprint.data.rows import Label, Row, add_file, check_ids, check_limit, file_stamp
+from sporeprint.data.rows import Label, Row, add_file, check_ids, check_labels, check_limit, file_stamp
 from sporeprint.errors import SourceError
 
 # What a sample column looks like, in order of trust: its type in the `huggingface` metadata, its name.
@@ -74,6 +74,9 @@ class TableSource:
         self.label_names = _class_names(features.get(self._label)) if self._label else None
         if self._label:
             self._check_label_type()
+            if table.kind == "jsonl":  # in the other kinds a column is of one type
+                labels = (self._checked(label, row) for row, label in enumerate(self._values(self._label)))
+                check_labels(labels, f"'{path}', column {self._label!r}")
         if self._id:
             check_ids([_id(value) for value in self._values(self._id)], f"'{path}', column {self._id!r}")
 

@@ -140,11 +140,14 @@ def demonstrations(
     json: Json = False,
 ) -> None:  # fmt: skip
     """Prompts for a language model: for each test text the nearest training texts with their labels. None is called."""
+    from sporeprint.errors import RecipeError
     from sporeprint.evaluate.demonstrations import write_jsonl
     from sporeprint.run.console import print_json
     from sporeprint.run.origin import Rows
     from sporeprint.run.prompts import make_prompts
 
+    if out.is_dir():
+        raise RecipeError(f"--out '{out}' is a folder; give the name of a file, such as {out / 'prompts.jsonl'}")
     made = make_prompts(
         Rows(train_store, train, train_split),
         Rows(test_store, test, test_split),

@@ -193,6 +193,25 @@ def test_the_digest_of_a_folder_of_texts_follows_their_content_and_no_time(tmp_p
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize(
+    ("table", "options", "message"),
+    [
+        ({"text": ["a"]}, {"id_column": "text"}, "no column of texts but 'text', its id_column; leave that out"),
+        (
+            {"text": ["a"], "tag": ["b"], "n": [1], "label": [2]},
+            {"id_column": "text", "label_column": "tag"},
+            "but 'tag', its label_column and 'text', its id_column; choose one (sample_column) of: n (int64), label",
+        ),
+        ({"n": [1], "m": [2]}, {"id_column": "n"}, "texts; choose one (sample_column) of: n (int64), m (int64); if"),
+    ],
+)
+def test_a_column_of_texts_that_an_option_takes_is_said_and_not_offered(tmp_path, table, options, message):
+    path = parquet(tmp_path / "t.parquet", **table)
+    with pytest.raises(SourceError) as caught:
+        open_source(path, modality="text", **options)
+    assert message in str(caught.value)
+
+
 @pytest.mark.parametrize("form", ["parquet", "saved", "jsonl"])
 def test_a_tables_digest_follows_the_files_that_its_structs_name_and_no_others(tmp_path, form):
     named, held = {"bytes": None, "path": "x.wav"}, {"bytes": b"RIFF", "path": "y.wav"}

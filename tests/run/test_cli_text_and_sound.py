@@ -184,6 +184,10 @@ def test_backbones_says_what_is_found_in_a_checkpoint(run, request, which, facts
     assert [fact for fact in facts if fact not in out] == []
 
 
+def test_backbones_names_the_text_towers_that_are_read(run):
+    assert "text towers of CLIP and CLAP (--modality text)" in run("backbones")[1]
+
+
 def test_one_text_tower_of_two_is_chosen_by_modality(run, tmp_path, bert):
     text = SIZE | {"vocab_size": 5 + len(WORDS), "max_position_embeddings": 12, "bos_token_id": 2, "eos_token_id": 3}
     vision = SIZE | {"image_size": 32, "patch_size": 16}

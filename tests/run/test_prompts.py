@@ -68,6 +68,12 @@ def test_the_prompts_of_a_tiny_store_are_those_made_by_hand(run, made):
     }
 
 
+def test_a_folder_is_no_file_to_write(run, made):
+    folder, words = made
+    status, _, err = run(*words[:-1], folder)
+    assert (status, err.startswith(f"error: --out '{folder}' is a folder; give the name of a file")) == (2, True), err
+
+
 def test_gradients_count_as_much_as_the_embedding_and_layers_not_at_all_unless_named(run, tmp_path):
     source = open_source(write(tmp_path / "t.parquet", list("wxyz"), list("wxyz")), modality="text")
     places = {"embedding": [60.0, 0.0, 90.0, 30.0], "kl": [0.0, 90.0, 60.0, 180.0], "cls-2": [90.0, 60.0, 0.0, 180.0]}

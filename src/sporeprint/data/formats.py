@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 from sporeprint.errors import SourceError
 
 BATCH = 32  # rows in memory at a time; encoded images are some megabytes at most
+_ANEW = "write it with commas (.csv) or with tabs (.tsv)"
+_OTHER_MARKS = {";": _ANEW, "\t": "give it a name that ends in .tsv", "|": _ANEW}  # not read as separators: advice
 Batch = dict[str, list[Any]]
 
 
@@ -135,6 +137,11 @@ class CsvTable(_Lines):
             header = next(reader, [])
             if len(set(header)) < len(header):
                 raise SourceError(f"'{path}' has a column name twice: {header}; the first line names the columns")
+            if len(header) == 1 and (marks := [mark for mark in _OTHER_MARKS if mark in header[0]]):
+                raise SourceError(
+                    f"'{path}' has one column, {header[0]!r}, by its first line; its values seem to stand between "
+                    f"{marks[0]!r}: {_OTHER_MARKS[marks[0]]}"
+                )
             for row in reader:
                 if row and len(row) != len(header):
                     raise SourceError(

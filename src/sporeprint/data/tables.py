@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
@@ -62,7 +62,7 @@ class TableSource:
         there = {what: name for what, name in (like or {}).items() if name in table.schema.names}
         sample_column, id_column = sample_column or there.get("sample"), id_column or there.get("id")
         label_column = there.get("label") if label_column is None else label_column
-        taken = {label_column, id_column} - {None, ""}
+        taken = {name: what for what, name in (("label_column", label_column), ("id_column", id_column)) if name}
         self._sample = sample_column or (
             self._find_text(features, taken) if modality == "text" else self._find_sample(features)
         )
@@ -132,16 +132,17 @@ class TableSource:
             if left <= 0:
                 return
 
-    def _columns(self) -> str:
-        return ", ".join(f"{field.name} ({field.type})" for field in self._table.schema)
+    def _columns(self, without: Container[str] = ()) -> str:
+        return ", ".join(f"{field.name} ({field.type})" for field in self._table.schema if field.name not in without)
 
-    def _find_text(self, features: dict[str, Any], taken: set[str | None]) -> str:
+    def _find_text(self, features: dict[str, Any], taken: dict[str, str]) -> str:
         plain = (field for field in self._table.schema if _type(features.get(field.name)) in (None, "Value"))
         strings = [field.name for field in plain if _is_text(field.type)]
         if named := [name for name in SAMPLE_NAMES["text"] if name in strings and name not in taken]:
             return named[0]
         found = [name for name in strings if name not in taken and name not in LABEL_NAMES]
-        return found[0] if len(found) == 1 else self._ask(found, "texts")
+        used = {name: what for name, what in taken.items() if name in strings}
+        return found[0] if len(found) == 1 else self._ask(found, "texts", used)
 
     def _find_sample(self, features: dict[str, Any]) -> str:
         schema, names = self._table.schema, SAMPLE_NAMES[self._modality]
@@ -157,13 +158,13 @@ class TableSource:
                 return self._ask(found, "")
         return by_name[0] if by_name else self._ask([], "images" if self._modality == "image" else "sound")
 
-    def _ask(self, found: list[str], kind: str) -> NoReturn:
+    def _ask(self, found: list[str], kind: str, taken: Mapping[str, str] = {}) -> NoReturn:
         if found:
             raise SourceError(f"'{self._path}' has several sample columns, {found}; choose one (sample_column)")
-        raise SourceError(
-            f"'{self._path}' has no column of {kind}; choose one (sample_column) of: {self._columns()}; if they hold "
-            "something else, take a backbone for it"
-        )
+        left, used = self._columns(taken), " and ".join(f"{name!r}, its {what}" for name, what in taken.items())
+        but = f" but {used}" if used else ""
+        advice = f"choose one (sample_column) of: {left}; if they hold something else, take a backbone for it"
+        raise SourceError(f"'{self._path}' has no column of {kind}{but}; {advice if left else 'leave that out'}")
 
     def _find_label(self, features: dict[str, Any]) -> str:
         names = [name for name in self._table.schema.names if name != self._sample]

@@ -19,7 +19,7 @@ SUPPORTED = [  # modality, library and families, embedding
     ("text", "transformers: BERT, RoBERTa, DistilBERT, MPNet, DeBERTa, ELECTRA, ModernBERT, XLM-R, MiniLM", "CLS"),
     ("text", "transformers: T5 and other encoders without a CLS token", "mean of the tokens"),
     ("text", "transformers: Qwen, Llama, GPT-2, Mistral and other decoders", "last token"),
-    ("text", "transformers: CLIP's text tower (--modality text)", "the tower's own pooled output"),
+    ("text", "transformers: text towers of CLIP and CLAP (--modality text)", "the tower's own pooled output"),
     ("audio", "transformers: Whisper's encoder", "mean over the real frames"),
     ("audio", "transformers: wav2vec 2.0, HuBERT, WavLM, data2vec-audio", "mean over the real frames"),
     ("audio", "transformers: AST; CLAP's audio tower", "its own pooled output"),

@@ -106,7 +106,8 @@ def _some(labels: np.ndarray) -> str:
 
 def _shared_rows(train: Store, test: Store, has: np.ndarray, test_has: np.ndarray) -> int:
     """How many of the rows asked about are rows that are fitted on: of one source, under one id."""
-    if train.plan["source"]["digest"] != test.plan["source"]["digest"]:
+    ours, theirs = (store.plan.get("source", {}).get("digest") for store in (train, test))
+    if ours is None or ours != theirs:
         return 0
     known = set(np.array(train.ids)[has].tolist())
     return sum(row_id in known for row_id in np.array(test.ids)[test_has].tolist())

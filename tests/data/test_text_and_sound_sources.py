@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sporeprint.data.audio import Clip, load_audio
+from sporeprint.data.formats import ParquetTable
 from sporeprint.data.sources import ListSource, open_source
 from sporeprint.data.texts import load_text
 from sporeprint.errors import SampleError, SourceError
@@ -192,7 +193,6 @@ def test_the_digest_of_a_folder_of_texts_follows_their_content_and_no_time(tmp_p
     assert open_source(tmp_path / "p", modality="text").digest() not in (first, changed)
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 @pytest.mark.parametrize(
     ("table", "options", "message"),
     [
@@ -241,6 +241,24 @@ def test_the_digest_of_a_table_whose_structs_hold_everything_is_as_it_ever_was(t
     assert open_source(path, modality="audio").digest() == known
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_statistics_say_that_structs_hold_everything_so_that_no_sample_is_decoded(tmp_path, monkeypatch, groups):
+    rows = [{"bytes": b"RIFF", "path": "x.wav"}, {"bytes": b"RIFF", "path": None}]
+    path = parquet(tmp_path / "t.parquet", audio=rows)
+    pq.write_table(pq.read_table(path), path, row_group_size=2 // groups)
+    source = open_source(path, modality="audio")
+    monkeypatch.setattr(ParquetTable, "batches", lambda *_: pytest.fail("a sample was decoded"))
+    assert len(source.digest()) == 32
+    for row in rows:
+        lacking = [one | {"bytes": None} if one is row else one for one in rows]
+        pq.write_table(pa.table({"audio": lacking}), path, row_group_size=2 // groups)
+        assert not ParquetTable([path]).holds_all("audio.bytes")
+    pq.write_table(pa.table({"audio": rows}), path, write_statistics=False)
+    assert not ParquetTable([path]).holds_all("audio.bytes")
+    assert not ParquetTable([path]).holds_all("audio.array")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_what_is_no_file_among_texts_is_digested_without_waiting(tmp_path):
     write(tmp_path / "1.txt", "x")
     (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere.txt")

@@ -51,6 +51,17 @@ class ParquetTable:
         self.schema = _one_schema(schemas, files)
         self.rows = sum(rows for _, _, rows in self._groups)
 
+    def holds_all(self, leaf: str) -> bool:
+        """Whether no row lacks this leaf, such as "image.bytes", by the files' own statistics."""
+        for path in self.files:
+            metadata = pq.read_metadata(path)
+            for group in map(metadata.row_group, range(metadata.num_row_groups)):
+                columns = [group.column(at) for at in range(group.num_columns)]
+                said = [one.statistics for one in columns if one.path_in_schema == leaf]
+                if not said or said[0] is None or not said[0].has_null_count or said[0].null_count:
+                    return False
+        return True
+
     def batches(self, columns: Sequence[str], start: int = 0) -> Iterator[Batch]:
         for path, group, rows in self._groups:
             if start >= rows:

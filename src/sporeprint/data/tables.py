@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import pyarrow as pa
 
-from sporeprint.data.formats import Table
+from sporeprint.data.formats import ParquetTable, Table
 from sporeprint.data.rows import Label, Row, add_file, check_ids, check_labels, check_limit, file_stamp
 from sporeprint.errors import SourceError
 
@@ -109,7 +109,10 @@ class TableSource:
             add_file(digest, path)
         kind = _inner(self._table.schema.field(self._sample).type)
         strings = _is_text(kind) and self._modality != "text"
-        for row, sample in enumerate(self._values(self._sample) if strings or pa.types.is_struct(kind) else ()):
+        named = strings or pa.types.is_struct(kind)
+        if isinstance(self._table, ParquetTable) and self._table.holds_all(f"{self._sample}.bytes"):
+            named = False  # told without decoding every sample
+        for row, sample in enumerate(self._values(self._sample) if named else ()):
             file = self._locate(sample, row)
             if strings or isinstance(file, Path):  # a struct with bytes is in the table's own
                 digest.update(f"{file_stamp(str(file))}\n".encode())

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sporeprint import DINO, KL, Backbone, Fungi, Preprocess, Recipe, SimCLR, open_source
+from sporeprint.backbones.inputs import ImageInputs
 from sporeprint.backbones.load import load_backbone
 from sporeprint.data.images import load_image
 from sporeprint.projection import Dense
@@ -60,7 +61,7 @@ class Given:
         return self.made[image.tobytes()]
 
 
-class GivenWhole:
+class GivenWhole(ImageInputs):
     """fungivision's view for KL, which resizes otherwise than the model's own preprocessing; boxes are ours."""
 
     def __init__(self, views: dict[bytes, Tensor], own: Preprocess):
@@ -71,6 +72,9 @@ class GivenWhole:
 
     def boxes(self, image, boxes) -> Tensor:
         return self.own.boxes(image, boxes)
+
+    def describe(self) -> dict[str, str]:
+        return {"views": "fungivision's"}
 
 
 def main() -> None:
@@ -114,7 +118,8 @@ def main() -> None:
     for name in ("simclr", "simclr-own-patches"):
         ours.heads[name], ours.negatives[name] = simclr.projection_head, simclr.comparison_batch
     ours.projection = Dense(kl.projection)
-    (batch,) = decoded_batches([(str(at), image) for at, image in enumerate(images)], len(images), 1)
+    named = [(str(at), image) for at, image in enumerate(images)]
+    (batch,) = decoded_batches(backbone.preprocess, named, len(images), 1)
     blocks = ours.compute(batch)[1]
 
     least = {}

@@ -204,7 +204,7 @@ class Engine:
 
     def _budget(self, view_set: ViewSet) -> int:
         budget = self.backbone.preprocess.budget
-        return budget // 16 if view_set.logits else budget  # a vocabulary's width for each token
+        return budget // 16 if view_set.logits else budget  # a vocabulary's width for what is masked
 
     def _views_a_pass(self, view_set: ViewSet, row: tuple[str, Any]) -> int:
         """Of one row's views: as many as the budget allows, about the same number in each pass."""

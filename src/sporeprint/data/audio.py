@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from sporeprint.data.containers import checked_flac, damaged, whole_file
+from sporeprint.data.files import opened
 from sporeprint.errors import MissingExtra, SampleError
 
 MAX_SAMPLES = 2**27  # frames x channels: half a gigabyte as float32, 46 minutes of mono at 48 kHz
@@ -221,24 +221,17 @@ def _checked(samples: np.ndarray, name: str) -> np.ndarray:
 
 
 def _from_path(path: str | os.PathLike[str]) -> Clip:
-    name = repr(os.path.basename(os.fspath(path)))  # a reason is stored: it must not hold this machine's folders
     if "://" in str(path)[:16]:
+        name = repr(os.path.basename(os.fspath(path)))
         raise SampleError(f"{name} is a web address; sporeprint reads files: download it and give its path")
-    try:
-        status = os.stat(path)  # before opening: to open a pipe would wait for its writer
-        if not stat.S_ISREG(status.st_mode):
-            raise SampleError(f"{name} is not a file (a folder, a pipe or a device); give the path of an audio file")
-        if status.st_size > MAX_BYTES:
-            raise SampleError(f"{name}: {status.st_size:,} bytes, over {MAX_BYTES:,}; cut it into shorter clips")
-        with open(path, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise SampleError(f"there is no file {name}; check the path and the folder that it is relative to") from None
-    except (OSError, ValueError, MemoryError) as error:
-        if isinstance(error, SampleError):
-            raise
-        raise SampleError(f"{name} cannot be opened: {getattr(error, 'strerror', None) or _line(error)}") from None
+    with opened(path, "an audio file", _check_size) as (file, name):
+        data = file.read(MAX_BYTES + 1)
     return _decode(data, name)
+
+
+def _check_size(name: str, size: int) -> None:
+    if size > MAX_BYTES:
+        raise SampleError(f"{name}: {size:,} bytes, over {MAX_BYTES:,}; cut it into shorter clips")
 
 
 def _decode(data: bytes, name: str) -> Clip:

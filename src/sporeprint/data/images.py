@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 import struct
 import zlib
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import ExifTags, Image
 
+from sporeprint.data.files import opened
 from sporeprint.errors import SampleError
 
 MAX_PIXELS = (
@@ -90,21 +90,11 @@ def _from_struct(struct: Mapping[str, Any]) -> object:
 
 
 def _from_path(path: str | os.PathLike[str]) -> Image.Image:
-    name = repr(os.path.basename(os.fspath(path)))  # a reason is stored: it must not hold this machine's folders
     if str(path).startswith(("http://", "https://")):
+        name = repr(os.path.basename(os.fspath(path)))
         raise SampleError(f"{name} is a web address; sporeprint reads files: download it and give its path")
-    try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise SampleError(f"{name} is not a file (a folder, a pipe or a device); give the path of an image file")
-        with open(path, "rb") as file:
-            return _from_file(file, name)
-    except FileNotFoundError:
-        raise SampleError(f"there is no file {name}; check the path and the folder that it is relative to") from None
-    except (OSError, ValueError) as error:
-        if isinstance(error, SampleError):
-            raise
-        raise SampleError(f"{name} cannot be opened: {getattr(error, 'strerror', None) or error}") from None
+    with opened(path, "an image file") as (file, name):
+        return _from_file(file, name)
 
 
 @cache

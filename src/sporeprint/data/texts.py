@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import stat
 from hashlib import blake2b
 from numbers import Number
 
+from sporeprint.data.files import opened
 from sporeprint.errors import SampleError
 
 MAX_BYTES = 64 * 2**20  # as UTF-8: about ten million words, which no encoder reads; larger is not one text
@@ -66,26 +66,12 @@ def _from_str(text: str) -> str:
 
 
 def _from_path(path: os.PathLike[str] | os.PathLike[bytes]) -> str:
-    name = repr(os.path.basename(os.fsdecode(path)))  # a reason is stored: it must not hold this machine's folders
-    try:
-        status = os.stat(path)  # before it is opened: opening a pipe waits for its writer
-        if not stat.S_ISREG(status.st_mode):
-            raise SampleError(f"{name} is not a file (a folder, a pipe or a device); give the path of a text file")
-        if status.st_size > MAX_BYTES:
-            raise _large(name, f"has {status.st_size:,} bytes")
-        with open(path, "rb") as file:
-            return _from_bytes(file.read(MAX_BYTES + 1), name)
-    except FileNotFoundError:
-        raise SampleError(f"there is no file {name}; check the path and the folder that it is relative to") from None
-    except (OSError, ValueError) as error:
-        if isinstance(error, SampleError):
-            raise
-        raise SampleError(f"{name} cannot be opened: {getattr(error, 'strerror', None) or error}") from None
+    with opened(path, "a text file", _check_size) as (file, name):
+        return _from_bytes(file.read(MAX_BYTES + 1), name)
 
 
 def _from_bytes(data: bytes, name: str) -> str:
-    if len(data) > MAX_BYTES:
-        raise _large(name, f"has {len(data):,} bytes")
+    _check_size(name, len(data))
     if data.startswith(_OTHER_ENCODINGS):
         raise SampleError(f"{name}: UTF-16 or UTF-32 by its byte order mark; expected UTF-8; convert it")
     if (at := data.find(b"\0")) >= 0:
@@ -105,6 +91,11 @@ def _from_bytes(data: bytes, name: str) -> str:
 def _empty(name: str, size: int, unit: str) -> SampleError:
     seen = f"nothing but whitespace ({size} {unit})" if size else f"empty (0 {unit})"
     return SampleError(f"{name}: {seen}; expected a text; drop the row or fill it in")
+
+
+def _check_size(name: str, size: int) -> None:
+    if size > MAX_BYTES:
+        raise _large(name, f"has {size:,} bytes")
 
 
 def _large(name: str, seen: str) -> SampleError:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sporeprint.errors import RecipeError
 from sporeprint.recipe import kind
+from sporeprint.views.checks import check_count
 
 if TYPE_CHECKING:
     from sporeprint.backbones.sound import Sound
@@ -35,12 +36,10 @@ class NoiseAndRoll:
     frames: int = 10
 
     def __post_init__(self) -> None:
-        if isinstance(self.views, bool) or not isinstance(self.views, int) or self.views < 1:
-            raise RecipeError(f"views={self.views!r}; expected an integer of at least 1")
+        check_count("views", self.views)
         if not 0 <= self.noise < float("inf"):
             raise RecipeError(f"noise={self.noise!r}; expected a number of at least 0")
-        if isinstance(self.frames, bool) or not isinstance(self.frames, int) or self.frames < 0:
-            raise RecipeError(f"frames={self.frames!r}; expected an integer of at least 0")
+        check_count("frames", self.frames, least=0)
 
     def __call__(self, clip: Clip, preprocess: Sound, rng: np.random.Generator) -> list[dict[str, Tensor]]:
         """Returns one input for each view; the first so many are those of a smaller number of views."""

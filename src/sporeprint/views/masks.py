@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sporeprint.errors import BackboneError, RecipeError
+from sporeprint.errors import BackboneError
 from sporeprint.recipe import kind
+from sporeprint.views.checks import check_count, check_probability
 
 if TYPE_CHECKING:
     from sporeprint.backbones.tokens import Tokens
@@ -29,11 +30,8 @@ class Masks:
     probability: float = 0.15
 
     def __post_init__(self) -> None:
-        if isinstance(self.views, bool) or not isinstance(self.views, int) or self.views < 1:
-            raise RecipeError(f"views={self.views!r}; expected an integer of at least 1")
-        p = self.probability
-        if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 < p < 1:
-            raise RecipeError(f"probability={p!r}; expected a number above 0 and below 1, such as 0.15")
+        check_count("views", self.views)
+        check_probability(self.probability, 0.15)
 
     def __call__(self, text: str, preprocess: Tokens, rng: np.random.Generator) -> list[dict[str, Any]]:
         """Returns one input for each view, with "labels": the hidden token's number, or -100. Raises BackboneError."""

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sporeprint.errors import RecipeError
 from sporeprint.recipe import kind
+from sporeprint.views.checks import check_count, check_probability
 
 
 @kind("deletions")
@@ -27,11 +27,8 @@ class Deletions:
     probability: float = 0.1
 
     def __post_init__(self) -> None:
-        if isinstance(self.views, bool) or not isinstance(self.views, int) or self.views < 1:
-            raise RecipeError(f"views={self.views!r}; expected an integer of at least 1")
-        p = self.probability
-        if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 < p < 1:
-            raise RecipeError(f"probability={p!r}; expected a number above 0 and below 1, such as 0.1")
+        check_count("views", self.views)
+        check_probability(self.probability, 0.1)
 
     def texts(self, text: str, rng: np.random.Generator) -> list[str]:
         """`views` texts. Of a text of two words or more each takes one draw a word and one more."""

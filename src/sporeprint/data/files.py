@@ -1,0 +1,39 @@
+"""One sample's file, opened without waiting for a pipe; why not, where it cannot be."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from sporeprint.errors import SampleError
+
+
+@contextmanager
+def opened(
+    path: str | os.PathLike[str] | os.PathLike[bytes],
+    what: str,
+    check_size: Callable[[str, int], None] = lambda name, size: None,
+) -> Iterator[tuple[BinaryIO, str]]:
+    """The file and its name for messages. what: expected here, as "an image file".
+
+    check_size: given that name and the size in bytes before the file is opened; raises where it is too large.
+    Raises SampleError, of errors in reading it too.
+    """
+    name = repr(os.path.basename(os.fsdecode(path)))  # a reason is stored: it must not hold this machine's folders
+    try:
+        status = os.stat(path)  # before it is opened: opening a pipe waits for its writer
+        if not stat.S_ISREG(status.st_mode):
+            raise SampleError(f"{name} is not a file (a folder, a pipe or a device); give the path of {what}")
+        check_size(name, status.st_size)
+        with open(path, "rb") as file:
+            yield file, name
+    except FileNotFoundError:
+        raise SampleError(f"there is no file {name}; check the path and the folder that it is relative to") from None
+    except SampleError:
+        raise
+    except (OSError, ValueError, MemoryError) as error:
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise SampleError(f"{name} cannot be opened: {why}") from None

@@ -9,27 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-tf = pytest.importorskip("transformers")
-tokenizers = pytest.importorskip("tokenizers")
+from small_text import WORDS, tf, tk
 
-WORDS = [
-    "a",
-    "the",
-    "cat",
-    "dog",
-    "sat",
-    "ran",
-    "on",
-    "under",
-    "mat",
-    "tree",
-    "query",
-    "passage",
-    ":",
-    "quick",
-    "brown",
-]
-WORDS += ["Fox", "fox", "jump", "##s", "##ing"]
 TEXTS = [
     "the cat sat on the mat",
     "a quick brown Fox jumps",
@@ -43,11 +24,11 @@ PROMPT = "query : the "
 
 def save_bert(folder: Path) -> Path:
     """Two random layers of width 16, 24 positions, and a word-piece tokenizer that keeps capitals."""
-    vocabulary = {token: number for number, token in enumerate(dict.fromkeys(["[PAD]", "[UNK]", *WORDS]))}
+    vocabulary = {token: number for number, token in enumerate(dict.fromkeys(["[PAD]", "[UNK]", *WORDS, "Fox"]))}
     vocabulary |= {"[CLS]": len(vocabulary), "[SEP]": len(vocabulary) + 1}
-    inner = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocabulary, unk_token="[UNK]"))
-    inner.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
-    inner.post_processor = tokenizers.processors.TemplateProcessing(
+    inner = tk.Tokenizer(tk.models.WordPiece(vocabulary, unk_token="[UNK]"))
+    inner.pre_tokenizer = tk.pre_tokenizers.BertPreTokenizer()
+    inner.post_processor = tk.processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")]
     )
     special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}

@@ -39,7 +39,7 @@ def labels_of(store: Store, rows: Rows, column: str) -> np.ndarray | None:
     if not column:
         raise SourceError("an empty --label-column names no labels; give a column of the source")
     reopen(store, rows)  # that it is the source is checked before what it has beside
-    source = _open(store.plan["source"], rows, _modality(store), column)
+    source = _open(store.plan["source"], rows, store_modality(store), column)
     names = source.label_names
     found = {row.id: row.label if names is None else _named(row.label, names) for row in source.rows()}
     return label_array([found[row_id] for row_id in store.ids])
@@ -54,7 +54,7 @@ def reopen(store: Store, rows: Rows) -> Source:
     if told["kind"] == "list":
         raise StoreError(f"{rows.store} was made of a list in memory; use the Python functions with that list")
     try:
-        source = _open(told, rows, _modality(store))
+        source = _open(told, rows, store_modality(store))
     except SourceError as error:
         was = f"{told['name']!r} ({told['kind']})"
         raise SourceError(f"{rows.store} was made of {was}, as which this cannot be opened: {error}") from None
@@ -79,7 +79,8 @@ def _open(told: dict[str, Any], rows: Rows, modality: str, label_column: str | N
     return Sampled(source, told["sample"], told["sample_seed"]) if "sample" in told else source
 
 
-def _modality(store: Store) -> str:
+def store_modality(store: Store) -> str:
+    """ "image", "text" or "audio": what the backbone of a store takes."""
     return store.plan["resolved"]["backbone"].get("modality", "image")
 
 

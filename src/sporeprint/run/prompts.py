@@ -14,7 +14,7 @@ from sporeprint.data.store import Store
 from sporeprint.errors import RecipeError, StoreError
 from sporeprint.evaluate.demonstrations import CHOICES, ORDERS, demonstrations
 from sporeprint.evaluate.template import Template
-from sporeprint.run.origin import Rows, samples_of
+from sporeprint.run.origin import Rows, samples_of, store_modality
 from sporeprint.run.pair import block_list, labelled, open_pair
 
 
@@ -91,8 +91,7 @@ def make_prompts(
 
 
 def _texts(store: Store, rows: Rows) -> list[Any]:
-    modality = store.plan["resolved"]["backbone"].get("modality", "image")
-    if modality != "text":
+    if (modality := store_modality(store)) != "text":
         raise StoreError(f"{rows.store} was made by a backbone for {modality}; prompts are made of texts")
     if store.plan["source"]["kind"] == "list":
         raise StoreError(f"{rows.store} was made of a list in memory; use sporeprint.demonstrations with that list")

@@ -20,7 +20,8 @@ from numpy.typing import ArrayLike, NDArray
 from sporeprint.data.atomic import write_file
 from sporeprint.data.texts import load_text
 from sporeprint.errors import SampleError
-from sporeprint.evaluate.knn import METRICS, _features, _labels
+from sporeprint.evaluate.knn import METRICS
+from sporeprint.evaluate.rows import features_of, labels_of
 from sporeprint.evaluate.template import Template
 
 CHOICES = ("nearest", "balanced")
@@ -82,12 +83,12 @@ def demonstrations(
             raise SampleError(f"{name}={value!r}; expected one of: {', '.join(allowed)}")
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise SampleError(f"k={k!r}; expected a positive integer")
-    train, test = _features(train_features, "train"), _features(features, "query")
+    train, test = features_of(train_features, "train"), features_of(features, "query")
     if train.shape[1] != test.shape[1]:
         raise SampleError(
             f"train features are {train.shape[1]} wide, query features {test.shape[1]}; expected the same"
         )
-    labels = _labels(train_labels, len(train), "train")
+    labels = labels_of(train_labels, len(train), "train")
     shown, queries = _texts(train_texts, len(train), "train"), _texts(texts, len(test), "query")
     names, classes = _names(labels, label_names)
     template = Template() if template is None else template

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.errors import SampleError
+from sporeprint.evaluate.rows import check_same_kind, check_same_width, features_of, labels_of
 
 METRICS = ("euclidean", "cosine")
 CANDIDATES = (1, 3, 5, 10, 20)  # for k="auto"; METHOD's protocol
@@ -54,15 +55,10 @@ def knn(
     """
     if metric not in METRICS:
         raise SampleError(f"metric={metric!r}; expected one of: {', '.join(METRICS)}")
-    train, test = _features(train, "train"), _features(test, "test")
-    labels, test_labels = _labels(labels, len(train), "train"), _labels(test_labels, len(test), "test")
-    if train.shape[1] != test.shape[1]:
-        raise SampleError(f"train features are {train.shape[1]} wide, test features {test.shape[1]}; expected the same")
-    if _are_strings(labels) != _are_strings(test_labels):
-        raise SampleError(
-            f"train labels are {'strings' if _are_strings(labels) else 'numbers'}, test labels are not; "
-            "expected the same names in both"
-        )
+    train, test = features_of(train, "train"), features_of(test, "test")
+    labels, test_labels = labels_of(labels, len(train), "train"), labels_of(test_labels, len(test), "test")
+    check_same_width(train, test)
+    check_same_kind(labels, test_labels)
     if not (k == "auto" or (isinstance(k, (int, np.integer)) and k >= 1)):
         raise SampleError(f"k={k!r}; expected a positive integer or 'auto'")
     leave_one_out = choose_k(train, labels, metric) if k == "auto" else {}
@@ -110,29 +106,3 @@ def _vote(votes: NDArray[np.intp], classes: int) -> NDArray[np.intp]:
     most = counts.max(axis=1)
     among = counts[rows[:, None], votes] == most[:, None]  # [M, k]: does this neighbour's class win?
     return votes[rows, among.argmax(axis=1)]
-
-
-def _features(rows: ArrayLike, which: str) -> NDArray[np.float32]:
-    array = np.asarray(rows)
-    if array.ndim != 2 or not len(array):
-        raise SampleError(f"{which} features have shape {array.shape}; expected [rows, dimensions], at least one row")
-    if bad := int((~np.isfinite(array).all(axis=1)).sum()):
-        raise SampleError(f"{bad} of {len(array)} {which} rows are NaN or infinite (unreadable samples?); drop them")
-    return array
-
-
-def _are_strings(labels: NDArray[Any]) -> bool:
-    return labels.dtype.kind in "US"
-
-
-def _labels(labels: ArrayLike, rows: int, which: str) -> NDArray[Any]:
-    array = np.asarray(labels)
-    if array.shape != (rows,):
-        raise SampleError(f"{which} labels have shape {array.shape} for {rows} rows; expected one label a row")
-    if array.dtype.kind != "O":
-        return array
-    if missing := sum(label is None for label in array):
-        raise SampleError(f"{missing} of {rows} {which} labels are missing; drop those rows")
-    if len({isinstance(label, str) for label in array}) > 1 or any(isinstance(label, (list, tuple)) for label in array):
-        raise SampleError(f"{which} labels are of different kinds, or lists; expected one string or number a row")
-    return np.asarray(array.tolist())

@@ -1,0 +1,53 @@
+"""Features and labels as every evaluation takes them: checked once, with the same errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sporeprint.errors import SampleError
+
+
+def features_of(rows: ArrayLike, which: str) -> NDArray[np.float32]:
+    """rows [N, D], at least one, all finite. Raises SampleError."""
+    array = np.asarray(rows)
+    if array.ndim != 2 or not len(array):
+        raise SampleError(f"{which} features have shape {array.shape}; expected [rows, dimensions], at least one row")
+    if bad := int((~np.isfinite(array).all(axis=1)).sum()):
+        raise SampleError(f"{bad} of {len(array)} {which} rows are NaN or infinite (unreadable samples?); drop them")
+    return array
+
+
+def labels_of(labels: ArrayLike, rows: int, which: str) -> NDArray[Any]:
+    """One label a row, all texts or all numbers: [rows]. Raises SampleError."""
+    array = np.asarray(labels)
+    if array.shape != (rows,):
+        raise SampleError(f"{which} labels have shape {array.shape} for {rows} rows; expected one label a row")
+    if array.dtype.kind != "O":
+        return array
+    if missing := sum(label is None for label in array):
+        raise SampleError(f"{missing} of {rows} {which} labels are missing; drop those rows")
+    if len({isinstance(label, str) for label in array}) > 1 or any(isinstance(label, (list, tuple)) for label in array):
+        raise SampleError(f"{which} labels are of different kinds, or lists; expected one string or number a row")
+    return np.asarray(array.tolist())
+
+
+def are_strings(labels: NDArray[Any]) -> bool:
+    return labels.dtype.kind in "US"
+
+
+def check_same_width(train: NDArray[Any], test: NDArray[Any]) -> None:
+    """Raises SampleError where [N, D] and [M, D] differ in D."""
+    if train.shape[1] != test.shape[1]:
+        raise SampleError(f"train features are {train.shape[1]} wide, test features {test.shape[1]}; expected the same")
+
+
+def check_same_kind(labels: NDArray[Any], test_labels: NDArray[Any]) -> None:
+    """Raises SampleError where one side's labels are texts and the other's numbers, which never match."""
+    if are_strings(labels) != are_strings(test_labels):
+        raise SampleError(
+            f"train labels are {'strings' if are_strings(labels) else 'numbers'}, test labels are not; "
+            "expected the same names in both"
+        )

@@ -1,0 +1,26 @@
+"""Few-shot draws: so many labelled rows of each class, drawn anew from each seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sporeprint.errors import SampleError
+
+
+def draws(labels: NDArray[Any], shots: int, count: int = 3, seed: int = 0) -> Iterator[NDArray[np.intp]]:
+    """Rows of each draw, in order: `shots` of each class without repeats, all of a class that has fewer.
+
+    labels: [N]. count: of draws; draw i is seeded with (seed, i), so more draws leave the first as they are.
+    Raises SampleError for counts below 1.
+    """
+    for name, value in (("shots", shots), ("draws", count)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            raise SampleError(f"{name}={value!r}; expected an integer of at least 1")
+    members = [np.flatnonzero(labels == name) for name in np.unique(labels)]
+    for number in range(count):
+        rng = np.random.default_rng([seed, number])
+        yield np.sort(np.concatenate([rng.permutation(rows)[:shots] for rows in members]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -46,6 +47,8 @@ def make_engine(recipe: Recipe, backbone: Any, device: Any = None, workers: int 
         negatives={},
         projections={path: make(dim, math.prod(t.shape), recipe.seed) for path, t in backbone.targets.items()},
         layers=recipe.layers,
+        layer_kinds=_layer_kinds(backbone, recipe.layer_kinds),
+        moments=recipe.view_moments,
         seed=recipe.seed,
         autocast=resolve_dtype(recipe.dtype, backbone)[1],
         workers=workers,
@@ -81,6 +84,20 @@ def _check_given(recipe: Recipe, backbone: Any, device: Any) -> None:
             f"device={str(device)!r}, but the backbone given is on {here}; move it there "
             "(backbone.module.to(...)) or leave device out"
         )
+
+
+def _layer_kinds(backbone: Backbone, wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """Names of layer blocks, before "-N", for a recipe's `layer_kinds`. Raises RecipeError for one it has not."""
+    if wanted is None:
+        return backbone.layer_kinds
+    mean = "patches" if backbone.modality == "image" else "tokens"
+    possible = {kind: kind for kind in ("cls", "last") if kind in backbone.layer_kinds}
+    possible |= {"mean": mean, "max": "max"}
+    if missing := [kind for kind in wanted if kind not in possible]:
+        raise RecipeError(
+            f"layer_kinds={missing[0]!r}: {backbone.name} has no such token; possible here: {', '.join(possible)}"
+        )
+    return tuple(dict.fromkeys(possible[kind] for kind in wanted))
 
 
 def resolve_dtype(dtype: str, backbone: Backbone) -> tuple[str, torch.dtype | None]:

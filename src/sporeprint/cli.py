@@ -34,6 +34,8 @@ def extract(
     pooling: Annotated[str | None, typer.Option(help="auto, cls, mean or last.  [default: auto]", show_default=False)] = None,
     dim: Annotated[int | None, typer.Option(help="Width of a gradient block; default the embedding's.")] = None,
     layers: Annotated[int | None, typer.Option(help="Blocks of the last so many layers.  [default: 4]", show_default=False)] = None,
+    layer_kinds: Annotated[str | None, typer.Option(help="Of cls, last, mean, max, comma-separated.  [default: cls or last, where there is one, and mean]", show_default=False)] = None,
+    view_moments: Annotated[int | None, typer.Option(help="2 keeps the spread of a row's view embeddings beside their mean.  [default: 1]", show_default=False)] = None,
     negatives: Annotated[int | None, typer.Option(help="Rows in SimCLR's bank of negatives.  [default: 256; of sound 64]", show_default=False)] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.  [default: auto]", show_default=False)] = None,
     seed: Annotated[int | None, typer.Option(help="Of heads, projection, views and negatives.  [default: 0]", show_default=False)] = None,
@@ -62,7 +64,7 @@ def extract(
     moved = None if fit_from is None else backbone  # the fit's own backbone, where it lies now
     made = make_recipe(
         recipe, bare=fit_from is None, backbone=None if moved else backbone, objectives=objectives, modality=modality, targets=targets,
-        pooling=pooling, dim=dim, layers=layers, negatives=negatives, dtype=dtype, seed=seed,
+        pooling=pooling, dim=dim, layers=layers, layer_kinds=layer_kinds, view_moments=view_moments, negatives=negatives, dtype=dtype, seed=seed,
     )  # fmt: skip
     rows: Source = open_source(
         source,

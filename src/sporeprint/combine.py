@@ -15,7 +15,7 @@ from sporeprint.errors import RecipeError
 from sporeprint.recipe import kind
 
 Blocks = Mapping[str, NDArray[np.float32]]
-LAYER_KINDS = ("cls", "last", "patches", "tokens")  # what a block of the layers family is of, before "-N"
+LAYER_KINDS = ("cls", "last", "patches", "tokens", "max")  # what a block of the layers family is of, before "-N"
 MOST_FITTING_ROWS = 100_000  # PCA beyond this sees evenly spaced rows: bounded memory, the same result to 3 digits
 
 
@@ -170,7 +170,7 @@ def family(name: str) -> str:
     """Of a block, told by its name: "embedding", "layers", "views" or "gradients"."""
     if name == "embedding":
         return "embedding"
-    if name.endswith(".views"):
+    if name.endswith((".views", ".spread")):
         return "views"
     stem, _, number = name.rpartition("-")
     return "layers" if stem in LAYER_KINDS and number.isdigit() else "gradients"

@@ -83,7 +83,9 @@ class Engine:
     negatives: dict[str, Tensor]
     projections: dict[str, Projection]
     layers: int
+    layer_kinds: tuple[str, ...]
     seed: int
+    moments: int = 1  # of the views' embeddings
     autocast: torch.dtype | None = None
     workers: int = 1
     seconds: dict[str, float] = field(default_factory=dict)  # spent on each set of views so far
@@ -103,7 +105,10 @@ class Engine:
                     for name, values in {"embedding": found[:, 0], **passes[0].layers}.items():
                         free.setdefault(name, []).append(values)
                 elif view_set.views > 1:
-                    free.setdefault(f"{view_set.name}.views", []).append(normalise(found).mean(dim=1))
+                    units = normalise(found)
+                    free.setdefault(f"{view_set.name}.views", []).append(units.mean(dim=1))
+                    if self.moments > 1:
+                        free.setdefault(f"{view_set.name}.spread", []).append(units.std(dim=1, correction=0))
                 for objective in view_set.objectives:
                     bank = banks.get(objective.name)
                     captures, predicted = [one.captures for one in passes], predictions(passes, len(found))
@@ -167,11 +172,16 @@ class Engine:
         sets = view_sets(self.objectives)
         info: dict[str, dict[str, Any]] = {"embedding": {"family": "embedding", "views": "whole", "passes": 1}}
         for number in range(max(0, self.backbone.depth - self.layers) + 1, self.backbone.depth + 1):
-            for kind in self.backbone.layer_kinds:
+            for kind in self.layer_kinds:
                 info[f"{kind}-{number}"] = {"family": "layers", "views": "whole", "passes": 1}
         for view_set in sets[1:]:
             if view_set.views > 1:
-                info[f"{view_set.name}.views"] = {"family": "views", "views": view_set.name, "passes": view_set.views}
+                for part in ("views", "spread")[: self.moments]:
+                    info[f"{view_set.name}.{part}"] = {
+                        "family": "views",
+                        "views": view_set.name,
+                        "passes": view_set.views,
+                    }
         for name in self.gradient_names():
             (view_set,) = (one for one in sets if name.partition("@")[0] in [o.name for o in one.objectives])
             info[name] = {"family": "gradients", "views": view_set.name, "passes": view_set.views}
@@ -195,10 +205,8 @@ class Engine:
 
         for samples, batches in ahead(make, self._chunks(view_set, rows), self.workers):
             with ExitStack() as stack:
-                passes = [
-                    stack.enter_context(self.backbone.run(batch, layers, self.autocast, view_set.logits))
-                    for batch in batches
-                ]
+                how = layers, self.autocast, view_set.logits, self.layer_kinds
+                passes = [stack.enter_context(self.backbone.run(batch, *how)) for batch in batches]
                 embeddings = torch.cat([one.embedding for one in passes]) if len(passes) > 1 else passes[0].embedding
                 read(embeddings.unflatten(0, (samples, view_set.views)), passes)
 

@@ -16,10 +16,11 @@ from sporeprint.errors import RecipeError
 
 POOLINGS = ("auto", "cls", "mean", "last")
 DTYPES = ("auto", "float32", "bfloat16")
+LAYER_KINDS = ("cls", "last", "mean", "max")
 MODALITIES = ("auto", "image", "text", "audio")
 DECIDED_LATER = ("size", "combination")  # these change how blocks are joined, never the blocks
 
-_NAME = re.compile(r"(?!(cls|patches|tokens|last)-\d+$)[A-Za-z][A-Za-z0-9_-]*")
+_NAME = re.compile(r"(?!(cls|patches|tokens|last|max)-\d+$)[A-Za-z][A-Za-z0-9_-]*")
 
 _KINDS: dict[str, type] = {}
 _T = TypeVar("_T", bound=type)
@@ -114,6 +115,8 @@ class Recipe:
     pooling: how tokens become an embedding: "auto" (what the checkpoint's authors use), "cls", "mean", "last".
     projection: name of the random projection. dim: width of a gradient block, default the embedding's.
     layers: CLS and token means of the last so many blocks are kept too (free; 0 for none).
+    layer_kinds: of "cls", "last", "mean" and "max" of the tokens; None: mean, and CLS or last where there is one.
+    view_moments: 1 keeps the mean of a row's view embeddings, 2 their standard deviation too (`dino.spread`; free).
     size: features after PCA; None keeps all. combination: how blocks are joined, "paper" by default.
     dtype: "auto", "float32" or "bfloat16" (autocast); seed: of heads, projection, views and negatives.
     """
@@ -125,6 +128,8 @@ class Recipe:
     projection: str = "rademacher"
     dim: int | None = None
     layers: int = 4
+    layer_kinds: Sequence[str] | None = None
+    view_moments: int = 1
     size: int | None = None
     combination: Any = "paper"
     dtype: str = "auto"
@@ -132,9 +137,14 @@ class Recipe:
     modality: str = "auto"
 
     def __post_init__(self) -> None:
-        if isinstance(self.targets, str):
-            object.__setattr__(self, "targets", (self.targets,))
-        for name, what in (("objectives", "a list of objectives"), ("targets", "a list of paths of linear layers")):
+        for name in ("targets", "layer_kinds"):
+            if isinstance(getattr(self, name), str):
+                object.__setattr__(self, name, (getattr(self, name),))
+        for name, what in (
+            ("objectives", "a list of objectives"),
+            ("targets", "a list of paths of linear layers"),
+            ("layer_kinds", f"a list of: {', '.join(LAYER_KINDS)}"),
+        ):
             value = getattr(self, name)
             if value is not None and not isinstance(value, (list, tuple)):
                 raise RecipeError(f"{name} is a {type(value).__name__}; expected {what}")
@@ -152,6 +162,9 @@ class Recipe:
         _one_of("modality", self.modality, MODALITIES)
         _one_of("projection", self.projection, tuple(import_module("sporeprint.projection").PROJECTIONS))
         import_module("sporeprint.combine").named(self.combination)  # raises RecipeError
+        for kind_of in self.layer_kinds or ():
+            _one_of("layer_kinds", kind_of, LAYER_KINDS)
+        _one_of("view_moments", self.view_moments, (1, 2))
         for name, least in (("dim", 1), ("size", 1), ("layers", 0), ("seed", 0)):
             value = getattr(self, name)
             if value is None and name in ("dim", "size"):
@@ -172,7 +185,7 @@ class Recipe:
             if not _NAME.fullmatch(objective.name) or objective.name in ("embedding", "whole"):
                 raise RecipeError(
                     f"objective name {objective.name!r}; expected letters, digits, _ and -, and not the name of "
-                    "another block (embedding, whole, cls-N, patches-N, tokens-N, last-N)"
+                    "another block (embedding, whole, cls-N, patches-N, tokens-N, last-N, max-N)"
                 )
             names.append(objective.name)
         if repeated := {name for name in names if names.count(name) > 1}:
@@ -221,6 +234,6 @@ def canonical(data: Any) -> bytes:
     return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
-def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
     if value not in allowed:
-        raise RecipeError(f"{name}={value!r}; expected one of: {', '.join(allowed)}")
+        raise RecipeError(f"{name}={value!r}; expected one of: {', '.join(map(str, allowed))}")

@@ -109,23 +109,30 @@ class Backbone:
 
     @contextmanager
     def run(
-        self, views: Batch, layers: int = 0, autocast: torch.dtype | None = None, logits: bool = False
+        self,
+        views: Batch,
+        layers: int = 0,
+        autocast: torch.dtype | None = None,
+        logits: bool = False,
+        kinds: Sequence[str] | None = None,
     ) -> Iterator[Pass]:
         """One pass over N views, [N, 3, S, S] or what `preprocess.collate` makes of them.
 
         Inside the block, autograd reaches from the embedding to each target, and more passes may be run. layers:
-        collect CLS and token means of the last so many blocks. autocast: a lower precision for the pass. logits: of the
-        checkpoint's own head too. One thread at a time; another waits.
+        collect `kinds` (`layer_kinds` by default) of the last so many blocks. autocast: a lower precision for the pass.
+        logits: of the checkpoint's own head too. One thread at a time; another waits.
         Raises LayerError where a target did not run exactly once.
         """
         views = batch_to(views, self.device, self.dtype)
         whole = self.adapter.head or self.module
         with one_thread(self.module), NO_TF32.hold(), evaluating(whole):
-            one_pass = self._forward(views, layers, autocast, logits)
+            one_pass = self._forward(views, layers, autocast, logits, self.layer_kinds if kinds is None else kinds)
             with torch.inference_mode(False), torch.enable_grad():
                 yield one_pass
 
-    def _forward(self, views: Batch, layers: int, autocast: torch.dtype | None, logits: bool) -> Pass:
+    def _forward(
+        self, views: Batch, layers: int, autocast: torch.dtype | None, logits: bool, kinds: Sequence[str]
+    ) -> Pass:
         real = self.adapter.real(views)
         kept: dict[str, Tensor] = {}
         strange: dict[int, Any] = {}
@@ -137,7 +144,7 @@ class Backbone:
                 if threading.get_ident() != mine:  # the owner of the network may run it too
                     return
                 tokens = output if isinstance(output, Tensor) else output[0]
-                found = self._layer_blocks(number, tokens.detach(), real)  # now: the next block may add in place
+                found = self._layer_blocks(number, tokens.detach(), real, kinds)  # now: the next block may add in place
                 kept.update(found)
                 if not found:
                     strange[number] = list(tokens.shape)
@@ -206,7 +213,9 @@ class Backbone:
             embedding = self.finish(embedding)
         return embedding if embedding.dtype == torch.float64 else embedding.float()
 
-    def _layer_blocks(self, number: int, tokens: Tensor, real: Tensor | None) -> dict[str, Tensor]:
+    def _layer_blocks(
+        self, number: int, tokens: Tensor, real: Tensor | None, kinds: Sequence[str]
+    ) -> dict[str, Tensor]:
         expected = self.tokens if real is None else real.shape[1]
         if tokens.dim() != 3 or (expected is not None and tokens.shape[1] != expected):
             return {}  # another layout (windows, time first): only known ones are read
@@ -216,8 +225,9 @@ class Backbone:
             "last": lambda: pool(tokens, "last", real, 0).clone(),
             "patches": lambda: mean(tokens[:, self.prefix :]),
             "tokens": lambda: pool(tokens, "mean", real, self.prefix),
+            "max": lambda: pool(tokens, "max", real, self.prefix),
         }
-        return {f"{kind}-{number}": made[kind]() for kind in self.layer_kinds}
+        return {f"{kind}-{number}": made[kind]() for kind in kinds}
 
     def _say_once(self, strange: dict[int, Any]) -> None:
         if strange and not self._said:

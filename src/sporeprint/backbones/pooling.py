@@ -7,14 +7,19 @@ from torch import Tensor
 
 
 def pool(tokens: Tensor, how: str, real: Tensor | None, prefix: int) -> Tensor:
-    """tokens: [N, T, E]. how: "cls" (the first), "mean", "last". real: [N, T], true where a token counts.
+    """tokens: [N, T, E]. how: "cls" (the first), "mean", "max", "last". real: [N, T], true where a token counts.
 
-    prefix: tokens before the patches, which are not in the mean; `real` has them false already. Returns [N, E].
+    prefix: tokens before the patches, which are not in mean and maximum; `real` has them false already. Returns [N, E].
     """
     if how == "cls":
         return tokens[:, 0]
     if how == "mean":
         return mean(tokens[:, prefix:]) if real is None else mean(tokens, real)
+    if how == "max":
+        if real is not None:
+            most = tokens.masked_fill(~real.unsqueeze(-1), -torch.inf).amax(dim=1)
+            return torch.where(real.any(dim=1, keepdim=True), most, 0)  # a text without a word: as `mean` has it
+        return tokens[:, prefix:].amax(dim=1)
     if real is None:
         return tokens[:, -1]
     steps = torch.arange(tokens.shape[1], device=tokens.device)

@@ -37,8 +37,9 @@ def make_recipe(file: Path | None, bare: bool, negatives: int | None = None, **o
         raise RecipeError(
             "no --backbone; give a Hugging Face id or folder, timm:NAME, or tiny (see sporeprint backbones)"
         )
-    if "targets" in given:
-        given["targets"] = [path.strip() for path in given["targets"].split(",")]
+    for name in ("targets", "layer_kinds"):
+        if name in given:
+            given[name] = [word.strip() for word in given[name].split(",")]
     objectives = given.pop("objectives", None)
     recipe = Recipe(**given)
     if objectives is None and negatives is None:

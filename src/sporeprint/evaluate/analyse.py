@@ -1,0 +1,168 @@
+"""What the blocks are like, what they share, and which classes gain or lose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sporeprint.errors import SampleError
+from sporeprint.evaluate.result import _plain
+from sporeprint.evaluate.rows import are_strings, features_of, labels_of
+from sporeprint.evaluate.similarity import anisotropy, cka_matrix, effective_rank
+
+_SHOWN = 5  # classes with the largest gains, and as many with the largest losses, in a text
+
+
+@dataclass(frozen=True)
+class BlockFigures:
+    """width: dimensions. effective_rank: of them in use. anisotropy: mean cosine of two rows. See `similarity`."""
+
+    width: int
+    effective_rank: float
+    anisotropy: float
+
+
+@dataclass(frozen=True)
+class ClassChange:
+    """One class: its test rows, the fractions of them that are right before and after, and after less before."""
+
+    label: str | int | float
+    count: int
+    before: float
+    after: float
+    change: float
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """blocks: by name. cka: of every two of them, in that order, debiased. classes: largest gain first.
+
+    used: how many of the `rows` the figures are of. NaN (None in JSON) stands where a block has no such figure.
+    """
+
+    rows: int
+    used: int
+    blocks: dict[str, BlockFigures]
+    cka: tuple[tuple[float, ...], ...]
+    classes: tuple[ClassChange, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
+    def __str__(self) -> str:
+        """Two aligned tables: the blocks with their CKA, and the classes that changed most, if known."""
+        head = ["block", "width", "effective rank", "anisotropy", *(f"CKA {name}" for name in self.blocks)]
+        lines = [
+            [name, str(one.width), f"{one.effective_rank:.1f}", f"{one.anisotropy:.3f}", *(f"{x:.2f}" for x in shared)]
+            for (name, one), shared in zip(self.blocks.items(), self.cka, strict=True)
+        ]
+        text = f"{_table(head, lines)}\n{self.used:,} of {self.rows:,} rows"
+        if not self.classes:
+            return text
+        most = self.classes
+        if len(most) > 2 * _SHOWN:
+            most = most[:_SHOWN] + most[-_SHOWN:]
+        changes = [
+            [str(one.label), f"{one.count:,}", f"{one.before:.1%}", f"{one.after:.1%}", f"{100 * one.change:+.1f}"]
+            for one in most
+        ]
+        table = _table(["class", "rows", "before", "after", "points"], changes)
+        return f"{text}\n\n{table}\n{len(most):,} of {len(self.classes):,} classes"
+
+
+def analyse(
+    blocks: Mapping[str, ArrayLike],
+    labels: ArrayLike | None = None,
+    before: ArrayLike | None = None,
+    after: ArrayLike | None = None,
+    most_rows: int = 10_000,
+    seed: int = 0,
+) -> Analysis:
+    """Width, effective rank and anisotropy of each block [N, D], and the CKA of every two.
+
+    labels, before, after: [M], the test rows' labels and two predictions of them (say, from the embedding and from
+    the features), for `per_class_change`; all three or none. M need not be N.
+    Of more than most_rows rows as many are drawn, the same of every block: for estimates, and CKA takes its time.
+    Raises SampleError for no blocks, rows with NaN, and counts that do not match.
+    """
+    if isinstance(most_rows, bool) or not isinstance(most_rows, (int, np.integer)) or most_rows < 1:
+        raise SampleError(f"most_rows={most_rows!r}; expected an integer of at least 1")
+    if not blocks:
+        raise SampleError("no blocks to analyse; expected at least one")
+    if labels is None and before is None and after is None:
+        classes = []
+    elif labels is None or before is None or after is None:
+        raise SampleError("some of labels, before and after are not given; expected all three, or none of them")
+    else:
+        classes = per_class_change(labels, before, after)
+    arrays = {name: features_of(rows, f"block {name!r}") for name, rows in blocks.items()}
+    total = len(next(iter(arrays.values())))
+    if len({len(rows) for rows in arrays.values()}) == 1 and total > most_rows:
+        drawn = np.sort(np.random.default_rng(seed).choice(total, most_rows, replace=False))
+        arrays = {name: rows[drawn] for name, rows in arrays.items()}
+    names, matrix = cka_matrix(arrays)
+    figures = {
+        name: BlockFigures(rows.shape[1], effective_rank(rows), anisotropy(rows)) for name, rows in arrays.items()
+    }
+    return Analysis(total, len(arrays[names[0]]), figures, tuple(map(tuple, matrix.tolist())), tuple(classes))
+
+
+def per_class_change(labels: ArrayLike, before: ArrayLike, after: ArrayLike) -> list[ClassChange]:
+    """Accuracy of each class under two predictions [M] of the test labels [M], the largest gain first.
+
+    Equal changes go by the label. A predicted class that no test row has is wrong, and has no line of its own.
+    Raises SampleError for no rows, missing labels, counts that do not match, and texts beside numbers.
+    """
+    array = np.asarray(labels)
+    if array.ndim != 1 or not len(array):
+        raise SampleError(f"test labels have shape {array.shape}; expected one label a row, at least one row")
+    array = labels_of(array, len(array), "test")
+    if array.dtype.kind == "f" and (missing := int(np.isnan(array).sum())):
+        raise SampleError(f"{missing} of {len(array)} test labels are NaN (missing); drop those rows")
+    right = [_right(array, predicted, which) for predicted, which in ((before, "earlier"), (after, "later"))]
+    names, codes, counts = np.unique(array, return_inverse=True, return_counts=True)
+    hits = [np.bincount(codes, weights=one, minlength=len(names)).astype(int) for one in right]
+    order = sorted(range(len(names)), key=lambda at: (hits[0][at] - hits[1][at]) / counts[at])  # stable: by label
+    return [
+        ClassChange(
+            label=names[at].item(),
+            count=int(counts[at]),
+            before=float(hits[0][at] / counts[at]),
+            after=float(hits[1][at] / counts[at]),
+            change=float((hits[1][at] - hits[0][at]) / counts[at]),
+        )
+        for at in order
+    ]
+
+
+def _right(labels: NDArray[Any], predicted: ArrayLike, which: str) -> NDArray[np.bool_]:
+    array = np.asarray(predicted)
+    if array.shape != labels.shape:
+        raise SampleError(
+            f"{which} predictions have shape {array.shape} for {len(labels)} labels; expected one a label"
+        )
+    array = labels_of(array, len(labels), "predicted")
+    if are_strings(labels) != are_strings(array):
+        raise SampleError(
+            f"test labels are {'strings' if are_strings(labels) else 'numbers'}, {which} predictions are not; "
+            "expected the same names in both"
+        )
+    return np.asarray(array == labels)
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """The first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
+    padded = [
+        [
+            cell.rjust(width) if at else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        for line in (head, *lines)
+    ]
+    return "\n".join("  ".join(line) for line in padded)

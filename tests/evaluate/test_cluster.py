@@ -130,6 +130,13 @@ def test_edges_are_defined_and_silent(features, labels, clusters, value, score, 
         assert (result.nmi, result.ari) == (pytest.approx(score), pytest.approx(score))
 
 
+def test_rows_too_close_for_k_means_leave_clusters_empty_and_the_start_says_so():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = cluster([[1e-170], [0.0], [1.0]], ["a", "b", "c"], starts=1)
+    assert (result.clusters, result.by_start[0]["clusters"], result.value) == (3, 2, pytest.approx(2 / 3))
+
+
 @pytest.mark.parametrize("factor", [1e-30, 1e30])
 def test_the_scale_of_float32_features_does_not_matter(factor):
     features, labels = overlapping()
@@ -159,6 +166,7 @@ def test_a_result_is_one_line_for_people_and_plain_json_for_machines():
         ([[1.0], [2.0]], [0, 1], {"clusters": 0}, "clusters=0; expected an integer of at least 1"),
         ([[1.0], [2.0]], [0, 1], {"clusters": 1.5}, "clusters=1.5"),
         ([[1.0], [2.0]], [0, 1], {"starts": True}, "starts=True"),
+        ([[1.0], [2.0]], [0, 1], {"seed": -1}, "seed=-1; expected an integer of at least 0"),
     ],
 )
 def test_what_cannot_be_clustered_is_refused(features, labels, options, message):

@@ -45,21 +45,22 @@ def cluster(
     """k-means (k-means++, Euclidean) on one set [N, D], without its labels; then scored by them.
 
     clusters: as many as classes by default. Where fewer rows are distinct there are that many clusters, each of equal
-    rows, and `clusters` of the result says so. Matched accuracy is the share of rows whose cluster is matched to their
-    class, one to one, as suits best (Hungarian method): with more clusters than classes the rows of unmatched clusters
-    are wrong, with fewer clusters the rows of unmatched classes are.
+    rows, and `clusters` of the result says so; distinct rows too close for k-means leave clusters of a start empty.
+    Matched accuracy is the share of rows whose cluster is matched to their class, one to one, as suits best (Hungarian
+    method): with more clusters than classes the rows of unmatched clusters are wrong, with fewer clusters the rows of
+    unmatched classes are.
     One class: accuracy is the share of the largest cluster; NMI and ARI are 1 with one cluster, 0 with more. One
     cluster of several classes: accuracy is the share of the largest class, NMI and ARI are 0.
     Start i is seeded with (seed, i), so more starts leave the first as they are.
-    Raises SampleError for rows with NaN, labels that do not match, and counts below 1.
+    Raises SampleError for rows with NaN, labels that do not match, counts below 1, negative seeds.
     """
     rows = features_of(features, "clustering")
     codes = np.unique(labels_of(labels, len(rows), "clustering"), return_inverse=True)[1]
     classes = int(codes.max()) + 1
     asked = classes if clusters is None else clusters
-    for name, value in (("clusters", asked), ("starts", starts)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise SampleError(f"{name}={value!r}; expected an integer of at least 1")
+    for name, value, least in (("clusters", asked, 1), ("starts", starts, 1), ("seed", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+            raise SampleError(f"{name}={value!r}; expected an integer of at least {least}")
     exponent = scale_exponent(rows)
     scaled = np.ldexp(rows if rows.dtype == np.float32 else rows.astype(np.float64), -exponent)
     count = _distinct(scaled, int(asked))
@@ -68,7 +69,7 @@ def cluster(
     return ClusterResult(
         value=float(np.mean(accuracies)),
         spread=float(np.std(accuracies, ddof=1)) if starts > 1 else None,
-        settings={"clusters": int(asked), "starts": int(starts), "seed": seed, "method": "k-means"},
+        settings={"clusters": int(asked), "starts": int(starts), "seed": int(seed), "method": "k-means"},
         nmi=float(np.mean([one["nmi"] for one in by_start])),
         ari=float(np.mean([one["ari"] for one in by_start])),
         clusters=count,

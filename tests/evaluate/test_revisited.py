@@ -1,4 +1,6 @@
 import builtins
+import codecs
+import copyreg
 import json
 import math
 import pickle
@@ -152,7 +154,7 @@ def test_pickles_of_lists_and_of_arrays_read_as_the_json_form(tmp_path, protocol
     assert read == {**TRUTH, "gnd": expected}
     assert read == load_ground_truth(arrays)
     form = tmp_path / "gnd.json"
-    form.write_text(json.dumps(read))
+    form.write_text(json.dumps(read), encoding="utf-8-sig")  # as some editors save it
     assert load_ground_truth(form) == read
     assert revisited(QUERIES, IMAGES, form).value == 5 / 8
 
@@ -212,6 +214,39 @@ def test_objects_of_an_array_are_never_taken_from_bytes(tmp_path):
     path.write_bytes(data)
     with pytest.raises(SampleError, match="something other than numbers and texts"):
         load_ground_truth(path)
+
+
+@pytest.mark.parametrize("call", [(bytes, 10**9), (codecs.encode, "a", "rot13"), (np.dtype,)])
+def test_what_an_array_needs_is_refused_where_it_is_called_otherwise(tmp_path, call):
+    path = tmp_path / "gnd.pkl"
+    path.write_bytes(pickle.dumps({**TRUTH, "extra": Runs(*call)}))
+    with pytest.raises(SampleError, match="neither JSON nor a pickle"):
+        load_ground_truth(path)
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (b"r\x00\x00\x10\x00", "a memory of 1048576 objects"),  # remembered as number 1048576: 16 MB for 9 bytes
+        (b"p1048576\n", "a memory of 1048576 objects"),
+        (b"\x96" + bytes([0, 0, 0, 1, 0, 0, 0, 0]), "expected 16777216 bytes"),
+    ],
+)
+def test_a_few_bytes_cannot_take_much_memory(tmp_path, step, message):
+    path = tmp_path / "gnd.pkl"
+    path.write_bytes(b"\x80\x05N" + step + b".")
+    with pytest.raises(SampleError, match=message):
+        load_ground_truth(path)
+
+
+def test_registered_extensions_are_refused_since_they_bypass_the_names(tmp_path, monkeypatch):
+    monkeypatch.setitem(copyreg._extension_cache, 1, ran)
+    path = tmp_path / "gnd.pkl"
+    path.write_bytes(b"\x80\x02\x82\x01)R.")
+    RAN.clear()
+    with pytest.raises(SampleError, match="a registered extension"):
+        load_ground_truth(path)
+    assert not RAN
 
 
 @pytest.mark.parametrize(

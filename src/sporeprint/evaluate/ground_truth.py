@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import pickletools
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,7 +49,7 @@ def load_ground_truth(source: str | os.PathLike[str] | Mapping[str, Any]) -> dic
         raise SampleError(f"ground truth {path.name!r} cannot be read ({error.strerror or error})") from None
     try:
         text = data.removeprefix(b"\xef\xbb\xbf").lstrip().startswith((b"{", b"["))  # no pickle starts so
-        found = json.loads(data.decode("utf-8-sig")) if text else _Reader(io.BytesIO(data), path.name).load()
+        found = json.loads(data.decode("utf-8-sig")) if text else _unpickled(data, path.name)
     except SampleError:
         raise
     except Exception as error:  # a damaged pickle raises whatever it likes
@@ -106,6 +107,16 @@ def _listed(value: Any, what: str) -> list[Any]:
     if not isinstance(value, (list, tuple)):
         raise SampleError(f"{what} is a {type(value).__name__}; expected a list")
     return [one.item() if isinstance(one, np.generic) else one for one in value]
+
+
+def _unpickled(data: bytes, name: str) -> Any:
+    """What the pickle holds. Its steps are read before any is taken: a number in it can ask for gigabytes."""
+    for opcode, argument, _ in pickletools.genops(data):  # raises where a length goes beyond the end
+        if opcode.name.endswith("PUT") and int(argument or 0) >= len(data):
+            raise pickle.UnpicklingError(f"a memory of {argument} objects in {len(data)} bytes")
+        if opcode.name.startswith("EXT"):  # these would not be seen by find_class
+            raise pickle.UnpicklingError("a registered extension")
+    return _Reader(io.BytesIO(data), name).load()
 
 
 class _Reader(pickle.Unpickler):

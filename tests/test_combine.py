@@ -1,7 +1,10 @@
+import json
+import re
 import warnings
 
 import numpy as np
 import pytest
+from sklearn.covariance import LedoitWolf
 from sklearn.decomposition import PCA
 
 from sporeprint import Combination
@@ -125,12 +128,103 @@ def test_whitening_centres_turns_scales_and_normalises_again():
     combiner = Combination(("embedding", "kl"), whiten=4).fit(train)
     for at, name in enumerate(("embedding", "kl")):
         pca = PCA(4, whiten=True, svd_solver="full").fit(unit(train[name]))
-        before = combiner.whiteners[name](train[name], whiten=True)
+        before = combiner.whiteners[name](train[name], exponent=1)
         np.testing.assert_allclose(np.cov(before.T), np.eye(4), atol=1e-4)
         np.testing.assert_allclose(before.mean(axis=0), 0, atol=1e-5)
         part = combiner.transform(test)[:, 4 * at : 4 * at + 4]
         same_up_to_signs(part, unit(pca.transform(unit(test[name]))))
     assert combiner.width == 8
+
+
+@pytest.mark.parametrize("rows", [60, 9, 4])
+@pytest.mark.parametrize("exponent", [1.0, 0.5])
+def test_auto_whitens_by_ledoit_and_wolfs_covariance(rows, exponent):
+    """Their covariance, as scikit-learn estimates it, to the power -exponent / 2, within the span of the rows."""
+    train, test = some_blocks(rows), some_blocks(20, seed=1)
+    combiner = Combination(("kl",), whiten="auto", exponent=exponent).fit(train)
+    parts = unit(train["kl"])
+    covariance = LedoitWolf().fit(parts).covariance_
+    values, vectors = np.linalg.eigh(covariance)
+    root = vectors @ np.diag(values ** (-exponent / 2)) @ vectors.T
+    centred = parts - parts.mean(axis=0)
+    span = np.linalg.pinv(centred) @ centred
+    expected = unit((unit(test["kl"]) - parts.mean(axis=0)) @ span @ root)
+    found = combiner.transform(test)
+    assert found.shape == (20, min(rows, 5))
+    np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=2e-5)
+
+
+def test_an_exponent_of_0_centres_only():
+    train = some_blocks()
+    found = Combination(("kl",), whiten="auto", exponent=0).fit(train).transform(train)
+    centred = unit(unit(train["kl"]) - unit(train["kl"]).mean(axis=0))
+    np.testing.assert_allclose(found @ found.T, centred @ centred.T, atol=1e-5)
+
+
+def test_families_stand_for_their_blocks_and_weights_are_shared_among_them():
+    blocks = {**some_blocks(), "patches-1": some_blocks(seed=1)["cls-1"]}
+    combination = Combination(("embedding", "layers", "dino"), weights=(2.0, 1.0, 0.5))
+    combiner = combination.fit(blocks)
+    assert combiner.names == ("embedding", "cls-1", "patches-1", "dino")
+    half = 0.5**0.5
+    parts = [2 * unit(blocks["embedding"]), half * unit(blocks["cls-1"]), half * unit(blocks["patches-1"])]
+    np.testing.assert_allclose(
+        combiner.transform(blocks), np.concatenate([*parts, 0.5 * unit(blocks["dino"])], axis=1), atol=1e-6
+    )
+    assert Combination(("embedding", "cls-1", "layers")).fit(blocks).names == ("embedding", "cls-1", "patches-1")
+    without = {"embedding": blocks["embedding"], "kl": blocks["kl"]}
+    assert named("decorrelated").fit(without).names == ("embedding", "kl")
+    with pytest.raises(RecipeError, match="no block of views; there are: embedding, kl"):
+        Combination(("views",)).fit(without)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"whiten": "ledoit"}, "whiten='ledoit'; expected an integer of at least 1, 'auto', or None"),
+        ({"whiten": 3, "exponent": 1.5}, "exponent=1.5; expected a number from 0 to 1"),
+        ({"whiten": 3, "exponent": True}, "exponent=True; expected a number"),
+        ({"exponent": 0.5}, "exponent=0.5 without whiten"),
+        ({"weights": (1.0,)}, "expected one for each of blocks=None"),
+        ({"blocks": ("kl",), "weights": (1.0, 2.0)}, "expected one for each of blocks="),
+        ({"blocks": ("kl",), "weights": (0.0,)}, "expected positive numbers"),
+        ({"blocks": ("kl",), "weights": (float("nan"),)}, "expected positive numbers"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(wrong, told):
+    with pytest.raises(RecipeError, match=re.escape(told)):
+        Combination(**wrong)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 20])
+def test_few_rows_constant_blocks_and_duplicates_give_finite_features(rows):
+    rng = np.random.default_rng(0)
+    some = rng.standard_normal((rows, 30)).astype(np.float32)
+    blocks = {"embedding": some, "kl": np.ones((rows, 8), np.float32), "cls-1": np.repeat(some[:1], rows, axis=0)}
+    test = {"embedding": some[:1], "kl": np.full((1, 8), 2, np.float32), "cls-1": -some[:1]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for exponent in (0, 0.5, 1):
+            combiner = Combination(("embedding", "kl", "cls-1"), whiten="auto", exponent=exponent).fit(blocks)
+            features = combiner.transform(blocks)
+            assert np.isfinite(features).all()
+            assert np.isfinite(combiner.transform(test)).all()
+            assert features.shape == (rows, combiner.width)
+            start = 0
+            for name, axes in combiner.whiteners.items():
+                part = features[:, start : start + len(axes.variance)]
+                start += len(axes.variance)
+                lengths = np.linalg.norm(part, axis=1)
+                constant = rows == 1 or name != "embedding"
+                np.testing.assert_allclose(lengths, 0 if constant else 1, atol=1e-6)
+
+
+def test_weights_families_and_exponent_come_back_from_what_was_saved():
+    blocks, test = some_blocks(), some_blocks(7, seed=1)
+    combination = Combination(("embedding", "gradients"), "auto", 6, 0.5, (2.0, 1.0))
+    combiner = combination.fit(blocks)
+    back = Combiner.restore(combination, json.loads(json.dumps(combiner.describe())), combiner.arrays())
+    np.testing.assert_array_equal(back.transform(test), combiner.transform(test))
 
 
 def test_whitened_parts_can_be_reduced_too():

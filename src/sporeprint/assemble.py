@@ -91,7 +91,7 @@ def _layer_kinds(backbone: Backbone, wanted: Sequence[str] | None) -> tuple[str,
     if wanted is None:
         return backbone.layer_kinds
     mean = "patches" if backbone.modality == "image" else "tokens"
-    possible = {kind: kind for kind in ("cls", "last") if kind in backbone.layer_kinds}
+    possible: dict[str, str] = {kind: kind for kind in ("cls", "last") if kind in backbone.layer_kinds}
     possible |= {"mean": mean, "max": "max"}
     if missing := [kind for kind in wanted if kind not in possible]:
         raise RecipeError(

@@ -1,11 +1,11 @@
-"""From blocks to features: L2 parts, optionally whitened, concatenated, reduced. Fitted on the training rows only."""
+"""From blocks to features: L2 parts, optionally whitened, weighed, concatenated, reduced. Fitted without labels."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from numbers import Integral
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,15 @@ from numpy.typing import NDArray
 
 from sporeprint.errors import RecipeError
 from sporeprint.recipe import kind
+from sporeprint.whiten import Axes, fit_axes, fit_shrunk_axes
 
 Blocks = Mapping[str, NDArray[np.float32]]
 LAYER_KINDS = ("cls", "last", "patches", "tokens", "max")  # what a block of the layers family is of, before "-N"
-MOST_FITTING_ROWS = 100_000  # PCA beyond this sees evenly spaced rows: bounded memory, the same result to 3 digits
+FAMILIES = ("layers", "views", "gradients")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 @kind("combination")
@@ -24,14 +29,21 @@ MOST_FITTING_ROWS = 100_000  # PCA beyond this sees evenly spaced rows: bounded 
 class Combination:
     """Which blocks, and how they are joined.
 
-    blocks: names, in order; None takes the paper's: the embedding and every gradient block.
-    whiten: each block is centred, turned to its first so many principal axes, scaled to unit variance there and
-    L2-normalised again; None leaves blocks as they are. size: of the PCA over the whole (no whitening), None for none.
+    blocks: names in order, of blocks or of families ("layers", "views", "gradients": all that there are of it); None
+    takes the paper's: the embedding and every gradient block.
+    whiten: each block is centred, turned to its first so many principal axes, evened out there and L2-normalised again.
+    "auto" takes all axes, and draws their variances together as far as the number of rows asks for (Ledoit and Wolf).
+    None leaves blocks as they are. exponent: how far axes are evened out: their variances are divided by themselves to
+    this power, 1 in full, 0 not at all. weights: one for each name in `blocks`, None weighs every block alike; the
+    squared weights of a family's members add up to the square of its own.
+    size: of the PCA over the whole (no whitening), None for none.
     """
 
     blocks: tuple[str, ...] | None = None
-    whiten: int | None = None
+    whiten: int | str | None = None
     size: int | None = None
+    exponent: float = 1.0
+    weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.blocks, str):
@@ -44,44 +56,65 @@ class Combination:
                 raise RecipeError("a combination of no blocks; name at least one")
         for name in ("whiten", "size"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < 1):
-                raise RecipeError(f"Combination {name}={value!r}; expected an integer of at least 1, or None")
+            if value is None or (name == "whiten" and value == "auto"):
+                continue
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+                more = ", 'auto'" if name == "whiten" else ""
+                raise RecipeError(f"Combination {name}={value!r}; expected an integer of at least 1{more}, or None")
+        if not _is_number(self.exponent) or not 0 <= self.exponent <= 1:
+            raise RecipeError(f"Combination exponent={self.exponent!r}; expected a number from 0 to 1")
+        if self.exponent != 1 and self.whiten is None:
+            raise RecipeError(f"Combination exponent={self.exponent!r} without whiten; give whiten='auto', or a number")
+        self._check_weights()
+
+    def _check_weights(self) -> None:
+        if self.weights is None:
+            return
+        if isinstance(self.weights, list):
+            object.__setattr__(self, "weights", tuple(self.weights))
+        count = None if self.blocks is None else len(self.blocks)
+        if not isinstance(self.weights, tuple) or count != len(self.weights):
+            raise RecipeError(f"Combination weights={self.weights!r}; expected one for each of blocks={self.blocks!r}")
+        if not all(_is_number(weight) and 0 < weight < math.inf for weight in self.weights):
+            raise RecipeError(f"Combination weights={self.weights!r}; expected positive numbers")
+
+    def members(self, names: Iterable[str]) -> dict[str, float]:
+        """The blocks that this joins, of those there are, and the weight of each. Raises RecipeError for none."""
+        there = list(names)
+        given = self.blocks if self.blocks is not None else paper_blocks(there)
+        weights: dict[str, float] = {}
+        for at, name in enumerate(given):
+            found = [one for one in there if family(one) == name] if name in FAMILIES else [name]
+            share = 1.0 if self.weights is None else self.weights[at] / math.sqrt(max(1, len(found)))
+            weights.update((one, share) for one in found if one not in weights)
+        if not weights:
+            raise RecipeError(f"no block of {', '.join(given)}; there are: {', '.join(there)}")
+        return weights
 
     def fit(self, blocks: Blocks) -> Combiner:
-        """Fit on the training rows' blocks, each [N, D]. Raises RecipeError for an unknown block."""
-        names = self.blocks if self.blocks is not None else paper_blocks(blocks)
+        """Fit on the training rows' blocks, each [N, D]; rows with NaN are left out.
+
+        Any number of rows will do: axes without variance, and so blocks that are constant and all blocks of a single
+        row, whiten to zeros and add nothing to a distance. Raises RecipeError for an unknown block and for no rows.
+        """
+        weights = self.members(blocks)
+        names = tuple(weights)
         widths = {name: _get(blocks, name).shape[1] for name in names}
-        rows = int(np.all([np.isfinite(blocks[name]).all(axis=1) for name in names], axis=0).sum())
-        if rows == 0:
+        good = np.all([np.isfinite(blocks[name]).all(axis=1) for name in names], axis=0)
+        if not good.any():
             raise RecipeError("no rows to fit the combination on; expected at least one without NaN")
-        combiner = Combiner(self, names, widths)
-        if self.whiten is not None:
-            for name in names:
-                combiner.whiteners[name] = _fit_pca(blocks[name], self.whiten, f"whiten of {name!r}")
-        joined = combiner.join(blocks)
-        if self.size is not None and self.size < joined.shape[1]:
-            combiner.pca = _fit_pca(joined, self.size, "size")
-        combiner.rows = rows
+        combiner = Combiner(self, names, widths, weights=None if self.weights is None else weights)
+        for name in names if self.whiten is not None else ():
+            rows = unit(blocks[name][good])
+            auto = isinstance(self.whiten, str)
+            combiner.whiteners[name] = (
+                fit_shrunk_axes(rows) if auto else fit_axes(rows, self.whiten, f"whiten of {name!r}")  # type: ignore[arg-type]
+            )
+        if self.size is not None and self.size < combiner.width:
+            joined = combiner.join({name: blocks[name][good] for name in names})
+            combiner.pca = fit_axes(joined, self.size, "size")
+        combiner.rows = int(good.sum())
         return combiner
-
-
-@dataclass
-class Axes:
-    """A fitted PCA: mean [D], components [R, D], variance [R] along them."""
-
-    mean: NDArray[np.float32]
-    components: NDArray[np.float32]
-    variance: NDArray[np.float32]
-
-    def __call__(self, rows: NDArray[np.float32], whiten: bool = False) -> NDArray[np.float32]:
-        """rows [N, D] to [N, R]."""
-        turned = (rows - self.mean) @ self.components.T
-        if not whiten:
-            return turned
-        # Axes without variance stay at zero, not at noise: float32's rounding gives unit rows a variance below 1e-15.
-        floor = max(float(self.variance[0]) * 1e-7, 1e-15)
-        scale = np.where(self.variance > floor, 1 / np.sqrt(np.maximum(self.variance, 1e-30)), 0)
-        return turned * scale.astype(np.float32)
 
 
 @dataclass
@@ -94,17 +127,19 @@ class Combiner:
     whiteners: dict[str, Axes] = field(default_factory=dict)
     pca: Axes | None = None
     rows: int = 0  # it was fitted on so many, NaN ones not counted
+    weights: dict[str, float] | None = None
 
     def join(self, blocks: Blocks) -> NDArray[np.float32]:
-        """The parts, L2-normalised and concatenated, before the PCA: [N, sum of widths]."""
+        """The parts, L2-normalised, weighed and concatenated, before the PCA: [N, sum of widths]."""
         parts = []
         for name in self.names:
             part = _get(blocks, name)
             if part.shape[1] != self.widths[name]:
                 raise RecipeError(f"block {name!r} is {part.shape[1]} wide; it was fitted at {self.widths[name]}")
             if name in self.whiteners:
-                part = self.whiteners[name](_unit(part), whiten=True)
-            parts.append(_unit(part))
+                part = self.whiteners[name](unit(part), self.combination.exponent)
+            part = unit(part)
+            parts.append(part if self.weights is None else part * np.float32(self.weights[name]))
         return np.concatenate(parts, axis=1, dtype=np.float32)
 
     def transform(self, blocks: Blocks) -> NDArray[np.float32]:
@@ -128,14 +163,16 @@ class Combiner:
 
     def describe(self) -> dict[str, Any]:
         """Order and sizes, as JSON."""
-        return {"names": list(self.names), "widths": self.widths, "width": self.width, "rows": self.rows}
+        weights = {} if self.weights is None else {"weights": self.weights}
+        return {"names": list(self.names), "widths": self.widths, "width": self.width, "rows": self.rows, **weights}
 
     @classmethod
     def restore(
         cls, combination: Combination, description: Mapping[str, Any], arrays: Mapping[str, NDArray[np.float32]]
     ) -> Combiner:
         """The combiner whose `describe` and `arrays` these are."""
-        combiner = cls(combination, tuple(description["names"]), dict(description["widths"]), rows=description["rows"])
+        names, widths = tuple(description["names"]), dict(description["widths"])
+        combiner = cls(combination, names, widths, rows=description["rows"], weights=description.get("weights"))
         for key in sorted({key.rpartition("/")[0] for key in arrays}):
             axes = Axes(*(arrays[f"{key}/{part}"] for part in _PARTS))
             if key == "pca":
@@ -148,20 +185,28 @@ class Combiner:
 _PARTS = ("mean", "components", "variance")
 
 
+NAMED = {
+    "paper": Combination(),
+    "decorrelated": Combination(("embedding", *FAMILIES), whiten="auto", exponent=0.5),
+}
+
+
 def named(combination: Combination | str, size: int | None = None) -> Combination:
-    """A combination given by name ("paper") or as a value; `size` fills in a size that it does not set."""
+    """A combination given by name or as a value; `size` fills in a size that it does not set. Raises RecipeError."""
     if isinstance(combination, str):
-        if combination != "paper":
-            raise RecipeError(f"combination={combination!r}; known by name: 'paper'. Or give a Combination(...)")
-        combination = Combination()
+        if combination not in NAMED:
+            known = ", ".join(map(repr, NAMED))
+            raise RecipeError(f"combination={combination!r}; known by name: {known}. Or give a Combination(...)")
+        combination = NAMED[combination]
     if not isinstance(combination, Combination):
-        raise RecipeError(f"combination is a {type(combination).__name__}; expected 'paper' or a Combination(...)")
+        known = ", ".join(map(repr, NAMED))
+        raise RecipeError(f"combination is a {type(combination).__name__}; expected {known} or a Combination(...)")
     if size is None or combination.size is not None:
         return combination
-    return Combination(combination.blocks, combination.whiten, size)
+    return replace(combination, size=size)
 
 
-def paper_blocks(names: Mapping[str, Any]) -> tuple[str, ...]:
+def paper_blocks(names: Iterable[str]) -> tuple[str, ...]:
     """The paper's assembly: the embedding, then the gradient blocks in their order."""
     return tuple(name for name in names if family(name) in ("embedding", "gradients"))
 
@@ -182,29 +227,10 @@ def _get(blocks: Blocks, name: str) -> NDArray[np.float32]:
     return blocks[name]
 
 
-def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+def unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """L2-normalise rows [N, D]; zeros stay zeros, NaN stays NaN."""
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(norms == 0, np.float32(1), norms)  # zeros stay zeros, NaN stays NaN
+    return rows / np.where(norms == 0, np.float32(1), norms)
 
 
-def _fit_pca(rows: NDArray[np.float32], size: int, what: str) -> Axes:
-    from sklearn.decomposition import PCA
-
-    rows = _unit(rows) if what != "size" else rows
-    rows = rows[np.isfinite(rows).all(axis=1)]
-    most = min(rows.shape[0], rows.shape[1])
-    if size > most:
-        warnings.warn(
-            f"{what}: {size} dimensions wanted, {most} used ({rows.shape[0]} rows of {rows.shape[1]})", stacklevel=3
-        )
-        size = most
-    if len(rows) > MOST_FITTING_ROWS:
-        rows = rows[np.linspace(0, len(rows) - 1, MOST_FITTING_ROWS).astype(int)]
-    solver = "covariance_eigh" if len(rows) >= rows.shape[1] else "full"
-    with np.errstate(divide="ignore", invalid="ignore"):  # one row, or rows that are all alike
-        pca = PCA(size, svd_solver=solver).fit(rows.astype(np.float64))
-    parts = pca.mean_, pca.components_, np.nan_to_num(pca.explained_variance_)
-    return Axes(*(np.ascontiguousarray(part, dtype=np.float32) for part in parts))
-
-
-__all__ = ["Axes", "Combination", "Combiner", "family", "named", "paper_blocks"]
+__all__ = ["Axes", "Combination", "Combiner", "family", "named", "paper_blocks", "unit"]

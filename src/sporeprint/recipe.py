@@ -22,6 +22,7 @@ DECIDED_LATER = ("size", "combination")  # these change how blocks are joined, n
 
 _NAME = re.compile(r"(?!(cls|patches|tokens|last|max)-\d+$)[A-Za-z][A-Za-z0-9_-]*")
 
+_TAKEN = ("embedding", "whole", "layers", "views", "gradients")
 _KINDS: dict[str, type] = {}
 _T = TypeVar("_T", bound=type)
 
@@ -182,10 +183,10 @@ class Recipe:
             if isinstance(objective, type) or not hasattr(objective, "loss"):
                 raise RecipeError(f"objective {objective!r} has no `loss`; give an instance such as KL()")
             _check_objective(objective)
-            if not _NAME.fullmatch(objective.name) or objective.name in ("embedding", "whole"):
+            if not _NAME.fullmatch(objective.name) or objective.name in _TAKEN:
                 raise RecipeError(
                     f"objective name {objective.name!r}; expected letters, digits, _ and -, and not the name of "
-                    "another block (embedding, whole, cls-N, patches-N, tokens-N, last-N, max-N)"
+                    "another block or family ({', '.join(_TAKEN)}, cls-N, patches-N, tokens-N, last-N, max-N)"
                 )
             names.append(objective.name)
         if repeated := {name for name in names if names.count(name) > 1}:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.errors import SampleError
-from sporeprint.evaluate.result import _plain
+from sporeprint.evaluate.result import plain
 from sporeprint.evaluate.rows import are_strings, features_of, labels_of
 from sporeprint.evaluate.similarity import anisotropy, cka_matrix, effective_rank
 
@@ -51,8 +51,8 @@ class Analysis:
     classes: tuple[ClassChange, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        plain: dict[str, Any] = _plain(asdict(self))
-        return plain
+        found: dict[str, Any] = plain(asdict(self))
+        return found
 
     def __str__(self) -> str:
         """Two aligned tables: the blocks with their CKA, and the classes that changed most, if known."""

@@ -21,14 +21,15 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; NaN becomes None."""
-        return {one.name: _plain(getattr(self, one.name)) for one in fields(self)}
+        return {one.name: plain(getattr(self, one.name)) for one in fields(self)}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """As JSON types: mappings, lists, NumPy's numbers and arrays; NaN and infinity become None."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if hasattr(value, "tolist"):  # NumPy's numbers and arrays
-        return _plain(value.tolist())
+        return plain(value.tolist())
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -11,11 +11,14 @@ from sporeprint.errors import SampleError
 
 
 def features_of(rows: ArrayLike, which: str) -> NDArray[np.float32]:
-    """rows [N, D], at least one, all finite. Raises SampleError."""
+    """rows [N, D], at least one of each, numbers, all finite; checked a part at a time. Raises SampleError."""
     array = np.asarray(rows)
-    if array.ndim != 2 or not len(array):
+    if array.ndim != 2 or not array.size:
         raise SampleError(f"{which} features have shape {array.shape}; expected [rows, dimensions], at least one row")
-    if bad := int((~np.isfinite(array).all(axis=1)).sum()):
+    if array.dtype.kind not in "fiub":
+        raise SampleError(f"{which} features are of type {array.dtype}; expected numbers")
+    step = max(1, 2**22 // array.shape[1])
+    if bad := sum(int((~np.isfinite(array[at : at + step]).all(axis=1)).sum()) for at in range(0, len(array), step)):
         raise SampleError(f"{bad} of {len(array)} {which} rows are NaN or infinite (unreadable samples?); drop them")
     return array
 
@@ -25,6 +28,8 @@ def labels_of(labels: ArrayLike, rows: int, which: str) -> NDArray[Any]:
     array = np.asarray(labels)
     if array.shape != (rows,):
         raise SampleError(f"{which} labels have shape {array.shape} for {rows} rows; expected one label a row")
+    if array.dtype.kind == "f" and (missing := int(np.isnan(array).sum())):
+        raise SampleError(f"{missing} of {rows} {which} labels are NaN (missing); drop those rows")
     if array.dtype.kind != "O":
         return array
     if missing := sum(label is None for label in array):

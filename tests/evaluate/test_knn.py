@@ -1,5 +1,5 @@
 import json
-import tracemalloc
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -7,7 +7,8 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from sporeprint import knn
 from sporeprint.errors import SampleError
-from sporeprint.evaluate.knn import CANDIDATES, _vote
+from sporeprint.evaluate.knn import CANDIDATES, choose_k, knn_predict, leave_one_out
+from sporeprint.evaluate.shots import draws
 
 
 def clouds(rows, seed, classes=5, width=6):
@@ -53,23 +54,6 @@ def test_accuracies_equal_a_slow_vote(k, metric):
     ]
     assert result.mean_per_class == pytest.approx(np.mean(by_class))
     assert (result.k, result.train_rows, result.test_rows, result.metric) == (k, 60, 40, metric)
-
-
-def test_many_rows_of_many_classes_are_voted_on_in_bounded_memory():
-    votes = np.random.default_rng(0).integers(0, 2000, (20_000, 3))
-    votes[::2, 2] = votes[::2, 1]  # half of the rows have a majority that is not the nearest
-    expected = np.where(votes[:, 1] == votes[:, 2], votes[:, 1], votes[:, 0])
-    tracemalloc.start()
-    winners = _vote(votes, 2000)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    np.testing.assert_array_equal(winners, expected)
-    assert peak < 60e6  # all counts at once: 20,000 rows x 2,000 classes x 4 bytes = 160 MB
-
-
-def test_classes_beyond_the_chunk_are_voted_on_row_by_row():
-    votes = np.array([[3, 1, 1], [5_000_000, 0, 2]])
-    assert _vote(votes, 5_000_001).tolist() == [1, 5_000_000]
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])
@@ -196,6 +180,15 @@ def test_rows_that_are_not_finite_are_refused(bad):
         ({"k": 0}, "k=0"),
         ({"k": 2.0}, "k=2.0"),
         ({"k": "best"}, "k='best'"),
+        ({"k": True}, "k=True"),
+        ({"metric": "manhattan"}, "metric='manhattan'; expected one of: euclidean, cosine"),
+        ({"vote": "majority"}, "vote='majority'; expected one of: uniform, distance, softmax"),
+        ({"temperature": 0}, "temperature=0; expected a number above 0"),
+        ({"temperature": float("nan")}, "temperature=nan"),
+        ({"shots": 0}, "shots=0"),
+        ({"shots": 1, "draws": 0}, "draws=0"),
+        ({"candidates": ()}, "no k to choose from"),
+        ({"candidates": (1, 2.5)}, "k=2.5"),
         ({"labels": np.array([1, None, 2], dtype=object)}, "1 of 3 train labels are missing"),
         ({"labels": np.array([1, "a", 2], dtype=object)}, "train labels are of different kinds"),
         ({"test_labels": ["a", "b"]}, "train labels are numbers, test labels are not"),
@@ -222,3 +215,110 @@ def test_the_result_says_what_it_is_and_can_be_json():
     back = json.loads(json.dumps(auto.to_json()))
     assert back["value"] == auto.value
     assert set(back["leave_one_out"]) == {"1", "3", "5", "10", "20"}
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 30])
+def test_a_vote_by_distance_equals_scikit_learns(k):
+    (train, labels), (test, test_labels) = clouds(80, 0), clouds(60, 1)
+    test[:10] = train[:10]  # exact matches take all
+    train[20] = train[5]
+    theirs = KNeighborsClassifier(k, algorithm="brute", weights="distance").fit(train, labels).predict(test)
+    ours = knn_predict(train, labels, test, k, vote="distance")
+    rest = np.arange(60) != (5 if labels[5] != labels[20] else -1)  # there two matches tie, and theirs goes by name
+    np.testing.assert_array_equal(ours[rest], theirs[rest])
+    assert knn(train, labels, test, test_labels, k, vote="distance").value == (ours == test_labels).mean()
+
+
+@pytest.mark.parametrize("temperature", [0.02, 0.07, 1.0])
+def test_a_softmax_vote_equals_a_slow_one_and_is_the_same_for_both_metrics_on_unit_rows(temperature):
+    (train, labels), (test, _) = clouds(80, 0), clouds(40, 1)
+    expected = []
+    for query in test:
+        similarity = np.array([1 - cosine(query, row) for row in train])
+        sums = Counter()
+        for at in np.argsort(-similarity)[:15]:
+            sums[labels[at]] += np.exp(similarity[at] / temperature)
+        expected.append(max(sums, key=sums.get))
+    assert knn_predict(train, labels, test, 15, "cosine", "softmax", temperature).tolist() == expected
+    train, test = (rows / np.linalg.norm(rows.astype(np.float64), axis=1)[:, None] for rows in (train, test))
+    assert knn_predict(train, labels, test, 15, "euclidean", "softmax", temperature).tolist() == expected
+
+
+def test_the_temperature_decides_between_one_near_and_two_far():
+    # From 0: a at 0.1, b twice at 0.5. exp(-(0.01 - 0.25) / 2T) > 2 below T = 0.173.
+    given = [[0.1], [0.5], [-0.5]], ["a", "b", "b"], [[0.0]], 3, "euclidean", "softmax"
+    assert knn_predict(*given, temperature=0.17) == ["a"]
+    assert knn_predict(*given, temperature=0.18) == ["b"]
+
+
+@pytest.mark.parametrize("vote", ["uniform", "distance", "softmax"])
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_leaving_one_out_predicts_each_row_from_the_others_by_the_same_vote_and_metric(metric, vote):
+    train, labels = clouds(35, 0)
+    train[7] = train[3]
+    found = leave_one_out(train, labels, (1, 4, 34, 35), metric, vote, 0.3)
+    assert sorted(found) == [1, 4, 34]
+    for k, right in found.items():
+        for row in range(35):
+            others = np.arange(35) != row
+            (name,) = knn_predict(train[others], labels[others], train[[row]], k, metric, vote, 0.3)
+            assert right[row] == (name == labels[row])
+    means = {k: right.mean() for k, right in found.items()}
+    assert choose_k(train, labels, metric, (1, 4, 34, 35), vote, 0.3) == means
+    result = knn(train, labels, train, labels, "auto", metric, vote, 0.3, candidates=(34, 4, 1))
+    assert result.leave_one_out == means
+
+
+def test_candidates_of_more_than_the_other_rows_are_passed_over():
+    train, labels = clouds(6, 0)
+    assert sorted(choose_k(train, labels)) == [1, 3, 5]
+    assert leave_one_out(train[:1], labels[:1]) == {}
+    result = knn(train[:3], labels[:3], train, labels, "auto", candidates=(10, 20))
+    assert result.k == 10
+    assert np.isnan(result.leave_one_out[10])
+
+
+@pytest.mark.parametrize("vote", ["uniform", "distance", "softmax"])
+def test_the_edges_are_the_same_for_every_vote(vote):
+    train, _ = clouds(10, 0)
+    assert knn_predict(train, ["x"] * 10, train[:3] + 1, 20, vote=vote).tolist() == ["x"] * 3  # one class, and few rows
+    assert knn_predict([[1.0]], ["a"], [[1.0], [9.0]], vote=vote).tolist() == ["a", "a"]  # one row
+    assert knn_predict([[2.0]] * 3, ["b", "a", "a"], [[2.0]], 2, vote=vote) == ["b"]  # all the same: by the rows' order
+    assert knn_predict([[2.0]] * 3, ["b", "a", "a"], [[2.0]], 3, vote=vote) == ["a"]
+    assert knn([[0.0], [1.0]], ["a", "a"], [[0.0], [1.0]], ["a", "z"], k=1, vote=vote).mean_per_class == 0.5
+
+
+def test_few_shots_are_the_mean_over_draws_that_see_only_their_own_rows():
+    (train, labels), (test, test_labels) = clouds(200, 0), clouds(60, 1)
+    each = [
+        knn(train[drawn], labels[drawn], test, test_labels, "auto", vote="distance", candidates=(1, 2, 4))
+        for drawn in draws(labels, 3, 4, seed=7)
+    ]
+    result = knn(
+        train, labels, test, test_labels, "auto", vote="distance", shots=3, draws=4, seed=7, candidates=(1, 2, 4)
+    )
+    values, means = [one.value for one in each], [one.mean_per_class for one in each]
+    assert len(set(values)) > 1
+    assert result.values == tuple(values)
+    assert result.ks == tuple(one.k for one in each)
+    assert result.k in result.ks
+    assert (result.value, result.spread) == pytest.approx((np.mean(values), np.std(values, ddof=1)))
+    assert (result.mean_per_class, result.mean_per_class_spread) == pytest.approx(
+        (np.mean(means), np.std(means, ddof=1))
+    )
+    assert result.leave_one_out[2] == pytest.approx(np.mean([one.leave_one_out[2] for one in each]))
+    assert (result.train_rows, result.test_rows) == (15, 60)
+    assert result.settings == {
+        "k": "auto", "metric": "euclidean", "vote": "distance", "candidates": [1, 2, 4],
+        "shots": 3, "draws": 4, "seed": 7,
+    }  # fmt: skip
+    assert f"± {result.spread:.1%}" in str(result)
+    assert str(result).endswith("(leave-one-out), distance vote, 4 draws of 3 per class")
+    assert json.loads(json.dumps(result.to_json(), allow_nan=False))["values"] == values
+
+
+def test_one_draw_has_no_spread():
+    (train, labels), (test, test_labels) = clouds(50, 0), clouds(20, 1)
+    result = knn(train, labels, test, test_labels, k=1, shots=2, draws=1)
+    assert (result.spread, result.mean_per_class_spread, len(result.values)) == (None, None, 1)
+    assert knn(train, labels, test, test_labels, k=1).values == ()

@@ -1,41 +1,57 @@
-"""k nearest neighbours: top-1 and mean per-class accuracy; k given, or chosen on the training rows."""
+"""k nearest neighbours: top-1 and mean per-class accuracy; k given, or chosen on the training rows; few-shot draws."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from statistics import multimode
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.errors import SampleError
-from sporeprint.evaluate.rows import check_same_kind, check_same_width, features_of, labels_of
+from sporeprint.evaluate.neighbours import METRICS, neighbours, rows_of
+from sporeprint.evaluate.result import Result
+from sporeprint.evaluate.rows import check_same_kind, check_same_width, labels_of
+from sporeprint.evaluate.shots import draws as rows_of_draws
+from sporeprint.evaluate.votes import VOTES, weights_of, winners
 
-METRICS = ("euclidean", "cosine")
 CANDIDATES = (1, 3, 5, 10, 20)  # for k="auto"; METHOD's protocol
-MOST_COUNTS = 2**22  # votes counted at a time, over rows and classes: 16 MB
+
+Metric = Literal["euclidean", "cosine"]
+Vote = Literal["uniform", "distance", "softmax"]
 
 
-@dataclass(frozen=True)
-class KNNResult:
-    """value: top-1 accuracy, a fraction. mean_per_class: mean of the classes' accuracies, a fraction."""
+@dataclass(frozen=True, kw_only=True)
+class KNNResult(Result):
+    """value: top-1 accuracy, a fraction. mean_per_class: mean of the test classes' accuracies, a fraction.
 
-    value: float
+    Of few-shot draws both are the mean over the draws, the spreads their standard deviations (of a sample, n - 1), and
+    values and ks hold each draw's top-1 and k; k is then the most frequent one, leave_one_out the mean over the draws.
+    train_rows: of one draw.
+    """
+
     mean_per_class: float
     k: int
+    mean_per_class_spread: float | None = None
+    values: tuple[float, ...] = ()
+    ks: tuple[int, ...] = ()
     leave_one_out: dict[int, float] = field(default_factory=dict)  # training accuracy by k, where k="auto" chose
     train_rows: int = 0
     test_rows: int = 0
     metric: str = "euclidean"
-
-    def to_json(self) -> dict[str, Any]:
-        chosen = {k: None if np.isnan(value) else value for k, value in self.leave_one_out.items()}  # JSON has no NaN
-        return {**asdict(self), "leave_one_out": chosen}
+    vote: str = "uniform"
 
     def __str__(self) -> str:
+        top, classes = _percent(self.value, self.spread), _percent(self.mean_per_class, self.mean_per_class_spread)
         chosen = " (leave-one-out)" if self.leave_one_out else ""
-        return f"top-1 {self.value:.1%}, mean per class {self.mean_per_class:.1%}, k = {self.k}{chosen}"
+        few = f", {len(self.values)} draws of {self.settings['shots']} per class" if self.values else ""
+        vote = "" if self.vote == "uniform" else f", {self.vote} vote"
+        return f"top-1 {top}, mean per class {classes}, k = {', '.join(map(str, self._ks()))}{chosen}{vote}{few}"
+
+    def _ks(self) -> list[int]:
+        return sorted(set(self.ks)) or [self.k]
 
 
 def knn(
@@ -44,65 +60,190 @@ def knn(
     test: ArrayLike,
     test_labels: ArrayLike,
     k: int | Literal["auto"] = 20,
-    metric: Literal["euclidean", "cosine"] = "euclidean",
+    metric: Metric = "euclidean",
+    vote: Vote = "uniform",
+    temperature: float = 0.07,
+    shots: int | None = None,
+    draws: int = 3,
+    seed: int = 0,
+    candidates: Sequence[int] = CANDIDATES,
 ) -> KNNResult:
-    """Classify test rows [M, D] by a uniform vote of their k nearest training rows [N, D]; exact search.
+    """Classify test rows [M, D] by a vote of their k nearest training rows [N, D]; exact search in bounded memory.
 
-    k="auto" takes the k of 1, 3, 5, 10, 20 with the best leave-one-out accuracy on the training rows, the smaller one
-    in a tie; the test rows are not looked at. With fewer than k training rows all of them vote. A vote's tie goes to
-    the tied class whose nearest member is nearest. A test class that is absent from train counts as wrong.
-    Raises SampleError for rows with NaN, and for labels that do not match.
+    k="auto" takes the candidate with the best leave-one-out accuracy on the training rows (`choose_k`), the smaller one
+    in a tie; the test rows are not looked at. shots: so many training rows of each class only (all of a class that has
+    fewer), drawn `draws` times from `seed`; k="auto" then chooses in each draw, from its rows. vote, temperature: see
+    `knn_predict`, as for fewer than k rows. A test class that is absent from train counts as wrong; with one class in
+    train every row is of that class. With one training row k="auto" is the smallest candidate, its accuracy NaN.
+    Raises SampleError for rows with NaN, labels that do not match, and settings that are not as above.
     """
-    if metric not in METRICS:
-        raise SampleError(f"metric={metric!r}; expected one of: {', '.join(METRICS)}")
-    train, test = features_of(train, "train"), features_of(test, "test")
-    labels, test_labels = labels_of(labels, len(train), "train"), labels_of(test_labels, len(test), "test")
-    check_same_width(train, test)
+    train, labels, test = _checked(train, labels, test, metric, vote, temperature)
+    test_labels = labels_of(test_labels, len(test), "test")
     check_same_kind(labels, test_labels)
-    if not (k == "auto" or (isinstance(k, (int, np.integer)) and k >= 1)):
-        raise SampleError(f"k={k!r}; expected a positive integer or 'auto'")
-    leave_one_out = choose_k(train, labels, metric) if k == "auto" else {}
-    nearest = max(leave_one_out, key=lambda one: (leave_one_out[one], -one)) if k == "auto" else int(k)
-    classes, codes = np.unique(labels, return_inverse=True)
-    neighbours = _neighbours(train, metric, min(nearest, len(train)), test)
-    right = classes[_vote(codes[neighbours], len(classes))] == test_labels
-    per_class = [right[test_labels == name].mean() for name in np.unique(test_labels)]
+    candidates = _counts(candidates)
+    k = k if k == "auto" else _check_k(k, " or 'auto'")
+    way = (metric, vote, float(temperature))
+    settings: dict[str, Any] = {"k": k, "metric": metric, "vote": vote}
+    settings |= {"temperature": way[2]} if vote == "softmax" else {}
+    settings |= {"candidates": candidates} if k == "auto" else {}
+    settings |= {} if shots is None else {"shots": shots, "draws": draws, "seed": seed}
+    everything: NDArray[np.intp] | slice = slice(None)
+    members = np.unique(test_labels, return_inverse=True)[1]
+    tops, means, ks, tables, rows = [], [], [], [], 0
+    for drawn in [everything] if shots is None else rows_of_draws(labels, shots, draws, seed):
+        some, names_of_some = train[drawn], labels[drawn]
+        table = _choose_k(some, names_of_some, candidates, *way) if k == "auto" else {}
+        nearest = max(table.items(), key=lambda one: (one[1], -one[0]))[0] if k == "auto" else k
+        right = _predict(some, names_of_some, test, nearest, *way) == test_labels
+        tops.append(float(right.mean()))
+        means.append(float((np.bincount(members, right) / np.bincount(members)).mean()))
+        ks.append(nearest)
+        tables.append(table)
+        rows = len(some)
+    single = len(tops) == 1
     return KNNResult(
-        float(right.mean()), float(np.mean(per_class)), nearest, leave_one_out, len(train), len(test), metric
+        value=float(np.mean(tops)),
+        spread=None if single else float(np.std(tops, ddof=1)),
+        settings=settings,
+        mean_per_class=float(np.mean(means)),
+        k=min(multimode(ks)),
+        mean_per_class_spread=None if single else float(np.std(means, ddof=1)),
+        values=() if shots is None else tuple(tops),
+        ks=() if shots is None else tuple(ks),
+        leave_one_out={one: float(np.mean([table[one] for table in tables])) for one in tables[0]},
+        train_rows=rows,
+        test_rows=len(test),
+        metric=metric,
+        vote=vote,
     )
+
+
+def knn_predict(
+    train: ArrayLike,
+    labels: ArrayLike,
+    test: ArrayLike,
+    k: int = 20,
+    metric: Metric = "euclidean",
+    vote: Vote = "uniform",
+    temperature: float = 0.07,
+) -> NDArray[Any]:
+    """The label [M] that the k nearest training rows [N, D] vote for, of each test row [M, D].
+
+    metric: "euclidean", or "cosine", where a row of zeros is unlike every row. vote: "uniform"; "distance", weights of
+    1 / distance, where exact matches take all; "softmax", weights of exp(cosine / temperature), for Euclidean distances
+    exp(-distance^2 / (2 temperature)). A tie goes to the tied class whose nearest member is nearest, rows at equal
+    distances by their order. With fewer than k training rows all of them vote.
+    Raises SampleError as `knn`.
+    """
+    train, labels, test = _checked(train, labels, test, metric, vote, temperature)
+    return _predict(train, labels, test, _check_k(k), metric, vote, temperature)
+
+
+def leave_one_out(
+    train: ArrayLike,
+    labels: ArrayLike,
+    ks: Sequence[int] = CANDIDATES,
+    metric: Metric = "euclidean",
+    vote: Vote = "uniform",
+    temperature: float = 0.07,
+) -> dict[int, NDArray[np.bool_]]:
+    """For each k whether the vote of the others is right, of each training row [N].
+
+    Every k below the number of rows; so none for one row. A row's duplicates are among the others. Raises SampleError
+    as `knn`.
+    """
+    train, labels, _ = _checked(train, labels, None, metric, vote, temperature)
+    return _leave_one_out(train, labels, _counts(ks), metric, vote, temperature)
 
 
 def choose_k(
-    train: NDArray[np.float32], labels: NDArray[Any], metric: str = "euclidean", candidates: Sequence[int] = CANDIDATES
+    train: ArrayLike,
+    labels: ArrayLike,
+    metric: Metric = "euclidean",
+    candidates: Sequence[int] = CANDIDATES,
+    vote: Vote = "uniform",
+    temperature: float = 0.07,
 ) -> dict[int, float]:
-    """Leave-one-out accuracy on the training rows for each candidate k that they have enough rows for."""
-    codes = np.unique(labels, return_inverse=True)[1]
-    possible = [k for k in candidates if k < len(train)]
+    """Leave-one-out accuracy on the training rows of each candidate k below their number.
+
+    Where there is none, the smallest candidate alone, its accuracy NaN. Raises SampleError as `knn`.
+    """
+    train, labels, _ = _checked(train, labels, None, metric, vote, temperature)
+    return _choose_k(train, labels, _counts(candidates), metric, vote, temperature)
+
+
+def _choose_k(
+    train: NDArray[Any], labels: NDArray[Any], ks: list[int], metric: str, vote: str, temperature: float
+) -> dict[int, float]:
+    right = _leave_one_out(train, labels, ks, metric, vote, temperature)
+    return {k: float(hits.mean()) for k, hits in right.items()} or {min(ks): float("nan")}
+
+
+def _leave_one_out(
+    train: NDArray[Any], labels: NDArray[Any], ks: list[int], metric: str, vote: str, temperature: float
+) -> dict[int, NDArray[np.bool_]]:
+    possible = [k for k in ks if k < len(train)]
     if not possible:
-        return {1: float("nan")}
-    neighbours = _neighbours(train, metric, max(possible), None)
-    return {k: float((_vote(codes[neighbours[:, :k]], codes.max() + 1) == codes).mean()) for k in possible}
+        return {}
+    codes = np.unique(labels, return_inverse=True)[1]
+    chunks = list(zip(*_votes(train, codes, None, possible, metric, vote, temperature), strict=True))
+    return {k: np.concatenate(found) == codes for k, found in zip(possible, chunks, strict=True)}
 
 
-def _neighbours(train: NDArray[Any], metric: str, k: int, queries: NDArray[Any] | None) -> NDArray[np.intp]:
-    from sklearn.neighbors import NearestNeighbors
-
-    return (
-        NearestNeighbors(n_neighbors=k, algorithm="brute", metric=metric)
-        .fit(train)
-        .kneighbors(queries, return_distance=False)
-    )
+def _predict(
+    train: NDArray[Any], labels: NDArray[Any], test: NDArray[Any], k: int, metric: str, vote: str, temperature: float
+) -> NDArray[Any]:
+    classes, codes = np.unique(labels, return_inverse=True)
+    return classes[np.concatenate([one for (one,) in _votes(train, codes, test, [k], metric, vote, temperature)])]
 
 
-def _vote(votes: NDArray[np.intp], classes: int) -> NDArray[np.intp]:
-    """votes [M, k], nearest first. Returns the winner of each row; counted in chunks of bounded memory."""
-    if len(votes) * classes > MOST_COUNTS and len(votes) > 1:
-        size = max(1, MOST_COUNTS // classes)
-        return np.concatenate([_vote(votes[at : at + size], classes) for at in range(0, len(votes), size)])
-    rows = np.arange(len(votes))
-    counts = np.zeros((len(votes), classes), dtype=np.int32)
-    for column in votes.T:
-        np.add.at(counts, (rows, column), 1)
-    most = counts.max(axis=1)
-    among = counts[rows[:, None], votes] == most[:, None]  # [M, k]: does this neighbour's class win?
-    return votes[rows, among.argmax(axis=1)]
+def _votes(
+    train: NDArray[Any],
+    codes: NDArray[np.intp],
+    queries: NDArray[Any] | None,
+    ks: list[int],
+    metric: str,
+    vote: str,
+    temperature: float,
+) -> Iterator[list[NDArray[np.intp]]]:
+    """For one chunk of queries after another the winners' codes [n] of each k, after one search for the largest."""
+    classes = int(codes.max()) + 1
+    for rows, distances in neighbours(train, queries, max(ks), metric):
+        weights = weights_of(distances, vote, metric, temperature)
+        yield [winners(codes[rows[:, :k]], weights[:, :k], classes) for k in ks]
+
+
+def _checked(
+    train: ArrayLike, labels: ArrayLike, test: ArrayLike | None, metric: str, vote: str, temperature: float
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    for name, value, allowed in (("metric", metric, METRICS), ("vote", vote, VOTES)):
+        if value not in allowed:
+            raise SampleError(f"{name}={value!r}; expected one of: {', '.join(allowed)}")
+    if (
+        isinstance(temperature, bool)
+        or not isinstance(temperature, (int, float, np.number))
+        or not 0 < temperature < np.inf
+    ):
+        raise SampleError(f"temperature={temperature!r}; expected a number above 0")
+    rows = rows_of(train, "train")
+    names = labels_of(labels, len(rows), "train")
+    others = rows if test is None else rows_of(test, "test")
+    check_same_width(rows, others)
+    return rows, names, others
+
+
+def _counts(ks: Sequence[int]) -> list[int]:
+    counts = sorted({_check_k(k, ", or several of them") for k in ks})
+    if not counts:
+        raise SampleError("there is no k to choose from; expected at least one positive integer")
+    return counts
+
+
+def _check_k(k: Any, more: str = "") -> int:
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+        raise SampleError(f"k={k!r}; expected a positive integer{more}")
+    return int(k)
+
+
+def _percent(value: float, spread: float | None) -> str:
+    return f"{value:.1%}" if spread is None else f"{value:.1%} ± {spread:.1%}"

@@ -159,6 +159,7 @@ def test_few_shot_draws_are_probes_on_the_drawn_rows():
     assert [one["train_rows"] for one in result.draws] == [15, 15, 15]
     assert (result.penalty, result.validation) == (None, {})
     assert "3 draws of 5 a class" in str(result)
+    assert (result.settings["shots"], result.settings["draws"], result.settings["seed"]) == (5, 3, 7)
 
 
 def test_one_shot_takes_the_fixed_penalty_in_each_draw_and_one_draw_has_no_spread():
@@ -175,6 +176,7 @@ def test_a_fit_that_did_not_converge_says_so_without_a_warning():
         short = probe(train, labels, test, test_labels, iterations=1)
         enough = probe(train, labels, test, test_labels)
         few = probe(train, labels, test, test_labels, shots=1, iterations=1)
+        fit_probe(np.eye(40), np.arange(40))  # scikit-learn takes so many classes for a regression
     assert (short.converged, enough.converged, few.converged) == (False, True, False)
     assert "NOT CONVERGED in 1 iterations" in str(short)
     assert "NOT CONVERGED" not in str(enough)

@@ -89,7 +89,7 @@ class Probe:
         return self.classes[self.model.predict(self.scaling(array))]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ProbeResult(Result):
     """value: top-1 accuracy. mean_per_class: mean of the test classes' accuracies. Both fractions.
 
@@ -97,7 +97,7 @@ class ProbeResult(Result):
     mean_per_class are means, spreads are standard deviations, and penalty and validation stand in the draws alone.
     """
 
-    mean_per_class: float = float("nan")
+    mean_per_class: float
     mean_per_class_spread: float | None = None
     penalty: float | None = None
     validation: dict[float, float] = field(default_factory=dict)
@@ -152,11 +152,11 @@ def probe(
         "standardise": standardise,
         "iterations": iterations,
         "seed": seed,
-        "shots": shots,
         "train_rows": len(train),
         "test_rows": len(test),
         "classes": len(np.unique(labels)),
     }
+    settings |= {} if shots is None else {"shots": shots, "draws": draws}
     if shots is None:
         del made[0]["train_rows"]
         return ProbeResult(settings=settings, **made[0])

@@ -1,0 +1,233 @@
+"""Real-valued targets: the mean of the nearest neighbours' targets, or ridge regression; R^2 and what goes with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sporeprint.errors import SampleError
+from sporeprint.evaluate.knn import CANDIDATES
+from sporeprint.evaluate.neighbours import METRICS, neighbours
+from sporeprint.evaluate.probe import Scaling, grid_of
+from sporeprint.evaluate.result import Result
+from sporeprint.evaluate.rows import check_same_width, features_of
+from sporeprint.evaluate.votes import VOTES, weights_of
+
+PENALTIES = tuple(float(f"{digit}e{power}") for power in range(1, -9, -1) for digit in (3, 1))[1:]  # 10 first
+METHODS = ("knn", "ridge")
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegressionResult(Result):
+    """value: R^2, the mean over targets: 1 is perfect, 0 as good as the test targets' mean, and it can be negative.
+
+    r2, mae, rmse, spearman: of each target [T]; errors in the target's unit. A target that is constant on the test
+    rows has no R^2 (NaN): it is left out of `value`, which is NaN where all are. Spearman is NaN where truth or
+    predictions are constant. k: of neighbours. penalty: of ridge, of each target. leave_one_out: R^2 on the training
+    rows, the mean over targets, by k or penalty; empty where nothing was to choose.
+    """
+
+    r2: tuple[float, ...]
+    mae: tuple[float, ...]
+    rmse: tuple[float, ...]
+    spearman: tuple[float, ...]
+    k: int | None = None
+    penalty: tuple[float, ...] | None = None
+    leave_one_out: dict[float, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        errors = f"MAE {np.mean(self.mae):.4g}, RMSE {np.mean(self.rmse):.4g}, Spearman {mean_of(self.spearman):.3f}"
+        said = f"R^2 {self.value:.3f}, {errors}"
+        if len(self.r2) > 1:
+            constant = sum(np.isnan(self.r2))
+            said += f", means of {len(self.r2)} targets" + (f" ({constant} constant: no R^2)" if constant else "")
+        if self.k is not None:
+            said += f", k = {self.k}"
+        elif self.penalty is not None:
+            said += f", penalty {' '.join(f'{one:g}' for one in sorted(set(self.penalty)))}"
+        return said + (" (leave-one-out)" if self.leave_one_out else "")
+
+
+def regress(
+    train: ArrayLike,
+    targets: ArrayLike,
+    test: ArrayLike,
+    test_targets: ArrayLike,
+    method: Literal["knn", "ridge"] = "knn",
+    k: int | Literal["auto"] = "auto",
+    metric: Literal["euclidean", "cosine"] = "euclidean",
+    vote: Literal["uniform", "distance", "softmax"] = "uniform",
+    temperature: float = 0.07,
+    penalties: Sequence[float] | None = None,
+    standardise: bool = False,
+) -> RegressionResult:
+    """Predict the real-valued targets [M] or [M, T] of test rows [M, D] from training rows [N, D].
+
+    method "knn": the mean of the k nearest rows' targets, weighted as `vote` says (see `knn`); of all rows where there
+    are fewer than k. k="auto" takes the k of 1, 3, 5, 10, 20 with the best leave-one-out R^2, the smaller one in a
+    tie, 1 where there is no R^2: one row, or constant targets.
+    method "ridge": minimises mean squared error + penalty * |w|^2 with w as in `fit_probe` (rows centred, of mean
+    squared length 1, or standardised). Each target takes the one of `penalties` (default: 10, 3, 1, ... 1e-8) with the
+    least leave-one-out error, the stronger one in a tie. One row, or features that are all constant: the mean target.
+    Raises SampleError for NaN, targets that are not numbers, and counts that do not match.
+    """
+    flat, queries = features_of(train, "train"), features_of(test, "test")
+    known, truth = _targets(targets, len(flat), "train"), _targets(test_targets, len(queries), "test")
+    check_same_width(flat, queries)
+    if known.shape[1] != truth.shape[1]:
+        raise SampleError(f"{known.shape[1]} targets in train, {truth.shape[1]} in test; expected the same")
+    centre = known.mean(axis=0)
+    known = known - centre  # what rounding adds to means of constant targets is then too little to rank
+    settings: dict[str, Any] = {"method": check_choice("method", method, METHODS)}
+    chosen: dict[str, Any]
+    if method == "knn":
+        check_neighbours(k, metric, vote, temperature)
+        way = (metric, vote, temperature)
+        scores = loo_scores(flat, known, lambda found: mean_of(_r2(known, found)), *way) if k == "auto" else {}
+        nearest = max(scores, key=lambda one: (np.nan_to_num(scores[one], nan=-np.inf), -one)) if k == "auto" else k
+        predicted = neighbour_means(flat, known, queries, [nearest], *way)[nearest]
+        chosen = {"k": int(nearest), "leave_one_out": scores}
+        settings |= {"k": k, "metric": metric, "vote": vote}
+        settings |= {"temperature": temperature} if vote == "softmax" else {}
+    else:
+        grid = grid_of(PENALTIES if penalties is None else penalties)
+        predicted, penalty, by_penalty = _ridge(flat, known, queries, grid, standardise)
+        chosen = {"penalty": penalty, "leave_one_out": by_penalty if len(grid) > 1 else {}}
+        settings |= {"penalties": list(grid), "standardise": standardise}
+    settings |= {"train_rows": len(flat), "test_rows": len(queries)}
+    return RegressionResult(settings=settings, **_figures(truth, predicted + centre), **chosen)
+
+
+def neighbour_means(
+    train: NDArray[Any],
+    values: NDArray[Any],
+    queries: NDArray[Any] | None,
+    ks: Sequence[int],
+    metric: str,
+    vote: str,
+    temperature: float,
+) -> dict[int, Values]:
+    """Weighted mean of the k nearest rows' values [N, T], for each k: [M, T].
+
+    queries None: of the training rows, each without itself; there have to be two.
+    """
+    count = len(train if queries is None else queries)
+    made = {k: np.full((count, values.shape[1]), np.nan) for k in ks}
+    at = 0
+    for rows, distances in neighbours(train, queries, max(ks), metric):
+        weights = weights_of(distances, vote, metric, temperature)
+        sums, total = np.zeros((len(rows), values.shape[1])), np.zeros((len(rows), 1))
+        part = slice(at, at + len(rows))
+        for number in range(rows.shape[1]):  # weights are relative to the nearest: those of fewer neighbours too
+            sums += weights[:, number, None] * values[rows[:, number]]
+            total += weights[:, number, None]
+            for k in ks:
+                if number + 1 == min(k, rows.shape[1]):
+                    made[k][part] = sums / total
+        at += len(rows)
+    return made
+
+
+def loo_scores(train: NDArray[Any], values: NDArray[Any], score: Any, *way: Any) -> dict[int, float]:
+    """score(predictions [N, T]) for each candidate k below the number of rows; {1: NaN} of one row."""
+    ks = [k for k in CANDIDATES if k < len(train)]
+    if not ks:
+        return {1: float("nan")}
+    return {k: score(found) for k, found in neighbour_means(train, values, None, ks, *way).items()}
+
+
+def check_neighbours(k: Any, metric: str, vote: str, temperature: float) -> None:
+    """Raises SampleError."""
+    check_choice("metric", metric, METRICS)
+    check_choice("vote", vote, VOTES)
+    if k != "auto" and (isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1):
+        raise SampleError(f"k={k!r}; expected a positive integer or 'auto'")
+    if not (np.isfinite(temperature) and temperature > 0):
+        raise SampleError(f"temperature={temperature!r}; expected a positive number")
+
+
+def check_choice(name: str, value: str, allowed: Sequence[str]) -> str:
+    """Raises SampleError."""
+    if value not in allowed:
+        raise SampleError(f"{name}={value!r}; expected one of: {', '.join(allowed)}")
+    return value
+
+
+def mean_of(values: Sequence[float] | Values) -> float:
+    """Of those that are numbers; NaN of none."""
+    numbers = [one for one in values if not np.isnan(one)]
+    return float(np.mean(numbers)) if numbers else float("nan")
+
+
+def _ridge(
+    train: NDArray[Any], known: Values, queries: NDArray[Any], grid: Sequence[float], standardise: bool
+) -> tuple[Values, tuple[float, ...] | None, dict[float, float]]:
+    """known: [N, T], centred. Returns predictions [M, T], penalties [T], and leave-one-out R^2 by penalty."""
+    from sklearn.linear_model import RidgeCV
+
+    if len(train) == 1:
+        return np.repeat(known, len(queries), axis=0), None, {}
+    scaling = Scaling.fit(train, standardise)
+    unit = len(train) * scaling.squared_length
+    model = RidgeCV(alphas=[one * unit for one in grid], alpha_per_target=True, store_cv_results=True)
+    model.fit(scaling(train), known)
+    predicted = model.predict(scaling(queries)).reshape(len(queries), -1)
+    errors = model.cv_results_.reshape(len(train), -1, len(grid)).mean(axis=0)  # [T, penalties]
+    best = errors.argmin(axis=1)
+    variances = np.where(_constant(known), np.nan, known.var(axis=0))
+    scores = {penalty: mean_of(1 - errors[:, at] / variances) for at, penalty in enumerate(grid)}
+    return predicted, tuple(grid[one] for one in best), scores
+
+
+def _figures(truth: Values, predicted: Values) -> dict[str, Any]:
+    from scipy.stats import spearmanr
+    from sklearn.metrics import mean_absolute_error, root_mean_squared_error
+
+    r2 = _r2(truth, predicted)
+    ranked = ~(_constant(truth) | _constant(predicted))
+    return {
+        "value": mean_of(r2),
+        "r2": tuple(r2.tolist()),
+        "mae": tuple(mean_absolute_error(truth, predicted, multioutput="raw_values").tolist()),
+        "rmse": tuple(root_mean_squared_error(truth, predicted, multioutput="raw_values").tolist()),
+        "spearman": tuple(
+            float(spearmanr(truth[:, at], predicted[:, at]).statistic) if ranked[at] else float("nan")
+            for at in range(truth.shape[1])
+        ),
+    }
+
+
+def _r2(truth: Values, predicted: Values) -> Values:
+    """[T], NaN for constant targets."""
+    from sklearn.metrics import r2_score
+
+    made = np.full(truth.shape[1], np.nan)
+    varied = ~_constant(truth)
+    if varied.any():
+        made[varied] = r2_score(truth[:, varied], predicted[:, varied], multioutput="raw_values")
+    return made
+
+
+def _constant(values: Values) -> NDArray[np.bool_]:
+    return (values == values[:1]).all(axis=0)
+
+
+def _targets(values: ArrayLike, rows: int, which: str) -> Values:
+    """[rows, T]. Raises SampleError."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiub":
+        raise SampleError(f"{which} targets are {array.dtype}; expected real numbers, [rows] or [rows, targets]")
+    if array.ndim not in (1, 2) or len(array) != rows or not array.size:
+        raise SampleError(
+            f"{which} targets have shape {array.shape} for {rows} rows; expected [rows] or [rows, targets]"
+        )
+    array = array.reshape(rows, -1).astype(np.float64)
+    if bad := int((~np.isfinite(array)).any(axis=1).sum()):
+        raise SampleError(f"{bad} of {rows} {which} targets are NaN or infinite; drop those rows")
+    return array

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from sporeprint.errors import SampleError
 from sporeprint.evaluate import neighbours as module
+from sporeprint.evaluate import points
 from sporeprint.evaluate.neighbours import neighbours, rows_of
 
 METRICS = ["euclidean", "cosine"]
@@ -48,8 +49,9 @@ def whole(train, queries, k, metric):
 
 
 def small_chunks(patch, rng):
-    for name, most in (("SPARE", 3), ("_QUERIES", 30), ("_ROWS", 30), ("_WIDE", 300), ("_SLICE", 500), ("_SMALL", 300)):
+    for name, most in (("SPARE", 3), ("_QUERIES", 30), ("_ROWS", 30), ("_WIDE", 300), ("_SLICE", 500)):
         patch.setattr(module, name, int(rng.integers(name != "SPARE", most)))
+    patch.setattr(points, "SMALL", int(rng.integers(1, 300)))
 
 
 @settings(max_examples=150, deadline=None)
@@ -170,8 +172,8 @@ def test_numbers_whose_squares_overflow_are_refused():
 def test_a_mapped_file_is_searched_in_bounded_memory(metric, monkeypatch, tmp_path):
     for name in ("_QUERIES", "_ROWS"):
         monkeypatch.setattr(module, name, getattr(module, name) // 8)
-    for name in ("_WIDE", "_SLICE", "_SMALL"):
-        monkeypatch.setattr(module, name, getattr(module, name) // 64)
+    for where, name in ((module, "_WIDE"), (module, "_SLICE"), (points, "SMALL")):
+        monkeypatch.setattr(where, name, getattr(where, name) // 64)
     rng = np.random.default_rng(0)
     train = np.memmap(tmp_path / "rows", np.float32, "w+", shape=(40_000, 128))
     train[:] = rng.standard_normal(train.shape)

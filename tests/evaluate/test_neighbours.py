@@ -188,6 +188,18 @@ def test_a_mapped_file_is_searched_in_bounded_memory(metric, monkeypatch, tmp_pa
     assert peak < 256 * 2**20 / 64  # a 64th of what is promised, at a 64th of every size; the file has 20 MB
 
 
+def test_few_very_wide_rows_are_searched_in_bounded_memory(monkeypatch):
+    for where, name in ((module, "_WIDE"), (module, "_SLICE"), (points, "SMALL")):
+        monkeypatch.setattr(where, name, getattr(where, name) // 64)
+    rows = np.random.default_rng(0).standard_normal((300, 20_000))
+    tracemalloc.start()
+    found = whole(rows, rows[:3], 2, "cosine")[0]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(found[:, 0], np.arange(3))
+    assert peak < 256 * 2**20 / 64  # the rows take 48 MB
+
+
 def test_a_mapped_file_is_not_copied(tmp_path):
     train = np.memmap(tmp_path / "rows", np.float32, "w+", shape=(10, 3))
     assert np.shares_memory(rows_of(train, "train"), train)

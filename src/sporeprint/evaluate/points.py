@@ -55,8 +55,10 @@ class Points:
         """A point amid: the mean of some rows [D]; products of differences from it are rounded less."""
         step = -(-len(self.rows) // 512)
         some = Points(self.rows[::step], self.units[::step])
-        parts = slices(len(some.rows), SMALL, self.rows.shape[1])
-        return np.sum([some.take(part)[0].sum(axis=0) for part in parts], axis=0) / len(some.rows)
+        total = np.zeros(self.rows.shape[1])
+        for part in slices(len(some.rows), SMALL, len(total)):
+            total += some.take(part)[0].sum(axis=0)
+        return total / len(some.rows)
 
 
 def unit_of(*arrays: NDArray[Any]) -> float:

@@ -82,7 +82,7 @@ def cluster(
 
 def matched_accuracy(codes: NDArray[Any], assigned: NDArray[Any]) -> float:
     """Share of rows whose cluster is the one matched to their class. codes, assigned: integers [N]."""
-    from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
+    from scipy.optimize import linear_sum_assignment
     from sklearn.metrics.cluster import contingency_matrix
 
     shared = contingency_matrix(codes, assigned)  # [classes, clusters]

@@ -106,7 +106,7 @@ def split_interval(differences: ArrayLike, test_fraction: float, level: float = 
     taken as (1 / J + tested / trained) s^2 in place of s^2 / J. More splits therefore narrow the interval only so far.
     test_fraction: of all rows, as it came to. One split gives no interval (NaN); equal differences one of no width.
     """
-    from scipy import stats  # type: ignore[import-untyped]
+    from scipy import stats
 
     values = _scores(differences, "split")
     _check_fraction("test_fraction", test_fraction)

@@ -1,0 +1,81 @@
+"""Numbers and names as a page shows them."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+
+NONE = "\u2013"  # an en dash, where there is no figure
+
+
+def percent(fraction: float | None) -> str:
+    """0.8764 is "87.6"; the unit stands in the table's head."""
+    return NONE if fraction is None or not math.isfinite(fraction) else f"{100 * fraction:.1f}"
+
+
+def points(fraction: float | None) -> str:
+    """A difference of two fractions: 0.031 is "+3.1", with a true minus sign, and no sign on nought."""
+    if fraction is None or not math.isfinite(fraction):
+        return NONE
+    shown = f"{100 * fraction:+.1f}"
+    return "0.0" if shown in ("+0.0", "-0.0") else shown.replace("-", "\u2212")
+
+
+def between(low: float, high: float, signed: bool = False) -> str:
+    """An interval of percentages, or signed of points; "" where it is not known."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    show = points if signed else percent
+    return f"{show(low)} to {show(high)}"
+
+
+def rate(per_second: float | None) -> str:
+    """Two or three digits that matter: 0.042, 0.83, 9.3, 41, 1,240."""
+    if per_second is None or not math.isfinite(per_second):
+        return NONE
+    if per_second >= 10:
+        return f"{per_second:,.0f}"
+    return f"{per_second:.1f}" if per_second >= 1 else f"{per_second:.2g}"
+
+
+def decimal(value: float | None, digits: int) -> str:
+    """A figure without unit, an en dash for NaN; a true minus sign."""
+    if value is None or not math.isfinite(value):
+        return NONE
+    shown = f"{value:,.{digits}f}"
+    return shown.lstrip("-") if not float(shown.replace(",", "")) else shown.replace("-", "\u2212")
+
+
+def width_of(text: str, size: float) -> float:
+    """Roughly how wide a sans-serif line of `size` is, on the safe side: as in DejaVu Sans, for it is a wide one."""
+    return size * sum(map(_advance, text))
+
+
+def cut(text: str, room: float, size: float) -> str:
+    """`text` on one line, shortened with an ellipsis to about `room`."""
+    text = " ".join(text.split())
+    if width_of(text, size) <= room:
+        return text
+    kept, used = [], width_of("\u2026", size)
+    for letter in text:
+        used += size * _advance(letter)
+        if used > room:
+            break
+        kept.append(letter)
+    return "".join(kept).rstrip() + "\u2026"
+
+
+def isolated(text: str) -> str:
+    """`text`, so that its right-to-left letters do not draw what follows it to their side. HTML has <bdi> for that."""
+    turns = any(unicodedata.bidirectional(letter) in ("R", "AL", "RLO", "RLE", "RLI") for letter in text)
+    return f"\u2068{text}\u2069" if turns else text
+
+
+def _advance(letter: str) -> float:
+    if unicodedata.combining(letter) or unicodedata.category(letter) == "Cf":
+        return 0.0
+    if unicodedata.east_asian_width(letter) in "WF":
+        return 1.05
+    if letter in "fijlrt.,:;'|!()[]/- ":
+        return 0.4
+    return 1.0 if letter in "mwMW@%" else 0.76 if letter.isupper() else 0.64

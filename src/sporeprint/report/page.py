@@ -1,0 +1,176 @@
+"""The report of a comparison: one HTML file that needs nothing else, for a screen, a phone and a printer."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sporeprint.data.atomic import write_file
+from sporeprint.evaluate.analyse import ClassChange
+from sporeprint.evaluate.comparison import Changed, Comparison, Neighbour
+from sporeprint.report import formats
+from sporeprint.report.cost import cost_plot, named
+from sporeprint.report.plots import cka_plot, class_plot, sorted_changes
+from sporeprint.report.samples import Samples, Shown, thumbnail
+from sporeprint.report.svg import MARKS, clean, drawing, mark, text_of
+
+PAGE, DATA = "report.html", "comparison.json"
+
+ROLE_NAMES = {
+    "embedding": "the embedding",
+    "block": "one gradient alone",
+    "control": "control: same passes, no gradient",
+    "paper": "the paper's assembly",
+    "combined": "families joined",
+    "chosen": "chosen on the training rows",
+}
+_WIDE, _NARROW = 960, 345  # pixels; a phone of 375 less its margins
+_MOST_BLOCKS = 40  # in the heat map
+_MOST_CLASSES = 20  # that gain, and as many that lose
+
+
+def write_report(
+    comparison: Comparison, folder: Path, samples: Samples | None = None, queries: int = 20, neighbours: int = 6
+) -> Path:
+    """Write `report.html`, and the comparison as `comparison.json`, into `folder`; returns the page's path.
+
+    samples: of the rows in `comparison.changed`, to be shown; without them rows are told by id and label. queries,
+    neighbours: so many at most are shown, the first. Equal comparisons and samples give equal bytes.
+    The page loads nothing and runs nothing; names, labels and texts in it are escaped.
+    Raises StoreError where the folder cannot be written.
+    """
+    page = render(comparison, samples, queries, neighbours)
+    data = json.dumps(comparison.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
+    with contextlib.suppress(OSError):  # write_file says what is wrong
+        folder.mkdir(parents=True, exist_ok=True)
+    write_file(folder / DATA, clean(data).encode() + b"\n")
+    write_file(folder / PAGE, page.encode())
+    return folder / PAGE
+
+
+def render(comparison: Comparison, samples: Samples | None = None, queries: int = 20, neighbours: int = 6) -> str:
+    """The page. See `write_report`."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("sporeprint.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: clean(value) if type(value) is str else value,  # Markup is ours, and clean already
+    )
+    environment.filters |= {
+        name: getattr(formats, name) for name in ("percent", "points", "rate", "decimal", "between")
+    }
+    environment.filters["setting"] = _setting
+    names = list(comparison.analysis.blocks)
+    cka = [line[:_MOST_BLOCKS] for line in comparison.analysis.cka[:_MOST_BLOCKS]]
+    *_, rest = sorted_changes(comparison.classes, _MOST_CLASSES)
+    return environment.get_template("page.html").render(
+        comparison=comparison,
+        level=comparison.entries[0].value.level if comparison.entries else 0.95,
+        words=named(comparison),
+        cost_plots=_drawn({"wide": cost_plot(comparison, _WIDE, 440), "narrow": cost_plot(comparison, _NARROW, 380)}),
+        legend=_legend(comparison),
+        class_plots=_drawn(
+            {
+                "wide": class_plot(comparison.classes, _WIDE, _MOST_CLASSES),
+                "narrow": class_plot(comparison.classes, _NARROW, _MOST_CLASSES),
+            }
+        ),
+        undrawn=_undrawn(rest, len(comparison.classes)),
+        cka=_markup(cka_plot(names[:_MOST_BLOCKS], cka)) if names else "",
+        most_blocks=_MOST_BLOCKS,
+        queries=[_query(one, samples, neighbours) for one in comparison.changed[:queries]],
+        modality=samples.modality if samples else "",
+    )
+
+
+def _query(changed: Changed, samples: Samples | None, most: int) -> dict[str, Any]:
+    """A query and its two rows of neighbours, each with what stands for it."""
+    return {
+        "row": changed,
+        "shown": _shown(changed.id, samples.test if samples else None, samples),
+        "sides": [
+            {
+                "name": name,
+                "predicted": predicted,
+                "right": predicted == changed.label,
+                "neighbours": [_neighbour(one, changed.label, samples) for one in found[:most]],
+            }
+            for name, predicted, found in (
+                ("reference", changed.before, changed.neighbours_before),
+                ("chosen", changed.after, changed.neighbours_after),
+            )
+        ],
+    }
+
+
+def _neighbour(one: Neighbour, label: str, samples: Samples | None) -> dict[str, Any]:
+    return {
+        "row": one,
+        "right": one.label == label,
+        "shown": _shown(one.id, samples.train if samples else None, samples),
+    }
+
+
+def _shown(row_id: str, among: Mapping[str, Any] | None, samples: Samples | None) -> Shown:
+    if samples is None or among is None or row_id not in among:
+        return Shown()
+    return thumbnail(among[row_id], samples.modality)
+
+
+def _undrawn(rest: Sequence[ClassChange], total: int) -> str:
+    """What the plot of the classes leaves out, in words; "" for nothing."""
+    counts = {
+        "with smaller gains": sum(one.change > 0 for one in rest),
+        "with smaller losses": sum(one.change < 0 for one in rest),
+        "without a change": sum(one.change == 0 for one in rest),
+    }
+    told = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    return f"Not drawn of {total:,} classes: {told}." if told else ""
+
+
+def _legend(comparison: Comparison) -> list[tuple[Any, str]]:
+    """The mark and the name of each role that there is."""
+    found = {one.role for one in comparison.entries if math.isfinite(one.value.value)}
+    marks = []
+    for role in (role for role in MARKS if role in found):
+        svg = drawing(18, 18, "")
+        del svg.attrib["role"], svg.attrib["aria-label"]
+        svg.set("aria-hidden", "true")
+        mark(svg, role, 9, 9, 5)
+        marks.append((_markup(text_of(svg)), ROLE_NAMES[role]))
+    return marks
+
+
+def _drawn(plots: dict[str, str]) -> dict[str, Any]:
+    return {name: _markup(svg) for name, svg in plots.items() if svg}
+
+
+def _markup(svg: str) -> Any:
+    """SVG of our own, which ElementTree has escaped."""
+    from markupsafe import Markup
+
+    return Markup(svg)
+
+
+def _setting(value: Any) -> str:
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, (str, float)):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_setting, value)) or "none"
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key}: {_setting(item)}" for key, item in value.items()) or "none"
+    return str(value)

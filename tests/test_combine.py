@@ -154,6 +154,17 @@ def test_auto_whitens_by_ledoit_and_wolfs_covariance(rows, exponent):
     np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=2e-5)
 
 
+def test_whiteners_are_shared_between_combinations_of_the_same_rows():
+    train, test = some_blocks(), some_blocks(7, seed=1)
+    shared = {}
+    for one in (Combination(whiten="auto"), Combination(("kl", "cls-1"), "auto", exponent=0.5), Combination(whiten=3)):
+        np.testing.assert_array_equal(one.fit(train, shared).transform(test), one.fit(train).transform(test))
+    assert set(shared) == {
+        *((name, "auto") for name in ("embedding", "kl", "dino", "cls-1")),
+        *((name, 3) for name in ("embedding", "kl", "dino")),
+    }
+
+
 def test_an_exponent_of_0_centres_only():
     train = some_blocks()
     found = Combination(("kl",), whiten="auto", exponent=0).fit(train).transform(train)

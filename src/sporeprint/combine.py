@@ -91,8 +91,10 @@ class Combination:
             raise RecipeError(f"no block of {', '.join(given)}; there are: {', '.join(there)}")
         return weights
 
-    def fit(self, blocks: Blocks) -> Combiner:
+    def fit(self, blocks: Blocks, whiteners: dict[tuple[str, Any], Axes] | None = None) -> Combiner:
         """Fit on the training rows' blocks, each [N, D]; rows with NaN are left out.
+
+        whiteners: a cache by block and `whiten`, used and filled, for many combinations of the same rows, none NaN.
 
         Any number of rows will do: axes without variance, and so blocks that are constant and all blocks of a single
         row, whiten to zeros and add nothing to a distance. Raises RecipeError for an unknown block and for no rows.
@@ -104,12 +106,16 @@ class Combination:
         if not good.any():
             raise RecipeError("no rows to fit the combination on; expected at least one without NaN")
         combiner = Combiner(self, names, widths, weights=None if self.weights is None else weights)
+        known = {} if whiteners is None else whiteners
         for name in names if self.whiten is not None else ():
-            rows = unit(blocks[name][good])
-            auto = isinstance(self.whiten, str)
-            combiner.whiteners[name] = (
-                fit_shrunk_axes(rows) if auto else fit_axes(rows, self.whiten, f"whiten of {name!r}")  # type: ignore[arg-type]
-            )
+            if (name, self.whiten) not in known:
+                rows = unit(blocks[name][good])
+                known[name, self.whiten] = (
+                    fit_shrunk_axes(rows)
+                    if isinstance(self.whiten, str)
+                    else fit_axes(rows, self.whiten or 0, f"whiten of {name!r}")
+                )
+            combiner.whiteners[name] = known[name, self.whiten]
         if self.size is not None and self.size < combiner.width:
             joined = combiner.join({name: blocks[name][good] for name in names})
             combiner.pca = fit_axes(joined, self.size, "size")

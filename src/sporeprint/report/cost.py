@@ -9,7 +9,7 @@ from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
 from sporeprint.evaluate.comparison import Compared, Comparison
-from sporeprint.report.formats import between, percent, width_of
+from sporeprint.report.formats import between, percent, times, width_of
 from sporeprint.report.svg import BLACK, GREY, MARKS, PALE, add, drawing, mark, round_ticks, text_of
 
 RADIUS = 5.0  # of a mark
@@ -71,7 +71,7 @@ def cost_plot(comparison: Comparison, width: float, height: float) -> str:
     area = frame.area
     words = named(comparison)
     told = "; ".join(
-        f"{words[one.name]}: {percent(one.value.value)} % at {one.passes:,} passes"
+        f"{words[one.name]}: {percent(one.value.value)} % at {times(one.passes)}"
         for one in entries
         if one.name in words
     )
@@ -88,7 +88,7 @@ def cost_plot(comparison: Comparison, width: float, height: float) -> str:
         group = add(svg, "g", class_="entry")
         interval = between(one.value.low, one.value.high)
         sure = f" ({interval})" if interval else ""
-        add(group, "title", f"{one.name}: {percent(one.value.value)} %{sure}, {one.passes:,} passes")
+        add(group, "title", f"{one.name}: {percent(one.value.value)} %{sure}, {times(one.passes)}")
         if interval:
             strong = one.name in words
             line = {"stroke": MARKS[one.role][0] if strong else GREY, "stroke_width": 1.8 if strong else 0.8}

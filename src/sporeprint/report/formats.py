@@ -38,6 +38,11 @@ def rate(per_second: float | None) -> str:
     return f"{per_second:.1f}" if per_second >= 1 else f"{per_second:.2g}"
 
 
+def times(passes: int) -> str:
+    """ "1 pass", "12 passes"."""
+    return f"{passes:,} pass" if passes == 1 else f"{passes:,} passes"
+
+
 def decimal(value: float | None, digits: int) -> str:
     """A figure without unit, an en dash for NaN; a true minus sign."""
     if value is None or not math.isfinite(value):
@@ -78,4 +83,4 @@ def _advance(letter: str) -> float:
         return 1.05
     if letter in "fijlrt.,:;'|!()[]/- ":
         return 0.4
-    return 1.0 if letter in "mwMW@%" else 0.76 if letter.isupper() else 0.64
+    return 1.0 if letter in "mwMW@%<>=+" else 0.76 if letter.isupper() else 0.64

@@ -24,7 +24,7 @@ def class_plot(classes: Sequence[ClassChange], width: float, most: int = 20) -> 
     shown = [*gains, *([None] if rest else []), *losses]
     counts = [f" ({one.count:,})" if one else "" for one in shown]
     longest = max(width_of(f"{one.label}{count}", _SIZE) for one, count in zip(shown, counts, strict=True) if one)
-    top, names = 8, min(0.4 * width, max(longest, 60))
+    top, names = 8, min(0.4 * width, max(longest + 1, 60))
     room = 5.2 * 0.58 * _SIZE  # of "+12.3" beside a bar
     high = max([one.change for one in gains], default=0.0)
     low = min([one.change for one in losses], default=0.0)

@@ -1,0 +1,292 @@
+"""The page is whole, needs nothing from outside, escapes what it shows, and is the same for the same comparison."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from small_comparison import comparison, entry
+from sporeprint.errors import StoreError
+from sporeprint.evaluate.analyse import Analysis, BlockFigures, ClassChange
+from sporeprint.evaluate.comparison import Changed
+from sporeprint.evaluate.intervals import Interval
+from sporeprint.report.page import render, write_report
+from sporeprint.report.samples import SIDE, Samples
+
+EVIL = "<script>alert('x')</script>\"&"
+EMPTY = frozenset({"meta", "br", "img"})  # elements that HTML does not close
+
+
+class Page(HTMLParser):
+    """Elements, their attributes and their text; fails where a tag is closed that is not the open one."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.rows: list[list[str]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in EMPTY:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.words.append(data)
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def cells(self, name: str) -> list[str]:
+        return next([" ".join(one.split()) for one in row] for row in self.rows if row[0].split()[0] == name)
+
+
+def pictures() -> Samples:
+    rng = np.random.default_rng(0)
+
+    def picture(width: int, height: int) -> Image.Image:
+        return Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8))
+
+    train = {f"train-{at}": picture(20 * at + 8, 30) for at in range(8)}
+    return Samples("image", {"test-2": picture(300, 200)}, train)
+
+
+def test_the_page_and_its_data_are_written(tmp_path):
+    path = write_report(comparison(), tmp_path / "new" / "report")
+    assert path == tmp_path / "new" / "report" / "report.html"
+    assert sorted(one.name for one in path.parent.iterdir()) == ["comparison.json", "report.html"]
+    assert json.loads(path.with_name("comparison.json").read_text()) == comparison().to_json()
+    assert Page(path.read_text()).text.startswith("sporeprint compare")
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_of_ours(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="was not written"):
+        write_report(comparison(), tmp_path / "file")
+
+
+def test_the_parts_come_in_their_order():
+    text = Page(render(comparison())).text
+    parts = [
+        "Use all of it.",
+        "What was compared",
+        "Two rows are in both stores.",
+        "Accuracy against cost",
+        "All entries",
+        "Which classes change",
+        "What the blocks share",
+        "Neighbours of the queries that change most",
+        "How to read this Top-1",
+    ]
+    assert [text.count(one) for one in parts] == [1] * len(parts)
+    assert sorted(parts, key=text.index) == parts
+
+
+def test_the_table_has_every_entry_with_its_figures():
+    page = Page(render(comparison()))
+    assert page.cells("layers") == (
+        ["layers free", "1", "1,240", "1,536", "5", "69.0", "70.0 68.0 to 73.0", "65.0", "+10.0 +7.0 to +13.0"]
+    )
+    assert page.cells("kl")[-1] == "\u221210.0 \u221213.0 to \u22127.0"
+    assert page.cells("embedding")[-1] == "\u2013"
+    assert page.cells("paper's")[2] == "12"
+    kinds = [one.get("class") for one in page.of("tr")]
+    assert kinds[1:6] == ["reference", "free", None, "paper", "chosen"]
+
+
+def test_heads_of_rows_and_columns_say_which_they_are():
+    heads = Page(render(comparison())).of("th")
+    assert {one["scope"] for one in heads} == {"row", "col"}
+
+
+def test_blocks_are_listed_with_their_figures_and_a_dash_for_none():
+    page = Page(render(comparison()))
+    rows = [[" ".join(one.split()) for one in row] for row in page.rows[-2:]]
+    assert rows == [["embedding", "384", "120.3", "0.123"], ["kl", "768", "300.0", "\u2013"]]
+    assert "Measured on 80 of 90 rows" in page.text
+
+
+def test_neighbours_are_marked_right_or_wrong_by_a_sign_and_a_border():
+    page = Page(render(comparison()))
+    kinds = [one.get("class") for one in page.of("li") if one.get("class")]
+    assert kinds == ["wrong", "wrong", "wrong", "right", "wrong"]
+    assert "train-7 \u2713 right: rose" in page.text
+    assert "Reference: \u2717 wrong: daisy" in page.text
+    assert "border-style: dashed" in render(comparison())
+
+
+def test_names_labels_and_texts_are_escaped_everywhere():
+    one = comparison()
+    row = replace(one.changed[0], id=EVIL, label=EVIL, before=EVIL, after=EVIL)
+    near = replace(row.neighbours_before[0], id=EVIL, label=EVIL)
+    changed = replace(row, neighbours_before=(near,), neighbours_after=(near,))
+    evil = comparison(
+        verdict=EVIL,
+        entries=tuple(entry(EVIL + role, role, 3, 0.5) for role in ("embedding", "chosen", "paper")),
+        reference=EVIL + "embedding",
+        free=EVIL + "embedding",
+        chosen=EVIL + "chosen",
+        classes=(ClassChange(EVIL, 3, 0.1, 0.3, 0.2),),
+        analysis=Analysis(3, 3, {EVIL: BlockFigures(3, 1.0, 0.5)}, ((1.0,),)),
+        changed=(changed,),
+        settings={EVIL: EVIL, "list": [EVIL], "nested": {EVIL: EVIL}},
+        notes=(EVIL,),
+    )
+    for samples in (None, Samples("text", {EVIL: EVIL}, {EVIL: EVIL}), Samples("image", {EVIL: EVIL}, {EVIL: EVIL})):
+        text = render(evil, samples)
+        page = Page(text)
+        assert "<script" not in text
+        assert page.of("script") == []
+        assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
+        assert page.text.count(EVIL) > 10
+
+
+def test_nothing_is_loaded_from_outside_and_nothing_can_run():
+    text = render(comparison(), pictures())
+    page = Page(text)
+    links = [
+        value
+        for _, attributes in page.elements
+        for name, value in attributes.items()
+        if name in ("src", "href", "srcset", "data", "action", "poster", "xlink:href")
+    ]
+    assert links
+    assert all(one.startswith(("data:image/", "#")) for one in links)
+    assert "url(" not in text
+    assert "@import" not in text
+    assert not {"script", "link", "iframe", "object", "embed"} & {tag for tag, _ in page.elements}
+    (policy,) = [one["content"] for one in page.of("meta") if one.get("http-equiv")]
+    assert policy.startswith("default-src 'none'")
+
+
+def test_a_phone_shows_the_page_at_its_own_width():
+    metas = Page(render(comparison())).of("meta")
+    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in metas
+
+
+def test_thumbnails_are_images_of_at_most_96_pixels_and_say_which_row_they_are():
+    images = Page(render(comparison(), pictures())).of("img")
+    assert [one["alt"] for one in images] == [
+        f"row {name}" for name in ("test-2", "train-0", "train-1", "train-2", "train-7", "train-1")
+    ]
+    sizes = []
+    for one in images:
+        kind, data = one["src"].split(";base64,")
+        with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+            assert kind == f"data:image/{image.format.lower()}"
+            sizes.append(image.size)
+    assert sizes[0] == (96, 64)
+    assert sizes[1] == (8, 30)
+    assert all(max(size) <= SIDE for size in sizes)
+    assert (images[1]["width"], images[1]["height"]) == ("26", "96")  # shown larger, at its own aspect
+
+
+def test_texts_are_shown_cut_and_a_sample_that_cannot_be_read_by_its_id():
+    train = {"train-0": "Where is  it ?", "train-1": "word " * 400, "train-2": "   "}
+    text = Page(render(comparison(), Samples("text", {"test-2": "What is it ?"}, train))).text
+    assert "What is it ? Label: rose test row test-2" in text
+    assert "Where is it ?" in text
+    assert "word \u2026" not in text
+    assert "word\u2026" in text
+    assert text.count("word") < 150
+    assert "train-2 (cannot be read)" in text
+    assert "train-7 \u2713" in text  # of which no sample was given
+
+
+def test_sounds_are_told_by_id():
+    page = Page(render(comparison(), Samples("audio", {"test-2": b"RIFF"}, {"train-0": b"RIFF"})))
+    assert "test-2 Label: rose" in page.text
+    assert page.of("audio") == []
+
+
+def test_only_so_many_queries_and_neighbours_are_shown_and_the_rest_is_said():
+    one = comparison().changed[0]
+    many = comparison(changed=tuple(replace(one, id=f"q{at}") for at in range(7)))
+    page = Page(render(many, queries=3, neighbours=2))
+    assert len(page.of("article")) == 3
+    assert len([one for one in page.of("li") if one.get("class")]) == 3 * 4
+    assert "The first 3 of 7 test rows" in page.text
+
+
+def test_equal_comparisons_give_equal_pages():
+    assert render(comparison(), pictures()) == render(comparison(), pictures())
+
+
+def test_a_comparison_that_found_nothing_says_so():
+    nan = math.nan
+    only = entry("embedding", "embedding", 1, 0.6, rows_per_second=None, leave_one_out=nan)
+    only = replace(only, value=Interval(nan, nan, nan), gain=Interval(nan, nan, nan), mean_per_class=nan)
+    bare = comparison(
+        entries=(only,),
+        free="embedding",
+        chosen="embedding",
+        classes=(ClassChange("rose", 3, 1.0, 1.0, 0.0),),
+        analysis=Analysis(0, 0, {}, ()),
+        changed=(),
+        settings={},
+        notes=(),
+    )
+    page = Page(render(bare))
+    assert page.cells("embedding") == (
+        ["embedding chosen reference free", "1", "\u2013", "1,536", "5", "\u2013", "\u2013", "\u2013", "\u2013"]
+    )
+    for sentence in (
+        "No entry has an accuracy to plot.",
+        "No class changes its accuracy.",
+        "No blocks were analysed.",
+        "No test row is classified otherwise",
+    ):
+        assert sentence in page.text
+
+
+@pytest.mark.parametrize("name", ["睡莲", "🌻 sun", "שלום", "tab\there", "nul\x00 bell\x07", "lone \ud800 half"])
+def test_a_name_in_any_letters_is_written_and_read_back(tmp_path, name):
+    row: Changed = replace(comparison().changed[0], label=name)
+    one = comparison(changed=(row,), classes=(ClassChange(name, 3, 0.1, 0.3, 0.2),))
+    page = Page(write_report(one, tmp_path).read_text(encoding="utf-8"))
+    seen = name.replace("\x00", "\ufffd").replace("\x07", "\ufffd").replace("\ud800", "\ufffd")
+    assert f"Label: {' '.join(seen.split())}" in page.text
+    assert json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))["changed"][0]["id"] == "test-2"
+
+
+def test_settings_are_shown_in_words():
+    text = Page(render(comparison(settings={"test_rows": 1400, "fit": None, "white": True, "ks": [1, 20]}))).text
+    assert "test rows 1,400 fit not set white yes ks 1, 20" in text
+
+
+def test_of_more_than_forty_blocks_the_first_are_in_the_map_and_all_in_the_table():
+    names = [f"block-{at}" for at in range(45)]
+    analysis = Analysis(9, 9, {name: BlockFigures(4, 2.0, 0.1) for name in names}, tuple([tuple([0.5] * 45)] * 45))
+    page = Page(render(comparison(analysis=analysis)))
+    assert "Shown are the first 40 of 45 blocks." in page.text
+    assert page.cells("block-44")[1] == "4"
+    assert len([one for one in page.of("g") if one.get("class") == "cell"]) == 1600

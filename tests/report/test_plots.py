@@ -1,0 +1,209 @@
+"""The plots put every figure where it belongs; marks and words do not lie on each other."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import pytest
+
+from small_comparison import comparison, entry
+from sporeprint.evaluate.analyse import ClassChange
+from sporeprint.evaluate.intervals import Interval
+from sporeprint.report.cost import Box, Frame, cost_plot, frame_of, named, place_label, places
+from sporeprint.report.plots import cka_plot, class_plot, shade, sorted_changes
+from sporeprint.report.svg import round_ticks
+
+
+def tags(svg: str, tag: str, group: str | None = None) -> list[ElementTree.Element]:
+    root = ElementTree.fromstring(svg)
+    inside = [root] if group is None else [one for one in root.iter("g") if one.get("class") == group]
+    return [one for parent in inside for one in parent.iter(tag)]
+
+
+def title_of(group: ElementTree.Element) -> str:
+    return group.findtext("title") or ""
+
+
+def test_passes_lie_on_a_log_axis_and_accuracies_on_a_linear_one():
+    frame = Frame(Box(40, 20, 440, 220), passes=(1, 100), accuracy=(0.5, 0.9))
+    assert frame.x(1) == pytest.approx(40 + 400 / 8)
+    assert frame.x(100) == pytest.approx(40 + 400 * 7 / 8)
+    assert frame.x(10) == pytest.approx(240)  # half way in the logarithm
+    assert [frame.y(value) for value in (0.5, 0.6, 0.9)] == pytest.approx([220, 170, 20])
+
+
+def test_a_single_number_of_passes_lies_in_the_middle():
+    assert Frame(Box(0, 0, 100, 100), (7, 7), (0, 1)).x(7) == 50
+
+
+def test_the_plot_draws_each_entry_and_its_interval_there():
+    svg = cost_plot(comparison(), 448, 300)
+    # area: 46 to 440 and 30 to 254; figures from 0.48 to 0.83, and 6 % of that as air
+    discs = tags(svg, "circle", "entry")
+    assert float(discs[0].get("cx")) == pytest.approx(46 + 394 / 8, abs=0.01)
+    low, high = 0.48 - 0.06 * 0.35, 0.83 + 0.06 * 0.35
+    assert float(discs[0].get("cy")) == pytest.approx(254 - 224 * (0.6 - low) / (high - low), abs=0.01)
+    groups = {title_of(one).split(":")[0]: one for one in tags(svg, "g") if one.get("class") == "entry"}
+    assert set(groups) == {one.name for one in comparison().entries}
+    line = groups["all, white"].find("line")
+    assert float(line.get("x1")) == float(line.get("x2")) == pytest.approx(46 + 394 / 2, abs=0.01)
+    assert float(line.get("y2")) == pytest.approx(254 - 224 * (0.83 - low) / (high - low), abs=0.01)
+    (dashed,) = [one for one in tags(svg, "line") if one.get("class") == "reference"]
+    assert dashed.get("y1") == dashed.get("y2") == discs[0].get("cy")
+
+
+def test_the_entries_that_matter_are_named_together_where_they_are_one():
+    assert named(comparison()) == {
+        "all, white": "chosen",
+        "embedding": "reference",
+        "layers": "free",
+        "paper's assembly": "paper",
+    }
+    same = named(comparison(chosen="embedding", free="embedding"))
+    assert same["embedding"] == "chosen, reference, free"
+    words = [one.text for one in tags(cost_plot(comparison(), 345, 380), "text") if one.get("class") == "word"]
+    assert sorted(words) == ["chosen", "free", "paper", "reference"]
+
+
+@pytest.mark.parametrize(("width", "height"), [(345, 380), (960, 440)])
+def test_words_lie_inside_and_clear_of_marks_and_of_each_other(width, height):
+    rng = random.Random(0)
+    for _ in range(20):
+        count = rng.randint(4, 60)
+        entries = tuple(
+            entry(f"e{at}", "combined", rng.choice([1, 1, 1, 12, 13, 61, 62]), rng.gauss(0.7, 0.05))
+            for at in range(count)
+        )
+        frame = frame_of(entries, width, height)
+        spots = places(entries, frame)
+        taken = [Box(x - 7.5, y - 7.5, x + 7.5, y + 7.5) for x, y in spots]
+        for word, (x, y) in zip(["chosen", "reference", "free", "paper"], spots, strict=False):
+            box = place_label(word, x, y, taken, frame.area)
+            assert not any(box.meets(other) for other in taken)
+            assert frame.area.left <= box.left < box.right <= frame.area.right
+            assert frame.area.top <= box.top < box.bottom <= frame.area.bottom
+            taken.append(box)
+
+
+def test_marks_at_equal_passes_step_aside_and_the_first_keeps_its_place():
+    entries = [entry(f"e{at}", "block", 1, 0.5) for at in range(9)] + [entry("far", "block", 64, 0.5)]
+    frame = frame_of(entries, 960, 440)
+    spots = places(entries, frame)
+    assert spots[0] == (frame.x(1), frame.y(0.5))
+    assert spots[9] == (frame.x(64), frame.y(0.5))
+    for at, one in enumerate(spots):
+        assert all(math.dist(one, other) >= 11 for other in spots[:at])
+
+
+def test_more_entries_than_have_room_are_drawn_on_each_other():
+    entries = [entry(f"e{at}", "block", 1, 0.5) for at in range(200)]
+    assert len(places(entries, frame_of(entries, 345, 380))) == 200
+
+
+def test_an_entry_without_interval_is_a_mark_alone_and_one_without_accuracy_is_left_out():
+    nan = math.nan
+    entries = (
+        entry("embedding", "embedding", 1, 0.6, value=Interval(0.6, nan, nan)),
+        entry("nothing", "block", 1, nan, value=Interval(nan, nan, nan)),
+    )
+    svg = cost_plot(comparison(entries=entries, free="embedding", chosen="embedding"), 345, 380)
+    assert [title_of(one) for one in tags(svg, "g")] == ["embedding: 60.0 %, 1 pass"]
+    assert not tags(svg, "line", "entry")
+    assert cost_plot(comparison(entries=entries[1:], reference="nothing"), 345, 380) == ""
+
+
+def test_bars_are_as_long_as_the_changes_and_start_at_one_line():
+    svg = class_plot(comparison().classes, 345)
+    gain, loss = tags(svg, "rect", "class")
+    zero = float(tags(svg, "line")[0].get("x1"))
+    assert float(gain.get("x")) == pytest.approx(zero, abs=0.02)
+    assert float(loss.get("x")) + float(loss.get("width")) == pytest.approx(zero, abs=0.02)
+    assert float(gain.get("width")) / float(loss.get("width")) == pytest.approx(0.3 / 0.25, abs=0.001)
+    texts = [one.text for one in tags(svg, "text", "class")]
+    assert texts == ["rose (10)", "+30.0", "daisy (4)", "\u221225.0"]
+
+
+def test_of_many_classes_the_largest_changes_are_drawn_and_the_rest_counted():
+    changes = [0.05 * (10 - at) for at in range(21)]  # ten gain, one stays, ten lose
+    classes = [ClassChange(f"c{at}", 5, 0.5, 0.5 + change, change) for at, change in enumerate(changes)]
+    gains, losses, rest = sorted_changes(classes, 3)
+    assert [one.label for one in gains] == ["c0", "c1", "c2"]
+    assert [one.label for one in losses] == ["c18", "c19", "c20"]
+    assert len(rest) == 15
+    texts = [one.text for one in tags(class_plot(classes, 960, 3), "text")]
+    assert texts[6] == "15 more"
+
+
+def test_without_a_change_there_are_no_bars():
+    assert class_plot([ClassChange("rose", 3, 1.0, 1.0, 0.0)], 345) == ""
+    assert class_plot([], 345) == ""
+
+
+def test_the_heat_map_has_a_cell_for_every_two_blocks_and_writes_what_it_knows():
+    svg = cka_plot(["a", "b"], [[1.0, -0.02], [-0.02, math.nan]])
+    cells = tags(svg, "g")
+    assert [title_of(one) for one in cells] == [
+        "a and a: 1.00",
+        "a and b: -0.02",
+        "b and a: -0.02",
+        "b and b: not defined",
+    ]
+    assert [one.text for one in tags(svg, "text", "cell")] == ["1.00", "\u22120.02", "\u22120.02"]
+    assert [one.get("fill") for one in tags(svg, "rect")] == ["#003c72", "#ffffff", "#ffffff", "#ffffff"]
+    assert len(tags(svg, "path")) == 1
+
+
+def test_cells_of_forty_blocks_are_too_small_for_numbers():
+    svg = cka_plot([f"b{at}" for at in range(40)], [[0.5] * 40] * 40)
+    assert len(tags(svg, "rect")) == 1600
+    assert not tags(svg, "text", "cell")
+
+
+def test_shades_run_from_white_to_dark_and_never_beyond():
+    assert (shade(-1), shade(0), shade(0.5), shade(1), shade(2)) == (
+        "#ffffff",
+        "#ffffff",
+        "#809eb8",
+        "#003c72",
+        "#003c72",
+    )
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "most", "ticks"),
+    [
+        (0, 10, 6, [0, 2, 4, 6, 8, 10]),
+        (47.9, 85.1, 5, [50, 60, 70, 80]),
+        (99.5, 100.5, 5, [99.6, 99.8, 100, 100.2, 100.4]),
+        (3, 3, 5, [3]),
+    ],
+)
+def test_ticks_are_round_numbers(low, high, most, ticks):
+    assert round_ticks(low, high, most) == pytest.approx(ticks)
+
+
+def test_class_names_are_cut_to_the_room_there_is_and_kept_in_the_title():
+    name = "a class with a very long name " * 4
+    one = ClassChange(name, 1234, 0.1, 0.2, 0.1)
+    svg = class_plot([one], 345)
+    text = tags(svg, "text", "class")[0].text
+    assert text.startswith("a class")
+    assert text.endswith("\u2026 (1,234)")
+    assert tags(svg, "title")[0].text == f"{name}: 1,234 rows, 10.0% before, 20.0% after"
+
+
+def test_an_entry_is_told_apart_by_shape_and_not_by_colour_alone():
+    roles = ("embedding", "block", "control", "paper", "combined", "chosen")
+    entries = tuple(entry("embedding" if at == 0 else role, role, 4**at, 0.6) for at, role in enumerate(roles))
+    whole = replace(comparison(), entries=entries, free="embedding", chosen="chosen")
+    shapes = [
+        (one.tag, len((one.get("points") or "").split()), one.get("fill"))
+        for one in ElementTree.fromstring(cost_plot(whole, 960, 440)).iter()
+        if (one.get("class") or "").startswith("mark")
+    ]
+    assert len(shapes) == 6
+    assert len({fill for _, _, fill in shapes}) == 6
+    assert sorted(count for _, count, _ in shapes) == [0, 3, 3, 4, 4, 10]

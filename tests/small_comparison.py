@@ -1,0 +1,64 @@
+"""A comparison with made-up numbers, for the report's tests."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from sporeprint.combine import Combination
+from sporeprint.evaluate.analyse import Analysis, BlockFigures, ClassChange
+from sporeprint.evaluate.comparison import Changed, Compared, Comparison, Neighbour
+from sporeprint.evaluate.intervals import Interval
+
+
+def entry(name: str, role: str, passes: int, accuracy: float, **others: Any) -> Compared:
+    interval = Interval(accuracy, accuracy - 0.02, accuracy + 0.03, difference=False)
+    one = Compared(
+        name=name,
+        role=role,
+        combination=Combination(("embedding",)),
+        blocks=("embedding",),
+        width=384,
+        passes=passes,
+        rows_per_second=1240.0 / passes,
+        bytes_per_row=1536,
+        k=5,
+        leave_one_out=accuracy - 0.01,
+        value=interval,
+        mean_per_class=accuracy - 0.05,
+        gain=Interval(accuracy - 0.6, accuracy - 0.63, accuracy - 0.57),
+    )
+    return replace(one, **others)
+
+
+def comparison(**others: Any) -> Comparison:
+    entries = (
+        entry("embedding", "embedding", 1, 0.6),
+        entry("layers", "combined", 1, 0.7),
+        entry("kl alone", "block", 1, 0.5),
+        entry("paper's assembly", "paper", 100, 0.65),
+        entry("all, white", "chosen", 10, 0.8),
+    )
+    classes = (ClassChange("rose", 10, 0.5, 0.8, 0.3), ClassChange("daisy", 4, 0.75, 0.5, -0.25))
+    analysis = Analysis(
+        90,
+        80,
+        {"embedding": BlockFigures(384, 120.26, 0.1234), "kl": BlockFigures(768, 300.0, float("nan"))},
+        ((1.0, 0.25), (0.25, 1.0)),
+    )
+    before = tuple(Neighbour(at, f"train-{at}", "daisy") for at in range(3))
+    after = (Neighbour(7, "train-7", "rose"), Neighbour(1, "train-1", "daisy"))
+    changed = (Changed(2, "test-2", "rose", "daisy", "rose", before, after),)
+    whole = Comparison(
+        verdict="Use all of it.",
+        entries=entries,
+        reference="embedding",
+        free="layers",
+        chosen="all, white",
+        classes=classes,
+        analysis=analysis,
+        changed=changed,
+        settings={"backbone": "tiny", "test_rows": 1400},
+        notes=("Two rows are in both stores.",),
+    )
+    return replace(whole, **others)

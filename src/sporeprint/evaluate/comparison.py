@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sporeprint.combine import Combination
@@ -91,6 +92,10 @@ class Comparison:
     def entry(self, name: str) -> Compared:
         """The entry of that name."""
         return next(one for one in self.entries if one.name == name)
+
+    def noted(self, notes: Iterable[str]) -> Comparison:
+        """The same with more notes."""
+        return replace(self, notes=(*self.notes, *notes))
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sporeprint.combine import FAMILIES, Blocks, Combination, family, unit
+from sporeprint.combine import FAMILIES, Axes, Blocks, Combination, family, unit
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.knn import CANDIDATES
 from sporeprint.evaluate.result import Result
@@ -144,10 +144,15 @@ def leave_one_out_of(
         size = candidates[reducing[0]].size
         raise SampleError(f"candidate {reducing[0]!r} has size={size}; choose first, then reduce")
     rows, codes = _labelled(blocks, labels, most_rows, seed)
+    finite = np.all([np.isfinite(block).all(axis=1) for block in blocks.values()], axis=0)
+    if not finite.all():
+        blocks = {name: block[finite] for name, block in blocks.items()}
+        rows = np.searchsorted(np.flatnonzero(finite), rows)
     possible = [k for k in sorted(ks) if k < len(rows)]
     if not possible:
         raise SampleError(f"{len(rows)} labelled rows, k of {list(ks)}; expected a k below the number of rows")
     found: dict[str, dict[int, NDArray[np.bool_]]] = {}
+    whiteners: dict[tuple[str, Any], Axes] = {}
     ways = dict.fromkeys((one.whiten, one.exponent) for one in candidates.values())
     for whiten, exponent in ways:  # one at a time: the parts of one way only are held
         shared: dict[tuple[str, ...], NDArray[np.float32]] = {}
@@ -157,7 +162,7 @@ def leave_one_out_of(
             similar = np.zeros((len(rows), len(rows)), np.float32)
             for members, weight in _groups(one, list(blocks)):
                 if members not in shared:
-                    shared[members] = _similar(blocks, members, one, rows)
+                    shared[members] = _similar(blocks, members, one, rows, whiteners)
                 similar += np.float32(weight**2) * shared[members]
             found[name] = _right(similar, codes, possible)
     return {name: found[name] for name in candidates}
@@ -192,10 +197,16 @@ def _groups(one: Combination, names: Sequence[str]) -> Iterator[tuple[tuple[str,
         yield tuple(members), weight
 
 
-def _similar(blocks: Blocks, members: tuple[str, ...], one: Combination, rows: NDArray[np.intp]) -> NDArray[np.float32]:
+def _similar(
+    blocks: Blocks,
+    members: tuple[str, ...],
+    one: Combination,
+    rows: NDArray[np.intp],
+    whiteners: dict[tuple[str, Any], Axes],
+) -> NDArray[np.float32]:
     total = np.zeros((len(rows), len(rows)), np.float32)
     for name in members:
-        alone = Combination((name,), one.whiten, exponent=one.exponent).fit({name: blocks[name]})
+        alone = Combination((name,), one.whiten, exponent=one.exponent).fit({name: blocks[name]}, whiteners)
         part = unit(alone.join({name: blocks[name][rows]}))
         total += part @ part.T
     return total

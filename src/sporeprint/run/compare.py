@@ -1,0 +1,102 @@
+"""Two stores, or one, compared: what helps here, and the samples that the report shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sporeprint.data.store import Store
+from sporeprint.errors import RecipeError, StoreError
+from sporeprint.evaluate.compare import compare
+from sporeprint.evaluate.comparison import Comparison
+from sporeprint.report.samples import Samples
+from sporeprint.run.origin import Rows, samples_of, store_modality
+from sporeprint.run.pair import _shared_rows as shared_rows
+from sporeprint.run.pair import block_list, labelled, open_pair
+
+
+def compare_stores(
+    train_rows: Rows,
+    test_rows: Rows | None = None,
+    blocks: str | None = None,
+    label_column: str | None = None,
+    splits: int = 10,
+    seed: int = 0,
+) -> Comparison:
+    """What `compare` finds on a pair of stores, or on repeated splits of one. blocks: only these, comma-separated.
+
+    Raises StoreError for stores that do not go together or have no labels, RecipeError for blocks that are not there.
+    """
+    if test_rows is None:
+        train = Store.open(train_rows.store)
+        test = None
+    else:
+        train, test = open_pair(train_rows.store, test_rows.store)
+    names = _names(train, blocks)
+    sources = [rows.source for rows in (train_rows, test_rows) if rows is not None]
+    if label_column is not None and None in sources:
+        raise RecipeError("--label-column needs the sources that the stores were made of: --train, and --test for two")
+    features, labels, has = labelled(train, train_rows, names, label_column)
+    notes, left_out = [], int((~has).sum())
+    asked, asked_labels, asked_has = None, None, None
+    if test is not None and test_rows is not None:
+        asked, asked_labels, asked_has = labelled(test, test_rows, names, label_column)
+        left_out += int((~asked_has).sum())
+        if not set(asked_labels.tolist()) & set(labels.tolist()):
+            raise StoreError(f"no label of {test_rows.store} is a label of {train_rows.store}; nothing can be compared")
+        if shared := shared_rows(train, test, has, asked_has):
+            notes.append(f"{shared} test rows are training rows themselves, each its own nearest neighbour")
+    if left_out:
+        notes.append(f"{left_out} rows without a label are left out")
+    resolved = train.plan["resolved"]
+    settings: dict[str, Any] = {
+        "backbone": resolved["backbone"]["name"],
+        "precision": resolved["dtype"],
+        "recipe seed": train.plan["recipe"]["seed"],
+        **({} if label_column is None else {"labels": label_column}),
+    }
+    cost = train.cost
+    if cost.get("threads"):
+        settings["rows/s measured on"] = f"{cost.get('device', 'cpu')}, {cost['threads']} threads"
+    found = compare(
+        features,
+        labels,
+        asked,
+        asked_labels,
+        train.blocks_info,
+        seconds=cost.get("seconds", {}),
+        rows_timed=cost.get("rows", 0),
+        ids=np.array(train.ids)[has].tolist(),
+        test_ids=None if test is None else np.array(test.ids)[asked_has].tolist(),
+        splits=splits,
+        seed=seed,
+        settings=settings,
+    )
+    return found.noted(notes)
+
+
+def shown_samples(comparison: Comparison, train_rows: Rows, test_rows: Rows | None) -> Samples | None:
+    """The samples of the rows that the report shows, where the sources are given. Raises SourceError, StoreError."""
+    if test_rows is None or train_rows.source is None or test_rows.source is None:
+        return None
+    wanted = {neighbour.id for one in comparison.changed for neighbour in one.neighbours_before + one.neighbours_after}
+    asked = {one.id for one in comparison.changed}
+    stores = [Store.open(rows.store) for rows in (train_rows, test_rows)]
+    found = []
+    for store, rows, ids in zip(stores, (train_rows, test_rows), (wanted, asked), strict=True):
+        samples = zip(store.ids, samples_of(store, rows), strict=True)
+        found.append({row_id: sample for row_id, sample in samples if row_id in ids})
+    return Samples(store_modality(stores[0]), test=found[1], train=found[0])
+
+
+def _names(train: Store, blocks: str | None) -> tuple[str, ...]:
+    if blocks is None:
+        return tuple(train.block_names)
+    names = block_list(blocks)
+    if missing := [name for name in names if name not in train.block_names]:
+        raise RecipeError(f"no block {missing[0]!r}; there are: {', '.join(train.block_names)}")
+    return tuple(dict.fromkeys(("embedding", *names)))  # the reference is always there
+
+
+__all__ = ["compare_stores", "shown_samples"]

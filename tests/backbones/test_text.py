@@ -54,7 +54,7 @@ def test_finds_the_part_the_target_and_the_pooling(family: Family) -> None:
     assert list(backbone.targets) == [family.target]
     assert (backbone.pooling, backbone.modality, backbone.width) == (family.pooling, "text", 32)
     first = {"cls": ("cls",), "mean": ()}.get(family.pooling, ("last",))
-    assert backbone.layer_kinds == (*first, "tokens")
+    assert backbone.layer_kinds == (*first, "tokens", "max")
 
 
 @every

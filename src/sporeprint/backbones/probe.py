@@ -59,6 +59,8 @@ class Probe:
             layers = ("cls", *layers)
         elif causal or pooling == "last":
             layers = ("last", *layers)
+        if modality == "text":
+            layers = (*layers, "max")  # of words one may decide; of patches and frames the maximum says less
         return Shapes(None if modality != "image" and prefix == 0 else tokens, prefix, pooling, layers)
 
     def _pass(self, view: Batch) -> tuple[Tensor | None, Tensor | None, dict[str, Capture]]:

@@ -86,6 +86,27 @@ def test_a_recipes_combination_and_size_shape_the_features(pictures, backbone):
     assert fungi.combiner.names == ("kl", "cls-1")
 
 
+def test_other_features_of_the_same_blocks_need_no_pass(pictures, backbone, tmp_path, monkeypatch):
+    fungi = Fungi(RECIPE, backbone=backbone)
+    blocks = fungi.fit_blocks(pictures)
+    negatives = fungi.negatives["simclr"]
+    other = Combination(("embedding", "layers", "kl"), "auto", exponent=0.5, weights=(2.0, 1.0, 1.0))
+    with monkeypatch.context() as without:
+        without.delattr(type(fungi.engine), "blocks")
+        assert fungi.recombine(blocks, other, size=5) is fungi
+    expected = replace(other, size=5).fit(blocks).transform(blocks)
+    np.testing.assert_allclose(fungi.transform(pictures), expected, atol=1e-5)
+    assert fungi.negatives["simclr"] is negatives
+    assert fungi.recipe == replace(RECIPE, combination=other, size=5)
+    fungi.save(tmp_path / "fungi")
+    loaded = Fungi.load(tmp_path / "fungi", backbone=backbone)
+    np.testing.assert_allclose(loaded.transform(pictures), expected, atol=1e-5)
+    assert fungi.recombine(blocks, "paper").transform(pictures).shape == (10, 4 * 16)
+    with pytest.raises(RecipeError, match="known by name: 'paper', 'decorrelated'"):
+        fungi.recombine(blocks, "papers")
+    assert fungi.transform(pictures).shape == (10, 4 * 16)
+
+
 def test_labels_are_never_looked_at(pictures, backbone):
     class Untouchable:
         def __getattribute__(self, name):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,16 @@ class Fungi(TransformerMixin, BaseEstimator):
         recipe = self._recipe()
         self.combiner: Combiner = named(recipe.combination, recipe.size).fit(readable(blocks))
         return blocks
+
+    def recombine(self, blocks: Blocks, combination: Any, size: int | None = None) -> Fungi:
+        """Join the same blocks otherwise from now on; fitted on what `fit_blocks` gave, nothing is computed again.
+
+        combination: a name or a `Combination`, such as `select(blocks, labels).combination`. Raises RecipeError.
+        """
+        engine, recipe = self.engine, replace(self._recipe(), combination=combination, size=size)
+        self.combiner = named(combination, size).fit(readable(blocks))
+        self.recipe, self._engine, self._made_for = recipe, engine, (recipe, self.backbone, self.device)
+        return self
 
     def blocks(self, samples: Any, ids: Sequence[str] | None = None) -> Blocks:
         """{"embedding": [N, E], "cls-12": ..., "dino.views": ..., "kl": [N, D], ...}, in the order of the samples.

@@ -71,7 +71,7 @@ def select_candidates(names: Sequence[str]) -> dict[str, Combination]:
                 continue
             made[f"{title}, {how}"] = one
             alike = replace(one, weights=(1.0,) * len(blocks))
-            if alike.members(names) != one.members(names):
+            if len(blocks) > 1 and alike.members(names) != one.members(names):
                 made[f"{title}, {how}, families alike"] = alike
     return made
 
@@ -121,7 +121,7 @@ def choose(
     Each candidate has its best k, the smaller one in a tie. One is taken only if it beats the reference by more than
     `guard` standard errors of their paired difference; the best of those is taken, the earlier one in a tie; where
     there is none, the reference stays. The errors are of one difference and many are looked at, so labels that say
-    nothing still move the choice: in more than a third of trials at guard 1, in about a seventh at 2, hardly ever at 3.
+    nothing still move the choice: in half of our trials at guard 1, in a sixth at 2, hardly ever at 3.
     """
     _check_guard(guard)
     best = {name: max(rights[name], key=lambda k: (rights[name][k].mean(), -k)) for name in candidates}

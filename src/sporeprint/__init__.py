@@ -16,8 +16,16 @@ if TYPE_CHECKING:
     from sporeprint.contracts import check_backbone, check_objective, check_projection, check_views
     from sporeprint.data.sources import open_source
     from sporeprint.data.store import Store
+    from sporeprint.evaluate.analyse import analyse
+    from sporeprint.evaluate.cluster import cluster
     from sporeprint.evaluate.demonstrations import demonstrations
     from sporeprint.evaluate.knn import knn
+    from sporeprint.evaluate.multilabel import multilabel
+    from sporeprint.evaluate.probe import probe
+    from sporeprint.evaluate.regress import regress
+    from sporeprint.evaluate.retrieve import retrieve
+    from sporeprint.evaluate.revisited import revisited
+    from sporeprint.evaluate.select import select
     from sporeprint.evaluate.template import Template
     from sporeprint.fungi import Fungi
     from sporeprint.objectives import DINO, KL, MaskedTokens, Objective, SimCLR
@@ -44,13 +52,22 @@ _HOMES = {
     "check_views": "contracts",
     "demonstrations": "evaluate.demonstrations",
     "knn": "evaluate.knn",
+    "analyse": "evaluate.analyse",
+    "cluster": "evaluate.cluster",
+    "multilabel": "evaluate.multilabel",
+    "probe": "evaluate.probe",
+    "regress": "evaluate.regress",
+    "retrieve": "evaluate.retrieve",
+    "revisited": "evaluate.revisited",
+    "select": "evaluate.select",
     "open_source": "data.sources",
 }
 
 __all__ = [  # noqa: RUF022
     "Fungi", "Recipe", "Backbone", "Preprocess", "Tokens", "Sound", "Combination",
     "KL", "DINO", "SimCLR", "MaskedTokens", "Objective",
-    "knn", "demonstrations", "Template", "Store", "open_source",
+    "knn", "probe", "cluster", "retrieve", "revisited", "regress", "multilabel", "analyse", "select",
+    "demonstrations", "Template", "Store", "open_source",
     "check_backbone", "check_objective", "check_projection", "check_views",
 ]  # fmt: skip
 

@@ -10,6 +10,9 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from sporeprint.cli_evaluate import COMMANDS as EVALUATIONS
+from sporeprint.cli_evaluate import Json
+
 app = typer.Typer(
     name="sporeprint",
     help="Better features from frozen models: gradients, layers and views, joined to the embedding.",
@@ -18,7 +21,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 @app.command()
@@ -26,19 +28,19 @@ def extract(
     source: Annotated[Path, typer.Argument(help="Folder of class folders, Parquet / CSV / JSONL table, or datasets folder; of images, texts or sound.")],
     out: Annotated[Path, typer.Option(help="The store to make, or to go on with.")],
     backbone: Annotated[str | None, typer.Option(help="Hugging Face id or folder, timm:NAME, or tiny.")] = None,
-    objectives: Annotated[str | None, typer.Option(help="Comma-separated: kl, simclr, dino (images), mlm (text); none for no gradients.  [default: kl,dino,simclr for images, kl,simclr for text and sound]", show_default=False)] = None,
+    objectives: Annotated[str | None, typer.Option(help="Comma-separated: kl, simclr, dino (images), mlm (text); none for no gradients.", show_default="kl,dino,simclr for images, kl,simclr for text and sound")] = None,
     fit_from: Annotated[Path | None, typer.Option(help="Store (or saved Fungi) whose recipe, heads and negatives to use: what a test set needs.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="A recipe as JSON, in the place of the options below.")] = None,
-    modality: Annotated[str | None, typer.Option(help="image, text or audio: which tower of a checkpoint of two.  [default: what the checkpoint takes]", show_default=False)] = None,
+    modality: Annotated[str | None, typer.Option(help="image, text or audio: which tower of a checkpoint of two.", show_default="what the checkpoint takes")] = None,
     targets: Annotated[str | None, typer.Option(help="Linear layers to read, comma-separated; found when absent.")] = None,
-    pooling: Annotated[str | None, typer.Option(help="auto, cls, mean or last.  [default: auto]", show_default=False)] = None,
+    pooling: Annotated[str | None, typer.Option(help="auto, cls, mean or last.", show_default="auto")] = None,
     dim: Annotated[int | None, typer.Option(help="Width of a gradient block; default the embedding's.")] = None,
-    layers: Annotated[int | None, typer.Option(help="Blocks of the last so many layers.  [default: 4]", show_default=False)] = None,
-    layer_kinds: Annotated[str | None, typer.Option(help="Of cls, last, mean, max, comma-separated.  [default: cls or last, where there is one, and mean]", show_default=False)] = None,
-    view_moments: Annotated[int | None, typer.Option(help="2 keeps the spread of a row's view embeddings beside their mean.  [default: 1]", show_default=False)] = None,
-    negatives: Annotated[int | None, typer.Option(help="Rows in SimCLR's bank of negatives.  [default: 256; of sound 64]", show_default=False)] = None,
-    dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.  [default: auto]", show_default=False)] = None,
-    seed: Annotated[int | None, typer.Option(help="Of heads, projection, views and negatives.  [default: 0]", show_default=False)] = None,
+    layers: Annotated[int | None, typer.Option(help="Blocks of the last so many layers.", show_default="6")] = None,
+    layer_kinds: Annotated[str | None, typer.Option(help="Of cls, last, mean, max, comma-separated.", show_default="cls or last, where there is one, and mean; of text max too")] = None,
+    view_moments: Annotated[int | None, typer.Option(help="2 keeps the spread of a row's view embeddings beside their mean.", show_default="1")] = None,
+    negatives: Annotated[int | None, typer.Option(help="Rows in SimCLR's bank of negatives.", show_default="256; of sound 64")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.", show_default="auto")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of heads, projection, views and negatives.", show_default="0")] = None,
     sample_column: Annotated[str | None, typer.Option(help="Column of the samples; found when absent (with --fit-from: as there).")] = None,
     label_column: Annotated[str | None, typer.Option(help="Column of the labels; found when absent, '' for none.")] = None,
     id_column: Annotated[str | None, typer.Option(help="Column of unique ids; default the row number.")] = None,
@@ -95,32 +97,8 @@ def extract(
         typer.echo(f"not read: {failure.id}: {failure.reason}", err=True)
 
 
-@app.command()
-def knn(
-    train_store: Annotated[Path, typer.Argument(help="Store of the labelled rows.")],
-    test_store: Annotated[Path, typer.Argument(help="Store of the rows to classify.")],
-    blocks: Annotated[str | None, typer.Option(help="Comma-separated; without it, the standard table.")] = None,
-    whiten: Annotated[int | None, typer.Option(min=1, help="With --blocks: whiten each to so many dimensions.")] = None,
-    size: Annotated[int | None, typer.Option(min=1, help="PCA of the joined blocks to this size.  [default in the table: the embedding's width, at most 512]", show_default=False)] = None,
-    k: Annotated[str, typer.Option(help="Comma-separated: numbers, or auto (leave-one-out on the training rows).")] = "20,auto",
-    label_column: Annotated[str | None, typer.Option(help="Other labels than the stores': a column of --train and --test.")] = None,
-    train: Annotated[Path | None, typer.Option(help="With --label-column: the source that TRAIN_STORE was made of.")] = None,
-    test: Annotated[Path | None, typer.Option(help="With --label-column: the source that TEST_STORE was made of.")] = None,
-    train_split: Annotated[str | None, typer.Option(help="Which split, where --train holds several.")] = None,
-    test_split: Annotated[str | None, typer.Option(help="Which split, where --test holds several.")] = None,
-    json: Json = False,
-) -> None:  # fmt: skip
-    """k nearest neighbours: does it help here? Embedding, gradients, the paper's assembly, and equal-cost controls."""
-    from sporeprint.run.console import print_entries, print_json
-    from sporeprint.run.origin import Rows
-    from sporeprint.run.pair import knn_table
-
-    train_rows, test_rows = Rows(train_store, train, train_split), Rows(test_store, test, test_split)
-    entries, note = knn_table(train_rows, test_rows, blocks, whiten, size, k, label_column)
-    if json:
-        print_json({"note": note, "entries": [entry.to_json() for entry in entries]})
-        return
-    print_entries(f"kNN top-1: {note}", entries)
+for command in EVALUATIONS:
+    app.command()(command)
 
 
 @app.command()
@@ -134,9 +112,11 @@ def demonstrations(
     k: Annotated[int, typer.Option(min=1, help="Examples in a prompt.")] = 8,
     choose: Annotated[str, typer.Option(help="nearest, or balanced: the nearest of every class in turn.")] = "nearest",
     order: Annotated[str, typer.Option(help="nearest_last (beside the query) or nearest_first.")] = "nearest_last",
-    blocks: Annotated[str | None, typer.Option(help="Comma-separated; without it, the paper's: embedding and gradients.")] = None,
-    whiten: Annotated[int | None, typer.Option(min=1, help="Whiten each block to so many dimensions.")] = None,
+    blocks: Annotated[str | None, typer.Option(help="Blocks or families (layers, views, gradients), comma-separated; without it, the paper's: embedding and gradients.")] = None,
+    whiten: Annotated[str | None, typer.Option(help="With --blocks: whiten each to so many dimensions, or auto.")] = None,
+    exponent: Annotated[float | None, typer.Option(min=0, max=1, help="With --whiten: how far to even out, 0 not at all, 1 in full.", show_default="1")] = None,
     size: Annotated[int | None, typer.Option(min=1, help="PCA of the joined blocks to this size.")] = None,
+    combination: Annotated[str | None, typer.Option(help="In the place of --blocks: paper, decorrelated, or loo (chosen by leave-one-out on the training rows).")] = None,
     train_split: Annotated[str | None, typer.Option(help="Which split, where --train holds several.")] = None,
     test_split: Annotated[str | None, typer.Option(help="Which split, where --test holds several.")] = None,
     json: Json = False,
@@ -147,13 +127,14 @@ def demonstrations(
     from sporeprint.run.console import print_json
     from sporeprint.run.origin import Rows
     from sporeprint.run.prompts import make_prompts
+    from sporeprint.run.wanted import wanted
 
     if out.is_dir():
         raise RecipeError(f"--out '{out}' is a folder; give the name of a file, such as {out / 'prompts.jsonl'}")
     made = make_prompts(
         Rows(train_store, train, train_split),
         Rows(test_store, test, test_split),
-        template, k, choose, order, blocks, whiten, size,
+        template, k, choose, order, wanted(blocks, whiten, exponent, size, combination),
     )  # fmt: skip
     write_jsonl(made.lines, out)
     for note in made.notes:

@@ -195,7 +195,7 @@ def test_another_source_than_the_stores_is_refused_by_what_differs(run, made):
         (["--choose", "best"], 2, "--choose 'best'; expected one of: nearest, balanced"),
         (["--order", "any"], 2, "--order 'any'; expected one of: nearest_last, nearest_first"),
         (["--k", "0"], 2, "--k"),
-        (["--blocks", "dino"], 1, "no block 'dino'"),
+        (["--blocks", "dino"], 2, "no block 'dino'"),
         (["--template", "BROKEN"], 2, "{colour}"),
         (["--template", "NOWHERE"], 2, "there is no file"),
         (["--train-split", "train"], 2, "is one file"),

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sporeprint.combine import Blocks, Combination, family
-from sporeprint.evaluate.knn import KNNResult, knn
+from sporeprint.evaluate.features import passes_of
+from sporeprint.evaluate.knn import knn
+from sporeprint.evaluate.result import Result
+from sporeprint.whiten import Axes
 
 WHITE_RANK = 150  # dimensions of a whitened block, the lower end of METHOD's; not chosen on any test set
 
@@ -35,7 +35,7 @@ class Entry:
     blocks: tuple[str, ...]
     width: int
     passes: int
-    results: dict[str, KNNResult]
+    results: dict[str, Any]
     whitened: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -76,20 +76,26 @@ def standard_candidates(names: Sequence[str], rows: int, size: int | None = None
 def evaluate(
     candidate: Candidate,
     train: Blocks,
-    labels: NDArray[Any],
+    labels: Any,
     test: Blocks,
-    test_labels: NDArray[Any],
+    test_labels: Any,
     info: Mapping[str, Mapping[str, Any]],
     ks: Sequence[int | Literal["auto"]] = (20, "auto"),
+    judge: Callable[..., Result] = knn,
+    whiteners: dict[tuple[str, Any], Axes] | None = None,
+    **options: Any,
 ) -> Entry:
-    """Fit a candidate on the training blocks, classify the test rows. info: each block's set of views and its size."""
-    narrowest = min(train[name].shape[1] for name in candidate.combination.blocks or train)
+    """Fit a candidate on the training blocks, classify the test rows. info: each block's set of views and its size.
+
+    judge: `knn`, or `multilabel` where labels are lists; options: its own. whiteners: as of `Combination.fit`.
+    """
     combination = candidate.combination
-    if candidate.clip and combination.whiten is not None:
-        combination = Combination(combination.blocks, min(combination.whiten, narrowest), combination.size)
-    combiner = combination.fit(train)
+    if candidate.clip and isinstance(combination.whiten, int):
+        narrowest = min(train[name].shape[1] for name in combination.members(train))
+        combination = replace(combination, whiten=min(combination.whiten, narrowest))
+    combiner = combination.fit(train, whiteners)
     features, test_features = combiner.transform(train), combiner.transform(test)
-    results = {str(k): knn(features, labels, test_features, test_labels, k=k) for k in ks}
-    sets = {info[name]["views"]: info[name]["passes"] for name in combiner.names}
+    results = {str(k): judge(features, labels, test_features, test_labels, k=k, **options) for k in ks}
     whitened = {name: len(axes.variance) for name, axes in combiner.whiteners.items()}
-    return Entry(candidate.name, combiner.names, combiner.width, int(np.sum(list(sets.values()))), results, whitened)
+    passes = passes_of(combiner.names, info)
+    return Entry(candidate.name, combiner.names, combiner.width, passes, results, whitened)

@@ -14,7 +14,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sporeprint.evaluate.analyse import Analysis
+from sporeprint.evaluate.multilabel import MultiLabelResult
 from sporeprint.evaluate.table import Entry
+from sporeprint.run.figures import FIGURES, MEANINGS, number, percent
 
 
 def print_json(value: Any) -> None:
@@ -43,27 +46,87 @@ def print_table(
 
 
 def print_entries(title: str, entries: Sequence[Entry], rows_per_second: Mapping[str, float] | None = None) -> None:
-    """A kNN table: accuracies in percent, with the k that was chosen, and what the columns mean."""
+    """A kNN table: accuracies in percent, with the k that was chosen, and what the columns mean.
+
+    Of lists of labels mAP, and micro average precision in the place of classes.
+    """
+    several = isinstance(next(iter(entries[0].results.values())), MultiLabelResult)
     columns = ["features", "width", "passes"]
     for k in entries[0].results:
-        columns += [f"k={k}"] if k != "auto" else ["k auto", "its k", "class"]
+        columns += [f"k={k}"] if k != "auto" else ["k auto", "its k", "micro" if several else "class"]
     if rows_per_second:
         columns.append("rows/s")
     rows = []
     for entry in entries:
         row = [entry.name, str(entry.width), str(entry.passes)]
         for k, result in entry.results.items():
-            row.append(f"{result.value:.1%}")
-            if k == "auto":
-                row += [str(result.k), f"{result.mean_per_class:.1%}"]
+            row.append(percent(result.value, result.spread))
+            if k == "auto" and several:
+                row += [str(result.k), percent(result.micro)]
+            elif k == "auto":
+                ks = ", ".join(map(str, sorted(set(result.ks)) or [result.k]))
+                row += [ks, percent(result.mean_per_class, result.mean_per_class_spread)]
         rows.append([*row, f"{rows_per_second[entry.name]:,.0f}"] if rows_per_second else row)
     print_table(title, columns, rows)
-    meanings = ["passes: backbone passes a row", "white: each block whitened (PCA) by itself"]
+    meanings = [*MEANINGS]
     if "auto" in entries[0].results:
         meanings.append("k auto: its k is chosen by leave-one-out on the training rows")
-        meanings.append("class: mean per-class accuracy at that k")
+        if several:
+            meanings.append("micro: average precision of all pairs of a row and a label, at that k")
+        else:
+            meanings.append("class: mean per-class accuracy at that k")
     if rows_per_second:
         meanings.append("rows/s: rows a second here, decoding left out")
+    settings = next(iter(entries[0].results.values())).settings
+    if "shots" in settings:
+        draws = settings["draws"]
+        many = f"mean and standard deviation of {draws} draws" if draws > 1 else "one draw"
+        meanings.append(f"{many} of {settings['shots']} rows a class")
+    print_meanings(meanings)
+
+
+def print_scores(title: str, entries: Sequence[Any], kind: str) -> None:
+    """A table of scores (see run/scores.py), whose results are of one kind, a key of FIGURES; what its columns mean."""
+    figures, meanings = FIGURES[kind]
+    shown = [
+        {"features": entry.name, "width": str(entry.width), "passes": str(entry.passes), **figures(entry.result)}
+        for entry in entries
+    ]
+    print_table(title, list(shown[0]), [list(one.values()) for one in shown])
+    print_meanings([*MEANINGS, *meanings])
+
+
+def print_analysis(title: str, found: Analysis) -> None:
+    """The blocks with their CKA, under numbers, and the classes that changed most."""
+    columns = ["block", "width", "effective rank", "anisotropy", *(f"CKA {at + 1}" for at in range(len(found.blocks)))]
+    rows = [
+        [f"{at + 1} {name}", str(one.width), number(one.effective_rank, digits=1), number(one.anisotropy)]
+        + [number(value, digits=2) for value in found.cka[at]]
+        for at, (name, one) in enumerate(found.blocks.items())
+    ]
+    print_table(title, columns, rows)
+    meanings = ["effective rank: of the dimensions, so many are in use", "anisotropy: mean cosine of two rows"]
+    meanings.append("CKA n: similarity to block n, from 0 (nothing shared) to 1")
+    if found.used < found.rows:
+        meanings.append(f"of {found.used:,} rows, drawn from {found.rows:,}")
+    print_meanings(meanings)
+    if not found.classes:
+        return
+    most = found.classes if len(found.classes) <= 2 * _SHOWN else found.classes[:_SHOWN] + found.classes[-_SHOWN:]
+    changes = [
+        [str(one.label), str(one.count), percent(one.before), percent(one.after), f"{100 * one.change:+.1f}"]
+        for one in most
+    ]
+    title = f"Classes that gain and lose most, {len(most)} of {len(found.classes)}"
+    sys.stdout.write("\n")
+    print_table(title, ["class", "test rows", "embedding", "joined", "points"], changes)
+
+
+_SHOWN = 5  # classes that gain most, and as many that lose most
+
+
+def print_meanings(meanings: Sequence[str]) -> None:
+    """What a table's columns mean, on stdout."""
     sys.stdout.write(textwrap.fill("; ".join(meanings) + ".", 100) + "\n")
 
 
@@ -105,3 +168,25 @@ def _clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+class Working:
+    """What is being done, on stderr: on a terminal one line, which `close` clears; elsewhere a line at times."""
+
+    def __init__(self, every_s: float = 10.0):
+        self.live = Console(stderr=True).is_terminal
+        self.every_s = every_s
+        self.last = time.monotonic()
+
+    def __call__(self, what: str) -> None:
+        if self.live:
+            sys.stderr.write(f"\r\x1b[2K{what} ...")
+            sys.stderr.flush()
+        elif time.monotonic() - self.last >= self.every_s:
+            self.last = time.monotonic()
+            sys.stderr.write(f"{what} ...\n")
+
+    def close(self) -> None:
+        if self.live:
+            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.flush()

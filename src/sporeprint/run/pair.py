@@ -1,21 +1,20 @@
-"""Two stores, to fit on and to ask about: whether they go together, and the table of their neighbours' accuracy."""
+"""Two stores, to fit on and to ask about: whether they go together, and their rows with their labels."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sporeprint.combine import Blocks, Combination
+from sporeprint.combine import Blocks
 from sporeprint.data.plan import differences
 from sporeprint.data.store import Store
 from sporeprint.errors import RecipeError, StoreError
-from sporeprint.evaluate.table import Candidate, Entry, evaluate, standard_candidates
 from sporeprint.run.origin import Rows, labels_of
 
-MOST_PCA = 512  # the paper's, for wide backbones
 KINDS = {str: "texts", bool: "booleans", int: "integers", float: "numbers"}
 
 
@@ -37,57 +36,118 @@ def open_pair(train_path: Path, test_path: Path) -> tuple[Store, Store]:
     return train, test
 
 
-def knn_table(
+@dataclass(frozen=True)
+class Pair:
+    """Rows to fit on [N] and rows to ask about [M], of stores that go together: their blocks and labels.
+
+    Only rows that have a label. several: a label is a list of them. note: what was compared, in a line.
+    """
+
+    store: Store
+    blocks: Blocks
+    labels: np.ndarray
+    test_blocks: Blocks
+    test_labels: np.ndarray
+    several: bool
+    note: str
+
+
+def read_pair(
     train_rows: Rows,
     test_rows: Rows,
-    blocks: str | None = None,
-    whiten: int | None = None,
-    size: int | None = None,
-    k: str = "20,auto",
+    reads: Callable[[Store], Sequence[str]],
     label_column: str | None = None,
-) -> tuple[list[Entry], str]:
-    """The standard table of two stores, or one row where blocks are named; and a note on what was compared.
+    *,
+    targets: bool = False,
+    flags: tuple[str, str] = ("--train", "--test"),
+    roles: tuple[str, str] = ("training rows", "test rows"),
+    unknown: str = "counted as wrong, since no training row has their label",
+) -> Pair:
+    """Both stores' blocks and labels.
 
-    label_column: of the stores' sources, in the place of the labels that the stores hold.
+    reads: the blocks to read, of the first store. label_column: of the stores' sources, in the place of the labels that
+    the stores hold. targets: labels are numbers to predict, [rows] or [rows, targets], as float64.
+    flags: of the sources. roles: of the rows. unknown: what becomes of test rows whose label no training row has.
+    Raises StoreError, RecipeError, and SourceError where a source is not the one that its store was made of.
     """
-    sources = (train_rows.source, test_rows.source)
-    if label_column is not None and None in sources:
-        raise RecipeError("--label-column needs --train and --test: the sources that the stores were made of")
-    if label_column is None and sources != (None, None):
-        raise RecipeError("--train and --test are for --label-column, other labels than the stores'; leave them out")
+    check_sources((train_rows, test_rows), label_column, flags)
     train, test = open_pair(train_rows.store, test_rows.store)
-    ks = [_k(one) for one in k.split(",")]
-    if blocks is None and whiten is not None:
-        raise RecipeError("--whiten goes with --blocks; the table whitens its controls by itself")
-    names = tuple(train.block_names) if blocks is None else block_list(blocks)
-    features, labels, has = labelled(train, train_rows, names, label_column)
-    test_features, test_labels, test_has = labelled(test, test_rows, names, label_column)
-    strange = _strangers(labels, test_labels)
-    if strange == len(test_labels):
-        raise StoreError(
-            f"no label of {test_rows.store} is a label of {train_rows.store}: {_some(test_labels)} there, "
-            f"{_some(labels)} here; were both made with the same --label-column?"
-        )
-    if blocks is None:
-        if size is None:
-            size = min(MOST_PCA, train.blocks_info["embedding"]["dim"], len(labels) - 1) or None
-        candidates = standard_candidates(names, len(labels), size)
-    else:
-        candidates = [Candidate(" + ".join(names), Combination(names, whiten, size))]
-    entries = [evaluate(one, features, labels, test_features, test_labels, train.blocks_info, ks) for one in candidates]
-    classes = len(np.unique(labels))
+    names = reads(train)
+    blocks, labels, has = labelled(train, train_rows, names, label_column)
+    test_blocks, test_labels, test_has = labelled(test, test_rows, names, label_column)
     name = train.plan["resolved"]["backbone"]["name"]
-    note = f"{name}, {len(labels)} training rows, {len(test_labels)} test rows, {classes} classes"
+    note = f"{name}, {len(labels)} {roles[0]}, {len(test_labels)} {roles[1]}, "
+    several, strange = False, 0
+    if targets:
+        labels, test_labels = targets_of(labels, train_rows.store), targets_of(test_labels, test_rows.store)
+        note += "1 target" if labels.ndim == 1 else f"{labels.shape[1]} targets"
+    else:
+        several = are_lists(labels)
+        if several != are_lists(test_labels):
+            other, lists = (test_rows, train_rows) if several else (train_rows, test_rows)
+            raise StoreError(f"the labels of {lists.store} are lists, those of {other.store} are not")
+        strange = 0 if several else _strangers(labels, test_labels)
+        if strange == len(test_labels):
+            raise StoreError(
+                f"no label of {test_rows.store} is a label of {train_rows.store}: {_some(test_labels)} there, "
+                f"{_some(labels)} here; were both made with the same --label-column?"
+            )
+        classes = len({one for row in labels for one in row} if several else set(labels.tolist()))
+        note += f"{classes} labels, several a row" if several else f"{classes} classes"
+        note += " (nothing to tell apart)" if classes == 1 and not several else ""
     if label_column is not None:
         note += f" of {label_column!r}"
     left_out, test_left_out = int((~has).sum()), int((~test_has).sum())
     if left_out or test_left_out:
-        note += f"; left out, having no label: {left_out} training rows, {test_left_out} test rows"
+        note += f"; left out, having no label: {left_out} {roles[0]}, {test_left_out} {roles[1]}"
     if strange:
-        note += f"; counted as wrong, since no training row has their label: {strange} test rows"
+        note += f"; {unknown}: {strange} {roles[1]}"
     if shared := _shared_rows(train, test, has, test_has):
-        note += f"; training rows themselves, so that each is its own nearest neighbour: {shared} test rows"
-    return entries, note
+        note += f"; {roles[0]} themselves, so that each is its own nearest neighbour: {shared} {roles[1]}"
+    return Pair(train, blocks, labels, test_blocks, test_labels, several, note)
+
+
+def check_sources(rows: Sequence[Rows], label_column: str | None, flags: Sequence[str]) -> None:
+    """Raises RecipeError where a label column comes without the sources that have it, or they without it."""
+    sources, names = [one.source for one in rows], " and ".join(flags)
+    if any(one.split is not None and one.source is None for one in rows):
+        raise RecipeError(f"a split goes with the source that it is of; give {names} too, or leave it out")
+    if label_column is not None and None in sources:
+        raise RecipeError(f"--label-column needs {names}: the source that each store was made of")
+    if label_column is None and any(source is not None for source in sources):
+        verb = "are" if len(flags) > 1 else "is"
+        raise RecipeError(f"{names} {verb} for --label-column, other labels than the stores'")
+
+
+def are_lists(labels: np.ndarray) -> bool:
+    """Whether a row has a list of labels."""
+    return any(isinstance(label, list) for label in labels)
+
+
+def one_label(labels: np.ndarray, store: Path, what: str) -> np.ndarray:
+    """labels, where none is a list. Raises StoreError."""
+    if are_lists(labels):
+        raise StoreError(f"{store} has lists of labels; {what} needs one a row: give another --label-column")
+    return labels
+
+
+def targets_of(labels: np.ndarray, store: Path) -> np.ndarray:
+    """[N] or, of lists of numbers, [N, T]: float64. Raises StoreError for texts and lists of several lengths."""
+    found = labels.tolist()
+    if are_lists(labels):
+        if len({len(row) if isinstance(row, list) else 0 for row in found}) > 1 or not found[0]:
+            raise StoreError(
+                f"{store} has lists of different lengths as labels; regress needs a number for every target"
+            )
+        some = [one for row in found for one in row]
+    else:
+        some = found
+    if wrong := [one for one in some if isinstance(one, bool) or not isinstance(one, (int, float))]:
+        raise StoreError(
+            f"the labels of {store} are {KINDS[type(wrong[0])]}, such as {wrong[0]!r}; regress needs "
+            "numbers: name a column of numbers with --label-column, or store the labels as numbers in the source"
+        )
+    return np.asarray(found, dtype=np.float64)
 
 
 def _strangers(labels: np.ndarray, test_labels: np.ndarray) -> int:
@@ -153,14 +213,8 @@ def labelled(
 
 
 def block_list(words: str) -> tuple[str, ...]:
-    """Comma-separated names, each once."""
-    return tuple(dict.fromkeys(name.strip() for name in words.split(",")))
-
-
-def _k(word: str) -> Any:
-    word = word.strip()
-    if word == "auto":
-        return "auto"
-    if not word.isdigit() or int(word) < 1:
-        raise RecipeError(f"--k {word!r}; expected positive integers or auto, comma-separated")
-    return int(word)
+    """Comma-separated names, each once. Raises RecipeError for an empty one."""
+    names = tuple(dict.fromkeys(name.strip() for name in words.split(",")))
+    if not all(names):
+        raise RecipeError(f"--blocks {words!r} has an empty name; give names of blocks or families, comma-separated")
+    return names

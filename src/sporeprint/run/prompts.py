@@ -9,13 +9,14 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from sporeprint.combine import Combination, paper_blocks
+from sporeprint.combine import named
 from sporeprint.data.store import Store
 from sporeprint.errors import RecipeError, StoreError
 from sporeprint.evaluate.demonstrations import CHOICES, ORDERS, demonstrations
 from sporeprint.evaluate.template import Template
 from sporeprint.run.origin import Rows, samples_of, store_modality
-from sporeprint.run.pair import block_list, labelled, open_pair
+from sporeprint.run.pair import are_lists, labelled, open_pair
+from sporeprint.run.wanted import Wanted, combinations
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,11 @@ def make_prompts(
     k: int = 8,
     choose: str = "nearest",
     order: str = "nearest_last",
-    blocks: str | None = None,
-    whiten: int | None = None,
-    size: int | None = None,
+    what: Wanted | None = None,
 ) -> Prompts:
     """For each row of the test store the k labelled training rows that are nearest, as a prompt.
 
-    blocks, whiten, size: as of `Combination`, fitted on the labelled training rows; the paper's assembly without them.
+    what: how features are made, fitted on the labelled training rows; where no way is named, the paper's.
     A line has "id", "query", "prompt", "answer" (the row's own label, or null; it is not in the prompt), and of the
     examples in the order of the prompt "ids", "labels" and "distances"; "left_out" counts training rows that are not
     shown since their text is the query's.
@@ -52,11 +51,13 @@ def make_prompts(
     words = None if template is None else Template.from_file(template)
     stores = open_pair(train.store, test.store)
     train_texts, test_texts = (_texts(store, rows) for store, rows in zip(stores, (train, test), strict=True))
-    combination = Combination(None if blocks is None else block_list(blocks), whiten, size)
     trained, tested = stores
-    known, labels, has = labelled(trained, train, combination.blocks or paper_blocks(trained.blocks_info))
-    if isinstance(labels[0], list):
+    if what is None or what.table:
+        what = Wanted(named("paper", None if what is None else what.size), name="paper")
+    known, labels, has = labelled(trained, train, what.reads(trained))
+    if are_lists(labels):
         raise StoreError(f"{train.store} has lists of labels; an example shows one: extract it with one label a row")
+    (combination,) = combinations(what, known, labels)[0].values()
     combiner = combination.fit(known)
     names = None if trained.label_names is None else dict(zip(trained.label_names, trained.label_names, strict=True))
     examples = np.flatnonzero(has).tolist()

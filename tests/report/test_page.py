@@ -14,11 +14,12 @@ import pytest
 from PIL import Image
 
 from small_comparison import comparison, entry
+from sporeprint.combine import Combination
 from sporeprint.errors import StoreError
 from sporeprint.evaluate.analyse import Analysis, BlockFigures, ClassChange
 from sporeprint.evaluate.comparison import Changed
 from sporeprint.evaluate.intervals import Interval
-from sporeprint.report.page import render, write_report
+from sporeprint.report.page import made_of, render, write_report
 from sporeprint.report.samples import SIDE, Samples
 
 EVIL = "<script>alert('x')</script>\"&"
@@ -121,6 +122,25 @@ def test_the_table_has_every_entry_with_its_figures():
     assert page.cells("paper's")[2] == "12"
     kinds = [one.get("class") for one in page.of("tr")]
     assert kinds[1:6] == ["reference", "free", None, "paper", "chosen"]
+
+
+@pytest.mark.parametrize(
+    ("combination", "words"),
+    [
+        (Combination(), "embedding + kl"),
+        (Combination(("layers", "kl"), whiten="auto"), "layers + kl; whitened"),
+        (
+            Combination(("layers", "kl"), whiten=64, exponent=0.5, weights=(1, 0.25), size=32),
+            "layers + kl; whitened to 64 dimensions, exponent 0.5; weights 1, 0.25; PCA to 32",
+        ),
+    ],
+)
+def test_what_was_chosen_is_said_in_words(combination, words):
+    one = entry("all, white", "chosen", 10, 0.8, combination=combination, blocks=("embedding", "kl"))
+    assert made_of(one) == words
+    page = Page(render(comparison(entries=(*comparison().entries[:-1], one))))
+    assert page.cells("all,")[0] == f"all, white chosen {words}"
+    assert f"chosen all, white {words}" in page.text
 
 
 def test_heads_of_rows_and_columns_say_which_they_are():

@@ -98,6 +98,19 @@ def test_marks_at_equal_passes_step_aside_and_the_first_keeps_its_place():
         assert all(math.dist(one, other) >= 11 for other in spots[:at])
 
 
+def test_equal_choices_are_one_mark_that_has_all_their_words():
+    first = entry("embedding", "embedding", 1, 0.6)
+    entries = (first, entry("chosen, one pass", "chosen", 1, 0.6), entry("other", "block", 2, 0.6))
+    svg = cost_plot(comparison(entries=entries, free="chosen, one pass", chosen="chosen, one pass"), 345, 380)
+    titles = [title_of(one) for one in tags(svg, "g")]
+    assert titles == [
+        "other: 60.0 % (58.0 to 63.0), 2 passes",
+        "embedding; chosen, one pass: 60.0 % (58.0 to 63.0), 1 pass",
+    ]
+    (word,) = [one.text for one in tags(svg, "text") if one.get("class") == "word"]
+    assert word == "reference, chosen, free"
+
+
 def test_more_entries_than_have_room_are_drawn_on_each_other():
     entries = [entry(f"e{at}", "block", 1, 0.5) for at in range(200)]
     assert len(places(entries, frame_of(entries, 345, 380))) == 200

@@ -62,6 +62,24 @@ def named(comparison: Comparison) -> dict[str, str]:
     return {name: ", ".join(found) for name, found in words.items()}
 
 
+def merged(entries: Sequence[Compared], words: Mapping[str, str]) -> list[tuple[Compared, str, str]]:
+    """(entry, its names, its words), those with words first; equal combinations are one, as choices often are.
+
+    Compared by combination, passes and accuracy; the mark is that of the first.
+    """
+    groups: dict[tuple[object, ...], list[Compared]] = {}
+    for one in sorted(entries, key=lambda one: one.name not in words):
+        groups.setdefault((one.combination, one.passes, one.value.value), []).append(one)
+    return [
+        (
+            found[0],
+            "; ".join(one.name for one in found),
+            ", ".join(words[one.name] for one in found if one.name in words),
+        )
+        for found in groups.values()
+    ]
+
+
 def cost_plot(comparison: Comparison, width: float, height: float) -> str:
     """The plot, of so many pixels. Entries whose accuracy is not a number are left out; "" where none is left."""
     entries = [one for one in comparison.entries if math.isfinite(one.value.value)]
@@ -82,25 +100,21 @@ def cost_plot(comparison: Comparison, width: float, height: float) -> str:
         y = frame.y(reference)
         dashed = {"stroke": BLACK, "stroke_width": 1, "stroke_dasharray": "5 4", "class_": "reference"}
         add(svg, "line", x1=area.left, y1=y, x2=area.right, y2=y, **dashed)
-    important = sorted(entries, key=lambda one: one.name not in words)  # placed first, so at their very passes
-    spots = places(important, frame)
-    for one, (x, y) in reversed(list(zip(important, spots, strict=True))):  # drawn last, so on top
+    points = merged(entries, words)
+    spots = places([one for one, _, _ in points], frame)  # with words first, so at their very passes
+    for (one, names, word), (x, y) in reversed(list(zip(points, spots, strict=True))):  # drawn last, so on top
         group = add(svg, "g", class_="entry")
         interval = between(one.value.low, one.value.high)
         sure = f" ({interval})" if interval else ""
-        add(group, "title", f"{one.name}: {percent(one.value.value)} %{sure}, {times(one.passes)}")
+        add(group, "title", f"{names}: {percent(one.value.value)} %{sure}, {times(one.passes)}")
         if interval:
-            strong = one.name in words
-            line = {"stroke": MARKS[one.role][0] if strong else GREY, "stroke_width": 1.8 if strong else 0.8}
+            line = {"stroke": MARKS[one.role][0] if word else GREY, "stroke_width": 1.8 if word else 0.8}
             ends = {"y1": frame.y(one.value.low), "y2": frame.y(one.value.high)}
-            add(group, "line", x1=x, x2=x, opacity=1 if strong else 0.45, **ends, **line)
-        mark(group, one.role, x, y, 1.25 * RADIUS if one.name in words else RADIUS)
-    _labels(
-        svg,
-        area,
-        _taken(important, spots, words, reference, frame),
-        [(words[one.name], *spot) for one, spot in zip(important, spots, strict=True) if one.name in words],
-    )
+            add(group, "line", x1=x, x2=x, opacity=1 if word else 0.45, **ends, **line)
+        mark(group, one.role, x, y, 1.25 * RADIUS if word else RADIUS)
+    strong = [(one, word, spot) for (one, _, word), spot in zip(points, spots, strict=True) if word]
+    taken = _taken(spots, [(one, x) for one, _, (x, _) in strong], reference, frame)
+    _labels(svg, area, taken, [(word, *spot) for _, word, spot in strong])
     return text_of(svg)
 
 
@@ -173,17 +187,13 @@ def _axes(svg: Element, frame: Frame, passes: Sequence[int]) -> None:
 
 
 def _taken(
-    entries: Sequence[Compared],
-    spots: Sequence[tuple[float, float]],
-    words: Mapping[str, str],
-    reference: float,
-    frame: Frame,
+    spots: Sequence[tuple[float, float]], strong: Sequence[tuple[Compared, float]], reference: float, frame: Frame
 ) -> list[Box]:
     """What no word may cover: the marks, the intervals of the entries that have a word, the reference's line."""
     far = 1.5 * RADIUS
     boxes = [Box(x - far, y - far, x + far, y + far) for x, y in spots]
-    for one, (x, _) in zip(entries, spots, strict=True):
-        if one.name in words and math.isfinite(one.value.low + one.value.high):
+    for one, x in strong:
+        if math.isfinite(one.value.low + one.value.high):
             boxes.append(Box(x - 2, frame.y(one.value.high), x + 2, frame.y(one.value.low)))
     if math.isfinite(reference):
         y = frame.y(reference)

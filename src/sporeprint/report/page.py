@@ -11,7 +11,7 @@ from typing import Any
 
 from sporeprint.data.atomic import write_file
 from sporeprint.evaluate.analyse import ClassChange
-from sporeprint.evaluate.comparison import Changed, Comparison, Neighbour
+from sporeprint.evaluate.comparison import Changed, Compared, Comparison, Neighbour
 from sporeprint.report import formats
 from sporeprint.report.cost import cost_plot, named
 from sporeprint.report.plots import cka_plot, class_plot, sorted_changes
@@ -67,7 +67,7 @@ def render(comparison: Comparison, samples: Samples | None = None, queries: int 
     environment.filters |= {
         name: getattr(formats, name) for name in ("percent", "points", "rate", "decimal", "between")
     }
-    environment.filters["setting"] = _setting
+    environment.filters |= {"setting": _setting, "made_of": made_of}
     names = list(comparison.analysis.blocks)
     cka = [line[:_MOST_BLOCKS] for line in comparison.analysis.cka[:_MOST_BLOCKS]]
     *_, rest = sorted_changes(comparison.classes, _MOST_CLASSES)
@@ -75,6 +75,7 @@ def render(comparison: Comparison, samples: Samples | None = None, queries: int 
         comparison=comparison,
         level=comparison.entries[0].value.level if comparison.entries else 0.95,
         words=named(comparison),
+        picked=[(word, comparison.entry(name)) for word, name in _picked(comparison) if comparison.entries],
         cost_plots=_drawn({"wide": cost_plot(comparison, _WIDE, 440), "narrow": cost_plot(comparison, _NARROW, 380)}),
         legend=_legend(comparison),
         class_plots=_drawn(
@@ -123,6 +124,24 @@ def _shown(row_id: str, among: Mapping[str, Any] | None, samples: Samples | None
     if samples is None or among is None or row_id not in among:
         return Shown()
     return thumbnail(among[row_id], samples.modality)
+
+
+def _picked(comparison: Comparison) -> tuple[tuple[str, str], ...]:
+    return (("reference", comparison.reference), ("free", comparison.free), ("chosen", comparison.chosen))
+
+
+def made_of(entry: Compared) -> str:
+    """What an entry joins, and how, in words: a name such as "chosen" does not say it."""
+    how = entry.combination
+    parts = [" + ".join(how.blocks or entry.blocks)]
+    if how.whiten is not None:
+        rank = "" if how.whiten == "auto" else f" to {how.whiten} dimensions"
+        parts.append(f"whitened{rank}" + ("" if how.exponent == 1 else f", exponent {how.exponent:g}"))
+    if how.weights is not None:
+        parts.append("weights " + ", ".join(f"{weight:g}" for weight in how.weights))
+    if how.size is not None:
+        parts.append(f"PCA to {how.size}")
+    return "; ".join(parts)
 
 
 def _undrawn(rest: Sequence[ClassChange], total: int) -> str:

@@ -100,7 +100,7 @@ def cka_plot(names: Sequence[str], cka: Sequence[Sequence[float]]) -> str:
                 add(group, "path", d=f"M{x:.1f} {y:.1f}l{cell} {cell}m{-cell} 0l{cell} {-cell}", stroke=GREY)
             elif cell >= 24:
                 shown = f"{value:.2f}" if cell >= 36 else f"{value:.1f}"
-                dark = value > 0.55
+                dark = value > 0.68  # there white and black are equally legible
                 text = {"font_size": 11, "text_anchor": "middle", "fill": "#ffffff" if dark else BLACK}
                 add(group, "text", shown.replace("-", "\u2212"), x=x + cell / 2, y=y + cell / 2 + 4, **text)
     return text_of(svg)

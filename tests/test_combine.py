@@ -154,6 +154,19 @@ def test_auto_whitens_by_ledoit_and_wolfs_covariance(rows, exponent):
     np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=2e-5)
 
 
+@pytest.mark.parametrize("weights", [None, (2.0, 1.0, 0.5)])
+def test_a_combination_over_some_blocks_stays_what_it_is_where_there_are_more(weights):
+    blocks, test = some_blocks(), some_blocks(7, seed=1)
+    combination = Combination(("embedding", "layers", "gradients"), "auto", None, 0.5, weights)
+    some = {name: blocks[name] for name in ("embedding", "cls-1", "kl")}
+    fixed = combination.over(some)
+    assert fixed.blocks == ("embedding", "cls-1", "kl")
+    np.testing.assert_allclose(
+        fixed.fit(blocks).transform(test), combination.fit(some).transform(test), rtol=0, atol=1e-6
+    )
+    assert fixed.over(blocks) == fixed
+
+
 def test_whiteners_are_shared_between_combinations_of_the_same_rows():
     train, test = some_blocks(), some_blocks(7, seed=1)
     shared = {}

@@ -91,6 +91,11 @@ class Combination:
             raise RecipeError(f"no block of {', '.join(given)}; there are: {', '.join(there)}")
         return weights
 
+    def over(self, names: Iterable[str]) -> Combination:
+        """The same with families replaced by their blocks among `names`; so it stays where there are more blocks."""
+        weights = self.members(names)
+        return replace(self, blocks=tuple(weights), weights=None if self.weights is None else tuple(weights.values()))
+
     def fit(self, blocks: Blocks, whiteners: dict[tuple[str, Any], Axes] | None = None) -> Combiner:
         """Fit on the training rows' blocks, each [N, D]; rows with NaN are left out.
 

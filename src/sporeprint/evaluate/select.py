@@ -107,7 +107,8 @@ def select(
     found = {**REFERENCES, **found}
     _check_guard(guard)
     rights = leave_one_out_of(blocks, labels, found, ks, most_rows, seed)
-    return choose(found, rights, guard, {"ks": list(ks), "seed": seed})
+    choice = choose(found, rights, guard, {"ks": list(ks), "seed": seed})
+    return replace(choice, combination=choice.combination.over(list(blocks)))  # of these blocks, also beside others
 
 
 def choose(

@@ -143,6 +143,14 @@ def test_what_was_chosen_is_said_in_words(combination, words):
     assert f"chosen all, white {words}" in page.text
 
 
+def test_the_legend_has_the_marks_that_are_drawn():
+    one = comparison()
+    same = tuple(replace(each, value=one.entries[0].value, passes=1) for each in one.entries[:2])
+    page = Page(render(replace(one, entries=same, free="layers", chosen="layers")))
+    assert "the embedding Up is better" in page.text
+    assert "families joined" not in page.text
+
+
 def test_heads_of_rows_and_columns_say_which_they_are():
     heads = Page(render(comparison())).of("th")
     assert {one["scope"] for one in heads} == {"row", "col"}
@@ -283,7 +291,7 @@ def test_a_comparison_that_found_nothing_says_so():
         "No entry has an accuracy to plot.",
         "No class changes its accuracy.",
         "No blocks were analysed.",
-        "No test row is classified otherwise",
+        "None to show: the chosen features classify each test row as the reference does",
     ):
         assert sentence in page.text
 

@@ -13,7 +13,7 @@ from sporeprint.data.atomic import write_file
 from sporeprint.evaluate.analyse import ClassChange
 from sporeprint.evaluate.comparison import Changed, Compared, Comparison, Neighbour
 from sporeprint.report import formats
-from sporeprint.report.cost import cost_plot, named
+from sporeprint.report.cost import cost_plot, merged, named
 from sporeprint.report.plots import cka_plot, class_plot, sorted_changes
 from sporeprint.report.samples import Samples, Shown, thumbnail
 from sporeprint.report.svg import MARKS, clean, drawing, mark, text_of
@@ -156,8 +156,9 @@ def _undrawn(rest: Sequence[ClassChange], total: int) -> str:
 
 
 def _legend(comparison: Comparison) -> list[tuple[Any, str]]:
-    """The mark and the name of each role that there is."""
-    found = {one.role for one in comparison.entries if math.isfinite(one.value.value)}
+    """The mark and the name of each role that is drawn."""
+    plotted = [one for one in comparison.entries if math.isfinite(one.value.value)]
+    found = {one.role for one, _, _ in merged(plotted, named(comparison))}
     marks = []
     for role in (role for role in MARKS if role in found):
         svg = drawing(18, 18, "")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sporeprint.data.store import Store
     from sporeprint.evaluate.analyse import analyse
     from sporeprint.evaluate.cluster import cluster
+    from sporeprint.evaluate.compare import compare
     from sporeprint.evaluate.demonstrations import demonstrations
     from sporeprint.evaluate.knn import knn
     from sporeprint.evaluate.multilabel import multilabel
@@ -54,6 +55,7 @@ _HOMES = {
     "knn": "evaluate.knn",
     "analyse": "evaluate.analyse",
     "cluster": "evaluate.cluster",
+    "compare": "evaluate.compare",
     "multilabel": "evaluate.multilabel",
     "probe": "evaluate.probe",
     "regress": "evaluate.regress",
@@ -66,7 +68,7 @@ _HOMES = {
 __all__ = [  # noqa: RUF022
     "Fungi", "Recipe", "Backbone", "Preprocess", "Tokens", "Sound", "Combination",
     "KL", "DINO", "SimCLR", "MaskedTokens", "Objective",
-    "knn", "probe", "cluster", "retrieve", "revisited", "regress", "multilabel", "analyse", "select",
+    "compare", "select", "knn", "probe", "cluster", "retrieve", "revisited", "regress", "multilabel", "analyse",
     "demonstrations", "Template", "Store", "open_source",
     "check_backbone", "check_objective", "check_projection", "check_views",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from sporeprint.cli_compare import compare
 from sporeprint.cli_evaluate import COMMANDS as EVALUATIONS
 from sporeprint.cli_evaluate import Json
 
@@ -97,7 +98,7 @@ def extract(
         typer.echo(f"not read: {failure.id}: {failure.reason}", err=True)
 
 
-for command in EVALUATIONS:
+for command in (compare, *EVALUATIONS):
     app.command()(command)
 
 

@@ -9,15 +9,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sporeprint.combine import Blocks, Combination, family
+from sporeprint.combine import Blocks
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.analyse import analyse
-from sporeprint.evaluate.comparison import Changed, Compared, Comparison, Neighbour
-from sporeprint.evaluate.intervals import bootstrap_difference, bootstrap_mean, repeated_splits, split_interval
-from sporeprint.evaluate.measure import ALL, FREE, Facts, Info, Measured
+from sporeprint.evaluate.comparison import Changed, Comparison, Neighbour
+from sporeprint.evaluate.intervals import (
+    bootstrap_difference,
+    bootstrap_mean,
+    repeated_splits,
+    split_interval,
+)
+from sporeprint.evaluate.measure import ALL, FREE, Facts, Info, Trained, mean_per_class
 from sporeprint.evaluate.neighbours import neighbours
 from sporeprint.evaluate.rows import check_same_kind, features_of, labels_of
-from sporeprint.evaluate.select import MOST_ROWS, select
+from sporeprint.evaluate.select import MOST_ROWS
+from sporeprint.evaluate.verdict import verdict
 
 _SHOWN = 12  # test rows whose neighbours are kept
 
@@ -41,109 +47,103 @@ def compare(
     """Measure the embedding, every block, controls and combinations on the test rows; choose on the training rows.
 
     train, test: blocks [N, D], [M, D] by name. Without test, `splits` stratified splits of train stand in for it, 30 %
-    of the rows held out in each, with Nadeau and Bengio's corrected interval. info: `Store.blocks_info`. seconds:
-    spent on each set of views for `rows_timed` rows, as a store's cost says. ids: for the neighbours shown.
-    k is chosen for every entry by leave-one-out on the training rows (at most `most_rows` of them ask), and so are the
-    reference and what is called chosen: the test rows have no say. Of more training rows all remain neighbours.
-    Raises SampleError for rows with NaN and labels that do not match.
+    of the rows held out in each, with Nadeau and Bengio's corrected interval: the choice and every k are made anew in
+    each split, while entries show what all rows choose, and the reference that all rows name is the same in all splits.
+    info: `Store.blocks_info`. seconds: spent on each set of views for `rows_timed` rows, as a store's cost says. ids,
+    test_ids: of the rows, for the neighbours shown.
+    k is chosen for every entry by leave-one-out on the training rows (at most `most_rows` of them ask, all are
+    neighbours), and so are the reference and what is called chosen (among those that ask): the test rows have no say.
+    Intervals are of these choices on other test rows; other training rows, which might choose otherwise, are not in
+    the bootstrap. A test row whose label no training row has is wrong for every entry.
+    Raises SampleError for rows with NaN, blocks and labels that do not match, fewer than two training rows.
     """
-    train = {name: features_of(rows, f"train block {name!r}") for name, rows in train.items()}
+    train = _blocks(train, list(train), "train")
     labels = labels_of(labels, len(train["embedding"]), "train")
+    if missing := [name for name in train if name not in info]:
+        raise SampleError(f"info says nothing of block {missing[0]!r}; expected its family, views and passes")
+    _check_ids(ids, len(labels), "train")
     facts = Facts(info, seconds or {}, rows_timed)
     told = {"train_rows": len(labels), "classes": len(np.unique(labels)), "metric": "euclidean", "vote": "uniform"}
     told |= {"level": level, "seed": seed, **(settings or {})}
+    if len(labels) > most_rows:
+        told["rows that choose"] = most_rows
     if test is None:
         return _of_splits(train, labels, facts, splits, most_rows, level, seed, told)
-    test = {name: features_of(test[name], f"test block {name!r}") for name in train}
+    test = _blocks(test, list(train), "test")
     names = labels_of(test_labels if test_labels is not None else [], len(test["embedding"]), "test")
     check_same_kind(labels, names)
-    measured = Measured(train, labels, test, names, facts, most_rows, seed)
-    right = {name: guess == names for name, guess in measured.guesses.items()}
-    base = right[measured.reference]
+    _check_ids(test_ids, len(names), "test")
+    trained = Trained(train, labels, facts, most_rows, seed)
+    guesses = trained.guesses(test)
+    right = {name: guess == names for name, guess in guesses.items()}
+    base = right[trained.reference]
     entries = [
         replace(
             entry,
             value=bootstrap_mean(right[entry.name], level=level, seed=seed),
+            mean_per_class=mean_per_class(guesses[entry.name], names),
             gain=bootstrap_difference(base, right[entry.name], level=level, seed=seed),
         )
-        for entry in measured.entries
+        for entry in trained.entries
     ]
-    before, after = (measured.guesses[one] for one in (measured.reference, ALL))
+    before, after = (guesses[one] for one in (trained.reference, ALL))
     figures = analyse(train, names, before, after, seed=seed)
+    more = bootstrap_difference(right[FREE], right[ALL], level=level, seed=seed)
     return Comparison(
-        verdict=verdict(entries, measured.reference),
+        verdict=verdict(entries, trained.reference, more),
         entries=tuple(entries),
-        reference=measured.reference,
+        reference=trained.reference,
         free=FREE,
         chosen=ALL,
         classes=figures.classes,
         analysis=figures,
-        changed=tuple(_changed(measured, ids, test_ids)),
+        changed=tuple(_changed(trained, test, names, before, after, ids, test_ids)),
         settings={**told, "test_rows": len(names), "intervals": "bootstrap over test rows"},
     )
 
 
-def verdict(entries: Sequence[Compared], reference: str) -> str:
-    """One sentence: what to use here, the expected gain with its interval, and its price."""
-    by_name = {one.name: one for one in entries}
-    base, free, everything = by_name[reference], by_name[FREE], by_name[ALL]
-    sure = [one for one in (free, everything) if one.gain.low > 0]
-    if not sure:
-        most = max((free, everything), key=lambda one: one.gain.value)
-        tried = f"the best choice brought {most.gain}" if most.combination != base.combination else "nothing beat it"
-        return f"The {reference} alone is as good here (top-1 {base.value}): {tried}."
-    best = sure[0]
-    # More passes must show that they bring more, not only that they bring something.
-    if everything in sure and (best is not free or everything.gain.low > free.gain.value):
-        best = everything
-    what = f"{' + '.join(_families(best))}, {_how(best.combination)}"
-    return (
-        f"Use {what}: {best.gain} over the {reference} (top-1 {base.value.value:.1%}), for {_price(best, base)}"
-        f"{_also(best, free, everything)}."
-    )
+def _blocks(blocks: Blocks, names: Sequence[str], which: str) -> dict[str, NDArray[np.float32]]:
+    if missing := [name for name in ("embedding", *names) if name not in blocks]:
+        raise SampleError(f"{which} has no block {missing[0]!r}; there are: {', '.join(blocks)}")
+    found = {name: features_of(blocks[name], f"{which} block {name!r}") for name in names}
+    if len(rows := {len(block) for block in found.values()}) > 1:
+        raise SampleError(f"{which} blocks have {sorted(rows)} rows; expected the same rows in each")
+    return found
 
 
-def _also(best: Compared, free: Compared, everything: Compared) -> str:
-    if best is free and everything.passes > free.passes:
-        return f"; {everything.passes} passes instead bring {everything.gain}"
-    return f"; one pass brings {free.gain}" if best is everything and best.passes > 1 else ""
+def _check_ids(ids: Sequence[str] | None, rows: int, which: str) -> None:
+    if ids is not None and len(ids) != rows:
+        raise SampleError(f"{len(ids)} {which} ids for {rows} rows; expected one a row, or None")
 
 
-def _families(entry: Compared) -> list[str]:
-    return list(dict.fromkeys(family(name) for name in entry.blocks))
+def _changed(
+    trained: Trained,
+    test: Blocks,
+    names: NDArray[Any],
+    before: NDArray[Any],
+    after: NDArray[Any],
+    ids: Sequence[str] | None,
+    test_ids: Sequence[str] | None,
+) -> Iterator[Changed]:
+    """Test rows that one of the two classifies rightly and the other not: those that gain, then those that lose.
 
-
-def _how(one: Combination) -> str:
-    how = "as they are" if one.whiten is None else f"whitened with exponent {one.exponent:g}"
-    return f"{how}, every family alike" if one.weights is not None else how
-
-
-def _price(entry: Compared, base: Compared) -> str:
-    passes = "one pass" if entry.passes == 1 else f"{entry.passes} passes"
-    rate = "" if entry.rows_per_second is None else f", {entry.rows_per_second:,.3g} rows/s"
-    return f"{passes} a row{rate}, {entry.bytes_per_row:,} bytes a row against {base.bytes_per_row:,}"
-
-
-def _changed(measured: Measured, ids: Sequence[str] | None, test_ids: Sequence[str] | None) -> Iterator[Changed]:
-    """Test rows that one of the two classifies rightly and the other not, in turn; nothing is picked by its look."""
-    names = measured.test_labels
-    before, after = measured.guesses[measured.reference], measured.guesses[ALL]
+    Of many as many of each, evenly spaced, since sources often come sorted by class; nothing is picked by its look.
+    """
     better = np.flatnonzero((before != names) & (after == names))
     worse = np.flatnonzero((before == names) & (after != names))
-    half = _SHOWN // 2
-    many = min(len(better), max(half, _SHOWN - len(worse)))
-    rows = np.concatenate([better[:many], worse[: _SHOWN - many]])
+    most = max(_SHOWN // 2, _SHOWN - len(worse))
+    better = _spaced(better, most)
+    rows = np.concatenate([better, _spaced(worse, _SHOWN - len(better))])
     if not len(rows):
         return
     found = []
-    for name in (measured.reference, ALL):
-        combination = next(one.combination for one in measured.entries if one.name == name)
-        _, features, asked = measured.features(combination)
-        found.append(np.concatenate([near for near, _ in neighbours(features, asked[rows], min(5, len(features)))]))
+    for name in (trained.reference, ALL):
+        features, asked = trained.features(name, {block: test[block][rows] for block in trained.train})
+        found.append(np.concatenate([near for near, _ in neighbours(features, asked, 5)]))
 
     def show(near: NDArray[np.intp]) -> tuple[Neighbour, ...]:
         return tuple(
-            Neighbour(int(row), str(row) if ids is None else ids[row], str(measured.labels[row])) for row in near
+            Neighbour(int(row), str(row) if ids is None else ids[row], str(trained.labels[row])) for row in near
         )
 
     for at, row in enumerate(rows.tolist()):
@@ -158,6 +158,10 @@ def _changed(measured: Measured, ids: Sequence[str] | None, test_ids: Sequence[s
         )
 
 
+def _spaced(rows: NDArray[np.intp], most: int) -> NDArray[np.intp]:
+    return rows if len(rows) <= most else rows[np.arange(most) * len(rows) // most]
+
+
 def _of_splits(
     blocks: Blocks,
     labels: NDArray[Any],
@@ -168,44 +172,38 @@ def _of_splits(
     seed: int,
     told: dict[str, Any],
 ) -> Comparison:
-    """The same without a test set: choice and measure are repeated on splits, each blind to its own test rows."""
-    runs: list[Measured] = []
-    held = 0.0
-    for train_rows, test_rows in repeated_splits(labels, 0.3, splits, seed):
-        parts = [{name: block[rows] for name, block in blocks.items()} for rows in (train_rows, test_rows)]
-        runs.append(Measured(parts[0], labels[train_rows], parts[1], labels[test_rows], facts, most_rows, seed))
-        held += len(test_rows) / len(labels) / splits
-    if not runs:
-        raise SampleError(f"splits={splits}; expected at least one")
-    whole = select(blocks, labels, most_rows=most_rows, seed=seed)
+    """The same without a test set: choice and measure are repeated on splits, each blind to its own test rows.
+
+    The reference alone is named by all rows: one that moved with the splits would be no baseline that anyone could use,
+    and a weaker one, from fewer rows.
+    """
+    named = []  # the test labels of each split
+    runs: list[dict[str, NDArray[Any]]] = []
+    for rows, others in repeated_splits(labels, 0.3, splits, seed):
+        part, rest = ({name: block[some] for name, block in blocks.items()} for some in (rows, others))
+        runs.append(Trained(part, labels[rows], facts, most_rows, seed).guesses(rest))
+        named.append(labels[others])
+    held = len(named[0]) / len(labels)
+    whole = Trained(blocks, labels, facts, most_rows, seed)
     scores = {
-        one.name: np.array([(run.guesses[one.name] == run.test_labels).mean() for run in runs])
-        for one in runs[0].entries
+        name: np.array([(run[name] == right).mean() for run, right in zip(runs, named, strict=True)])
+        for name in runs[0]
     }
-    base = np.array([(run.guesses[run.reference] == run.test_labels).mean() for run in runs])
-    free = select({name: blocks[name] for name in facts.free(list(blocks))}, labels, most_rows=most_rows, seed=seed)
-    entries = []
-    for at, entry in enumerate(runs[0].entries):
-        mean = split_interval(scores[entry.name], held, level)
-        now = {FREE: free, ALL: whole}.get(entry.name)
-        if now is not None:  # the price is of what all rows choose, the gain of choosing
-            combiner = now.combination.fit(blocks)
-            entry = replace(entry, combination=now.combination, k=now.k, **facts.price(combiner))
-        entries.append(
-            replace(
-                entry,
-                value=replace(mean, difference=False),
-                gain=split_interval(scores[entry.name] - base, held, level),
-                leave_one_out=float(np.mean([run.entries[at].leave_one_out for run in runs])),
-                mean_per_class=float(np.mean([run.entries[at].mean_per_class for run in runs])),
-            )
+    entries = [
+        replace(
+            entry,
+            value=replace(split_interval(scores[entry.name], held, level), difference=False),
+            gain=split_interval(scores[entry.name] - scores[whole.reference], held, level),
+            mean_per_class=float(
+                np.mean([mean_per_class(run[entry.name], right) for run, right in zip(runs, named, strict=True)])
+            ),
         )
-    names = np.concatenate([run.test_labels for run in runs])
-    before = np.concatenate([run.guesses[run.reference] for run in runs])
-    after = np.concatenate([run.guesses[ALL] for run in runs])
-    figures = analyse(blocks, names, before, after, seed=seed)
+        for entry in whole.entries
+    ]
+    before, after = (np.concatenate([run[name] for run in runs]) for name in (whole.reference, ALL))
+    figures = analyse(blocks, np.concatenate(named), before, after, seed=seed)
     return Comparison(
-        verdict=verdict(entries, whole.reference),
+        verdict=verdict(entries, whole.reference, split_interval(scores[ALL] - scores[FREE], held, level)),
         entries=tuple(entries),
         reference=whole.reference,
         free=FREE,
@@ -213,5 +211,9 @@ def _of_splits(
         classes=figures.classes,
         analysis=figures,
         settings={**told, "splits": splits, "held_out": held, "intervals": "repeated splits (Nadeau and Bengio)"},
-        notes=("no test set: figures are means over repeated splits of the training rows",),
+        notes=(
+            "no test set: accuracies are means over repeated splits of the training rows, in each of which the choice "
+            "is made anew; what is shown as chosen, and its k, is the choice of all rows",
+            "a class's test rows are counted once in each split",
+        ),
     )

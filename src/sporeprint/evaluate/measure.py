@@ -1,4 +1,4 @@
-"""Every way to make features, on one pair of sets: chosen and fitted on the training rows, asked about the test."""
+"""Every way to make features: chosen and fitted on training rows alone, then asked about others."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ from numpy.typing import NDArray
 from sporeprint.combine import Axes, Blocks, Combination, Combiner, family, named
 from sporeprint.evaluate.comparison import Compared
 from sporeprint.evaluate.intervals import Interval
-from sporeprint.evaluate.knn import knn_predict, leave_one_out
-from sporeprint.evaluate.select import RAW, WHITE, Selection, select
+from sporeprint.evaluate.knn import CANDIDATES, knn_predict, leave_one_out
+from sporeprint.evaluate.neighbours import neighbours
+from sporeprint.evaluate.select import RAW, REFERENCES, WHITE, choose, leave_one_out_of, select, select_candidates
+from sporeprint.evaluate.votes import winners
 
 Info = Mapping[str, Mapping[str, Any]]
-FREE, ALL = "chosen, one pass", "chosen, all passes"
+FREE, PLAIN, ALL = "chosen, one pass", "chosen, no gradients", "chosen, all passes"
 _NOTHING = Interval(float("nan"), float("nan"), float("nan"))
 
 
 def candidates(names: Sequence[str]) -> dict[str, tuple[str, Combination]]:
     """Name to (role, combination) of what a comparison always measures, beside what is chosen."""
     of = {kind: tuple(name for name in names if family(name) == kind) for kind in ("layers", "views", "gradients")}
-    made: dict[str, tuple[str, Combination]] = {
-        RAW: ("embedding", Combination(("embedding",))),
-        WHITE: ("embedding", Combination(("embedding",), whiten="auto")),
-    }
+    made = {name: ("embedding", one) for name, one in REFERENCES.items()}
     made |= {f"{name} alone": ("block", Combination((name,))) for name in of["gradients"]}
     for name in of["views"]:
         made[name] = ("control", Combination((name,)))
@@ -38,7 +37,7 @@ def candidates(names: Sequence[str]) -> dict[str, tuple[str, Combination]]:
             made[f"{' + '.join(blocks)}, white"] = (role, Combination(blocks, whiten="auto"))
     if of["gradients"]:
         made["paper"] = ("paper", named("paper"))
-    made["decorrelated"] = ("combined", named("decorrelated"))
+    made["decorrelated"] = ("combined" if of["gradients"] else "control", named("decorrelated"))
     return made
 
 
@@ -69,59 +68,90 @@ class Facts:
         return {"blocks": names, "width": width, "bytes_per_row": 4 * width, **rates}
 
     def free(self, names: Sequence[str]) -> list[str]:
-        return [name for name in names if self.info[name]["passes"] == 1]
+        """Those of the embedding's own pass. Another single view is one pass more, and not free."""
+        return [name for name in names if self.info[name]["views"] == self.info["embedding"]["views"]]
 
 
-class Measured:
-    """entries: without intervals, which one pair of sets may or may not give. guesses: test labels by entry."""
+class Trained:
+    """What training rows decide: the choices, the reference, each entry's k. It is never shown a test row.
 
-    def __init__(
-        self,
-        train: Blocks,
-        labels: NDArray[Any],
-        test: Blocks,
-        test_labels: NDArray[Any],
-        facts: Facts,
-        most_rows: int,
-        seed: int,
-    ):
-        self.train, self.labels, self.test, self.test_labels = train, labels, test, test_labels
+    entries: without what test rows say. reference: the better of the raw and the whitened embedding by leave-one-out.
+    """
+
+    def __init__(self, train: Blocks, labels: NDArray[Any], facts: Facts, most_rows: int, seed: int):
+        self.train, self.labels = train, labels
         self.whiteners: dict[tuple[str, Any], Axes] = {}
-        free = facts.free(list(train))
-        self.choices: dict[str, Selection] = {
-            FREE: select({name: train[name] for name in free}, labels, most_rows=most_rows, seed=seed),
-            ALL: select(train, labels, most_rows=most_rows, seed=seed),
-        }
-        self.reference = self.choices[ALL].reference
-        listed = {**candidates(list(train)), **{n: ("chosen", one.combination) for n, one in self.choices.items()}}
-        self.guesses: dict[str, NDArray[Any]] = {}
-        self.entries: list[Compared] = []
+        listed = candidates(list(train)) | self._choices(facts, most_rows, seed)
+        asking = np.arange(len(labels))
         if len(labels) > most_rows:
-            drawn = np.sort(np.random.default_rng(seed).choice(len(labels), most_rows, replace=False))
-        else:
-            drawn = np.arange(len(labels))
+            asking = np.sort(np.random.default_rng(seed).choice(len(labels), most_rows, replace=False))
+        self.entries: list[Compared] = []
         for name, (role, combination) in listed.items():
-            combiner, features, asked = self.features(combination)
-            rights = leave_one_out(features[drawn], labels[drawn])
-            k = max(rights, key=lambda one: (rights[one].mean(), -one))
-            guess = knn_predict(features, labels, asked, k)
-            self.guesses[name] = guess
-            per_class = [float((guess[test_labels == one] == one).mean()) for one in np.unique(test_labels)]
-            self.entries.append(
-                Compared(
-                    name=name,
-                    role=role,
-                    combination=combination,
-                    k=k,
-                    leave_one_out=float(rights[k].mean()),
-                    value=_NOTHING,
-                    mean_per_class=float(np.mean(per_class)),
-                    gain=_NOTHING,
-                    **facts.price(combiner),
-                )
+            combiner = combination.fit(train, self.whiteners)
+            right = votes_of_others(combiner.transform(train), labels, asking)
+            k = max(right, key=lambda one: (right[one].mean(), -one))
+            entry = Compared(
+                name=name,
+                role=role,
+                combination=combination,
+                k=k,
+                leave_one_out=float(right[k].mean()),
+                value=_NOTHING,
+                mean_per_class=float("nan"),
+                gain=_NOTHING,
+                **facts.price(combiner),
             )
+            self.entries.append(entry)
+        raw, white = (self.entry(name).leave_one_out for name in (RAW, WHITE))
+        self.reference = RAW if raw >= white else WHITE
 
-    def features(self, combination: Combination) -> tuple[Combiner, NDArray[np.float32], NDArray[np.float32]]:
-        """The combiner, features of the training rows, features of the test rows."""
-        combiner = combination.fit(self.train, self.whiteners)
-        return combiner, combiner.transform(self.train), combiner.transform(self.test)
+    def _choices(self, facts: Facts, most_rows: int, seed: int) -> dict[str, tuple[str, Combination]]:
+        names = list(self.train)
+        found = select_candidates(names)
+        rights = leave_one_out_of(self.train, self.labels, found, most_rows=most_rows, seed=seed)
+        some = [name for name in names if family(name) != "gradients"]
+        free = {name: self.train[name] for name in facts.free(names)}
+        made = {FREE: ("chosen", select(free, self.labels, most_rows=most_rows, seed=seed).combination)}
+        if len(some) < len(names):  # the control is chosen with the same care, from the same candidates
+            among = {name: found[name] for name in select_candidates(some)}
+            made[PLAIN] = ("control", choose(among, rights).combination.over(some))
+        return {**made, ALL: ("chosen", choose(found, rights).combination.over(names))}
+
+    def entry(self, name: str) -> Compared:
+        return next(one for one in self.entries if one.name == name)
+
+    def guesses(self, test: Blocks) -> dict[str, NDArray[Any]]:
+        """The label of each test row by each entry."""
+        found = {}
+        for one in self.entries:
+            features, asked = self.features(one.name, test)
+            found[one.name] = knn_predict(features, self.labels, asked, one.k)
+        return found
+
+    def features(self, name: str, test: Blocks) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """An entry's features of the training rows, and of the test rows."""
+        combiner = self.entry(name).combination.fit(self.train, self.whiteners)
+        return combiner.transform(self.train), combiner.transform(test)
+
+
+def votes_of_others(
+    features: NDArray[Any], labels: NDArray[Any], asking: NDArray[np.intp], ks: Sequence[int] = CANDIDATES
+) -> dict[int, NDArray[np.bool_]]:
+    """`leave_one_out` of the rows `asking` [M] only; all other rows [N, D] remain their neighbours."""
+    if len(asking) == len(labels):
+        return leave_one_out(features, labels, ks)
+    possible = [k for k in ks if k < len(labels)]
+    classes, codes = np.unique(labels, return_inverse=True)
+    found, start = [], 0
+    for near, _ in neighbours(features, features[asking], max(possible) + 1):
+        own = near == asking[start : start + len(near), None]
+        own[~own.any(axis=1), -1] = True  # among so many duplicates that it is not even listed
+        found.append(codes[near[~own].reshape(len(near), -1)])
+        start += len(near)
+    votes = np.concatenate(found)
+    return {k: winners(votes[:, :k], np.ones((len(votes), k)), len(classes)) == codes[asking] for k in possible}
+
+
+def mean_per_class(guess: NDArray[Any], labels: NDArray[Any]) -> float:
+    """Mean over the classes that test rows have of each one's accuracy."""
+    return float(np.mean([(guess[labels == one] == one).mean() for one in np.unique(labels)]))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from sporeprint.combine import family
 from sporeprint.data.store import Store
 from sporeprint.errors import RecipeError, StoreError
 from sporeprint.evaluate.compare import compare
@@ -13,7 +14,9 @@ from sporeprint.evaluate.comparison import Comparison
 from sporeprint.report.samples import Samples
 from sporeprint.run.origin import Rows, samples_of, store_modality
 from sporeprint.run.pair import _shared_rows as shared_rows
-from sporeprint.run.pair import block_list, labelled, open_pair
+from sporeprint.run.pair import _some as some
+from sporeprint.run.pair import _strangers as strangers
+from sporeprint.run.pair import block_list, labelled, one_label, open_pair
 
 
 def compare_stores(
@@ -24,27 +27,39 @@ def compare_stores(
     splits: int = 10,
     seed: int = 0,
 ) -> Comparison:
-    """What `compare` finds on a pair of stores, or on repeated splits of one. blocks: only these, comma-separated.
+    """What `compare` finds on a pair of stores, or on repeated splits of one. blocks: only these, or of these
+    families, comma-separated, beside the embedding. label_column: of the stores' sources, in the place of their labels.
 
-    Raises StoreError for stores that do not go together or have no labels, RecipeError for blocks that are not there.
+    Raises StoreError for stores that do not go together, have no labels or lists of them, RecipeError for blocks that
+    are not there, SourceError where a source is not the one that its store was made of.
     """
+    test: Store | None = None
     if test_rows is None:
         train = Store.open(train_rows.store)
-        test = None
     else:
         train, test = open_pair(train_rows.store, test_rows.store)
     names = _names(train, blocks)
     sources = [rows.source for rows in (train_rows, test_rows) if rows is not None]
     if label_column is not None and None in sources:
         raise RecipeError("--label-column needs the sources that the stores were made of: --train, and --test for two")
+    if any(rows is not None and rows.split is not None and rows.source is None for rows in (train_rows, test_rows)):
+        raise RecipeError("a split goes with the source that it is of; give --train or --test too, or leave it out")
     features, labels, has = labelled(train, train_rows, names, label_column)
+    labels = one_label(labels, train_rows.store, "compare")
     notes, left_out = [], int((~has).sum())
     asked, asked_labels, asked_has = None, None, None
     if test is not None and test_rows is not None:
         asked, asked_labels, asked_has = labelled(test, test_rows, names, label_column)
         left_out += int((~asked_has).sum())
-        if not set(asked_labels.tolist()) & set(labels.tolist()):
-            raise StoreError(f"no label of {test_rows.store} is a label of {train_rows.store}; nothing can be compared")
+        asked_labels = one_label(asked_labels, test_rows.store, "compare")
+        strange = strangers(labels, asked_labels)
+        if strange == len(asked_labels):
+            raise StoreError(
+                f"no label of {test_rows.store} is a label of {train_rows.store}: {some(asked_labels)} there, "
+                f"{some(labels)} here; were both made with the same --label-column?"
+            )
+        if strange:
+            notes.append(f"{strange} test rows count as wrong, since no training row has their label")
         if shared := shared_rows(train, test, has, asked_has):
             notes.append(f"{shared} test rows are training rows themselves, each its own nearest neighbour")
     if left_out:
@@ -52,7 +67,7 @@ def compare_stores(
     resolved = train.plan["resolved"]
     settings: dict[str, Any] = {
         "backbone": resolved["backbone"]["name"],
-        "precision": resolved["dtype"],
+        **({"precision": resolved["dtype"]} if "dtype" in resolved else {}),
         "recipe seed": train.plan["recipe"]["seed"],
         **({} if label_column is None else {"labels": label_column}),
     }
@@ -93,10 +108,13 @@ def shown_samples(comparison: Comparison, train_rows: Rows, test_rows: Rows | No
 def _names(train: Store, blocks: str | None) -> tuple[str, ...]:
     if blocks is None:
         return tuple(train.block_names)
-    names = block_list(blocks)
-    if missing := [name for name in names if name not in train.block_names]:
-        raise RecipeError(f"no block {missing[0]!r}; there are: {', '.join(train.block_names)}")
-    return tuple(dict.fromkeys(("embedding", *names)))  # the reference is always there
+    names = ["embedding"]  # the reference is always there
+    for name in block_list(blocks):
+        found = [one for one in train.block_names if name in (one, family(one))]
+        if not found:
+            raise RecipeError(f"no block or family {name!r}; there are: {', '.join(train.block_names)}")
+        names += found
+    return tuple(dict.fromkeys(names))
 
 
 __all__ = ["compare_stores", "shown_samples"]

@@ -1,0 +1,172 @@
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from small_stores import circle, store_of
+from sporeprint import saved
+from sporeprint.data.sources import open_source
+from sporeprint.data.store import StoreWriter
+from sporeprint.errors import RecipeError, SampleError, SourceError, StoreError
+from sporeprint.evaluate.measure import ALL, FREE
+from sporeprint.run.compare import compare_stores, shown_samples
+from sporeprint.run.origin import Rows
+
+pytestmark = pytest.mark.filterwarnings("error")
+PLACES = ["low", "high"] * 6
+
+
+def table(path, **columns):
+    texts = [f"{path.stem} {at}" for at in range(len(next(iter(columns.values()))))]
+    pq.write_table(pa.table({"text": texts, **columns}), path)
+    return open_source(path, modality="text", label_column="place")
+
+
+def blocks_of(seed):
+    """An embedding that knows nothing of the place, and a gradient whose halves of the circle are the places."""
+    rng = np.random.default_rng(seed)
+    angles = np.where(np.arange(12) % 2, 180.0, 0.0) + rng.uniform(-40, 40, 12)
+    return {"embedding": circle(rng.uniform(0, 360, 12)), "kl": circle(angles), "cls-2": circle(rng.uniform(0, 9, 12))}
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Two stores whose labels are the places, and tables that also have a side."""
+    sides = [["a", "b", "b"][at % 3] for at in range(12)]
+    train = table(tmp_path / "train.parquet", place=PLACES, side=sides)
+    test = table(tmp_path / "test.parquet", place=PLACES, side=sides[::-1])
+    store_of(tmp_path / "a", train, blocks_of(0))
+    store_of(tmp_path / "b", test, blocks_of(1))
+    return tmp_path
+
+
+def test_two_stores_are_compared_and_what_helps_is_found(made):
+    found = compare_stores(Rows(made / "a"), Rows(made / "b"))
+    assert (found.settings["backbone"], found.settings["recipe seed"]) == ("b", 0)
+    assert (found.settings["train_rows"], found.settings["test_rows"]) == (12, 12)
+    assert "precision" not in found.settings
+    assert found.entry("kl alone").value.value == 1.0
+    assert "kl" in found.entry(ALL).blocks
+    assert found.entry(ALL).combination == found.entry(FREE).combination
+    assert (found.notes, list(found.analysis.blocks)) == ((), ["embedding", "kl", "cls-2"])
+    assert found.changed
+    for one in found.changed:
+        assert one.label == PLACES[int(one.id)] == PLACES[one.row]
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_blocks_and_families_can_be_named_and_the_embedding_is_always_there(made):
+    for words, names in (("cls-2", ["embedding", "cls-2"]), ("gradients, kl", ["embedding", "kl"])):
+        found = compare_stores(Rows(made / "a"), Rows(made / "b"), blocks=words)
+        assert list(found.analysis.blocks) == names
+    with pytest.raises(RecipeError, match="no block or family 'views'; there are: embedding, kl, cls-2"):
+        compare_stores(Rows(made / "a"), Rows(made / "b"), blocks="kl,views")
+
+
+def test_one_store_is_split(made):
+    found = compare_stores(Rows(made / "a"), splits=2, seed=4)
+    assert (found.settings["splits"], found.settings["seed"]) == (2, 4)
+    assert "no test set" in found.notes[0]
+    assert shown_samples(found, Rows(made / "a", made / "train.parquet"), None) is None
+    assert found == compare_stores(Rows(made / "a"), splits=2, seed=4)
+
+
+def test_labels_of_another_column_are_compared(made):
+    rows = Rows(made / "a", made / "train.parquet"), Rows(made / "b", made / "test.parquet")
+    found = compare_stores(*rows, label_column="side")
+    assert {one.label for one in found.classes} == {"a", "b"}
+    assert {one.label: one.count for one in found.classes} == {"a": 4, "b": 8}
+    assert found.settings["labels"] == "side"
+    with pytest.raises(RecipeError, match="--label-column needs the sources"):
+        compare_stores(rows[0], Rows(made / "b"), label_column="side")
+    with pytest.raises(SourceError, match="no column 'colour'"):
+        compare_stores(*rows, label_column="colour")
+    with pytest.raises(RecipeError, match="a split goes with the source"):
+        compare_stores(Rows(made / "a", split="train"), rows[1])
+
+
+def test_rows_of_both_stores_are_told(made):
+    source = open_source(made / "train.parquet", modality="text", label_column="place")
+    store_of(made / "c", source, blocks_of(0), failed=[2, 5])
+    found = compare_stores(Rows(made / "c"), Rows(made / "a"))
+    assert found.notes == ("10 test rows are training rows themselves, each its own nearest neighbour",)
+
+
+def test_rows_without_a_label_and_labels_without_training_rows_are_told(made):
+    train = table(made / "some.parquet", place=[None, None, *PLACES[2:]])
+    test = table(made / "other.parquet", place=["new", None, "newer", *PLACES[3:]])
+    store_of(made / "c", train, blocks_of(0))
+    store_of(made / "d", test, blocks_of(1))
+    found = compare_stores(Rows(made / "c"), Rows(made / "d"))
+    assert (found.settings["train_rows"], found.settings["test_rows"]) == (10, 11)
+    assert found.notes == (
+        "2 test rows count as wrong, since no training row has their label",
+        "3 rows without a label are left out",
+    )
+    assert all(one.value.value <= 9 / 11 for one in found.entries)
+    ids = {neighbour.id for one in found.changed for neighbour in one.neighbours_after}
+    assert ids
+    assert not {"0", "1"} & ids
+
+
+def test_labels_that_cannot_be_compared_are_refused(made):
+    store_of(made / "none", table(made / "none.parquet", place=[None] * 12), blocks_of(0))
+    with pytest.raises(StoreError, match="has no labels"):
+        compare_stores(Rows(made / "none"))
+    with pytest.raises(StoreError, match="has no labels"):
+        compare_stores(Rows(made / "a"), Rows(made / "none"))
+    store_of(made / "far", table(made / "far.parquet", place=["near", "far"] * 6), blocks_of(1))
+    with pytest.raises(StoreError, match="texts 'far', 'near' there, texts 'high', 'low' here"):
+        compare_stores(Rows(made / "a"), Rows(made / "far"))
+    store_of(made / "lists", table(made / "lists.parquet", place=[["x"], ["x", "y"]] * 6), blocks_of(1))
+    for rows in ((Rows(made / "lists"),), (Rows(made / "a"), Rows(made / "lists"))):
+        with pytest.raises(StoreError, match="has lists of labels; compare needs one a row"):
+            compare_stores(*rows)
+    store_of(made / "each", table(made / "each.parquet", place=[f"p{at}" for at in range(12)]), blocks_of(1))
+    with pytest.raises(SampleError, match="none of 12 classes has two rows"):
+        compare_stores(Rows(made / "each"))
+
+
+def test_stores_that_were_made_otherwise_are_refused(made):
+    source = open_source(made / "test.parquet", modality="text", label_column="place")
+    store_of(made / "sound", source, blocks_of(1), modality="audio")
+    with pytest.raises(StoreError, match="was not made like"):
+        compare_stores(Rows(made / "a"), Rows(made / "sound"))
+    with pytest.raises(StoreError, match="is not a store"):
+        compare_stores(Rows(made / "a"), Rows(made / "nowhere"))
+
+
+def with_state(folder, heads):
+    """A store of one state, of its own heads, as `extract` without --fit-from makes it."""
+    plan = {"recipe": {"seed": 0}, "resolved": {"backbone": {"name": "b"}, "device": "cpu"}}
+    with StoreWriter(folder, plan) as writer:
+        for name, data in saved.pack({}, {"head": torch.full((2,), float(heads))}).items():
+            writer.write_state(name, data)
+        blocks = {"embedding": circle([0.0, 90.0, 5.0, 95.0])}
+        writer.write_shard(0, [*"wxyz"], [*"abab"], blocks, [], {})
+        info = {"embedding": {"dim": 2, "family": "embedding", "views": "whole", "passes": 1}}
+        writer.commit(blocks=info, label_names=None, cost={})
+    return folder
+
+
+def test_a_test_store_with_heads_of_its_own_is_refused(tmp_path):
+    stores = [Rows(with_state(tmp_path / str(at), heads)) for at, heads in enumerate((1, 1, 2))]
+    assert compare_stores(*stores[:2]).settings["test_rows"] == 4
+    with pytest.raises(StoreError, match="--fit-from"):
+        compare_stores(stores[0], stores[2])
+
+
+def test_samples_are_found_for_the_rows_that_are_shown(made):
+    rows = Rows(made / "a", made / "train.parquet"), Rows(made / "b", made / "test.parquet")
+    found = compare_stores(*rows)
+    samples = shown_samples(found, *rows)
+    assert samples.modality == "text"
+    assert samples.test == {one.id: f"test {one.id}" for one in found.changed}
+    near = {neighbour.id for one in found.changed for neighbour in one.neighbours_before + one.neighbours_after}
+    assert samples.train == {row: f"train {row}" for row in near}
+    assert shown_samples(found, rows[0], Rows(made / "b")) is None
+    with pytest.raises(SourceError, match="is not what"):
+        shown_samples(found, Rows(made / "a", made / "test.parquet"), rows[1])

@@ -135,7 +135,7 @@ def cluster(
     what = wanted(blocks, whiten, exponent, size, combination)
     with _working() as progress:
         found = cluster_scores(Rows(store, source, split), what, label_column, clusters, starts, seed, progress)
-    _show_scores(found, json, "clusters", "cluster")
+    _show_scores(found, json, "k-means", "cluster")
 
 
 def retrieve(
@@ -168,7 +168,7 @@ def retrieve(
         found = retrieval_scores(
             Rows(query_store, query, query_split), held, what, label_column, ground_truth, k, metric, seed, progress
         )
-    _show_scores(found, json, "retrieval", "retrieve" if ground_truth is None else "revisited")
+    _show_scores(found, json, "retrieval", "retrieve" if ground_truth is None else "revisited", "database")
 
 
 def regress(
@@ -247,13 +247,13 @@ def analyse(
 COMMANDS = (knn, probe, cluster, retrieve, regress, analyse)
 
 
-def _show_scores(found: Scores, json: bool, what: str, kind: str) -> None:
+def _show_scores(found: Scores, json: bool, what: str, kind: str, rows: str = "training") -> None:
     from sporeprint.run.console import print_scores
 
-    _show(found, json, lambda: print_scores(f"{what}: {found.note}", found.entries, kind))
+    _show(found, json, lambda: print_scores(f"{what}: {found.note}", found.entries, kind), rows)
 
 
-def _show(found: Scores, json: bool, table: Callable[[], None]) -> None:
+def _show(found: Scores, json: bool, table: Callable[[], None], rows: str = "training") -> None:
     from sporeprint.run.console import print_json
 
     if json:
@@ -261,7 +261,8 @@ def _show(found: Scores, json: bool, table: Callable[[], None]) -> None:
         return
     table()
     if found.loo is not None:
-        typer.echo(f"loo chose, on the training rows: {found.loo}.")
+        only = "; nothing beats it by more than chance" if found.loo.name == found.loo.reference else ""
+        typer.echo(f"loo chose, by the labels of the {rows} rows: {found.loo}{only}.")
 
 
 @contextmanager

@@ -20,7 +20,19 @@ from sporeprint.data.store import StoreWriter
 from sporeprint.run.local import extract
 from sporeprint.views.image import Patches
 
-COMMANDS = ("extract", "knn", "demonstrations", "info", "backbones", "demo")
+COMMANDS = (
+    "extract",
+    "knn",
+    "probe",
+    "cluster",
+    "retrieve",
+    "regress",
+    "analyse",
+    "demonstrations",
+    "info",
+    "backbones",
+    "demo",
+)
 RECIPE = Recipe(
     backbone="tiny", objectives=[KL(latent=32), SimCLR(latent=8, augmentation=Patches(2), negatives=3)], layers=1
 )

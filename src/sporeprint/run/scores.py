@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sporeprint.combine import Blocks
+from sporeprint.combine import NAMED, Blocks
 from sporeprint.data.store import Store
 from sporeprint.errors import RecipeError
 from sporeprint.evaluate.cluster import cluster
@@ -20,7 +20,7 @@ from sporeprint.evaluate.select import Selection
 from sporeprint.evaluate.table import Candidate, Entry, evaluate, standard_candidates
 from sporeprint.run.origin import Rows
 from sporeprint.run.pair import Pair, check_sources, labelled, one_label, read_pair
-from sporeprint.run.wanted import Wanted, added, combinations
+from sporeprint.run.wanted import Wanted, combinations
 from sporeprint.whiten import Axes
 
 MOST_PCA = 512  # the paper's, for wide backbones
@@ -78,14 +78,16 @@ def knn_scores(
     judge = multilabel if pair.several else knn
     no_shots_of_lists(pair, shots)
     progress("choosing by leave-one-out")
-    made, selection = combinations(what, pair.blocks, *loo_labels(pair, shots), seed)
-    found = [Candidate(name, one) for name, one in made.items()]
+    names = tuple(pair.blocks)
+    standard: list[Candidate] = []
     if what.table:
         size = what.size or min(MOST_PCA, pair.store.blocks_info["embedding"]["dim"], len(pair.labels) - 1) or None
-        found = standard_candidates(tuple(pair.blocks), len(pair.labels), size)
-        more = {name: one for name, one in made.items() if name == "decorrelated" or name.startswith("loo: ")}
-        new = added({one.name: one.combination for one in found}, more, tuple(pair.blocks))
-        found = [*found, *(Candidate(name, more[name]) for name in new)]
+        standard = standard_candidates(names, len(pair.labels), size)
+        what = Wanted()  # the size is of the paper's PCA alone
+    table = {one.name: one.combination for one in standard} | {"decorrelated": NAMED["decorrelated"]}
+    made, selection = combinations(what, pair.blocks, *loo_labels(pair, shots), seed, table)
+    known = {one.name for one in standard}
+    found = [*standard, *(Candidate(name, one) for name, one in made.items() if name not in known)]
     whiteners: dict[tuple[str, Any], Axes] = {}
     entries: list[Entry] = []
     for one in found:

@@ -73,11 +73,17 @@ def wanted(
 
 
 def combinations(
-    what: Wanted, blocks: Blocks, labels: Any = None, unlabelled: str = "", seed: int = 0
+    what: Wanted,
+    blocks: Blocks,
+    labels: Any = None,
+    unlabelled: str = "",
+    seed: int = 0,
+    table: Mapping[str, Combination] | None = None,
 ) -> tuple[dict[str, Combination], Selection | None]:
     """Those to evaluate, by name, and what loo chose, if it was asked.
 
-    labels: of the training rows, for loo to choose by; None where it must not, for the reason `unlabelled`.
+    labels: of the training rows, for loo to choose by; None where it must not, for the reason `unlabelled`. table: what
+    is evaluated beside loo's choice where no way is named; without it the short one.
     Raises RecipeError where only loo is wanted and must not be.
     """
     if what.combination is not None:
@@ -88,13 +94,8 @@ def combinations(
     if what.loo or (labels is not None and len(labels) > 1):  # of one row there is no other to ask
         selection = select(blocks, labels, seed=seed)
     chosen = {} if selection is None else {f"loo: {selection.name}": selection.combination}
-    made = chosen if what.loo else {**short_table(), **chosen}
+    made = chosen if what.loo else {**(short_table() if table is None else table), **chosen}
     return distinct({name: named(one, what.size) for name, one in made.items()}, list(blocks)), selection
-
-
-def added(made: Mapping[str, Combination], more: Mapping[str, Combination], names: Sequence[str]) -> list[str]:
-    """Which of `more` differ from all that were made."""
-    return [name for name in distinct({**made, **more}, names) if name in more]
 
 
 def check_blocks(wanted: Sequence[str], there: Sequence[str], where: str) -> None:

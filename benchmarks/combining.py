@@ -22,7 +22,7 @@ from sporeprint import Combination, Store
 from sporeprint.combine import Axes, family, named
 from sporeprint.evaluate.intervals import bootstrap_difference
 from sporeprint.evaluate.knn import choose_k, knn_predict
-from sporeprint.evaluate.select import RAW, WHITE, select
+from sporeprint.evaluate.select import RAW, WHITE, leave_one_out_of, select
 from sporeprint.evaluate.shots import draws
 from sporeprint.run.origin import Rows, labels_of
 
@@ -91,15 +91,7 @@ def measure(pair: Pair, rows: np.ndarray) -> dict[str, tuple[np.ndarray, int, in
         if not all(any(one in (family(block), block.partition("@")[0]) for block in blocks) for one in families):
             continue
         choice = select(blocks, labels)
-        # Families stand for what is in this subset only.
-        one = Combination(
-            tuple(choice.combination.members(blocks)), choice.combination.whiten, exponent=choice.combination.exponent
-        )
-        if choice.combination.weights is not None:
-            one = Combination(
-                one.blocks, one.whiten, None, one.exponent, tuple(choice.combination.members(blocks).values())
-            )
-        found[name] = (*pair.right(one, rows), choice.name)
+        found[name] = (*pair.right(choice.combination, rows), choice.name)
     return found
 
 
@@ -130,6 +122,54 @@ def table(pair: Pair, shots: int | None, seeds: int) -> Iterator[dict[str, Any]]
         else:
             entry["spread"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
         yield entry
+
+
+def added(pair: Pair, rows: np.ndarray) -> Iterator[tuple[str, float, float, Any]]:
+    """What gradients add to the same families without them: each side has its best exponent and weights by leave-one-out.
+
+    Gives a name, top-1 without and with, and the interval of the difference over the test rows.
+    """
+    labels = np.full(len(pair.labels), None, dtype=object)
+    labels[rows] = pair.labels[rows]
+    objectives = list(dict.fromkeys(name.partition("@")[0] for name in pair.train if family(name) == "gradients"))
+    free = [one for one in objectives if any(pair.info[n]["passes"] == 1 for n in pair.train if n.startswith(one))]
+    views = any(family(name) == "views" for name in pair.train)
+    steps = [(f"{one} to layers", ("layers",), (one,)) for one in free]
+    if views:
+        steps += [(f"{one} to layers and views", ("layers", "views"), (one,)) for one in objectives]
+        steps += [("all gradients to layers and views", ("layers", "views"), tuple(objectives))]
+    known: dict[tuple[str, ...], np.ndarray] = {}
+
+    def right(families: tuple[str, ...]) -> np.ndarray:
+        if families not in known:
+            blocks = pair.subset(families)
+            ways = {}
+            for start in ((), ("embedding",)):
+                names = tuple(name for name in blocks if name != "embedding" or start)
+                of = [family(name) for name in names]
+                alike = tuple((1 / of.count(one)) ** 0.5 for one in of)
+                for exponent in (None, 0.5, 0.75, 1.0):
+                    how = {} if exponent is None else {"whiten": "auto", "exponent": exponent}
+                    for weights in (None, alike):
+                        ways[f"{start} {exponent} {weights is None}"] = Combination(names, weights=weights, **how)
+            table = leave_one_out_of(blocks, labels, ways)
+            best = max(ways, key=lambda name: max(hits.mean() for hits in table[name].values()))
+            known[families] = pair.right(ways[best], rows)[0]
+        return known[families]
+
+    for title, without, more in steps:
+        a, b = right(without), right((*without, *more))
+        yield title, float(a.mean()), float(b.mean()), bootstrap_difference(a, b)
+
+
+def show_added(pair: Pair, shots: int | None, seeds: int) -> None:
+    every = [np.arange(len(pair.labels))] if shots is None else list(draws(pair.labels, shots, seeds))
+    runs = [list(added(pair, rows)) for rows in every]
+    print("\n| added | without | with | difference |\n|---|---|---|---|")
+    for at, (title, *_) in enumerate(runs[0]):
+        without, more = (float(np.mean([run[at][side] for run in runs])) for side in (1, 2))
+        sure = f" ({100 * runs[0][at][3].low:+.1f} to {100 * runs[0][at][3].high:+.1f})" if shots is None else ""
+        print(f"| {title} | {100 * without:.1f} | {100 * more:.1f} | {100 * (more - without):+.1f}{sure} |", flush=True)
 
 
 def show(entries: list[dict[str, Any]]) -> None:
@@ -170,6 +210,7 @@ def main() -> None:
             if not options.json:
                 print(f"\n{title}; {len(pair.labels)} training rows, {len(pair.test_labels)} test rows\n")
                 show(entries)
+                show_added(pair, shots, options.seeds)
     if options.json:
         print(json.dumps(made, indent=1))
 

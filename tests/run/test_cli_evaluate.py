@@ -12,6 +12,7 @@ from sporeprint import Store, cluster, knn, multilabel, probe, regress, retrieve
 from sporeprint.combine import NAMED, Combination
 from sporeprint.data.sources import ListSource, open_source
 from sporeprint.data.store import StoreWriter
+from sporeprint.run.console import Working
 
 TRAIN, TEST = [0.0, 5.0, 90.0, 95.0], [1.0, 4.0, 91.0, 94.0]
 PLACES = ["low", "low", "high", "high"]
@@ -176,6 +177,22 @@ def test_the_revisited_protocol_knows_rows_by_their_ids(run, made):
     assert (status, "medium mAP" in out) == (0, True)
 
 
+def test_images_without_ids_are_in_the_order_of_the_ground_truth(run, tmp_path):
+    degrees = {"base": [80.0, 0.0], "query": [2.0]}
+    for name, some in degrees.items():
+        pq.write_table(pa.table({"text": [f"{name} {at}" for at in range(len(some))]}), tmp_path / f"{name}.parquet")
+        source = open_source(tmp_path / f"{name}.parquet", modality="text")
+        store_of(tmp_path / name, source, {"embedding": circle(some)})
+    # The easy one is second to a row that is no junk: the area under precision over recall is (0 + 1/2) / 2.
+    truth = {"imlist": ["a", "b"], "qimlist": ["q"], "gnd": [{"easy": [0], "hard": [], "junk": []}]}
+    (tmp_path / "gnd.json").write_text(json.dumps(truth))
+    words = [tmp_path / "query", tmp_path / "base", "--ground-truth", tmp_path / "gnd.json", "--blocks", "embedding"]
+    status, out, _ = run("retrieve", *words, "--json")
+    body = json.loads(out)
+    assert (status, body["entries"][0]["result"]["mean_precision"]["easy"]) == (0, 0.25)
+    assert body["note"] == "b, gnd.json; without ids, so taken in the order of the ground truth: queries and database"
+
+
 def test_numbers_are_predicted_by_neighbours_and_by_ridge(run, made):
     stores = [made / "heights-a", made / "heights-b"]
     sets = (rows_of(made, "heights-a", of="heights-a"), HEIGHTS, rows_of(made, "heights-b", of="heights-a"), HEIGHTS)
@@ -223,6 +240,47 @@ def test_cluster_takes_labels_of_another_column(run, tmp_path):
     assert one["result"]["value"] == 0.5
     status, _, err = run(*words)
     assert (status, "--label-column needs --source" in err) == (2, True)
+
+
+def test_retrieval_takes_labels_of_another_column(run, tmp_path):
+    for name, degrees in (("held", TRAIN), ("asked", TEST)):
+        columns = {"text": [f"{name} {at}" for at in range(4)], "place": PLACES, "side": ["l", "r", "r", "l"]}
+        pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
+        source = open_source(tmp_path / f"{name}.parquet", modality="text", label_column="place")
+        store_of(tmp_path / name, source, {"embedding": circle(degrees)})
+    words = ["retrieve", tmp_path / "asked", tmp_path / "held", "--label-column", "side", "--blocks", "embedding"]
+    sources = ["--query", tmp_path / "asked.parquet", "--database", tmp_path / "held.parquet"]
+    (one,) = entries(run, *words, *sources).values()
+    # Sides l at 0 and 95, r at 5 and 90 degrees: the other row of a side is third or last for every query.
+    assert one["result"]["value"] == pytest.approx(np.mean([(1 + 2 / 4) / 2, (1 + 2 / 3) / 2] * 2))
+    status, _, err = run(*words, *sources[:2])
+    assert (status, "--label-column needs --database and --query" in err) == (2, True)
+
+
+def test_prompts_take_a_named_combination_or_what_loo_chose(run, tmp_path):
+    for name, degrees in (("held", TRAIN), ("asked", TEST)):
+        pq.write_table(pa.table({"text": [f"{name} {at}" for at in range(4)], "label": PLACES}), tmp_path / name)
+        (tmp_path / name).rename(tmp_path / f"{name}.parquet")
+        source = open_source(tmp_path / f"{name}.parquet", modality="text")
+        rng = np.random.default_rng(len(name))
+        blocks = {"embedding": circle(degrees), "cls-2": circle(rng.uniform(0, 360, 4))}
+        store_of(tmp_path / f"{name}-store", source, blocks)
+    words = ["demonstrations", tmp_path / "held-store", tmp_path / "asked-store", "--out", tmp_path / "p.jsonl"]
+    words += ["--train", tmp_path / "held.parquet", "--test", tmp_path / "asked.parquet", "--k", "2", "--json"]
+    for name, blocks in (("paper", ["embedding"]), ("decorrelated", ["embedding", "cls-2"]), ("loo", ["embedding"])):
+        status, out, err = run(*words, "--combination", name)
+        assert (status, json.loads(out)["blocks"]) == (0, blocks), err
+    status, _, err = run(*words, "--combination", "loo", "--blocks", "embedding")
+    assert (status, "leave out --blocks" in err) == (2, True)
+
+
+def test_progress_is_a_line_at_times_and_nothing_before(capsys):
+    Working(every_s=1000)("all the work")
+    assert capsys.readouterr().err == ""
+    working = Working(every_s=0)
+    working("all the work")
+    working.close()
+    assert capsys.readouterr().err == "all the work ...\n"
 
 
 # What goes wrong

@@ -47,8 +47,8 @@ def analysis(
     made, _ = combinations(what, pair.blocks, labels, seed=seed)
     ((name, one),) = made.items()
     predicted = []
+    progress("neighbours")
     for made_of in features(pair.blocks, pair.test_blocks, (Combination(("embedding",)), one)):
-        progress(f"neighbours by {' + '.join(made_of.combiner.names)}")
         table = choose_k(made_of.rows, labels) if k == "auto" else {int(k): 0.0}
         nearest = max(table, key=lambda each: (np.nan_to_num(table[each]), -each))
         predicted.append(knn_predict(made_of.rows, labels, made_of.others, k=nearest))

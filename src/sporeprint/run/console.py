@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import textwrap
 import time
@@ -77,12 +78,7 @@ def print_entries(title: str, entries: Sequence[Entry], rows_per_second: Mapping
             meanings.append("class: mean per-class accuracy at that k")
     if rows_per_second:
         meanings.append("rows/s: rows a second here, decoding left out")
-    settings = next(iter(entries[0].results.values())).settings
-    if "shots" in settings:
-        draws = settings["draws"]
-        many = f"mean and standard deviation of {draws} draws" if draws > 1 else "one draw"
-        meanings.append(f"{many} of {settings['shots']} rows a class")
-    print_meanings(meanings)
+    print_meanings([*meanings, *_draws(next(iter(entries[0].results.values())).settings)])
 
 
 def print_scores(title: str, entries: Sequence[Any], kind: str) -> None:
@@ -93,20 +89,24 @@ def print_scores(title: str, entries: Sequence[Any], kind: str) -> None:
         for entry in entries
     ]
     print_table(title, list(shown[0]), [list(one.values()) for one in shown])
-    print_meanings([*MEANINGS, *meanings])
+    print_meanings([*MEANINGS, *meanings, *_draws(entries[0].result.settings)])
 
 
 def print_analysis(title: str, found: Analysis) -> None:
     """The blocks with their CKA, under numbers, and the classes that changed most."""
-    columns = ["block", "width", "effective rank", "anisotropy", *(f"CKA {at + 1}" for at in range(len(found.blocks)))]
+    names = [f"{at + 1} {name}" for at, name in enumerate(found.blocks)]
     rows = [
-        [f"{at + 1} {name}", str(one.width), number(one.effective_rank, digits=1), number(one.anisotropy)]
-        + [number(value, digits=2) for value in found.cka[at]]
-        for at, (name, one) in enumerate(found.blocks.items())
+        [name, str(one.width), number(one.effective_rank, digits=1), number(one.anisotropy)]
+        for name, one in zip(names, found.blocks.values(), strict=True)
     ]
-    print_table(title, columns, rows)
+    print_table(title, ["block", "width", "effective rank", "anisotropy"], rows)
+    shared = [
+        [name, *("-" if math.isnan(value) else f"{100 * value:.0f}" for value in row)]
+        for name, row in zip(names, found.cka, strict=True)
+    ]
+    print_table("CKA with block n, %: what two blocks share", ["", *map(str, range(1, len(names) + 1))], shared)
     meanings = ["effective rank: of the dimensions, so many are in use", "anisotropy: mean cosine of two rows"]
-    meanings.append("CKA n: similarity to block n, from 0 (nothing shared) to 1")
+    meanings.append("CKA: 0 where nothing is shared, 100 where blocks differ by a rotation and a scale at most")
     if found.used < found.rows:
         meanings.append(f"of {found.used:,} rows, drawn from {found.rows:,}")
     print_meanings(meanings)
@@ -120,6 +120,15 @@ def print_analysis(title: str, found: Analysis) -> None:
     title = f"Classes that gain and lose most, {len(most)} of {len(found.classes)}"
     sys.stdout.write("\n")
     print_table(title, ["class", "test rows", "embedding", "joined", "points"], changes)
+
+
+def _draws(settings: Mapping[str, Any]) -> list[str]:
+    """What few-shot figures are of."""
+    if "shots" not in settings:
+        return []
+    draws = settings["draws"]
+    many = f"mean and standard deviation of {draws} draws" if draws > 1 else "one draw"
+    return [f"{many} of {settings['shots']} rows a class"]
 
 
 _SHOWN = 5  # classes that gain most, and as many that lose most

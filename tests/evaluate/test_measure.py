@@ -143,7 +143,8 @@ def test_a_choice_among_some_candidates_is_that_of_asking_them_alone():
 
 
 @pytest.mark.parametrize("most", [1, 7, 29])
-def test_some_rows_ask_and_all_are_neighbours(most):
+def test_some_rows_ask_and_all_are_neighbours(monkeypatch, most):
+    monkeypatch.setattr("sporeprint.evaluate.neighbours._QUERIES", 4)
     blocks, labels = drawn(30)
     rows = np.sort(np.random.default_rng(0).choice(30, most, replace=False))
     found = votes_of_others(blocks["embedding"], labels, rows, (1, 3, 10, 40))

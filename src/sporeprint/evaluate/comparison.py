@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sporeprint.combine import Combination
+from sporeprint.combine import Combination, family
 from sporeprint.evaluate.analyse import Analysis, ClassChange
 from sporeprint.evaluate.intervals import Interval
 from sporeprint.evaluate.result import plain
 from sporeprint.recipe import to_json
 
+_FEW = 3  # blocks of a family that are named
 ROLES = ("embedding", "block", "control", "paper", "combined", "chosen")
 
 
@@ -20,8 +21,10 @@ class Compared:
     """One way to make features: what it takes and what it gives.
 
     role: "embedding" (raw and white), "block" (one gradient alone), "control" (no gradient in it, at a price that a
-    gradient would have), "paper", "combined" (families joined), "chosen" (by leave-one-out on the training rows).
-    passes: of the backbone, a row. rows_per_second: as measured when the store was made, None where it does not say.
+    gradient would have; one of them chosen as the chosen are), "paper", "combined" (families joined), "chosen" (by
+    leave-one-out on the training rows).
+    passes: of the backbone, a row; a gradient's way back is not counted. rows_per_second: as measured when the store was
+    made, None where it does not say; what is read in the embedding's own pass is timed with it.
     bytes_per_row: of a feature in float32. k, leave_one_out: the k of the best accuracy on the training rows, and that
     accuracy, a fraction. value: top-1 accuracy on the test rows. gain: over the reference, on the same test rows.
     """
@@ -39,6 +42,31 @@ class Compared:
     value: Interval
     mean_per_class: float
     gain: Interval
+
+    @property
+    def joins(self) -> str:
+        """What an entry joins, and how, in words: its families, a few blocks by their names, many by their number."""
+        of: dict[str, list[str]] = {}
+        for name in self.blocks:
+            of.setdefault(family(name), []).append(name)
+        parts = [
+            " + ".join(names) if len(names) <= _FEW else f"{kind} ({len(names)} blocks)" for kind, names in of.items()
+        ]
+        how = self.combination
+        words = [" + ".join(parts), "as they are" if how.whiten is None else "whitened"]
+        if how.whiten is not None and how.whiten != "auto":
+            words[1] += f" to {how.whiten} dimensions"
+        if how.whiten is not None and how.exponent != 1:
+            words[1] += f" with exponent {how.exponent:g}"
+        if how.weights is not None:
+            words.append("every family alike" if self._families_alike() else "weighed")
+        return ", ".join(words) if len(self.blocks) > 1 or how.whiten is not None else parts[0]
+
+    def _families_alike(self) -> bool:
+        shares: dict[str, float] = {}
+        for name, weight in self.combination.members(self.blocks).items():
+            shares[family(name)] = shares.get(family(name), 0.0) + weight**2
+        return max(shares.values()) - min(shares.values()) < 1e-6
 
     def to_json(self) -> dict[str, Any]:
         whole = {**self.__dict__, "combination": to_json(self.combination)}
@@ -73,8 +101,9 @@ class Comparison:
     """entries: in the order of the table. reference, free, chosen: names of entries.
 
     reference: the better of the raw and the whitened embedding. free: the choice among what the embedding's own pass
-    gives. chosen: the choice among everything. All three are chosen by leave-one-out on the training rows; no test row
-    has a say. classes: per-class change of accuracy from the reference to the chosen. analysis: of the blocks.
+    gives, gradients read in it included. chosen: the choice among everything. All three are chosen by leave-one-out on
+    the training rows; no test row has a say, but in repeated splits: there all rows name the one reference, and each
+    split makes its own choices, while the entries show those of all rows. classes: per-class change of accuracy from the reference to the chosen. analysis: of the blocks.
     settings: backbone, rows, classes, metric, level, seed and the like. notes: what a reader must know about the rows.
     """
 

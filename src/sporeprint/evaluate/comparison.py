@@ -23,8 +23,8 @@ class Compared:
     role: "embedding" (raw and white), "block" (one gradient alone), "control" (no gradient in it, at a price that a
     gradient would have; one of them chosen as the chosen are), "paper", "combined" (families joined), "chosen" (by
     leave-one-out on the training rows).
-    passes: of the backbone, a row; a gradient's way back is not counted. rows_per_second: as measured when the store was
-    made, None where it does not say; what is read in the embedding's own pass is timed with it.
+    passes: of the backbone, a row; a gradient's way back is not counted. rows_per_second: as measured when the store
+    was made, None where it does not say; what is read in the embedding's own pass is timed with it.
     bytes_per_row: of a feature in float32. k, leave_one_out: the k of the best accuracy on the training rows, and that
     accuracy, a fraction. value: top-1 accuracy on the test rows. gain: over the reference, on the same test rows.
     """
@@ -103,7 +103,8 @@ class Comparison:
     reference: the better of the raw and the whitened embedding. free: the choice among what the embedding's own pass
     gives, gradients read in it included. chosen: the choice among everything. All three are chosen by leave-one-out on
     the training rows; no test row has a say, but in repeated splits: there all rows name the one reference, and each
-    split makes its own choices, while the entries show those of all rows. classes: per-class change of accuracy from the reference to the chosen. analysis: of the blocks.
+    split makes its own choices, while the entries show those of all rows. classes: per-class change of accuracy from the
+    reference to the chosen. analysis: of the blocks.
     settings: backbone, rows, classes, metric, level, seed and the like. notes: what a reader must know about the rows.
     """
 

@@ -103,8 +103,8 @@ class Comparison:
     reference: the better of the raw and the whitened embedding. free: the choice among what the embedding's own pass
     gives, gradients read in it included. chosen: the choice among everything. All three are chosen by leave-one-out on
     the training rows; no test row has a say, but in repeated splits: there all rows name the one reference, and each
-    split makes its own choices, while the entries show those of all rows. classes: per-class change of accuracy from the
-    reference to the chosen. analysis: of the blocks.
+    split makes its own choices, while the entries show those of all rows.
+    classes: per-class change of accuracy from the reference to the chosen. analysis: of the blocks.
     settings: backbone, rows, classes, metric, level, seed and the like. notes: what a reader must know about the rows.
     """
 

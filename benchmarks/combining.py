@@ -125,7 +125,7 @@ def table(pair: Pair, shots: int | None, seeds: int) -> Iterator[dict[str, Any]]
 
 
 def added(pair: Pair, rows: np.ndarray) -> Iterator[tuple[str, float, float, Any]]:
-    """What gradients add to the same families without them: each side has its best exponent and weights by leave-one-out.
+    """What gradients add to the same families without them, each side with its best exponent and weights.
 
     Gives a name, top-1 without and with, and the interval of the difference over the test rows.
     """

@@ -138,7 +138,7 @@ def judged(free, everything, more=(0.0, -0.1, 0.1), plain=None, passes=10):
 
 def test_one_pass_is_recommended_where_more_do_not_show_that_they_bring_more():
     assert judged((0.05, 0.01, 0.09), (0.07, 0.03, 0.11), more=(0.02, -0.01, 0.05)) == (
-        "Use embedding + layers + gradients, whitened with exponent 0.5: +5.0 points (+1.0 to +9.0) over the embedding "
+        "Use embedding + cls-1 + cls-2 + kl, whitened with exponent 0.5: +5.0 points (+1.0 to +9.0) over the embedding "
         "(top-1 60.0%), for one pass a row, 1.24e+03 rows/s, 1,536 bytes a row against 1,536; "
         "10 passes instead bring +7.0 points (+3.0 to +11.0)."
     )
@@ -147,7 +147,7 @@ def test_one_pass_is_recommended_where_more_do_not_show_that_they_bring_more():
 def test_more_passes_are_recommended_where_they_show_it_by_the_same_rows():
     said = judged((0.05, 0.01, 0.09), (0.07, 0.03, 0.11), more=(0.02, 0.005, 0.035), plain=(0.02, -0.01, 0.05))
     assert said == (
-        "Use embedding + layers + gradients, whitened with exponent 0.5: +7.0 points (+3.0 to +11.0) over the "
+        "Use embedding + cls-1 + cls-2 + kl, whitened with exponent 0.5: +7.0 points (+3.0 to +11.0) over the "
         "embedding (top-1 60.0%), for 10 passes a row, 124 rows/s, 1,536 bytes a row against 1,536; "
         "one pass brings +5.0 points (+1.0 to +9.0); "
         "the best without gradients, 4 passes, brings +2.0 points (-1.0 to +5.0)."

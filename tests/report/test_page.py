@@ -19,7 +19,7 @@ from sporeprint.errors import StoreError
 from sporeprint.evaluate.analyse import Analysis, BlockFigures, ClassChange
 from sporeprint.evaluate.comparison import Changed
 from sporeprint.evaluate.intervals import Interval
-from sporeprint.report.page import made_of, render, write_report
+from sporeprint.report.page import render, write_report
 from sporeprint.report.samples import SIDE, Samples
 
 EVIL = "<script>alert('x')</script>\"&"
@@ -127,17 +127,17 @@ def test_the_table_has_every_entry_with_its_figures():
 @pytest.mark.parametrize(
     ("combination", "words"),
     [
-        (Combination(), "embedding + kl"),
-        (Combination(("layers", "kl"), whiten="auto"), "layers + kl; whitened"),
+        (Combination(), "embedding + kl, as they are"),
+        (Combination(("embedding", "kl"), whiten="auto"), "embedding + kl, whitened"),
         (
-            Combination(("layers", "kl"), whiten=64, exponent=0.5, weights=(1, 0.25), size=32),
-            "layers + kl; whitened to 64 dimensions, exponent 0.5; weights 1, 0.25; PCA to 32",
+            Combination(("embedding", "kl"), whiten=64, exponent=0.5, weights=(1, 0.25)),
+            "embedding + kl, whitened to 64 dimensions with exponent 0.5, weighed",
         ),
     ],
 )
 def test_what_was_chosen_is_said_in_words(combination, words):
     one = entry("all, white", "chosen", 10, 0.8, combination=combination, blocks=("embedding", "kl"))
-    assert made_of(one) == words
+    assert one.joins == words
     page = Page(render(comparison(entries=(*comparison().entries[:-1], one))))
     assert page.cells("all,")[0] == f"all, white chosen {words}"
     assert f"chosen all, white {words}" in page.text

@@ -14,6 +14,7 @@ from sporeprint.errors import SampleError
 from sporeprint.evaluate.analyse import analyse
 from sporeprint.evaluate.comparison import Changed, Comparison, Neighbour
 from sporeprint.evaluate.intervals import (
+    Interval,
     bootstrap_difference,
     bootstrap_mean,
     repeated_splits,
@@ -116,6 +117,12 @@ def _check_ids(ids: Sequence[str] | None, rows: int, which: str) -> None:
         raise SampleError(f"{len(ids)} {which} ids for {rows} rows; expected one a row, or None")
 
 
+def _share(found: Interval) -> Interval:
+    """Of an accuracy, which a t interval may take below 0 or above 1."""
+    low, high = np.clip((found.low, found.high), 0, 1).tolist()  # NaN stays
+    return replace(found, low=low, high=high, difference=False)
+
+
 def _changed(
     trained: Trained,
     test: Blocks,
@@ -192,7 +199,7 @@ def _of_splits(
     entries = [
         replace(
             entry,
-            value=replace(split_interval(scores[entry.name], held, level), difference=False),
+            value=_share(split_interval(scores[entry.name], held, level)),
             gain=split_interval(scores[entry.name] - scores[whole.reference], held, level),
             mean_per_class=float(
                 np.mean([mean_per_class(run[entry.name], right) for run, right in zip(runs, named, strict=True)])

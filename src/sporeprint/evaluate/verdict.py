@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sporeprint.combine import Combination, family
+from sporeprint.combine import family
 from sporeprint.evaluate.comparison import Compared
 from sporeprint.evaluate.intervals import Interval
 from sporeprint.evaluate.measure import ALL, FREE, PLAIN
+from sporeprint.evaluate.select import RAW, WHITE
+
+_THE = {RAW: "the embedding", WHITE: "the whitened embedding"}
 
 
 def verdict(entries: Sequence[Compared], reference: str, more: Interval) -> str:
@@ -24,20 +27,20 @@ def verdict(entries: Sequence[Compared], reference: str, more: Interval) -> str:
     # More passes must show that they bring more, not only that they bring something.
     if everything in sure and best is free and more.low > 0:
         best = everything
-    what = f"{' + '.join(_families(best))}, {_how(best.combination)}"
     return (
-        f"Use {what}: {best.gain} over the {reference} (top-1 {base.value.value:.1%}), for {_price(best, base)}"
+        f"Use {best.joins}: {best.gain} over {_THE[reference]} (top-1 {base.value.value:.1%}), for {_price(best, base)}"
         f"{_also(best, by_name)}."
     )
 
 
 def _nothing_better(base: Compared, choices: Sequence[Compared]) -> str:
+    alone = f"{_THE[base.name].capitalize()} alone is"
     tried = [one for one in choices if one.combination != base.combination]
     if not tried:
-        return f"The {base.name} alone is as good here (top-1 {base.value}): nothing beat it on the training rows."
+        return f"{alone} as good here (top-1 {base.value}): nothing beat it on the training rows."
     most = max(tried, key=lambda one: one.gain.value)
     word = "better" if most.gain.high < 0 else "as good"
-    return f"The {base.name} alone is {word} here (top-1 {base.value}): the best choice brought {most.gain}."
+    return f"{alone} {word} here (top-1 {base.value}): the best choice brought {most.gain}."
 
 
 def _also(best: Compared, by_name: Mapping[str, Compared]) -> str:
@@ -54,11 +57,6 @@ def _also(best: Compared, by_name: Mapping[str, Compared]) -> str:
 
 def _families(entry: Compared) -> list[str]:
     return list(dict.fromkeys(family(name) for name in entry.blocks))
-
-
-def _how(one: Combination) -> str:
-    how = "as they are" if one.whiten is None else f"whitened with exponent {one.exponent:g}"
-    return f"{how}, every family alike" if one.weights is not None else how
 
 
 def _price(entry: Compared, base: Compared) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from sporeprint.data.atomic import write_file
 from sporeprint.evaluate.analyse import ClassChange
-from sporeprint.evaluate.comparison import Changed, Compared, Comparison, Neighbour
+from sporeprint.evaluate.comparison import Changed, Comparison, Neighbour
 from sporeprint.report import formats
 from sporeprint.report.cost import cost_plot, merged, named
 from sporeprint.report.plots import cka_plot, class_plot, sorted_changes
@@ -67,7 +67,7 @@ def render(comparison: Comparison, samples: Samples | None = None, queries: int 
     environment.filters |= {
         name: getattr(formats, name) for name in ("percent", "points", "rate", "decimal", "between")
     }
-    environment.filters |= {"setting": _setting, "made_of": made_of}
+    environment.filters |= {"setting": _setting}
     names = list(comparison.analysis.blocks)
     cka = [line[:_MOST_BLOCKS] for line in comparison.analysis.cka[:_MOST_BLOCKS]]
     *_, rest = sorted_changes(comparison.classes, _MOST_CLASSES)
@@ -128,20 +128,6 @@ def _shown(row_id: str, among: Mapping[str, Any] | None, samples: Samples | None
 
 def _picked(comparison: Comparison) -> tuple[tuple[str, str], ...]:
     return (("reference", comparison.reference), ("free", comparison.free), ("chosen", comparison.chosen))
-
-
-def made_of(entry: Compared) -> str:
-    """What an entry joins, and how, in words: a name such as "chosen" does not say it."""
-    how = entry.combination
-    parts = [" + ".join(how.blocks or entry.blocks)]
-    if how.whiten is not None:
-        rank = "" if how.whiten == "auto" else f" to {how.whiten} dimensions"
-        parts.append(f"whitened{rank}" + ("" if how.exponent == 1 else f", exponent {how.exponent:g}"))
-    if how.weights is not None:
-        parts.append("weights " + ", ".join(f"{weight:g}" for weight in how.weights))
-    if how.size is not None:
-        parts.append(f"PCA to {how.size}")
-    return "; ".join(parts)
 
 
 def _undrawn(rest: Sequence[ClassChange], total: int) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import typer
+
 from sporeprint.evaluate.comparison import Comparison
 from sporeprint.run.console import print_meanings, print_table
 
@@ -34,7 +36,9 @@ def print_comparison(found: Comparison) -> None:
             "leave-one-out: accuracy on the training rows, where k and all that is chosen were chosen",
             "top-1, class: accuracy on the test rows, and the mean of the classes' accuracies",
             "gain: points over the reference on the same test rows, with its confidence interval",
-            *(f"chosen: {name}: {' + '.join(found.entry(name).blocks)}" for name in (found.free, found.chosen)),
-            *(f"note: {note}" for note in found.notes),
         ]
     )
+    for name in (one.name for one in found.entries if one.role == "chosen"):
+        typer.echo(f"{name}: {found.entry(name).joins}")
+    for note in found.notes:
+        typer.echo(f"note: {note}")

@@ -60,8 +60,12 @@ def _families(entry: Compared) -> list[str]:
 
 
 def _price(entry: Compared, base: Compared) -> str:
-    rate = "" if entry.rows_per_second is None else f", {entry.rows_per_second:,.3g} rows/s"
+    rate = "" if entry.rows_per_second is None else f", {_rate(entry.rows_per_second)} rows/s"
     return f"{_passes(entry)} a row{rate}, {entry.bytes_per_row:,} bytes a row against {base.bytes_per_row:,}"
+
+
+def _rate(rows: float) -> str:
+    return f"{rows:,.0f}" if rows >= 100 else f"{rows:.3g}"
 
 
 def _passes(entry: Compared) -> str:

@@ -41,3 +41,8 @@ def test_a_users_rank_is_taken_block_by_block_with_a_warning():
 def test_a_pca_to_nothing_is_refused():
     with pytest.raises(RecipeError, match="size=0"):
         standard_candidates(list(WIDTHS), 12, size=0)
+
+
+def test_a_family_is_whitened_to_its_narrowest_block_too():
+    mine = Candidate("mine", Combination(("embedding", "gradients"), whiten=5), clip=True)
+    assert entry(mine).whitened == {"embedding": 3, "kl": 3}

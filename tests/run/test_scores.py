@@ -1,0 +1,92 @@
+"""What options ask for, and the labels that leave-one-out may see."""
+
+import numpy as np
+import pytest
+
+from small_stores import circle, store_of
+from sporeprint.combine import NAMED, Combination
+from sporeprint.data.sources import ListSource
+from sporeprint.errors import StoreError
+from sporeprint.evaluate.features import short_table
+from sporeprint.run.origin import Rows
+from sporeprint.run.pair import targets_of
+from sporeprint.run.scores import probe_scores
+from sporeprint.run.wanted import combinations, title_of, wanted
+
+BLOCKS = {"embedding": circle([0, 5, 10, 90, 95, 99.0]), "kl": circle([9, 50, 200, 31, 77, 3.0])}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected", "title"),
+    [
+        ({"blocks": " kl, embedding,kl"}, Combination(("kl", "embedding")), "kl + embedding"),
+        ({"blocks": "layers", "whiten": "auto"}, Combination(("layers",), "auto"), "layers, white auto"),
+        (
+            {"blocks": "kl", "whiten": "5", "exponent": 0.5, "size": 3},
+            Combination(("kl",), 5, 3, 0.5),
+            "kl, white 5, exponent 0.5, PCA 3",
+        ),
+        ({"combination": "decorrelated"}, NAMED["decorrelated"], "decorrelated"),
+        ({"combination": "paper", "size": 2}, Combination(size=2), "paper"),
+    ],
+)
+def test_options_become_a_combination_with_a_name(options, expected, title):
+    found = wanted(**options)
+    assert (found.combination, found.name) == (expected, title)
+
+
+def test_a_title_says_whatever_is_set():
+    assert title_of(Combination(None, "auto", 4)) == "paper, white auto, PCA 4"
+
+
+def test_a_size_alone_reduces_every_row_of_the_short_table():
+    made, selection = combinations(wanted(size=1), BLOCKS)
+    assert list(made) == list(short_table())
+    assert {one.size for one in made.values()} == {1}
+    assert selection is None
+
+
+def test_loo_is_asked_where_labels_may_be_seen_and_there_are_two():
+    labels = np.array(["a", "a", "a", "b", "b", "b"])
+    assert combinations(wanted(), BLOCKS, labels)[1] is not None
+    assert combinations(wanted(), BLOCKS)[1] is None
+    assert combinations(wanted(), {name: rows[:1] for name, rows in BLOCKS.items()}, labels[:1])[1] is None
+    assert combinations(wanted(blocks="kl"), BLOCKS, labels)[1] is None
+
+
+def test_loo_and_the_combinations_never_see_the_test_rows(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, count in (("train", 12), ("test", 6), ("odd", 6)):
+        places = ["low", "high"] * (count // 2)
+        blocks = {one: circle(rng.uniform(0, 360, count)) for one in ("embedding", "kl")}
+        store_of(tmp_path / name, ListSource([f"{name}{at}" for at in range(count)], labels=places), blocks)
+    one, other = (probe_scores(Rows(tmp_path / "train"), Rows(tmp_path / name), wanted()) for name in ("test", "odd"))
+    assert one.loo == other.loo
+    assert [entry.result.penalty for entry in one.entries] == [entry.result.penalty for entry in other.entries]
+    assert [entry.result.value for entry in one.entries] != [entry.result.value for entry in other.entries]
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind"),
+    [
+        (["1.5", "2"], "texts, such as '1.5'"),
+        ([True, False], "booleans, such as True"),
+        ([[1.0], ["a"]], "texts, such as 'a'"),
+        ([[1.0], [None]], "not all numbers, such as None"),
+    ],
+)
+def test_targets_that_are_no_numbers_are_named(labels, kind):
+    array = np.empty(len(labels), dtype=object)
+    array[:] = labels
+    with pytest.raises(StoreError, match=f"labels of s are {kind}; regress needs numbers"):
+        targets_of(array, "s")
+
+
+def test_targets_are_numbers_of_one_or_several_columns():
+    np.testing.assert_array_equal(targets_of(np.array([1, 2]), "s"), [1.0, 2.0])
+    lists = np.empty(2, dtype=object)
+    lists[:] = [[1, 2], [3, 4]]
+    np.testing.assert_array_equal(targets_of(lists, "s"), [[1.0, 2.0], [3.0, 4.0]])
+    lists[1] = [3]
+    with pytest.raises(StoreError, match="lists of different lengths"):
+        targets_of(lists, "s")

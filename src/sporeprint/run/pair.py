@@ -143,8 +143,9 @@ def targets_of(labels: np.ndarray, store: Path) -> np.ndarray:
     else:
         some = found
     if wrong := [one for one in some if isinstance(one, bool) or not isinstance(one, (int, float))]:
+        seen = KINDS.get(type(wrong[0]), "not all numbers")
         raise StoreError(
-            f"the labels of {store} are {KINDS.get(type(wrong[0]), 'not all numbers')}, such as {wrong[0]!r}; regress needs "
+            f"the labels of {store} are {seen}, such as {wrong[0]!r}; regress needs "
             "numbers: name a column of numbers with --label-column, or store the labels as numbers in the source"
         )
     return np.asarray(found, dtype=np.float64)

@@ -111,6 +111,18 @@ def test_a_gradient_that_knows_more_is_recommended_beside_what_comes_without_it(
     assert f"the best without gradients, one pass, brings {found.entry(PLAIN).gain}" in found.verdict
 
 
+def test_a_gradient_of_many_passes_must_beat_what_one_pass_gives():
+    strength = {"embedding": 0.2, "cls-1": 0.2, "simclr.views": 0.2, "kl": 0.8, "simclr": 6.0}
+    (train, labels), (test, test_labels) = drawn(90, **strength), drawn(90, seed=1, **strength)
+    for found in (compare(train, labels, test, test_labels, INFO), compare(train, labels, None, None, INFO, splits=6)):
+        free, everything = found.entry(FREE), found.entry(ALL)
+        assert free.passes == 1
+        assert 0 < free.gain.low < free.gain.value < everything.gain.value
+        assert everything.passes >= 9
+        assert f", for {everything.passes} passes a row" in found.verdict
+        assert f"one pass brings {free.gain}" in found.verdict
+
+
 def test_blocks_that_say_nothing_leave_the_embedding():
     nothing = dict.fromkeys(["cls-1", "simclr.views", "kl", "simclr"], 0.0)
     (train, labels), (test, test_labels) = drawn(60, embedding=6.0, **nothing), drawn(30, 1, embedding=6.0, **nothing)
@@ -283,7 +295,9 @@ def test_a_comparison_is_plain_json_and_the_same_again():
 
 def test_without_a_test_set_each_split_chooses_blindly():
     blocks, labels = drawn(30, kl=2.0)
+    blocks["embedding"][:, 0] *= 12  # says little, and drowns the others until it is whitened
     found = compare(blocks, labels, None, None, INFO, splits=3, seed=2)
+    assert found.reference == WHITE
     scores = {name: [] for name in (RAW, WHITE, ALL)}
     for rows, others in repeated_splits(labels, 0.3, 3, 2):
         train, test = ({name: block[some] for name, block in blocks.items()} for some in (rows, others))
@@ -298,7 +312,9 @@ def test_without_a_test_set_each_split_chooses_blindly():
             guess = knn_predict(combiner.transform(train), labels[rows], combiner.transform(test), told.k)
             scores[name].append((guess == labels[others]).mean())
     for name, values in scores.items():
-        assert found.entry(name).value == replace(split_interval(values, 0.3), difference=False)
+        expected = split_interval(values, 0.3)
+        ends = {"low": max(expected.low, 0.0), "high": min(expected.high, 1.0)}
+        assert found.entry(name).value == replace(expected, **ends, difference=False)
         # The reference is one for all splits, so that a gain is the difference of the values beside it.
         expected = split_interval(np.array(values) - scores[found.reference], 0.3)
         assert found.entry(name).gain == expected

@@ -25,11 +25,14 @@ def compare(
     json: Json = False,
 ) -> None:  # fmt: skip
     """Does it help here, how much, at what cost? Every block, the controls, and what leave-one-out chooses."""
+    from sporeprint.errors import RecipeError
     from sporeprint.run.compare import compare_stores, shown_samples
     from sporeprint.run.comparison import print_comparison
     from sporeprint.run.console import print_json
     from sporeprint.run.origin import Rows
 
+    if test_store is None and (test is not None or test_split is not None):
+        raise RecipeError("--test and --test-split are of TEST_STORE, which is not given; give it, or leave them out")
     train_rows = Rows(train_store, train, train_split)
     test_rows = None if test_store is None else Rows(test_store, test, test_split)
     typer.echo("comparing: this takes some minutes for thousands of rows ...", err=True)

@@ -13,10 +13,7 @@ from sporeprint.evaluate.compare import compare
 from sporeprint.evaluate.comparison import Comparison
 from sporeprint.report.samples import Samples
 from sporeprint.run.origin import Rows, samples_of, store_modality
-from sporeprint.run.pair import _shared_rows as shared_rows
-from sporeprint.run.pair import _some as some
-from sporeprint.run.pair import _strangers as strangers
-from sporeprint.run.pair import block_list, labelled, one_label, open_pair
+from sporeprint.run.pair import block_list, labelled, one_label, open_pair, shared_rows, some_of, strangers
 
 
 def compare_stores(
@@ -55,8 +52,8 @@ def compare_stores(
         strange = strangers(labels, asked_labels)
         if strange == len(asked_labels):
             raise StoreError(
-                f"no label of {test_rows.store} is a label of {train_rows.store}: {some(asked_labels)} there, "
-                f"{some(labels)} here; were both made with the same --label-column?"
+                f"no label of {test_rows.store} is a label of {train_rows.store}: {some_of(asked_labels)} there, "
+                f"{some_of(labels)} here; were both made with the same --label-column?"
             )
         if strange:
             notes.append(f"{strange} test rows count as wrong, since no training row has their label")

@@ -86,11 +86,11 @@ def read_pair(
         if several != are_lists(test_labels):
             other, lists = (test_rows, train_rows) if several else (train_rows, test_rows)
             raise StoreError(f"the labels of {lists.store} are lists, those of {other.store} are not")
-        strange = 0 if several else _strangers(labels, test_labels)
+        strange = 0 if several else strangers(labels, test_labels)
         if strange == len(test_labels):
             raise StoreError(
-                f"no label of {test_rows.store} is a label of {train_rows.store}: {_some(test_labels)} there, "
-                f"{_some(labels)} here; were both made with the same --label-column?"
+                f"no label of {test_rows.store} is a label of {train_rows.store}: {some_of(test_labels)} there, "
+                f"{some_of(labels)} here; were both made with the same --label-column?"
             )
         classes = len({one for row in labels for one in row} if several else set(labels.tolist()))
         note += f"{classes} labels, several a row" if several else f"{classes} classes"
@@ -102,7 +102,7 @@ def read_pair(
         note += f"; left out, having no label: {left_out} {roles[0]}, {test_left_out} {roles[1]}"
     if strange:
         note += f"; {unknown}: {strange} {roles[1]}"
-    if shared := _shared_rows(train, test, has, test_has):
+    if shared := shared_rows(train, test, has, test_has):
         note += f"; {roles[0]} themselves, so that each is its own nearest neighbour: {shared} {roles[1]}"
     return Pair(train, blocks, labels, test_blocks, test_labels, several, note)
 
@@ -151,7 +151,7 @@ def targets_of(labels: np.ndarray, store: Path) -> np.ndarray:
     return np.asarray(found, dtype=np.float64)
 
 
-def _strangers(labels: np.ndarray, test_labels: np.ndarray) -> int:
+def strangers(labels: np.ndarray, test_labels: np.ndarray) -> int:
     """How many test rows have a label that no training row has; 0 of lists of labels, which kNN refuses."""
     if any(isinstance(label, list) for label in (*labels.tolist(), *test_labels.tolist())):
         return 0
@@ -159,13 +159,13 @@ def _strangers(labels: np.ndarray, test_labels: np.ndarray) -> int:
     return sum(label not in known for label in test_labels.tolist())
 
 
-def _some(labels: np.ndarray) -> str:
+def some_of(labels: np.ndarray) -> str:
     """What kind they are and the first three: 1 and "1" are not the same label."""
     found = sorted(set(labels.tolist()))
     return f"{KINDS[type(found[0])]} {', '.join(map(repr, found[:3]))}{', ...' if len(found) > 3 else ''}"
 
 
-def _shared_rows(train: Store, test: Store, has: np.ndarray, test_has: np.ndarray) -> int:
+def shared_rows(train: Store, test: Store, has: np.ndarray, test_has: np.ndarray) -> int:
     """How many of the rows asked about are rows that are fitted on: of one source, under one id."""
     ours, theirs = (store.plan.get("source", {}).get("digest") for store in (train, test))
     if ours is None or ours != theirs:

@@ -21,8 +21,9 @@ import numpy as np
 from sporeprint import Combination, Store
 from sporeprint.combine import Axes, family, named
 from sporeprint.evaluate.intervals import bootstrap_difference
+from sporeprint.evaluate.joined import leave_one_out_of
 from sporeprint.evaluate.knn import choose_k, knn_predict
-from sporeprint.evaluate.select import RAW, WHITE, leave_one_out_of, select
+from sporeprint.evaluate.select import RAW, WHITE, select
 from sporeprint.evaluate.shots import draws
 from sporeprint.run.origin import Rows, labels_of
 

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 
 from sporeprint.combine import Combination
+from sporeprint.evaluate.joined import leave_one_out_of
 from sporeprint.evaluate.knn import choose_k, knn, leave_one_out
 from sporeprint.evaluate.measure import ALL, FREE, PLAIN, Facts, Trained, candidates, mean_per_class, votes_of_others
-from sporeprint.evaluate.select import choose, leave_one_out_of, select, select_candidates
+from sporeprint.evaluate.select import choose, select, select_candidates
 
 pytestmark = pytest.mark.filterwarnings("error")
 

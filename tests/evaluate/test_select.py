@@ -8,8 +8,9 @@ import pytest
 
 from sporeprint.combine import Combination
 from sporeprint.errors import RecipeError, SampleError
+from sporeprint.evaluate.joined import leave_one_out_of
 from sporeprint.evaluate.knn import leave_one_out
-from sporeprint.evaluate.select import REFERENCES, choose, leave_one_out_of, select, select_candidates
+from sporeprint.evaluate.select import REFERENCES, choose, select, select_candidates
 
 pytestmark = pytest.mark.filterwarnings("error")
 KS = (1, 3, 5)

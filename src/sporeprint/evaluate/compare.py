@@ -20,10 +20,10 @@ from sporeprint.evaluate.intervals import (
     repeated_splits,
     split_interval,
 )
+from sporeprint.evaluate.joined import MOST_ROWS
 from sporeprint.evaluate.measure import ALL, FREE, Facts, Info, Trained, mean_per_class
 from sporeprint.evaluate.neighbours import neighbours
 from sporeprint.evaluate.rows import check_same_kind, features_of, labels_of
-from sporeprint.evaluate.select import MOST_ROWS
 from sporeprint.evaluate.verdict import verdict
 
 _SHOWN = 12  # test rows whose neighbours are kept

@@ -80,7 +80,7 @@ def knn(
     train, labels, test = _checked(train, labels, test, metric, vote, temperature)
     test_labels = labels_of(test_labels, len(test), "test")
     check_same_kind(labels, test_labels)
-    candidates = _counts(candidates)
+    candidates = counts_of(candidates)
     k = k if k == "auto" else _check_k(k, " or 'auto'")
     way = (metric, vote, float(temperature))
     settings: dict[str, Any] = {"k": k, "metric": metric, "vote": vote}
@@ -153,7 +153,7 @@ def leave_one_out(
     as `knn`.
     """
     train, labels, _ = _checked(train, labels, None, metric, vote, temperature)
-    return _leave_one_out(train, labels, _counts(ks), metric, vote, temperature)
+    return _leave_one_out(train, labels, counts_of(ks), metric, vote, temperature)
 
 
 def choose_k(
@@ -169,7 +169,7 @@ def choose_k(
     Where there is none, the smallest candidate alone, its accuracy NaN. Raises SampleError as `knn`.
     """
     train, labels, _ = _checked(train, labels, None, metric, vote, temperature)
-    return _choose_k(train, labels, _counts(candidates), metric, vote, temperature)
+    return _choose_k(train, labels, counts_of(candidates), metric, vote, temperature)
 
 
 def _choose_k(
@@ -232,7 +232,7 @@ def _checked(
     return rows, names, others
 
 
-def _counts(ks: Sequence[int]) -> list[int]:
+def counts_of(ks: Sequence[int]) -> list[int]:
     counts = sorted({_check_k(k, ", or several of them") for k in ks})
     if not counts:
         raise SampleError("there is no k to choose from; expected at least one positive integer")

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from sporeprint.combine import Axes, Blocks, Combination, Combiner, family, named
 from sporeprint.evaluate.comparison import Compared
 from sporeprint.evaluate.intervals import Interval
+from sporeprint.evaluate.joined import leave_one_out_of
 from sporeprint.evaluate.knn import CANDIDATES, knn_predict, leave_one_out
 from sporeprint.evaluate.neighbours import neighbours
-from sporeprint.evaluate.select import RAW, REFERENCES, WHITE, choose, leave_one_out_of, select, select_candidates
+from sporeprint.evaluate.select import RAW, REFERENCES, WHITE, choose, select, select_candidates
 from sporeprint.evaluate.votes import winners
 
 Info = Mapping[str, Mapping[str, Any]]

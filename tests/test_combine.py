@@ -202,6 +202,22 @@ def test_families_stand_for_their_blocks_and_weights_are_shared_among_them():
         Combination(("views",)).fit(without)
 
 
+def test_a_block_named_by_itself_has_its_own_weight_and_no_part_in_its_familys():
+    there = ("embedding", "cls-6", "patches-6", "cls-11")
+    half = 2 / 2**0.5  # of the family's 2: two members are left to it
+    expected = {"cls-6": 5.0, "patches-6": half, "cls-11": half}
+    for blocks, weights in ((("layers", "cls-6"), (2.0, 5.0)), (("cls-6", "layers"), (5.0, 2.0))):
+        one = Combination(blocks, weights=weights)
+        assert one.members(there) == pytest.approx(expected)
+        assert one.over(there).members(there) == one.members(there)
+        assert list(one.members(there)) == list(expected)
+    assert Combination(("layers", "cls-6"), weights=(2.0, 5.0)).members(["cls-6"]) == {"cls-6": 5.0}
+    assert Combination(("layers", "cls-6")).members(there) == dict.fromkeys(expected, 1.0)
+    rows = {name: np.array([[3.0, 4.0]], dtype=np.float32) for name in there}
+    features = Combination(("layers", "cls-6"), weights=(2.0, 5.0)).fit(rows).transform(rows)
+    np.testing.assert_allclose(features, [[3, 4, 0.6 * half, 0.8 * half, 0.6 * half, 0.8 * half]], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [

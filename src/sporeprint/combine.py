@@ -35,7 +35,8 @@ class Combination:
     "auto" takes all axes, and draws their variances together as far as the number of rows asks for (Ledoit and Wolf).
     None leaves blocks as they are. exponent: how far axes are evened out: their variances are divided by themselves to
     this power, 1 in full, 0 not at all. weights: one for each name in `blocks`, None weighs every block alike; the
-    squared weights of a family's members add up to the square of its own.
+    squared weights of a family's members add up to the square of its own; members that are also named by themselves
+    have their own weight and no part in that.
     size: of the PCA over the whole (no whitening), None for none.
     """
 
@@ -82,11 +83,14 @@ class Combination:
         """The blocks that this joins, of those there are, and the weight of each. Raises RecipeError for none."""
         there = list(names)
         given = self.blocks if self.blocks is not None else paper_blocks(there)
+        own = dict(zip(given[::-1], (self.weights or (1.0,) * len(given))[::-1], strict=True))
         weights: dict[str, float] = {}
-        for at, name in enumerate(given):
+        for name in given:
             found = [one for one in there if family(one) == name] if name in FAMILIES else [name]
-            share = 1.0 if self.weights is None else self.weights[at] / math.sqrt(max(1, len(found)))
-            weights.update((one, share) for one in found if one not in weights)
+            others = [one for one in found if one not in own]
+            share = 1.0 if self.weights is None else own[name] / math.sqrt(max(1, len(others)))
+            for one in found:
+                weights.setdefault(one, own.get(one, share))
         if not weights:
             raise RecipeError(f"no block of {', '.join(given)}; there are: {', '.join(there)}")
         return weights

@@ -205,6 +205,20 @@ def test_numbers_are_predicted_by_neighbours_and_by_ridge(run, made):
     assert (status, "R^2" in out, "4 training rows, 4 test rows, 1 target" in out) == (0, True, True)
 
 
+def test_numbers_of_a_csv_are_predicted_though_they_are_texts_there(run, tmp_path):
+    for name, degrees in (("held", TRAIN), ("asked", TEST)):
+        lines = ["text,height", *(f"{name} {at},{height + 0.25}" for at, height in enumerate(HEIGHTS))]
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
+        source = open_source(tmp_path / f"{name}.csv", modality="text", label_column="height")
+        store_of(tmp_path / name, source, {"embedding": circle(degrees)})
+    assert Store.open(tmp_path / "held").labels.tolist() == ["0.25", "1.25", "10.25", "11.25"]
+    status, out, err = run("regress", tmp_path / "held", tmp_path / "asked", "--k", "1", "--json")
+    assert (status, err) == (0, "")
+    body = json.loads(out)
+    assert body["entries"][0]["result"]["value"] == 1.0
+    assert body["note"] == "b, 4 training rows, 4 test rows, 1 target, its texts read as numbers"
+
+
 def test_lists_of_numbers_are_several_targets(run, made):
     status, out, _ = run("regress", made / "pairs-a", made / "pairs-b", "--k", "1", "--json")
     body = json.loads(out)

@@ -69,7 +69,10 @@ def test_loo_and_the_combinations_never_see_the_test_rows(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "kind"),
     [
-        (["1.5", "2"], "texts, such as '1.5'"),
+        (["1.5", "two"], "texts, such as 'two'"),
+        (["1.5", "nan"], "texts, such as 'nan'"),
+        (["1_5", "2"], "texts, such as '1_5'"),
+        (["1.5", 2.0], "texts, such as '1.5'"),
         ([True, False], "booleans, such as True"),
         ([[1.0], ["a"]], "texts, such as 'a'"),
         ([[1.0], [None]], "not all numbers, such as None"),
@@ -80,6 +83,12 @@ def test_targets_that_are_no_numbers_are_named(labels, kind):
     array[:] = labels
     with pytest.raises(StoreError, match=f"labels of s are {kind}; regress needs numbers"):
         targets_of(array, "s")
+
+
+def test_texts_that_are_all_numbers_are_targets():
+    found = targets_of(np.array(["9.25", " -1e3", "7"], dtype=object), "s")
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(found, [9.25, -1000.0, 7.0])
 
 
 def test_targets_are_numbers_of_one_or_several_columns():

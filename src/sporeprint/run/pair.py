@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,8 +81,10 @@ def read_pair(
     note = f"{name}, {len(labels)} {roles[0]}, {len(test_labels)} {roles[1]}, "
     several, strange = False, 0
     if targets:
+        texts = any(isinstance(label, str) for label in (*labels, *test_labels))
         labels, test_labels = targets_of(labels, train_rows.store), targets_of(test_labels, test_rows.store)
         note += "1 target" if labels.ndim == 1 else f"{labels.shape[1]} targets"
+        note += ", its texts read as numbers" if texts else ""
     else:
         several = are_lists(labels)
         if several != are_lists(test_labels):
@@ -132,8 +136,13 @@ def one_label(labels: np.ndarray, store: Path, what: str) -> np.ndarray:
 
 
 def targets_of(labels: np.ndarray, store: Path) -> np.ndarray:
-    """[N] or, of lists of numbers, [N, T]: float64. Raises StoreError for texts and lists of several lengths."""
+    """[N] or, of lists of numbers, [N, T]: float64. Texts, as a CSV has them, are read where all are finite numbers.
+
+    Raises StoreError for other texts and for lists of several lengths.
+    """
     found = labels.tolist()
+    if all(isinstance(one, str) for one in found):
+        found = [one if (value := number_of(one)) is None else value for one in found]
     if are_lists(labels):
         if len({len(row) if isinstance(row, list) else 0 for row in found}) > 1 or not found[0]:
             raise StoreError(
@@ -149,6 +158,15 @@ def targets_of(labels: np.ndarray, store: Path) -> np.ndarray:
             "numbers: name a column of numbers with --label-column, or store the labels as numbers in the source"
         )
     return np.asarray(found, dtype=np.float64)
+
+
+def number_of(label: Any) -> float | None:
+    """A finite number, or a text that is one; None for anything else, booleans among it."""
+    if isinstance(label, str) and "_" not in label:  # which Python takes between digits
+        with contextlib.suppress(ValueError):
+            label = float(label)
+    number = isinstance(label, (int, float)) and not isinstance(label, bool) and math.isfinite(label)
+    return float(label) if number else None
 
 
 def strangers(labels: np.ndarray, test_labels: np.ndarray) -> int:

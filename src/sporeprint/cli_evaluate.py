@@ -261,7 +261,7 @@ def _show(found: Scores, json: bool, table: Callable[[], None], rows: str = "tra
         return
     table()
     if found.loo is not None:
-        only = "; nothing beats it by more than chance" if found.loo.name == found.loo.reference else ""
+        only = "; nothing beats it by two standard errors" if found.loo.name == "embedding" else ""
         typer.echo(f"loo chose, by the labels of the {rows} rows: {found.loo}{only}.")
 
 

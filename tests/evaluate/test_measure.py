@@ -4,7 +4,17 @@ import pytest
 from sporeprint.combine import Combination
 from sporeprint.evaluate.joined import leave_one_out_of
 from sporeprint.evaluate.knn import choose_k, knn, leave_one_out
-from sporeprint.evaluate.measure import ALL, FREE, PLAIN, Facts, Trained, candidates, mean_per_class, votes_of_others
+from sporeprint.evaluate.measure import (
+    ALL,
+    EMBEDDINGS,
+    FREE,
+    PLAIN,
+    Facts,
+    Trained,
+    candidates,
+    mean_per_class,
+    votes_of_others,
+)
 from sporeprint.evaluate.select import choose, select, select_candidates
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -74,23 +84,31 @@ def test_a_price_is_of_the_fitted_features():
 def test_what_is_always_measured_depends_on_the_families_that_there_are():
     assert {name: role for name, (role, _) in candidates(list(INFO)).items()} == {
         "embedding": "embedding",
-        "embedding, white": "embedding",
-        "kl alone": "block",
-        "simclr alone": "block",
+        "embedding, white 0.5": "embedding",
+        "embedding, white 1": "embedding",
+        "cls-1": "control",
+        "cls-1, white 1": "control",
         "simclr.views": "control",
-        "simclr.views, white": "control",
-        "embedding + views, white": "control",
-        "embedding + layers, white": "control",
-        "embedding + layers + views, white": "control",
-        "embedding + gradients, white": "combined",
-        "embedding + layers + gradients, white": "combined",
+        "simclr.views, white 1": "control",
+        "kl alone": "block",
+        "kl alone, white 1": "block",
+        "simclr alone": "block",
+        "simclr alone, white 1": "block",
+        "embedding + views, white 1": "control",
+        "embedding + layers, white 1": "control",
+        "embedding + layers + views, white 1": "control",
+        "embedding + gradients, white 1": "combined",
+        "embedding + layers + gradients, white 1": "combined",
         "paper": "paper",
         "decorrelated": "combined",
     }
     assert {name: role for name, (role, _) in candidates(["embedding", "cls-1"]).items()} == {
         "embedding": "embedding",
-        "embedding, white": "embedding",
-        "embedding + layers, white": "control",
+        "embedding, white 0.5": "embedding",
+        "embedding, white 1": "embedding",
+        "cls-1": "control",
+        "cls-1, white 1": "control",
+        "embedding + layers, white 1": "control",
         "decorrelated": "control",
     }
     for role, one in candidates(list(INFO)).values():
@@ -112,8 +130,20 @@ def test_every_entry_is_what_the_public_functions_give():
         assert (guesses[one.name] == test_labels).mean() == found.value
         assert mean_per_class(guesses[one.name], test_labels) == pytest.approx(found.mean_per_class)
         assert (one.blocks, one.width) == (combiner.names, features.shape[1])
-    better = max(("embedding", "embedding, white"), key=lambda name: trained.entry(name).leave_one_out)
+    better = max(EMBEDDINGS, key=lambda name: trained.entry(name).leave_one_out)
     assert trained.reference == better
+
+
+@pytest.mark.parametrize(("views", "recommended"), [(0.0, FREE), (6.0, ALL)])
+def test_more_passes_are_recommended_where_the_training_rows_surely_gain(views, recommended):
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    train = {name: rng.standard_normal((60, 6)).astype(np.float32) for name in ("embedding", "cls-1", "simclr.views")}
+    train["cls-1"][np.arange(60), labels] += 2
+    train["simclr.views"][np.arange(60), labels] += views
+    trained = Trained(train, labels, Facts(INFO, {}, 0), 1000, 0)
+    assert trained.recommended == recommended
+    assert trained.entry(FREE).blocks != ("embedding",)
 
 
 def test_choices_are_those_of_select_among_what_each_may_take():

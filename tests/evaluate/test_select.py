@@ -114,10 +114,10 @@ def test_of_many_labelled_rows_some_are_drawn_and_ask_each_other():
     assert select(blocks, labels, most_rows=40) == select(blocks, labels)
 
 
-def test_the_references_come_first_and_each_way_is_tried_once():
+def test_the_raw_embedding_comes_first_and_each_way_is_tried_once():
     names = ["embedding", "cls-1", "cls-2", "dino.views", "kl", "dino"]
     found = select_candidates(names)
-    assert list(found)[:2] == ["embedding", "embedding, white"]
+    assert list(found)[:2] == ["embedding", "embedding, white 0.5"]
     ways = [(frozenset(one.members(names).items()), one.whiten, one.exponent) for one in found.values()]
     assert len(set(ways)) == len(ways)
     # Eleven sets: seven of the three families beside the embedding, four with layers without it. Four exponents each.
@@ -125,15 +125,16 @@ def test_the_references_come_first_and_each_way_is_tried_once():
     assert len(found) == 4 + 4 * 11 + 4 * (11 - 2)
     assert list(select_candidates(["embedding"])) == [
         "embedding",
-        "embedding, white",
         "embedding, white 0.5",
         "embedding, white 0.75",
+        "embedding, white 1",
     ]
 
 
 def rights(**answers):
     """What `leave_one_out_of` would give with k = 1; right is 1."""
-    found = {name.replace("_", ", "): {1: np.array([one == "1" for one in given])} for name, given in answers.items()}
+    names = {"embedding_white": "embedding, white 0.5"}
+    found = {names.get(name, name): {1: np.array([one == "1" for one in given])} for name, given in answers.items()}
     return dict.fromkeys(found, Combination(("embedding",))), found
 
 
@@ -141,7 +142,7 @@ def test_the_guard_counts_standard_errors_of_the_paired_difference():
     # Of ten rows three are gained, one is lost: mean 0.2, variance (4 - 10 * 0.04) / 9 = 0.4, error sqrt(0.04) = 0.2.
     one = rights(embedding="1111100000", embedding_white="0000000000", other="0111111100")
     taken = choose(*one, guard=0.999)
-    assert (taken.name, taken.reference) == ("other", "embedding")
+    assert taken.name == "other"
     assert (taken.value, taken.gain, taken.error) == pytest.approx((0.7, 0.2, 0.2))
     kept = choose(*one, guard=1.001)
     assert (kept.name, kept.value, kept.gain, kept.error) == ("embedding", 0.5, 0.0, 0.0)
@@ -158,18 +159,29 @@ def test_the_best_of_those_that_pass_the_guard_is_taken_and_the_earlier_of_two()
     assert choose(*rights(**given, a="11000000"), guard=0).name == "embedding"
 
 
-def test_the_whitened_embedding_is_the_reference_where_it_is_better_and_the_raw_one_in_a_tie():
-    assert choose(*rights(embedding="1000", embedding_white="1100")).reference == "embedding, white"
-    assert choose(*rights(embedding="1000", embedding_white="0001")).reference == "embedding"
+def test_whitening_alone_must_pass_the_guard_too():
+    # One row of eight more: mean 0.125, error sqrt((1 - 1 / 8) / 7 / 8) = 0.125.
+    one = rights(embedding="11000000", embedding_white="11100000")
+    assert choose(*one, guard=0.999).name == "embedding, white 0.5"
+    assert choose(*one, guard=1.001).name == "embedding"
+
+
+def test_a_candidate_must_beat_the_whitened_embedding_as_well():
+    # Over the raw one five rows of eight: passes 2; over the whitened one a row, as above: passes 0.9 only.
+    given = {"embedding": "10000000", "embedding_white": "11111000", "other": "11111100"}
+    assert choose(*rights(**given), guard=0.9).name == "other"
+    assert choose(*rights(**given), guard=2).name == "embedding, white 0.5"
+    taken = choose(*rights(**given), guard=0.9)
+    assert taken.gain == pytest.approx(5 / 8)
 
 
 def test_each_candidate_has_its_best_k_and_the_smaller_of_two():
     candidates = {**REFERENCES, "other": Combination(("kl",))}
     none, half = np.zeros(4, bool), np.array([True, True, False, False])
-    found = {"embedding": {1: none, 3: half, 5: half}, "embedding, white": {1: none}, "other": {1: none, 3: none}}
+    found = {"embedding": {1: none, 3: half, 5: half}, "embedding, white 0.5": {1: none}, "other": {1: none, 3: none}}
     chosen = choose(candidates, found)
     assert (chosen.name, chosen.k, chosen.value) == ("embedding", 3, 0.5)
-    assert chosen.table == {"embedding": 0.5, "embedding, white": 0.0, "other": 0.0}
+    assert chosen.table == {"embedding": 0.5, "embedding, white 0.5": 0.0, "other": 0.0}
 
 
 def two_classes(rows, seed=0, **signals):
@@ -189,14 +201,14 @@ def test_a_block_that_carries_the_label_is_found(name, block):
     assert block in chosen.combination.blocks
     assert chosen.gain > 0.3
     assert chosen.value == chosen.table[chosen.name] > 0.9
-    assert chosen.gain == pytest.approx(chosen.value - chosen.table[chosen.reference])
+    assert chosen.gain == pytest.approx(chosen.value - chosen.table["embedding"])
 
 
 def test_a_label_that_the_embedding_carries_keeps_it():
     blocks, labels = two_classes(80)
     blocks["embedding"][:, 0] += 20 * (2 * labels - 1)
     chosen = select(blocks, labels)
-    assert (chosen.name, chosen.reference, chosen.value, chosen.gain) == ("embedding", "embedding", 1.0, 0.0)
+    assert (chosen.name, chosen.value, chosen.gain) == ("embedding", 1.0, 0.0)
 
 
 def test_few_labels_that_say_nothing_mostly_keep_the_reference_behind_two_errors():
@@ -204,10 +216,10 @@ def test_few_labels_that_say_nothing_mostly_keep_the_reference_behind_two_errors
     for seed in range(20):
         blocks = drawn(20, seed, **{"embedding": 6, "cls-1": 6, "dino.views": 6, "kl": 6})
         labels = np.random.default_rng(seed).permutation(np.repeat([*"abcd"], 5))
-        found = leave_one_out_of(blocks, labels, candidates := {**REFERENCES, **select_candidates(list(blocks))})
+        found = leave_one_out_of(blocks, labels, candidates := select_candidates(list(blocks)))
         for guard in (0, 1, 2, 3):
             chosen = choose(candidates, found, guard)
-            kept[guard] += chosen.name == chosen.reference
+            kept[guard] += chosen.name == "embedding"
     assert kept[2] >= 13
     assert kept[3] >= 18
     assert kept[0] < kept[1] < kept[2]
@@ -226,7 +238,7 @@ def test_given_candidates_are_those_tried_beside_the_references():
     mine = {"mine": Combination(("kl",), weights=(2.0,))}
     chosen = select(blocks, labels, mine)
     assert (chosen.name, chosen.combination) == ("mine", mine["mine"])
-    assert list(chosen.table) == ["embedding", "embedding, white", "mine"]
+    assert list(chosen.table) == ["embedding", "embedding, white 0.5", "mine"]
     assert chosen.settings == {
         "labelled_rows": 60,
         "guard": 2.0,
@@ -237,14 +249,14 @@ def test_given_candidates_are_those_tried_beside_the_references():
     said = json.loads(json.dumps(chosen.to_json(), allow_nan=False))
     assert said["combination"]["blocks"] == ["kl"]
     assert str(replace(chosen, value=0.9, k=3, gain=0.25, error=0.05)) == (
-        "mine: leave-one-out 90.0%, k = 3; +25.0 ± 5.0 points over embedding"
+        "mine: leave-one-out 90.0%, k = 3; +25.0 ± 5.0 points over the raw embedding"
     )
 
 
 def test_a_constant_block_is_nothing_and_ties_go_by_the_order_of_rows():
     rows = np.tile(np.array([[3.0, 4.0]], np.float32), (30, 1))
     labels = [*"abb"] * 10
-    found = leave_one_out_of({"embedding": rows}, labels, REFERENCES, [1, 3])
+    found = leave_one_out_of({"embedding": rows}, labels, select_candidates(["embedding"]), [1, 3])
     # The first rows are nearest: row 0 sees b, b, a; row 1 a, b, a; row 2 a, b, a; the others a, b, b.
     for right in found.values():
         assert right[1].tolist() == [False, False, False] + [label == "a" for label in labels[3:]]

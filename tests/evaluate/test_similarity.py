@@ -175,7 +175,7 @@ def test_blocks_that_cannot_be_compared_are_refused():
         cka_matrix({"a": normal(3, 2), "b": normal(4, 2)})
     with pytest.raises(SampleError, match="no blocks"):
         cka_matrix({})
-    with pytest.raises(SampleError, match="at least one dimension"):
+    with pytest.raises(SampleError, match="at least 1 of each"):
         effective_rank(np.zeros((3, 0)))
     for measure in (effective_rank, anisotropy, lambda rows: cka(rows, rows)):
         with pytest.raises(SampleError, match="rows are NaN"):

@@ -112,7 +112,7 @@ def test_texts_from_the_table_to_the_neighbours(run, bert, tmp_path):
     texts = sentences(12)
     train, test = table(tmp_path / "train.parquet", texts), table(tmp_path / "test.parquet", sentences(6, 1))
     out, err = stores(run, bert, train, test, tmp_path)
-    assert "12 rows, blocks embedding, cls-2, tokens-2, simclr.views, kl, simclr" in out
+    assert "12 rows, blocks embedding, cls-2, tokens-2, max-2, simclr.views, kl, simclr" in out
     assert "columns: samples from 'text', labels from 'label', ids are row numbers\n" in err
     assert "of 12 rows" in err
     assert "of 3 negatives" in err

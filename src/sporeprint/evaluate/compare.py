@@ -21,7 +21,7 @@ from sporeprint.evaluate.intervals import (
     split_interval,
 )
 from sporeprint.evaluate.joined import MOST_ROWS
-from sporeprint.evaluate.measure import ALL, FREE, Facts, Info, Trained, mean_per_class
+from sporeprint.evaluate.measure import FREE, Facts, Info, Trained, mean_per_class
 from sporeprint.evaluate.neighbours import neighbours
 from sporeprint.evaluate.rows import check_same_kind, features_of, labels_of
 from sporeprint.evaluate.verdict import verdict
@@ -87,15 +87,14 @@ def compare(
         )
         for entry in trained.entries
     ]
-    before, after = (guesses[one] for one in (trained.reference, ALL))
+    before, after = (guesses[one] for one in (trained.reference, trained.recommended))
     figures = analyse(train, names, before, after, seed=seed)
-    more = bootstrap_difference(right[FREE], right[ALL], level=level, seed=seed)
     return Comparison(
-        verdict=verdict(entries, trained.reference, more),
+        verdict=verdict(entries, trained.reference, trained.recommended),
         entries=tuple(entries),
         reference=trained.reference,
         free=FREE,
-        chosen=ALL,
+        chosen=trained.recommended,
         classes=figures.classes,
         analysis=figures,
         changed=tuple(_changed(trained, test, names, before, after, ids, test_ids)),
@@ -144,7 +143,7 @@ def _changed(
     if not len(rows):
         return
     found = []
-    for name in (trained.reference, ALL):
+    for name in (trained.reference, trained.recommended):
         features, asked = trained.features(name, {block: test[block][rows] for block in trained.train})
         found.append(np.concatenate([near for near, _ in neighbours(features, asked, 5)]))
 
@@ -207,14 +206,14 @@ def _of_splits(
         )
         for entry in whole.entries
     ]
-    before, after = (np.concatenate([run[name] for run in runs]) for name in (whole.reference, ALL))
+    before, after = (np.concatenate([run[name] for run in runs]) for name in (whole.reference, whole.recommended))
     figures = analyse(blocks, np.concatenate(named), before, after, seed=seed)
     return Comparison(
-        verdict=verdict(entries, whole.reference, split_interval(scores[ALL] - scores[FREE], held, level)),
+        verdict=verdict(entries, whole.reference, whole.recommended),
         entries=tuple(entries),
         reference=whole.reference,
         free=FREE,
-        chosen=ALL,
+        chosen=whole.recommended,
         classes=figures.classes,
         analysis=figures,
         settings={**told, "splits": splits, "held_out": held, "intervals": "repeated splits (Nadeau and Bengio)"},

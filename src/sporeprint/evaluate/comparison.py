@@ -13,7 +13,6 @@ from sporeprint.evaluate.result import plain
 from sporeprint.recipe import to_json
 
 _FEW = 3  # blocks of a family that are named
-ROLES = ("embedding", "block", "control", "paper", "combined", "chosen")
 
 
 @dataclass(frozen=True)
@@ -100,10 +99,10 @@ class Changed:
 class Comparison:
     """entries: in the order of the table. reference, free, chosen: names of entries.
 
-    reference: the better of the raw and the whitened embedding. free: the choice among what the embedding's own pass
-    gives, gradients read in it included. chosen: the choice among everything. All three are chosen by leave-one-out on
-    the training rows; no test row has a say, but in repeated splits: there all rows name the one reference, and each
-    split makes its own choices, while the entries show those of all rows.
+    reference: the best of the raw and the whitened embeddings. free: the choice among what the embedding's own pass
+    gives, gradients read in it included. chosen: that, or the choice among everything where it is surely better. All
+    three are chosen by leave-one-out on the training rows; no test row has a say, but in repeated splits: there all
+    rows name the one reference, and each split makes its own choices, while the entries show those of all rows.
     classes: per-class change of accuracy from the reference to the chosen. analysis: of the blocks.
     settings: backbone, rows, classes, metric, level, seed and the like. notes: what a reader must know about the rows.
     """

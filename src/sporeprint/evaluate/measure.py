@@ -14,28 +14,29 @@ from sporeprint.evaluate.intervals import Interval
 from sporeprint.evaluate.joined import leave_one_out_of
 from sporeprint.evaluate.knn import CANDIDATES, knn_predict, leave_one_out
 from sporeprint.evaluate.neighbours import neighbours
-from sporeprint.evaluate.select import RAW, REFERENCES, WHITE, choose, select, select_candidates
+from sporeprint.evaluate.select import GUARD, RAW, REFERENCES, choose, paired, select, select_candidates
 from sporeprint.evaluate.votes import winners
 
 Info = Mapping[str, Mapping[str, Any]]
 FREE, PLAIN, ALL = "chosen, one pass", "chosen, no gradients", "chosen, all passes"
+EMBEDDINGS = {**REFERENCES, f"{RAW}, white 1": Combination((RAW,), whiten="auto")}
 _NOTHING = Interval(float("nan"), float("nan"), float("nan"))
 
 
 def candidates(names: Sequence[str]) -> dict[str, tuple[str, Combination]]:
     """Name to (role, combination) of what a comparison always measures, beside what is chosen."""
     of = {kind: tuple(name for name in names if family(name) == kind) for kind in ("layers", "views", "gradients")}
-    made = {name: ("embedding", one) for name, one in REFERENCES.items()}
-    made |= {f"{name} alone": ("block", Combination((name,))) for name in of["gradients"]}
-    for name in of["views"]:
-        made[name] = ("control", Combination((name,)))
-        made[f"{name}, white"] = ("control", Combination((name,), whiten="auto"))
+    made = {name: ("embedding", one) for name, one in EMBEDDINGS.items()}
+    for name in (*of["layers"], *of["views"], *of["gradients"]):
+        role, title = ("block", f"{name} alone") if name in of["gradients"] else ("control", name)
+        made[title] = (role, Combination((name,)))
+        made[f"{title}, white 1"] = (role, Combination((name,), whiten="auto"))
     joined = [("embedding", "views"), ("embedding", "layers"), ("embedding", "layers", "views")]
     joined += [("embedding", "gradients"), ("embedding", "layers", "gradients")]
     for blocks in joined:
         if all(of.get(one, True) for one in blocks):
             role = "combined" if "gradients" in blocks else "control"
-            made[f"{' + '.join(blocks)}, white"] = (role, Combination(blocks, whiten="auto"))
+            made[f"{' + '.join(blocks)}, white 1"] = (role, Combination(blocks, whiten="auto"))
     if of["gradients"]:
         made["paper"] = ("paper", named("paper"))
     made["decorrelated"] = ("combined" if of["gradients"] else "control", named("decorrelated"))
@@ -76,7 +77,8 @@ class Facts:
 class Trained:
     """What training rows decide: the choices, the reference, each entry's k. It is never shown a test row.
 
-    entries: without what test rows say. reference: the better of the raw and the whitened embedding by leave-one-out.
+    entries: without what test rows say. reference: the best of the raw and the whitened embeddings by leave-one-out.
+    recommended: the choice among everything if it beats the choice of one pass by two standard errors, else that.
     """
 
     def __init__(self, train: Blocks, labels: NDArray[Any], facts: Facts, most_rows: int, seed: int):
@@ -87,6 +89,7 @@ class Trained:
         if len(labels) > most_rows:
             asking = np.sort(np.random.default_rng(seed).choice(len(labels), most_rows, replace=False))
         self.entries: list[Compared] = []
+        rights = {}
         for name, (role, combination) in listed.items():
             combiner = combination.fit(train, self.whiteners)
             right = votes_of_others(combiner.transform(train), labels, asking)
@@ -103,8 +106,10 @@ class Trained:
                 **facts.price(combiner),
             )
             self.entries.append(entry)
-        raw, white = (self.entry(name).leave_one_out for name in (RAW, WHITE))
-        self.reference = RAW if raw >= white else WHITE
+            rights[name] = right[k]
+        self.reference = max(EMBEDDINGS, key=lambda one: self.entry(one).leave_one_out)
+        gain, error = paired(rights[FREE], rights[ALL])
+        self.recommended = ALL if gain > GUARD * error else FREE
 
     def _choices(self, facts: Facts, most_rows: int, seed: int) -> dict[str, tuple[str, Combination]]:
         names = list(self.train)

@@ -14,7 +14,7 @@ def features_of(rows: ArrayLike, which: str) -> NDArray[np.float32]:
     """rows [N, D], at least one of each, numbers, all finite; checked a part at a time. Raises SampleError."""
     array = np.asarray(rows)
     if array.ndim != 2 or not array.size:
-        raise SampleError(f"{which} features have shape {array.shape}; expected [rows, dimensions], at least one row")
+        raise SampleError(f"{which} features have shape {array.shape}; expected [rows, width], at least 1 of each")
     if array.dtype.kind not in "fiub":
         raise SampleError(f"{which} features are of type {array.dtype}; expected numbers")
     step = max(1, 2**22 // array.shape[1])

@@ -16,23 +16,23 @@ from sporeprint.evaluate.knn import CANDIDATES
 from sporeprint.evaluate.result import Result
 
 EXPONENTS = (0.5, 0.75, 1.0)
-RAW, WHITE = "embedding", "embedding, white"
-REFERENCES = {RAW: Combination(("embedding",)), WHITE: Combination(("embedding",), whiten="auto")}
+RAW, WHITE = "embedding", "embedding, white 0.5"
+REFERENCES = {RAW: Combination((RAW,)), WHITE: Combination((RAW,), whiten="auto", exponent=0.5)}
+GUARD = 2.0  # standard errors
 
 
 @dataclass(frozen=True)
 class Selection(Result):
     """value: leave-one-out accuracy of the chosen combination, on the very rows that chose it: a little optimistic.
 
-    name, combination, k: the choice. reference: the better of the raw and the whitened embedding, by leave-one-out.
-    gain: leave-one-out accuracy over the reference's. error: its standard error, by the paired rows; it knows nothing
-    of how many candidates were tried. table: the accuracy of every candidate, each with its best k.
+    name, combination, k: the choice. gain: leave-one-out accuracy over the raw embedding's. error: its standard error,
+    by the paired rows; it knows nothing of how many candidates were tried. table: the accuracy of every candidate, each
+    with its best k.
     """
 
     name: str = ""
     combination: Combination = field(default_factory=Combination)
     k: int = 1
-    reference: str = RAW
     gain: float = 0.0
     error: float = 0.0
     table: dict[str, float] = field(default_factory=dict)
@@ -44,11 +44,11 @@ class Selection(Result):
 
     def __str__(self) -> str:
         points = f"{100 * self.gain:+.1f} ± {100 * self.error:.1f} points"
-        return f"{self.name}: leave-one-out {self.value:.1%}, k = {self.k}; {points} over {self.reference}"
+        return f"{self.name}: leave-one-out {self.value:.1%}, k = {self.k}; {points} over the raw embedding"
 
 
 def select_candidates(names: Sequence[str]) -> dict[str, Combination]:
-    """What `select` chooses from by default, for these blocks: the raw and the whitened embedding come first.
+    """What `select` chooses from by default, for these blocks; the raw and the whitened embedding come first.
 
     Every set of families that has members, with the embedding and (where there are layers) without; raw, and evened
     out with exponents 0.5, 0.75 and 1; every block alike, and every family alike where that is not the same.
@@ -84,7 +84,7 @@ def select(
     labels: ArrayLike,
     candidates: Mapping[str, Combination] | None = None,
     ks: Sequence[int] = CANDIDATES,
-    guard: float = 2.0,
+    guard: float = GUARD,
     most_rows: int = MOST_ROWS,
     seed: int = 0,
 ) -> Selection:
@@ -93,15 +93,14 @@ def select(
     blocks: of the training rows, each [N, D]. labels: [N], None (or NaN) for a row without one: whitening is fitted on
     all rows, which costs no label; leave-one-out asks the labelled ones only, at most `most_rows` of them, drawn by
     `seed`, about each other. Rows with NaN in any block are left out of both. candidates: by name; they must not reduce
-    (`size`), which can be added to the choice. The reference, the better of the raw and the whitened embedding, is
-    always among them.
+    (`size`), which can be added to the choice. The raw and the whitened embedding are always among them.
     guard: see `choose`. Raises SampleError for fewer than two labelled rows, blocks of other rows or that are not
-    there, candidates that reduce or take the reference's name, and numbers out of range.
+    there, candidates that reduce or take the name of one of these two, and numbers out of range.
     """
     found = select_candidates(list(blocks)) if candidates is None else dict(candidates)
     for name, one in REFERENCES.items():
         if found.get(name, one) != one:
-            raise SampleError(f"a candidate is called {name!r}, which is the reference's name; call it otherwise")
+            raise SampleError(f"a candidate is called {name!r}, which is another's name; call it otherwise")
     found = {**REFERENCES, **found}
     _check_guard(guard)
     rights = leave_one_out_of(blocks, labels, found, ks, most_rows, seed)
@@ -112,26 +111,26 @@ def select(
 def choose(
     candidates: Mapping[str, Combination],
     rights: Mapping[str, Mapping[int, NDArray[np.bool_]]],
-    guard: float = 2.0,
+    guard: float = GUARD,
     settings: Mapping[str, Any] | None = None,
 ) -> Selection:
-    """The best of some candidates, the references among them, by what `leave_one_out_of` found.
+    """The best of some candidates, the raw and the whitened embedding among them, by what `leave_one_out_of` found.
 
-    Each candidate has its best k, the smaller one in a tie. One is taken only if it beats the reference by more than
-    `guard` standard errors of their paired difference; the best of those is taken, the earlier one in a tie; where
-    there is none, the reference stays. The errors are of one difference and many are looked at, so labels that say
-    nothing still move the choice: in half of our trials at guard 1, in a sixth at 2, hardly ever at 3.
+    Each candidate has its best k, the smaller one in a tie. One is taken only if it beats both of these two by more
+    than `guard` standard errors of the paired difference, the whitened embedding if it so beats the raw one; the best
+    of those is taken, the earlier one in a tie; where there is none, the raw embedding stays. The errors are of one
+    difference and many are looked at, so labels that say nothing still move the choice: in half of our trials at guard
+    1, in a sixth at 2, hardly ever at 3.
     """
     _check_guard(guard)
     best = {name: max(rights[name], key=lambda k: (rights[name][k].mean(), -k)) for name in candidates}
     right = {name: rights[name][k] for name, k in best.items()}
     table = {name: float(hits.mean()) for name, hits in right.items()}
-    reference = RAW if table[RAW] >= table[WHITE] else WHITE
-    chosen, gain, error = reference, 0.0, 0.0
+    chosen, gain, error = RAW, 0.0, 0.0
     for name in sorted(table, key=lambda one: -table[one]):  # stable: the earlier one in a tie
-        apart, spread = _paired(right[reference], right[name])
-        if apart > guard * spread:
-            chosen, gain, error = name, apart, spread
+        apart = {one: paired(right[one], right[name]) for one in (RAW, WHITE) if one != name}
+        if all(by > guard * spread for by, spread in apart.values()) and RAW in apart:
+            chosen, (gain, error) = name, apart[RAW]
             break
     told = {"labelled_rows": len(right[chosen]), "guard": guard, "candidates": len(candidates), **(settings or {})}
     return Selection(
@@ -140,7 +139,6 @@ def choose(
         name=chosen,
         combination=candidates[chosen],
         k=best[chosen],
-        reference=reference,
         gain=gain,
         error=error,
         table=table,
@@ -152,7 +150,7 @@ def _check_guard(guard: float) -> None:
         raise SampleError(f"guard={guard!r}; expected a number of standard errors, 0 or more")
 
 
-def _paired(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> tuple[float, float]:
+def paired(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> tuple[float, float]:
     """mean(b) - mean(a) and its standard error, over the same rows."""
     apart = b.astype(float) - a
     return float(apart.mean()), float(apart.std(ddof=1) / np.sqrt(len(apart)))

@@ -97,7 +97,7 @@ def anisotropy(rows: ArrayLike) -> float:
     |sum of unit rows|^2, less 1 for each row with itself. Rows are not centred. A duplicate is another row. Rows of
     zeros have no direction and are left out; NaN where fewer than two rows have one.
     """
-    array = _rows(rows, "block")
+    array = features_of(rows, "block")
     total, count = np.zeros(array.shape[1]), 0
     for at in _chunks(array):
         chunk = array[at].astype(np.float64)
@@ -110,20 +110,13 @@ def anisotropy(rows: ArrayLike) -> float:
     return float(np.clip((total @ total - count) / (count * (count - 1)), -1.0, 1.0))
 
 
-def _rows(rows: ArrayLike, which: str) -> NDArray[Any]:
-    array = features_of(rows, which)
-    if not array.shape[1]:
-        raise SampleError(f"{which} features have shape {array.shape}; expected at least one dimension")
-    return array
-
-
 def _chunks(*blocks: NDArray[Any]) -> Iterator[slice]:
     size = max(1, _CHUNK_VALUES // max(block.shape[1] for block in blocks))
     return (slice(at, at + size) for at in range(0, len(blocks[0]), size))
 
 
 def _centre(rows: ArrayLike, which: str) -> _Centred:
-    array = _rows(rows, which)
+    array = features_of(rows, which)
     scale = max(float(array.max()), -float(array.min())) or 1.0  # fourth powers must neither overflow nor vanish
     unmoved = np.zeros(array.shape[1])
     block = _Centred(array, scale, array[0].astype(np.float64) / scale, unmoved)

@@ -6,41 +6,34 @@ from collections.abc import Mapping, Sequence
 
 from sporeprint.combine import family
 from sporeprint.evaluate.comparison import Compared
-from sporeprint.evaluate.intervals import Interval
 from sporeprint.evaluate.measure import ALL, FREE, PLAIN
-from sporeprint.evaluate.select import RAW, WHITE
+from sporeprint.evaluate.select import RAW
 
-_THE = {RAW: "the embedding", WHITE: "the whitened embedding"}
+SAME = 0.01  # a gain that is surely smaller than a point is none
 
 
-def verdict(entries: Sequence[Compared], reference: str, more: Interval) -> str:
+def verdict(entries: Sequence[Compared], reference: str, recommended: str) -> str:
     """One sentence: what to use here, the expected gain with its interval, and its price.
 
-    more: the gain of the choice among everything over the choice of one pass, on the same rows.
+    recommended: what the training rows speak for. The test rows say whether it is surely better than the reference.
     """
     by_name = {one.name: one for one in entries}
-    base, free, everything = by_name[reference], by_name[FREE], by_name[ALL]
-    sure = [one for one in (free, everything) if one.gain.low > 0]
-    if not sure:
-        return _nothing_better(base, [free, everything])
-    best = sure[0]
-    # More passes must show that they bring more, not only that they bring something.
-    if everything in sure and best is free and more.low > 0:
-        best = everything
+    base, best = by_name[reference], by_name[recommended]
+    the = "the embedding" if base.name == RAW else "the whitened embedding"
+    if best.combination == by_name[RAW].combination:
+        raw = by_name[RAW].value
+        return f"Use the embedding alone (top-1 {raw}): on the training rows nothing is surely better."
+    over = f"{best.gain} over {the} (top-1 {base.value.value:.1%})"
+    if best.gain.low > 0:
+        return f"Use {best.joins}: {over}, for {_price(best, base)}{_also(best, by_name)}."
+    if best.gain.high < 0:
+        return f"Use {the} alone: what the training rows chose, {best.joins}, is worse here: {over}."
+    if best.gain.high < SAME:
+        return f"{the.capitalize()} alone is as good: {best.joins} brings {over}."
     return (
-        f"Use {best.joins}: {best.gain} over {_THE[reference]} (top-1 {base.value.value:.1%}), for {_price(best, base)}"
-        f"{_also(best, by_name)}."
+        f"Use {the} alone until more test rows say otherwise: what the training rows chose, {best.joins}, "
+        f"brings {over}, which may be chance."
     )
-
-
-def _nothing_better(base: Compared, choices: Sequence[Compared]) -> str:
-    alone = f"{_THE[base.name].capitalize()} alone is"
-    tried = [one for one in choices if one.combination != base.combination]
-    if not tried:
-        return f"{alone} as good here (top-1 {base.value}): nothing beat it on the training rows."
-    most = max(tried, key=lambda one: one.gain.value)
-    word = "better" if most.gain.high < 0 else "as good"
-    return f"{alone} {word} here (top-1 {base.value}): the best choice brought {most.gain}."
 
 
 def _also(best: Compared, by_name: Mapping[str, Compared]) -> str:

@@ -130,6 +130,18 @@ def test_labels_that_cannot_be_compared_are_refused(made):
         compare_stores(Rows(made / "each"))
 
 
+def test_labels_that_are_numbers_to_predict_name_regress(made):
+    hint = "these labels are numbers such as {}; `sporeprint regress` predicts numbers"
+    for name, place in (("c", [0.25 + at for at in range(12)]), ("d", [0.5, 1.5] * 6), ("e", [1.0, 2.0] * 6)):
+        store_of(made / name, table(made / f"{name}.parquet", place=place), blocks_of(1))
+    with pytest.raises(SampleError, match=f"none of 12 classes has two rows.*; {hint.format(0.25)}"):
+        compare_stores(Rows(made / "c"))
+    with pytest.raises(StoreError, match=f"numbers 0.5, 1.5 here; {hint.format(0.5)}"):
+        compare_stores(Rows(made / "d"), Rows(made / "c"))
+    assert hint.format(0.5) in compare_stores(Rows(made / "d"), splits=2).notes
+    assert "regress" not in " ".join(compare_stores(Rows(made / "e"), splits=2).notes)
+
+
 def test_stores_that_were_made_otherwise_are_refused(made):
     source = open_source(made / "test.parquet", modality="text", label_column="place")
     store_of(made / "sound", source, blocks_of(1), modality="audio")

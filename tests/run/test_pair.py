@@ -172,3 +172,18 @@ def test_a_test_set_takes_its_columns_from_the_training_sets_store_where_it_has_
     assert given.describe()["columns"] == {"sample": "title", "label": None, "id": None}
     other = open_source(tmp_path / "other.parquet", modality="text", like=told)
     assert other.describe()["columns"] == {"sample": "title", "label": "label", "id": None}
+
+
+def test_knn_of_real_values_names_regress_where_none_is_shared_and_where_some_are(run, tmp_path):
+    values = {"a": [0.5, 1.5, 2.5, 3.5], "b": [0.25, 1.25, 2.25, 3.25], "c": [0.5, 1.25, 2.25, 3.25]}
+    for name, place in values.items():
+        store_of(tmp_path / name, table(tmp_path / f"{name}.parquet", place=place), {"embedding": circle(TRAIN)})
+    words = ["--blocks", "embedding", "--k", "1"]
+    hint = "these labels are numbers such as 0.5; `sporeprint regress` predicts numbers"
+    status, out, err = run("knn", tmp_path / "a", tmp_path / "b", *words)
+    assert (status, out) == (1, "")
+    assert hint in " ".join(err.split())
+    assert accuracy(run("knn", tmp_path / "a", tmp_path / "c", *words, "--json")[1])[1] == (
+        f"b, 4 training rows, 4 test rows, 4 classes; {hint}; "
+        "counted as wrong, since no training row has their label: 3 test rows"
+    )

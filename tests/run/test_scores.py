@@ -9,7 +9,7 @@ from sporeprint.data.sources import ListSource
 from sporeprint.errors import StoreError
 from sporeprint.evaluate.features import short_table
 from sporeprint.run.origin import Rows
-from sporeprint.run.pair import targets_of
+from sporeprint.run.pair import numbers_hint, targets_of
 from sporeprint.run.scores import probe_scores
 from sporeprint.run.wanted import combinations, title_of, wanted
 
@@ -89,6 +89,23 @@ def test_texts_that_are_all_numbers_are_targets():
     found = targets_of(np.array(["9.25", " -1e3", "7"], dtype=object), "s")
     assert found.dtype == np.float64
     np.testing.assert_array_equal(found, [9.25, -1000.0, 7.0])
+
+
+@pytest.mark.parametrize(
+    ("labels", "such"),
+    [
+        ([1.0, 9.25, 8.5], "9.25"),
+        (["3", "2.5"], "2.5"),
+        ([1, 2, 3], None),
+        ([1.0, 2.0], None),
+        (["1.5", "b"], None),
+        ([True, 0.5], None),
+        ([["x"], 0.5], None),
+    ],
+)
+def test_labels_that_are_broken_numbers_are_for_regress(labels, such):
+    said = f"these labels are numbers such as {such}; `sporeprint regress` predicts numbers"
+    assert numbers_hint(labels) == ("" if such is None else said)
 
 
 def test_targets_are_numbers_of_one_or_several_columns():

@@ -8,12 +8,12 @@ import numpy as np
 
 from sporeprint.combine import family
 from sporeprint.data.store import Store
-from sporeprint.errors import RecipeError, StoreError
+from sporeprint.errors import RecipeError, SampleError
 from sporeprint.evaluate.compare import compare
 from sporeprint.evaluate.comparison import Comparison
 from sporeprint.report.samples import Samples
 from sporeprint.run.origin import Rows, samples_of, store_modality
-from sporeprint.run.pair import block_list, labelled, one_label, open_pair, shared_rows, some_of, strangers
+from sporeprint.run.pair import block_list, labelled, numbers_hint, one_label, open_pair, shared_rows, strangers
 
 
 def compare_stores(
@@ -49,16 +49,14 @@ def compare_stores(
         asked, asked_labels, asked_has = labelled(test, test_rows, names, label_column)
         left_out += int((~asked_has).sum())
         asked_labels = one_label(asked_labels, test_rows.store, "compare")
-        strange = strangers(labels, asked_labels)
-        if strange == len(asked_labels):
-            raise StoreError(
-                f"no label of {test_rows.store} is a label of {train_rows.store}: {some_of(asked_labels)} there, "
-                f"{some_of(labels)} here; were both made with the same --label-column?"
-            )
+        strange = strangers(labels, asked_labels, (train_rows.store, test_rows.store))
         if strange:
             notes.append(f"{strange} test rows count as wrong, since no training row has their label")
         if shared := shared_rows(train, test, has, asked_has):
             notes.append(f"{shared} test rows are training rows themselves, each its own nearest neighbour")
+    hint = numbers_hint(labels.tolist())
+    if hint:
+        notes.append(hint)
     if left_out:
         notes.append(f"{left_out} rows without a label are left out")
     resolved = train.plan["resolved"]
@@ -71,20 +69,25 @@ def compare_stores(
     cost = train.cost
     if cost.get("threads"):
         settings["rows/s measured on"] = f"{cost.get('device', 'cpu')}, {cost['threads']} threads"
-    found = compare(
-        features,
-        labels,
-        asked,
-        asked_labels,
-        train.blocks_info,
-        seconds=cost.get("seconds", {}),
-        rows_timed=cost.get("rows", 0),
-        ids=np.array(train.ids)[has].tolist(),
-        test_ids=None if test is None else np.array(test.ids)[asked_has].tolist(),
-        splits=splits,
-        seed=seed,
-        settings=settings,
-    )
+    try:
+        found = compare(
+            features,
+            labels,
+            asked,
+            asked_labels,
+            train.blocks_info,
+            seconds=cost.get("seconds", {}),
+            rows_timed=cost.get("rows", 0),
+            ids=np.array(train.ids)[has].tolist(),
+            test_ids=None if test is None else np.array(test.ids)[asked_has].tolist(),
+            splits=splits,
+            seed=seed,
+            settings=settings,
+        )
+    except SampleError as error:
+        if not hint:
+            raise
+        raise SampleError(f"{error}; {hint}") from None
     return found.noted(notes)
 
 

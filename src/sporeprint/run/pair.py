@@ -90,12 +90,7 @@ def read_pair(
         if several != are_lists(test_labels):
             other, lists = (test_rows, train_rows) if several else (train_rows, test_rows)
             raise StoreError(f"the labels of {lists.store} are lists, those of {other.store} are not")
-        strange = 0 if several else strangers(labels, test_labels)
-        if strange == len(test_labels):
-            raise StoreError(
-                f"no label of {test_rows.store} is a label of {train_rows.store}: {some_of(test_labels)} there, "
-                f"{some_of(labels)} here; were both made with the same --label-column?"
-            )
+        strange = 0 if several else strangers(labels, test_labels, (train_rows.store, test_rows.store))
         classes = len({one for row in labels for one in row} if several else set(labels.tolist()))
         note += f"{classes} labels, several a row" if several else f"{classes} classes"
         note += " (nothing to tell apart)" if classes == 1 and not several else ""
@@ -104,6 +99,8 @@ def read_pair(
     left_out, test_left_out = int((~has).sum()), int((~test_has).sum())
     if left_out or test_left_out:
         note += f"; left out, having no label: {left_out} {roles[0]}, {test_left_out} {roles[1]}"
+    if not targets and (hint := numbers_hint(labels.tolist())):
+        note += f"; {hint}"
     if strange:
         note += f"; {unknown}: {strange} {roles[1]}"
     if shared := shared_rows(train, test, has, test_has):
@@ -169,12 +166,25 @@ def number_of(label: Any) -> float | None:
     return float(label) if number else None
 
 
-def strangers(labels: np.ndarray, test_labels: np.ndarray) -> int:
-    """How many test rows have a label that no training row has; 0 of lists of labels, which kNN refuses."""
-    if any(isinstance(label, list) for label in (*labels.tolist(), *test_labels.tolist())):
-        return 0
+def numbers_hint(labels: Sequence[Any]) -> str:
+    """What to do about labels that are all numbers, not all of them whole; "" of any others: those are classes."""
+    found = [number_of(label) for label in labels]
+    if None in found or not (broken := [one for one in found if one is not None and not one.is_integer()]):
+        return ""
+    return f"these labels are numbers such as {broken[0]:g}; `sporeprint regress` predicts numbers"
+
+
+def strangers(labels: np.ndarray, test_labels: np.ndarray, stores: tuple[Path, Path]) -> int:
+    """How many test rows have a label that no training row has. Raises StoreError where all of them have."""
     known = set(labels.tolist())
-    return sum(label not in known for label in test_labels.tolist())
+    strange = sum(label not in known for label in test_labels.tolist())
+    if strange == len(test_labels):
+        hint = numbers_hint([*labels.tolist(), *test_labels.tolist()])
+        raise StoreError(
+            f"no label of {stores[1]} is a label of {stores[0]}: {some_of(test_labels)} there, {some_of(labels)} here; "
+            + (hint or "were both made with the same --label-column?")
+        )
+    return strange
 
 
 def some_of(labels: np.ndarray) -> str:

@@ -313,9 +313,13 @@ def test_progress_is_a_line_at_times_and_nothing_before(capsys):
         (["probe", "a", "b", "--combination", "best"], 2, "expected one of: paper, decorrelated, loo"),
         (["probe", "a", "b", "--draws", "2"], 2, "--draws goes with --shots"),
         (["probe", "a", "b", "--shots", "0"], 2, "--shots"),
-        (["probe", "a", "b", "--shots", "1", "--combination", "loo"], 2, "no draw has; take decorrelated"),
+        (
+            ["probe", "a", "b", "--shots", "1", "--combination", "loo"],
+            2,
+            "no draw has; take --blocks embedding: decorrelated needs",
+        ),
         (["probe", "topics-a", "topics-b", "--shots", "1"], 2, "these labels are lists"),
-        (["probe", "topics-a", "topics-b", "--combination", "loo"], 2, "its labels are lists"),
+        (["probe", "topics-a", "topics-b", "--combination", "loo"], 2, "one class a row; take decorrelated"),
         (["probe", "topics-a", "b"], 1, "topics-a are lists"),
         (["knn", "a", "b", "--temperature", "0.1"], 2, "--temperature goes with --vote softmax"),
         (["knn", "a", "b", "--vote", "softmax", "--temperature", "0"], 2, "expected a number above 0"),
@@ -323,7 +327,7 @@ def test_progress_is_a_line_at_times_and_nothing_before(capsys):
         (["knn", "a", "b", "--train-split", "train"], 2, "a split goes with the source that it is of"),
         (["cluster", "none"], 1, "has no labels; extract it from a labelled source"),
         (["cluster", "topics-a"], 1, "has lists of labels; cluster needs one a row"),
-        (["cluster", "a", "--combination", "loo"], 2, "by the labels that judge"),
+        (["cluster", "a", "--combination", "loo"], 2, "by the labels that judge; take decorrelated, which needs no"),
         (["cluster", "nowhere"], 1, "is not a store"),
         (["retrieve", "b", "topics-a"], 1, "are lists"),
         (["retrieve", "b", "--combination", "loo"], 2, "by the labels that judge"),
@@ -333,7 +337,7 @@ def test_progress_is_a_line_at_times_and_nothing_before(capsys):
         (["retrieve", "heights-b", "one"], 1, "no label of"),
         (["regress", "a", "b"], 1, "are texts, such as 'low'; regress needs numbers"),
         (["regress", "topics-a", "topics-b"], 1, "lists of different lengths"),
-        (["regress", "heights-a", "heights-b", "--combination", "loo"], 2, "these labels are numbers to predict"),
+        (["regress", "heights-a", "heights-b", "--combination", "loo"], 2, "numbers to predict; take decorrelated"),
         (["regress", "heights-a", "heights-b", "--k", "0"], 2, "--k '0'"),
         (["analyse", "a", "--combination", "paper"], 2, "give TEST_STORE too"),
         (["analyse", "a", "none"], 1, "has no labels"),
@@ -354,6 +358,12 @@ def test_one_class_and_one_row_are_said_and_not_an_error(run, made):
         status, out, err = run(words[0], *(made / name for name in words[1:]), "--blocks", "embedding")
         assert status == 0, err
         assert "1 classes (nothing to tell apart)" in out
+    for name, said in (("single", "1 rows, 1 classes (nothing to tell apart)"), ("one", "1 classes (nothing to tell")):
+        assert said in run("cluster", made / name, "--blocks", "embedding")[1]
+    save(made, "each", [*"wxyz"], TRAIN)
+    status, out, _ = run("cluster", made / "each", "--blocks", "embedding")
+    assert (status, "4 classes (every row a class of its own: nothing to group)" in out) == (0, True)
+    assert "nothing to" not in run("cluster", made / "a", "--blocks", "embedding")[1]
     for words in (["knn", "single", "b"], ["cluster", "single"], ["analyse", "single"], ["analyse", "one", "b"]):
         status, _, err = run(words[0], *(made / name for name in words[1:]))
         assert status == 0, err

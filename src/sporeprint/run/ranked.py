@@ -15,7 +15,7 @@ from sporeprint.evaluate.revisited import revisited
 from sporeprint.run.origin import Rows
 from sporeprint.run.pair import check_sources, one_label, open_pair, read_pair
 from sporeprint.run.scores import Progress, Scores, count_of, loo_labels, one_store, scores_of
-from sporeprint.run.wanted import Wanted
+from sporeprint.run.wanted import NO_LABELS, Wanted
 
 
 def retrieval_scores(
@@ -62,7 +62,7 @@ def _labelled(
         def judge(made: Features) -> Result:
             return retrieve(made.rows, labels, ks=ks, metric=metric)
 
-        why = "of one store it would choose by the labels that judge"
+        why = f"of one store it would choose by the labels that judge; {NO_LABELS}"
         entries, _ = scores_of(store, blocks, None, what, judge, progress, None, why)
         return Scores(entries, f"{note}, each row a query among the others")
     pair = read_pair(
@@ -93,7 +93,8 @@ def _revisited(
     def judge(made: Features) -> Result:
         return revisited(made.others, made.rows, ground_truth, *known, ks=ks, metric=metric)
 
-    entries, _ = scores_of(store, blocks, asked, what, judge, progress, None, "there are no labels to choose by")
+    why = f"there are no labels to choose by; {NO_LABELS}"
+    entries, _ = scores_of(store, blocks, asked, what, judge, progress, None, why)
     note = f"{store.plan['resolved']['backbone']['name']}, {ground_truth.name}"
     ordered = [role for role, one in zip(("queries", "database"), known, strict=True) if one is None]
     note += f"; without ids, so taken in the order of the ground truth: {' and '.join(ordered)}" if ordered else ""

@@ -20,7 +20,7 @@ from sporeprint.evaluate.select import Selection
 from sporeprint.evaluate.table import Candidate, Entry, evaluate, standard_candidates
 from sporeprint.run.origin import Rows
 from sporeprint.run.pair import Pair, check_sources, labelled, one_label, read_pair
-from sporeprint.run.wanted import Wanted, combinations
+from sporeprint.run.wanted import NO_LABELS, Wanted, combinations
 from sporeprint.whiten import Axes
 
 MOST_PCA = 512  # the paper's, for wide backbones
@@ -141,7 +141,7 @@ def regress_scores(
     def judge(made: Features) -> Result:
         return regress(made.rows, pair.labels, made.others, pair.test_labels, **way)
 
-    why = "it chooses by classes, and these labels are numbers to predict"
+    why = f"it chooses by classes, and these labels are numbers to predict; {NO_LABELS}"
     entries, _ = scores_of(pair.store, pair.blocks, pair.test_blocks, what, judge, progress, None, why)
     return Scores(entries, pair.note)
 
@@ -161,7 +161,8 @@ def cluster_scores(
     def judge(made: Features) -> Result:
         return cluster(made.rows, labels, clusters, starts, seed)
 
-    entries, _ = scores_of(store, blocks, None, what, judge, progress, None, "it would choose by the labels that judge")
+    why = f"it would choose by the labels that judge; {NO_LABELS}"
+    entries, _ = scores_of(store, blocks, None, what, judge, progress, None, why)
     return Scores(entries, note)
 
 
@@ -196,16 +197,24 @@ def one_store(rows: Rows, what: Wanted, label_column: str | None, who: str) -> t
     store = Store.open(rows.store)
     blocks, labels, has = labelled(store, rows, what.reads(store), label_column)
     labels = one_label(labels, rows.store, who)
-    note = f"{store.plan['resolved']['backbone']['name']}, {len(labels)} rows, {len(set(labels.tolist()))} classes"
+    classes = len(set(labels.tolist()))
+    note = f"{store.plan['resolved']['backbone']['name']}, {len(labels)} rows, {classes} classes"
+    note += " (nothing to tell apart)" if classes == 1 else ""
+    note += " (every row a class of its own: nothing to group)" if 1 < classes == len(labels) else ""
     note += "" if label_column is None else f" of {label_column!r}"
     return store, blocks, labels, note + ("" if has.all() else f"; left out, having no label: {int((~has).sum())} rows")
 
 
 def loo_labels(pair: Pair, shots: int | None) -> tuple[Any, str]:
-    """The training labels, if loo may see them, and else why not."""
+    """The training labels, if loo may see them, and else why not and what to take instead."""
     if pair.several:
-        return None, "its labels are lists, and it chooses by one class a row"
-    return (pair.labels, "") if shots is None else (None, "with --shots it would see labels that no draw has")
+        return None, f"its labels are lists, and it chooses by one class a row; {NO_LABELS}"
+    if shots is None:
+        return pair.labels, ""
+    return None, (
+        "with --shots it would see labels that no draw has; take --blocks embedding: decorrelated needs no labels "
+        "either, but with 5 a class it was worse than the embedding alone in our tables"
+    )
 
 
 def few_shot(shots: int | None, draws: int | None, seed: int) -> dict[str, int]:

@@ -14,6 +14,7 @@ from sporeprint.evaluate.select import Selection, select
 from sporeprint.run.pair import block_list
 
 LOO = "loo"
+NO_LABELS = "take decorrelated, which needs no labels"
 
 
 @dataclass(frozen=True)
@@ -82,14 +83,14 @@ def combinations(
 ) -> tuple[dict[str, Combination], Selection | None]:
     """Those to evaluate, by name, and what loo chose, if it was asked.
 
-    labels: of the training rows, for loo to choose by; None where it must not, for the reason `unlabelled`. table: what
-    is evaluated beside loo's choice where no way is named; without it the short one.
+    labels: of the training rows, for loo to choose by; None where it must not. unlabelled: why not, and what to take
+    instead. table: what is evaluated beside loo's choice where no way is named; without it the short one.
     Raises RecipeError where only loo is wanted and must not be.
     """
     if what.combination is not None:
         return {what.name: what.combination}, None
     if what.loo and labels is None:
-        raise RecipeError(f"--combination loo: {unlabelled}; take decorrelated, which needs no labels")
+        raise RecipeError(f"--combination loo: {unlabelled}")
     selection = None
     if what.loo or (labels is not None and len(labels) > 1):  # of one row there is no other to ask
         selection = select(blocks, labels, seed=seed)

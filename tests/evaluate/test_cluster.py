@@ -117,6 +117,7 @@ def test_seeds_repeat_and_more_starts_leave_the_first_as_they_are():
         (blobs([0, 10], [3, 2]), list("aaabb"), 1, 3 / 5, 0, 1),  # one cluster
         (np.arange(4)[:, None], list("aabb"), 9, 2 / 4, None, 4),  # more clusters than rows
         (np.array([[0.0], [-0.0], [5]]), list("aab"), 3, 1, 1, 2),
+        (np.arange(4)[:, None], list("abcd"), None, 1, 1, 4),  # every row a class of its own
     ],
 )
 def test_edges_are_defined_and_silent(features, labels, clusters, value, score, used):

@@ -50,7 +50,8 @@ def cluster(
     method): with more clusters than classes the rows of unmatched clusters are wrong, with fewer clusters the rows of
     unmatched classes are.
     One class: accuracy is the share of the largest cluster; NMI and ARI are 1 with one cluster, 0 with more. One
-    cluster of several classes: accuracy is the share of the largest class, NMI and ARI are 0.
+    cluster of several classes: accuracy is the share of the largest class, NMI and ARI are 0. Every row a class of its
+    own: by default every distinct row is a cluster of its own, so all figures are 1 where all are distinct.
     Start i is seeded with (seed, i), so more starts leave the first as they are.
     Raises SampleError for rows with NaN, labels that do not match, counts below 1, negative seeds.
     """

@@ -213,7 +213,7 @@ def loo_labels(pair: Pair, shots: int | None) -> tuple[Any, str]:
         return pair.labels, ""
     return None, (
         "with --shots it would see labels that no draw has; take --blocks embedding: decorrelated needs no labels "
-        "either, but with 5 a class it was worse than the embedding alone in our tables"
+        "either, but with 5 a class it was worse than the embedding alone on most of our data sets"
     )
 
 

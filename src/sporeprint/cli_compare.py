@@ -15,7 +15,7 @@ def compare(
     test_store: Annotated[Path | None, typer.Argument(help="Store of the rows to measure on, made with --fit-from TRAIN_STORE; without it, repeated splits of TRAIN_STORE.", show_default=False)] = None,
     report: Annotated[Path | None, typer.Option(help="Folder for report.html, one page that needs nothing else, and comparison.json.")] = None,
     blocks: Annotated[str | None, typer.Option(help="Only these blocks or families, comma-separated, beside the embedding.")] = None,
-    splits: Annotated[int, typer.Option(min=2, help="Without TEST_STORE: so many.")] = 10,
+    splits: Annotated[int | None, typer.Option(min=2, help="Without TEST_STORE: so many.", show_default="10")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of splits, of the bootstrap, and of the rows that choose where there are many.")] = 0,
     label_column: LabelColumn = None,
     train: Annotated[Path | None, typer.Option(help="The source that TRAIN_STORE was made of: for --label-column, and for the samples in the report.")] = None,
@@ -26,22 +26,36 @@ def compare(
 ) -> None:  # fmt: skip
     """Does it help here, how much, at what cost? Every block, the controls, and what leave-one-out chooses."""
     from sporeprint.errors import RecipeError
-    from sporeprint.run.compare import compare_stores, shown_samples
+    from sporeprint.run.compare import compare_stores, is_store, shown_samples
     from sporeprint.run.comparison import print_comparison
     from sporeprint.run.console import print_json
     from sporeprint.run.origin import Rows
 
+    def say(what: str) -> None:
+        typer.echo(what, err=True)
+
     if test_store is None and (test is not None or test_split is not None):
         raise RecipeError("--test and --test-split are of TEST_STORE, which is not given; give it, or leave them out")
+    if test_store is not None and splits is not None:
+        raise RecipeError("--splits are of TRAIN_STORE alone, in the place of TEST_STORE; leave out one of the two")
+    if report is None and label_column is None and (train is not None or test is not None):
+        raise RecipeError(
+            "--train and --test are for --label-column and for the samples in the report; "
+            "add --label-column or --report, or leave them out"
+        )
+    if report is not None and is_store(report):
+        raise RecipeError(f"--report '{report}' is a store, which nothing else is written into; name another folder")
     train_rows = Rows(train_store, train, train_split)
     test_rows = None if test_store is None else Rows(test_store, test, test_split)
-    typer.echo("comparing: this takes some minutes for thousands of rows ...", err=True)
-    found = compare_stores(train_rows, test_rows, blocks, label_column, splits, seed)
+    found = compare_stores(train_rows, test_rows, blocks, label_column, 10 if splits is None else splits, seed, say=say)
     if report is not None:
         from sporeprint.report.page import write_report
 
         samples = shown_samples(found, train_rows, test_rows)
-        typer.echo(f"report: {write_report(found, report, samples)}", err=True)
+        if samples is None and (train is not None or test is not None):
+            wants = "TEST_STORE, with --test" if test_store is None else "--train" if train is None else "--test"
+            say(f"the report shows no samples: that needs {wants} too")
+        say(f"report: {write_report(found, report, samples)}")
     if json:
         print_json(found.to_json())
         return

@@ -5,9 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from small_comparison import comparison
 from small_stores import store_of
 from sporeprint.data.sources import ListSource
 from sporeprint.evaluate.measure import ALL, FREE
+from sporeprint.report.samples import Samples
 
 ROWS = 40
 
@@ -78,10 +80,65 @@ def test_blocks_may_be_named_and_a_store_alone_is_split(run, made):
         (("a", "b", "--label-column", "x"), 2, "--label-column needs"),
         (("nowhere", "b"), 1, "nowhere"),
         (("a", "--splits", "1"), 2, "splits"),
+        (("a", "b", "--splits", "10"), 2, "leave out one of the two"),
+        (("a", "--train", "x.csv"), 2, "add --label-column or --report, or leave them out"),
+        (("a", "b", "--test", "x.csv"), 2, "add --label-column or --report, or leave them out"),
+        (("a", "b", "--report", "a"), 2, "is a store, which nothing else is written into; name another folder"),
     ],
 )
 def test_what_cannot_be_compared_is_said(run, made, words, status, told):
     paths = [made / word if word in ("a", "b", "bare", "nowhere") else word for word in words]
     found, out, err = run("compare", *paths)
     assert (found, out) == (status, "")
-    assert told in err
+    assert told in " ".join(err.split())
+    assert "comparing" not in err
+
+
+def test_a_store_that_is_not_whole_is_not_written_into_either(run, made, tmp_path):
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "plan.json").write_text("{}")
+    status, _, err = run("compare", made / "a", made / "b", "--report", tmp_path / "begun")
+    assert (status, "is a store" in err) == (2, True)
+    assert [one.name for one in (tmp_path / "begun").iterdir()] == ["plan.json"]
+
+
+def found_by(monkeypatch, samples=None):
+    """What the command passes on, in the place of a comparison that takes its time."""
+    passed = []
+
+    def compare_stores(*words, **others):
+        passed.append((words, others))
+        return comparison()
+
+    monkeypatch.setattr("sporeprint.run.compare.compare_stores", compare_stores)
+    monkeypatch.setattr("sporeprint.run.compare.shown_samples", lambda *_: samples)
+    return passed
+
+
+@pytest.mark.parametrize(
+    ("words", "wants"),
+    [
+        (("a", "--train", "x.csv"), "TEST_STORE, with --test"),
+        (("a", "b", "--train", "x.csv"), "--test"),
+        (("a", "b", "--test", "x.csv"), "--train"),
+        (("a", "b"), None),
+    ],
+)
+def test_a_report_without_the_samples_that_were_asked_for_says_so(run, tmp_path, monkeypatch, words, wants):
+    found_by(monkeypatch)
+    status, _, err = run("compare", *words, "--report", tmp_path)
+    assert status == 0
+    said = "" if wants is None else f"the report shows no samples: that needs {wants} too\n"
+    assert err == f"{said}report: {tmp_path / 'report.html'}\n"
+
+
+def test_a_report_with_samples_says_nothing_of_them(run, tmp_path, monkeypatch):
+    found_by(monkeypatch, Samples("text"))
+    _, _, err = run("compare", "a", "b", "--train", "x.csv", "--test", "y.csv", "--report", tmp_path)
+    assert err == f"report: {tmp_path / 'report.html'}\n"
+
+
+def test_a_store_alone_is_split_ten_times_unless_told_otherwise(run, monkeypatch):
+    passed = found_by(monkeypatch)
+    assert run("compare", "a")[0] == run("compare", "a", "--splits", "3")[0] == 0
+    assert [words[4] for words, _ in passed] == [10, 3]

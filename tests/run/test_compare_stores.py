@@ -9,7 +9,7 @@ import torch
 from small_stores import circle, store_of
 from sporeprint import saved
 from sporeprint.data.sources import open_source
-from sporeprint.data.store import StoreWriter
+from sporeprint.data.store import Store, StoreWriter
 from sporeprint.errors import RecipeError, SampleError, SourceError, StoreError
 from sporeprint.evaluate.measure import ALL, FREE
 from sporeprint.run.compare import compare_stores, shown_samples
@@ -128,6 +128,35 @@ def test_labels_that_cannot_be_compared_are_refused(made):
     store_of(made / "each", table(made / "each.parquet", place=[f"p{at}" for at in range(12)]), blocks_of(1))
     with pytest.raises(SampleError, match="none of 12 classes has two rows"):
         compare_stores(Rows(made / "each"))
+
+
+def test_one_class_is_told(made):
+    store_of(made / "same", table(made / "same.parquet", place=["low"] * 12), blocks_of(1))
+    said = "one class only: nothing to tell apart"
+    for rows in ((Rows(made / "same"),), (Rows(made / "same"), Rows(made / "b"))):
+        assert said in compare_stores(*rows, blocks="kl", splits=2).notes
+
+
+def test_it_says_that_it_takes_long_only_for_many_training_rows_and_once_they_are_read(made, monkeypatch):
+    said = []
+    monkeypatch.setattr("sporeprint.run.compare._MANY", 11)
+    with pytest.raises(StoreError):
+        compare_stores(Rows(made / "a"), Rows(made / "nowhere"), say=said.append)
+    assert said == []
+    compare_stores(Rows(made / "a"), blocks="kl", splits=2, say=said.append)
+    assert said == ["comparing: this takes some minutes for thousands of rows ..."]
+    monkeypatch.setattr("sporeprint.run.compare._MANY", 12)
+    compare_stores(Rows(made / "a"), blocks="kl", splits=2, say=said.append)
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize(("threads", "words"), [(1, "cpu, 1 thread"), (2, "cpu, 2 threads")])
+def test_threads_are_counted_in_english(made, monkeypatch, threads, words):
+    store = Store.open(made / "a")
+    store.cost = {"threads": threads}
+    monkeypatch.setattr(Store, "open", lambda _: store)
+    found = compare_stores(Rows(made / "a"), blocks="kl", splits=2)
+    assert found.settings["rows/s measured on"] == words
 
 
 def test_labels_that_are_numbers_to_predict_name_regress(made):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sporeprint.combine import family
+from sporeprint.data.shards import manifest_path, plan_path
 from sporeprint.data.store import Store
 from sporeprint.errors import RecipeError, SampleError
 from sporeprint.evaluate.compare import compare
@@ -14,6 +17,8 @@ from sporeprint.evaluate.comparison import Comparison
 from sporeprint.report.samples import Samples
 from sporeprint.run.origin import Rows, samples_of, store_modality
 from sporeprint.run.pair import block_list, labelled, numbers_hint, one_label, open_pair, shared_rows, strangers
+
+_MANY = 1000  # training rows, above which it takes minutes
 
 
 def compare_stores(
@@ -23,9 +28,11 @@ def compare_stores(
     label_column: str | None = None,
     splits: int = 10,
     seed: int = 0,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Comparison:
     """What `compare` finds on a pair of stores, or on repeated splits of one. blocks: only these, or of these
     families, comma-separated, beside the embedding. label_column: of the stores' sources, in the place of their labels.
+    say: is told where it will take long, once all is read.
 
     Raises StoreError for stores that do not go together, have no labels or lists of them, RecipeError for blocks that
     are not there, SourceError where a source is not the one that its store was made of.
@@ -54,6 +61,8 @@ def compare_stores(
             notes.append(f"{strange} test rows count as wrong, since no training row has their label")
         if shared := shared_rows(train, test, has, asked_has):
             notes.append(f"{shared} test rows are training rows themselves, each its own nearest neighbour")
+    if len(set(labels.tolist())) == 1:
+        notes.append("one class only: nothing to tell apart")
     hint = numbers_hint(labels.tolist())
     if hint:
         notes.append(hint)
@@ -68,7 +77,10 @@ def compare_stores(
     }
     cost = train.cost
     if cost.get("threads"):
-        settings["rows/s measured on"] = f"{cost.get('device', 'cpu')}, {cost['threads']} threads"
+        threads = "1 thread" if cost["threads"] == 1 else f"{cost['threads']} threads"
+        settings["rows/s measured on"] = f"{cost.get('device', 'cpu')}, {threads}"
+    if len(labels) > _MANY:
+        say("comparing: this takes some minutes for thousands of rows ...")
     try:
         found = compare(
             features,
@@ -105,6 +117,11 @@ def shown_samples(comparison: Comparison, train_rows: Rows, test_rows: Rows | No
     return Samples(store_modality(stores[0]), test=found[1], train=found[0])
 
 
+def is_store(folder: Path) -> bool:
+    """Whether a store lies there, be it incomplete."""
+    return plan_path(folder).exists() or manifest_path(folder).exists()
+
+
 def _names(train: Store, blocks: str | None) -> tuple[str, ...]:
     if blocks is None:
         return tuple(train.block_names)
@@ -117,4 +134,4 @@ def _names(train: Store, blocks: str | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-__all__ = ["compare_stores", "shown_samples"]
+__all__ = ["compare_stores", "is_store", "shown_samples"]

@@ -105,7 +105,7 @@ def test_the_parts_come_in_their_order():
         "All entries",
         "Which classes change",
         "What the blocks share",
-        "Neighbours of the queries that change most",
+        "Neighbours of queries whose answer changed",
         "How to read this Top-1",
     ]
     assert [text.count(one) for one in parts] == [1] * len(parts)
@@ -115,10 +115,11 @@ def test_the_parts_come_in_their_order():
 def test_the_table_has_every_entry_with_its_figures():
     page = Page(render(comparison()))
     assert page.cells("layers") == (
-        ["layers free", "1", "1,240", "1,536", "5", "69.0", "70.0 68.0 to 73.0", "65.0", "+10.0 +7.0 to +13.0"]
+        ["layers one pass", "1", "1,240", "1,536", "5", "69.0", "70.0 68.0 to 73.0", "65.0", "+10.0 +7.0 to +13.0"]
     )
     assert page.cells("kl")[-1] == "\u221210.0 \u221213.0 to \u22127.0"
     assert page.cells("embedding")[-1] == "\u2013"
+    assert "rows/s: as measured when the store was made; the embedding's own includes KL's backward pass" in page.text
     assert page.cells("paper's")[2] == "12"
     kinds = [one.get("class") for one in page.of("tr")]
     assert kinds[1:6] == ["reference", "free", None, "paper", "chosen"]
@@ -262,7 +263,44 @@ def test_only_so_many_queries_and_neighbours_are_shown_and_the_rest_is_said():
     page = Page(render(many, queries=3, neighbours=2))
     assert len(page.of("article")) == 3
     assert len([one for one in page.of("li") if one.get("class")]) == 3 * 4
-    assert "The first 3 of 7 test rows" in page.text
+    assert (
+        "evenly spaced where there are many. Shown are the first 3 of 7; the others are in comparison.json."
+        in page.text
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "same", "why"),
+    [
+        ({"test_rows": 9}, True, "the chosen features are the reference's own"),
+        ({"test_rows": 9}, False, "every test row that one of the two classifies rightly, the other does too"),
+        ({"splits": 5}, True, "no test set was given"),
+        ({"splits": 5}, False, "no test set was given"),
+    ],
+)
+def test_without_changed_queries_the_page_says_which_case_it_is(settings, same, why):
+    *others, chosen = comparison().entries
+    chosen = chosen if same else replace(chosen, combination=Combination(("kl",)))
+    one = comparison(entries=(*others, chosen), changed=(), settings=settings)
+    assert f"None to show: {why}" in Page(render(one)).text
+
+
+def test_what_the_test_rows_had_a_say_in_is_told_of_a_test_set_and_of_splits():
+    told = {one: Page(render(comparison(settings={one: 5}))).text for one in ("test_rows", "splits")}
+    assert "the test rows had no say, so their accuracy is an honest estimate" in told["test_rows"]
+    assert "All rows name the reference" in told["splits"]
+    assert "the split's test rows have no say in that" in told["splits"]
+    assert "honest estimate" not in told["splits"]
+    assert "All rows name" not in told["test_rows"]
+
+
+@pytest.mark.parametrize("gain", [Interval(0.0, -0.0004, 0.0004), Interval(-0.0004, -0.02, 0.03)])
+def test_a_gain_of_nought_looks_as_it_does_in_the_verdict(gain):
+    *others, chosen = comparison().entries
+    page = Page(render(comparison(entries=(*others, replace(chosen, gain=gain)))))
+    shown = str(gain).replace(" points", "").replace("-", "\u2212").replace("(", "").replace(")", "")
+    assert shown.startswith("+0.0 ")
+    assert page.cells("all,")[-1] == shown
 
 
 def test_equal_comparisons_give_equal_pages():
@@ -285,13 +323,13 @@ def test_a_comparison_that_found_nothing_says_so():
     )
     page = Page(render(bare))
     assert page.cells("embedding") == (
-        ["embedding chosen reference free", "1", "\u2013", "1,536", "5", "\u2013", "\u2013", "\u2013", "\u2013"]
+        ["embedding chosen reference one pass", "1", "\u2013", "1,536", "5", "\u2013", "\u2013", "\u2013", "\u2013"]
     )
     for sentence in (
         "No entry has an accuracy to plot.",
         "No class changes its accuracy.",
         "No blocks were analysed.",
-        "None to show: the chosen features classify each test row as the reference does",
+        "None to show: the chosen features are the reference's own.",
     ):
         assert sentence in page.text
 

@@ -64,10 +64,8 @@ def render(comparison: Comparison, samples: Samples | None = None, queries: int 
         lstrip_blocks=True,
         finalize=lambda value: clean(value) if type(value) is str else value,  # Markup is ours, and clean already
     )
-    environment.filters |= {
-        name: getattr(formats, name) for name in ("percent", "points", "rate", "decimal", "between")
-    }
-    environment.filters |= {"setting": _setting}
+    environment.filters |= {name: getattr(formats, name) for name in ("percent", "rate", "decimal", "between")}
+    environment.filters |= {"setting": _setting, "gain": _gain, "badge": _badge}
     names = list(comparison.analysis.blocks)
     cka = [line[:_MOST_BLOCKS] for line in comparison.analysis.cka[:_MOST_BLOCKS]]
     *_, rest = sorted_changes(comparison.classes, _MOST_CLASSES)
@@ -88,6 +86,7 @@ def render(comparison: Comparison, samples: Samples | None = None, queries: int 
         cka=_markup(cka_plot(names[:_MOST_BLOCKS], cka)) if names else "",
         most_blocks=_MOST_BLOCKS,
         queries=[_query(one, samples, neighbours) for one in comparison.changed[:queries]],
+        unchanged=_unchanged(comparison),
         modality=samples.modality if samples else "",
     )
 
@@ -127,7 +126,27 @@ def _shown(row_id: str, among: Mapping[str, Any] | None, samples: Samples | None
 
 
 def _picked(comparison: Comparison) -> tuple[tuple[str, str], ...]:
-    return (("reference", comparison.reference), ("free", comparison.free), ("chosen", comparison.chosen))
+    return (("reference", comparison.reference), ("one pass", comparison.free), ("chosen", comparison.chosen))
+
+
+def _unchanged(comparison: Comparison) -> str:
+    """Why there are no queries to show."""
+    if "splits" in comparison.settings:
+        return "no test set was given, and in repeated splits a row has one answer in each split that tests it"
+    used = {one.combination for one in comparison.entries if one.name in (comparison.reference, comparison.chosen)}
+    if len(used) == 1:
+        return "the chosen features are the reference's own"
+    return "every test row that one of the two classifies rightly, the other does too"
+
+
+def _badge(word: str) -> str:
+    return "one pass" if word == "free" else word
+
+
+def _gain(fraction: float | None) -> str:
+    """In points, nought as the verdict has it."""
+    shown = formats.points(fraction)
+    return "+0.0" if shown == "0.0" else shown
 
 
 def _undrawn(rest: Sequence[ClassChange], total: int) -> str:

@@ -169,6 +169,8 @@ def retrieve(
             Rows(query_store, query, query_split), held, what, label_column, ground_truth, k, metric, seed, progress
         )
     _show_scores(found, json, "retrieval", "retrieve" if ground_truth is None else "revisited", "database")
+    if ground_truth is None and not json:
+        typer.echo("mP@k is below 100 % where a query has fewer than k relevant rows, however good the features are.")
 
 
 def regress(

@@ -59,13 +59,13 @@ def test_the_entries_that_matter_are_named_together_where_they_are_one():
     assert named(comparison()) == {
         "all, white": "chosen",
         "embedding": "reference",
-        "layers": "free",
+        "layers": "one pass",
         "paper's assembly": "paper",
     }
     same = named(comparison(chosen="embedding", free="embedding"))
-    assert same["embedding"] == "chosen, reference, free"
+    assert same["embedding"] == "chosen, reference, one pass"
     words = [one.text for one in tags(cost_plot(comparison(), 345, 380), "text") if one.get("class") == "word"]
-    assert sorted(words) == ["chosen", "free", "paper", "reference"]
+    assert sorted(words) == ["chosen", "one pass", "paper", "reference"]
 
 
 @pytest.mark.parametrize(("width", "height"), [(345, 380), (960, 440)])
@@ -80,7 +80,7 @@ def test_words_lie_inside_and_clear_of_marks_and_of_each_other(width, height):
         frame = frame_of(entries, width, height)
         spots = places(entries, frame)
         taken = [Box(x - 7.5, y - 7.5, x + 7.5, y + 7.5) for x, y in spots]
-        for word, (x, y) in zip(["chosen", "reference", "free", "paper"], spots, strict=False):
+        for word, (x, y) in zip(["chosen", "reference", "one pass", "paper"], spots, strict=False):
             box = place_label(word, x, y, taken, frame.area)
             assert not any(box.meets(other) for other in taken)
             assert frame.area.left <= box.left < box.right <= frame.area.right
@@ -108,7 +108,7 @@ def test_equal_choices_are_one_mark_that_has_all_their_words():
         "embedding; chosen, one pass: 60.0 % (58.0 to 63.0), 1 pass",
     ]
     (word,) = [one.text for one in tags(svg, "text") if one.get("class") == "word"]
-    assert word == "reference, chosen, free"
+    assert word == "reference, chosen, one pass"
 
 
 def test_more_entries_than_have_room_are_drawn_on_each_other():

@@ -54,7 +54,8 @@ class Frame:
 def named(comparison: Comparison) -> dict[str, str]:
     """{entry: what it is called in the plot and marked with in the table}, for those that matter most."""
     words: dict[str, list[str]] = {}
-    for name, word in ((comparison.chosen, "chosen"), (comparison.reference, "reference"), (comparison.free, "free")):
+    marked = ((comparison.chosen, "chosen"), (comparison.reference, "reference"), (comparison.free, "one pass"))
+    for name, word in marked:
         words.setdefault(name, []).append(word)
     for entry in comparison.entries:
         if entry.role == "paper":

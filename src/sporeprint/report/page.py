@@ -65,7 +65,7 @@ def render(comparison: Comparison, samples: Samples | None = None, queries: int 
         finalize=lambda value: clean(value) if type(value) is str else value,  # Markup is ours, and clean already
     )
     environment.filters |= {name: getattr(formats, name) for name in ("percent", "rate", "decimal", "between")}
-    environment.filters |= {"setting": _setting, "gain": _gain, "badge": _badge}
+    environment.filters |= {"setting": _setting, "gain": _gain}
     names = list(comparison.analysis.blocks)
     cka = [line[:_MOST_BLOCKS] for line in comparison.analysis.cka[:_MOST_BLOCKS]]
     *_, rest = sorted_changes(comparison.classes, _MOST_CLASSES)
@@ -137,10 +137,6 @@ def _unchanged(comparison: Comparison) -> str:
     if len(used) == 1:
         return "the chosen features are the reference's own"
     return "every test row that one of the two classifies rightly, the other does too"
-
-
-def _badge(word: str) -> str:
-    return "one pass" if word == "free" else word
 
 
 def _gain(fraction: float | None) -> str:

@@ -356,3 +356,10 @@ def test_of_more_than_forty_blocks_the_first_are_in_the_map_and_all_in_the_table
     assert "Shown are the first 40 of 45 blocks." in page.text
     assert page.cells("block-44")[1] == "4"
     assert len([one for one in page.of("g") if one.get("class") == "cell"]) == 1600
+
+
+def test_a_long_sentence_has_its_first_clause_as_the_heading():
+    page = render(comparison(verdict="Use layers: +3.0 points; 13 passes instead bring +4.0; views bring +2.0."))
+    assert "<h1>Use layers: +3.0 points;</h1>" in page
+    assert '<p class="rest">13 passes instead bring +4.0; views bring +2.0.</p>' in page
+    assert "<h1>Use nothing.</h1>" in render(comparison(verdict="Use nothing."))

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sporeprint.errors import SampleError
@@ -87,6 +87,8 @@ def test_random_ground_truths_agree_with_a_walk_down_the_list(seed, images, metr
     result = revisited(queries, database, truth(lists, images), ks=(1, 3, 10), metric=metric)
     if metric == "cosine":
         queries, database = ([row / math.sqrt(row @ row) for row in rows] for rows in (queries, database))
+    apart = np.sort([[math.dist(query, row) for row in database] for query in queries], axis=1)
+    assume((np.diff(apart) > 1e-6).all())  # nearer ones are equal to float32, and go by their order
     for name, relevant, junk in (("easy", [0], [1, 2]), ("medium", [0, 1], [2]), ("hard", [1], [0, 2])):
         made = []
         for query, parts in zip(queries, lists, strict=True):

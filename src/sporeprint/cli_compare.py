@@ -26,7 +26,7 @@ def compare(
 ) -> None:  # fmt: skip
     """Does it help here, how much, at what cost? Every block, the controls, and what leave-one-out chooses."""
     from sporeprint.errors import RecipeError
-    from sporeprint.run.compare import compare_stores, is_store, shown_samples
+    from sporeprint.run.compare import check_samples, compare_stores, is_store, shown_samples
     from sporeprint.run.comparison import print_comparison
     from sporeprint.run.console import print_json
     from sporeprint.run.origin import Rows
@@ -47,8 +47,15 @@ def compare(
         raise RecipeError(f"--report '{report}' is a store, which nothing else is written into; name another folder")
     train_rows = Rows(train_store, train, train_split)
     test_rows = None if test_store is None else Rows(test_store, test, test_split)
-    found = compare_stores(train_rows, test_rows, blocks, label_column, 10 if splits is None else splits, seed, say=say)
     if report is not None:
+        check_samples(train_rows, test_rows)  # before minutes are spent
+    found = compare_stores(train_rows, test_rows, blocks, label_column, 10 if splits is None else splits, seed, say=say)
+    if json:
+        print_json(found.to_json())
+    else:
+        print_comparison(found)
+        typer.echo(found.verdict)
+    if report is not None:  # last: where it cannot be written, what was found has been told
         from sporeprint.report.page import write_report
 
         samples = shown_samples(found, train_rows, test_rows)
@@ -56,8 +63,3 @@ def compare(
             wants = "TEST_STORE, with --test" if test_store is None else "--train" if train is None else "--test"
             say(f"the report shows no samples: that needs {wants} too")
         say(f"report: {write_report(found, report, samples)}")
-    if json:
-        print_json(found.to_json())
-        return
-    print_comparison(found)
-    typer.echo(found.verdict)

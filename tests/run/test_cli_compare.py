@@ -110,6 +110,7 @@ def found_by(monkeypatch, samples=None):
         passed.append((words, others))
         return comparison()
 
+    monkeypatch.setattr("sporeprint.run.compare.check_samples", lambda *_: None)
     monkeypatch.setattr("sporeprint.run.compare.compare_stores", compare_stores)
     monkeypatch.setattr("sporeprint.run.compare.shown_samples", lambda *_: samples)
     return passed
@@ -142,3 +143,22 @@ def test_a_store_alone_is_split_ten_times_unless_told_otherwise(run, monkeypatch
     passed = found_by(monkeypatch)
     assert run("compare", "a")[0] == run("compare", "a", "--splits", "3")[0] == 0
     assert [words[4] for words, _ in passed] == [10, 3]
+
+
+def test_a_report_that_cannot_be_written_costs_nothing_that_was_found(run, made, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    status, out, err = run("compare", made / "a", made / "b", "--report", tmp_path / "taken")
+    assert status == 1
+    assert out.strip().splitlines()[-1].startswith("Use ")
+    assert "taken" in err
+
+
+def test_samples_of_another_source_are_refused_before_anything_is_computed(run, made, tmp_path, monkeypatch):
+    monkeypatch.setattr("sporeprint.run.compare.compare", lambda *_, **__: pytest.fail("computed"))
+    (tmp_path / "x.csv").write_text("text,label\none,left\n")
+    status, out, err = run(
+        "compare", made / "a", made / "b", "--report", tmp_path / "r", "--train", tmp_path / "x.csv", "--test", tmp_path
+    )
+    assert status in (1, 2)
+    assert out == ""
+    assert "error:" in err

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.combine import Blocks
 from sporeprint.errors import SampleError
+from sporeprint.evaluate.accuracy import mean_per_class
 from sporeprint.evaluate.analyse import analyse
 from sporeprint.evaluate.comparison import Changed, Comparison, Neighbour
 from sporeprint.evaluate.intervals import (
@@ -21,7 +22,7 @@ from sporeprint.evaluate.intervals import (
     split_interval,
 )
 from sporeprint.evaluate.joined import MOST_ROWS
-from sporeprint.evaluate.measure import FREE, Facts, Info, Trained, mean_per_class
+from sporeprint.evaluate.measure import FREE, Facts, Info, Trained
 from sporeprint.evaluate.neighbours import neighbours
 from sporeprint.evaluate.rows import check_same_kind, features_of, labels_of
 from sporeprint.evaluate.verdict import verdict
@@ -82,7 +83,7 @@ def compare(
         replace(
             entry,
             value=bootstrap_mean(right[entry.name], level=level, seed=seed),
-            mean_per_class=mean_per_class(guesses[entry.name], names),
+            mean_per_class=mean_per_class(right[entry.name], names),
             gain=bootstrap_difference(base, right[entry.name], level=level, seed=seed),
         )
         for entry in trained.entries
@@ -191,18 +192,14 @@ def _of_splits(
         named.append(labels[others])
     held = len(named[0]) / len(labels)
     whole = Trained(blocks, labels, facts, most_rows, seed)
-    scores = {
-        name: np.array([(run[name] == right).mean() for run, right in zip(runs, named, strict=True)])
-        for name in runs[0]
-    }
+    splits_of = list(zip(runs, named, strict=True))
+    scores = {name: np.array([(run[name] == right).mean() for run, right in splits_of]) for name in runs[0]}
     entries = [
         replace(
             entry,
             value=_share(split_interval(scores[entry.name], held, level)),
             gain=split_interval(scores[entry.name] - scores[whole.reference], held, level),
-            mean_per_class=float(
-                np.mean([mean_per_class(run[entry.name], right) for run, right in zip(runs, named, strict=True)])
-            ),
+            mean_per_class=float(np.mean([mean_per_class(run[entry.name] == one, one) for run, one in splits_of])),
         )
         for entry in whole.entries
     ]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.errors import SampleError
+from sporeprint.evaluate.accuracy import mean_per_class
 from sporeprint.evaluate.neighbours import METRICS, neighbours, rows_of
 from sporeprint.evaluate.result import Result
 from sporeprint.evaluate.rows import check_same_kind, check_same_width, labels_of
@@ -88,7 +89,6 @@ def knn(
     settings |= {"candidates": candidates} if k == "auto" else {}
     settings |= {} if shots is None else {"shots": shots, "draws": draws, "seed": seed}
     everything: NDArray[np.intp] | slice = slice(None)
-    members = np.unique(test_labels, return_inverse=True)[1]
     tops, means, ks, tables, rows = [], [], [], [], 0
     for drawn in [everything] if shots is None else rows_of_draws(labels, shots, draws, seed):
         some, names_of_some = train[drawn], labels[drawn]
@@ -96,7 +96,7 @@ def knn(
         nearest = max(table.items(), key=lambda one: (one[1], -one[0]))[0] if k == "auto" else k
         right = _predict(some, names_of_some, test, nearest, *way) == test_labels
         tops.append(float(right.mean()))
-        means.append(float((np.bincount(members, right) / np.bincount(members)).mean()))
+        means.append(mean_per_class(right, test_labels))
         ks.append(nearest)
         tables.append(table)
         rows = len(some)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sporeprint.combine import Axes, Blocks, Combination, Combiner, family, named
 from sporeprint.evaluate.comparison import Compared
+from sporeprint.evaluate.features import passes_of
 from sporeprint.evaluate.intervals import Interval
 from sporeprint.evaluate.joined import leave_one_out_of
 from sporeprint.evaluate.knn import CANDIDATES, knn_predict, leave_one_out
@@ -49,10 +50,6 @@ class Facts:
     def __init__(self, info: Info, seconds: Mapping[str, float], rows: int):
         self.info, self.seconds, self.rows = info, seconds, rows
 
-    def passes(self, blocks: Sequence[str]) -> int:
-        sets = {self.info[name]["views"]: int(self.info[name]["passes"]) for name in blocks}
-        return sum(sets.values())
-
     def rows_per_second(self, blocks: Sequence[str]) -> float | None:
         sets = {self.info[name]["views"] for name in blocks}
         if not self.rows or not sets <= set(self.seconds):
@@ -66,7 +63,7 @@ class Facts:
     def price(self, combiner: Combiner) -> dict[str, Any]:
         """The fields of `Compared` that say what a combination takes."""
         names, width = combiner.names, combiner.width
-        rates = {"passes": self.passes(names), "rows_per_second": self.rows_per_second(names)}
+        rates = {"passes": passes_of(names, self.info), "rows_per_second": self.rows_per_second(names)}
         return {"blocks": names, "width": width, "bytes_per_row": 4 * width, **rates}
 
     def free(self, names: Sequence[str]) -> list[str]:
@@ -156,8 +153,3 @@ def votes_of_others(
         start += len(near)
     votes = np.concatenate(found)
     return {k: winners(votes[:, :k], np.ones((len(votes), k)), len(classes)) == codes[asking] for k in possible}
-
-
-def mean_per_class(guess: NDArray[Any], labels: NDArray[Any]) -> float:
-    """Mean over the classes that test rows have of each one's accuracy."""
-    return float(np.mean([(guess[labels == one] == one).mean() for one in np.unique(labels)]))

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.errors import SampleError
+from sporeprint.evaluate.accuracy import mean_per_class
 from sporeprint.evaluate.result import Result
 from sporeprint.evaluate.rows import check_same_kind, check_same_width, features_of, labels_of
 from sporeprint.evaluate.shots import draws as few_shot_draws
@@ -142,8 +143,7 @@ def probe(
     for number, rows in enumerate(taken):
         fitted = fit_probe(train[rows], labels[rows], penalties, validation, seed + number, standardise, iterations)
         right = fitted.predict(test) == test_labels
-        per_class = [right[test_labels == name].mean() for name in np.unique(test_labels)]
-        figures = {"value": float(right.mean()), "mean_per_class": float(np.mean(per_class))}
+        figures = {"value": float(right.mean()), "mean_per_class": mean_per_class(right, test_labels)}
         chosen = {name: getattr(fitted, name) for name in ("penalty", "validation", "converged")}
         made.append(figures | chosen | {"train_rows": len(rows)})
     settings = {

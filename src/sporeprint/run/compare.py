@@ -15,7 +15,7 @@ from sporeprint.errors import RecipeError, SampleError
 from sporeprint.evaluate.compare import compare
 from sporeprint.evaluate.comparison import Comparison
 from sporeprint.report.samples import Samples
-from sporeprint.run.origin import Rows, samples_of, store_modality
+from sporeprint.run.origin import Rows, reopen, samples_of, store_modality
 from sporeprint.run.pair import block_list, labelled, numbers_hint, one_label, open_pair, shared_rows, strangers
 
 _MANY = 1000  # training rows, above which it takes minutes
@@ -117,6 +117,13 @@ def shown_samples(comparison: Comparison, train_rows: Rows, test_rows: Rows | No
     return Samples(store_modality(stores[0]), test=found[1], train=found[0])
 
 
+def check_samples(train_rows: Rows, test_rows: Rows | None) -> None:
+    """Whether `shown_samples` will find the sources to be those of the stores. Raises SourceError, StoreError."""
+    if test_rows is not None and train_rows.source is not None and test_rows.source is not None:
+        for rows in (train_rows, test_rows):
+            reopen(Store.open(rows.store), rows)
+
+
 def is_store(folder: Path) -> bool:
     """Whether a store lies there, be it incomplete."""
     return plan_path(folder).exists() or manifest_path(folder).exists()
@@ -134,4 +141,4 @@ def _names(train: Store, blocks: str | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-__all__ = ["compare_stores", "is_store", "shown_samples"]
+__all__ = ["check_samples", "compare_stores", "is_store", "shown_samples"]

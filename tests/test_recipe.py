@@ -205,7 +205,7 @@ def test_size_and_combination_decide_no_block():
         ({"objectives": [KL(), KL(temperature=2)]}, "two objectives are called 'kl'"),
         ({"combination": "best"}, "known by name: 'paper'"),
         ({"combination": 3}, "Combination"),
-        ({"projection": "sparse"}, "expected one of: rademacher"),
+        ({"projection": "gaussian"}, "expected one of: rademacher"),
     ],
 )
 def test_what_cannot_be_carried_out_is_refused_at_once(fields, complaint):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from sporeprint.backbones.sentence import is_sentence_transformer
 from sporeprint.engine import Engine, make_head
 from sporeprint.errors import NotFitted, RecipeError
 from sporeprint.objectives import settle
-from sporeprint.projection import PROJECTIONS
+from sporeprint.projection import make_projection
 from sporeprint.recipe import Recipe
 
 
@@ -39,13 +38,15 @@ def make_engine(recipe: Recipe, backbone: Any, device: Any = None, workers: int 
     objectives = settle(recipe.objectives, backbone.modality)
     dim = recipe.dim or backbone.width
     latents = {name: objective.latent for objective in objectives for name in objective.head_names()}
-    make = PROJECTIONS[recipe.projection]
     return Engine(
         backbone=backbone,
         objectives=objectives,
         heads={name: make_head(recipe.seed, name, backbone.width, latent) for name, latent in latents.items()},
         negatives={},
-        projections={path: make(dim, math.prod(t.shape), recipe.seed) for path, t in backbone.targets.items()},
+        projections={
+            path: make_projection(recipe.projection, dim, target.shape, recipe.seed)
+            for path, target in backbone.targets.items()
+        },
         layers=recipe.layers,
         layer_kinds=_layer_kinds(backbone, recipe.layer_kinds),
         moments=recipe.view_moments,

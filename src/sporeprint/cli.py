@@ -35,6 +35,7 @@ def extract(
     modality: Annotated[str | None, typer.Option(help="image, text or audio: which tower of a checkpoint of two.", show_default="what the checkpoint takes")] = None,
     targets: Annotated[str | None, typer.Option(help="Linear layers to read, comma-separated; found when absent.")] = None,
     pooling: Annotated[str | None, typer.Option(help="auto, cls, mean or last.", show_default="auto")] = None,
+    projection: Annotated[str | None, typer.Option(help="rademacher, tensorsketch, sparse or kronecker.", show_default="rademacher")] = None,
     dim: Annotated[int | None, typer.Option(help="Width of a gradient block; default the embedding's.")] = None,
     layers: Annotated[int | None, typer.Option(help="Blocks of the last so many layers.", show_default="6")] = None,
     layer_kinds: Annotated[str | None, typer.Option(help="Of cls, last, mean, max, comma-separated.", show_default="cls or last, where there is one, and mean; of text max too")] = None,
@@ -67,7 +68,7 @@ def extract(
     moved = None if fit_from is None else backbone  # the fit's own backbone, where it lies now
     made = make_recipe(
         recipe, bare=fit_from is None, backbone=None if moved else backbone, objectives=objectives, modality=modality, targets=targets,
-        pooling=pooling, dim=dim, layers=layers, layer_kinds=layer_kinds, view_moments=view_moments, negatives=negatives, dtype=dtype, seed=seed,
+        pooling=pooling, projection=projection, dim=dim, layers=layers, layer_kinds=layer_kinds, view_moments=view_moments, negatives=negatives, dtype=dtype, seed=seed,
     )  # fmt: skip
     rows: Source = open_source(
         source,

@@ -21,7 +21,7 @@ from sporeprint.backbones.base import Backbone, Pass
 from sporeprint.backbones.inputs import Batch
 from sporeprint.gradients import latents_of, predictions, sample_gradients
 from sporeprint.objectives.base import Objective
-from sporeprint.projection import Projection, normalise
+from sporeprint.projection import Projection, normalise, reads_factors
 from sporeprint.recipe import canonical
 from sporeprint.views.whole import Whole
 
@@ -112,9 +112,11 @@ class Engine:
                 for objective in view_set.objectives:
                     bank = banks.get(objective.name)
                     captures, predicted = [one.captures for one in passes], predictions(passes, len(found))
-                    found_gradients = sample_gradients(objective, embeddings, captures, heads, bank, predicted)
+                    found_gradients = sample_gradients(
+                        objective, embeddings, captures, heads, self.projections, bank, predicted
+                    )
                     for path, gradient in found_gradients.items():
-                        gradients[self._block_name(objective, path)].append(gradient.flatten(1))
+                        gradients[self._block_name(objective, path)].append(gradient)
 
             with self._timed(view_set.name):
                 self._each_pass(view_set, rows, read)
@@ -122,7 +124,8 @@ class Engine:
             made = {name: torch.cat(parts) for name, parts in free.items()}
             for name in self.gradient_names():
                 path = name.partition("@")[2] or next(iter(self.backbone.targets))
-                made[name] = self.projections[path](normalise(torch.cat(gradients.pop(name))))
+                projection, gradient = self.projections[path], normalise(torch.cat(gradients.pop(name)))
+                made[name] = gradient if reads_factors(projection) else projection(gradient)
             return {name: normalise(block).float().cpu().numpy()[back] for name, block in made.items()}
 
     def _block_name(self, objective: Objective, path: str) -> str:

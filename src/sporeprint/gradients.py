@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,9 @@ from torch.nn.functional import pad
 from sporeprint.backbones.base import Pass
 from sporeprint.capture import Capture, samples_first, weight_gradients
 from sporeprint.errors import LayerError
+from sporeprint.factors import felt_tokens
 from sporeprint.objectives.base import Objective
+from sporeprint.projection import Projection, reads_factors
 
 
 def latents_of(head: nn.Linear, objective: Objective, embeddings: Tensor) -> Tensor:
@@ -27,6 +30,7 @@ def sample_gradients(
     embeddings: Tensor,
     captures: Sequence[Mapping[str, Capture]],
     heads: Mapping[str, nn.Linear],
+    projections: Mapping[str, Projection],
     negatives: Tensor | None = None,
     predicted: tuple[Tensor, Tensor] | None = None,
 ) -> dict[str, Tensor]:
@@ -34,7 +38,8 @@ def sample_gradients(
 
     embeddings: [N, V, E] from the passes that filled `captures`, with autograd behind them; where there are several,
     they are of one sample. predicted: for an objective that reads logits, these [N, V, M, C], and the labels [N, V, M].
-    Returns {target: [N, O, I + 1]}; the sum over views and tokens, from the two factors.
+    projections: of each target. Returns {target: [N, P]}, the sum over views and tokens, flattened; where the target's
+    projection reads the factors, {target: [N, D]}: projected, and scaled by some positive number for each sample.
     """
     samples = len(embeddings)
     extras = {
@@ -52,21 +57,29 @@ def sample_gradients(
     seen = [(path, capture) for one in captures for path, capture in one.items()]
     outputs = [capture.outputs for _, capture in seen]
     found = torch.autograd.grad(losses.sum(), outputs, retain_graph=True, allow_unused=True)
-    gradients: dict[str, Tensor] = {}
+    factors: dict[str, list[tuple[Tensor, Tensor]]] = {}
     for (path, capture), sensitivities in zip(seen, found, strict=True):
-        if sensitivities is None:
-            continue
-        part = weight_gradients(
-            samples_first(capture.inputs, samples).to(embeddings.dtype),
-            samples_first(sensitivities, samples).to(embeddings.dtype),
-            bias=capture.bias,
-        )
-        gradients[path] = gradients[path] + part if path in gradients else part
-    if missing := [path for path, _ in seen if path not in gradients]:
+        if sensitivities is not None:
+            both = samples_first(capture.inputs, samples), samples_first(sensitivities, samples)
+            factors.setdefault(path, []).append(both)
+    if missing := [path for path, _ in seen if path not in factors]:
         raise LayerError(
             f"the loss of {objective.name!r} does not depend on layer {missing[0]!r}; choose another target"
         )
-    return gradients
+    bias = {path: capture.bias for path, capture in seen}
+    return {path: _joined(parts, projections[path], bias[path], embeddings.dtype) for path, parts in factors.items()}
+
+
+def _joined(
+    parts: Sequence[tuple[Tensor, Tensor]], projection: Projection, bias: bool, precision: torch.dtype
+) -> Tensor:
+    """parts: (inputs, sensitivities) of each pass. Returns the gradients [N, P], or their projections [N, D]."""
+    cast = [(inputs.to(precision), sensitivities.to(precision)) for inputs, sensitivities in parts]
+    if not reads_factors(projection):
+        return reduce(torch.add, (weight_gradients(*factors, bias) for factors in cast)).flatten(1)
+    inputs, sensitivities = (torch.cat(of, dim=1) for of in zip(*(felt_tokens(*one) for one in cast), strict=True))
+    largest = sensitivities.abs().amax(dim=(1, 2), keepdim=True)  # KL's are near 1e-9, and a product would underflow
+    return projection.of_factors(inputs, sensitivities / torch.where(largest > 0, largest, 1), bias)
 
 
 def predictions(passes: Sequence[Pass], samples: int) -> tuple[Tensor, Tensor] | None:

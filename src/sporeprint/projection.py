@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import math
+from typing import Protocol, TypeGuard
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sporeprint.errors import RecipeError
+from sporeprint.factors import FactorProjection, check_width
+from sporeprint.kronecker import Kronecker
+from sporeprint.sparse import Sparse
+from sporeprint.tensorsketch import TensorSketch
 
 DENSE_LIMIT_BYTES = 32 * 2**20  # a matrix up to this size is kept unpacked
 SLICE_BYTES = 64 * 2**20  # of the unpacked matrix, in flight while a packed one is applied
@@ -22,6 +26,12 @@ class Projection(Protocol):
     def __call__(self, gradients: Tensor) -> Tensor: ...
 
     def matrix(self) -> Tensor: ...
+
+
+class ReadsFactors(Projection, Protocol):
+    """A projection that is given the factors [N, T, I] and [N, T, O]: the gradient is not formed."""
+
+    def of_factors(self, inputs: Tensor, sensitivities: Tensor, bias: bool = True) -> Tensor: ...
 
 
 class Rademacher:
@@ -47,7 +57,7 @@ class Rademacher:
 
     def __call__(self, gradients: Tensor) -> Tensor:
         """gradients [N, P], any float type and device. Returns [N, D] of the same type."""
-        _check_width(gradients, self.width)
+        check_width(gradients, self.width)
         if self.dim * self.width * 4 <= DENSE_LIMIT_BYTES:
             if self._dense is None or self._dense.device != gradients.device:
                 self._dense = self._rows(slice(None), gradients.device)
@@ -79,7 +89,7 @@ class Dense:
 
     def __call__(self, gradients: Tensor) -> Tensor:
         """gradients [N, P]. Returns [N, D] of the same type."""
-        _check_width(gradients, self.width)
+        check_width(gradients, self.width)
         self._matrix = self._matrix.to(gradients.device)
         return gradients @ self._matrix.to(gradients.dtype).T
 
@@ -88,15 +98,23 @@ class Dense:
         return self._matrix
 
 
-PROJECTIONS = {"rademacher": Rademacher}
+PROJECTIONS: dict[str, type[Rademacher | FactorProjection]] = {
+    "rademacher": Rademacher,
+    "tensorsketch": TensorSketch,
+    "sparse": Sparse,
+    "kronecker": Kronecker,
+}
 
 
-def _check_width(gradients: Tensor, width: int) -> None:
-    if gradients.dim() != 2 or gradients.shape[1] != width:
-        raise RecipeError(
-            f"gradients of shape {tuple(gradients.shape)}; this projection expects [N, {width}], where {width} is "
-            "O * (I + 1) of the target layer (O * I without a bias)"
-        )
+def make_projection(name: str, dim: int, shape: tuple[int, int], seed: int) -> Projection:
+    """The projection of a gradient [O, I + 1] (without a bias [O, I]) that a recipe names."""
+    kind = PROJECTIONS[name]
+    return kind(dim, shape, seed) if issubclass(kind, FactorProjection) else kind(dim, math.prod(shape), seed)
+
+
+def reads_factors(projection: Projection) -> TypeGuard[ReadsFactors]:
+    """Whether a projection, ours or a user's, has `of_factors`."""
+    return callable(getattr(projection, "of_factors", None))
 
 
 def normalise(rows: Tensor) -> Tensor:

@@ -45,17 +45,26 @@ def test_a_smaller_dim_is_a_prefix():
     assert torch.equal(Rademacher(5, 100).matrix(), Rademacher(9, 100).matrix()[:5])
 
 
-@pytest.mark.parametrize("slice_bytes", [1, 4 * 77 * 3, 2**26])
-def test_packed_and_dense_paths_agree_with_the_explicit_matrix(monkeypatch, slice_bytes):
+@pytest.mark.parametrize("tile", [(1, 8), (3, 16), (4, 64), (32, 8192)])
+def test_packed_and_dense_paths_agree_with_the_explicit_matrix(monkeypatch, tile):
     rows = torch.randn(6, 77, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     made = Rademacher(10, 77, seed=1)
     expected = rows @ made.matrix().double().T
-    monkeypatch.setattr(projection, "SLICE_BYTES", slice_bytes)
+    monkeypatch.setattr(projection, "TILE", tile)
     for limit in (2**40, 0):
         monkeypatch.setattr(projection, "DENSE_LIMIT_BYTES", limit)
         fresh = Rademacher(10, 77, seed=1)
         torch.testing.assert_close(fresh(rows), expected, rtol=1e-13, atol=1e-13)
         assert (fresh._dense is None) == (limit == 0)
+
+
+def test_sums_over_many_tiles_are_not_rounded_to_bfloat16_on_the_way(monkeypatch):
+    monkeypatch.setattr(projection, "DENSE_LIMIT_BYTES", 0)
+    monkeypatch.setattr(projection, "TILE", (4, 8))
+    rows = torch.randn(5, 4000, generator=torch.Generator().manual_seed(0)).bfloat16()
+    made = Rademacher(6, 4000)
+    expected = rows.double() @ made.matrix().double().T
+    torch.testing.assert_close(made(rows).double(), expected, rtol=2**-8, atol=1e-3)
 
 
 def held_bytes(thing):

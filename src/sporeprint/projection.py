@@ -15,7 +15,8 @@ from sporeprint.sparse import Sparse
 from sporeprint.tensorsketch import TensorSketch
 
 DENSE_LIMIT_BYTES = 32 * 2**20  # a matrix up to this size is kept unpacked
-SLICE_BYTES = 64 * 2**20  # of the unpacked matrix, in flight while a packed one is applied
+TILE = 32, 8192  # rows and columns of a packed matrix unpacked at a time: 1 MiB, which stays in a core's cache
+GPU_TILE = 256, 65536  # few launches
 
 
 class Projection(Protocol):
@@ -62,22 +63,28 @@ class Rademacher:
             if self._dense is None or self._dense.device != gradients.device:
                 self._dense = self._rows(slice(None), gradients.device)
             return gradients @ self._dense.to(gradients.dtype).T
-        projected = gradients.new_empty(len(gradients), self.dim)
-        step = max(1, SLICE_BYTES // (4 * self.width))
-        for start in range(0, self.dim, step):
-            rows = slice(start, start + step)
-            projected[:, rows] = gradients @ self._rows(rows, gradients.device).to(gradients.dtype).T
-        return projected
+        high, wide = TILE if gradients.device.type == "cpu" else GPU_TILE
+        kind = torch.promote_types(gradients.dtype, torch.float32)  # of the sums
+        projected = gradients.new_zeros(len(gradients), self.dim, dtype=kind)
+        for column in range(0, self.width, wide):
+            part = gradients[:, column : column + wide].to(kind)
+            for row in range(0, self.dim, high):
+                signs = self._rows(slice(row, row + high), gradients.device, slice(column, column + wide))
+                projected[:, row : row + high].addmm_(part, signs.to(kind).T)
+        return projected.to(gradients.dtype)
 
     def matrix(self) -> Tensor:
         """The explicit float32 [D, P] matrix of +1 and -1, laid out as the row-major [O, I + 1] gradient."""
         return self._rows(slice(None), torch.device("cpu"))
 
-    def _rows(self, rows: slice, device: torch.device) -> Tensor:
+    def _rows(self, rows: slice, device: torch.device, columns: slice = slice(0, None)) -> Tensor:
+        """columns: from a multiple of eight on."""
         if self._packed.device != device:
             self._packed, self._signs = self._packed.to(device), self._signs.to(device)
-        signs = torch.nn.functional.embedding(self._packed[rows].int(), self._signs)  # [rows, bytes, 8]
-        return signs.flatten(1)[:, : self.width]
+        stop = self.width if columns.stop is None else min(columns.stop, self.width)
+        packed = self._packed[rows, columns.start // 8 : -(-stop // 8)]
+        signs = torch.nn.functional.embedding(packed.int(), self._signs)  # [rows, bytes, 8]
+        return signs.flatten(1)[:, : stop - columns.start]
 
 
 class Dense:

@@ -16,7 +16,7 @@ def near_square(dim: int, shape: tuple[int, int]) -> tuple[int, int]:
     The error grows with 1 / a + 1 / b, so both are near sqrt(dim); the wider factor gets the larger one.
     """
     low = math.isqrt(dim)
-    small = max((a for a in range(1, low + 1) if dim % a == 0 and dim // a <= 2 * a), default=math.ceil(dim**0.5))
+    small = max((a for a in range(1, low + 1) if dim % a == 0 and dim // a <= 2 * a), default=math.isqrt(dim - 1) + 1)
     large = -(-dim // small)
     small, large = min(small, large), max(small, large)
     return (large, small) if shape[0] > shape[1] else (small, large)

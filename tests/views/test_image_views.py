@@ -9,7 +9,8 @@ from sporeprint import check_views
 from sporeprint.backbones.preprocess import Preprocess
 from sporeprint.engine import generator
 from sporeprint.errors import RecipeError
-from sporeprint.views.image import Crops, Patches, random_box, resize_boxes
+from sporeprint.views.cutting import resize_boxes
+from sporeprint.views.image import Crops, Patches, random_box
 from sporeprint.views.whole import Whole
 
 

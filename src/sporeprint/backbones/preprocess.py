@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sporeprint.backbones.inputs import ImageInputs
 from sporeprint.errors import BackboneError
-from sporeprint.views.image import Box, resize_boxes
+from sporeprint.views.cutting import Box, resize_boxes
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -63,7 +63,9 @@ class Preprocess(ImageInputs):
 
     def boxes(self, image: Image.Image, boxes: list[Box]) -> Tensor:
         """Each box resized to S x S, bicubic. Returns [V, 3, S, S]."""
-        return self.normalise(resize_boxes(image, boxes, self.size))
+        gain = tuple(self.scale / std for std in self.std)
+        shift = tuple(-mean / std for mean, std in zip(self.mean, self.std, strict=True))
+        return resize_boxes(image, boxes, self.size, gain, shift)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """pixels: [..., 3, S, S] from 0 to 255, changed in place."""

@@ -7,18 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from sporeprint.errors import RecipeError
 from sporeprint.recipe import kind
+from sporeprint.views.cutting import Box
 
 if TYPE_CHECKING:
     from sporeprint.backbones.preprocess import Preprocess
-
-Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
 
 
 @kind("crops")
@@ -99,19 +96,3 @@ def random_box(size: tuple[int, int], area: Any, aspect: Any, rng: np.random.Gen
     h = min(height, max(1, round(width / ratio)))
     left, top = (width - w) // 2, (height - h) // 2
     return left, top, left + w, top + h
-
-
-def resize_boxes(image: Image.Image, boxes: list[Box], size: int) -> Tensor:
-    """Boxes cut from an image, each resized bicubically with antialiasing: [V, 3, size, size], 0 to 255."""
-
-    def cut(box: Box) -> Tensor:  # cut before the cast: a whole photograph in float32 can take a gigabyte
-        return torch.from_numpy(np.asarray(image.crop(box)).transpose(2, 0, 1).astype(np.float32))
-
-    def resize(batch: Tensor) -> Tensor:
-        return interpolate(batch, size=(size, size), mode="bicubic", antialias=True)
-
-    if len({(right - left, bottom - top) for left, top, right, bottom in boxes}) == 1:
-        resized = resize(torch.stack([cut(box) for box in boxes]))
-    else:
-        resized = torch.cat([resize(cut(box).unsqueeze(0)) for box in boxes])
-    return resized.clamp_(0, 255)

@@ -39,7 +39,7 @@ def sample_gradients(
     embeddings: [N, V, E] from the passes that filled `captures`, with autograd behind them; where there are several,
     they are of one sample. predicted: for an objective that reads logits, these [N, V, M, C], and the labels [N, V, M].
     projections: of each target. Returns {target: [N, P]}, the sum over views and tokens, flattened; where the target's
-    projection reads the factors, {target: [N, D]}: projected, and scaled by some positive number for each sample.
+    projection reads the factors, {target: [N, D]}: projected.
     """
     samples = len(embeddings)
     extras = {
@@ -78,8 +78,7 @@ def _joined(
     if not reads_factors(projection):
         return reduce(torch.add, (weight_gradients(*factors, bias) for factors in cast)).flatten(1)
     inputs, sensitivities = (torch.cat(of, dim=1) for of in zip(*(felt_tokens(*one) for one in cast), strict=True))
-    largest = sensitivities.abs().amax(dim=(1, 2), keepdim=True)  # KL's are near 1e-9, and a product would underflow
-    return projection.of_factors(inputs, sensitivities / torch.where(largest > 0, largest, 1), bias)
+    return projection.of_factors(inputs, sensitivities, bias)
 
 
 def predictions(passes: Sequence[Pass], samples: int) -> tuple[Tensor, Tensor] | None:

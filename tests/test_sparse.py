@@ -20,21 +20,3 @@ def test_every_output_is_a_signed_sum_of_its_coordinates():
 @pytest.mark.parametrize(("outputs", "inputs", "reads"), [(5, 5, 5), (5, 6, 6), (768, 769, 769), (1, 1, 1)])
 def test_about_a_square_root_of_the_coordinates_is_read(outputs, inputs, reads):
     assert Sparse(2, (outputs, inputs)).reads == reads
-
-
-@pytest.mark.parametrize("forms", [True, False])
-def test_formed_or_gathered_the_numbers_are_the_same(forms, monkeypatch):
-    made = Sparse(8, (20, 21), seed=1)
-    draw = torch.Generator().manual_seed(0)
-    inputs, sensitivities = (torch.randn(3, 4, 20, generator=draw, dtype=torch.float64) for _ in range(2))
-    expected = torch.einsum("nto,nti->noi", sensitivities, inputs)
-    expected = torch.cat([expected, sensitivities.sum(dim=1).unsqueeze(2)], dim=2).flatten(1) @ made.matrix().double().T
-    asked = []
-    monkeypatch.setattr(Sparse, "forms", lambda self, tokens: (asked.append(tokens), forms)[1])
-    torch.testing.assert_close(made.of_factors(inputs, sensitivities), expected, rtol=1e-12, atol=1e-12)
-    assert 4 in asked
-
-
-def test_the_gradient_is_formed_where_tokens_are_many():
-    assert Sparse(768, (768, 769)).forms(49)
-    assert not Sparse(16, (768, 769)).forms(1)

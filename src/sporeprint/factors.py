@@ -1,4 +1,4 @@
-"""What the structured projections share: they read a gradient's two factors, and never form it."""
+"""What the structured projections share: they are given a gradient's two factors, and need not form it."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class FactorProjection(ABC):
         inputs, sensitivities = felt_tokens(inputs, sensitivities)
         samples, tokens = inputs.shape[:2]
         projected = inputs.new_zeros(samples, self.dim, dtype=kind)
-        step = max(1, CHUNK // self._numbers(1))  # tokens
+        step = max(1, CHUNK // (sum(self.shape) + 4 * self.dim))  # tokens
         rows = max(1, CHUNK // self._numbers(min(step, tokens)))
         for row in range(0, samples, rows):
             for token in range(0, tokens, step):

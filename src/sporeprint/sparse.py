@@ -13,8 +13,8 @@ from sporeprint.factors import FactorProjection, random_below, random_signs
 class Sparse(FactorProjection):
     """Each output is a signed sum of ceil(sqrt(P)) coordinates of the gradient, drawn with replacement.
 
-    D * sqrt(P) is about P where D is the layer's width, so reading them from the factors takes as long as forming the
-    gradient for each token of it: one sample's gradient is formed where its tokens are many, and only there.
+    D * sqrt(P) is about P where D is the layer's width: to read that many from the factors, at random and for each
+    token, took four times as long as forming the gradient of even one token. So a few samples' gradients are formed.
     """
 
     def __init__(self, dim: int, shape: tuple[int, int], seed: int = 0):
@@ -40,18 +40,8 @@ class Sparse(FactorProjection):
         summed = torch.nn.functional.embedding_bag(state["coordinates"], table, per_sample_weights=signs, mode="sum")
         return summed.T
 
-    def forms(self, tokens: int) -> bool:
-        """Whether forming the gradient is cheaper: a random read costs about ten multiplications."""
-        return 10 * tokens * self.dim * self.reads > tokens * self.width + 10 * self.dim * self.reads
-
     def _numbers(self, tokens: int) -> int:
-        return 2 * self.width if self.forms(tokens) else tokens * sum(self.shape) + 3 * tokens * self.dim * self.reads
+        return super()._numbers(tokens) + 2 * self.width
 
     def _factors(self, inputs: Tensor, sensitivities: Tensor) -> Tensor:
-        if self.forms(inputs.shape[1]):
-            return self._gather(sensitivities.mT @ inputs)
-        state = self._on(inputs.device)
-        coordinates = state["coordinates"].long().flatten()
-        outputs = sensitivities[:, :, coordinates // self.shape[1]]
-        entries = (outputs * inputs[:, :, coordinates % self.shape[1]]).sum(dim=1)  # [N, D * reads]
-        return (entries.unflatten(1, (self.dim, self.reads)) * state["signs"].to(inputs)).sum(dim=2)
+        return self._gather(sensitivities.mT @ inputs)

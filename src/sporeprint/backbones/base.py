@@ -6,12 +6,13 @@ import hashlib
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from sporeprint.backbones import structure
 from sporeprint.backbones.adapters import Adapter, adapt
@@ -19,6 +20,7 @@ from sporeprint.backbones.inputs import Batch, Inputs, batch_to
 from sporeprint.backbones.pooling import mean, pool
 from sporeprint.backbones.probe import Probe
 from sporeprint.backbones.settle import settle_inputs, unpack_sentence
+from sporeprint.backbones.shortcut import Shortcut
 from sporeprint.capture import Capture, check_captured, check_reached, tap
 from sporeprint.errors import BackboneError
 from sporeprint.recipe import POOLINGS
@@ -82,6 +84,8 @@ class Backbone:
         self.finish = finish
         self._said = False
         self._blocks = structure.blocks(self.module)
+        self.quick = True  # blocks that are plain are computed from their parts; False: by the module's own forward
+        self._shortcut: Shortcut | None = None
         self._probe(own if pooling == "auto" else pooling, self.adapter.prefix if prefix is None else prefix)
 
     @property
@@ -151,7 +155,11 @@ class Backbone:
 
             return hook
 
-        with torch.autocast(self.device.type, autocast, enabled=autocast is not None):
+        with ExitStack() as stack:
+            if self.quick:
+                stack.enter_context(self._way().hold(autocast, whole=layers > 0, trim=not layers))
+            if autocast is not None:
+                handles.append(self._lower(autocast, stack))
             try:
                 first = max(0, len(self._blocks) - layers)
                 for number, (_, block) in enumerate(self._blocks[first:], start=first + 1):
@@ -165,6 +173,35 @@ class Backbone:
         check_captured(captures)
         self._say_once(strange)
         return Pass(embedding, captures, found, labels, kept)
+
+    def _lower(self, dtype: torch.dtype, stack: ExitStack) -> RemovableHandle:
+        """Autocast from the first block on. What stands before it is cheap, and rounded there the rest cannot mend it:
+        with DeiT-tiny's patches embedded in bfloat16 the least cosine of 24 embeddings with float32 was 0.9958, with
+        all blocks in bfloat16 and only the patches in float32 0.9999.
+        """
+        mine = threading.get_ident()
+
+        def enter(*_: Any) -> None:
+            if threading.get_ident() == mine:
+                stack.enter_context(torch.autocast(self.device.type, dtype))
+
+        first = self._blocks[0][1] if self._blocks else self.module
+        return first.register_forward_pre_hook(enter)
+
+    def _way(self) -> Shortcut:
+        """The shortcut through the network, found in a pass or two over harmless views when it is first wanted."""
+        if self._shortcut is None:
+            targets = [target.layer for target in self.targets.values()]
+            way = self._shortcut = Shortcut([block for _, block in self._blocks], targets)
+            probes = batch_to(self.preprocess.collate(self.preprocess.probes()), self.device, self.dtype)
+            real = self.adapter.real(probes)
+
+            def run() -> Tensor:
+                return self._embed(self.adapter.outputs(probes, self.name), real)
+
+            with torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+                way.learn(run)
+        return self._shortcut
 
     def digest(self) -> str:
         """16 hex digits over the shapes and values of all weights and buffers, in order, whatever they are called."""

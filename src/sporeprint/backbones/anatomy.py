@@ -1,0 +1,146 @@
+"""The parts of one transformer block, by its structure: norms, attention, perceptron, scales."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sporeprint.backbones import structure
+
+_QUERY, _KEY, _VALUE = (
+    {"q", "q_proj", "q_lin", "linear_q", "query", "query_proj"},
+    {"k", "k_proj", "k_lin", "linear_k", "key", "key_proj"},
+    {"v", "v_proj", "v_lin", "linear_v", "value", "value_proj"},
+)
+_FUSED = {"qkv", "qkv_proj", "Wqkv", "query_key_value"}
+_HEADS = ("num_attention_heads", "num_heads", "n_heads", "heads", "nhead")
+_NO_WEIGHT = (nn.Dropout, nn.Identity)
+Activation = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The modules of one block of width E, as they stand in the network.
+
+    inner: the linear layers to queries, keys and values, or one to all three. scales: two of [E], or none.
+    first: whether the norms stand before attention and perceptron, not after their sums.
+    """
+
+    norms: tuple[nn.LayerNorm, nn.LayerNorm]
+    inner: tuple[nn.Linear, ...]
+    out: nn.Linear
+    up: nn.Linear
+    down: nn.Linear
+    activation: Activation
+    scales: tuple[Tensor, ...]
+    heads: int
+    first: bool
+
+
+def dissect(block: nn.Module) -> list[Anatomy]:
+    """What the block may be, most likely first; empty where it has other parts.
+
+    A guess by names and shapes: compare what comes of it with the block itself.
+    """
+    linears = {path: part for path, part in block.named_modules() if isinstance(part, nn.Linear)}
+    heads = next(
+        (int(getattr(part, name)) for part in block.modules() for name in _HEADS if hasattr(part, name)),
+        0,
+    )
+    closing = structure.attention_output(block)
+    if closing not in linears or not heads or any(type(layer) is not nn.Linear for layer in linears.values()):
+        return []
+    out = linears.pop(closing)
+    width = out.out_features
+    inner = _inner(linears)
+    rest = [layer for layer in linears.values() if layer not in inner]
+    norms = [part for part in block.modules() if isinstance(part, nn.LayerNorm)]
+    others = [part for part in block.modules() if not list(part.children()) and not isinstance(part, _NO_WEIGHT)]
+    others = [part for part in others if part not in norms and not isinstance(part, nn.Linear)]
+    scales = [next(part.parameters()) for part in others if [p.shape for p in part.parameters()] == [(width,)]]
+    known = len(scales) + len(norms) + len(linears) + 1
+    shapes = [(layer.in_features, layer.out_features) for layer in rest]
+    if (
+        not inner
+        or len(shapes) != 2
+        or shapes[0] != (width, shapes[1][0])
+        or shapes[1][1] != width
+        or len(norms) != 2
+        or any(norm.normalized_shape != (width,) or norm.weight is None for norm in norms)
+        or len(scales) not in (0, 2)
+        or sum(1 for part in block.modules() if list(part.parameters(recurse=False))) != known
+        or out.in_features % heads
+    ):
+        return []
+    silent = [part for part in others if not list(part.parameters())]
+    activations: list[Activation] = [*silent, functional.gelu, functional.relu]
+    return [
+        Anatomy((norms[0], norms[1]), inner, out, rest[0], rest[1], activation, tuple(scales), heads, first)
+        for activation in activations
+        for first in (True, False)
+    ]
+
+
+def _inner(linears: dict[str, nn.Linear]) -> tuple[nn.Linear, ...]:
+    """Layers to queries, keys and values; or the one to all of them."""
+    named = [(path.rpartition(".")[2], layer) for path, layer in linears.items()]
+    fused = [layer for name, layer in named if name in _FUSED]
+    if len(fused) == 1:
+        return (fused[0],)
+    found = [[layer for name, layer in named if name in names] for names in (_QUERY, _KEY, _VALUE)]
+    if any(len(layers) != 1 for layers in found):
+        return ()
+    layers = tuple(layers[0] for layers in found)
+    return layers if len({layer.weight.shape for layer in layers}) == 1 else ()
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One block's weights in the precision of its products, queries, keys and values joined, scales multiplied in.
+
+    qkv, out, up, down: (weight [O, I], bias [O] or None). norms: (weight, bias, eps), in their own precision.
+    """
+
+    norms: tuple[tuple[Tensor, Tensor | None, float], ...]
+    qkv: tuple[Tensor, Tensor | None]
+    out: tuple[Tensor, Tensor | None]
+    up: tuple[Tensor, Tensor | None]
+    down: tuple[Tensor, Tensor | None]
+    activation: Activation
+    heads: int
+    first: bool
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def pack(block: Anatomy, dtype: torch.dtype) -> Weights:
+    """Copies of the weights, so that nothing of the network is changed."""
+
+    def linear(layers: Sequence[nn.Linear], scale: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        weight = torch.cat([layer.weight.detach() for layer in layers])
+        none = [layer.weight.new_zeros(len(layer.weight)) for layer in layers]
+        biases = [zeros if layer.bias is None else layer.bias.detach() for layer, zeros in zip(layers, none, strict=True)]
+        bias = None if all(layer.bias is None for layer in layers) else torch.cat(biases)
+        if scale is not None:
+            weight, bias = weight * scale[:, None], None if bias is None else bias * scale
+        return weight.to(dtype), None if bias is None else bias.to(dtype)
+
+    scales = block.scales or (None, None)
+    return Weights(
+        norms=tuple((norm.weight.detach(), _detached(norm.bias), norm.eps) for norm in block.norms),
+        qkv=linear(block.inner),
+        out=linear((block.out,), scales[0]),
+        up=linear((block.up,)),
+        down=linear((block.down,), scales[1]),
+        activation=block.activation,
+        heads=block.heads,
+        first=block.first,
+    )
+
+
+def _detached(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.detach()

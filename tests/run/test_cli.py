@@ -115,10 +115,12 @@ def test_extract_reads_a_table_by_its_columns(data, run, tmp_path):
 def test_a_recipe_file_and_the_same_options_agree(data, run, tmp_path):
     words = ["extract", data / "pictures", "--backbone", "tiny", "--objectives", "kl,simclr", "--negatives", "2"]
     words += ["--dim", "10", "--layers", "2", "--seed", "4", "--pooling", "mean", "--targets", "blocks.0.mlp.fc2"]
+    words += ["--projection", "tensorsketch"]
     assert run(*words, "--limit", "2", "--dtype", "float32", "--out", tmp_path / "s")[0] == 0
     expected = Recipe(
         objectives=[KL(), SimCLR(negatives=2, latent=96, augmentation=Patches(7))],
         dim=10,
+        projection="tensorsketch",
         layers=2,
         seed=4,
         pooling="mean",

@@ -1,0 +1,136 @@
+"""What the scripts about speed share: the machine's class, memory of a process of its own, times taken in turns."""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+_FLAGS = {"amx_bf16": "AMX-BF16", "avx512_bf16": "AVX512-BF16", "avx512f": "AVX-512", "avx2": "AVX2"}
+_STATUS = Path("/proc/self/status")
+_LEAST = 0.2  # seconds that a measurement takes at least, by repeating what is quicker
+
+
+def machine_class(device: str) -> list[str]:
+    """Lines about what decides speed: cores and their bfloat16, the GPU and its driver, versions, threads, load."""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
+    found = [shown for flag, shown in _FLAGS.items() if flag in flags] or ["no AVX found"]
+    lines = [f"{usable_cores()} cores, {platform.machine()}, {', '.join(found)}"]
+    if device == "cuda":
+        lines.append(f"{torch.cuda.get_device_name()}, driver {_driver()}, CUDA {torch.version.cuda}")
+    lines.append(
+        f"Python {platform.python_version()}, PyTorch {torch.__version__}, {torch.get_num_threads()} threads, "
+        f"load before the run {os.getloadavg()[0]:.1f}"
+    )
+    return lines
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _driver() -> str:
+    try:
+        asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        return "unknown"
+
+
+def settle(device: str) -> None:
+    """Wait until the device has done what it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def side_by_side(calls: Mapping[str, Callable[[], Any]], rounds: int, device: str) -> dict[str, list[float]]:
+    """Seconds of each call in each round. The calls take turns, so that what disturbs one round disturbs all of them.
+
+    Every call runs uncounted first; every other round goes backwards. One that fails is said on stderr and left out.
+    """
+    repeats = {}
+    for name, call in calls.items():
+        try:
+            first = _seconds(call, 1, device)
+            usual = _seconds(call, 1, device) if first < 1 else first  # the first call compiles and packs
+            repeats[name] = math.ceil(_LEAST / usual)
+        except (RuntimeError, MemoryError) as error:
+            print(f"{name} failed: {str(error).splitlines()[0]}", file=sys.stderr)
+    times: dict[str, list[float]] = {name: [] for name in repeats}
+    for turn in range(rounds):
+        for name in list(repeats)[:: -1 if turn % 2 else 1]:
+            times[name].append(_seconds(calls[name], repeats[name], device))
+    return times
+
+
+def _seconds(call: Callable[[], Any], repeats: int, device: str) -> float:
+    settle(device)
+    start = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    settle(device)
+    return (time.perf_counter() - start) / repeats
+
+
+def ratio(one: Sequence[float], other: Sequence[float]) -> float:
+    """Median over the rounds of one / other, each taken within its round."""
+    return statistics.median(a / b for a, b in zip(one, other, strict=True))
+
+
+def growth(sizes: Sequence[float], values: Sequence[float]) -> float:
+    """The exponent p of values ~ sizes ** p, by least squares on the logarithms: 1 is linear."""
+    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
+
+
+def memory(name: str) -> int:
+    """Bytes of this process. name: "VmRSS", resident now; "VmHWM", the most that was resident. -1 where not Linux."""
+    if not _STATUS.exists():
+        return -1
+    lines = _STATUS.read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+
+def measured(call: Callable[[], Any], device: str) -> dict[str, float]:
+    """One call in this process: bytes resident before it, the most until after it, its seconds; on a GPU its peak."""
+    gc.collect()
+    before = memory("VmRSS")
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    seconds = _seconds(call, 1, device)
+    on_device = torch.cuda.max_memory_allocated() if device == "cuda" else 0
+    return {"before": before, "peak": memory("VmHWM"), "seconds": seconds, "device": on_device}
+
+
+def in_own_process(script: str, job: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What `script --child JOB` prints last, as JSON; None where it failed, which is said on stderr."""
+    done = subprocess.run([sys.executable, script, "--child", json.dumps(job)], capture_output=True, text=True)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"exit status {done.returncode} (-9: out of memory)"]
+        print(f"{job} failed: {said[-1]}", file=sys.stderr)
+        return None
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown; every column but the first two is set to the right."""
+    rule = ["---" if at < 2 else "---:" for at in range(len(header))]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows))
+
+
+def mebibytes(size: float) -> str:
+    return f"{size / 2**20:,.0f}" if size >= 0 else "?"

@@ -1,0 +1,256 @@
+"""How fast are we? sporeprint beside fungivision 0.0.2 and beside the bare forward passes, measured in turns.
+
+    pip install sporeprint "fungivision==0.0.2" torchvision tqdm
+    python benchmarks/speed.py [IMAGES] --models MODEL small [--batches 1 8 32] [--rounds 5]
+    python benchmarks/speed.py --models base --batches 64 --device cuda --jpeg --images 512
+
+IMAGES: a folder of class folders, or a table; synthetic ones of 500 x 375 without it. A model is a Hugging Face id or
+folder of a ViT, or a shape with random weights at 224 / 16: tiny, small, base, large. Nothing is downloaded for those.
+
+Both packages are given the same network, images, objectives and number of negatives. sporeprint also makes the
+embedding, the layers and the views' means, which cost DINO or SimCLR alone one pass more. Floor A: the network alone on
+as many views as the objectives have, already cut and on the device, at the fastest of float32, bfloat16 autocast and
+bfloat16 weights, and of several numbers of views a pass; where there are many views, taken on part of them and scaled.
+Floor B: one embedding an image, at the same batch, likewise. Ratios are medians over the rounds of ratios within one.
+
+Memory is that of a process that does one thing once: the most that was resident (VmHWM, loading and all), and what was
+resident just before. Negatives are given to both; fungivision's own `setup` adds 1.9 GB, all their views at once.
+--jpeg: from files to features, fungivision with the DataLoader of its README, both with --workers workers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from contestants import (
+    MIXES,
+    SHAPES,
+    VIEWS,
+    Bare,
+    Fungivision,
+    Images,
+    from_files,
+    network,
+    passes,
+    pictures,
+    shown,
+    sporeprint,
+    write_jpegs,
+)
+from machine import in_own_process, machine_class, measured, mebibytes, ratio, side_by_side, table, usable_cores
+from PIL import Image
+
+RIVAL, FLOOR_A, FLOOR_B = "fungivision", "floor A", "floor B"
+CHUNKS = {"cpu": (4, 8, 16, 32), "cuda": (64, 128, 256, 512)}
+MOST_VIEWS = {"cpu": 128, "cuda": 2048}  # of floor A; more are scaled from so many
+
+
+def main() -> None:
+    given = options()
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    if given.child:
+        print(json.dumps(child(json.loads(given.child))))
+        return
+    print("\n".join(machine_class(given.device)), flush=True)
+    images = pictures(max(*given.batches, given.images if given.jpeg else 1), given.source)
+    for name in given.models:
+        compare(name, images, given)
+    print(f"load after the run {os.getloadavg()[0]:.1f}")
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", nargs="?", metavar="IMAGES")
+    parser.add_argument("--models", "--shape", nargs="+", default=["tiny", "small"], help=f"also: {', '.join(SHAPES)}")
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32])
+    parser.add_argument("--objectives", nargs="+", choices=MIXES, default=list(MIXES))
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], help="of sporeprint; also auto")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=int, default=64, help="how many JPEG files")
+    parser.add_argument("--negatives", type=int, default=64, help="images in SimCLR's bank, fungivision's default")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=int, help="of PyTorch; default its own")
+    parser.add_argument("--workers", type=int, default=usable_cores(), help="that read JPEG files")
+    parser.add_argument("--jpeg", action="store_true", help="also from JPEG files to features")
+    parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--no-rival", action="store_true", help="without fungivision, which is then not needed")
+    parser.add_argument("--quick", action="store_true", help="batch 1 and 8, 3 rounds")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.quick:
+        given.batches, given.rounds = [1, 8], 3
+    return given
+
+
+def compare(name: str, images: Images, given: argparse.Namespace) -> None:
+    """All tables of one model."""
+    module = network(name)
+    fungis = {
+        dtype: sporeprint(copy.deepcopy(module).to(given.device), dtype, max(given.batches), given.negatives)
+        for dtype in given.dtypes
+    }
+    one = next(iter(fungis.values()))["kl"]
+    target = next(iter(one.network.targets))
+    rivals = {
+        who: Fungivision(copy.deepcopy(module), target, given.device, half, given.negatives)
+        for who, half in ({} if given.no_rival else halves(given.device)).items()
+    }
+    auto = sporeprint(copy.deepcopy(module).to(given.device), "auto", 1, 1)["kl"].describe()["dtype"]
+    print(f"\n## {shown(name)}\n\ndtype='auto' comes to {auto} here; layer read: {target}")
+    if rivals:
+        same_passes(rivals[RIVAL], fungis[given.dtypes[0]], images[:1])
+    bare = Bare(module, given.device)
+    for batch in given.batches:
+        calls = {who: caller(rival, batch, images) for who, rival in rivals.items()}
+        calls |= {f"sporeprint {dtype}": caller(made, batch, images) for dtype, made in fungis.items()}
+        timed_table(calls, bare, batch, given)
+    if given.jpeg:
+        files_table(rivals, fungis, images[: given.images], given)
+    if not given.no_memory:
+        memory_table(name, target, images, given)
+
+
+def halves(device: str) -> dict[str, bool]:
+    """fungivision's `use_fp16`, by name: on a GPU as its README advises, and without."""
+    return {RIVAL: True, f"{RIVAL} float32": False} if device == "cuda" else {RIVAL: False}
+
+
+def caller(made: Any, batch: int, images: Images) -> Callable[[str], Any]:
+    """From the name of some objectives to their features of one batch. made: Fungivision, or {name: Fungi}."""
+    some = images[:batch]
+    if isinstance(made, Fungivision):
+        return lambda mix: made.call(mix)(some)
+    return lambda mix: made[mix].blocks(some)
+
+
+def same_passes(rival: Fungivision, fungi: Mapping[str, Any], images: Images) -> None:
+    for mix, names in MIXES.items():
+        theirs = passes(rival.wrapper.model, partial(rival.call(mix), images))
+        ours = passes(fungi[mix].network.module, partial(fungi[mix].blocks, images))
+        expected = theirs + ("kl" not in names)  # the embedding's own pass, which KL shares
+        said = "as expected" if ours == expected else f"NOT the {expected} expected"
+        print(f"passes an image, {mix}: fungivision {theirs}, sporeprint {ours}, {said}")
+
+
+def timed_table(calls: Mapping[str, Callable[[str], Any]], bare: Bare, batch: int, given: argparse.Namespace) -> None:
+    """One row for each objective and contestant, of one batch size."""
+    rows, notes = [], []
+    for mix in given.objectives:
+        views = batch * sum(VIEWS[name] for name in MIXES[mix])
+        few = min(views, MOST_VIEWS[given.device])
+        chunks = sorted({min(chunk, views) for chunk in CHUNKS[given.device]})
+        best, plain, one = bare.fastest(chunks), bare.fastest(chunks, ["float32"]), bare.fastest([batch])
+        floors = {FLOOR_A: (few, *best), f"{FLOOR_A} in float32": (few, *plain), FLOOR_B: (batch, *one)}
+        named = {who: partial(call, mix) for who, call in calls.items()}
+        named |= {who: bare_call(bare, *floor) for who, floor in floors.items()}
+        found = side_by_side(named, given.rounds, given.device)
+        scale = dict.fromkeys((FLOOR_A, f"{FLOOR_A} in float32"), views / few)
+        times = {who: [second * scale.get(who, 1) / batch for second in each] for who, each in found.items()}
+        rows += [[mix, *row] for row in timing_rows(times)]
+        notes.append(f"{mix} {best[0]}, {best[1]} views a pass ({plain[1]} in float32)")
+    print(f"\n### Batch {batch}\n\n{FLOOR_A}: {'; '.join(notes)}. {FLOOR_B}: {one[0]}. {given.rounds} rounds.\n")
+    header = ["objectives", "who", "ms an image", "least to most", "x fungivision's speed", "x floor A", "embeddings"]
+    print(table(header, rows), flush=True)
+
+
+def bare_call(bare: Bare, views: int, precision: str, chunk: int) -> Callable[[], None]:
+    made = bare.views(views, precision)
+    return lambda: bare.run(made, precision, chunk)
+
+
+def timing_rows(times: Mapping[str, Sequence[float]]) -> list[list[str]]:
+    """times: seconds an image in each round, by contestant. Cells from the contestant's name on, "" where unknown."""
+
+    def cell(one: Sequence[float], other: Sequence[float] | None, digits: int) -> str:
+        return "" if other is None else f"{ratio(one, other):.{digits}f}"
+
+    return [
+        [
+            who,
+            f"{1000 * statistics.median(each):.1f}",
+            f"{1000 * min(each):.1f} to {1000 * max(each):.1f}",
+            "" if RIVAL not in times else cell(times[RIVAL], each, 2),
+            cell(each, times.get(FLOOR_A), 2),
+            cell(each, times.get(FLOOR_B), 1),
+        ]
+        for who, each in times.items()
+    ]
+
+
+def files_table(
+    rivals: Mapping[str, Fungivision], fungis: Mapping[str, Any], images: Images, given: argparse.Namespace
+) -> None:
+    """From JPEG files to features, the last of the objectives asked for at the largest batch."""
+    mix, batch = given.objectives[-1], max(given.batches)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = write_jpegs(images, Path(folder))
+        calls: dict[str, Callable[[], Any]] = {
+            who: partial(from_files, rival.call(mix), paths, batch, given.workers) for who, rival in rivals.items()
+        }
+        for dtype, made in fungis.items():
+            made[mix].set_params(workers=given.workers)
+            calls[f"sporeprint {dtype}"] = partial(made[mix].blocks, paths)
+        found = side_by_side(calls, given.rounds, given.device)
+    rows = [
+        [mix, who, f"{len(paths) / statistics.median(each):.2f}", f"{ratio(found[RIVAL], each):.2f}" if rivals else ""]
+        for who, each in found.items()
+    ]
+    print(f"\n### From {len(paths)} JPEG files, batch {batch}, {given.workers} workers\n")
+    print(table(["objectives", "who", "images a second", "x fungivision's speed"], rows), flush=True)
+
+
+def memory_table(name: str, target: str, images: Images, given: argparse.Namespace) -> None:
+    """Peak resident memory of each contestant, each in a process of its own, for the last objectives asked for."""
+    mix, rows = given.objectives[-1], []
+    whos = [] if given.no_rival else list(halves(given.device))
+    whos += [f"sporeprint {dtype}" for dtype in given.dtypes]
+    with tempfile.TemporaryDirectory() as folder:
+        for number, image in enumerate(images[: max(given.batches)]):
+            image.save(Path(folder) / f"{number:06}.png")
+        shared = {"model": name, "target": target, "images": folder, "mix": mix, "device": given.device}
+        shared |= {"negatives": given.negatives, "threads": torch.get_num_threads()}
+        for batch in given.batches:
+            found = {who: in_own_process(__file__, {**shared, "who": who, "batch": batch}) for who in [FLOOR_B, *whos]}
+            rival = found.get(RIVAL)
+            for who, one in found.items():
+                if one:
+                    share = f"{one['peak'] / rival['peak']:.2f}" if rival else ""
+                    cells = [mebibytes(one[key]) for key in ("before", "peak", "device")]
+                    rows.append([str(batch), who, *cells, share])
+    print(f"\n### Memory of the process, MiB: {mix}\n")
+    print(
+        table(["batch", "who", "before the call", "peak", "peak on the GPU", "peak / fungivision's"], rows), flush=True
+    )
+
+
+def child(job: Mapping[str, Any]) -> dict[str, float]:
+    """One contestant, one batch, one call, in a process that has loaded nothing else."""
+    torch.set_num_threads(job["threads"])
+    paths = sorted(Path(job["images"]).iterdir())[: job["batch"]]
+    images = [Image.open(path).convert("RGB") for path in paths]
+    module, who, device = network(job["model"]), job["who"], job["device"]
+    if who == FLOOR_B:
+        module.to(device)
+        views = torch.randn(len(images), 3, 224, 224, device=device)
+        with torch.inference_mode():
+            return measured(lambda: module(pixel_values=views), device)
+    if who.startswith(RIVAL):
+        rival = Fungivision(module, job["target"], device, halves(device)[who], job["negatives"])
+        return measured(lambda: rival.call(job["mix"])(images), device)
+    fungi = sporeprint(module.to(device), who.split()[1], job["batch"], job["negatives"])[job["mix"]]
+    return measured(lambda: fungi.blocks(images), device)
+
+
+if __name__ == "__main__":
+    main()

@@ -131,8 +131,11 @@ class Fungivision:
     def __init__(self, module: nn.Module, target: str, device: str, half: bool, negatives: int):
         for theirs in ("fungivision", "torchvision"):
             warnings.filterwarnings("ignore", module=theirs)
-        from fungivision.config import DINOConfig, KLConfig, SimCLRConfig
-        from fungivision.wrapper import FUNGIWrapper
+        try:
+            from fungivision.config import DINOConfig, KLConfig, SimCLRConfig
+            from fungivision.wrapper import FUNGIWrapper
+        except ImportError as error:
+            sys.exit(f"{error}: pip install fungivision==0.0.2 torchvision tqdm, or measure without it (--no-rival)")
 
         self.wrapper = FUNGIWrapper(
             Pooled(module).eval(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from torchvision_schemas import define_missing_schemas
 
 define_missing_schemas()
+os.environ.setdefault("SPOREPRINT_AUTO_DTYPE", "float32")  # the reference, on whatever machine
 
 
 @pytest.fixture(scope="session")

@@ -16,12 +16,13 @@ from torch.nn.functional import normalize
 from small import PREPROCESS, noise_pictures, small_backbone, small_module
 from sporeprint import DINO, KL, Fungi, Recipe, SimCLR
 from sporeprint.backbones.base import Backbone
-from sporeprint.engine import generator, make_head, view_sets
+from sporeprint.engine import make_head
 from sporeprint.errors import RecipeError
 from sporeprint.objectives import Objective
 from sporeprint.projection import Dense
 from sporeprint.views.image import Crops, Patches
 from sporeprint.views.whole import Whole
+from sporeprint.viewset import generator, view_sets
 
 KL_, DINO_ = KL(latent=24), DINO(latent=20, augmentation=Crops(2, 3))
 SIMCLR_ = SimCLR(latent=12, augmentation=Patches(3), negatives=4)
@@ -457,7 +458,8 @@ VIEWS = """
 import hashlib, sys
 sys.path.insert(0, sys.argv[1])
 from small import PREPROCESS, noise_pictures
-from sporeprint.engine import generator, make_head
+from sporeprint.engine import make_head
+from sporeprint.viewset import generator
 from sporeprint.views.image import Crops
 views = Crops()(noise_pictures(1)[0], PREPROCESS, generator(3, "row-ä", "dino"))
 print(hashlib.sha256(views.numpy().tobytes() + make_head(3, "kl", 5, 4).weight.numpy().tobytes()).hexdigest())

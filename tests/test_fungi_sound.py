@@ -19,9 +19,9 @@ from small_audio import FAMILIES, tf, tones, wave_extractor
 from sporeprint import KL, Fungi, Recipe, SimCLR, open_source
 from sporeprint.backbones.base import Backbone
 from sporeprint.data.audio import clip_digest, load_audio
-from sporeprint.engine import generator
 from sporeprint.errors import MissingExtra, TooManyFailures
 from sporeprint.run.local import Settings, extract
+from sporeprint.viewset import generator
 
 soundfile = pytest.importorskip("soundfile")
 

@@ -13,10 +13,10 @@ from sporeprint import KL, Fungi, Recipe, SimCLR
 from sporeprint.backbones.base import Backbone
 from sporeprint.backbones.inputs import Inputs
 from sporeprint.contracts import check_backbone
-from sporeprint.engine import generator, view_sets
 from sporeprint.errors import SampleError
 from sporeprint.views.text import Deletions
 from sporeprint.views.whole import Whole
+from sporeprint.viewset import generator, view_sets
 
 
 class Numbers(Inputs):
@@ -96,7 +96,7 @@ def passes(lengths, views=1, **options):
     engine = make(**options).engine
     rows = [(str(at), " ".join(["1"] * length)) for at, length in enumerate(lengths)]
     (view_set,) = view_sets([replace(KL_, augmentation=Whole() if views == 1 else Deletions(views))])[-1:]
-    chunks = list(engine._chunks(view_set, rows))
+    chunks = list(engine.passing().chunks(view_set, rows))
     assert [row for chunk in chunks for row in chunk] == rows
     return [[len(text.split()) for _, text in chunk] for chunk in chunks]
 

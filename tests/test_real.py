@@ -8,9 +8,9 @@ import torch
 
 from sporeprint import KL, Combination, Fungi, Recipe, SimCLR, knn, open_source
 from sporeprint.data.images import load_image
-from sporeprint.engine import generator
 from sporeprint.run.local import extract
 from sporeprint.views.image import Patches
+from sporeprint.viewset import generator
 
 pytestmark = pytest.mark.real
 

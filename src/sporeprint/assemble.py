@@ -13,6 +13,7 @@ from sporeprint.backbones.sentence import is_sentence_transformer
 from sporeprint.engine import Engine, make_head
 from sporeprint.errors import NotFitted, RecipeError
 from sporeprint.objectives import settle
+from sporeprint.precision import resolve_dtype
 from sporeprint.projection import make_projection
 from sporeprint.recipe import Recipe
 
@@ -35,7 +36,8 @@ def make_engine(recipe: Recipe, backbone: Any, device: Any = None, workers: int 
         backbone = load_backbone(recipe.backbone, recipe.targets, recipe.pooling, device, recipe.modality, head)
     else:
         _check_given(recipe, backbone, device)
-    objectives = settle(recipe.objectives, backbone.modality)
+    objectives = settle(recipe.objectives, backbone.modality, recipe.views)
+    _check_sides(objectives, backbone)
     dim = recipe.dim or backbone.width
     latents = {name: objective.latent for objective in objectives for name in objective.head_names()}
     return Engine(
@@ -51,7 +53,7 @@ def make_engine(recipe: Recipe, backbone: Any, device: Any = None, workers: int 
         layer_kinds=_layer_kinds(backbone, recipe.layer_kinds),
         moments=recipe.view_moments,
         seed=recipe.seed,
-        autocast=resolve_dtype(recipe.dtype, backbone)[1],
+        autocast=resolve_dtype(recipe.dtype, backbone.dtype, backbone.device)[1],
         workers=workers,
     )
 
@@ -87,6 +89,13 @@ def _check_given(recipe: Recipe, backbone: Any, device: Any) -> None:
         )
 
 
+def _check_sides(objectives: Sequence[Any], backbone: Backbone) -> None:
+    """Before any row is read. Raises RecipeError for views at a resolution that the backbone cannot take."""
+    for objective in objectives:
+        if hasattr(objective.augmentation, "sizes"):
+            objective.augmentation.sizes(backbone.preprocess)
+
+
 def _layer_kinds(backbone: Backbone, wanted: Sequence[str] | None) -> tuple[str, ...]:
     """Names of layer blocks, before "-N", for a recipe's `layer_kinds`. Raises RecipeError for one it has not."""
     if wanted is None:
@@ -99,21 +108,6 @@ def _layer_kinds(backbone: Backbone, wanted: Sequence[str] | None) -> tuple[str,
             f"layer_kinds={missing[0]!r}: {backbone.name} has no such token; possible here: {', '.join(possible)}"
         )
     return tuple(dict.fromkeys(possible[kind] for kind in wanted))
-
-
-def resolve_dtype(dtype: str, backbone: Backbone) -> tuple[str, torch.dtype | None]:
-    """The precision that a recipe's dtype comes to, and the autocast that makes it.
-
-    "auto" is the weights' own precision: float32 for every backbone that sporeprint loads. Raises RecipeError.
-    """
-    own = str(backbone.dtype).removeprefix("torch.")
-    if dtype == "bfloat16":
-        return "bfloat16", torch.bfloat16
-    if dtype == "float32" and own not in ("float32", "float64"):
-        raise RecipeError(
-            f"dtype='float32', but the backbone's weights are {own}; convert it first (module.float()) or use 'auto'"
-        )
-    return own, None
 
 
 def check_state(engine: Engine) -> None:

@@ -8,9 +8,9 @@ import torch
 
 from sporeprint.backbones.base import Backbone
 from sporeprint.capture import samples_first
-from sporeprint.engine import generator
 from sporeprint.objectives.base import Objective
 from sporeprint.projection import Projection
+from sporeprint.viewset import generator
 
 
 def check_objective(objective: Objective, samples: int = 5, width: int = 16, modality: str | None = None) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,50 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sporeprint.ahead import ahead
 from sporeprint.backbones.base import Backbone, Pass
-from sporeprint.backbones.inputs import Batch
 from sporeprint.gradients import latents_of, predictions, sample_gradients
 from sporeprint.objectives.base import Objective
+from sporeprint.passes import Memory, Passes
 from sporeprint.projection import Projection, normalise, reads_factors
-from sporeprint.recipe import canonical
-from sporeprint.views.whole import Whole
-
-
-@dataclass(frozen=True)
-class ViewSet:
-    """Views that are made once and pass the backbone once, and the objectives that share them."""
-
-    name: str  # "whole", or the first objective's
-    augmentation: Any
-    objectives: tuple[Objective, ...]
-
-    @property
-    def views(self) -> int:
-        return self.augmentation.views
-
-    @property
-    def logits(self) -> bool:
-        """Whether an objective reads the checkpoint's own head."""
-        return any(getattr(one, "reads", "") == "logits" for one in self.objectives)
-
-
-def view_sets(objectives: Sequence[Objective]) -> list[ViewSet]:
-    """The plain view first, since the embedding needs it; objectives with equal augmentations share a set."""
-    shared: dict[Any, list[Objective]] = {Whole(): []}
-    for objective in objectives:
-        plain = objective.augmentation is None
-        shared.setdefault(Whole() if plain else objective.augmentation, []).append(objective)
-    return [
-        ViewSet("whole" if augmentation == Whole() else members[0].name, augmentation, tuple(members))
-        for augmentation, members in shared.items()
-    ]
-
-
-def generator(seed: int, row_id: str, name: str) -> np.random.Generator:
-    """The random numbers of one row's views for one objective: the same for every batch, order, worker and platform."""
-    key = hashlib.blake2b(canonical([seed, row_id, name]), digest_size=16).digest()
-    return np.random.Generator(np.random.PCG64(int.from_bytes(key, "little")))
+from sporeprint.viewset import ViewSet, generator, view_sets
 
 
 def make_head(seed: int, name: str, width: int, latent: int) -> nn.Linear:
@@ -89,44 +51,57 @@ class Engine:
     autocast: torch.dtype | None = None
     workers: int = 1
     seconds: dict[str, float] = field(default_factory=dict)  # spent on each set of views so far
+    memory: Memory = field(default_factory=Memory)
 
     @torch.inference_mode(False)  # a caller's inference mode would give tensors that autograd refuses
     def blocks(self, rows: Sequence[tuple[str, Any]]) -> dict[str, NDArray[np.float32]]:
         """rows: [(id, prepared sample)]. Returns {block: float32 [N, D]}, every row L2-normalised."""
         heads, banks = self._on_device()
         rows, back = self._by_length(rows)
-        free: dict[str, list[Tensor]] = {}  # embedding and layers, then views
-        gradients: dict[str, list[Tensor]] = {name: [] for name in self.gradient_names()}
+        passes = self.passing()
+        found: dict[str, list[Tensor]] = {}
         for view_set in view_sets(self.objectives):
-
-            def read(embeddings: Tensor, passes: list[Pass], view_set: ViewSet = view_set) -> None:
-                found = embeddings.detach()
-                if view_set.name == "whole":
-                    for name, values in {"embedding": found[:, 0], **passes[0].layers}.items():
-                        free.setdefault(name, []).append(values)
-                elif view_set.views > 1:
-                    units = normalise(found)
-                    free.setdefault(f"{view_set.name}.views", []).append(units.mean(dim=1))
-                    if self.moments > 1:
-                        free.setdefault(f"{view_set.name}.spread", []).append(units.std(dim=1, correction=0))
-                for objective in view_set.objectives:
-                    bank = banks.get(objective.name)
-                    captures, predicted = [one.captures for one in passes], predictions(passes, len(found))
-                    found_gradients = sample_gradients(
-                        objective, embeddings, captures, heads, self.projections, bank, predicted
-                    )
-                    for path, gradient in found_gradients.items():
-                        gradients[self._block_name(objective, path)].append(gradient)
-
             with self._timed(view_set.name):
-                self._each_pass(view_set, rows, read)
+                for part in passes.each(view_set, rows, partial(self._read, view_set, heads, banks)):
+                    for name, values in part.items():
+                        found.setdefault(name, []).append(values)
         with self._timed("projection"), torch.no_grad():
-            made = {name: torch.cat(parts) for name, parts in free.items()}
+            made = {name: torch.cat(found.pop(name)) for name in self._in_order(found)}
             for name in self.gradient_names():
                 path = name.partition("@")[2] or next(iter(self.backbone.targets))
-                projection, gradient = self.projections[path], normalise(torch.cat(gradients.pop(name)))
+                projection, gradient = self.projections[path], normalise(made.pop(name))
                 made[name] = gradient if reads_factors(projection) else projection(gradient)
             return {name: normalise(block).float().cpu().numpy()[back] for name, block in made.items()}
+
+    def _in_order(self, names: Iterable[str]) -> list[str]:
+        """Blocks that need no gradient first, then the gradients."""
+        last = self.gradient_names()
+        return [name for name in names if name not in last] + last
+
+    def _read(
+        self,
+        view_set: ViewSet,
+        heads: Mapping[str, nn.Linear],
+        banks: Mapping[str, Tensor],
+        embeddings: Tensor,
+        passes: list[Pass],
+    ) -> dict[str, Tensor]:
+        """Blocks of the rows in these passes, [n, D]: embedding and layers or views; gradients before projection."""
+        found, made = embeddings.detach(), {}
+        if view_set.name == "whole":
+            made = {"embedding": found[:, 0], **passes[0].layers}
+        elif view_set.views > 1:
+            units = normalise(found)
+            made[f"{view_set.name}.views"] = units.mean(dim=1)
+            if self.moments > 1:
+                made[f"{view_set.name}.spread"] = units.std(dim=1, correction=0)
+        captures, predicted = [one.captures for one in passes], predictions(passes, len(found))
+        for objective in view_set.objectives:
+            bank = banks.get(objective.name)
+            gradients = sample_gradients(objective, embeddings, captures, heads, self.projections, bank, predicted)
+            for path, gradient in gradients.items():
+                made[self._block_name(objective, path)] = gradient
+        return made
 
     def _block_name(self, objective: Objective, path: str) -> str:
         return objective.name if len(self.backbone.targets) == 1 else f"{objective.name}@{path}"
@@ -146,14 +121,13 @@ class Engine:
             view_set = replace(view_set, augmentation=replace(view_set.augmentation, views=views))
         head = self._on_device()[0][objective.name]
         rows, back = self._by_length(rows)
-        parts = [torch.empty(0, view_set.views, objective.latent)]
+        none = torch.empty(0, view_set.views, objective.latent)
 
-        def read(embeddings: Tensor, _: list[Pass]) -> None:
-            parts.append(latents_of(head, objective, embeddings.detach()).float().cpu())
+        def read(embeddings: Tensor, _: list[Pass]) -> Tensor:
+            return latents_of(head, objective, embeddings.detach()).float().cpu()
 
         with self._timed("negatives"):
-            self._each_pass(view_set, rows, read)
-        return torch.cat(parts)[back]
+            return torch.cat([none, *self.passing().each(view_set, rows, read)])[back]
 
     def _by_length(self, rows: Sequence[tuple[str, Any]]) -> tuple[list[tuple[str, Any]], list[int]]:
         """The rows, shorter ones first, so that little is padded; and where each of the given ones went."""
@@ -170,9 +144,14 @@ class Engine:
         }
         return heads, {name: bank.to(device) for name, bank in self.negatives.items()}
 
-    def passes(self) -> dict[str, dict[str, Any]]:
-        """For each block what it is and what it costs: family, and backbone passes a row beside the embedding's own."""
+    def block_info(self) -> dict[str, dict[str, Any]]:
+        """For each block what it is and what it costs: family, and passes a row beside the embedding's own.
+
+        A view of fewer tokens counts as that part of a pass.
+        """
         sets = view_sets(self.objectives)
+        cost = {one.name: round(one.cost(self.backbone.preprocess), 1) for one in sets}
+        passes = {name: int(number) if number == int(number) else number for name, number in cost.items()}
         info: dict[str, dict[str, Any]] = {"embedding": {"family": "embedding", "views": "whole", "passes": 1}}
         for number in range(max(0, self.backbone.depth - self.layers) + 1, self.backbone.depth + 1):
             for kind in self.layer_kinds:
@@ -183,57 +162,16 @@ class Engine:
                     info[f"{view_set.name}.{part}"] = {
                         "family": "views",
                         "views": view_set.name,
-                        "passes": view_set.views,
+                        "passes": passes[view_set.name],
                     }
         for name in self.gradient_names():
             (view_set,) = (one for one in sets if name.partition("@")[0] in [o.name for o in one.objectives])
-            info[name] = {"family": "gradients", "views": view_set.name, "passes": view_set.views}
+            info[name] = {"family": "gradients", "views": view_set.name, "passes": passes[view_set.name]}
         return info
 
-    def _each_pass(
-        self, view_set: ViewSet, rows: Sequence[tuple[str, Any]], read: Callable[[Tensor, list[Pass]], None]
-    ) -> None:
-        """A few rows at a time through the backbone; `read` gets (embeddings [n, V, E], passes) inside the passes."""
-        preprocess = self.backbone.preprocess
-        layers = self.layers if view_set.name == "whole" else 0
-
-        def make(chunk: Sequence[tuple[str, Any]]) -> tuple[int, list[Batch]]:
-            made = [
-                view_set.augmentation(sample, preprocess, generator(self.seed, row_id, view_set.name))
-                for row_id, sample in chunk
-            ]
-            views = [view for views in made for view in views]
-            most = len(views) if len(chunk) > 1 else self._views_a_pass(view_set, chunk[0])
-            return len(chunk), [preprocess.collate(views[at : at + most]) for at in range(0, len(views), most)]
-
-        for samples, batches in ahead(make, self._chunks(view_set, rows), self.workers):
-            with ExitStack() as stack:
-                how = layers, self.autocast, view_set.logits, self.layer_kinds
-                passes = [stack.enter_context(self.backbone.run(batch, *how)) for batch in batches]
-                embeddings = torch.cat([one.embedding for one in passes]) if len(passes) > 1 else passes[0].embedding
-                read(embeddings.unflatten(0, (samples, view_set.views)), passes)
-
-    def _budget(self, view_set: ViewSet) -> int:
-        budget = self.backbone.preprocess.budget
-        return budget // 16 if view_set.logits else budget  # a vocabulary's width for what is masked
-
-    def _views_a_pass(self, view_set: ViewSet, row: tuple[str, Any]) -> int:
-        """Of one row's views: as many as the budget allows, about the same number in each pass."""
-        fitting = max(1, self._budget(view_set) // max(1, self.backbone.preprocess.length(row[1])))
-        return math.ceil(view_set.views / math.ceil(view_set.views / fitting))
-
-    def _chunks(self, view_set: ViewSet, rows: Sequence[tuple[str, Any]]) -> Iterator[list[tuple[str, Any]]]:
-        """Rows that share a pass: as many as the budget allows, at the length of the longest."""
-        preprocess, budget = self.backbone.preprocess, self._budget(view_set)
-        chunk: list[tuple[str, Any]] = []
-        for row in rows:
-            cost = (len(chunk) + 1) * view_set.views * preprocess.length(row[1])  # the longest so far
-            if chunk and (cost > budget or preprocess.same(row[1]) != preprocess.same(chunk[0][1])):
-                yield chunk
-                chunk = []
-            chunk.append(row)
-        if chunk:
-            yield chunk
+    def passing(self) -> Passes:
+        """How views pass the backbone, by the attributes as they are now."""
+        return Passes(self.backbone, self.seed, self.layers, self.layer_kinds, self.autocast, self.workers, self.memory)
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:

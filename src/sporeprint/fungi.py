@@ -14,13 +14,14 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from torch import Tensor, nn
 
 from sporeprint import saved, state
-from sporeprint.assemble import check_state, make_engine, resolve_dtype
+from sporeprint.assemble import check_state, make_engine
 from sporeprint.backbones.base import Backbone
 from sporeprint.combine import Combiner, named
 from sporeprint.engine import Engine
 from sporeprint.errors import NotFitted, RecipeError, RowFailure, SampleError, StoreError
 from sporeprint.gather import Blocks, Gathered, readable
 from sporeprint.negatives import Progress, draw_negatives
+from sporeprint.precision import resolve_dtype
 from sporeprint.projection import Projection
 from sporeprint.reading import Decoded, as_rows, decoded_batches, refuse_too_many
 from sporeprint.recipe import Recipe
@@ -183,7 +184,7 @@ class Fungi(TransformerMixin, BaseEstimator):
         backbone = self.network
         return {
             "backbone": backbone.describe(),
-            "dtype": resolve_dtype(self._recipe().dtype, backbone)[0],
+            "dtype": resolve_dtype(self._recipe().dtype, backbone.dtype, backbone.device)[0],
             "device": backbone.device.type,
             "dim": self.projection.dim,
             "projection": type(self.projection).__name__,
@@ -191,7 +192,7 @@ class Fungi(TransformerMixin, BaseEstimator):
 
     def block_info(self) -> dict[str, dict[str, Any]]:
         """For each possible block: its family, its set of views, and how many passes that set takes."""
-        return self.engine.passes()
+        return self.engine.block_info()
 
     # Saving
 

@@ -14,9 +14,9 @@ from small_audio import FAMILIES, LAYER, STABLE, first_there, hubert, tf, tones,
 from sporeprint import KL, Fungi, Recipe, SimCLR
 from sporeprint.backbones.base import Backbone
 from sporeprint.contracts import check_backbone
-from sporeprint.engine import generator
 from sporeprint.errors import BackboneError
 from sporeprint.views.whole import Whole
+from sporeprint.viewset import generator
 
 IDS = ["a", "b", "c", "d"]
 OBJECTIVES = (KL(latent=12), SimCLR(latent=10, negatives=3))

@@ -13,9 +13,9 @@ from small_text import ENCODERS, FAMILIES, TEXTS, Family, wordpiece
 from sporeprint import KL, Fungi, Recipe, SimCLR
 from sporeprint.backbones.base import Backbone
 from sporeprint.contracts import check_backbone
-from sporeprint.engine import generator
 from sporeprint.errors import BackboneError, LayerError
 from sporeprint.views.text import Deletions
+from sporeprint.viewset import generator
 
 tf = pytest.importorskip("transformers")
 

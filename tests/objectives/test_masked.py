@@ -26,10 +26,10 @@ from small_text import (
 )
 from sporeprint import KL, Backbone, Fungi, Recipe, check_backbone
 from sporeprint.data.texts import text_digest
-from sporeprint.engine import generator
 from sporeprint.errors import BackboneError, RecipeError
 from sporeprint.objectives import MaskedTokens
 from sporeprint.views.masks import IGNORED, Masks
+from sporeprint.viewset import generator
 
 HEADED = [
     ("BertForMaskedLM", "BertConfig", BERT, wordpiece, "bert.encoder.layer.1.attention.output.dense"),

@@ -13,9 +13,9 @@ from sporeprint import KL, Recipe, SimCLR
 from sporeprint.backbones.sound import Sound
 from sporeprint.contracts import check_views
 from sporeprint.data.audio import Clip
-from sporeprint.engine import generator
 from sporeprint.errors import RecipeError
 from sporeprint.views.audio import NoiseAndRoll
+from sporeprint.viewset import generator
 
 EXTRACTORS = {
     "whisper": whisper_extractor,

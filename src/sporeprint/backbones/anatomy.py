@@ -123,7 +123,8 @@ def pack(block: Anatomy, dtype: torch.dtype) -> Weights:
     def linear(layers: Sequence[nn.Linear], scale: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         weight = torch.cat([layer.weight.detach() for layer in layers])
         none = [layer.weight.new_zeros(len(layer.weight)) for layer in layers]
-        biases = [zeros if layer.bias is None else layer.bias.detach() for layer, zeros in zip(layers, none, strict=True)]
+        given = [None if layer.bias is None else layer.bias.detach() for layer in layers]
+        biases = [zeros if bias is None else bias for bias, zeros in zip(given, none, strict=True)]
         bias = None if all(layer.bias is None for layer in layers) else torch.cat(biases)
         if scale is not None:
             weight, bias = weight * scale[:, None], None if bias is None else bias * scale

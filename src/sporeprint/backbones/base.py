@@ -157,7 +157,7 @@ class Backbone:
 
         with ExitStack() as stack:
             if self.quick:
-                stack.enter_context(self._way().hold(autocast, whole=layers > 0, trim=not layers))
+                stack.enter_context(self._way().hold(autocast, whole=layers > 0, trim=not (layers or logits)))
             if autocast is not None:
                 handles.append(self._lower(autocast, stack))
             try:

@@ -31,6 +31,12 @@ class Known:
     anatomy: Anatomy
     tuple_: bool
 
+    @property
+    def called(self) -> list[nn.Module]:
+        """The parts that run as modules where only the first token is computed."""
+        parts = self.anatomy
+        return [*parts.norms, *parts.inner, parts.out, parts.up, parts.down]
+
 
 @dataclass(frozen=True)
 class Call:
@@ -91,19 +97,17 @@ class Shortcut:
 
         whole: every block's output is read, not only the last one's. trim: of the last, the first token only.
         """
-        if not self.known or any(_hooked(block) for block in self.blocks):
-            yield  # hooks inside a block, its owner's, must see what passes
-            return
         first = min((at for at, block in enumerate(self.blocks) if self._tapped(block)), default=len(self.blocks))
-        plain = [at for at in range(first) if at in self.known]
-        stack = plain if not whole and len(plain) == first else []
+        plain = [at for at in range(first) if at in self.known and not _hooked(self.known[at])]
+        seen = whole or any(_has_hooks(self.blocks[at]) for at in plain)
+        stack = plain if not seen and len(plain) == first else []
         one_pass = _OnePass(threading.get_ident())
         with ExitStack() as undo:
             for at in plain:
                 run = self._stack(stack or [at], autocast) if not stack or at == 0 else _identity
                 _replace(self.known[at], one_pass.instead(self.known[at], run), undo)
             last = len(self.blocks) - 1
-            if trim and self.trims and last >= first:
+            if trim and self.trims and last >= first and not _hooked(self.known[last], called=self.known[last].called):
                 anatomy = self.known[last].anatomy
                 run = partial(_first_token, anatomy)
                 _replace(self.known[last], one_pass.instead(self.known[last], run), undo)
@@ -235,8 +239,14 @@ def _mask_of(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     return mask
 
 
-def _hooked(block: nn.Module) -> bool:
-    return any(part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part) for part in block.modules())
+def _hooked(known: Known, called: Sequence[nn.Module] = ()) -> bool:
+    """Whether hooks inside a block, its owner's, would miss what passes. called: parts that run as modules."""
+    inside = [part for part in known.block.modules() if part not in called and part is not known.block]
+    return "forward" in vars(known.block) or any("forward" in vars(part) or _has_hooks(part) for part in inside)
+
+
+def _has_hooks(part: nn.Module) -> bool:
+    return bool(part._forward_hooks or part._forward_pre_hooks)
 
 
 def _replace(known: Known, forward: Callable[..., Any], undo: ExitStack) -> None:

@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image
 
 from sporeprint.combine import family
-from sporeprint.engine import view_sets
 from sporeprint.evaluate.table import Entry, evaluate, standard_candidates
 from sporeprint.fungi import Fungi
 from sporeprint.objectives import DINO, KL, SimCLR
 from sporeprint.recipe import Recipe
+from sporeprint.viewset import view_sets
 
 TRAIN_ROWS, TEST_ROWS, TIMED_ROWS = 300, 300, 50
 

@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sporeprint.backbones import smaller
 from sporeprint.backbones.inputs import Batch, for_network
+from sporeprint.backbones.tiny import TinyViT
 from sporeprint.errors import BackboneError
 
 # Towers whose authors use the pooled output; the others' is an untrained or repeated CLS.
@@ -40,7 +42,9 @@ class Adapter:
     one), "found": CLS, mean or last token, by what the network turns out to be. prefix: number of tokens before the
     patches, None where it has to be found. real: a batch to the tokens [N, T] that are no padding, None where all are.
     target: path of the layer to read, where the rule does not find it. head: the whole of a masked language model,
-    whose output has logits. No field is a closure: a fitted Fungi can be pickled and copied.
+    whose output has logits. patch: side of its patches in pixels, where it takes images of fewer of them too; side: of
+    the images that it was made for, where its own preprocess must make no smaller ones. No field is a closure: a fitted
+    Fungi can be pickled and copied.
     """
 
     module: nn.Module
@@ -52,6 +56,8 @@ class Adapter:
     real: Callable[[Any], Tensor | None] = _all
     target: str | None = None
     head: nn.Module | None = None
+    patch: int | None = None
+    side: int | None = None
 
     def predict(self, batch: Batch, name: str) -> tuple[tuple[Tensor | None, Tensor | None], Tensor, Tensor]:
         """What `outputs` gives, and of the same pass the head's logits [N, M, C] and their labels [N, M].
@@ -117,7 +123,8 @@ def adapt(module: nn.Module, modality: str = "auto") -> Adapter:
         return _timm(module)
     if "torchvision" in libraries and hasattr(module, "class_token"):
         return _torchvision(module)
-    return Adapter(module, partial(_call_plain, module), real=attention_of)
+    patch, side = (module.patch, module.side) if isinstance(module, TinyViT) else (None, None)
+    return Adapter(module, partial(_call_plain, module), real=attention_of, patch=patch, side=side)
 
 
 def attention_of(batch: Batch) -> Tensor | None:
@@ -210,42 +217,42 @@ def _vision(module: Any) -> Adapter:
             "SigLIP 2 NaFlex takes patches of any aspect, not square images, and is not supported; the fixed-size "
             "SigLIP 2 checkpoints (model type siglip) are"
         )
+    patch, side = smaller.huggingface_patch(module), smaller.huggingface_side(module)
     if config.model_type == "vit_mae":
         if module.config.mask_ratio:
             raise BackboneError(
                 f"this MAE encoder drops {module.config.mask_ratio:.0%} of the patches at random; load it with none "
                 "dropped: `from_pretrained(..., mask_ratio=0.0)`"
             )
-        return Adapter(module, partial(_call_mae, module), auto="cls", prefix=1, library="transformers")
+        return Adapter(module, partial(_call_mae, module), "cls", 1, "transformers", patch=patch, side=side)
     auto = "own" if config.model_type in _OWN_POOLED else "cls"
     if getattr(config, "use_mean_pooling", False):  # BEiT and data2vec-vision: their pooler norms the patches' mean
         auto = "own" if getattr(module, "pooler", None) is not None else "mean"
-    return Adapter(module, partial(_call_huggingface, module), auto=auto, library="transformers")
+    return Adapter(module, partial(_call_huggingface, module), auto, library="transformers", patch=patch, side=side)
 
 
 def _call_huggingface(module: nn.Module, images: Tensor) -> Any:
-    return module(pixel_values=images)
+    return module(pixel_values=images, **smaller.interpolating(module, images))
 
 
 def _call_mae(module: Any, images: Tensor) -> Any:
     # The noise orders the patches; ours keeps them in place and draws nothing from the global generator.
-    count = module.embeddings.num_patches if hasattr(module.embeddings, "num_patches") else _patches(module, images)
+    count = (images.shape[-1] // module.config.patch_size) ** 2
     noise = torch.arange(count, device=images.device, dtype=torch.float32).repeat(len(images), 1)
-    return module(pixel_values=images, noise=noise)
-
-
-def _patches(module: Any, images: Tensor) -> int:
-    return (images.shape[-1] // module.config.patch_size) ** 2
+    return module(pixel_values=images, noise=noise, **smaller.interpolating(module, images))
 
 
 def _timm(module: Any) -> Adapter:
-    return Adapter(
-        module, partial(_call_timm, module), prefix=getattr(module, "num_prefix_tokens", None), library="timm"
+    prefix, patch, side = (
+        getattr(module, "num_prefix_tokens", None),
+        smaller.timm_patch(module),
+        smaller.timm_side(module),
     )
+    return Adapter(module, partial(_call_timm, module), prefix=prefix, library="timm", patch=patch, side=side)
 
 
 def _call_timm(module: Any, images: Tensor) -> tuple[Tensor, Tensor]:
-    tokens = module.forward_features(images)
+    tokens = smaller.flexible(module, images).forward_features(images)
     return tokens, module.forward_head(tokens, pre_logits=True)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sporeprint.data import images
+from sporeprint.errors import RecipeError
 
 Batch = Tensor | dict[str, Tensor]  # [N, 3, S, S]; or named tensors, each with N first
 
@@ -82,6 +83,22 @@ class ImageInputs(Inputs):
     sample = "image"
     budget = 64  # about so many views go through the backbone at once
     size: int
+    patch: int | None = None  # side of the backbone's patches in pixels, where it takes images of fewer of them too
+
+    def side(self, fraction: float) -> int:
+        """Side in pixels of a view at `fraction` of S: the nearest multiple of the patches' side, at least two of them.
+
+        Raises RecipeError where the backbone takes images of S x S alone.
+        """
+        if fraction == 1:
+            return self.size
+        if not self.patch:
+            raise RecipeError(
+                f"views at {fraction:g} of the input's side, but this backbone is only known to take images of "
+                f"{self.size} x {self.size}; use views='paper' (side=1), or, if your network takes smaller images and "
+                "its preprocess is a Preprocess, say so: Preprocess(..., patch=16), the side of its patches in pixels"
+            )
+        return min(self.size, self.patch * max(2, round(self.size * fraction / self.patch)))
 
     def load(self, sample: object) -> Any:
         """An RGB PIL image. Raises SampleError."""

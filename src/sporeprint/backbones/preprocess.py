@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,8 @@ class Preprocess(ImageInputs):
     size: S, the side in pixels of the square that the backbone gets. resize: the image is first resized to this side
     (default S), as a square, or with keep_aspect its shorter side; then the centre S x S is cut. resample: Pillow's
     filter. scale: factor on [0, 255] pixels before mean and std. round_corner: the corner of the crop is rounded as
-    torchvision and timm do it (half to even), not down as Hugging Face's Pillow processors do.
+    torchvision and timm do it (half to even), not down as Hugging Face's Pillow processors do. patch: side in pixels of
+    the backbone's patches, where it takes smaller images too, of fewer patches; for most networks `Backbone` finds it.
     """
 
     size: int
@@ -41,6 +42,7 @@ class Preprocess(ImageInputs):
     std: tuple[float, ...] = IMAGENET_STD
     scale: float = 1 / 255
     round_corner: bool = False
+    patch: int | None = field(default=None, compare=False)
 
     def __call__(self, image: Image.Image) -> Tensor:
         """image: RGB. Returns [3, S, S]."""
@@ -61,11 +63,11 @@ class Preprocess(ImageInputs):
             return margins // 2
         return round(margins / 2) if margins > 0 else -(-margins // 2)
 
-    def boxes(self, image: Image.Image, boxes: list[Box]) -> Tensor:
-        """Each box resized to S x S, bicubic. Returns [V, 3, S, S]."""
+    def boxes(self, image: Image.Image, boxes: list[Box], size: int | None = None) -> Tensor:
+        """Each box resized to size x size (default S), bicubic. Returns [V, 3, size, size]."""
         gain = tuple(self.scale / std for std in self.std)
         shift = tuple(-mean / std for mean, std in zip(self.mean, self.std, strict=True))
-        return resize_boxes(image, boxes, self.size, gain, shift)
+        return resize_boxes(image, boxes, size or self.size, gain, shift)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """pixels: [..., 3, S, S] from 0 to 255, changed in place."""
@@ -75,7 +77,7 @@ class Preprocess(ImageInputs):
 
     def describe(self) -> dict[str, Any]:
         """As JSON, for stores and for people."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "patch"}  # of the backbone, not of this
 
     @classmethod
     def from_huggingface(cls, config: Mapping[str, Any]) -> Preprocess:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -9,7 +10,7 @@ from torch import nn
 from sporeprint.backbones import sentence
 from sporeprint.backbones.adapters import Adapter
 from sporeprint.backbones.inputs import Inputs
-from sporeprint.backbones.preprocess import CustomPreprocess
+from sporeprint.backbones.preprocess import CustomPreprocess, Preprocess
 from sporeprint.backbones.tokens import Tokens, fitting_length, is_tokenizer
 from sporeprint.errors import BackboneError
 
@@ -39,7 +40,20 @@ def settle_inputs(preprocess: Any, adapter: Adapter, name: str) -> Inputs:
         from sporeprint.backbones.hearing import check_sound
 
         check_sound(preprocess, adapter.module)
+    if isinstance(preprocess, Preprocess):
+        _check_side(preprocess, adapter, name)
+        return preprocess if preprocess.patch else replace(preprocess, patch=adapter.patch)
     return preprocess
+
+
+def _check_side(preprocess: Preprocess, adapter: Adapter, name: str) -> None:
+    """A network that could be asked to take smaller images is not, unless a recipe wants it. Raises BackboneError."""
+    if adapter.side is not None and preprocess.size < adapter.side:
+        side = adapter.side
+        raise BackboneError(
+            f"{name} takes images of {side} x {side}, its preprocess makes {preprocess.size} x {preprocess.size}; give "
+            f"Preprocess(size={side}, ...). Views of a lower resolution are asked for by the recipe (views='native')"
+        )
 
 
 def sound(extractor: Any, module: nn.Module) -> Inputs:

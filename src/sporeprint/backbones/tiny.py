@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from sporeprint.backbones.smaller import resize_positions
+
 
 @dataclass(frozen=True)
 class TinyConfig:
@@ -76,6 +78,7 @@ class TinyViT(nn.Module):
 
     def __init__(self, config: TinyConfig) -> None:
         super().__init__()
+        self.patch, self.side = config.patch_size, config.image_size  # in pixels
         side = config.image_size // config.patch_size
         self.patch_embed = nn.Conv2d(3, config.width, config.patch_size, stride=config.patch_size)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
@@ -84,10 +87,13 @@ class TinyViT(nn.Module):
         self.norm = nn.LayerNorm(config.width, eps=1e-6)
 
     def embed(self, images: Tensor) -> Tensor:
-        """images: [N, 3, S, S]. Returns the tokens before the first block, [N, 1 + P, E]."""
+        """images: [N, 3, S, S], S the one of training or smaller. Returns the tokens before block 1, [N, 1 + P, E]."""
         patches = self.patch_embed(images).flatten(2).transpose(1, 2)  # [N, P, E]
         cls = self.cls_token.expand(len(patches), -1, -1)
-        return torch.cat([cls, patches], dim=1) + self.pos_embed
+        positions: Tensor = self.pos_embed
+        if images.shape[-1] < self.side:
+            positions = resize_positions(positions, 1, images.shape[-1] // self.patch)
+        return torch.cat([cls, patches], dim=1) + positions
 
     def encode(self, tokens: Tensor) -> Tensor:
         """tokens: [N, T, E], from `embed`, all or some of them. Returns [N, T, E] after the final norm."""

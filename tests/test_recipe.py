@@ -29,6 +29,7 @@ FULL = Recipe(
     dim=128,
     layers=2,
     layer_kinds=("cls", "max"),
+    views="native",
     view_moments=2,
     size=256,
     combination=Combination(("embedding", "kl-15"), whiten=20, size=30),
@@ -105,6 +106,7 @@ CHANGES = {
     "dim": 3,
     "layers": 0,
     "layer_kinds": ("mean", "max"),
+    "views": "native",
     "view_moments": 2,
     "size": 5,
     "combination": Combination(),
@@ -154,6 +156,17 @@ def test_equal_recipes_have_equal_fingerprints_whether_a_number_is_written_1_or_
     assert canonical(to_json(wide)) == canonical(to_json(same))
 
 
+def test_what_older_stores_say_of_views_is_said_in_the_same_words_today():
+    old = {"kind": "patches", "grid": 7}
+    assert to_json(Patches()) == old
+    assert from_json(old) == Patches()
+    assert set(to_json(Crops())) == {"kind", "global_crops", "local_crops", "global_area", "local_area", "aspect"}
+    assert to_json(Patches(side=0.5)) == {**old, "side": 0.5}
+    assert from_json(to_json(Crops(local_side=0.5))) == Crops(local_side=0.5)
+    without = {key: value for key, value in Recipe().to_json().items() if key != "views"}
+    assert Recipe.from_json(without) == Recipe()
+
+
 def test_fingerprint_is_sixteen_hex_digits_and_the_same_in_another_process():
     code = (
         "import sys, json; from sporeprint import Recipe; print(Recipe.from_json(json.load(sys.stdin)).fingerprint())"
@@ -188,6 +201,7 @@ def test_size_and_combination_decide_no_block():
         ({"objectives": [SimCLR(latent=0)]}, "latent=0 .* expected an integer of at least 1"),
         ({"objectives": [KL(negatives=None)]}, "negatives=None .* expected an integer of at least 0"),
         ({"dtype": "float16"}, "expected one of: auto, float32, bfloat16"),
+        ({"views": "small"}, "views='small'; expected one of: paper, native"),
         ({"dim": 0}, "dim=0; expected an integer of at least 1"),
         ({"dim": 1.5}, "expected an integer"),
         ({"size": -3}, "size=-3"),

@@ -17,6 +17,7 @@ from sporeprint.errors import RecipeError
 POOLINGS = ("auto", "cls", "mean", "last")
 DTYPES = ("auto", "float32", "bfloat16")
 LAYER_KINDS = ("cls", "last", "mean", "max")
+VIEWS = ("paper", "native")
 MODALITIES = ("auto", "image", "text", "audio")
 DECIDED_LATER = ("size", "combination")  # these change how blocks are joined, never the blocks
 
@@ -63,8 +64,14 @@ def to_json(value: Any) -> Any:
     raise RecipeError(f"a recipe holds plain values; {type(value).__name__} {value!r} cannot be written as JSON")
 
 
+def later(default: Any) -> Any:
+    """A field that came after stores were made: left out of the JSON while it has its default, so that they compare."""
+    return dataclasses.field(default=default, metadata={"later": True})
+
+
 def _fields_json(value: Any) -> dict[str, Any]:
-    return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    fields = {f.name: (f, getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return {name: to_json(v) for name, (f, v) in fields.items() if not (f.metadata.get("later") and v == f.default)}
 
 
 def from_json(data: Any) -> Any:
@@ -119,9 +126,12 @@ class Recipe:
     where four gave 80.2, and as much on TREC (docs/combining.md).
     layer_kinds: how, of "cls", "last", "mean" and "max"; None: mean, CLS or last where there is one, and for texts
     the maximum too (88.4 on TREC, 86.6 without).
+    views: of images, for objectives that name no augmentation: "paper" enlarges every patch and crop to the backbone's
+    input; "native" gives patches and local crops at half its side, a quarter of the tokens, to networks that can
+    interpolate their position embeddings. Text and sound have no resolution: there it changes nothing.
     view_moments: 1 keeps the mean of a row's view embeddings, 2 their standard deviation too (`dino.spread`; free).
     size: features after PCA; None keeps all. combination: how blocks are joined, "paper" by default.
-    dtype: "auto", "float32" or "bfloat16" (autocast); seed: of heads, projection, views and negatives.
+    dtype: "auto" (bfloat16 where the device multiplies it in hardware), "float32" or "bfloat16"; seed: of heads, projection, views and negatives.
     """
 
     backbone: str | None = None
@@ -132,6 +142,7 @@ class Recipe:
     dim: int | None = None
     layers: int = 6
     layer_kinds: Sequence[str] | None = None
+    views: str = "paper"
     view_moments: int = 1
     size: int | None = None
     combination: Any = "paper"
@@ -167,6 +178,7 @@ class Recipe:
         import_module("sporeprint.combine").named(self.combination)  # raises RecipeError
         for kind_of in self.layer_kinds or ():
             _one_of("layer_kinds", kind_of, LAYER_KINDS)
+        _one_of("views", self.views, VIEWS)
         _one_of("view_moments", self.view_moments, (1, 2))
         for name, least in (("dim", 1), ("size", 1), ("layers", 0), ("seed", 0)):
             value = getattr(self, name)

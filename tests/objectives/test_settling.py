@@ -126,3 +126,30 @@ def test_a_loss_of_logits_that_reads_other_samples_is_found_out():
         check_objective(Peeks())
     with pytest.raises(RecipeError, match="needs the labels"):
         MaskedTokens().loss(torch.zeros(1, 2, 3, 4))
+
+
+def test_native_views_are_half_as_wide_for_patches_and_local_crops_of_images():
+    kl, dino, simclr = settle(None, "image", "native")
+    assert kl == KL()
+    assert dino == DINO(augmentation=Crops(local_side=0.5))
+    assert simclr == replace(SimCLR().for_modality("image"), augmentation=Patches(side=0.5))
+    assert settle([KL(), DINO(), SimCLR()], "image", "native") == (kl, dino, simclr)
+
+
+def test_an_augmentation_that_is_named_is_not_made_native():
+    named = (DINO(augmentation=Crops(1, 2)), SimCLR(augmentation=Patches(3)))
+    assert [one.augmentation for one in settle(named, "image", "native")] == [Crops(1, 2), Patches(3)]
+
+
+@pytest.mark.parametrize("modality", ["text", "audio"])
+def test_native_views_change_nothing_where_there_is_no_resolution(modality):
+    assert settle(None, modality, "native") == settle(None, modality)
+
+
+def test_an_objective_of_a_users_that_knows_the_modality_alone_is_still_settled():
+    @dataclass(frozen=True)
+    class Old(KL):
+        def for_modality(self, modality):
+            return replace(self, name=f"{self.name}-{modality}")
+
+    assert settle([Old()], "text")[0].name == "kl-text"

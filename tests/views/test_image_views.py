@@ -1,17 +1,19 @@
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn.functional import interpolate
 
 from sporeprint import check_views
 from sporeprint.backbones.preprocess import Preprocess
-from sporeprint.engine import generator
 from sporeprint.errors import RecipeError
 from sporeprint.views.cutting import resize_boxes
 from sporeprint.views.image import Crops, Patches, random_box
 from sporeprint.views.whole import Whole
+from sporeprint.viewset import generator
 
 
 def raw(size):
@@ -58,12 +60,49 @@ def test_patches_squash_an_image_that_is_not_square():
     assert views[48, 1].mean().item() == pytest.approx(12 + 7.5, abs=0.2)
 
 
+@pytest.mark.parametrize(
+    ("grid", "starts"),
+    [(1, [56]), (2, [0, 112]), (3, [0, 56, 112]), (4, [0, 37, 74, 112]), (7, list(range(0, 109, 18)))],
+)
+def test_grids_other_than_the_papers_reach_from_edge_to_edge(grid, starts):
+    assert Patches(grid).starts(224) == starts
+    views = Patches(grid)(ramp(224), raw(224), rng())
+    for number, view in enumerate(views):
+        assert view[0].mean().item() == pytest.approx(starts[number % grid] + 55.5, abs=0.1)
+        assert view[1].mean().item() == pytest.approx(starts[number // grid] + 55.5, abs=0.1)
+
+
+def test_patches_of_half_the_side_are_the_squashed_images_own_pixels():
+    image = smooth(50, 41)
+    squashed = np.asarray(image.resize((32, 32), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+    views = Patches(side=0.5)(image, replace(raw(32), patch=4), rng())
+    assert views.shape == (49, 3, 16, 16)
+    for number, view in enumerate(views):
+        left, top = number % 7 * 2, number // 7 * 2
+        np.testing.assert_allclose(view, squashed[:, top : top + 16, left : left + 16], atol=1e-4)
+
+
+def test_crops_of_less_than_the_full_side_show_the_same_boxes():
+    image, small = smooth(60, 45), replace(raw(64), patch=8)
+    whole = Crops(2, 3)(image, small, rng())
+    for augmentation, sizes in (
+        (Crops(2, 3, local_side=0.5), [64, 64, 32, 32, 32]),
+        (Crops(2, 3, side=0.5, local_side=0.5), [32] * 5),
+    ):
+        views = augmentation(image, small, rng())
+        assert [view.shape[-1] for view in views] == sizes
+        for view, full in zip(views, whole, strict=True):
+            shrunk = interpolate(full[None], size=view.shape[1:], mode="bicubic", antialias=True)[0]
+            assert (view - shrunk).abs().mean() < 2  # two resizes or one, of 256 levels
+    assert isinstance(views, torch.Tensor)
+
+
 def test_patches_are_cut_without_a_seam():
     """Each patch is what Pillow makes of that box of the squashed image."""
     image = smooth(50, 41)
     squashed = image.resize((32, 32), Image.Resampling.BICUBIC)
     views = Patches(grid=3)(image, raw(32), rng())
-    for number, (top, left) in enumerate((y, x) for y in (0, 2, 4) for x in (0, 2, 4)):
+    for number, (top, left) in enumerate((y, x) for y in (0, 8, 16) for x in (0, 8, 16)):
         box = squashed.crop((left, top, left + 16, top + 16)).resize((32, 32), Image.Resampling.BICUBIC)
         assert np.abs(np.asarray(box).transpose(2, 0, 1) - views[number].numpy()).max() <= 1.5
 
@@ -268,6 +307,11 @@ def test_views_are_normalised_as_the_backbone_wants_them():
         lambda: Crops(global_area=(0.9, 0.5)),
         lambda: Patches(0),
         lambda: Patches(8),
+        lambda: Patches(side=0),
+        lambda: Patches(side=1.5),
+        lambda: Patches(side="half"),
+        lambda: Crops(side=-1),
+        lambda: Crops(local_side=True),
     ],
 )
 def test_views_that_cannot_be_made_are_refused(make):

@@ -28,11 +28,13 @@ class Objective:
 
     by_modality: {"image": {field: value}, ...}, what the fields that are None come to on images, text or audio; left
     empty by an objective that is the same on all of them. One that has it is for the modalities in it alone.
+    by_views: {"native": {"image": {field: value}}}, what differs from that with a recipe's other `views`.
     """
 
     normalize: ClassVar[bool] = True  # L2-normalise the embedding before the head
     extra_heads: ClassVar[tuple[str, ...]] = ()  # further heads, without gradient, given to `loss` by these names
     by_modality: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    by_views: ClassVar[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {}
     reads: ClassVar[str] = "latents"  # what `loss` is given: a random head's, or the "logits" of the checkpoint's own
     negatives: Any = 0  # samples of the fitting set whose latents are given to `loss` as `negatives` [M, L]
 
@@ -50,8 +52,10 @@ class Objective:
             )
         return 1 if self.augmentation is None else self.augmentation.views
 
-    def for_modality(self: _O, modality: str) -> _O:
+    def for_modality(self: _O, modality: str, views: str = "paper") -> _O:
         """Itself, with every field that is None set to what it is for "image", "text" or "audio".
+
+        views: a recipe's. Where nothing is said of "native", as for text and sound, it is the same as "paper".
 
         Raises RecipeError where the objective has no views for the modality.
         """
@@ -62,7 +66,8 @@ class Objective:
                 f"objective {self.name!r} is for {', '.join(self.by_modality)}; the backbone takes {modality}: leave "
                 "it out"
             )
-        return replace(self, **{k: v for k, v in self.by_modality[modality].items() if getattr(self, k) is None})
+        fields = {**self.by_modality[modality], **self.by_views.get(views, {}).get(modality, {})}
+        return replace(self, **{name: value for name, value in fields.items() if getattr(self, name) is None})
 
     def loss(self, latents: Tensor, *args: Any, **extras: Any) -> Tensor:
         """latents: [N, V, L]. extras: what `extra_heads` and `negatives` ask for.

@@ -24,6 +24,9 @@ class DINO(Objective):
     """
 
     by_modality: ClassVar[Mapping[str, Mapping[str, Any]]] = {"image": {"augmentation": Crops()}}
+    by_views: ClassVar[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
+        "native": {"image": {"augmentation": Crops(local_side=0.5)}}
+    }
     extra_heads: ClassVar[tuple[str, ...]] = ("teacher",)
 
     name: str = "dino"

@@ -40,6 +40,9 @@ class SimCLR(Objective):
         "text": {"latent": 256, "augmentation": Deletions(), "negatives": 256, "negative_views": 2},
         "audio": {"latent": 768, "augmentation": NoiseAndRoll(), "negatives": 64, "negative_views": 2},
     }
+    by_views: ClassVar[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
+        "native": {"image": {"augmentation": Patches(side=0.5)}}
+    }
 
     name: str = "simclr"
     latent: int | None = None

@@ -121,7 +121,8 @@ def _fungi(recipe: Recipe, backbone: Backbone | str | None, settings: Settings) 
 
 def _plan(fungi: Fungi, source: Source, fitted: str | None) -> dict[str, Any]:
     """Everything that determines the contents. A backbone is known by its weights, not by where it lies (plan.TOLD)."""
-    recipe = {key: value for key, value in fungi.recipe.blocks_json().items() if key != "backbone"}  # type: ignore[union-attr]
+    told = ("backbone", "views")  # what the views come to is in the objectives
+    recipe = {key: value for key, value in fungi.recipe.blocks_json().items() if key not in told}  # type: ignore[union-attr]
     recipe["objectives"] = to_json(fungi.engine.objectives)  # as they are for this modality
     resolved = fungi.describe()
     log.info("reading the source (%d rows) for its digest ...", len(source))

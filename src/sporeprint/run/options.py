@@ -45,7 +45,7 @@ def make_recipe(file: Path | None, bare: bool, negatives: int | None = None, **o
     if objectives is None and negatives is None:
         return recipe  # the paper's, for whatever the backbone takes
     if objectives is None:
-        made = list(paper(find_modality(given["backbone"], recipe.modality)))
+        made = list(paper(find_modality(given["backbone"], recipe.modality), recipe.views))
     else:
         names = [name.strip() for name in objectives.split(",")]
         if unknown := [name for name in names if name not in NAMES and names != ["none"]]:

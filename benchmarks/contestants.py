@@ -129,6 +129,7 @@ class Fungivision:
     """
 
     def __init__(self, module: nn.Module, target: str, device: str, half: bool, negatives: int):
+        warnings.filterwarnings("ignore", category=FutureWarning)  # of its hooks and its autocast
         for theirs in ("fungivision", "torchvision"):
             warnings.filterwarnings("ignore", module=theirs)
         try:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 _FLAGS = {"amx_bf16": "AMX-BF16", "avx512_bf16": "AVX512-BF16", "avx512f": "AVX-512", "avx2": "AVX2"}
-_STATUS = Path("/proc/self/status")
+_STATUS, _STAT = Path("/proc/self/status"), Path("/proc/stat")
 _LEAST = 0.2  # seconds that a measurement takes at least, by repeating what is quicker
 
 
@@ -49,6 +49,27 @@ def _driver() -> str:
         return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()[0]
     except (OSError, subprocess.CalledProcessError, IndexError):
         return "unknown"
+
+
+class Others:
+    """What other processes took of the machine since this was made: a disturbed table should say so."""
+
+    def __init__(self) -> None:
+        self.start = self._now()
+
+    def __str__(self) -> str:
+        wall, busy, own = (now - then for now, then in zip(self._now(), self.start, strict=True))
+        if not _STAT.exists():
+            return "unknown what other processes took meanwhile"
+        return f"other processes took {max(0.0, busy - own) / max(wall, 1e-9):.1f} cores meanwhile"
+
+    def _now(self) -> tuple[float, float, float]:
+        """Seconds of the clock, of all cores that were not idle, and of this process and its children."""
+        busy = 0.0
+        if _STAT.exists():
+            ticks = [int(number) for number in _STAT.read_text().split("\n")[0].split()[1:9]]
+            busy = (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")  # all but idle and waiting for disks
+        return time.perf_counter(), busy, sum(os.times()[:4])
 
 
 def settle(device: str) -> None:

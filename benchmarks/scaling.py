@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ from typing import Any
 
 import torch
 from contestants import LATENT, SHAPES, network, pictures, shown, write_jpegs
-from machine import growth, in_own_process, machine_class, measured, mebibytes, table
+from machine import Others, growth, in_own_process, machine_class, measured, mebibytes, table
 
 SHIPPED, LONG = "shipped", 30.0  # seconds after which a call is not repeated
 NEGATIVES = 64
@@ -65,7 +64,6 @@ def main() -> None:
                 for name in given.shapes
             ],
         )
-    print(f"load after the run {os.getloadavg()[0]:.1f}")
 
 
 def options() -> argparse.Namespace:
@@ -87,7 +85,7 @@ def weights(name: str) -> int:
 
 def study(what: str, how: str, jobs: Iterable[tuple[str, int, int, Mapping[str, Any]]]) -> None:
     """Measure and print one table. jobs: (label, n of the fit, images, job of the child)."""
-    measured_rows = []
+    measured_rows, others = [], Others()
     for label, size, count, job in jobs:
         if found := in_own_process(__file__, job):
             measured_rows.append((label, size, count, found))
@@ -105,7 +103,7 @@ def study(what: str, how: str, jobs: Iterable[tuple[str, int, int, Mapping[str, 
         ]
         for label, size, count, found in measured_rows
     ]
-    print(f"\n## {what}: {how}, {measured_rows[0][3]['dtype']}\n")
+    print(f"\n## {what}: {how}, {measured_rows[0][3]['dtype']}; {others}\n")
     header = [what, "n", "seconds", "ms an image", "MiB before", "MiB at most", "MiB of the GPU"]
     print(table(header, rows))
     if len(measured_rows) > 1:

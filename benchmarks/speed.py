@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import os
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -47,7 +46,7 @@ from contestants import (
     sporeprint,
     write_jpegs,
 )
-from machine import in_own_process, machine_class, measured, mebibytes, ratio, side_by_side, table, usable_cores
+from machine import Others, in_own_process, machine_class, measured, mebibytes, ratio, side_by_side, table, usable_cores
 from PIL import Image
 
 RIVAL, FLOOR_A, FLOOR_B = "fungivision", "floor A", "floor B"
@@ -66,7 +65,6 @@ def main() -> None:
     images = pictures(max(*given.batches, given.images if given.jpeg else 1), given.source)
     for name in given.models:
         compare(name, images, given)
-    print(f"load after the run {os.getloadavg()[0]:.1f}")
 
 
 def options() -> argparse.Namespace:
@@ -145,7 +143,7 @@ def same_passes(rival: Fungivision, fungi: Mapping[str, Any], images: Images) ->
 
 def timed_table(calls: Mapping[str, Callable[[str], Any]], bare: Bare, batch: int, given: argparse.Namespace) -> None:
     """One row for each objective and contestant, of one batch size."""
-    rows, notes = [], []
+    rows, notes, others = [], [], Others()
     for mix in given.objectives:
         views = batch * sum(VIEWS[name] for name in MIXES[mix])
         few = min(views, MOST_VIEWS[given.device])
@@ -159,7 +157,9 @@ def timed_table(calls: Mapping[str, Callable[[str], Any]], bare: Bare, batch: in
         times = {who: [second * scale.get(who, 1) / batch for second in each] for who, each in found.items()}
         rows += [[mix, *row] for row in timing_rows(times)]
         notes.append(f"{mix} {best[0]}, {best[1]} views a pass ({plain[1]} in float32)")
-    print(f"\n### Batch {batch}\n\n{FLOOR_A}: {'; '.join(notes)}. {FLOOR_B}: {one[0]}. {given.rounds} rounds.\n")
+    print(
+        f"\n### Batch {batch}\n\n{given.rounds} rounds; {others}. {FLOOR_A}: {'; '.join(notes)}. {FLOOR_B}: {one[0]}.\n"
+    )
     header = ["objectives", "who", "ms an image", "least to most", "x fungivision's speed", "x floor A", "embeddings"]
     print(table(header, rows), flush=True)
 
@@ -192,7 +192,7 @@ def files_table(
     rivals: Mapping[str, Fungivision], fungis: Mapping[str, Any], images: Images, given: argparse.Namespace
 ) -> None:
     """From JPEG files to features, the last of the objectives asked for at the largest batch."""
-    mix, batch = given.objectives[-1], max(given.batches)
+    mix, batch, others = given.objectives[-1], max(given.batches), Others()
     with tempfile.TemporaryDirectory() as folder:
         paths = write_jpegs(images, Path(folder))
         calls: dict[str, Callable[[], Any]] = {
@@ -206,7 +206,7 @@ def files_table(
         [mix, who, f"{len(paths) / statistics.median(each):.2f}", f"{ratio(found[RIVAL], each):.2f}" if rivals else ""]
         for who, each in found.items()
     ]
-    print(f"\n### From {len(paths)} JPEG files, batch {batch}, {given.workers} workers\n")
+    print(f"\n### From {len(paths)} JPEG files, batch {batch}, {given.workers} workers; {others}\n")
     print(table(["objectives", "who", "images a second", "x fungivision's speed"], rows), flush=True)
 
 

@@ -77,3 +77,10 @@ def test_the_most_that_was_resident_is_no_less_than_what_is() -> None:
 
 def test_a_table_sets_numbers_to_the_right() -> None:
     assert machine.table(["a", "b", "c"], [["1", "2", "3"]]) == "| a | b | c |\n| --- | --- | ---: |\n| 1 | 2 | 3 |"
+
+
+def test_what_other_processes_took_is_all_that_was_busy_less_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = iter([(0.0, 100.0, 1.0), (10.0, 119.0, 5.0)])
+    monkeypatch.setattr(machine.Others, "_now", lambda self: next(seen))
+    monkeypatch.setattr(machine, "_STAT", Path(__file__))
+    assert str(machine.Others()) == "other processes took 1.5 cores meanwhile"

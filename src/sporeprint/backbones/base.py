@@ -84,9 +84,10 @@ class Backbone:
         self.finish = finish
         self._said = False
         self._blocks = structure.blocks(self.module)
-        self.quick = True  # blocks that are plain are computed from their parts; False: by the module's own forward
+        self.quick = False
         self._shortcut: Shortcut | None = None
         self._probe(own if pooling == "auto" else pooling, self.adapter.prefix if prefix is None else prefix)
+        self.quick = True  # plain blocks are computed from their parts; False: by the module's own forward
 
     @property
     def modality(self) -> str:

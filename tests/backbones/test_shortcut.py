@@ -1,0 +1,213 @@
+"""Blocks computed from their parts, against the network's own forward."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from small import PREPROCESS, noise_pictures, small_backbone, small_module
+from small_text import TEXTS, wordpiece
+from sporeprint import DINO, KL, Backbone, Fungi, Recipe, SimCLR
+from sporeprint.backbones.anatomy import dissect
+from sporeprint.backbones.load import load_backbone
+
+tf = pytest.importorskip("transformers")
+
+SHAPE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
+IMAGE = {**SHAPE, "image_size": 32, "patch_size": 8}
+WIDE = {**IMAGE, "intermediate_size": 64}
+TEXT = {**SHAPE, "intermediate_size": 64, "vocab_size": 200}
+KNOWN = {
+    "ViT": lambda: tf.ViTModel(tf.ViTConfig(**WIDE)),
+    "DeiT": lambda: tf.DeiTModel(tf.DeiTConfig(**WIDE)),
+    "DINOv2": lambda: tf.Dinov2Model(tf.Dinov2Config(**IMAGE)),
+    "DINOv2 with registers": lambda: tf.Dinov2WithRegistersModel(tf.Dinov2WithRegistersConfig(**IMAGE)),
+    "CLIP": lambda: tf.CLIPVisionModel(tf.CLIPVisionConfig(**WIDE)),
+    "SigLIP": lambda: tf.SiglipVisionModel(tf.SiglipVisionConfig(**WIDE)),
+    "MAE": lambda: tf.ViTMAEModel(tf.ViTMAEConfig(**WIDE, mask_ratio=0.0)),
+    "BERT": lambda: tf.BertModel(tf.BertConfig(**TEXT)),
+    "RoBERTa": lambda: tf.RobertaModel(tf.RobertaConfig(**TEXT)),
+}
+STRANGE = {
+    "BEiT": lambda: tf.BeitModel(tf.BeitConfig(**WIDE)),  # relative positions inside the attention
+    "DINOv3": lambda: tf.DINOv3ViTModel(tf.DINOv3ViTConfig(**WIDE)),  # turned ones
+    "gated": lambda: tf.Dinov2Model(tf.Dinov2Config(**IMAGE, use_swiglu_ffn=True)),
+}
+
+
+def made(build) -> Backbone:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = build().double().eval()
+        for parameter in module.parameters():
+            nn.init.normal_(parameter, std=0.2)
+    text = "input_ids" in module.forward.__code__.co_varnames or "Bert" in type(module).__name__
+    return Backbone(module, preprocess=wordpiece() if text or "Roberta" in type(module).__name__ else PREPROCESS)
+
+
+def read(backbone: Backbone, quick: bool, layers: int = 0):
+    """Embedding, gradient at the target of each view's first token, and layers, of three views."""
+    backbone.quick = quick
+    with backbone.run(backbone.preprocess.collate(backbone.preprocess.probes()), layers=layers) as one_pass:
+        (capture,) = one_pass.captures.values()
+        (felt,) = torch.autograd.grad(one_pass.embedding.pow(3).sum(), [capture.outputs])
+        gradient = torch.einsum("nto,nti->noi", felt, capture.inputs)
+        return one_pass.embedding.detach(), gradient, one_pass.layers
+
+
+def assert_alike(one, other):
+    for first, second in zip(one[:2], other[:2], strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-9, atol=1e-12 * float(second.abs().max()))
+    assert one[2].keys() == other[2].keys()
+    for name, values in one[2].items():
+        torch.testing.assert_close(values, other[2][name], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("layers", [0, 2])
+@pytest.mark.parametrize("build", KNOWN.values(), ids=KNOWN)
+def test_known_blocks_give_what_the_network_gives(build, layers):
+    backbone = made(build)
+    slow = read(backbone, False, layers)
+    assert backbone._shortcut is None
+    assert_alike(read(backbone, True, layers), slow)
+    assert len(backbone._shortcut.known) == 3
+
+
+@pytest.mark.parametrize("build", STRANGE.values(), ids=STRANGE)
+def test_other_blocks_run_as_they_are(build):
+    backbone = made(build)
+    assert_alike(read(backbone, True), read(backbone, False))
+    assert not backbone._shortcut.known
+
+
+@pytest.mark.parametrize(("pooling", "tokens"), [("cls", 1), ("mean", 17)])
+def test_the_last_block_is_cut_to_the_token_that_is_pooled(pooling, tokens):
+    backbone = small_backbone(dtype=torch.float64, pooling=pooling)
+    seen = []
+    backbone.module.norm.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
+    read(backbone, True)
+    seen.clear()
+    quick = read(backbone, True)
+    assert seen == [tokens]
+    assert_alike(quick, read(backbone, False))
+
+
+class Louder(nn.Module):
+    """Has every part of a block, and adds twice what its attention says."""
+
+    def __init__(self, block):
+        super().__init__()
+        self.norm1, self.attn, self.norm2, self.mlp = block.norm1, block.attn, block.norm2, block.mlp
+
+    def forward(self, tokens):
+        tokens = tokens + 2 * self.attn(self.norm1(tokens))
+        return tokens + self.mlp(self.norm2(tokens))
+
+
+def test_a_block_that_only_looks_plain_is_found_out():
+    module = small_module(dtype=torch.float64, depth=3)
+    module.blocks = nn.ModuleList([Louder(block) for block in module.blocks])
+    assert dissect(module.blocks[0])
+    backbone = Backbone(module, preprocess=PREPROCESS)
+    assert_alike(read(backbone, True), read(backbone, False))
+    assert not backbone._shortcut.known
+
+
+def test_one_strange_block_among_plain_ones():
+    module = small_module(dtype=torch.float64, depth=4)
+    plain = list(module.blocks)
+
+    class Block(type(plain[0])):
+        def forward(self, tokens):
+            return super().forward(tokens) * (2 if self is plain[1] else 1)
+
+    for block in plain:
+        block.__class__ = Block
+    backbone = Backbone(module, preprocess=PREPROCESS)
+    assert_alike(read(backbone, True), read(backbone, False))
+    assert sorted(backbone._shortcut.known) == [0, 2, 3]
+
+
+@pytest.mark.parametrize("place", ["blocks.1", "blocks.1.mlp", "blocks.2.attn", "blocks.1.attn.qkv"])
+def test_the_owners_hooks_are_obeyed(place):
+    backbone = Backbone(small_module(dtype=torch.float64, depth=3), preprocess=PREPROCESS)
+    plain = read(backbone, True)[0]
+    handle = backbone.module.get_submodule(place).register_forward_hook(lambda _, __, output: output * 1.5)
+    steered = read(backbone, True)
+    assert_alike(steered, read(backbone, False))
+    assert (steered[0] - plain).abs().max() > 1e-3
+    handle.remove()
+
+
+def test_a_forward_that_the_owner_put_in_place_is_called():
+    backbone = Backbone(small_module(dtype=torch.float64, depth=3), preprocess=PREPROCESS)
+    plain = read(backbone, True)[0]
+    block = backbone.module.blocks[1]
+    block.forward = lambda tokens: type(block).forward(block, tokens) * torch.linspace(1, 2, 16, dtype=torch.float64)
+    assert_alike(read(backbone, True), read(backbone, False))
+    assert "forward" in vars(block)
+    assert (read(backbone, True)[0] - plain).abs().max() > 1e-3
+
+
+def test_weights_that_change_are_packed_again():
+    backbone = small_backbone(dtype=torch.float64)
+    read(backbone, True)
+    with torch.no_grad():
+        backbone.module.blocks[0].mlp.fc1.weight.mul_(1.7)
+    assert_alike(read(backbone, True), read(backbone, False))
+
+
+def test_an_interrupt_leaves_nothing_behind():
+    backbone = small_backbone()
+    before = [sorted(vars(part)) for part in backbone.module.modules()]
+    read(backbone, True)
+    with pytest.raises(KeyboardInterrupt), backbone.run(torch.zeros(1, 3, 32, 32)):
+        raise KeyboardInterrupt
+    handle = backbone.module.norm.register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError), backbone.run(torch.zeros(1, 3, 32, 32)):
+        pass
+    handle.remove()
+    assert [sorted(vars(part)) for part in backbone.module.modules()] == before
+
+
+def test_long_batches_go_through_in_parts(monkeypatch):
+    backbone = small_backbone(dtype=torch.float64, pooling="mean")
+    whole = read(backbone, True)
+    monkeypatch.setattr("sporeprint.backbones.shortcut._IN_FLIGHT", 1)
+    assert_alike(read(backbone, True), whole)
+
+
+def test_padded_texts_go_through_in_parts(monkeypatch):
+    monkeypatch.setattr("sporeprint.backbones.shortcut._IN_FLIGHT", 1)
+    backbone = made(KNOWN["BERT"])
+    fungi = Fungi(Recipe(objectives=[KL(latent=8), SimCLR(latent=8, negatives=2)]), backbone=backbone)
+    quick = fungi.fit_blocks(TEXTS)
+    backbone.quick = False
+    for name, block in fungi.blocks(TEXTS).items():
+        np.testing.assert_allclose(quick[name], block, atol=2e-7, err_msg=name)
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_bfloat16_blocks_stay_within_cosine_0999_of_float32(quick, pictures):
+    objectives = [KL(), DINO(), SimCLR(negatives=3)]
+    backbone = load_backbone("tiny")  # real weights
+    full = Fungi(Recipe(objectives=objectives, dtype="float32"), backbone=backbone)
+    backbone.quick = False
+    expected = full.fit_blocks(pictures)
+    half = Fungi(Recipe(objectives=objectives, dtype="bfloat16"), backbone=backbone)
+    half.negatives.update(full.negatives)
+    backbone.quick = quick
+    for name, block in half.blocks(pictures).items():
+        assert (block * expected[name]).sum(axis=1).min() > 0.999, name
+
+
+def test_quick_blocks_through_fungi_equal_slow_ones():
+    objectives = [KL(latent=8), DINO(latent=16), SimCLR(latent=8, negatives=2)]
+    backbone = small_backbone(dtype=torch.float64)
+    fungi = Fungi(Recipe(objectives=objectives, view_moments=2), backbone=backbone)
+    quick = fungi.fit_blocks(noise_pictures(3))
+    backbone.quick = False
+    for name, block in fungi.blocks(noise_pictures(3)).items():
+        np.testing.assert_allclose(quick[name], block, atol=2e-7, err_msg=name)

@@ -41,7 +41,7 @@ def main() -> None:
     print("\n".join(machine_class(given.device)), flush=True)
     shared = {"dtype": given.dtype, "device": given.device, "threads": torch.get_num_threads(), "rounds": given.rounds}
     with tempfile.TemporaryDirectory() as folder:
-        write_jpegs(pictures(max(4, *given.images), size=(64, 64)), Path(folder))
+        write_jpegs(pictures(max([4, *given.images]), size=(64, 64)), Path(folder))
         images = {"folder": folder, **shared}
         study(
             "images",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sporeprint.backbones import smaller
 from sporeprint.backbones.inputs import Batch, for_network
+from sporeprint.backbones.subset import keeping
 from sporeprint.backbones.tiny import TinyViT
 from sporeprint.errors import BackboneError
 
@@ -90,6 +91,9 @@ class Adapter:
 
     def outputs(self, batch: Batch, name: str) -> tuple[Tensor | None, Tensor | None]:
         """(tokens, pooled) of a pass; `name` is the backbone's, for messages. Raises BackboneError."""
+        if isinstance(batch, Mapping) and "kept" in batch:
+            with keeping(self.module, batch["kept"], int(batch["patches"][0])):
+                return self._read(self.call(batch["pixel_values"]), name)
         return self._read(self.call(for_network(batch)), name)
 
     def _read(self, output: Any, name: str) -> tuple[Tensor | None, Tensor | None]:

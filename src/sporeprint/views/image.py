@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sporeprint.errors import RecipeError
 from sporeprint.recipe import kind, later
+from sporeprint.views.checks import check_fraction
 from sporeprint.views.cutting import Box
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ class Crops:
         for low, high in (self.global_area, self.local_area, self.aspect):
             if not 0 < low <= high:
                 raise RecipeError(f"range ({low}, {high}); expected 0 < low <= high")
-        _check_fraction("side", self.side)
-        _check_fraction("local_side", self.local_side)
+        check_fraction("side", self.side)
+        check_fraction("local_side", self.local_side)
 
     @property
     def views(self) -> int:
@@ -82,7 +83,7 @@ class Patches:
     def __post_init__(self) -> None:
         if not 1 <= self.grid <= 7:
             raise RecipeError(f"grid={self.grid}; expected 1 to 7 patches a side")
-        _check_fraction("side", self.side)
+        check_fraction("side", self.side)
 
     @property
     def views(self) -> int:
@@ -114,11 +115,6 @@ class Patches:
 def _cut(preprocess: Preprocess, image: Image.Image, boxes: list[Box], size: int) -> Tensor:
     # A preprocess of a user's may know one size alone.
     return preprocess.boxes(image, boxes) if size == preprocess.size else preprocess.boxes(image, boxes, size)
-
-
-def _check_fraction(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
-        raise RecipeError(f"{name}={value!r}; expected a fraction of the input's side, above 0 and up to 1")
 
 
 def random_box(size: tuple[int, int], area: Any, aspect: Any, rng: np.random.Generator) -> Box:

@@ -69,6 +69,13 @@ class TooManyFailures(SporeprintError, RuntimeError):
         self.failures = list(failures)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch says so: its CPU allocator has no class for it, and CUDA's changed its name."""
+    words = str(error).lower()
+    said = any(some in words for some in ("out of memory", "can't allocate memory", "not enough memory"))
+    return isinstance(error, MemoryError) or said
+
+
 def first_line(error: BaseException) -> str:
     """What an exception says, in a line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -33,7 +33,8 @@ class Fungi(TransformerMixin, BaseEstimator):
     recipe: what is computed. backbone: a `Backbone` of your own, or a SentenceTransformer, in the place of
     `recipe.backbone`.
     device: where a loaded backbone runs (default CUDA where there is one). batch_size: rows decoded and projected
-    together. workers: threads that decode and cut views. None of these three decides a number.
+    together. workers: threads that decode and cut views. compile: the backbone's blocks with torch.compile, which takes
+    some 20 s (said, and left out, where it fails). None of these four decides a number.
     max_failures: fraction of unreadable rows that a call accepts (one row always is, unless it is 0).
 
     `heads`, `negatives` and `projection` may be replaced before `blocks` is called. `failures` names the rows that the
@@ -49,6 +50,7 @@ class Fungi(TransformerMixin, BaseEstimator):
         batch_size: int = 32,
         workers: int = 1,
         max_failures: float = 0.01,
+        compile: bool = False,
     ):
         self.recipe = recipe
         self.backbone = backbone
@@ -56,6 +58,7 @@ class Fungi(TransformerMixin, BaseEstimator):
         self.batch_size = batch_size
         self.workers = workers
         self.max_failures = max_failures
+        self.compile = compile
 
     # Fitting and transforming
 
@@ -263,6 +266,7 @@ class Fungi(TransformerMixin, BaseEstimator):
             self._engine = make_engine(*made_for, self.workers)
             self._made_for = made_for
         self._engine.workers = self.workers
+        self._engine.backbone.compile = self.compile
         return self._engine
 
     def _recipe(self) -> Recipe:

@@ -16,7 +16,7 @@ from torch import Tensor
 from sporeprint.ahead import ahead
 from sporeprint.backbones.base import Backbone, Pass
 from sporeprint.backbones.inputs import Batch
-from sporeprint.errors import BackboneError, first_line
+from sporeprint.errors import BackboneError, first_line, is_out_of_memory
 from sporeprint.viewset import ViewSet, generator
 
 _R = TypeVar("_R")
@@ -63,7 +63,7 @@ class Passes:
         try:
             return [self._run(view_set, len(chunk), batches, read)]
         except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             self._take_less(view_set, chunk, error)
         smaller = list(self.chunks(view_set, chunk))  # outside the handler, which keeps the failed pass alive
@@ -150,9 +150,3 @@ def _by_size(views: Any) -> list[Any]:
     if isinstance(views, Tensor) or not isinstance(views[0], Tensor):
         return [views]
     return [list(same) for _, same in groupby(views, key=lambda view: view.shape)]
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    text = str(error).lower()
-    said = any(words in text for words in ("out of memory", "can't allocate memory", "not enough memory"))
-    return said or isinstance(error, MemoryError)

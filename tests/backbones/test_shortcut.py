@@ -211,3 +211,51 @@ def test_quick_blocks_through_fungi_equal_slow_ones():
     backbone.quick = False
     for name, block in fungi.blocks(noise_pictures(3)).items():
         np.testing.assert_allclose(quick[name], block, atol=2e-7, err_msg=name)
+
+
+def test_a_compiler_that_fails_is_said_once_and_the_run_goes_on(monkeypatch):
+    backbone = small_backbone(dtype=torch.float64)
+    expected = read(backbone, True)
+    backbone.compile = True
+
+    def broken(*_):
+        raise RuntimeError("no C++ compiler\nmore of it")
+
+    monkeypatch.setattr(torch, "compile", lambda function: broken)
+    with pytest.warns(UserWarning, match=r"torch.compile failed \(no C\+\+ compiler\); going on without it") as said:
+        assert_alike([read(backbone, True), read(backbone, True)][1], expected)
+    assert len(said) == 1
+
+
+def test_a_compiled_kernel_is_used_where_asked_for(monkeypatch):
+    backbone = small_backbone(dtype=torch.float64)
+    expected, calls = read(backbone, True), []
+
+    def compiled(function):
+        return lambda *args: calls.append(args[0].shape) or function(*args)
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    backbone.compile = True
+    assert_alike(read(backbone, True), expected)
+    assert calls
+
+
+class Skips(nn.Module):
+    """A network that adds something between its blocks."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = small_module(dtype=torch.float64, depth=3)
+
+    def forward(self, images):
+        tokens = self.inner.embed(images)
+        for number, block in enumerate(self.inner.blocks):
+            tokens = block(tokens) + number * 0.1 * tokens
+        return self.inner.norm(tokens)
+
+
+def test_what_happens_between_blocks_is_not_skipped():
+    backbone = Backbone(Skips(), preprocess=PREPROCESS)
+    assert_alike(read(backbone, True), read(backbone, False))
+    assert len(backbone._shortcut.known) == 3
+    assert not backbone._shortcut.chained

@@ -118,21 +118,24 @@ class Weights:
 @torch.inference_mode(False)
 @torch.no_grad()
 def pack(block: Anatomy, dtype: torch.dtype) -> Weights:
-    """Copies of the weights, so that nothing of the network is changed."""
+    """The network's own weights where they are as wanted, else copies: nothing of the network is changed."""
 
     def linear(layers: Sequence[nn.Linear], scale: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        weight = torch.cat([layer.weight.detach() for layer in layers])
-        none = [layer.weight.new_zeros(len(layer.weight)) for layer in layers]
-        given = [None if layer.bias is None else layer.bias.detach() for layer in layers]
-        biases = [zeros if bias is None else bias for bias, zeros in zip(given, none, strict=True)]
-        bias = None if all(layer.bias is None for layer in layers) else torch.cat(biases)
+        weights = [layer.weight.detach() for layer in layers]
+        biases = [None if layer.bias is None else layer.bias.detach() for layer in layers]
+        weight, bias = weights[0], biases[0]
+        if len(layers) > 1:
+            weight = torch.cat(weights)
+            zeros = weights[0].new_zeros(len(weights[0]))
+            some = any(one is not None for one in biases)  # Whisper's keys have none
+            bias = torch.cat([zeros if one is None else one for one in biases]) if some else None
         if scale is not None:
             weight, bias = weight * scale[:, None], None if bias is None else bias * scale
-        return weight.to(dtype), None if bias is None else bias.to(dtype)
+        return weight.to(dtype), _to(bias, dtype)
 
     scales = block.scales or (None, None)
     return Weights(
-        norms=tuple((norm.weight.detach(), _detached(norm.bias), norm.eps) for norm in block.norms),
+        norms=tuple((norm.weight.detach(), _to(norm.bias, norm.weight.dtype), norm.eps) for norm in block.norms),
         qkv=linear(block.inner),
         out=linear((block.out,), scales[0]),
         up=linear((block.up,)),
@@ -143,5 +146,5 @@ def pack(block: Anatomy, dtype: torch.dtype) -> Weights:
     )
 
 
-def _detached(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.detach()
+def _to(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if tensor is None else tensor.detach().to(dtype)

@@ -88,6 +88,7 @@ class Backbone:
         self._shortcut: Shortcut | None = None
         self._probe(own if pooling == "auto" else pooling, self.adapter.prefix if prefix is None else prefix)
         self.quick = True  # plain blocks are computed from their parts; False: by the module's own forward
+        self.compile = False  # those with torch.compile
 
     @property
     def modality(self) -> str:
@@ -158,7 +159,9 @@ class Backbone:
 
         with ExitStack() as stack:
             if self.quick:
-                stack.enter_context(self._way().hold(autocast, whole=layers > 0, trim=not (layers or logits)))
+                way = self._way()
+                way.compile = self.compile
+                stack.enter_context(way.hold(autocast, whole=layers > 0, trim=not (layers or logits)))
             if autocast is not None:
                 handles.append(self._lower(autocast, stack))
             try:

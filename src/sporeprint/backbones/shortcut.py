@@ -2,50 +2,25 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sporeprint.backbones.anatomy import Anatomy, Weights, dissect, pack
+from sporeprint.backbones.anatomy import Anatomy, Weights, pack
 from sporeprint.backbones.kernels import first_token, whole_block
+from sporeprint.backbones.recognise import Call, Known, Strange, alike, chained, keep_calls, mask_of, recognise
+from sporeprint.errors import first_line, is_out_of_memory
 
-# Relative error, in float32, above which a block is something else than it looked like.
-_ALIKE = 1e-4
 # Numbers of the perceptron's hidden layer that are in flight on a CPU: what stays in its cache. DeiT-tiny's 62 views
 # took 0.47 s of one core with 1.2 million, 0.73 s with 4.8 million.
 _IN_FLIGHT = 1_250_000
-
-
-@dataclass(frozen=True)
-class Known:
-    """A block that is what it looks like. tuple_: it returns (tokens,), as transformers had it before version 5."""
-
-    block: nn.Module
-    anatomy: Anatomy
-    tuple_: bool
-
-    @property
-    def called(self) -> list[nn.Module]:
-        """The parts that run as modules where only the first token is computed."""
-        parts = self.anatomy
-        return [*parts.norms, *parts.inner, parts.out, parts.up, parts.down]
-
-
-@dataclass(frozen=True)
-class Call:
-    """What a block was called with, and what it gave."""
-
-    tokens: Tensor
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    output: Any
 
 
 class Shortcut:
@@ -58,16 +33,20 @@ class Shortcut:
         self.blocks = list(blocks)
         self.targets = list(targets)
         self.known: dict[int, Known] = {}
+        self.chained = False  # whether all blocks are known, and nothing happens between them
         self.trims = False  # whether the last block may give its first token alone
         self._packed: dict[tuple[int, torch.dtype], tuple[Any, Weights]] = {}
-        self._sample: tuple[Tensor, Tensor | None, Tensor] | None = None  # tokens, mask, what the blocks make of them
+        self._sample: tuple[Tensor, Tensor] | None = None  # tokens, and what the blocks make of them
         self._sums: dict[torch.dtype, torch.dtype] = {}
+        self.compile = False  # the kernel of a block, with torch.compile
+        self._compiled: Any = None
+        self._failed = False
 
     def learn(self, run: Callable[[], Tensor]) -> None:
         """Compare every block's parts with the block itself, in the calls of one pass; run: gives its embedding."""
         calls: dict[int, Call] = {}
         handles = [
-            block.register_forward_hook(_keep(calls, at), with_kwargs=True) for at, block in enumerate(self.blocks)
+            block.register_forward_hook(keep_calls(calls, at), with_kwargs=True) for at, block in enumerate(self.blocks)
         ]
         try:
             embedding = run()
@@ -75,19 +54,19 @@ class Shortcut:
             for handle in handles:
                 handle.remove()
         for at, block in enumerate(self.blocks):
-            known = _recognise(block, calls[at]) if at in calls else None
+            known = recognise(block, calls[at]) if at in calls else None
             if known is not None:
                 self.known[at] = known
         last = len(self.blocks) - 1
         if self.known and len(self.known) == len(self.blocks):
-            mask = _mask_of(self.blocks[0], calls[0].args, calls[0].kwargs)
-            self._sample = calls[0].tokens, mask, _tokens(calls[last].output)
+            self.chained = chained([calls[at] for at in self.known], list(self.known.values()))
+            self._sample = calls[0].tokens, calls[last].output
         if last in self.known:
             self.trims = True
             try:
                 with self.hold(None, whole=False, trim=True):
                     trimmed = run()
-                self.trims = trimmed.shape == embedding.shape and _close(trimmed, embedding)
+                self.trims = trimmed.shape == embedding.shape and alike(trimmed, embedding)
             except (RuntimeError, ValueError, TypeError, LookupError, AttributeError):
                 self.trims = False  # another pooling, or something behind the blocks that reads all tokens
 
@@ -100,7 +79,7 @@ class Shortcut:
         first = min((at for at, block in enumerate(self.blocks) if self._tapped(block)), default=len(self.blocks))
         plain = [at for at in range(first) if at in self.known and not _hooked(self.known[at])]
         seen = whole or any(_has_hooks(self.blocks[at]) for at in plain)
-        stack = plain if not seen and len(plain) == first else []
+        stack = plain if self.chained and not seen and len(plain) == first else []
         one_pass = _OnePass(threading.get_ident())
         with ExitStack() as undo:
             for at in plain:
@@ -130,7 +109,7 @@ class Shortcut:
             with torch.inference_mode(), torch.autocast(tokens.device.type, enabled=False):
                 for start in range(0, len(tokens), step):
                     some = mask if mask is None or len(mask) == 1 else mask[start : start + step]
-                    made.append(_through(tokens[start : start + step].to(sums), weights, some))
+                    made.append(self._through(tokens[start : start + step].to(sums), weights, some))
             with torch.inference_mode(False):  # a copy that autograd may keep
                 return torch.cat(made).to(precise)
 
@@ -141,16 +120,36 @@ class Shortcut:
         if dtype not in self._sums:
             precise = self.known[0].anatomy.out.weight.dtype
             self._sums[dtype] = precise
-            if self._sample is not None:
-                tokens, mask, expected = self._sample
+            if self._sample is not None and self.chained:
                 weights = [self._weights(at, dtype) for at in self.known]
-                with torch.inference_mode(), torch.autocast(tokens.device.type, enabled=False):
+                device, mask = weights[0].qkv[0].device, self.known[0].mask
+                tokens, expected = (one.to(device) for one in self._sample)
+                mask = mask if mask is None else mask.to(device)
+                with torch.inference_mode(), torch.autocast(device.type, enabled=False):
                     low, high = (
-                        (_through(tokens.to(expected.device, sums), weights, mask) - expected).norm()
-                        for sums in (dtype, precise)
+                        (self._through(tokens.to(sums), weights, mask) - expected).norm() for sums in (dtype, precise)
                     )
                 self._sums[dtype] = dtype if low <= 2 * high else precise
         return self._sums[dtype]
+
+    def _through(self, tokens: Tensor, weights: Sequence[Weights], mask: Tensor | None) -> Tensor:
+        for one in weights:
+            tokens = self._block(tokens, one, mask)
+        return tokens
+
+    def _block(self, tokens: Tensor, weights: Weights, mask: Tensor | None) -> Tensor:
+        if self.compile and not self._failed:
+            try:
+                if self._compiled is None:
+                    self._compiled = torch.compile(whole_block)
+                made: Tensor = self._compiled(tokens, weights, mask)
+                return made
+            except Exception as error:  # of the compiler, of which there are many
+                if is_out_of_memory(error):
+                    raise
+                self._failed = True
+                warnings.warn(f"torch.compile failed ({first_line(error)}); going on without it", stacklevel=2)
+        return whole_block(tokens, weights, mask)
 
     def _weights(self, number: int, dtype: torch.dtype) -> Weights:
         """Packed once, and again where the network's weights have been changed or moved."""
@@ -160,83 +159,6 @@ class Shortcut:
         if found is None or found[0] != version:
             found = self._packed[number, dtype] = version, pack(known.anatomy, dtype)
         return found[1]
-
-
-def _through(tokens: Tensor, weights: Sequence[Weights], mask: Tensor | None) -> Tensor:
-    for one in weights:
-        tokens = whole_block(tokens, one, mask)
-    return tokens
-
-
-def _tokens(output: Any) -> Tensor:
-    return output if isinstance(output, Tensor) else output[0]
-
-
-def _keep(calls: dict[int, Call], at: int) -> Any:
-    mine = threading.get_ident()
-
-    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        if threading.get_ident() == mine and args and isinstance(args[0], Tensor):
-            calls[at] = Call(args[0].detach().clone(), args[1:], kwargs, output)
-
-    return hook
-
-
-def _recognise(block: nn.Module, call: Call) -> Known | None:
-    """The parts that make of the tokens what the block made of them; None where nothing does."""
-    plain = isinstance(call.output, Tensor)
-    if not plain and not (isinstance(call.output, tuple) and len(call.output) == 1):
-        return None
-    output = _tokens(call.output)
-    try:
-        mask = _mask_of(block, call.args, call.kwargs)
-    except _Strange:
-        return None
-    if output.shape != call.tokens.shape or call.tokens.dim() != 3:
-        return None
-    for anatomy in dissect(block):
-        try:
-            made = whole_block(call.tokens, pack(anatomy, call.tokens.dtype), mask)
-        except (RuntimeError, ValueError, TypeError):
-            continue
-        if _close(made, output.detach()):
-            return Known(block, anatomy, not plain)
-    return None
-
-
-def _close(made: Tensor, expected: Tensor) -> bool:
-    return bool((made - expected).norm() <= _ALIKE * expected.norm())
-
-
-@lru_cache(maxsize=64)
-def _signature(forward: Callable[..., Any]) -> inspect.Signature:
-    return inspect.signature(forward)
-
-
-class _Strange(Exception):
-    """A block was called with something that its parts do not know."""
-
-
-def _mask_of(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-    """The attention mask among the arguments beside the tokens; whatever else is set there is strange."""
-    signature = _signature(type(block).forward)
-    try:
-        bound = signature.bind(block, None, *args, **kwargs).arguments
-    except TypeError as error:
-        raise _Strange from error
-    given = dict(list(bound.items())[2:])
-    for parameter in signature.parameters.values():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            given |= given.pop(parameter.name, {})
-    mask = None
-    for name, value in given.items():
-        if isinstance(value, Tensor):
-            if name not in ("attention_mask", "attn_mask") or value.dim() != 4:
-                raise _Strange(name)
-            mask = value
-        elif value not in (None, False, ()):
-            raise _Strange(name)
-    return mask
 
 
 def _hooked(known: Known, called: Sequence[nn.Module] = ()) -> bool:
@@ -268,9 +190,9 @@ class _OnePass:
         def forward(tokens: Tensor, *args: Any, **kwargs: Any) -> Any:
             if threading.get_ident() == self.thread and not self.strange:
                 try:
-                    made = run(tokens, _mask_of(block, args, kwargs))
+                    made = run(tokens, mask_of(block, args, kwargs))
                     return (made,) if known.tuple_ else made
-                except _Strange:
+                except Strange:
                     self.strange = True  # in a stack it is the first block that meets it
             return original(block, tokens, *args, **kwargs)
 

@@ -36,6 +36,7 @@ class Settings:
     shard_rows: int = 256
     dtype: str = "float32"
     max_failures: float = 0.01
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -46,7 +47,7 @@ class Settings:
 
     def fungi(self) -> dict[str, Any]:
         """The part that `Fungi` takes."""
-        return {"device": self.device, "batch_size": self.batch_size, "workers": self.workers}
+        return {"device": self.device, "batch_size": self.batch_size, "workers": self.workers, "compile": self.compile}
 
 
 def extract(

@@ -123,7 +123,8 @@ def pack(block: Anatomy, dtype: torch.dtype) -> Weights:
     def linear(layers: Sequence[nn.Linear], scale: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         weights = [layer.weight.detach() for layer in layers]
         biases = [None if layer.bias is None else layer.bias.detach() for layer in layers]
-        weight, bias = weights[0], biases[0]
+        weight: Tensor = weights[0]
+        bias: Tensor | None = biases[0]
         if len(layers) > 1:
             weight = torch.cat(weights)
             zeros = weights[0].new_zeros(len(weights[0]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,19 +11,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from sporeprint.backbones import structure
 from sporeprint.backbones.adapters import Adapter, adapt
 from sporeprint.backbones.inputs import Batch, Inputs, batch_to
-from sporeprint.backbones.pooling import mean, pool
+from sporeprint.backbones.layers import Layers, precise
+from sporeprint.backbones.pooling import pool
 from sporeprint.backbones.probe import Probe
 from sporeprint.backbones.settle import settle_inputs, unpack_sentence
 from sporeprint.backbones.shortcut import Shortcut
 from sporeprint.capture import Capture, check_captured, check_reached, tap
 from sporeprint.errors import BackboneError
 from sporeprint.recipe import POOLINGS
-from sporeprint.switches import NO_TF32, evaluating, one_thread
+from sporeprint.switches import NO_TF32, autocast_from, evaluating, one_thread
 
 
 @dataclass
@@ -139,58 +138,23 @@ class Backbone:
     def _forward(
         self, views: Batch, layers: int, autocast: torch.dtype | None, logits: bool, kinds: Sequence[str]
     ) -> Pass:
-        real = self.adapter.real(views)
-        kept: dict[str, Tensor] = {}
-        strange: dict[int, Any] = {}
-        handles = []
-        mine = threading.get_ident()
-
-        def keep(number: int) -> Any:
-            def hook(_: nn.Module, __: Any, output: Any) -> None:
-                if threading.get_ident() != mine:  # the owner of the network may run it too
-                    return
-                tokens = output if isinstance(output, Tensor) else output[0]
-                found = self._layer_blocks(number, tokens.detach(), real, kinds)  # now: the next block may add in place
-                kept.update(found)
-                if not found:
-                    strange[number] = list(tokens.shape)
-
-            return hook
-
+        kept = Layers(kinds, self.tokens, self.prefix, self.adapter.real(views))
+        blocks = [block for _, block in self._blocks]
         with ExitStack() as stack:
             if self.quick:
                 way = self._way()
                 way.compile = self.compile
                 stack.enter_context(way.hold(autocast, whole=layers > 0, trim=not (layers or logits)))
             if autocast is not None:
-                handles.append(self._lower(autocast, stack))
-            try:
-                first = max(0, len(self._blocks) - layers)
-                for number, (_, block) in enumerate(self._blocks[first:], start=first + 1):
-                    handles.append(block.register_forward_hook(keep(number)))
-                with tap(self.targets) as captures:
-                    outputs, found, labels = self.adapter.predict(views, self.name) if logits else (None, None, None)
-                    embedding = self._embed(outputs or self.adapter.outputs(views, self.name), real)
-            finally:
-                for handle in handles:
-                    handle.remove()
+                first = blocks[0] if blocks else self.module
+                stack.enter_context(autocast_from(first, self.device.type, autocast))
+            stack.enter_context(kept.kept(blocks, layers))
+            captures = stack.enter_context(tap(self.targets))
+            outputs, found, labels = self.adapter.predict(views, self.name) if logits else (None, None, None)
+            embedding = self._embed(outputs or self.adapter.outputs(views, self.name), kept.real)
         check_captured(captures)
-        self._say_once(strange)
-        return Pass(embedding, captures, found, labels, kept)
-
-    def _lower(self, dtype: torch.dtype, stack: ExitStack) -> RemovableHandle:
-        """Autocast from the first block on. What stands before it is cheap, and rounded there the rest cannot mend it:
-        with DeiT-tiny's patches embedded in bfloat16 the least cosine of 24 embeddings with float32 was 0.9958, with
-        all blocks in bfloat16 and only the patches in float32 0.9999.
-        """
-        mine = threading.get_ident()
-
-        def enter(*_: Any) -> None:
-            if threading.get_ident() == mine:
-                stack.enter_context(torch.autocast(self.device.type, dtype))
-
-        first = self._blocks[0][1] if self._blocks else self.module
-        return first.register_forward_pre_hook(enter)
+        self._say_once(kept.strange)
+        return Pass(embedding, captures, found, labels, kept.blocks)
 
     def _way(self) -> Shortcut:
         """The shortcut through the network, found in a pass or two over harmless views when it is first wanted."""
@@ -252,25 +216,9 @@ class Backbone:
         assert embedding is not None
         if self.finish is not None:
             embedding = self.finish(embedding)
-        return embedding if embedding.dtype == torch.float64 else embedding.float()
+        return precise(embedding)
 
-    def _layer_blocks(
-        self, number: int, tokens: Tensor, real: Tensor | None, kinds: Sequence[str]
-    ) -> dict[str, Tensor]:
-        expected = self.tokens if real is None else real.shape[1]
-        if tokens.dim() != 3 or (expected is not None and tokens.shape[1] != expected):
-            return {}  # another layout (windows, time first): only known ones are read
-        tokens = tokens if tokens.dtype == torch.float64 else tokens.float()
-        made = {
-            "cls": lambda: tokens[:, 0].clone(),
-            "last": lambda: pool(tokens, "last", real, 0).clone(),
-            "patches": lambda: mean(tokens[:, self.prefix :]),
-            "tokens": lambda: pool(tokens, "mean", real, self.prefix),
-            "max": lambda: pool(tokens, "max", real, self.prefix),
-        }
-        return {f"{kind}-{number}": made[kind]() for kind in kinds}
-
-    def _say_once(self, strange: dict[int, Any]) -> None:
+    def _say_once(self, strange: dict[int, list[int]]) -> None:
         if strange and not self._said:
             self._said = True
             number, shape = next(iter(strange.items()))

@@ -21,7 +21,7 @@ from sporeprint.engine import Engine
 from sporeprint.errors import NotFitted, RecipeError, RowFailure, SampleError, StoreError
 from sporeprint.gather import Blocks, Gathered, readable
 from sporeprint.negatives import Progress, draw_negatives
-from sporeprint.precision import resolve_dtype
+from sporeprint.precision import dtype_name
 from sporeprint.projection import Projection
 from sporeprint.reading import Decoded, as_rows, decoded_batches, refuse_too_many
 from sporeprint.recipe import Recipe
@@ -187,7 +187,7 @@ class Fungi(TransformerMixin, BaseEstimator):
         backbone = self.network
         return {
             "backbone": backbone.describe(),
-            "dtype": resolve_dtype(self._recipe().dtype, backbone.dtype, backbone.device)[0],
+            "dtype": dtype_name(backbone.dtype, self.engine.autocast),
             "device": backbone.device.type,
             "dim": self.projection.dim,
             "projection": type(self.projection).__name__,

@@ -15,21 +15,36 @@ log = logging.getLogger("sporeprint")
 VARIABLE = "SPOREPRINT_AUTO_DTYPE"  # what "auto" means, for runs on machines of several kinds
 
 
-def resolve_dtype(dtype: str, weights: torch.dtype, device: torch.device) -> tuple[str, torch.dtype | None]:
-    """Its name, and the autocast that makes it (None for the weights' own).
+def resolve_dtype(dtype: str, weights: torch.dtype, device: torch.device) -> torch.dtype | None:
+    """The autocast that makes it; None for the weights' own.
 
     "auto" is bfloat16 for float32 weights where the device multiplies it in hardware (CPUs with AMX or AVX512-BF16,
     GPUs from compute capability 8.0), else the weights' own. With DeiT-tiny on Flowers102 the least cosine with
     float32 over all blocks was 0.9997 (docs/speed.md). Raises RecipeError.
     """
-    own = str(weights).removeprefix("torch.")
+    own = dtype_name(weights)
     if dtype == "float32" and own not in ("float32", "float64"):
         raise RecipeError(
             f"dtype='float32', but the backbone's weights are {own}; convert it first (module.float()) or use 'auto'"
         )
     if dtype == "auto" and own == "float32":
         dtype = _auto(device.type)
-    return ("bfloat16", torch.bfloat16) if dtype == "bfloat16" else (own, None)
+    return torch.bfloat16 if dtype == "bfloat16" else None
+
+
+def as_fitted(dtype: str, fitted: str, weights: torch.dtype, device: torch.device) -> torch.dtype | None:
+    """`resolve_dtype`, but "auto" is what it was where the state was fitted, which another machine must follow."""
+    own = dtype_name(weights)
+    if dtype != "auto" or own != "float32" or fitted not in ("float32", "bfloat16"):
+        return resolve_dtype(dtype, weights, device)
+    if fitted != _auto(device.type):
+        log.info("dtype auto: %s, as it was fitted", fitted)
+    return torch.bfloat16 if fitted == "bfloat16" else None
+
+
+def dtype_name(weights: torch.dtype, autocast: torch.dtype | None = None) -> str:
+    """ "float32", "bfloat16", ...: what a pass computes in."""
+    return str(autocast or weights).removeprefix("torch.")
 
 
 def _auto(device: str) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sporeprint.combine import Combiner
 from sporeprint.errors import StoreMismatch
+from sporeprint.precision import as_fitted
 from sporeprint.projection import PROJECTIONS, Dense
 from sporeprint.recipe import canonical, from_json, to_json
 
@@ -55,6 +56,8 @@ def restore(fungi: Fungi, body: Mapping[str, Any], tensors: Mapping[str, Tensor]
                 f"{where} was made with backbone {was['name']!r}, whose {part}: {was.get(part)}; {now['name']!r} "
                 f"here has {now[part]}. Features would not be comparable: use the same backbone, or fit again"
             )
+    network, dtype = fungi.network, fungi._recipe().dtype
+    fungi.engine.autocast = as_fitted(dtype, body["resolved"].get("dtype", dtype), network.dtype, network.device)
     for name in fungi.heads:
         weight, bias = tensors[f"heads/{name}/weight"], tensors.get(f"heads/{name}/bias")
         head = nn.utils.skip_init(nn.Linear, *weight.shape[::-1], bias=bias is not None, dtype=weight.dtype)

@@ -30,6 +30,7 @@ def extract(
     out: Annotated[Path, typer.Option(help="The store to make, or to go on with.")],
     backbone: Annotated[str | None, typer.Option(help="Hugging Face id or folder, timm:NAME, or tiny.")] = None,
     objectives: Annotated[str | None, typer.Option(help="Comma-separated: kl, simclr, dino (images), mlm (text); none for no gradients.", show_default="kl,dino,simclr for images, kl,simclr for text and sound")] = None,
+    preset: Annotated[str | None, typer.Option(help="In the place of --objectives, --views and --negatives: paper, balanced, fast or free; see the README.")] = None,
     fit_from: Annotated[Path | None, typer.Option(help="Store (or saved Fungi) whose recipe, heads and negatives to use: what a test set needs.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="A recipe as JSON, in the place of the options below.")] = None,
     modality: Annotated[str | None, typer.Option(help="image, text or audio: which tower of a checkpoint of two.", show_default="what the checkpoint takes")] = None,
@@ -69,7 +70,7 @@ def extract(
 
     moved = None if fit_from is None else backbone  # the fit's own backbone, where it lies now
     made = make_recipe(
-        recipe, bare=fit_from is None, backbone=None if moved else backbone, objectives=objectives, modality=modality, targets=targets,
+        recipe, bare=fit_from is None, preset=preset, backbone=None if moved else backbone, objectives=objectives, modality=modality, targets=targets,
         pooling=pooling, projection=projection, dim=dim, layers=layers, layer_kinds=layer_kinds, view_moments=view_moments, views=views, negatives=negatives, dtype=dtype, seed=seed,
     )  # fmt: skip
     rows: Source = open_source(

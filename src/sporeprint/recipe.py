@@ -131,7 +131,8 @@ class Recipe:
     interpolate their position embeddings. Text and sound have no resolution: there it changes nothing.
     view_moments: 1 keeps the mean of a row's view embeddings, 2 their standard deviation too (`dino.spread`; free).
     size: features after PCA; None keeps all. combination: how blocks are joined, "paper" by default.
-    dtype: "auto" (bfloat16 where the device multiplies it in hardware), "float32" or "bfloat16"; seed: of heads, projection, views and negatives.
+    dtype: "auto" (bfloat16 where the device multiplies it in hardware), "float32" or "bfloat16".
+    seed: of heads, projection, views and negatives.
     """
 
     backbone: str | None = None
@@ -207,6 +208,16 @@ class Recipe:
             raise RecipeError(
                 f"two objectives are called {repeated.pop()!r}; give one another name, e.g. KL(name='kl-15')"
             )
+
+    @classmethod
+    def preset(cls, name: str, backbone: str | None = None, modality: str = "auto", **overrides: Any) -> Recipe:
+        """A plain recipe on the frontier of accuracy against cost: "paper", "balanced", "fast" or "free".
+
+        backbone: its configuration says whether that is for images, texts or sound; without one, `modality` must.
+        overrides: other fields, but objectives and views, which are the preset's. Raises RecipeError, BackboneError.
+        """
+        fields = import_module("sporeprint.presets").fields_of(name, backbone, modality, overrides)
+        return _make(cls, fields)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; `Recipe.from_json` takes it back."""

@@ -12,17 +12,20 @@ from sporeprint.backbones.huggingface import find_modality
 from sporeprint.data.store import Store
 from sporeprint.errors import RecipeError
 from sporeprint.objectives import NAMES, paper, settle
+from sporeprint.presets import DECIDES
 from sporeprint.recipe import Recipe
 from sporeprint.run.local import read_state
 
 
-def make_recipe(file: Path | None, bare: bool, negatives: int | None = None, **options: Any) -> Recipe | None:
+def make_recipe(
+    file: Path | None, bare: bool, negatives: int | None = None, preset: str | None = None, **options: Any
+) -> Recipe | None:
     """The recipe of a file, or of options; None where neither is given and `bare` is false (the fit brings its own).
 
-    Raises RecipeError for both at once, for unknown objectives, for negatives that nothing uses, and where no backbone
-    is named.
+    Raises RecipeError for both at once, for unknown objectives, for negatives that nothing uses, where no backbone is
+    named, and for a preset beside what it decides.
     """
-    given = {key: value for key, value in options.items() if value is not None}
+    given = {key: value for key, value in {"preset": preset, **options}.items() if value is not None}
     if file is not None:
         if given or negatives is not None:
             raise RecipeError(f"--recipe and --{next(iter(given), 'negatives')} were both given; use one of them")
@@ -40,6 +43,8 @@ def make_recipe(file: Path | None, bare: bool, negatives: int | None = None, **o
     for name in ("targets", "layer_kinds"):
         if name in given:
             given[name] = [word.strip() for word in given[name].split(",")]
+    if given.pop("preset", None) is not None:
+        return _of_preset(str(preset), negatives, given)
     objectives = given.pop("objectives", None)
     recipe = Recipe(**given)
     if objectives is None and negatives is None:
@@ -56,6 +61,13 @@ def make_recipe(file: Path | None, bare: bool, negatives: int | None = None, **o
             raise RecipeError(f"--negatives {negatives}, but none of --objectives {objectives} uses any; leave it out")
         made = [replace(one, negatives=negatives) if one.negatives != 0 else one for one in made]
     return replace(recipe, objectives=made)
+
+
+def _of_preset(name: str, negatives: int | None, given: dict[str, Any]) -> Recipe:
+    beside = [one for one in DECIDES if one in given] + ["negatives"] * (negatives is not None)
+    if beside:
+        raise RecipeError(f"--preset {name} decides on --{beside[0]}; leave one of them out")
+    return Recipe.preset(name, **given)
 
 
 def source_modality(recipe: Recipe | None, fit_from: Path | None, backbone: str | None) -> str:

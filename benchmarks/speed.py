@@ -16,6 +16,9 @@ Floor B: one embedding an image, at the same batch, likewise. Ratios are medians
 Memory is that of a process that does one thing once: the most that was resident (VmHWM, loading and all), and what was
 resident just before. Negatives are given to both; fungivision's own `setup` adds 1.9 GB, all their views at once.
 --jpeg: from files to features, fungivision with the DataLoader of its README, both with --workers workers.
+
+Let nothing else run: threads that wait for one another make every figure several times worse, and not all alike. Each
+table says what other processes took.
 """
 
 from __future__ import annotations

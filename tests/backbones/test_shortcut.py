@@ -259,3 +259,25 @@ def test_what_happens_between_blocks_is_not_skipped():
     assert_alike(read(backbone, True), read(backbone, False))
     assert len(backbone._shortcut.known) == 3
     assert not backbone._shortcut.chained
+
+
+def test_an_encoder_of_sound_is_known_too():
+    config = tf.WhisperConfig(
+        d_model=32,
+        encoder_layers=3,
+        encoder_attention_heads=4,
+        encoder_ffn_dim=64,
+        decoder_layers=1,
+        decoder_attention_heads=4,
+        decoder_ffn_dim=64,
+        num_mel_bins=80,
+        max_source_positions=1500,
+        vocab_size=200,
+        pad_token_id=1,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        encoder = tf.WhisperModel(config).double().get_encoder().eval()
+    backbone = Backbone(encoder, preprocess=tf.WhisperFeatureExtractor())
+    assert_alike(read(backbone, True), read(backbone, False))
+    assert len(backbone._shortcut.known) == 3

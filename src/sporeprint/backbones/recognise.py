@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from sporeprint.backbones.anatomy import Anatomy, dissect, pack
 from sporeprint.backbones.kernels import whole_block
 
+_HARMLESS = ("use_cache",)  # of what a block may be told beside its tokens: an encoder caches nothing
 _ALIKE = 1e-4  # relative error, in float32, above which a block is something else than it looked like
 
 
@@ -116,6 +117,6 @@ def mask_of(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
             if name not in ("attention_mask", "attn_mask") or value.dim() != 4:
                 raise Strange(name)
             mask = value
-        elif value not in (None, False, ()):
+        elif name not in _HARMLESS and value not in (None, False, ()):
             raise Strange(name)
     return mask

@@ -1,7 +1,9 @@
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 
 from sporeprint.ahead import ahead
 
@@ -53,3 +55,14 @@ def test_threads_are_gone_when_the_work_is_left():
     next(results)
     results.close()
     assert threading.active_count() == before
+
+
+def test_torch_computes_with_one_thread_in_each_and_as_before_elsewhere():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert set(ahead(lambda _: torch.get_num_threads(), range(6), 2)) == {1}
+        with ThreadPoolExecutor(1) as later:
+            assert (torch.get_num_threads(), later.submit(torch.get_num_threads).result()) == (3, 3)
+    finally:
+        torch.set_num_threads(before)

@@ -7,16 +7,22 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
+import torch
+
 _A = TypeVar("_A")
 _B = TypeVar("_B")
 
 
 def ahead(function: Callable[[_A], _B], items: Iterable[_A], workers: int) -> Iterator[_B]:
-    """`map` in order, computed a few items ahead by threads; at most `workers` + 1 results wait."""
+    """`map` in order, computed a few items ahead by threads; at most `workers` + 1 results wait.
+
+    In each of them torch computes with one thread: teams of threads that wait for each other's cores were slower.
+    """
     if workers < 1:
         yield from map(function, items)
         return
-    with ThreadPoolExecutor(workers) as pool:
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         remaining = iter(items)
         waiting = [pool.submit(function, item) for item in islice(remaining, workers + 1)]
         try:
@@ -27,3 +33,4 @@ def ahead(function: Callable[[_A], _B], items: Iterable[_A], workers: int) -> It
         finally:
             for future in waiting:
                 future.cancel()
+            torch.set_num_threads(threads)  # for threads to come: each new one takes the number that was set last

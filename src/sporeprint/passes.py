@@ -54,7 +54,10 @@ class Passes:
         def make(chunk: Rows) -> tuple[Rows, list[Batch]]:
             return chunk, self._batches(view_set, chunk)
 
-        for chunk, batches in ahead(make, self.chunks(view_set, rows), self.workers):
+        # A CPU has no core to spare beside the backbone: of 62 views of an image 0.39 s with views cut in turn, 0.49 s
+        # with a thread that cuts meanwhile.
+        workers = 0 if self.backbone.device.type == "cpu" else self.workers
+        for chunk, batches in ahead(make, self.chunks(view_set, rows), workers):
             yield from self._read(view_set, chunk, batches, read)
 
     def _read(

@@ -136,7 +136,7 @@ class Passes:
             budget *= _TOKENS / tokens
         if self.backbone.device.type == "cuda":
             free = torch.cuda.mem_get_info(self.backbone.device)[0]
-            budget *= max(1, free / 4 / (64 * _TOKENS * self.backbone.width * _BYTES))
+            budget *= max(1, free / 4 / (self.backbone.preprocess.budget * _TOKENS * self.backbone.width * _BYTES))
         if view_set.logits:
             budget /= 16  # a vocabulary's width for what is masked
         return budget / self.memory.divisor

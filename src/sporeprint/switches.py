@@ -95,6 +95,9 @@ def autocast_from(first: nn.Module, device: str, dtype: torch.dtype) -> Iterator
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Evaluation mode (no dropout, no statistics updated); every submodule's own flag comes back afterwards."""
     flags = [(part, part.training) for part in module.modules()]
+    if not any(training for _, training in flags):
+        yield
+        return
     try:
         module.eval()
         yield

@@ -281,3 +281,33 @@ def test_an_encoder_of_sound_is_known_too():
     backbone = Backbone(encoder, preprocess=tf.WhisperFeatureExtractor())
     assert_alike(read(backbone, True), read(backbone, False))
     assert len(backbone._shortcut.known) == 3
+
+
+class Adapted(nn.Module):
+    """As LoRA does it: in the place of a layer, which it adds to."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.base = layer
+        self.more = nn.Linear(layer.in_features, layer.out_features, dtype=torch.float64)
+
+    def forward(self, tokens):
+        return self.base(tokens) + self.more(tokens)
+
+
+def test_a_part_that_is_replaced_later_is_obeyed():
+    backbone = Backbone(small_module(dtype=torch.float64, depth=3), preprocess=PREPROCESS)
+    plain = read(backbone, True)[0]
+    mlp = backbone.module.blocks[0].mlp
+    mlp.fc1 = Adapted(mlp.fc1)
+    adapted = read(backbone, True)
+    assert_alike(adapted, read(backbone, False))
+    assert (adapted[0] - plain).abs().max() > 1e-3
+
+
+def test_a_weight_that_is_replaced_is_packed_again():
+    backbone = small_backbone(dtype=torch.float64)
+    read(backbone, True)
+    fc1 = backbone.module.blocks[0].mlp.fc1
+    fc1.weight = nn.Parameter(fc1.weight.detach() * 1.5)
+    assert_alike(read(backbone, True), read(backbone, False))

@@ -40,6 +40,16 @@ class Anatomy:
     heads: int
     first: bool
 
+    @property
+    def layers(self) -> list[nn.Module]:
+        """All of them that have weights, but for the scales."""
+        return [*self.norms, *self.inner, self.out, self.up, self.down]
+
+    def version(self) -> list[tuple[int, int]]:
+        """Another one where a weight was changed, moved or replaced."""
+        weights = [parameter for layer in self.layers for parameter in layer._parameters.values()]
+        return [(one.data_ptr(), one._version) for one in (*weights, *self.scales) if one is not None]
+
 
 def dissect(block: nn.Module) -> list[Anatomy]:
     """What the block may be, most likely first; empty where it has other parts.

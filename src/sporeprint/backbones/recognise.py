@@ -23,19 +23,19 @@ _ALIKE = 1e-4  # relative error, in float32, above which a block is something el
 @dataclass(frozen=True)
 class Known:
     """A block that is what it looks like. mask: of the pass that showed it. tuple_: it returns (tokens,), as
-    transformers had it before version 5.
+    transformers had it before version 5. parts: its modules then; with others it is unknown again.
     """
 
     block: nn.Module
     anatomy: Anatomy
     mask: Tensor | None
     tuple_: bool
+    parts: list[nn.Module]
 
     @property
     def called(self) -> list[nn.Module]:
         """The parts that run as modules where only the first token is computed."""
-        parts = self.anatomy
-        return [*parts.norms, *parts.inner, parts.out, parts.up, parts.down]
+        return self.anatomy.layers
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def recognise(block: nn.Module, call: Call) -> Known | None:
         except (RuntimeError, ValueError, TypeError):
             continue
         if alike(made, call.output):
-            return Known(block, anatomy, mask, call.tuple_)
+            return Known(block, anatomy, mask, call.tuple_, list(block.modules()))
     return None
 
 

@@ -153,17 +153,23 @@ class Shortcut:
 
     def _weights(self, number: int, dtype: torch.dtype) -> Weights:
         """Packed once, and again where the network's weights have been changed or moved."""
-        known = self.known[number]
-        version = [(parameter.data_ptr(), parameter._version) for parameter in known.block.parameters()]
+        anatomy = self.known[number].anatomy
+        version = anatomy.version()
         found = self._packed.get((number, dtype))
         if found is None or found[0] != version:
-            found = self._packed[number, dtype] = version, pack(known.anatomy, dtype)
+            found = self._packed[number, dtype] = version, pack(anatomy, dtype)
         return found[1]
 
 
 def _hooked(known: Known, called: Sequence[nn.Module] = ()) -> bool:
-    """Whether hooks inside a block, its owner's, would miss what passes. called: parts that run as modules."""
-    inside = [part for part in known.block.modules() if part not in called and part is not known.block]
+    """Whether hooks inside a block, its owner's, would miss what passes; or its parts have been replaced.
+
+    called: parts that run as modules.
+    """
+    parts = list(known.block.modules())
+    if len(parts) != len(known.parts) or any(now is not then for now, then in zip(parts, known.parts, strict=True)):
+        return True
+    inside = [part for part in parts[1:] if not any(part is one for one in called)]
     return "forward" in vars(known.block) or any("forward" in vars(part) or _has_hooks(part) for part in inside)
 
 

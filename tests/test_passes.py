@@ -61,7 +61,7 @@ def oracle(fungi, image):
     return functional.normalize(projected, dim=0).numpy()
 
 
-@pytest.mark.parametrize("budget", [32, 6, 3, 1])
+@pytest.mark.parametrize("budget", [64, 6, 3, 1])
 def test_views_of_several_sizes_keep_their_order_whatever_shares_a_pass(budget, monkeypatch):
     backbone = small_backbone(dtype=torch.float64)
     monkeypatch.setattr(type(backbone.preprocess), "budget", budget)
@@ -146,6 +146,6 @@ def test_an_image_of_many_tokens_has_fewer_views_a_pass():
     fungi = Fungi(Recipe(objectives=[KL(latent=8)]), backbone=backbone)
     (view_set,) = view_sets(fungi.engine.objectives)
     rows = [(str(at), None) for at in range(200)]
-    assert len(next(fungi.engine.passing().chunks(view_set, rows))) == 32
+    assert len(next(fungi.engine.passing().chunks(view_set, rows))) == 64
     backbone.tokens = 4 * 197
-    assert len(next(fungi.engine.passing().chunks(view_set, rows))) == 8
+    assert len(next(fungi.engine.passing().chunks(view_set, rows))) == 16

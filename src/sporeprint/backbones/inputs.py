@@ -81,7 +81,7 @@ class ImageInputs(Inputs):
 
     modality = "image"
     sample = "image"
-    budget = 32  # about so many views go through the backbone at once
+    budget = 64  # about so many views go through the backbone at once
     size: int
     patch: int | None = None  # side of the backbone's patches in pixels, where it takes images of fewer of them too
 

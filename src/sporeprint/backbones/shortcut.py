@@ -18,7 +18,7 @@ from sporeprint.backbones.kernels import first_token, whole_block
 from sporeprint.backbones.recognise import Call, Known, Strange, alike, chained, keep_calls, mask_of, recognise
 from sporeprint.errors import first_line, is_out_of_memory
 
-# Numbers of the perceptron's hidden layer that are in flight for each thread of a CPU: what stays in its cache. With one
+# Numbers of the perceptron's hidden layer in flight for each thread of a CPU: what stays in its cache. With one
 # thread DeiT-tiny's 62 views took 0.47 s with 1.2 million, 0.73 s with 4.8 million.
 _IN_FLIGHT = 1_250_000
 

@@ -1,15 +1,16 @@
 """Which random projection? Distortion against theory, state, time and kNN accuracy of each, on the same gradients.
 
     python benchmarks/projections.py MODEL TRAIN.parquet TEST.parquet [--train-rows 890] [--test-rows 445] [--grid 7]
-        [--dim D] [--dtype bfloat16] [--seeds 5] [--pairs-of 48] [--factors FILE.npz] [--parts distortion,accuracy,time]
+        [--dim D] [--dtype bfloat16] [--seeds 5] [--pairs-of 48] [--batch 32] [--factors FILE.npz]
+        [--parts distortion,accuracy,time]
 
 The gradients' factors are captured once (KL, and SimCLR of grid^2 patches), and projected by every kind and seed:
 projections cost no pass. --factors keeps what was captured, --parts prints some of the tables.
 
 distortion: of the cosines of pairs, root mean square and largest error over pairs and seeds, beside the root mean
 square that theory gives (projection_theory.py, to first order in 1 / D). accuracy: kNN; `exact` is no projection at
-all: the whole gradients. time: of 32 samples of T tokens of a ViT's shape, and its share of that and the float32 passes
-of as many views (from two of its blocks, random weights).
+all: the whole gradients. time: of one sample of T tokens in a batch, for a ViT's shape, and its share of that and the
+float32 passes of as many views (from two of its blocks, random weights).
 """
 
 from __future__ import annotations
@@ -193,7 +194,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("model", "train", "test"):
         parser.add_argument(name)
-    for name, default in {"train-rows": 890, "test-rows": 445, "grid": 7, "seeds": 5, "pairs-of": 48}.items():
+    for name, default in {
+        "train-rows": 890,
+        "test-rows": 445,
+        "grid": 7,
+        "seeds": 5,
+        "pairs-of": 48,
+        "batch": 32,
+    }.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--factors", type=Path)
@@ -228,7 +236,7 @@ def main() -> None:
     if "time" in options.parts:
         heading("shape", "ms a pass", "projection", "MiB", "1 token: ms", "% of all", "49 tokens: ms", "% of all")
         with torch.inference_mode():
-            cost(32)
+            cost(options.batch)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Accuracy against cost: what each set of views brings for the passes it takes. Tables for docs/speed.md.
 
 python benchmarks/frontier.py table --set NAME TRAIN[,MORE] TEST[,MORE] [--set ...] --candidate "fast=dino+simclr" ...
-python benchmarks/frontier.py cost RECIPE.json SOURCE [--rows 16] [--rounds 3] --out costs.json
+python benchmarks/frontier.py cost RECIPE.json SOURCE --name NAME --out costs.json [--rows 16] [--rounds 3]
 
 `table`: a set is a store of training rows and one of test rows; more stores of the same rows, comma-separated, give
 more sets of views. A candidate is sets of views joined with +, each named as in `sporeprint info` or written
@@ -9,7 +9,8 @@ STORE:NAME, where STORE is the place in the list (0 the first); nothing after = 
 one pass, then each set of views by itself. Every candidate has the embedding, layers and what its own views give.
 Joined without labels (several ways), as the paper does (embedding and gradients), and by `select` on the training rows.
 k is chosen by leave-one-out on the training rows, k = 20 beside it; "5" is 5 labels a class, the mean of three draws.
---svg draws the ways named by --way, mean over the sets, with the candidate named "paper" under the paper's assembly.
+--svg draws the points named by --show, mean over the sets. A candidate may differ by set: "fast=d2p4;trec/t2" is t2 on
+trec and d2p4 elsewhere.
 
 `cost`: CPU seconds (all threads together) a row of each set of views, with its gradients and projection, in units of
 the embedding alone: no layers, no KL. Rounds take turns; the median is given.

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -118,7 +118,7 @@ class Engine:
         """
         (view_set,) = (one for one in view_sets(self.objectives) if objective in one.objectives)
         if (views := getattr(objective, "negative_views", None)) is not None and views < view_set.views:
-            view_set = replace(view_set, augmentation=replace(view_set.augmentation, views=views))
+            view_set = view_set.first(views)
         head = self._on_device()[0][objective.name]
         rows, back = self._by_length(rows)
         none = torch.empty(0, view_set.views, objective.latent)
@@ -170,7 +170,8 @@ class Engine:
         return info
 
     def passing(self) -> Passes:
-        """How views pass the backbone, by the attributes as they are now."""
+        """How views pass the backbone, by the attributes and the weights as they are now."""
+        self.backbone.refresh()
         return Passes(self.backbone, self.seed, self.layers, self.layer_kinds, self.autocast, self.workers, self.memory)
 
     @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,9 +38,36 @@ class ViewSet:
         if own is not None:
             return float(own(inputs))
         sizes = getattr(self.augmentation, "sizes", None)
-        if sizes is None:
-            return self.views
-        return sum((side / inputs.side(1)) ** 2 for side in sizes(inputs))  # type: ignore[attr-defined]
+        return self.views if sizes is None else _cost_of(sizes(inputs), inputs)
+
+    def first(self, views: int) -> ViewSet:
+        """The same set, of its first `views` views alone."""
+        augmentation = self.augmentation
+        if is_dataclass(augmentation) and any(one.name == "views" and one.init for one in fields(augmentation)):
+            return replace(self, augmentation=replace(augmentation, views=views))  # type: ignore[type-var]
+        return replace(self, augmentation=FirstViews(augmentation, views))
+
+
+@dataclass(frozen=True)
+class FirstViews:
+    """The first `views` of an augmentation that can only make all of its views, such as a grid."""
+
+    augmentation: Any
+    views: int
+
+    def __call__(self, sample: Any, inputs: Inputs, rng: np.random.Generator) -> Any:
+        return self.augmentation(sample, inputs, rng)[: self.views]
+
+    def cost(self, inputs: Inputs) -> float:
+        """In plain views; where the sizes are not told, each counts as much as the next."""
+        sizes = getattr(self.augmentation, "sizes", None)
+        if sizes is not None:
+            return _cost_of(sizes(inputs)[: self.views], inputs)
+        return ViewSet("", self.augmentation, ()).cost(inputs) * self.views / self.augmentation.views
+
+
+def _cost_of(sizes: Sequence[int], inputs: Inputs) -> float:
+    return sum((side / inputs.side(1)) ** 2 for side in sizes)  # type: ignore[attr-defined]
 
 
 def view_sets(objectives: Sequence[Objective]) -> list[ViewSet]:

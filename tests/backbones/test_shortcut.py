@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -85,13 +88,170 @@ def test_other_blocks_run_as_they_are(build):
 @pytest.mark.parametrize(("pooling", "tokens"), [("cls", 1), ("mean", 17)])
 def test_the_last_block_is_cut_to_the_token_that_is_pooled(pooling, tokens):
     backbone = small_backbone(dtype=torch.float64, pooling=pooling)
-    seen = []
-    backbone.module.norm.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
+    with backbone.run(torch.zeros(2, 3, 32, 32)) as one_pass:
+        (capture,) = one_pass.captures.values()
+        assert capture.inputs.shape == (2, tokens, 16)
+    assert_alike(read(backbone, True), read(backbone, False))
+
+
+@pytest.mark.parametrize("place", ["norm", "blocks.1", "blocks.1.attn", "blocks.1.attn.proj"])
+@pytest.mark.parametrize("before", [True, False])
+def test_the_owners_hooks_see_every_token_of_the_last_block(place, before):
+    backbone, seen = small_backbone(dtype=torch.float64), []
     read(backbone, True)
-    seen.clear()
-    quick = read(backbone, True)
-    assert seen == [tokens]
-    assert_alike(quick, read(backbone, False))
+    part = backbone.module.get_submodule(place)
+    if before:
+        part.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
+    else:
+        part.register_forward_hook(lambda _, args, output: seen.append(output.shape[1]))
+    assert_alike(read(backbone, True), read(backbone, False))
+    assert set(seen) == {17}
+
+
+class Gathers(nn.Module):
+    """Reads the CLS token of every block, as DINOv2 does it for its linear probes."""
+
+    def __init__(self, picky):
+        super().__init__()
+        self.inner, self.picky = small_module(dtype=torch.float64, depth=4), picky
+
+    def forward(self, images):
+        tokens, cls = self.inner.embed(images), []
+        for block in self.inner.blocks:
+            tokens = block(tokens)
+            cls.append(tokens[:, 0])
+        assert not self.picky or tokens.shape[1] == 17
+        return tokens[:, 0] if self.picky else torch.stack(cls).mean(dim=0)
+
+
+@pytest.mark.parametrize("picky", [True, False])
+def test_a_network_that_reads_more_than_the_last_token_gets_it(picky):
+    backbone = Backbone(Gathers(picky=picky), preprocess=PREPROCESS)
+    assert_alike(read(backbone, True), read(backbone, False))
+    assert backbone._shortcut.chained == picky
+    assert backbone._shortcut.trims != picky
+    assert backbone._shortcut.known
+
+
+class Masked(nn.Module):
+    """Blocks that take a mask, true where a token is hidden or where it is seen; given for pictures that are dark."""
+
+    def __init__(self, first, hidden):
+        super().__init__()
+        self.inner = small_module(dtype=torch.float64, depth=4)
+        for block in self.inner.blocks:
+            block.__class__ = MaskedBlock
+            block.hidden = hidden
+        self.first = first
+
+    def forward(self, images):
+        tokens = self.inner.embed(images)
+        seen = torch.ones(17, 17, dtype=torch.bool).tril()[None, None]
+        for number, block in enumerate(self.inner.blocks):
+            wanted = bool(images.mean() < -1) and number >= self.first
+            tokens = block(tokens, attention_mask=(~seen if block.hidden else seen) if wanted else None)
+        return self.inner.norm(tokens)
+
+
+class MaskedBlock(type(small_module().blocks[0])):
+    def forward(self, tokens, attention_mask=None):
+        inputs, attn = self.norm1(tokens), self.attn
+        query, key, value = attn.qkv(inputs).unflatten(-1, (3, attn.heads, -1)).permute(2, 0, 3, 1, 4)
+        seen = attention_mask if attention_mask is None or not self.hidden else ~attention_mask
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=seen)
+        tokens = tokens + attn.proj(mixed.transpose(1, 2).flatten(2))
+        return tokens + self.mlp(self.norm2(tokens))
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+@pytest.mark.parametrize("first", [0, 1, 3])
+def test_masks_that_the_trial_did_not_show_are_left_to_the_network(first, hidden):
+    backbone = Backbone(Masked(first, hidden), preprocess=PREPROCESS)
+    views = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1)) - 3
+    found = []
+    for quick in (False, True, True):
+        backbone.quick = quick
+        with backbone.run(views) as one_pass:
+            found.append(one_pass.embedding.detach())
+    assert len(backbone._shortcut.known) == 4
+    for one in found[1:]:
+        torch.testing.assert_close(one, found[0], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("change", ["data", "assign", "eps", "heads", "class"])
+def test_changes_that_torch_does_not_count_are_seen(change):
+    backbone = made(KNOWN["DINOv2"])
+    fungi = Fungi(Recipe(objectives=[KL(latent=8)]), backbone=backbone)
+    before = fungi.fit_blocks(noise_pictures(2))
+    block = backbone.module.encoder.layer[0] if hasattr(backbone.module, "encoder") else backbone.module.layers[0]
+    if change == "data":
+        block.mlp.fc1.weight.data.mul_(0.5)
+    elif change == "assign":
+        state = {name: value * 1.5 for name, value in backbone.module.state_dict().items()}
+        backbone.module.load_state_dict(state, assign=True)
+    elif change == "eps":
+        block.norm1.eps = 0.3
+    elif change == "heads":
+        (attention,) = [part for part in block.modules() if "num_attention_heads" in vars(part)]
+        attention.num_attention_heads = 2
+        attention.head_dim = attention.attention_head_size = 16
+        attention.scaling = 0.25
+    else:
+
+        class Another(type(block)):
+            def forward(self, *args, **kwargs):
+                return super().forward(*args, **kwargs) * torch.linspace(1, 2, 32, dtype=torch.float64)
+
+        block.__class__ = Another
+    after = fungi.blocks(noise_pictures(2))
+    backbone.quick = False
+    for name, block in fungi.blocks(noise_pictures(2)).items():
+        np.testing.assert_allclose(after[name], block, atol=2e-7, err_msg=name)
+    assert abs(after["embedding"] - before["embedding"]).max() > 1e-4
+
+
+def test_an_interrupt_while_the_network_is_tried_leaves_it_to_be_tried_again():
+    backbone = small_backbone(dtype=torch.float64, pooling="mean")
+    calls = []
+
+    def interrupt(*_):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    handle = backbone.module.patch_embed.register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        read(backbone, True)
+    handle.remove()
+    assert_alike(read(backbone, True), read(backbone, False))
+
+
+def test_backbones_that_share_blocks_do_not_disturb_each_other():
+    module = small_module(dtype=torch.float64, depth=3)
+    wrapper = nn.Sequential(module)
+    both = [Backbone(module, preprocess=PREPROCESS), Backbone(wrapper, preprocess=PREPROCESS)]
+    expected = [read(one, False) for one in both]
+    wrong = []
+
+    def repeat(backbone, right):
+        for _ in range(60):
+            if not torch.allclose(read(backbone, True)[0], right[0], rtol=1e-9):
+                wrong.append(1)
+
+    threads = [threading.Thread(target=repeat, args=one) for one in zip(both, expected, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_a_backbone_that_was_compiled_can_be_pickled(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function: lambda *args: function(*args))
+    backbone = small_backbone(dtype=torch.float64)
+    backbone.compile = True
+    expected = read(backbone, True)
+    assert_alike(read(pickle.loads(pickle.dumps(backbone)), True), expected)
 
 
 class Louder(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +27,8 @@ Activation = Callable[[Tensor], Tensor]
 class Anatomy:
     """The modules of one block of width E, as they stand in the network.
 
-    inner: the linear layers to queries, keys and values, or one to all three. scales: two of [E], or none.
-    first: whether the norms stand before attention and perceptron, not after their sums.
+    inner: the linear layers to queries, keys and values, or one to all three. scales: two with a weight of [E], or
+    none. first: whether the norms stand before attention and perceptron, not after their sums.
     """
 
     norms: tuple[nn.LayerNorm, nn.LayerNorm]
@@ -36,19 +37,22 @@ class Anatomy:
     up: nn.Linear
     down: nn.Linear
     activation: Activation
-    scales: tuple[Tensor, ...]
+    scales: tuple[nn.Module, ...]
     heads: int
     first: bool
 
     @property
     def layers(self) -> list[nn.Module]:
-        """All of them that have weights, but for the scales."""
-        return [*self.norms, *self.inner, self.out, self.up, self.down]
+        """All of them that have weights."""
+        return [*self.norms, *self.inner, self.out, self.up, self.down, *self.scales]
 
-    def version(self) -> list[tuple[int, int]]:
-        """Another one where a weight was changed, moved or replaced."""
-        weights = [parameter for layer in self.layers for parameter in layer._parameters.values()]
-        return [(one.data_ptr(), one._version) for one in (*weights, *self.scales) if one is not None]
+    def weights(self) -> list[Tensor]:
+        """As they are now: a weight may have been replaced."""
+        return [one for layer in self.layers for one in layer._parameters.values() if one is not None]
+
+    def stamp(self) -> list[tuple[Tensor, int, int]]:
+        """The weights, where they lie, and how often they were changed; but not through `.data`."""
+        return [(one, one.data_ptr(), one._version) for one in self.weights()]
 
 
 def dissect(block: nn.Module) -> list[Anatomy]:
@@ -57,10 +61,7 @@ def dissect(block: nn.Module) -> list[Anatomy]:
     A guess by names and shapes: compare what comes of it with the block itself.
     """
     linears = {path: part for path, part in block.named_modules() if isinstance(part, nn.Linear)}
-    heads = next(
-        (int(getattr(part, name)) for part in block.modules() for name in _HEADS if hasattr(part, name)),
-        0,
-    )
+    heads = heads_of(block)
     closing = structure.attention_output(block)
     if closing not in linears or not heads or any(type(layer) is not nn.Linear for layer in linears.values()):
         return []
@@ -71,7 +72,7 @@ def dissect(block: nn.Module) -> list[Anatomy]:
     norms = [part for part in block.modules() if isinstance(part, nn.LayerNorm)]
     others = [part for part in block.modules() if not list(part.children()) and not isinstance(part, _NO_WEIGHT)]
     others = [part for part in others if part not in norms and not isinstance(part, nn.Linear)]
-    scales = [next(part.parameters()) for part in others if [p.shape for p in part.parameters()] == [(width,)]]
+    scales = [part for part in others if [weight.shape for weight in part.parameters()] == [(width,)]]
     known = len(scales) + len(norms) + len(linears) + 1
     shapes = [(layer.in_features, layer.out_features) for layer in rest]
     if (
@@ -93,6 +94,12 @@ def dissect(block: nn.Module) -> list[Anatomy]:
         for activation in activations
         for first in (True, False)
     ]
+
+
+def heads_of(block: nn.Module) -> int:
+    """Heads of its attention, as the attention says it; 0 where none does."""
+    found = (vars(part)[name] for part in block.modules() for name in _HEADS if name in vars(part))
+    return next((int(number) for number in found), 0)
 
 
 def _inner(linears: dict[str, nn.Linear]) -> tuple[nn.Linear, ...]:
@@ -144,7 +151,7 @@ def pack(block: Anatomy, dtype: torch.dtype) -> Weights:
             weight, bias = weight * scale[:, None], None if bias is None else bias * scale
         return weight.to(dtype), _to(bias, dtype)
 
-    scales = block.scales or (None, None)
+    scales: list[Any] = [next(part.parameters()).detach() for part in block.scales] or [None, None]
     return Weights(
         norms=tuple((norm.weight.detach(), _to(norm.bias, norm.weight.dtype), norm.eps) for norm in block.norms),
         qkv=linear(block.inner),

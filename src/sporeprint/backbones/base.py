@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from sporeprint.backbones.inputs import Batch, Inputs, batch_to
 from sporeprint.backbones.layers import Layers, precise
 from sporeprint.backbones.pooling import pool
 from sporeprint.backbones.probe import Probe
+from sporeprint.backbones.recognise import Detour
 from sporeprint.backbones.settle import settle_inputs, unpack_sentence
 from sporeprint.backbones.shortcut import Shortcut
 from sporeprint.capture import Capture, check_captured, check_reached, tap
@@ -130,7 +132,8 @@ class Backbone:
         """
         views = batch_to(views, self.device, self.dtype)
         whole = self.adapter.head or self.module
-        with one_thread(self.module), NO_TF32.hold(), evaluating(whole):
+        first = self._blocks[0][1] if self._blocks else self.module  # which another Backbone may share
+        with one_thread(self.module), one_thread(first), NO_TF32.hold(), evaluating(whole):
             one_pass = self._forward(views, layers, autocast, logits, self.layer_kinds if kinds is None else kinds)
             with torch.inference_mode(False), torch.enable_grad():
                 yield one_pass
@@ -138,11 +141,25 @@ class Backbone:
     def _forward(
         self, views: Batch, layers: int, autocast: torch.dtype | None, logits: bool, kinds: Sequence[str]
     ) -> Pass:
+        try:
+            return self._through(views, layers, autocast, logits, kinds, self._way() if self.quick else None)
+        except Detour:
+            self._way().chained = False
+            return self._through(views, layers, autocast, logits, kinds, self._way())
+
+    def _through(
+        self,
+        views: Batch,
+        layers: int,
+        autocast: torch.dtype | None,
+        logits: bool,
+        kinds: Sequence[str],
+        way: Shortcut | None,
+    ) -> Pass:
         kept = Layers(kinds, self.tokens, self.prefix, self.adapter.real(views))
         blocks = [block for _, block in self._blocks]
         with ExitStack() as stack:
-            if self.quick:
-                way = self._way()
+            if way is not None:
                 way.compile = self.compile
                 stack.enter_context(way.hold(autocast, whole=layers > 0, trim=not (layers or logits)))
             if autocast is not None:
@@ -160,16 +177,23 @@ class Backbone:
         """The shortcut through the network, found in a pass or two over harmless views when it is first wanted."""
         if self._shortcut is None:
             targets = [target.layer for target in self.targets.values()]
-            way = self._shortcut = Shortcut([block for _, block in self._blocks], targets)
-            probes = batch_to(self.preprocess.collate(self.preprocess.probes()), self.device, self.dtype)
-            real = self.adapter.real(probes)
-
-            def run() -> Tensor:
-                return self._embed(self.adapter.outputs(probes, self.name), real)
-
+            way = Shortcut(self.module, [block for _, block in self._blocks], targets)
+            probes = self.preprocess.probes()
+            some = [probes[:1]] if self.modality == "image" else [probes, probes[:1]]  # padded, and not
             with torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-                way.learn(run)
+                way.learn([partial(self._plain, views) for views in some])
+            self._shortcut = way
         return self._shortcut
+
+    def _plain(self, views: Sequence[Any]) -> Tensor:
+        """The embedding of a pass, and nothing else."""
+        batch = batch_to(self.preprocess.collate(views), self.device, self.dtype)
+        return self._embed(self.adapter.outputs(batch, self.name), self.adapter.real(batch))
+
+    def refresh(self) -> None:
+        """Look whether weights have been changed through `.data`, as merging an adapter does; `Fungi` does it."""
+        if self._shortcut is not None:
+            self._shortcut.refresh()
 
     def digest(self) -> str:
         """16 hex digits over the shapes and values of all weights and buffers, in order, whatever they are called."""

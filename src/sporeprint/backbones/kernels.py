@@ -42,7 +42,7 @@ def first_token(tokens: Tensor, block: Anatomy, mask: Tensor | None = None) -> T
 
     tokens: [N, T, E]; mask as above. Returns [N, 1, E], with autograd from the layer that was tapped on.
     """
-    scales = block.scales or (1, 1)
+    scales: list[Any] = [next(part.parameters()) for part in block.scales] or [1, 1]
     inputs = block.norms[0](tokens) if block.first else tokens
     n, t, _ = tokens.shape
     if len(block.inner) == 1:

@@ -5,37 +5,63 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sporeprint.backbones.anatomy import Anatomy, dissect, pack
+from sporeprint.backbones.anatomy import Anatomy, dissect, heads_of, pack
 from sporeprint.backbones.kernels import whole_block
+from sporeprint.errors import is_out_of_memory
 
 _HARMLESS = ("use_cache",)  # of what a block may be told beside its tokens: an encoder caches nothing
 _ALIKE = 1e-4  # relative error, in float32, above which a block is something else than it looked like
 
 
+Regime = torch.dtype | None  # of a mask: none at all, bool, or numbers that are added
+
+
 @dataclass(frozen=True)
 class Known:
-    """A block that is what it looks like. mask: of the pass that showed it. tuple_: it returns (tokens,), as
-    transformers had it before version 5. parts: its modules then; with others it is unknown again.
+    """A block that is what it looks like.
+
+    regimes: the kinds of masks with which it was seen to be. tuple_: it returns (tokens,), as transformers had it
+    before version 5. facts: what it was like then; with others it is unknown again.
     """
 
     block: nn.Module
     anatomy: Anatomy
-    mask: Tensor | None
+    regimes: frozenset[Regime]
     tuple_: bool
-    parts: list[nn.Module]
+    facts: list[Any]
 
-    @property
-    def called(self) -> list[nn.Module]:
-        """The parts that run as modules where only the first token is computed."""
-        return self.anatomy.layers
+    def unchanged(self) -> bool:
+        """Whether its parts, their classes and settings are those that were compared."""
+        both = zip_longest(_facts(self.block, self.anatomy), self.facts)
+        return all(now is then or now == then for now, then in both)
+
+    def explains(self, call: Call) -> bool:
+        """Whether its parts make of the tokens what the block made of them."""
+        try:
+            mask = mask_of(self.block, call.args, call.kwargs)
+            made = whole_block(call.tokens, pack(self.anatomy, call.tokens.dtype), mask)
+        except (RuntimeError, ValueError, TypeError, Strange) as error:
+            if is_out_of_memory(error):
+                raise
+            return False
+        return made.shape == call.output.shape and alike(made, call.output)
+
+
+def _facts(block: nn.Module, anatomy: Anatomy) -> list[Any]:
+    parts = list(block.modules())
+    return [heads_of(block), *(norm.eps for norm in anatomy.norms), *parts, *map(type, parts)]
+
+
+class Detour(Exception):
+    """A block that was computed already, among others, was called with something that its parts do not know."""
 
 
 @dataclass(frozen=True)
@@ -62,29 +88,28 @@ def keep_calls(calls: dict[int, Call], at: int) -> Any:
     return hook
 
 
-def recognise(block: nn.Module, call: Call) -> Known | None:
-    """The parts that make of the tokens what the block made of them; None where nothing does."""
-    if call.output.shape != call.tokens.shape or call.tokens.dim() != 3:
-        return None
-    try:
-        mask = mask_of(block, call.args, call.kwargs)
-    except Strange:
+def recognise(block: nn.Module, calls: list[Call]) -> Known | None:
+    """The parts that make of the tokens what the block made of them, in every call; None where nothing does."""
+    if any(call.output.shape != call.tokens.shape or call.tokens.dim() != 3 for call in calls):
         return None
     for anatomy in dissect(block):
-        try:
-            made = whole_block(call.tokens, pack(anatomy, call.tokens.dtype), mask)
-        except (RuntimeError, ValueError, TypeError):
-            continue
-        if alike(made, call.output):
-            return Known(block, anatomy, mask, call.tuple_, list(block.modules()))
+        known = Known(block, anatomy, frozenset(), calls[0].tuple_, _facts(block, anatomy))
+        if all(known.explains(call) for call in calls):
+            masks = (mask_of(block, call.args, call.kwargs) for call in calls)
+            return replace(known, regimes=frozenset(map(regime, masks)))
     return None
 
 
+def regime(mask: Tensor | None) -> Regime:
+    """What kind of mask it is."""
+    return None if mask is None else mask.dtype
+
+
 def chained(calls: list[Call], known: list[Known]) -> bool:
-    """Whether each block was given what the one before it made, all of them with one mask."""
-    masks = [one.mask for one in known]
-    same = all(a is b or (a is not None and b is not None and torch.equal(a, b)) for a, b in pairwise(masks))
-    return same and all(torch.equal(before.output, after.tokens) for before, after in pairwise(calls))
+    """Whether each block was given what the one before it made, none of them with a mask."""
+    return all(one.regimes == {None} for one in known) and all(
+        torch.equal(before.output, after.tokens) for before, after in pairwise(calls)
+    )
 
 
 def alike(made: Tensor, expected: Tensor) -> bool:

@@ -1,5 +1,6 @@
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ from small import noise_pictures, small_backbone
 from sporeprint import KL, Fungi, Recipe, SimCLR, Store, open_source
 from sporeprint.data.sources import ListSource
 from sporeprint.errors import DamagedStore, RecipeError, StoreError, StoreMismatch, TooManyFailures
+from sporeprint.precision import VARIABLE
 from sporeprint.run.local import Settings, extract
 from sporeprint.views.image import Patches
 
@@ -450,3 +452,34 @@ def test_failures_of_an_earlier_run_count_against_a_smaller_allowance(tmp_path, 
 def test_settings_that_cannot_be_are_refused_before_any_work(wrong):
     with pytest.raises(RecipeError, match="expected"):
         Settings(**wrong)
+
+
+class Stopped(Exception):
+    """A run that ends between two shards."""
+
+
+@pytest.mark.parametrize("began", ["float32", "bfloat16"])
+@pytest.mark.parametrize("whole", [True, False], ids=["complete", "interrupted"])
+def test_dtype_auto_goes_on_as_it_began_on_another_machine(tmp_path, pictures, backbone, monkeypatch, began, whole):
+    def make(out, recipe=RECIPE, progress=lambda what, done, total: None):
+        source = ListSource(pictures, ids=[f"{at:02}" for at in range(len(pictures))])
+        return extract(source, tmp_path / out, recipe, backbone=backbone, settings=SMALL, progress=progress)
+
+    def stop(what, done, total):
+        if what == "rows" and done > 4:
+            raise Stopped
+
+    other = {"float32": "bfloat16", "bfloat16": "float32"}[began]
+    monkeypatch.setenv(VARIABLE, began)
+    make("plain")
+    if whole:
+        make("out")
+    else:
+        with pytest.raises(Stopped):
+            make("out", progress=stop)
+    monkeypatch.setenv(VARIABLE, other)
+    make("out")
+    assert contents(tmp_path / "out") == contents(tmp_path / "plain")
+    assert Store.open(tmp_path / "out").plan["resolved"]["dtype"] == began
+    with pytest.raises(StoreMismatch, match=f'recipe.dtype: store has "auto", this run has "{other}"'):
+        make("out", replace(RECIPE, dtype=other))

@@ -14,12 +14,14 @@ import torch
 
 from sporeprint import saved
 from sporeprint.backbones.base import Backbone
+from sporeprint.data.plan import read_plan
 from sporeprint.data.rows import Row, Source
-from sporeprint.data.shards import DTYPES
+from sporeprint.data.shards import DTYPES, plan_path
 from sporeprint.data.store import Store, StoreWriter
 from sporeprint.errors import BackboneError, RecipeError, RowFailure, StoreError, StoreMismatch
 from sporeprint.fungi import Fungi
 from sporeprint.negatives import Progress
+from sporeprint.precision import as_fitted
 from sporeprint.reading import decoded_batches, refuse_too_many
 from sporeprint.recipe import Recipe, to_json
 
@@ -68,6 +70,7 @@ def extract(
     """
     if fit_from is None:
         fungi = _fungi(recipe or Recipe(), backbone, settings)
+        _keep_precision(fungi, out)
         fitted = None
     else:
         fungi, fitted = _fitted(fit_from, recipe, backbone, settings)
@@ -118,6 +121,17 @@ def _fungi(recipe: Recipe, backbone: Backbone | str | None, settings: Settings) 
     if isinstance(backbone, str):
         recipe, backbone = replace(recipe, backbone=backbone), None
     return Fungi(recipe, backbone=backbone, **settings.fungi())
+
+
+def _keep_precision(fungi: Fungi, out: str | Path) -> None:
+    """dtype "auto" goes on as it began in the store `out`, which may have been on another machine."""
+    try:
+        plan = read_plan(Path(out))["plan"] if plan_path(Path(out)).exists() else {}
+    except OSError:
+        return  # the writer says why
+    if plan.get("recipe", {}).get("dtype") == fungi.recipe.dtype == "auto":  # type: ignore[union-attr]
+        network = fungi.network
+        fungi.engine.autocast = as_fitted("auto", plan["resolved"]["dtype"], network.dtype, network.device)
 
 
 def _plan(fungi: Fungi, source: Source, fitted: str | None) -> dict[str, Any]:

@@ -6,6 +6,9 @@ from PIL import Image
 
 from small import PREPROCESS
 from sporeprint.backbones.inputs import ImageInputs, Inputs, batch_size, batch_to, for_network
+from sporeprint.backbones.preprocess import Preprocess
+from sporeprint.errors import RecipeError
+from sporeprint.views.image import Crops
 
 NAMED = {"input_ids": torch.tensor([[1, 2], [3, 0], [4, 0]]), "input_values": torch.ones(3, 4), "pooled": torch.ones(3)}
 
@@ -43,6 +46,17 @@ def test_images_weigh_their_pixels_and_probes_are_of_the_networks_size():
     assert not torch.equal(probes[0], probes[1])
     assert torch.equal(probes[0], PREPROCESS.probes()[0])
     assert torch.equal(ImageInputs().collate(probes), torch.stack(probes))
+
+
+def test_views_that_a_backbone_cannot_take_are_refused_with_others_that_it_can():
+    inputs = Preprocess(size=32)  # patches unknown
+    with pytest.raises(
+        RecipeError, match=r"views at 0.5 .* 32 x 32; use another preset \('free' or 'paper'\).*side=1, local_side=1"
+    ):
+        Crops(2, 4, local_side=0.5).sizes(inputs)
+    assert Crops(2, 4, side=1, local_side=1).sizes(inputs) == [32] * 6
+    with pytest.raises(RecipeError, match=r"side=1, local_side=1\), or another preset \('free' or 'paper'\)"):
+        inputs.tokens_a_side()
 
 
 def test_numbers_of_tokens_stay_integers_whatever_the_weights_precision():

@@ -80,7 +80,7 @@ def test_batches_hold_each_image_once(augmentation):
 
 def test_where_the_patches_are_not_known_they_are_asked_for():
     with pytest.raises(
-        RecipeError, match=r"patches is not known; use Patches or Crops.*Preprocess\(\.\.\., patch=16\)"
+        RecipeError, match=r"patches is not known; use Patches or Crops at full size.*Preprocess\(\.\.\., patch=16\)"
     ):
         Windows()(noise_pictures(1)[0], Preprocess(size=32), np.random.default_rng(0))
 

@@ -95,8 +95,9 @@ class ImageInputs(Inputs):
         if not self.patch:
             raise RecipeError(
                 f"views at {fraction:g} of the input's side, but this backbone is only known to take images of "
-                f"{self.size} x {self.size}; use views='paper' (side=1), or, if your network takes smaller images and "
-                "its preprocess is a Preprocess, say so: Preprocess(..., patch=16), the side of its patches in pixels"
+                f"{self.size} x {self.size}; use another preset ('free' or 'paper'), or views at full size (side=1, "
+                "local_side=1), or, if your network takes smaller images and its preprocess is a Preprocess, say so: "
+                "Preprocess(..., patch=16), the side of its patches in pixels"
             )
         return min(self.size, self.patch * max(2, round(self.size * fraction / self.patch)))
 
@@ -117,7 +118,8 @@ class ImageInputs(Inputs):
         if not self.patch:
             raise RecipeError(
                 "views that are subsets of tokens, but the size of this backbone's patches is not known; use Patches "
-                "or Crops, or, if its preprocess is a Preprocess, say it: Preprocess(..., patch=16), in pixels"
+                "or Crops at full size (side=1, local_side=1), or another preset ('free' or 'paper'), or, if its "
+                "preprocess is a Preprocess, say it: Preprocess(..., patch=16), in pixels"
             )
         return self.size // self.patch
 

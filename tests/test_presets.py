@@ -51,6 +51,7 @@ def test_a_store_of_the_shipped_backbone_would_say_the_same_cost():
 
 def test_the_paper_is_the_recipe_without_a_preset():
     assert Recipe.preset("paper", "tiny", seed=3) == Recipe("tiny", seed=3)
+    assert Recipe.preset("paper", seed=3) == Recipe(seed=3)
 
 
 @pytest.mark.parametrize("modality", MODALITIES)

@@ -58,6 +58,8 @@ def fields_of(name: str, backbone: str | None, modality: str, overrides: Mapping
         raise RecipeError(
             f"{taken[0]} beside preset {name!r}, which decides on them; leave them out, or write Recipe({taken[0]}=...)"
         )
+    if backbone is None and modality == "auto" and name == "paper":
+        return dict(overrides)  # its fields are the same for all
     if backbone is None and modality == "auto":
         raise RecipeError(
             f"preset {name!r} depends on what the backbone takes; give backbone=..., or, for a network of your own, "

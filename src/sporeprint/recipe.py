@@ -213,7 +213,8 @@ class Recipe:
     def preset(cls, name: str, backbone: str | None = None, modality: str = "auto", **overrides: Any) -> Recipe:
         """A plain recipe on the frontier of accuracy against cost: "paper", "balanced", "fast" or "free".
 
-        backbone: its configuration says whether that is for images, texts or sound; without one, `modality` must.
+        backbone: its configuration says whether that is for images, texts or sound; without one, `modality` must, but
+        for "paper", which is the same for all.
         overrides: other fields, but objectives and views, which are the preset's. Raises RecipeError, BackboneError.
         """
         fields = import_module("sporeprint.presets").fields_of(name, backbone, modality, overrides)

@@ -239,6 +239,11 @@ def test_names_that_other_blocks_have_or_that_cannot_name_one_are_refused(name):
         Recipe(objectives=[KL(name=name)])
 
 
+def test_the_names_that_are_taken_are_said():
+    with pytest.raises(RecipeError, match=r"another block or family \(embedding, .*views.*, cls-N, patches-N"):
+        Recipe(objectives=[KL(name="embedding")])
+
+
 @pytest.mark.parametrize("name", ["kl-15", "KL_2", "cls", "patches-x", "embedding2", "tokens", "last-", "last-3b"])
 def test_other_names_are_free(name):
     assert Recipe(objectives=[KL(name=name)]).objectives[0].name == name

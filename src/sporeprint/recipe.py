@@ -201,7 +201,7 @@ class Recipe:
             if not _NAME.fullmatch(objective.name) or objective.name in _TAKEN:
                 raise RecipeError(
                     f"objective name {objective.name!r}; expected letters, digits, _ and -, and not the name of "
-                    "another block or family ({', '.join(_TAKEN)}, cls-N, patches-N, tokens-N, last-N, max-N)"
+                    f"another block or family ({', '.join(_TAKEN)}, cls-N, patches-N, tokens-N, last-N, max-N)"
                 )
             names.append(objective.name)
         if repeated := {name for name in names if names.count(name) > 1}:

@@ -281,6 +281,7 @@ def test_each_set_of_views_passes_once_whatever_shares_it(pictures):
         fungi.blocks(pictures[:4])
         return count.take() / 4
 
+    passes()  # the first ones try the network's parts
     assert passes() == 1
     assert passes(KL_) == 1
     assert passes(KL_, KL(name="kl-15", temperature=15.0)) == 1
@@ -301,6 +302,7 @@ def test_sharing_views_changes_no_number(pictures):
 
 def test_fit_transform_computes_every_rows_blocks_once(pictures):
     backbone = small_backbone()
+    Fungi(Recipe(objectives=[]), backbone=backbone).blocks(pictures[:1])  # the first passes try the network's parts
     count = Counting(backbone.module)
     Fungi(Recipe(objectives=[KL_, SIMCLR_]), backbone=backbone).fit_transform(pictures)
     negatives = 4 * 9
@@ -482,3 +484,23 @@ def test_views_and_heads_are_the_same_in_other_processes(request):
     head = make_head(3, "kl", 5, 4).weight
     expected = hashlib.sha256(views.numpy().tobytes() + head.numpy().tobytes()).hexdigest()
     assert found == {expected + "\n"}
+
+
+def test_few_rows_of_several_objectives_are_projected_in_one_call(pictures, monkeypatch):
+    fungi = make(objectives=(KL_, DINO_, replace(KL_, name="kl-15", temperature=15.0)))
+    expected = fungi.fit_blocks(pictures)
+    rows, project = [], fungi.projection
+
+    class Counted:
+        dim = project.dim
+        matrix = project.matrix
+
+        def __call__(self, gradients):
+            rows.append(len(gradients))
+            return project(gradients)
+
+    fungi.projection = Counted()
+    same(fungi.blocks(pictures), expected)
+    monkeypatch.setattr("sporeprint.engine.TOGETHER_BYTES", 1)
+    same(fungi.blocks(pictures), expected)
+    assert rows == [18, 6, 6, 6]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,6 +22,8 @@ from sporeprint.objectives.base import Objective
 from sporeprint.passes import Memory, Passes
 from sporeprint.projection import Projection, normalise, reads_factors
 from sporeprint.viewset import ViewSet, generator, view_sets
+
+TOGETHER_BYTES = 64 * 2**20  # of gradients that are projected in one call
 
 
 def make_head(seed: int, name: str, width: int, latent: int) -> nn.Linear:
@@ -66,17 +68,29 @@ class Engine:
                     for name, values in part.items():
                         found.setdefault(name, []).append(values)
         with self._timed("projection"), torch.no_grad():
-            made = {name: torch.cat(found.pop(name)) for name in self._in_order(found)}
-            for name in self.gradient_names():
-                path = name.partition("@")[2] or next(iter(self.backbone.targets))
-                projection, gradient = self.projections[path], normalise(made.pop(name))
-                made[name] = gradient if reads_factors(projection) else projection(gradient)
+            gradients = {name: normalise(torch.cat(found.pop(name))) for name in self.gradient_names()}
+            made = {name: torch.cat(parts) for name, parts in found.items()} | self._projected(gradients)
             return {name: normalise(block).float().cpu().numpy()[back] for name, block in made.items()}
 
-    def _in_order(self, names: Iterable[str]) -> list[str]:
-        """Blocks that need no gradient first, then the gradients."""
-        last = self.gradient_names()
-        return [name for name in names if name not in last] + last
+    def _projected(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """{block: [N, D]} of {block: [N, P]}, or of what its projection made of the factors already.
+
+        Few rows of several objectives are projected together: a packed matrix is unpacked for each call.
+        """
+        waiting: dict[str, list[str]] = {}
+        made = dict(gradients)
+        for name in gradients:
+            path = name.partition("@")[2] or next(iter(self.backbone.targets))
+            if not reads_factors(self.projections[path]):
+                waiting.setdefault(path, []).append(name)
+        for path, names in waiting.items():
+            rows, width = gradients[names[0]].shape
+            together = max(1, TOGETHER_BYTES // (4 * rows * width))
+            for start in range(0, len(names), together):
+                some = names[start : start + together]
+                projected = self.projections[path](torch.cat([made[name] for name in some]))
+                made.update(zip(some, projected.split(rows), strict=True))
+        return made
 
     def _read(
         self,

@@ -70,9 +70,10 @@ class TooManyFailures(SporeprintError, RuntimeError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch says so: its CPU allocator has no class for it, and CUDA's changed its name."""
+    """Whether torch says so: its CPU allocator and CUDA's libraries have no class for it, CUDA's changed its name."""
     words = str(error).lower()
-    said = any(some in words for some in ("out of memory", "can't allocate memory", "not enough memory"))
+    signs = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")  # the last: cuBLAS, cuDNN
+    said = any(some in words for some in signs)
     return isinstance(error, MemoryError) or said
 
 

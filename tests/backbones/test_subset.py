@@ -138,6 +138,16 @@ def test_a_wrong_patch_size_is_found_out():
         check_subsets(backbone)
 
 
+def test_want_of_memory_is_not_taken_for_a_network_that_allows_no_subsets():
+    backbone = small_backbone()
+    handle = backbone.module.register_forward_pre_hook(
+        lambda *_: (_ for _ in ()).throw(RuntimeError("CUDA out of memory"))
+    )
+    with pytest.raises(RuntimeError, match=r"^CUDA out of memory$"):
+        check_subsets(backbone)
+    handle.remove()
+
+
 def test_passes_of_other_threads_are_left_alone():
     module = small_module()
     picture = torch.randn(2, 3, 32, 32)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sporeprint.backbones import structure
-from sporeprint.errors import BackboneError, first_line
+from sporeprint.errors import BackboneError, first_line, is_out_of_memory
 
 if TYPE_CHECKING:
     from sporeprint.backbones.base import Backbone
@@ -107,4 +107,6 @@ def _embed(backbone: Backbone, views: Tensor | Mapping[str, Tensor]) -> Tensor:
         with backbone.run(views if isinstance(views, Tensor) else dict(views)) as one_pass:
             return one_pass.embedding.detach()
     except (RuntimeError, ValueError, TypeError, AssertionError, LookupError) as error:
+        if is_out_of_memory(error):
+            raise
         raise BackboneError(f"{backbone.name} fails on some of its tokens: {first_line(error)}; {_ADVICE}") from error

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +14,9 @@ from torch.nn import functional
 
 from small import noise_pictures, small_backbone
 from sporeprint import DINO, KL, Fungi, Recipe, SimCLR
-from sporeprint.errors import BackboneError
+from sporeprint.errors import BackboneError, is_out_of_memory
 from sporeprint.objectives.base import Objective
+from sporeprint.passes import Passes
 from sporeprint.views.image import Crops, Patches
 from sporeprint.viewset import view_sets
 
@@ -130,6 +133,68 @@ def test_one_view_that_does_not_fit_is_an_error_that_says_so(monkeypatch):
         pytest.raises(BackboneError, match=r"one view of a row does not fit into the memory of cpu.*smaller backbone"),
     ):
         fungi.blocks(noise_pictures(2))
+
+
+@pytest.mark.parametrize("views", [12, 0])
+def test_a_failed_pass_is_let_go_before_less_is_taken(views, monkeypatch):
+    backbone = small_backbone()
+    fungi = Fungi(Recipe(objectives=[DINO(latent=8)]), backbone=backbone).fit(noise_pictures(2))
+    held, alive, caused = [], [], None
+
+    class Tensors:
+        pass
+
+    def fail(module, args):
+        if len(args[0]) > views:
+            tensors = Tensors()  # of the failed pass, which its traceback keeps
+            held.append(weakref.ref(tensors))
+            try:
+                raise RuntimeError("the first try")
+            except RuntimeError:
+                raise RuntimeError(OUT_OF_MEMORY)  # noqa: B904 - in a handler, as a fallback does
+
+    def warn(message, **_):
+        alive.extend(one() is not None for one in held)
+
+    monkeypatch.setattr("sporeprint.passes.warnings.warn", warn)
+    handle = backbone.module.register_forward_pre_hook(fail)
+    try:
+        fungi.blocks(noise_pictures(2))
+    except BackboneError as error:
+        caused = error.__cause__
+    handle.remove()
+    assert alive
+    assert not any(alive)
+    assert (caused is None) == (views > 0)
+    assert getattr(caused, "__traceback__", None) is None
+
+
+def test_on_a_gpu_memory_that_torch_keeps_counts_as_free(monkeypatch):
+    backbone = SimpleNamespace(
+        modality="image", tokens=197, width=16, device=torch.device("cuda"), preprocess=small_backbone().preprocess
+    )
+    one = 4 * 64 * 197 * 16 * 80  # bytes of which a quarter holds 64 views
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 * one, 9 * one))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 6 * one)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 4 * one)
+    passes = Passes(backbone, seed=0, layers=0, layer_kinds=())
+    (view_set,) = view_sets([KL(latent=8)])
+    assert [len(chunk) for chunk in passes.chunks(view_set, [(str(at), None) for at in range(200)])] == [192, 8]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (RuntimeError(OUT_OF_MEMORY), True),
+        (MemoryError(), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED"), False),
+    ],
+)
+def test_want_of_memory_is_told_from_other_failures(error, expected):
+    assert is_out_of_memory(error) is expected
 
 
 def test_another_failure_is_not_taken_for_want_of_memory(monkeypatch):

@@ -68,8 +68,12 @@ class Passes:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            self._take_less(view_set, chunk, error)
-        smaller = list(self.chunks(view_set, chunk))  # outside the handler, which keeps the failed pass alive
+            failed = error
+        # Outside the handler and without tracebacks, which keep the tensors of the failed pass alive.
+        failed = failed.with_traceback(None)
+        failed.__cause__ = failed.__context__ = None
+        self._take_less(view_set, chunk, failed)
+        smaller = list(self.chunks(view_set, chunk))
         return [one for part in smaller for one in self._read(view_set, part, self._batches(view_set, part), read)]
 
     def _run(
@@ -135,7 +139,9 @@ class Passes:
         if self.backbone.modality == "image" and tokens is not None and tokens > _TOKENS:
             budget *= _TOKENS / tokens
         if self.backbone.device.type == "cuda":
-            free = torch.cuda.mem_get_info(self.backbone.device)[0]
+            device = self.backbone.device
+            kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for such passes
+            free = torch.cuda.mem_get_info(device)[0] + kept
             budget *= max(1, free / 4 / (self.backbone.preprocess.budget * _TOKENS * self.backbone.width * _BYTES))
         if view_set.logits:
             budget /= 16  # a vocabulary's width for what is masked

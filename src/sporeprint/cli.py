@@ -54,7 +54,7 @@ def extract(
     max_failures: Annotated[float, typer.Option(min=0, max=1, help="Fraction of rows that may be unreadable (one always may, unless 0).")] = 0.01,
     device: Annotated[str | None, typer.Option(help="Default cuda where there is one, else cpu.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows decoded and projected together; changes no number.")] = 32,
-    workers: Annotated[int, typer.Option(min=0, help="Threads that decode and cut views; changes no number.")] = 1,
+    workers: Annotated[int, typer.Option(min=0, help="Threads that decode, and that cut views for a GPU (on a CPU these are cut in turn with the backbone); changes no number.")] = 1,
     compile: Annotated[bool, typer.Option("--compile", help="The blocks with torch.compile, some 20 s; changes no number.")] = False,
     shard_rows: Annotated[int, typer.Option(min=1, help="Rows a shard: what an interruption can cost.")] = 256,
     store_dtype: Annotated[str, typer.Option(help="float32 or float16 on disk.")] = "float32",

@@ -33,7 +33,8 @@ class Fungi(TransformerMixin, BaseEstimator):
     recipe: what is computed. backbone: a `Backbone` of your own, or a SentenceTransformer, in the place of
     `recipe.backbone`.
     device: where a loaded backbone runs (default CUDA where there is one). batch_size: rows decoded and projected
-    together. workers: threads that decode and cut views. compile: the backbone's blocks with torch.compile, which takes
+    together. workers: threads that decode, and that cut views for a GPU (on a CPU views are cut in turn with the
+    backbone's passes). compile: the backbone's blocks with torch.compile, which takes
     some 20 s (said, and left out, where it fails). None of these four decides a number.
     max_failures: fraction of unreadable rows that a call accepts (one row always is, unless it is 0).
 

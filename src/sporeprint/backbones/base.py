@@ -181,7 +181,8 @@ class Backbone:
             probes = self.preprocess.probes()
             some = [probes[:1]] if self.modality == "image" else [probes, probes[:1]]  # padded, and not
             with torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-                way.learn([partial(self._plain, views) for views in some])
+                if self._blocks:
+                    way.learn([partial(self._plain, views) for views in some])
             self._shortcut = way
         return self._shortcut
 

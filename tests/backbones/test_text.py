@@ -25,6 +25,11 @@ every = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 each_encoder = pytest.mark.parametrize("family", ENCODERS, ids=[family.network for family in ENCODERS])
 
 
+@pytest.fixture(autouse=True)
+def _a_call_for_each_objective(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sporeprint.engine.TOGETHER_BYTES", 1)
+
+
 def backbone_of(family: Family, dtype: torch.dtype = torch.float32, pooling: str = "auto") -> Backbone:
     return Backbone(family.build(dtype), preprocess=family.tokenizer(), pooling=pooling, modality=family.modality)
 

@@ -247,9 +247,7 @@ class OneSize(nn.Module):
 def test_a_network_of_one_size_is_refused_before_any_row_is_read(recipe):
     for preprocess in (PREPROCESS, lambda image: torch.zeros(3, SIDE, SIDE)):
         backbone = Backbone(OneSize(), target="attn", preprocess=preprocess)
-        with pytest.raises(
-            RecipeError, match=r"images of 32 x 32; use another preset.*Preprocess\(\.\.\., patch="
-        ):
+        with pytest.raises(RecipeError, match=r"images of 32 x 32; use another preset.*Preprocess\(\.\.\., patch="):
             make_engine(recipe, backbone)
     make_engine(recipe, Backbone(OneSize(), target="attn", preprocess=Preprocess(size=SIDE, patch=8)))
 

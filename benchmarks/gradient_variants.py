@@ -87,7 +87,7 @@ def variants(like: Rademacher, gradients: torch.Tensor, outputs: int) -> Many:
 
 
 def blocks_of(model: str, objective: Any, target: str | None, train: list[Any], test: list[Any]) -> tuple[Any, Any]:
-    recipe = Recipe(backbone=model, objectives=[objective], layers=6, pooling="auto", targets=target)
+    recipe = Recipe(backbone=model, objectives=[objective], layers=6, pooling="auto", targets=target, dtype="float32")
     fungi = Fungi(recipe)
     like = fungi.projection
     fungi.draw_negatives([(str(at), sample) for at, sample in enumerate(train)])

@@ -59,7 +59,7 @@ def main() -> None:
             fit_head(given.model, [text for _, text, _ in train], given.steps, folder)
             backbone = folder
         objectives = [KL(), SimCLR(), MaskedTokens()]
-        fungi = Fungi(Recipe(backbone=backbone, objectives=objectives, pooling="mean"))
+        fungi = Fungi(Recipe(backbone=backbone, objectives=objectives, pooling="mean", dtype="float32"))
         blocks = fungi.fit_blocks([text for _, text, _ in train], ids=[name for name, _, _ in train])
         test_blocks = fungi.blocks([text for _, text, _ in test], ids=[name for name, _, _ in test])
     labels, test_labels = np.array([row[2] for row in train]), np.array([row[2] for row in test])

@@ -112,7 +112,7 @@ def main() -> None:
     ]
     backbone = Backbone(loaded.module, preprocess=loaded.preprocess)
     backbone.preprocess = GivenWhole(views[0], loaded.preprocess)
-    ours = Fungi(Recipe(objectives=objectives), backbone=backbone)
+    ours = Fungi(Recipe(objectives=objectives, dtype="float32"), backbone=backbone)
     ours.heads["kl"], ours.heads["dino"] = kl.projection_head, dino.projection_head
     ours.heads["dino_teacher"] = dino.teacher_projection
     for name in ("simclr", "simclr-own-patches"):

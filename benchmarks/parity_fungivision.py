@@ -16,7 +16,8 @@ import warnings
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from contestants import Pooled
+from torch import Tensor
 
 from sporeprint import DINO, KL, Backbone, Fungi, Preprocess, Recipe, SimCLR, open_source
 from sporeprint.backbones.inputs import ImageInputs
@@ -38,17 +39,6 @@ try:
     from fungivision.wrapper import FUNGIWrapper
 except ImportError as error:
     sys.exit(f"{error}. This script compares with another package: pip install fungivision==0.0.2 torchvision tqdm")
-
-
-class Pooled(nn.Module):
-    """What fungivision expects: images to [N, E]."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.network(pixel_values=images).last_hidden_state[:, 0]
 
 
 class Given:

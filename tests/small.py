@@ -13,6 +13,14 @@ from sporeprint.backbones.base import Backbone
 from sporeprint.backbones.preprocess import Preprocess
 from sporeprint.backbones.tiny import TinyConfig, TinyViT
 
+VISION: dict[str, Any] = {  # of a Hugging Face configuration: 16 patches
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "image_size": 32,
+    "patch_size": 8,
+}
 PREPROCESS = Preprocess(size=32, mean=(0.5, 0.4, 0.6), std=(0.25, 0.3, 0.2))
 
 

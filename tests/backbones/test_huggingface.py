@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from small import VISION
 from sporeprint.backbones.base import Backbone
 from sporeprint.backbones.preprocess import Preprocess
 from sporeprint.capture import weight_gradients
@@ -19,14 +20,6 @@ from sporeprint.errors import BackboneError
 tf = pytest.importorskip("transformers")
 
 SIDE, PATCHES = 32, 16
-VISION: dict[str, Any] = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "image_size": SIDE,
-    "patch_size": 8,
-}
 DINOV2 = {key: value for key, value in VISION.items() if key != "intermediate_size"}
 TEXT = {  # deeper than the vision tower, so that the longest list of blocks is the wrong one
     "hidden_size": 16,

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from small import VISION
 from sporeprint.backbones.huggingface import find_modality
 from sporeprint.backbones.load import load_backbone
 from sporeprint.contracts import check_backbone
@@ -24,14 +25,6 @@ from sporeprint.views.image import Crops, Patches
 
 tf = pytest.importorskip("transformers")
 
-VISION: dict[str, Any] = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "image_size": 32,
-    "patch_size": 8,
-}
 TEXT = {
     "hidden_size": 16,
     "num_hidden_layers": 3,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from small import noise_pictures, small_backbone, small_module
+from small import VISION, noise_pictures, small_backbone, small_module
 from sporeprint.assemble import make_engine
 from sporeprint.backbones.base import Backbone
 from sporeprint.backbones.preprocess import Preprocess
@@ -22,14 +22,6 @@ from sporeprint.views.image import Crops, Patches
 
 SIDE = 32
 PREPROCESS = Preprocess(size=SIDE)
-VISION: dict[str, Any] = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "image_size": SIDE,
-    "patch_size": 8,
-}
 DINOV2 = {key: value for key, value in VISION.items() if key != "intermediate_size"}
 RELATIVE = {**VISION, "use_relative_position_bias": True, "use_absolute_position_embeddings": True}
 
@@ -253,7 +245,9 @@ def test_a_network_of_one_size_is_refused_before_any_row_is_read(recipe):
 
 
 def test_without_views_below_the_full_side_any_network_will_do():
-    make_engine(Recipe(objectives=[KL()], views="native"), Backbone(OneSize(), target="attn", preprocess=PREPROCESS))
+    backbone = Backbone(OneSize(), target="attn", preprocess=PREPROCESS)
+    engine = make_engine(Recipe(objectives=[KL()], views="native"), backbone)
+    assert (engine.backbone, [one.views for one in engine.objectives]) == (backbone, [1])
 
 
 def test_a_preprocess_that_makes_too_small_images_is_still_refused():

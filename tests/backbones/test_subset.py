@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from small import PREPROCESS, noise_pictures, small_backbone, small_module
+from small import PREPROCESS, VISION, noise_pictures, small_backbone, small_module
 from sporeprint import Fungi, Recipe
 from sporeprint.assemble import make_engine
 from sporeprint.backbones.base import Backbone
@@ -22,14 +22,6 @@ from sporeprint.objectives import KL, SimCLR
 from sporeprint.views.subsets import Scatter, Windows
 from sporeprint.viewset import generator
 
-VISION: dict[str, Any] = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "image_size": 32,
-    "patch_size": 8,
-}
 KEPT = torch.tensor([[[0, 1, 4], [15, 3, 7]], [[2, 9, 10], [5, 6, 11]]])  # [N, V, K]
 
 

@@ -24,7 +24,7 @@ def slow(probabilities, size):
 
 
 def test_a_border_between_two_patches_falls_where_the_lines_cross():
-    # over the 4 pixels between the centres (at pixel 1.5 and 5.5), 1 - t and 0.8 t: they cross at pixel 3.72, 0.2 t at 4.83
+    # the centres are at pixel 1.5 and 5.5; 1 - t crosses 0.8 t at pixel 3.72, and 0.2 t at 4.83
     found = upsample(np.array([[[1.0, 0.0], [0.0, 0.8]]]), (1, 8))
     assert found.tolist() == [[0, 0, 0, 0, 1, 1, 1, 1]]
     assert upsample(np.array([[[1.0, 0.0], [0.0, 0.2]]]), (1, 8)).tolist() == [[0, 0, 0, 0, 0, 1, 1, 1]]

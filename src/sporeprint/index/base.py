@@ -1,0 +1,98 @@
+"""What an index of nearest neighbours is, how one is made, and what all of them share.
+
+Similarity is the inner product; for rows and queries of length 1 that is the cosine.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sporeprint.errors import RecipeError, SampleError
+
+INDEXES = ("exact", "ivf", "ivf-sq8", "ivf-sq4", "hnsw")
+RECALL = 0.95
+
+_GATHERED = 2**21  # numbers at a time, in float64: 16 MiB, and as many for a copy
+
+Found = tuple[NDArray[np.float32], NDArray[np.int64]]
+
+
+class Index(Protocol):
+    """Nearest rows of a fixed table, by inner product."""
+
+    name: str
+    recall: float  # the share of true neighbours found among sampled rows' own; 1 for exact search
+
+    def search(self, queries: NDArray[np.float32], k: int) -> Found:
+        """Similarities float32 [Q, k], falling, and positions int64 [Q, k] of the k nearest rows of queries [Q, D].
+
+        k is cut to the rows there are. A query's answer does not depend on the other queries.
+        """
+
+
+def make_index(name: str, rows: NDArray[Any], seed: int = 0, **settings: Any) -> Index:
+    """An index over rows [M, D], float16 or float32, which may be a memory map larger than RAM: it is read in parts.
+
+    "exact"; "ivf": cells, each row stored once more; "ivf-sq8", "ivf-sq4": cells, rows stored in 8 or 4 bits a number
+    and the nearest compared anew with `rows`; "hnsw": a graph, the fastest and largest. For the settings of all but the
+    first see `index.faiss_index.build`. Raises RecipeError, SampleError, MissingExtra.
+    """
+    rows = rows_of(rows)
+    if name not in INDEXES:
+        raise RecipeError(f"no index is called {name!r}; there are {', '.join(INDEXES)}")
+    if name != "exact":
+        made: Index = import_module("sporeprint.index.faiss_index").build(name, rows, seed, **settings)
+        return made
+    if settings:
+        raise RecipeError(f"exact search has no settings; {', '.join(sorted(settings))} given")
+    exact: Index = import_module("sporeprint.index.exact").ExactIndex(rows)
+    return exact
+
+
+def open_index(folder: str | Path, rows: NDArray[Any], verify: bool = True) -> Index:
+    """An index that was saved into `folder`, memory-mapped, for the same rows.
+
+    verify: read the whole file first, for its checksum. Raises DamagedStore, MissingExtra, StoreMismatch (other rows).
+    """
+    opened: Index = import_module("sporeprint.index.faiss_index").FaissIndex.open(folder, rows_of(rows), verify)
+    return opened
+
+
+def rows_of(rows: NDArray[Any]) -> NDArray[Any]:
+    if rows.ndim != 2 or not rows.size or rows.dtype not in (np.float16, np.float32):
+        raise SampleError(
+            f"rows are {list(rows.shape)} of {rows.dtype}; expected float16 or float32 [rows, dimensions], at least one"
+        )
+    return rows
+
+
+def queries_of(queries: NDArray[Any], width: int, k: int) -> NDArray[np.float32]:
+    """The queries as float32. Raises SampleError where they or k cannot be searched for."""
+    if queries.ndim != 2 or queries.shape[1] != width or queries.dtype.kind != "f":
+        raise SampleError(f"queries are {list(queries.shape)} of {queries.dtype}; expected floats [queries, {width}]")
+    if k < 1:
+        raise SampleError(f"{k} neighbours; expected at least 1")
+    bad = int((~np.isfinite(queries).all(axis=1)).sum())
+    if bad:
+        raise SampleError(f"{bad} of {len(queries)} queries are NaN or infinite (unreadable samples?); drop them")
+    return np.ascontiguousarray(queries, np.float32)
+
+
+def nearest_of(rows: NDArray[Any], queries: NDArray[np.float32], positions: NDArray[np.int64], k: int) -> Found:
+    """The k nearest of each query's candidates [Q, n], n >= k, by products in float64; ties go by position."""
+    similarities = np.empty((len(queries), k), np.float32)
+    nearest = np.empty((len(queries), k), np.int64)
+    step = max(1, _GATHERED // (positions.shape[1] * rows.shape[1]))
+    for at in range(0, len(queries), step):
+        part = slice(at, at + step)
+        candidates = rows[positions[part]].astype(np.float64)  # [q, n, D]
+        found = np.einsum("qnd,qd->qn", candidates, queries[part].astype(np.float64)).astype(np.float32)
+        order = np.lexsort((positions[part], -found), axis=1)[:, :k]
+        similarities[part] = np.take_along_axis(found, order, 1)
+        nearest[part] = np.take_along_axis(positions[part], order, 1)
+    return similarities, nearest

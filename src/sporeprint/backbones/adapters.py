@@ -43,8 +43,8 @@ class Adapter:
     one), "found": CLS, mean or last token, by what the network turns out to be. prefix: number of tokens before the
     patches, None where it has to be found. real: a batch to the tokens [N, T] that are no padding, None where all are.
     target: path of the layer to read, where the rule does not find it. head: the whole of a masked language model,
-    whose output has logits. patch: side of its patches in pixels, where it takes images of fewer of them too; side: of
-    the images that it was made for, where its own preprocess must make no smaller ones. No field is a closure: a fitted
+    whose output has logits. patch: side of its patches in pixels, where it takes other sizes too; side: of the
+    images that it was made for, where its own preprocess must make no smaller ones. No field is a closure: a fitted
     Fungi can be pickled and copied.
     """
 
@@ -241,8 +241,8 @@ def _call_huggingface(module: nn.Module, images: Tensor) -> Any:
 
 def _call_mae(module: Any, images: Tensor) -> Any:
     # The noise orders the patches; ours keeps them in place and draws nothing from the global generator.
-    count = (images.shape[-1] // module.config.patch_size) ** 2
-    noise = torch.arange(count, device=images.device, dtype=torch.float32).repeat(len(images), 1)
+    height, width = (side // module.config.patch_size for side in images.shape[-2:])
+    noise = torch.arange(height * width, device=images.device, dtype=torch.float32).repeat(len(images), 1)
     return module(pixel_values=images, noise=noise, **smaller.interpolating(module, images))
 
 

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from sporeprint.backbones import structure
 from sporeprint.backbones.adapters import Adapter, adapt
+from sporeprint.backbones.grid import GridPass, grid_pass, grid_shape
 from sporeprint.backbones.inputs import Batch, Inputs, batch_to
 from sporeprint.backbones.layers import Layers, precise
 from sporeprint.backbones.pooling import pool
@@ -26,6 +27,8 @@ from sporeprint.capture import Capture, check_captured, check_reached, tap
 from sporeprint.errors import BackboneError
 from sporeprint.recipe import POOLINGS
 from sporeprint.switches import NO_TF32, autocast_from, evaluating, one_thread
+
+Made = TypeVar("Made")
 
 
 @dataclass
@@ -110,6 +113,11 @@ class Backbone:
         """Number of transformer blocks found; 0 where there is no such list."""
         return len(self._blocks)
 
+    @property
+    def patch(self) -> int | None:
+        """Side of a patch in pixels, where images may have more or fewer of them, of any height and width."""
+        return getattr(self.preprocess, "patch", None) or self.adapter.patch
+
     def linear_layers(self) -> list[str]:
         """Paths that `target` accepts."""
         return structure.linear_layers(self.module)
@@ -131,21 +139,57 @@ class Backbone:
         Raises LayerError where a target did not run exactly once.
         """
         views = batch_to(views, self.device, self.dtype)
+        kinds = self.layer_kinds if kinds is None else kinds
+        with self._held(partial(self._through, views, layers, autocast, logits, kinds)) as one_pass:
+            yield one_pass
+
+    @contextmanager
+    def grid(self, images: Tensor, layers: int = 0, autocast: torch.dtype | None = None) -> Iterator[GridPass]:
+        """One pass over normalised images [N, 3, H, W] of any size in whole patches; otherwise as `run`.
+
+        Position embeddings are interpolated as the network's own library does it. Raises BackboneError where the
+        network cannot take such images (`patch` is None: only its own size), or its tokens are no grid of patches.
+        """
+        shape = grid_shape(self, images.shape[-2], images.shape[-1])
+        ready = batch_to(images, self.device, self.dtype)
+        assert isinstance(ready, Tensor)
+        with self._held(partial(self._over_grid, ready, shape, layers, autocast)) as one_pass:
+            yield one_pass
+
+    @contextmanager
+    def _held(self, through: Callable[[Shortcut | None], Made]) -> Iterator[Made]:
+        """What `through` makes of the shortcut, or of the network's own way; the network is ours meanwhile."""
         whole = self.adapter.head or self.module
         first = self._blocks[0][1] if self._blocks else self.module  # which another Backbone may share
         with one_thread(self.module), one_thread(first), NO_TF32.hold(), evaluating(whole):
-            one_pass = self._forward(views, layers, autocast, logits, self.layer_kinds if kinds is None else kinds)
+            try:
+                made = through(self._way() if self.quick else None)
+            except Detour:
+                self._way().chained = False
+                made = through(self._way())
             with torch.inference_mode(False), torch.enable_grad():
-                yield one_pass
+                yield made
 
-    def _forward(
-        self, views: Batch, layers: int, autocast: torch.dtype | None, logits: bool, kinds: Sequence[str]
-    ) -> Pass:
-        try:
-            return self._through(views, layers, autocast, logits, kinds, self._way() if self.quick else None)
-        except Detour:
-            self._way().chained = False
-            return self._through(views, layers, autocast, logits, kinds, self._way())
+    @contextmanager
+    def _tapped(
+        self, way: Shortcut | None, autocast: torch.dtype | None, whole: bool, trim: bool
+    ) -> Iterator[dict[str, Capture]]:
+        with ExitStack() as stack:
+            if way is not None:
+                way.compile = self.compile
+                stack.enter_context(way.hold(autocast, whole, trim))
+            if autocast is not None:
+                first = self._blocks[0][1] if self._blocks else self.module
+                stack.enter_context(autocast_from(first, self.device.type, autocast))
+            captures = stack.enter_context(tap(self.targets))
+            yield captures
+        check_captured(captures)
+
+    def _over_grid(
+        self, images: Tensor, shape: tuple[int, int], layers: int, autocast: torch.dtype | None, way: Shortcut | None
+    ) -> GridPass:
+        blocks = self._blocks[max(0, self.depth - layers) :]
+        return grid_pass(self, images, shape, blocks, self._tapped(way, autocast, bool(blocks), trim=False))
 
     def _through(
         self,
@@ -158,18 +202,10 @@ class Backbone:
     ) -> Pass:
         kept = Layers(kinds, self.tokens, self.prefix, self.adapter.real(views))
         blocks = [block for _, block in self._blocks]
-        with ExitStack() as stack:
-            if way is not None:
-                way.compile = self.compile
-                stack.enter_context(way.hold(autocast, whole=layers > 0, trim=not (layers or logits)))
-            if autocast is not None:
-                first = blocks[0] if blocks else self.module
-                stack.enter_context(autocast_from(first, self.device.type, autocast))
-            stack.enter_context(kept.kept(blocks, layers))
-            captures = stack.enter_context(tap(self.targets))
+        trim = not (layers or logits)
+        with self._tapped(way, autocast, layers > 0, trim) as captures, kept.kept(blocks, layers):
             outputs, found, labels = self.adapter.predict(views, self.name) if logits else (None, None, None)
             embedding = self._embed(outputs or self.adapter.outputs(views, self.name), kept.real)
-        check_captured(captures)
         self._say_once(kept.strange)
         return Pass(embedding, captures, found, labels, kept.blocks)
 

@@ -1,4 +1,4 @@
-"""Which image networks take images smaller than those they were made for, and how they are asked to."""
+"""Which image networks take images of other sizes than those they were made for, and how they are asked to."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def huggingface_side(module: Any) -> int | None:
 
 
 def interpolating(module: Any, images: Tensor) -> dict[str, bool]:
-    """The argument that asks a Hugging Face network to take these images [N, 3, s, s], where it must be asked."""
+    """The argument that asks a Hugging Face network to take these images [N, 3, H, W], where it must be asked."""
     made_for = _side(getattr(module.config, "image_size", None))
-    if made_for is None or images.shape[-1] >= made_for or "interpolate_pos_encoding" not in _arguments(module):
+    if made_for is None or _is_square(images, made_for) or "interpolate_pos_encoding" not in _arguments(module):
         return {}
     return {"interpolate_pos_encoding": True}
 
@@ -50,12 +50,12 @@ def timm_side(module: Any) -> int | None:
 
 
 def flexible(module: Any, images: Tensor) -> Any:
-    """A timm network that takes images [N, 3, s, s]: itself, or for smaller ones a twin that shares all its parts.
+    """A timm network that takes images [N, 3, H, W]: itself, or for another size a twin that shares all its parts.
 
     The twin differs in two flags, which cannot be turned on the network itself while its owner runs it elsewhere.
     """
     made_for = timm_side(module)
-    if made_for is None or images.shape[-1] >= made_for:
+    if made_for is None or _is_square(images, made_for):
         return module
     twin, embed = copy.copy(module), copy.copy(module.patch_embed)
     embed.__dict__ |= {"strict_img_size": False, "flatten": False, "output_fmt": type(embed.output_fmt)("NHWC")}
@@ -63,18 +63,32 @@ def flexible(module: Any, images: Tensor) -> Any:
     return twin
 
 
-def resize_positions(positions: Tensor, prefix: int, side: int) -> Tensor:
-    """Position embeddings [1, prefix + P, E] of a square grid, for one of side x side: [1, prefix + side * side, E].
+def resize_positions(positions: Tensor, prefix: int, height: int, width: int | None = None) -> Tensor:
+    """Position embeddings [1, prefix + P, E] of a square grid, for one of height x width (default: height).
 
-    Bicubic, as in Hugging Face's vision transformers; unchanged where the grid is the same.
+    Returns [1, prefix + height * width, E]: bicubic, as in Hugging Face's vision transformers; unchanged where the grid
+    is the same.
     """
     grid = round((positions.shape[1] - prefix) ** 0.5)
-    if grid == side:
+    size = (height, height if width is None else width)
+    if size == (grid, grid):
         return positions
     first, patches = positions[:, :prefix], positions[:, prefix:]
     planes = patches.unflatten(1, (grid, grid)).permute(0, 3, 1, 2)
-    planes = interpolate(planes, size=(side, side), mode="bicubic", align_corners=False)
+    planes = interpolate(planes, size=size, mode="bicubic", align_corners=False)
     return torch.cat([first, planes.flatten(2).transpose(1, 2)], dim=1)
+
+
+def patch_convolution(module: nn.Module) -> int | None:
+    """Stride of the first convolution without overlap, which makes the patches; None where there is none."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d) and layer.kernel_size == layer.stride and layer.stride[0] > 1:
+            return layer.stride[0]
+    return None
+
+
+def _is_square(images: Tensor, side: int) -> bool:
+    return tuple(images.shape[-2:]) == (side, side)
 
 
 def _arguments(module: nn.Module) -> Any:

@@ -87,13 +87,11 @@ class TinyViT(nn.Module):
         self.norm = nn.LayerNorm(config.width, eps=1e-6)
 
     def embed(self, images: Tensor) -> Tensor:
-        """images: [N, 3, S, S], S the one of training or smaller. Returns the tokens before block 1, [N, 1 + P, E]."""
-        patches = self.patch_embed(images).flatten(2).transpose(1, 2)  # [N, P, E]
+        """images: [N, 3, H, W], of any size. Returns the tokens before block 1, [N, 1 + P, E]."""
+        planes = self.patch_embed(images)  # [N, E, H_p, W_p]
+        patches = planes.flatten(2).transpose(1, 2)  # [N, P, E]
         cls = self.cls_token.expand(len(patches), -1, -1)
-        positions: Tensor = self.pos_embed
-        if images.shape[-1] < self.side:
-            positions = resize_positions(positions, 1, images.shape[-1] // self.patch)
-        return torch.cat([cls, patches], dim=1) + positions
+        return torch.cat([cls, patches], dim=1) + resize_positions(self.pos_embed, 1, *planes.shape[-2:])
 
     def encode(self, tokens: Tensor) -> Tensor:
         """tokens: [N, T, E], from `embed`, all or some of them. Returns [N, T, E] after the final norm."""
@@ -102,7 +100,7 @@ class TinyViT(nn.Module):
         return self.norm(tokens)
 
     def forward(self, images: Tensor) -> Tensor:
-        """images: [N, 3, S, S], normalised. Returns [N, 1 + P, E] after the final norm; token 0 is CLS."""
+        """images: [N, 3, H, W], normalised. Returns [N, 1 + P, E] after the final norm; token 0 is CLS."""
         return self.encode(self.embed(images))
 
 

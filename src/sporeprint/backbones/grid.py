@@ -1,0 +1,157 @@
+"""One pass over images of any height and width: the grid of their patches' tokens, and what the targets saw there."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from sporeprint.backbones.layers import precise
+from sporeprint.backbones.smaller import patch_convolution
+from sporeprint.capture import Capture
+from sporeprint.errors import BackboneError, SporeprintError, first_line, is_out_of_memory
+
+if TYPE_CHECKING:
+    from sporeprint.backbones.base import Backbone
+
+
+@dataclass
+class GridPass:
+    """What one pass over [N, 3, H, W] images gives; tokens that are no patch are left out of the grids.
+
+    tokens: [N, H_p, W_p, E], float32 or float64, the last hidden state as the network's library gives it, with autograd
+    behind it. captures: of each target, inputs [N, T, I] and outputs [N, T, O] of all tokens; `patch_factors` drops
+    those before the patches. layers: "patches-12" and so on, [N, H_p, W_p, E], detached, before the final norm.
+    """
+
+    tokens: Tensor
+    captures: dict[str, Capture]
+    layers: dict[str, Tensor] = field(default_factory=dict)
+
+
+def patch_factors(factors: Tensor, prefix: int) -> Tensor:
+    """Inputs, outputs or sensitivities [N, T, F] of all tokens. Returns [N, T - prefix, F], those of the patches."""
+    return factors[:, prefix:]
+
+
+def grid_shape(backbone: Backbone, height: int, width: int) -> tuple[int, int]:
+    """(H_p, W_p) of images of so many pixels. Raises BackboneError where the backbone cannot take them."""
+    if backbone.modality != "image":
+        raise BackboneError(f"{backbone.name} takes {backbone.modality}; grids of tokens need a backbone of images")
+    size = backbone.preprocess.limits()["image_size"]
+    patch = backbone.patch
+    if patch is None:
+        if (height, width) != (size, size):
+            raise BackboneError(
+                f"images of {height} x {width} pixels (height x width), but {backbone.name} is only known to take "
+                f"images of {size} x {size}, as it cannot be asked to interpolate its positions; resize the images "
+                "(`backbone.preprocess.at`), use a plain vision transformer (ViT, DeiT, DINOv2, CLIP, SigLIP), or, if "
+                "your network takes any size and its preprocess is a Preprocess, say so: Preprocess(..., patch=16), "
+                "the side of its patches in pixels"
+            )
+        return _own_grid(backbone, size)
+    if height < patch or width < patch or height % patch or width % patch:
+        nearest = " x ".join(str(patch * max(1, round(side / patch))) for side in (height, width))
+        raise BackboneError(
+            f"images of {height} x {width} pixels (height x width); {backbone.name} takes multiples of its patches' "
+            f"side, {patch}. Nearest: {nearest} (`backbone.preprocess.at(image, height, width)` resizes)"
+        )
+    return height // patch, width // patch
+
+
+def _own_grid(backbone: Backbone, size: int) -> tuple[int, int]:
+    """At the network's own size, by the number of its tokens: those of its patch convolution, else any square."""
+    patches = (backbone.tokens or 0) - backbone.prefix
+    stride = patch_convolution(backbone.module)
+    side = size // stride if stride else round(max(0, patches) ** 0.5)
+    if not side or side * side != patches:
+        expected = f"{side} x {side}, by its patch convolution" if stride else "a square number"
+        raise BackboneError(
+            f"{backbone.name} gives {backbone.tokens} tokens for an image of {size} x {size}, {patches} of them after "
+            f"a prefix of {backbone.prefix}; expected {expected}, so they are no plain grid of patches. Use a plain "
+            "vision transformer, or, if they are one, say so: Backbone(..., prefix=1), Preprocess(..., patch=16)"
+        )
+    return side, side
+
+
+def grid_pass(
+    backbone: Backbone,
+    images: Tensor,
+    shape: tuple[int, int],
+    blocks: Sequence[tuple[str, nn.Module]],
+    tapped: AbstractContextManager[dict[str, Capture]],
+) -> GridPass:
+    """The pass itself. blocks: the last ones, (path, block), whose tokens are kept. Raises BackboneError."""
+    grids = Grids(backbone, len(images), shape)
+    with tapped as captures, grids.kept(blocks):
+        try:
+            tokens, _ = backbone.adapter.outputs(images, backbone.name)
+        except (RuntimeError, ValueError, TypeError, AssertionError, LookupError) as error:
+            if isinstance(error, SporeprintError) or is_out_of_memory(error):
+                raise
+            raise BackboneError(
+                f"{backbone.name} fails on images {list(images.shape)}: {first_line(error)}. Does it take other sizes "
+                f"than its own, {backbone.preprocess.limits()['image_size']}? Preprocess(patch=...) says that it does"
+            ) from error
+        grid = grids.of(tokens, "the network gives")
+    grids.check(captures)
+    return GridPass(grid, captures, grids.layers)
+
+
+@dataclass
+class Grids:
+    """From tokens [N, T, E] to grids [N, H_p, W_p, E]."""
+
+    backbone: Backbone
+    samples: int
+    shape: tuple[int, int]
+    layers: dict[str, Tensor] = field(default_factory=dict)
+
+    def of(self, tokens: Tensor | None, what: str) -> Tensor:
+        """Of the patches. Raises BackboneError where there are not as many as the image has."""
+        self._check(tokens, what)
+        assert tokens is not None
+        return precise(tokens)[:, self.backbone.prefix :].unflatten(1, self.shape)
+
+    def check(self, captures: dict[str, Capture]) -> None:
+        """Every target must have seen the tokens themselves. Raises BackboneError."""
+        for path, capture in captures.items():
+            self._check(capture.inputs, f"target {path!r} sees")
+
+    @contextmanager
+    def kept(self, blocks: Sequence[tuple[str, nn.Module]]) -> Iterator[None]:
+        """Keep what `blocks`, the last ones, make in the passes of this thread inside the block."""
+        numbered = enumerate(blocks, start=self.backbone.depth - len(blocks) + 1)
+        handles = [block.register_forward_hook(self._hook(path, number)) for number, (path, block) in numbered]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _hook(self, path: str, number: int) -> Any:
+        mine = threading.get_ident()
+
+        def hook(_: nn.Module, __: Any, output: Any) -> None:
+            if threading.get_ident() == mine:  # the owner of the network may run it too
+                tokens = output if isinstance(output, Tensor) else output[0]
+                # A copy: the next block may add in place.
+                self.layers[f"patches-{number}"] = self.of(tokens.detach(), f"block {path!r} gives").clone()
+
+        return hook
+
+    def _check(self, tokens: Tensor | None, what: str) -> None:
+        (rows, columns), prefix, name = self.shape, self.backbone.prefix, self.backbone.name
+        seen = None if tokens is None else tuple(tokens.shape)
+        expected = (self.samples, prefix + rows * columns)
+        if seen is None or len(seen) != 3 or seen[:2] != expected:
+            shown = "no tokens" if seen is None else f"shape {seen}"
+            raise BackboneError(
+                f"{name}: {what} {shown}; expected [{expected[0]}, {expected[1]}, E], {prefix} tokens before "
+                f"a grid of {rows} x {columns} patches. Use a plain vision transformer, whose tokens are such a grid, "
+                "and a target that sees every token; or tell Backbone(..., prefix=...) and Preprocess(..., patch=...)"
+            )

@@ -186,3 +186,24 @@ def test_functions_boxes_are_cut_and_resized_first():
     assert made.shape == (2, 3, 32, 32)
     assert made[:, 0, 0, 0].tolist() == [10.0, 200.0]
     assert [one.size for one in seen[1:]] == [(32, 32), (32, 32)]
+
+
+@pytest.mark.parametrize("resample", [0, 1, 2, 3])
+@pytest.mark.parametrize("size", [(24, 56), (56, 24), (160, 16)])
+def test_a_whole_image_at_any_size_is_as_hugging_faces_processor_makes_it(size, resample):
+    height, width = size
+    image = picture((61, 97))
+    theirs = processor("ViTImageProcessor", {"size": {"height": height, "width": width}, "resample": resample})
+    expected = theirs(image, return_tensors="np")["pixel_values"][0]
+    preprocess = Preprocess(size=32, resize=40, keep_aspect=True, resample=resample, mean=(0.5,) * 3, std=(0.5,) * 3)
+    made = preprocess.at(image, height, width)
+    assert made.shape == (3, height, width)
+    np.testing.assert_allclose(made, expected, atol=1e-6)
+
+
+def test_a_function_makes_images_of_its_own_size_alone():
+    preprocess = CustomPreprocess(lambda image: torch.full((3, 16, 16), float(image.width)))
+    image = Image.new("RGB", (20, 10))
+    assert torch.equal(preprocess.at(image, 16, 16), torch.full((3, 16, 16), 20.0))
+    with pytest.raises(BackboneError, match=r"wanted at 16 x 24 pixels.*makes 16 x 16; give preprocess=Preprocess"):
+        preprocess.at(image, 16, 24)

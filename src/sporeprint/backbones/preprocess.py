@@ -54,7 +54,13 @@ class Preprocess(ImageInputs):
         shape = (int(side * width / short), int(side * height / short)) if self.keep_aspect else (side, side)
         image = image.resize(shape, Image.Resampling(self.resample))
         left, top = (self._corner(margin - self.size) for margin in shape)
-        image = image.crop((left, top, left + self.size, top + self.size))
+        return self._pixels(image.crop((left, top, left + self.size, top + self.size)))
+
+    def at(self, image: Image.Image, height: int, width: int) -> Tensor:
+        """The whole RGB image resized to so many pixels, with no crop, normalised. Returns [3, height, width]."""
+        return self._pixels(image.resize((width, height), Image.Resampling(self.resample)))
+
+    def _pixels(self, image: Image.Image) -> Tensor:
         return self.normalise(torch.from_numpy(np.asarray(image).transpose(2, 0, 1).astype(np.float32)))
 
     def _corner(self, margins: int) -> int:
@@ -146,6 +152,16 @@ class CustomPreprocess(ImageInputs):
                 f"[3, {side}, {side}] for every image"
             )
         return made
+
+    def at(self, image: Image.Image, height: int, width: int) -> Tensor:
+        """As `Preprocess.at`, for the size that the function makes. Raises BackboneError for another."""
+        if (height, width) != (self.size, self.size):
+            raise BackboneError(
+                f"an image is wanted at {height} x {width} pixels (height x width), but the preprocess is a function "
+                f"that makes {self.size} x {self.size}; give preprocess=Preprocess(size={self.size}, mean=(...), "
+                "std=(...)), which makes any size"
+            )
+        return self(image)
 
     def describe(self) -> str:
         """A sketch of what it makes of a fixed picture: another function has another, rounding does not."""

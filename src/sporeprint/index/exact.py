@@ -62,16 +62,15 @@ class ExactIndex:
 def _keep_best(best: Keys, scores: NDArray[np.float32], first: int) -> None:
     """Put those of the scores [q, R], of rows from `first` on, that are among the largest into `best` [q, keep]."""
     keep = best.shape[1]
-    better = scores > _score(best.min(axis=1))[:, None]  # not >=: earlier rows win ties
-    counts = np.count_nonzero(better, axis=1)
-    touched = np.flatnonzero(counts)
-    if not len(touched):
+    found = np.flatnonzero(scores > _score(best.min(axis=1))[:, None])  # not >=: earlier rows win ties
+    if not len(found):
         return
-    query, column = np.nonzero(better[touched])
-    new = np.zeros((len(touched), counts.max()), np.uint64)
-    new[np.arange(new.shape[1]) < counts[touched, None]] = _keys(scores[touched][query, column], first + column)
-    joined = np.concatenate([best[touched], new], axis=1)
-    best[touched] = np.partition(joined, joined.shape[1] - keep, axis=1)[:, -keep:]
+    query, column = np.divmod(found, scores.shape[1])
+    counts = np.bincount(query, minlength=len(best))
+    new = np.zeros((len(best), counts.max()), np.uint64)
+    new[np.arange(new.shape[1]) < counts[:, None]] = _keys(scores.ravel()[found], first + column)
+    joined = np.concatenate([best, new], axis=1)
+    best[:] = np.partition(joined, joined.shape[1] - keep, axis=1)[:, -keep:]
 
 
 def _keys(scores: NDArray[np.float32], positions: NDArray[np.intp]) -> Keys:

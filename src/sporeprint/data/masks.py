@@ -1,0 +1,139 @@
+"""One mask to a map of label values, or a `SampleError` that says why not."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, BinaryIO, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from sporeprint.data.files import opened
+from sporeprint.data.images import _DECODER_ERRORS, MAX_PIXELS
+from sporeprint.errors import SampleError
+
+Colour: TypeAlias = tuple[int, int, int]  # red, green, blue of 0..255
+Colours: TypeAlias = Mapping[Colour, int]  # of a painted mask: colour -> label value
+
+FORMATS = ("PNG", "TIFF", "BMP", "GIF", "PPM", "JPEG")  # JPEG is opened only to be refused by its name
+_LISTED = 5  # values or colours that a message names; the rest is counted
+
+
+def read_mask(
+    mask: object, classes: int | None = None, ignore: Sequence[int] = (), colours: Colours | None = None
+) -> NDArray[np.int32]:
+    """Label values [H, W] of a mask, upright.
+
+    mask: a path, encoded bytes, a struct `{"bytes", "path"}`, a PIL image, or an integer or bool array [H, W].
+    Grey (8, 16 or 32 bits), black-and-white (0 and 1) and palette images (the indices) hold label values. Colour
+    images are read by `colours`; so are grey ones where every colour in it is a grey, such as 0 and 255.
+    classes: values 0..classes-1 and those in `ignore` are known; None: every value from 0 on.
+    Raises SampleError for a mask that cannot be read, or that holds other values; a mask of void alone is none.
+    """
+    labels = _labels(mask, colours)
+    odd = labels[(labels < 0) | (labels >= (classes if classes is not None else np.inf))]
+    odd = odd[~np.isin(odd, np.asarray(ignore, dtype=np.int64))]
+    if odd.size:
+        known = "a label is 0 or more" if classes is None else f"there are {classes} classes, 0 to {classes - 1}"
+        raise SampleError(
+            f"label value {_counted(*np.unique(odd, return_counts=True))}; {known}; if it is void, leave it out "
+            "(--ignore), else mend the mask"
+        )
+    return labels
+
+
+def mask_palette(mask: object) -> list[Colour] | None:
+    """Colours of a palette mask, by label value; None for other masks. Raises SampleError where it cannot be read."""
+    if isinstance(mask, np.ndarray):
+        return None
+    image, _ = _opened(mask)
+    flat = image.getpalette("RGB") if image.mode == "P" else None
+    return None if flat is None else [(flat[at], flat[at + 1], flat[at + 2]) for at in range(0, len(flat) - 2, 3)]
+
+
+def _labels(mask: object, colours: Colours | None) -> NDArray[np.int32]:
+    if isinstance(mask, np.ndarray):
+        if mask.ndim != 2 or mask.dtype.kind not in "biu":
+            raise SampleError(f"an array {list(mask.shape)} of {mask.dtype}; expected whole numbers [H, W]")
+        return mask.astype(np.int32)
+    image, name = _opened(mask)
+    painted = image.mode in ("RGB", "RGBA")
+    if painted and not colours:
+        raise SampleError(
+            f"{name} is in colour ({image.mode}); expected one label value a pixel: save it in grey or with a palette, "
+            'or put a classes.json beside the source that tells each colour: {"sky": [128, 128, 128], ...}'
+        )
+    greys = colours is not None and all(red == green == blue for red, green, blue in colours)
+    if colours and (painted or (greys and image.mode in ("1", "L"))):
+        return _from_colours(np.asarray(image.convert("RGB"), dtype=np.int32), colours, name)
+    if image.mode in ("1", "L", "P", "I") or image.mode.startswith("I;16"):
+        return np.asarray(image).astype(np.int32)
+    raise SampleError(
+        f"{name} has pixels of mode {image.mode}; expected grey of 8 or 16 bits, or a palette: save it so"
+    )
+
+
+def _from_colours(pixels: NDArray[np.int32], colours: Colours, name: str) -> NDArray[np.int32]:
+    """pixels: [H, W, 3]."""
+    codes = (pixels[..., 0] << 16) | (pixels[..., 1] << 8) | pixels[..., 2]
+    pairs = sorted(((red << 16) | (green << 8) | blue, label) for (red, green, blue), label in colours.items())
+    known, labels = np.array(pairs, dtype=np.int32).T
+    nearest = np.searchsorted(known, codes).clip(max=len(known) - 1)
+    unknown = codes[known[nearest] != codes]
+    if unknown.size:
+        values, counts = np.unique(unknown, return_counts=True)
+        shown = [f"[{value >> 16}, {value >> 8 & 255}, {value & 255}]" for value in values]
+        raise SampleError(
+            f"{name}: colour {_counted(shown, counts)} is not among the {len(known)} in classes.json; add it there, "
+            "or paint the mask without soft edges"
+        )
+    return labels[nearest]
+
+
+def _counted(values: Any, counts: NDArray[np.int64]) -> str:
+    """The most frequent first: "11 (3,412 pixels), 255 (1 pixel) and 2 more"."""
+    order = np.argsort(-counts, kind="stable")
+    named = [f"{values[at]} ({counts[at]:,} pixel{'s' if counts[at] > 1 else ''})" for at in order[:_LISTED]]
+    return ", ".join(named) + (f" and {len(order) - _LISTED} more" if len(order) > _LISTED else "")
+
+
+def _opened(mask: Any) -> tuple[Image.Image, str]:
+    """The mask, decoded whole, and its name for messages."""
+    if isinstance(mask, Mapping):
+        mask = mask.get("bytes") if mask.get("bytes") is not None else mask.get("path")
+    if isinstance(mask, Image.Image):
+        return mask, "this image"
+    if isinstance(mask, (bytes, bytearray, memoryview)):
+        return _decoded(io.BytesIO(mask), "these bytes"), "these bytes"
+    if isinstance(mask, (str, os.PathLike)):
+        with opened(mask, "a mask") as (file, name):
+            return _decoded(file, name), name
+    if mask is None:
+        raise SampleError("there is none: no file of the image's name, or an empty cell; add it, or leave the row out")
+    raise SampleError(f"a value of type {type(mask).__name__}; expected a path, encoded bytes, an image or an array")
+
+
+def _decoded(file: BinaryIO, name: str) -> Image.Image:
+    start = file.read(16)
+    file.seek(0)
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            if image.format == "JPEG":
+                raise SampleError(f"{name} is a JPEG, which changes label values; save masks as PNG, from their source")
+            if image.width * image.height > MAX_PIXELS:
+                raise SampleError(f"{name}: {image.width} x {image.height} is over {MAX_PIXELS:,} pixels; cut it up")
+            image.load()
+            return ImageOps.exif_transpose(image)
+    except SampleError:
+        raise
+    except Image.UnidentifiedImageError:
+        known = ", ".join(FORMATS[:-1])
+        raise SampleError(
+            f"{name}: no mask in a known format ({known}); it {f'starts {start!r}' if start else 'is empty (0 bytes)'}"
+        ) from None
+    except _DECODER_ERRORS as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise SampleError(f"{name}: damaged or cut short ({reason}); replace it, or remove it") from None

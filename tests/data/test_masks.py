@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from small_scenes import LABELS, encoded, indexed, mask
+from sporeprint.data.masks import read_mask
+from sporeprint.errors import SampleError
+
+
+def deep(values):
+    return Image.fromarray(values.astype(np.uint16))
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "labels"),
+    [
+        (Image.fromarray(LABELS), "PNG", LABELS),
+        (indexed(LABELS), "PNG", LABELS),
+        (indexed(LABELS), "GIF", LABELS),
+        (deep(LABELS * np.uint16(300)), "PNG", LABELS * np.int32(300)),
+        (deep(LABELS * np.uint16(300)), "TIFF", LABELS * np.int32(300)),
+        (Image.fromarray(LABELS.astype(np.int32) * 70_000), "TIFF", LABELS.astype(np.int32) * 70_000),
+        (Image.fromarray(LABELS > 0), "PNG", LABELS > 0),
+    ],
+    ids=["L", "P", "P in GIF", "I;16", "I;16 in TIFF", "I", "1"],
+)
+def test_every_mode_that_holds_label_values_is_read_exactly(image, kind, labels):
+    read = read_mask(encoded(image, kind))
+    assert read.dtype == np.int32
+    np.testing.assert_array_equal(read, labels)
+
+
+def test_a_mask_in_memory_is_read_as_it_is():
+    np.testing.assert_array_equal(read_mask(LABELS.astype(np.int64)), LABELS)
+    np.testing.assert_array_equal(read_mask(Image.fromarray(LABELS)), LABELS)
+    with pytest.raises(SampleError, match=r"an array \[2, 3\] of float64; expected whole numbers"):
+        read_mask(LABELS / 2)
+
+
+def test_grey_masks_are_label_values_unless_all_the_colours_are_greys():
+    colours = {(10, 20, 30): 0, (255, 255, 255): 1}
+    np.testing.assert_array_equal(read_mask(mask(), colours=colours), LABELS)
+    greys = {(255, 255, 255): 1, (0, 0, 0): 0}
+    for halves in (Image.fromarray((LABELS > 0) * np.uint8(255)), Image.fromarray(LABELS > 0)):
+        np.testing.assert_array_equal(read_mask(encoded(halves), 2, colours=greys), LABELS > 0)
+
+
+def test_unknown_label_values_are_named_with_their_pixels():
+    odd = np.full((30, 40), 255)
+    odd[0, :7], odd[1:] = 12, 3
+    with pytest.raises(SampleError, match=r"label value 255 \(33 pixels\), 12 \(7 pixels\); there are 11 .*--ignore"):
+        read_mask(mask(odd), 11)
+    with pytest.raises(SampleError, match=r"label value 12 \(7 pixels\);"):
+        read_mask(mask(odd), 11, [255])
+    assert set(np.unique(read_mask(mask(odd), 11, [255, 12]))) == {3, 12, 255}
+    assert read_mask(mask(odd)).max() == 255
+    with pytest.raises(SampleError, match=r"label value -1 \(1 pixel\)"):
+        read_mask(np.array([[0, -1]]))
+    assert read_mask(np.array([[0, -1]]), 1, [-1]).tolist() == [[0, -1]]
+
+
+def test_a_mask_of_void_alone_is_read():
+    assert (read_mask(mask(LABELS * 0 + 255), 3, [255]) == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (mask(np.arange(200).reshape(10, 20))[:-30], "damaged or cut short"),
+        (b"", r"no mask in a known format.*it is empty"),
+        (b"not a picture", "no mask in a known format .*starts b'not a picture'"),
+        (encoded(Image.fromarray(LABELS), "JPEG"), "is a JPEG, which changes label values"),
+        (encoded(Image.fromarray(LABELS).convert("LA")), "mode LA; expected grey of 8 or 16 bits"),
+        (None, "there is none"),
+        ({"bytes": None, "path": None}, "there is none"),
+        (3, "a value of type int"),
+    ],
+)
+def test_a_mask_that_cannot_be_read_says_why(data, message):
+    with pytest.raises(SampleError, match=message):
+        read_mask(data)

@@ -59,10 +59,17 @@ def test_unknown_label_values_are_named_with_their_pixels():
     assert read_mask(np.array([[0, -1]]), 1, [-1]).tolist() == [[0, -1]]
 
 
+def test_a_mask_is_turned_upright_as_images_are():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown a quarter turn to the right
+    np.testing.assert_array_equal(read_mask(encoded(Image.fromarray(LABELS), exif=exif)), np.rot90(LABELS, -1))
+
+
 def test_a_mask_of_void_alone_is_read():
     assert (read_mask(mask(LABELS * 0 + 255), 3, [255]) == 255).all()
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -71,6 +78,7 @@ def test_a_mask_of_void_alone_is_read():
         (b"not a picture", "no mask in a known format .*starts b'not a picture'"),
         (encoded(Image.fromarray(LABELS), "JPEG"), "is a JPEG, which changes label values"),
         (encoded(Image.fromarray(LABELS).convert("LA")), "mode LA; expected grey of 8 or 16 bits"),
+        (b"P5 10000 10000 255\n", "10000 x 10000 is over 89,478,485 pixels"),
         (None, "there is none"),
         ({"bytes": None, "path": None}, "there is none"),
         (3, "a value of type int"),

@@ -103,6 +103,7 @@ def test_images_alone_come_from_a_flat_folder_or_from_one_of_images(tmp_path):
 def test_an_image_without_mask_is_its_own_rows_error_and_a_mask_without_image_is_counted(tmp_path):
     scenes = open_scenes(fill(tmp_path, images="a.png b.png", masks="a.png c.png"))
     assert (scenes.describe()["without_mask"], scenes.describe()["masks_unused"]) == (1, 1)
+    assert [scene.id for scene in open_scenes(tmp_path, limit=1)] == ["a"]
     assert read_scene(scenes[0])[1].shape == (2, 3)
     with pytest.raises(SampleError, match="mask: there is none: no file of the image's name"):
         read_scene(scenes[1])

@@ -1,0 +1,52 @@
+"""Lines of text in a picture, in the one font that comes with Pillow."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import TYPE_CHECKING
+
+from sporeprint.report.palette import RGB
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_FINER = 4  # drawn so many times larger and reduced: the font's own spaces are rounded to whole pixels, too narrow
+
+
+def height(size: float) -> int:
+    """Of a line of text, in pixels."""
+    return round(1.35 * size)
+
+
+def length(text: str, size: float) -> int:
+    """Width of a line of text, in pixels."""
+    from PIL import ImageFont
+
+    return -int(-ImageFont.load_default(_FINER * size).getlength(drawable(text)) // _FINER)
+
+
+def write(picture: Image.Image, at: tuple[int, int], text: str, size: float, room: int, ink: RGB) -> str:
+    """A line of text with its upper left corner at `at`, cut in the middle to `room` pixels; returns what was drawn."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    shown = whole = drawable(text)
+    kept = len(whole)
+    while kept and length(shown, size) > room:
+        kept -= 1
+        shown = whole[: (kept + 1) // 2].rstrip() + "..." + whole[len(whole) - kept // 2 :].lstrip()
+    if not kept:
+        return ""
+    wide, high = length(shown, size), height(size)
+    ink_at = Image.new("L", (_FINER * wide, _FINER * high))
+    pen, font = ImageDraw.Draw(ink_at), ImageFont.load_default(_FINER * size)
+    pen.text((0, _FINER * high // 2), shown, font=font, fill=255, anchor="lm")
+    picture.paste(ink, at, ink_at.resize((wide, high), Image.Resampling.BOX))
+    return shown
+
+
+def drawable(text: str) -> str:
+    """`text` on one line, in the letters that the font has, ASCII: accents are dropped, other letters become "?"."""
+    plain = (
+        one for one in unicodedata.normalize("NFKD", " ".join(str(text).split())) if not unicodedata.combining(one)
+    )
+    return "".join(one if " " <= one <= "~" else "?" for one in plain)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from sporeprint.contracts import check_backbone, check_objective, check_projection, check_views
     from sporeprint.data.sources import open_source
     from sporeprint.data.store import Store
+    from sporeprint.dense.copies import Copies
+    from sporeprint.dense.objectives import TokenKL, TokenSimCLR
+    from sporeprint.dense.settings import Dense
     from sporeprint.evaluate.analyse import analyse
     from sporeprint.evaluate.cluster import cluster
     from sporeprint.evaluate.compare import compare
@@ -35,7 +38,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "Backbone": "backbones.base",
     "Combination": "combine",
+    "Copies": "dense.copies",
     "DINO": "objectives",
+    "Dense": "dense.settings",
     "Fungi": "fungi",
     "KL": "objectives",
     "MaskedTokens": "objectives",
@@ -46,6 +51,8 @@ _HOMES = {
     "Sound": "backbones.sound",
     "Store": "data.store",
     "Template": "evaluate.template",
+    "TokenKL": "dense.objectives",
+    "TokenSimCLR": "dense.objectives",
     "Tokens": "backbones.tokens",
     "check_backbone": "contracts",
     "check_objective": "contracts",
@@ -67,7 +74,7 @@ _HOMES = {
 
 __all__ = [  # noqa: RUF022
     "Fungi", "Recipe", "Backbone", "Preprocess", "Tokens", "Sound", "Combination",
-    "KL", "DINO", "SimCLR", "MaskedTokens", "Objective",
+    "KL", "DINO", "SimCLR", "MaskedTokens", "Objective", "Dense", "TokenSimCLR", "TokenKL", "Copies",
     "compare", "select", "knn", "probe", "cluster", "retrieve", "revisited", "regress", "multilabel", "analyse",
     "demonstrations", "Template", "Store", "open_source",
     "check_backbone", "check_objective", "check_projection", "check_views",

@@ -17,6 +17,7 @@ from sporeprint.tensorsketch import TensorSketch
 DENSE_LIMIT_BYTES = 32 * 2**20  # a matrix up to this size is kept unpacked
 TILE = 32, 8192  # rows and columns of a packed matrix unpacked at a time: 1 MiB, which stays in a core's cache
 GPU_TILE = 256, 65536  # few launches
+OUTER_BYTES = 16 * 2**20  # of products of rank 1 that exist at a time
 
 
 class Projection(Protocol):
@@ -72,6 +73,21 @@ class Rademacher:
                 signs = self._rows(slice(row, row + high), gradients.device, slice(column, column + wide))
                 projected[:, row : row + high].addmm_(part, signs.to(kind).T)
         return projected.to(gradients.dtype)
+
+    def of_outer(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """What `self` gives for the N products of rows [N, O] and columns [N, I + 1], of which a part exists at a time.
+
+        Each part of the matrix is unpacked once for all N. Returns [N, D] of their type.
+        """
+        check_width(torch.empty(0, rows.shape[1] * columns.shape[1]), self.width)
+        wide, device = columns.shape[1], columns.device
+        step = max(8, OUTER_BYTES // max(1, wide * len(rows) * rows.element_size()) // 8 * 8)  # a packed byte has eight
+        projected = rows.new_zeros(len(rows), self.dim)
+        for at in range(0, rows.shape[1], step):
+            part = (rows[:, at : at + step].unsqueeze(2) * columns.unsqueeze(1)).flatten(1)
+            signs = self._rows(slice(None), device, slice(at * wide, at * wide + part.shape[1]))
+            projected.addmm_(part, signs.to(part).T)
+        return projected
 
     def matrix(self) -> Tensor:
         """The explicit float32 [D, P] matrix of +1 and -1, laid out as the row-major [O, I + 1] gradient."""

@@ -19,7 +19,7 @@ DTYPES = ("auto", "float32", "bfloat16")
 LAYER_KINDS = ("cls", "last", "mean", "max")
 VIEWS = ("paper", "native")
 MODALITIES = ("auto", "image", "text", "audio")
-DECIDED_LATER = ("size", "combination")  # these change how blocks are joined, never the blocks
+DECIDED_LATER = ("size", "combination", "dense")  # these never change the blocks of whole images
 
 _NAME = re.compile(r"(?!(cls|patches|tokens|last|max)-\d+$)[A-Za-z][A-Za-z0-9_-]*")
 
@@ -64,9 +64,13 @@ def to_json(value: Any) -> Any:
     raise RecipeError(f"a recipe holds plain values; {type(value).__name__} {value!r} cannot be written as JSON")
 
 
+# Of a field that came after stores were made: left out of the JSON while it has its default, so that they compare.
+LATER = {"later": True}
+
+
 def later(default: Any) -> Any:
-    """A field that came after stores were made: left out of the JSON while it has its default, so that they compare."""
-    return dataclasses.field(default=default, metadata={"later": True})
+    """A field with `LATER`."""
+    return dataclasses.field(default=default, metadata=LATER)
 
 
 def _fields_json(value: Any) -> dict[str, Any]:
@@ -86,6 +90,7 @@ def find_kind(name: Any) -> type:
     """The class registered as `name`: ours, the user's once imported, or a `sporeprint.objectives` entry point."""
     import_module("sporeprint.objectives")
     import_module("sporeprint.combine")
+    import_module("sporeprint.dense.settings")
     if not isinstance(name, str):
         raise RecipeError(f"unknown kind {name!r}; expected a name, one of: {', '.join(sorted(_KINDS))}")
     if name not in _KINDS:
@@ -133,6 +138,7 @@ class Recipe:
     size: features after PCA; None keeps all. combination: how blocks are joined, "paper" by default.
     dtype: "auto" (bfloat16 where the device multiplies it in hardware), "float32" or "bfloat16".
     seed: of heads, projection, views and negatives.
+    dense: a `Dense`, what features of patches are made of; None for the paper's. It decides nothing else.
     """
 
     backbone: str | None = None
@@ -150,6 +156,7 @@ class Recipe:
     dtype: str = "auto"
     seed: int = 0
     modality: str = "auto"
+    dense: Any = dataclasses.field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         for name in ("targets", "layer_kinds"):
@@ -175,6 +182,8 @@ class Recipe:
         _one_of("pooling", self.pooling, POOLINGS)
         _one_of("dtype", self.dtype, DTYPES)
         _one_of("modality", self.modality, MODALITIES)
+        if self.dense is not None and getattr(self.dense, "kind", None) != "dense":
+            raise RecipeError(f"dense={self.dense!r}; expected Dense(...), or None")
         _one_of("projection", self.projection, tuple(import_module("sporeprint.projection").PROJECTIONS))
         import_module("sporeprint.combine").named(self.combination)  # raises RecipeError
         for kind_of in self.layer_kinds or ():

@@ -1,0 +1,186 @@
+"""Dense features of a Fungi: fitted on some images, then a map of features for every image."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from sporeprint.combine import Blocks, Combiner, named
+from sporeprint.dense.engine import DenseEngine, Maps
+from sporeprint.dense.support import Support, least, owner_of
+from sporeprint.engine import Engine, make_head
+from sporeprint.errors import NotFitted, RecipeError, RowFailure, SampleError
+from sporeprint.reading import decoded_batches, name_rows, refuse_too_many
+from sporeprint.recipe import Recipe
+from sporeprint.viewset import generator
+
+
+@dataclass
+class DenseFeatures:
+    """`fit`, then `maps`. failures: rows of the last call that could not be read, with the reason."""
+
+    recipe: Recipe
+    engine: DenseEngine
+    combiner: Combiner | None = None
+    batch_size: int = 8
+    workers: int = 1
+    max_failures: float = 0.01
+    failures: list[RowFailure] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, recipe: Recipe, engine: Engine, **settings: Any) -> DenseFeatures:
+        """Of a recipe and the engine that was made of it. Raises RecipeError for a backbone that is not of images."""
+        from sporeprint.dense.settings import Dense
+
+        if engine.backbone.modality != "image":
+            raise RecipeError(f"dense features are of images; {engine.backbone.name} takes {engine.backbone.modality}")
+        dense = recipe.dense or Dense()
+        width = _token_width(engine)
+        heads = {one.name: make_head(recipe.seed, f"dense {one.name}", width, one.latent) for one in dense.objectives}
+        for head in heads.values():
+            head.to(engine.backbone.device)
+        made = DenseEngine(engine.backbone, dense, heads, engine.projections, recipe.seed, engine.autocast)
+        made.layers()  # raises BackboneError
+        return cls(recipe, made, **settings)
+
+    def fit(self, rows: Sequence[tuple[str, Any]]) -> Blocks:
+        """Draw the support, fit the combination; gives the blocks of the tokens that it was fitted on, [R, D] each.
+
+        rows: (id, image); an image without an id has its content's digest. Which images and tokens are drawn depends on
+        the ids and the seed alone. Raises TooManyFailures, SampleError where no image can be read.
+        """
+        settings, inputs = self.engine.settings, self.engine.backbone.preprocess
+        ids = dict(name_rows(inputs, rows, self.batch_size, self.workers))
+        chosen = [(row_id, ids[row_id]) for row_id in least(self.recipe.seed, ids, settings.fit_images)]
+        if not chosen:
+            raise SampleError(f"none of {len(rows)} images can be read; dense features need at least one to fit on")
+        each = -(-settings.support // len(chosen))
+        if any(one.neighbours for one in settings.objectives):
+            self.engine.support = self._support(chosen, each)
+        drawn: list[Blocks] = []
+        for row_id, maps in self._each(chosen):
+            if maps is not None:
+                drawn.append(self._drawn(row_id, maps, each))
+        blocks = {name: np.concatenate([one[name] for one in drawn]) for name in drawn[0]}
+        self.combiner = named(settings.combination, self.recipe.size).fit(blocks)
+        return blocks
+
+    def maps(self, rows: Sequence[tuple[str, Any]]) -> Iterator[tuple[str, NDArray[np.float32] | None]]:
+        """(id, features [H, W, D]) of each image in order, None for one that cannot be read. Raises TooManyFailures."""
+        for row_id, blocks in self.blocks(rows):
+            yield row_id, None if blocks is None else self.joined(blocks)
+
+    def blocks(self, rows: Sequence[tuple[str, Any]]) -> Iterator[tuple[str, Maps | None]]:
+        """(id, {block: [H, W, D]}) of each image in order; otherwise as `maps`."""
+        self.check()
+        yield from self._each(rows)
+
+    def joined(self, blocks: Maps, combiner: Combiner | None = None) -> NDArray[np.float32]:
+        """Features [H, W, D] of an image's blocks, L2-normalised (but for those of a PCA)."""
+        combiner = combiner or self.combiner
+        if combiner is None:
+            raise NotFitted("dense features before fit_dense: call fit_dense(training_images) first")
+        shape = next(iter(blocks.values())).shape[:2]
+        flat = {name: values.reshape(-1, values.shape[-1]) for name, values in blocks.items()}
+        joined = combiner.transform(flat)
+        if combiner.pca is None:
+            joined = joined / np.maximum(np.linalg.norm(joined, axis=1, keepdims=True), 1e-30)
+        return joined.reshape(*shape, -1)
+
+    def check(self) -> None:
+        """Raises NotFitted where `fit` has to come first. Plain joined blocks need nothing that is fitted."""
+        settings = self.engine.settings
+        combination = named(settings.combination, self.recipe.size)
+        wanting = any(one.neighbours for one in settings.objectives) and self.engine.support is None
+        if self.combiner is None and not wanting and combination.whiten is None and combination.size is None:
+            self.combiner = combination.fit({name: np.ones((1, width), np.float32) for name, width in self._widths()})
+        if self.combiner is None or wanting:
+            raise NotFitted("dense features before fit_dense: call fit_dense(training_images) first")
+
+    def _widths(self) -> list[tuple[str, int]]:
+        """Of each block."""
+        engine = self.engine
+        names, width = engine.block_names(), _token_width(engine)
+        plain = len(names) - len(engine.settings.objectives) * len(engine.projections)
+        dims = [projection.dim for _ in engine.settings.objectives for projection in engine.projections.values()]
+        return list(zip(names, [width] * plain + dims, strict=True))
+
+    def _each(self, rows: Sequence[tuple[str, Any]]) -> Iterator[tuple[str, Maps | None]]:
+        self.failures = []
+        seen = 0
+        for batch in decoded_batches(self.engine.backbone.preprocess, rows, self.batch_size, self.workers):
+            names = [rows[seen + at][0] or row_id or f"row {seen + at}" for at, (row_id, _) in enumerate(batch)]
+            samples: list[Any] = [self._sized(sample) for _, sample in batch]
+            good = [at for at, sample in enumerate(samples) if not isinstance(sample, SampleError)]
+            made = dict(zip(good, self.engine.maps([(batch[at][0], samples[at]) for at in good]), strict=True))
+            for at, name in enumerate(names):
+                maps = made.get(at)
+                if maps is not None and not all(np.isfinite(values).all() for values in maps.values()):
+                    maps, samples[at] = None, "features are not finite: the backbone overflows on this image"
+                if maps is None:
+                    self.failures.append(RowFailure(name, str(samples[at])))
+                    refuse_too_many(self.failures, self.max_failures, len(rows))
+                yield batch[at][0] or name, maps
+            seen += len(batch)
+
+    def _sized(self, sample: Any) -> Any:
+        """The sample, or why it cannot be taken."""
+        if isinstance(sample, SampleError):
+            return sample
+        try:
+            self.engine.size_of(sample)
+        except SampleError as error:
+            return error
+        return sample
+
+    def _support(self, chosen: Sequence[tuple[str, Any]], each: int) -> Support:
+        tokens, owners = [], []
+        for batch in decoded_batches(self.engine.backbone.preprocess, chosen, self.batch_size, self.workers):
+            good = [(row_id, sample) for row_id, sample in batch if not isinstance(self._sized(sample), SampleError)]
+            for (row_id, _), found in zip(good, self.engine.plain(good), strict=True):
+                if found.isfinite().all():
+                    picked = self._pick(row_id, len(found), each)
+                    tokens.append(found[picked])
+                    owners.append(torch.full((len(picked),), owner_of(row_id)))
+        if not tokens:
+            raise SampleError(f"none of {len(chosen)} images has finite features; expected at least one")
+        return Support(torch.cat(tokens), torch.cat(owners))
+
+    def _drawn(self, row_id: str, maps: Maps, each: int) -> Blocks:
+        flat = {name: values.reshape(-1, values.shape[-1]) for name, values in maps.items()}
+        picked = self._pick(row_id, len(flat["embedding"]), each)
+        return {name: values[picked] for name, values in flat.items()}
+
+    def _pick(self, row_id: str, tokens: int, each: int) -> NDArray[np.int64]:
+        """Which tokens of an image are fitted on, by its id."""
+        rng = generator(self.recipe.seed, row_id, "dense tokens")
+        return np.sort(rng.permutation(tokens)[:each])
+
+
+def together(maps: Sequence[NDArray[np.float32] | None], failures: Sequence[RowFailure]) -> Any:
+    """[N, H, W, D] where all grids are equal, NaN for None; else a list. Warns of failures. Raises SampleError."""
+    if failures:
+        shown = "; ".join(f"{one.id}: {one.reason}" for one in failures[:3])
+        warnings.warn(f"{len(failures)} of {len(maps)} images have no features: {shown}", stacklevel=3)
+    found = [one for one in maps if one is not None]
+    if not found:
+        raise SampleError(f"none of {len(maps)} images has features; expected at least one readable image")
+    if len({one.shape for one in found}) > 1:
+        return list(maps)
+    nothing = np.full_like(found[0], np.nan)
+    return np.stack([nothing if one is None else one for one in maps])
+
+
+def _token_width(engine: Any) -> int:
+    """E of a token, which a pooled embedding may differ from."""
+    backbone = engine.backbone
+    size = int(backbone.preprocess.limits()["image_size"])
+    with backbone.grid(backbone.preprocess.at(Image.new("RGB", (size, size)), size, size).unsqueeze(0)) as one:
+        return int(one.tokens.shape[-1])

@@ -1,0 +1,110 @@
+"""Losses over the tokens of one image, whose gradients are read token by token."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from sporeprint.errors import RecipeError
+from sporeprint.objectives.base import is_positive
+from sporeprint.recipe import kind
+
+
+@runtime_checkable
+class TokenObjective(Protocol):
+    """A loss of one image's tokens.
+
+    name: of the block and of the head. latent: width of the head's output. normalize: L2-normalise tokens before the
+    head. neighbours: how many tokens of other images are looked up for each token, to be its negatives; 0 for none.
+    """
+
+    name: str
+    latent: int
+    normalize: ClassVar[bool]
+    neighbours: int
+
+    def loss(self, latents: Tensor, negatives: Tensor | None = None) -> Tensor:
+        """latents: [P, L], of one image. negatives: [M, L]. Returns [P]: one loss a token."""
+        ...
+
+
+@kind("token-simclr")
+@dataclass(frozen=True)
+class TokenSimCLR:
+    """InfoNCE over an image's patches: the others are its positives, similar patches of other images its negatives.
+
+    Constants are those of the paper's public code for segmentation, whose two mistakes are left out. neighbours: looked
+    up for each token, of which the fraction `kept` (drawn by the image's id) takes part.
+
+    To compare with that code: scrambled=True mixes up the numbers of the tokens that were looked up, as its `reshape`
+    does; unit_negatives=True gives them to the head L2-normalised, while the image's own tokens are not; own_image=True
+    lets an image whose tokens were fitted on find itself (training images then have other features than test images);
+    temper_negatives=False leaves the logsumexp at T = 1.
+    """
+
+    normalize: ClassVar[bool] = False
+
+    name: str = "simclr"
+    latent: int = 96
+    temperature: float = 0.07
+    neighbours: int = 2
+    kept: float = 0.5
+    temper_negatives: bool = True
+    scrambled: bool = False
+    unit_negatives: bool = False
+    own_image: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self)
+        if isinstance(self.neighbours, bool) or not isinstance(self.neighbours, int) or self.neighbours < 0:
+            raise RecipeError(f"TokenSimCLR neighbours={self.neighbours!r}; expected an integer of at least 0")
+        if not is_positive(self.kept) or self.kept > 1:
+            raise RecipeError(f"TokenSimCLR kept={self.kept!r}; expected a fraction above 0, at most 1")
+
+    def loss(self, latents: Tensor, negatives: Tensor | None = None) -> Tensor:
+        """latents: [P, L], P at least 2. negatives: [M, L], of any length (they are normalised here). Returns [P]."""
+        latents = normalize(latents, dim=-1)
+        itself = torch.eye(len(latents), dtype=torch.bool, device=latents.device)
+        similarities = latents @ latents.T  # [P, P]
+        positives = similarities.masked_fill(itself, 0).sum(dim=1) / (len(latents) - 1) / self.temperature
+        everything = similarities.masked_fill(itself, -torch.inf)
+        if negatives is not None and len(negatives):
+            everything = torch.cat([everything, latents @ normalize(negatives.to(latents), dim=-1).T], dim=1)
+        if self.temper_negatives:
+            everything = everything / self.temperature
+        return torch.logsumexp(everything, dim=1) - positives
+
+
+@kind("token-kl")
+@dataclass(frozen=True)
+class TokenKL:
+    """KL(uniform || softmax(latent / T)) of every token by itself; needs neither other tokens nor other images."""
+
+    normalize: ClassVar[bool] = True
+    neighbours: ClassVar[int] = 0
+
+    name: str = "kl"
+    latent: int = 768
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def loss(self, latents: Tensor, negatives: Tensor | None = None) -> Tensor:
+        """latents: [P, L]. Returns [P]. In float64: the gradient is softmax minus 1/L, near cancellation."""
+        log_p = torch.log_softmax(latents.double() / self.temperature, dim=-1)
+        return -math.log(latents.shape[-1]) - log_p.mean(dim=-1)
+
+
+def _check(objective: Any) -> None:
+    if not is_positive(objective.temperature):
+        raise RecipeError(f"temperature={objective.temperature!r} of {objective!r}; expected a number above 0")
+    if isinstance(objective.latent, bool) or not isinstance(objective.latent, int) or objective.latent < 1:
+        raise RecipeError(f"latent={objective.latent!r} of {objective!r}; expected an integer of at least 1")
+    if not isinstance(objective.name, str):
+        raise RecipeError(f"{objective!r} has no name; expected a string, which its block is called")

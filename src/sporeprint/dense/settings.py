@@ -1,0 +1,75 @@
+"""What decides dense features, beside the rest of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sporeprint.combine import named
+from sporeprint.dense.copies import Copies
+from sporeprint.dense.objectives import TokenKL, TokenObjective, TokenSimCLR
+from sporeprint.errors import RecipeError
+from sporeprint.recipe import kind
+
+NAMES = {"kl": TokenKL, "simclr": TokenSimCLR}  # what the command line calls them
+
+
+@kind("dense")
+@dataclass(frozen=True)
+class Dense:
+    """Features of every patch; the defaults are the paper's: SimCLR over tokens, joined to the plain token.
+
+    objectives: losses over an image's tokens, a gradient block each.
+    layers: numbers of blocks whose tokens are kept too, from 1; the last ones where negative (-1 is the last).
+    copies: shifted, flipped and scaled copies of an image that are averaged.
+    size: what images are resized to, in pixels: (height, width), or one number for a square; None leaves them at their
+    own size, cut down to whole patches. combination: how the blocks of a token are joined; the recipe's `size` is that
+    of its PCA.
+    support: tokens of the fitting images among which negatives are looked up.
+    fit_images: so many of the fitting images give the support and what whitening and PCA are fitted on; all if fewer.
+    """
+
+    objectives: Sequence[Any] = field(default_factory=lambda: (TokenSimCLR(),))
+    layers: Sequence[int] = ()
+    copies: Copies = field(default_factory=Copies)
+    size: Any = None
+    combination: Any = "paper"
+    support: int = 20_000
+    fit_images: int = 256
+
+    def __post_init__(self) -> None:
+        for name in ("objectives", "layers"):
+            value = getattr(self, name)
+            if not isinstance(value, (list, tuple)):
+                raise RecipeError(f"Dense {name}={value!r}; expected a list")
+            object.__setattr__(self, name, tuple(value))
+        for one in self.objectives:
+            if isinstance(one, type) or not isinstance(one, TokenObjective):
+                raise RecipeError(
+                    f"Dense objective {one!r} is no loss over tokens; expected instances such as TokenSimCLR() or "
+                    "TokenKL()"
+                )
+        names = [one.name for one in self.objectives]
+        if len(set(names)) < len(names) or "embedding" in names:
+            raise RecipeError(f"Dense objectives are called {', '.join(names)}; give each a name of its own")
+        if not all(isinstance(one, int) and not isinstance(one, bool) and one for one in self.layers):
+            raise RecipeError(f"Dense layers={self.layers!r}; expected numbers of blocks, such as (6, 8, 10) or (-1,)")
+        if not isinstance(self.copies, Copies):
+            raise RecipeError(f"Dense copies={self.copies!r}; expected Copies(shifts=..., flip=..., scales=...)")
+        object.__setattr__(self, "size", _size(self.size))
+        named(self.combination)  # raises RecipeError
+        for name in ("support", "fit_images"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise RecipeError(f"Dense {name}={value!r}; expected an integer of at least 1")
+
+
+def _size(value: Any) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    sides = (value, value) if isinstance(value, int) else value
+    good = isinstance(sides, (list, tuple)) and len(sides) == 2
+    if not good or not all(isinstance(one, int) and not isinstance(one, bool) and one > 0 for one in sides):
+        raise RecipeError(f"Dense size={value!r}; expected (height, width) in pixels, one number for a square, or None")
+    return (sides[0], sides[1])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sporeprint.backbones import structure
 from sporeprint.backbones.adapters import Adapter, adapt
-from sporeprint.backbones.grid import GridPass, grid_pass, grid_shape
+from sporeprint.backbones.grid import GridPass, check_places, grid_pass, shape_of
 from sporeprint.backbones.inputs import Batch, Inputs, batch_to
 from sporeprint.backbones.layers import Layers, precise
 from sporeprint.backbones.pooling import pool
@@ -88,6 +88,7 @@ class Backbone:
         self.finish = finish
         self._said = False
         self._blocks = structure.blocks(self.module)
+        self._placed = False
         self.quick = False
         self._shortcut: Shortcut | None = None
         self._probe(own if pooling == "auto" else pooling, self.adapter.prefix if prefix is None else prefix)
@@ -112,6 +113,11 @@ class Backbone:
     def depth(self) -> int:
         """Number of transformer blocks found; 0 where there is no such list."""
         return len(self._blocks)
+
+    @property
+    def first_block(self) -> nn.Module | None:
+        """None where there is no list of blocks."""
+        return self._blocks[0][1] if self._blocks else None
 
     @property
     def patch(self) -> int | None:
@@ -150,7 +156,7 @@ class Backbone:
         Position embeddings are interpolated as the network's own library does it. Raises BackboneError where the
         network cannot take such images (`patch` is None: only its own size), or its tokens are no grid of patches.
         """
-        shape = grid_shape(self, images.shape[-2], images.shape[-1])
+        shape = shape_of(self, images)
         ready = batch_to(images, self.device, self.dtype)
         assert isinstance(ready, Tensor)
         with self._held(partial(self._over_grid, ready, shape, layers, autocast)) as one_pass:
@@ -160,7 +166,7 @@ class Backbone:
     def _held(self, through: Callable[[Shortcut | None], Made]) -> Iterator[Made]:
         """What `through` makes of the shortcut, or of the network's own way; the network is ours meanwhile."""
         whole = self.adapter.head or self.module
-        first = self._blocks[0][1] if self._blocks else self.module  # which another Backbone may share
+        first = self.first_block or self.module  # which another Backbone may share
         with one_thread(self.module), one_thread(first), NO_TF32.hold(), evaluating(whole):
             try:
                 made = through(self._way() if self.quick else None)
@@ -179,7 +185,7 @@ class Backbone:
                 way.compile = self.compile
                 stack.enter_context(way.hold(autocast, whole, trim))
             if autocast is not None:
-                first = self._blocks[0][1] if self._blocks else self.module
+                first = self.first_block or self.module
                 stack.enter_context(autocast_from(first, self.device.type, autocast))
             captures = stack.enter_context(tap(self.targets))
             yield captures
@@ -188,6 +194,9 @@ class Backbone:
     def _over_grid(
         self, images: Tensor, shape: tuple[int, int], layers: int, autocast: torch.dtype | None, way: Shortcut | None
     ) -> GridPass:
+        if not self._placed:
+            check_places(self)
+            self._placed = True
         blocks = self._blocks[max(0, self.depth - layers) :]
         return grid_pass(self, images, shape, blocks, self._tapped(way, autocast, bool(blocks), trim=False))
 

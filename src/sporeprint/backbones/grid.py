@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from sporeprint.backbones.layers import precise
@@ -63,6 +64,16 @@ def grid_shape(backbone: Backbone, height: int, width: int) -> tuple[int, int]:
     return height // patch, width // patch
 
 
+def shape_of(backbone: Backbone, images: Tensor) -> tuple[int, int]:
+    """`grid_shape` of a batch of images. Raises BackboneError where it is no [N, 3, H, W] either."""
+    if images.dim() != 4 or images.shape[1] != 3 or not len(images):
+        raise BackboneError(
+            f"images of shape {list(images.shape)}; expected [N, 3, H, W], normalised (stack what "
+            "`backbone.preprocess.at` makes)"
+        )
+    return grid_shape(backbone, images.shape[2], images.shape[3])
+
+
 def _own_grid(backbone: Backbone, size: int) -> tuple[int, int]:
     """At the network's own size, by the number of its tokens: those of its patch convolution, else any square."""
     patches = (backbone.tokens or 0) - backbone.prefix
@@ -88,18 +99,66 @@ def grid_pass(
     """The pass itself. blocks: the last ones, (path, block), whose tokens are kept. Raises BackboneError."""
     grids = Grids(backbone, len(images), shape)
     with tapped as captures, grids.kept(blocks):
-        try:
-            tokens, _ = backbone.adapter.outputs(images, backbone.name)
-        except (RuntimeError, ValueError, TypeError, AssertionError, LookupError) as error:
-            if isinstance(error, SporeprintError) or is_out_of_memory(error):
-                raise
-            raise BackboneError(
-                f"{backbone.name} fails on images {list(images.shape)}: {first_line(error)}. Does it take other sizes "
-                f"than its own, {backbone.preprocess.limits()['image_size']}? Preprocess(patch=...) says that it does"
-            ) from error
-        grid = grids.of(tokens, "the network gives")
+        grid = grids.of(_tokens(backbone, images), "the network gives")
     grids.check(captures)
     return GridPass(grid, captures, grids.layers)
+
+
+def check_places(backbone: Backbone) -> None:
+    """Other pixels in one patch must change the token of its row and column, before the first block mixes them.
+
+    Else the tokens are in another order, or those that are no patch stand behind them, as YOLOS has it. Where the
+    first block takes no tokens [N, T, E], nothing is checked. Raises BackboneError.
+    """
+    size, patch = backbone.preprocess.limits()["image_size"], backbone.patch
+    size = size if patch is None else size // patch * patch
+    rows, columns = grid_shape(backbone, size, size)
+    first = backbone.first_block
+    if first is None:
+        return
+    row, column = min(1, rows - 1), columns - 1  # elsewhere if read by columns, or to and fro
+    one, other, _ = backbone.preprocess.probes()
+    images = torch.stack([one, one])[..., :size, :size]
+    side = size // rows
+    down, across = slice(row * side, (row + 1) * side), slice(column * side, (column + 1) * side)
+    images[1, :, down, across] = other[:, down, across]
+    seen: list[Tensor] = []
+    mine = threading.get_ident()
+
+    def keep(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        tokens = args[0] if args else named.get("hidden_states")
+        if threading.get_ident() == mine and isinstance(tokens, Tensor):
+            seen.append(tokens.detach().clone())
+
+    handle = first.register_forward_pre_hook(keep, with_kwargs=True)
+    try:
+        with torch.inference_mode(False), torch.no_grad():
+            _tokens(backbone, images.to(backbone.device, backbone.dtype))
+    finally:
+        handle.remove()
+    if len(seen) != 1 or seen[0].shape[:-1] != (2, backbone.prefix + rows * columns):
+        return
+    found = int((seen[0][1] - seen[0][0]).norm(dim=1).argmax())
+    expected = backbone.prefix + row * columns + column
+    if found != expected:
+        raise BackboneError(
+            f"{backbone.name}: other pixels in the patch of row {row}, column {column} (from 0) change token {found}; "
+            f"expected {expected}, as of {rows} x {columns} patches row by row behind a prefix of {backbone.prefix}. "
+            "Its tokens are in another order, or those that are no patch stand behind; use another network, or tell "
+            "Backbone(..., prefix=...)"
+        )
+
+
+def _tokens(backbone: Backbone, images: Tensor) -> Tensor | None:
+    try:
+        return backbone.adapter.outputs(images, backbone.name)[0]
+    except (RuntimeError, ValueError, TypeError, AssertionError, LookupError) as error:
+        if isinstance(error, SporeprintError) or is_out_of_memory(error):
+            raise
+        raise BackboneError(
+            f"{backbone.name} fails on images {list(images.shape)}: {first_line(error)}. Does it take other sizes "
+            f"than its own, {backbone.preprocess.limits()['image_size']}? Preprocess(patch=...) says that it does"
+        ) from error
 
 
 @dataclass
@@ -113,14 +172,12 @@ class Grids:
 
     def of(self, tokens: Tensor | None, what: str) -> Tensor:
         """Of the patches. Raises BackboneError where there are not as many as the image has."""
-        self._check(tokens, what)
-        assert tokens is not None
-        return precise(tokens)[:, self.backbone.prefix :].unflatten(1, self.shape)
+        return precise(self._checked(tokens, what))[:, self.backbone.prefix :].unflatten(1, self.shape)
 
     def check(self, captures: dict[str, Capture]) -> None:
         """Every target must have seen the tokens themselves. Raises BackboneError."""
         for path, capture in captures.items():
-            self._check(capture.inputs, f"target {path!r} sees")
+            self._checked(capture.inputs, f"target {path!r} sees")
 
     @contextmanager
     def kept(self, blocks: Sequence[tuple[str, nn.Module]]) -> Iterator[None]:
@@ -144,14 +201,14 @@ class Grids:
 
         return hook
 
-    def _check(self, tokens: Tensor | None, what: str) -> None:
+    def _checked(self, tokens: Tensor | None, what: str) -> Tensor:
         (rows, columns), prefix, name = self.shape, self.backbone.prefix, self.backbone.name
-        seen = None if tokens is None else tuple(tokens.shape)
         expected = (self.samples, prefix + rows * columns)
-        if seen is None or len(seen) != 3 or seen[:2] != expected:
-            shown = "no tokens" if seen is None else f"shape {seen}"
+        if tokens is None or tokens.dim() != 3 or tokens.shape[:2] != expected:
+            shown = "no tokens" if tokens is None else f"shape {list(tokens.shape)}"
             raise BackboneError(
                 f"{name}: {what} {shown}; expected [{expected[0]}, {expected[1]}, E], {prefix} tokens before "
                 f"a grid of {rows} x {columns} patches. Use a plain vision transformer, whose tokens are such a grid, "
                 "and a target that sees every token; or tell Backbone(..., prefix=...) and Preprocess(..., patch=...)"
             )
+        return tokens

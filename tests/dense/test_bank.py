@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from sporeprint.data.tensor_file import TensorWriter
 from sporeprint.dense import bank as module
 from sporeprint.dense.bank import BankWriter, MemoryBank
-from sporeprint.dense.tensor_file import TensorWriter
 from sporeprint.errors import DamagedStore, SampleError, StoreError
 from sporeprint.index.exact import ExactIndex
 

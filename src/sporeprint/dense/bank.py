@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sporeprint.data.atomic import canonical, damaged, lock, seal, unseal, write_file
+from sporeprint.data.tensor_file import DTYPES, TensorWriter, digest_of, open_tensor, verify_tensor
 from sporeprint.dense.patches import checked, unit_rows
-from sporeprint.dense.tensor_file import DTYPES, TensorWriter, digest_of, open_tensor, verify_tensor
 from sporeprint.dense.vote import vote
 from sporeprint.errors import DamagedStore, SampleError, StoreError
 from sporeprint.index.base import Index

@@ -1,4 +1,4 @@
-"""A 512 x 512 image through a ViT-S/16: what dense features take beside the network's own pass."""
+"""A 512 x 512 image through a ViT-S/16 (of two blocks, the depth adds nothing): memory beside the network's own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def reset():
 
 torch.set_num_threads(1)
 network = ViTModel(
-    ViTConfig(hidden_size=384, num_attention_heads=6, intermediate_size=1536, image_size=224), add_pooling_layer=False
+    ViTConfig(hidden_size=384, num_attention_heads=6, intermediate_size=1536, image_size=224, num_hidden_layers=2),
+    add_pooling_layer=False,
 ).eval()
 backbone = Backbone(network, preprocess=Preprocess(size=224))
 noise = np.random.default_rng(0).integers(0, 255, (512, 512, 3), dtype=np.uint8)
@@ -38,7 +39,7 @@ with torch.no_grad():
 own = peak()
 fungi.fit_dense(images)
 reset()
-assert fungi.dense(images).shape == (2, 32, 32, 1152)
+assert fungi.dense(images[:1]).shape == (1, 32, 32, 1152)
 print(peak() - own)
 """
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sporeprint.backbones.sound import Sound
     from sporeprint.backbones.tokens import Tokens
     from sporeprint.combine import Combination
-    from sporeprint.contracts import check_backbone, check_objective, check_projection, check_views
+    from sporeprint.contracts import check_backbone, check_index, check_objective, check_projection, check_views
     from sporeprint.data.sources import open_source
     from sporeprint.data.store import Store
     from sporeprint.dense.copies import Copies
@@ -55,6 +55,7 @@ _HOMES = {
     "TokenSimCLR": "dense.objectives",
     "Tokens": "backbones.tokens",
     "check_backbone": "contracts",
+    "check_index": "contracts",
     "check_objective": "contracts",
     "check_projection": "contracts",
     "check_views": "contracts",
@@ -77,7 +78,7 @@ __all__ = [  # noqa: RUF022
     "KL", "DINO", "SimCLR", "MaskedTokens", "Objective", "Dense", "TokenSimCLR", "TokenKL", "Copies",
     "compare", "select", "knn", "probe", "cluster", "retrieve", "revisited", "regress", "multilabel", "analyse",
     "demonstrations", "Template", "Store", "open_source",
-    "check_backbone", "check_objective", "check_projection", "check_views",
+    "check_backbone", "check_index", "check_objective", "check_projection", "check_views",
 ]  # fmt: skip
 
 

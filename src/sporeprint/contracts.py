@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sporeprint.backbones.base import Backbone
 from sporeprint.capture import samples_first
+from sporeprint.index.base import RECALL, Index, recall_of
 from sporeprint.objectives.base import Objective
 from sporeprint.projection import Projection
 from sporeprint.viewset import generator
@@ -64,8 +67,6 @@ def check_objective(objective: Objective, samples: int = 5, width: int = 16, mod
 
 def check_views(augmentation: Any, sample: Any, preprocess: Any, seed: int = 0) -> None:
     """As many views as promised; the same seed, the same views; no draw from a global generator."""
-    import numpy as np
-
     before = torch.get_rng_state(), str(np.random.get_state())  # noqa: NPY002
     views = augmentation(sample, preprocess, generator(seed, "row", "check"))
     assert len(views) == augmentation.views, f"{len(views)} views were made, {augmentation.views} promised"
@@ -126,6 +127,39 @@ def check_projection(projection: Projection, distortion: float | None = None) ->
     allowed = 5 / projection.dim**0.5 if distortion is None else distortion
     worst = (_cosines(projected) - _cosines(rows)).abs().max().item()
     assert worst <= allowed, f"cosines change by up to {worst:.3f}; promised {allowed:.3f}"
+
+
+def check_index(
+    index: Index, rows: NDArray[Any], queries: NDArray[np.float32], recall: float = RECALL, k: int = 10
+) -> None:
+    """True similarities, nearest first; the promised recall of the true k; each query by itself. Raises AssertionError.
+
+    rows: [M, D], those of the index; queries: [Q, D], enough of them that a share can be told (a hundred, say).
+    """
+    asked, count = queries.copy(), min(k, len(rows))
+    similarities, positions = index.search(queries, k)
+    assert np.array_equal(asked, queries), "the search changes its queries in place"
+    shapes = f"similarities {list(similarities.shape)}, positions {list(positions.shape)}"
+    assert similarities.shape == positions.shape == (len(queries), count), (
+        f"{shapes}; expected [{len(queries)}, {count}]: k is cut to the rows there are"
+    )
+    types = similarities.dtype, positions.dtype
+    assert types == (np.float32, np.int64), f"the answer is {types[0]} and {types[1]}; expected float32 and int64"
+    assert ((positions >= 0) & (positions < len(rows))).all(), "a position is no row's"
+    ordered = np.sort(positions, axis=1)
+    assert (ordered[:, 1:] > ordered[:, :-1]).all(), "a row is found twice for one query"
+    assert (similarities[:, 1:] <= similarities[:, :-1]).all(), "similarities do not fall"
+    found, true = np.empty(similarities.shape), np.empty(similarities.shape)
+    for at, query in enumerate(queries.astype(np.float64)):
+        products = np.einsum("md,d->m", rows, query)  # part by part: rows may be too many for a copy in float64
+        found[at], true[at] = products[positions[at]], np.sort(products)[-count:][::-1]
+        close = np.abs(found[at] - similarities[at]) <= 1e-3 * np.abs(products).max()
+        assert close.all(), f"query {at}: a similarity is not the product with the row at its position"
+    share = recall_of(found, true)
+    assert share >= recall, f"{share:.3f} of the {count} nearest rows are found; promised {recall}"
+    for at in range(min(3, len(queries))):
+        alone = index.search(queries[at : at + 1], k)
+        assert np.array_equal(alone[1][0], positions[at]), f"query {at} is answered otherwise alone than among others"
 
 
 def _equal(one: Any, other: Any) -> bool:

@@ -84,7 +84,10 @@ def queries_of(queries: NDArray[Any], width: int, k: int) -> NDArray[np.float32]
 
 
 def nearest_of(rows: NDArray[Any], queries: NDArray[np.float32], positions: NDArray[np.int64], k: int) -> Found:
-    """The k nearest of each query's candidates [Q, n], n >= k, by products in float64; ties go by position."""
+    """The k nearest of each query's candidates [Q, n], n >= k, by products in float64; ties go by position.
+
+    A position of -1 is no candidate; it comes last, at minus infinity.
+    """
     similarities = np.empty((len(queries), k), np.float32)
     nearest = np.empty((len(queries), k), np.int64)
     step = max(1, _GATHERED // (positions.shape[1] * rows.shape[1]))
@@ -92,7 +95,16 @@ def nearest_of(rows: NDArray[Any], queries: NDArray[np.float32], positions: NDAr
         part = slice(at, at + step)
         candidates = rows[positions[part]].astype(np.float64)  # [q, n, D]
         found = np.einsum("qnd,qd->qn", candidates, queries[part].astype(np.float64)).astype(np.float32)
+        found[positions[part] < 0] = -np.inf
         order = np.lexsort((positions[part], -found), axis=1)[:, :k]
         similarities[part] = np.take_along_axis(found, order, 1)
         nearest[part] = np.take_along_axis(positions[part], order, 1)
     return similarities, nearest
+
+
+def recall_of(found: NDArray[Any], true: NDArray[Any]) -> float:
+    """Share of the similarities found [Q, k] that are no less than the least of the true ones [Q, k].
+
+    So a row that is as near as a true neighbour, such as its copy, counts as one.
+    """
+    return float((found >= true[:, -1:] - 1e-6 * np.abs(true[:, -1:])).mean())

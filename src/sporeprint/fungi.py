@@ -17,7 +17,7 @@ from sporeprint import saved, state
 from sporeprint.assemble import check_state, make_engine
 from sporeprint.backbones.base import Backbone
 from sporeprint.combine import Combiner, named
-from sporeprint.dense.features import DenseFeatures, together
+from sporeprint.dense.estimator import DenseMethods
 from sporeprint.engine import Engine
 from sporeprint.errors import NotFitted, RecipeError, RowFailure, SampleError, StoreError
 from sporeprint.gather import Blocks, Gathered, readable
@@ -28,7 +28,7 @@ from sporeprint.reading import Decoded, as_rows, decoded_batches, refuse_too_man
 from sporeprint.recipe import Recipe
 
 
-class Fungi(TransformerMixin, BaseEstimator):
+class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
     """Features of a frozen backbone: embedding, layers, views and projected gradients, combined.
 
     recipe: what is computed. backbone: a `Backbone` of your own, or a SentenceTransformer, in the place of
@@ -147,39 +147,6 @@ class Fungi(TransformerMixin, BaseEstimator):
         shown = [row[0] for row in batch] if names is None else names
         failures = [RowFailure(shown[i], reason) for i, reason in sorted(reasons.items())]
         return [kept[at] for at in good], blocks, failures
-
-    # Features of every patch
-
-    def fit_dense(self, images: Any, ids: Sequence[str] | None = None) -> Fungi:
-        """Draw the support among the images' patches, fit how a patch's blocks are joined; see `Recipe.dense`.
-
-        Raises TooManyFailures, RecipeError, BackboneError.
-        """
-        self.patches.fit(as_rows(images, ids))
-        self.failures = self.patches.failures
-        return self
-
-    def dense(self, images: Any, ids: Sequence[str] | None = None) -> Any:
-        """A feature for every patch: float32 [N, H, W, D], D = 2E with the paper's settings.
-
-        Images whose grids differ (of other sizes, with Dense(size=None)) come as a list of [H, W, D]. An image that
-        cannot be read is NaN (None in such a list), warned of, and named in `failures`. `patches.maps` gives one image
-        after the other. Raises NotFitted before `fit_dense`, TooManyFailures.
-        """
-        rows = as_rows(images, ids)
-        found = [features for _, features in self.patches.maps(rows)]
-        self.failures = self.patches.failures
-        return together(found, self.failures)
-
-    @property
-    def patches(self) -> DenseFeatures:
-        """What makes the features of patches; made once for a recipe, backbone and device."""
-        engine = self.engine
-        if getattr(self, "_patches_of", None) is not engine:
-            self._patches, self._patches_of = DenseFeatures.of(self._recipe(), engine), engine
-        self._patches.batch_size, self._patches.workers = self.batch_size, self.workers
-        self._patches.max_failures = self.max_failures
-        return self._patches
 
     # State that may be replaced
 

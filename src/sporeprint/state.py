@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sporeprint.combine import Combiner
+from sporeprint.dense import kept
 from sporeprint.errors import StoreMismatch
 from sporeprint.precision import as_fitted
 from sporeprint.projection import PROJECTIONS, Dense
@@ -29,7 +30,10 @@ DECIDES_FEATURES = (
 
 
 def collect(fungi: Fungi) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """(description, tensors): recipe, what was resolved, heads, negatives, replaced projections, combination."""
+    """(description, tensors): recipe, what was resolved, heads, negatives, replaced projections, combination.
+
+    And of features of patches, where `fit_dense` was called.
+    """
     recipe, dim = fungi._recipe(), fungi._recipe().dim or fungi.network.width
     tensors: dict[str, Tensor] = {f"negatives/{name}": bank for name, bank in fungi.negatives.items()}
     for name, head in fungi.heads.items():
@@ -43,6 +47,9 @@ def collect(fungi: Fungi) -> tuple[dict[str, Any], dict[str, Tensor]]:
         tensors |= {f"combiner/{key}": torch.from_numpy(value) for key, value in fungi.combiner.arrays().items()}
         description["combination"] = to_json(fungi.combiner.combination)
         description["combiner"] = fungi.combiner.describe()
+    if fungi.fitted_dense:
+        description["dense"], dense = kept.collect(fungi.patches)
+        tensors |= {f"dense/{name}": value for name, value in dense.items()}
     return description, tensors
 
 
@@ -72,3 +79,6 @@ def restore(fungi: Fungi, body: Mapping[str, Any], tensors: Mapping[str, Tensor]
     if "combiner" in body:
         arrays = {k.removeprefix("combiner/"): v.numpy() for k, v in tensors.items() if k.startswith("combiner/")}
         fungi.combiner = Combiner.restore(from_json(body["combination"]), body["combiner"], arrays)
+    if "dense" in body:
+        dense = {k.removeprefix("dense/"): v for k, v in tensors.items() if k.startswith("dense/")}
+        kept.restore(fungi.patches, body["dense"], dense)

@@ -68,7 +68,7 @@ def test_where_faiss_finds_too_few_the_search_is_exact(made, name):
     found, true = index.search(queries, 5000), ExactIndex(ROWS).search(queries, 5000)
     assert found[1].shape == (5, 3000)
     assert (found[1] == true[1]).all()
-    assert (index.found(queries, 3000)[1] < 0).any() == (name != "hnsw"), "else this tests nothing"
+    assert name == "hnsw" or (index.found(queries, 3000)[1] < 0).any(), "else this tests nothing"
     few = make_index(name, ROWS[:3], cells=2) if name != "hnsw" else make_index(name, ROWS[:3])
     assert (few.search(queries, 9)[1] == ExactIndex(ROWS[:3]).search(queries, 9)[1]).all()
 

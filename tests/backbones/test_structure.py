@@ -303,7 +303,16 @@ def test_unknown_pooling_is_refused():
 
 
 def test_network_that_fails_is_one_error_with_its_reason():
-    with pytest.raises(BackboneError, match="TinyViT fails on one 40 x 40 image: The size of tensor a"):
+    class Rigid(LinearPatches):
+        def forward(self, x):
+            return super().forward(x) + torch.zeros(16, 1)
+
+    with pytest.raises(BackboneError, match="Rigid fails on one 40 x 40 image: The size of tensor a"):
+        Backbone(Rigid(0), target="attn", preprocess=Preprocess(size=40))
+
+
+def test_network_whose_own_size_is_smaller_is_not_asked_to_interpolate_by_its_preprocess():
+    with pytest.raises(BackboneError, match="TinyViT fails on one 40 x 40 image: 32 x 32 is its own size"):
         Backbone(tiny(), preprocess=Preprocess(size=40))
 
 

@@ -301,6 +301,12 @@ class Backbone:
     @torch.inference_mode(False)
     def _probe(self, pooling: str, prefix: int | None) -> None:
         """One pass over a harmless view settles shapes, prefix and pooling; another, through `run`, the width."""
+        made_for, size = self.adapter.side, self.preprocess.limits().get("image_size", 0)
+        if made_for is not None and size > made_for:  # it could be asked to interpolate, but nobody did
+            raise BackboneError(
+                f"{self.name} fails on one {size} x {size} image: {made_for} x {made_for} is its own size; give "
+                f"Preprocess(size={made_for}, ...). Larger images are for `Backbone.grid`"
+            )
         probe = batch_to(self.preprocess.collate(self.preprocess.probes()[:1]), self.device, self.dtype)
         network = Probe(self.module, self.adapter, self.preprocess, self.targets, self.name, probe)
         found = network.settle(pooling, prefix)

@@ -74,13 +74,15 @@ def main() -> None:
         return centres[rng.integers(0, len(centres), count)] + noise
 
     try:
-        with Peak() as peak:
-            with BankWriter(folder / "bank", options.width, options.classes, options.patches) as writer:
-                for at in range(0, options.patches, _PART):
-                    count = min(_PART, options.patches - at)
-                    histograms = np.eye(options.classes, dtype=np.float32)[rng.integers(0, options.classes, count)]
-                    places = np.stack([np.arange(count) // 100, np.arange(count) % 100], axis=1)
-                    writer.add(features(count), histograms, f"image {at}", places)
+        with (
+            Peak() as peak,
+            BankWriter(folder / "bank", options.width, options.classes, options.patches) as writer,
+        ):
+            for at in range(0, options.patches, _PART):
+                count = min(_PART, options.patches - at)
+                histograms = np.eye(options.classes, dtype=np.float32)[rng.integers(0, options.classes, count)]
+                places = np.stack([np.arange(count) // 100, np.arange(count) % 100], axis=1)
+                writer.add(features(count), histograms, f"image {at}", places)
         size = sum(one.stat().st_size for one in (folder / "bank").rglob("*") if one.is_file()) / 2**30
         print(f"\n{options.patches:,} patches x {options.width}: {size:.2f} GiB on disk\n")
         print("| step | seconds | memory, MiB |\n|---|---:|---:|")

@@ -31,7 +31,8 @@ class Preprocess(ImageInputs):
     (default S), as a square, or with keep_aspect its shorter side; then the centre S x S is cut. resample: Pillow's
     filter. scale: factor on [0, 255] pixels before mean and std. round_corner: the corner of the crop is rounded as
     torchvision and timm do it (half to even), not down as Hugging Face's Pillow processors do. patch: side in pixels of
-    the backbone's patches, where it takes smaller images too, of fewer patches; for most networks `Backbone` finds it.
+    the backbone's patches, where it takes images of other sizes too, of more or fewer patches; for most networks
+    `Backbone` finds it.
     """
 
     size: int

@@ -1,0 +1,204 @@
+"""What a segmentation run is asked for: kinds of features, runs, and the recipe of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Any
+
+from sporeprint.backbones.base import Backbone
+from sporeprint.backbones.grid import grid_shape
+from sporeprint.combine import Combination
+from sporeprint.dense.copies import Copies
+from sporeprint.dense.labeller import Voting
+from sporeprint.dense.settings import NAMES, Dense
+from sporeprint.dense.training import Sampling
+from sporeprint.errors import BackboneError, RecipeError
+from sporeprint.recipe import Recipe
+
+EMBEDDING = "embedding"
+LAYERS = "layers"
+COPIES = "copies: "
+KINDS: Mapping[str, Combination] = {
+    EMBEDDING: Combination((EMBEDDING,)),
+    "paper": Combination(),
+    LAYERS: Combination((EMBEDDING, LAYERS), whiten="auto", exponent=0.5),
+    "layers + gradients": Combination((EMBEDDING, LAYERS, "gradients"), whiten="auto", exponent=0.5),
+}
+WITH_GRADIENTS = ("paper", "layers + gradients")
+VOID_NAMES = ("void", "unlabelled", "unlabeled", "ignore", "ignored", "unknown", "undefined")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One row of the table. copies: of the shifted, flipped and scaled copies too."""
+
+    name: str
+    combination: Combination
+    gradients: bool
+    copies: bool
+
+
+@dataclass(frozen=True)
+class Run:
+    """One draw of the training images: so much of them, by a seed."""
+
+    fraction: Fraction
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.fraction} of the training images, seed {self.seed}"
+
+    @property
+    def key(self) -> str:
+        return f"{self.fraction}, {self.seed}"
+
+    @property
+    def slug(self) -> str:
+        return f"{self.fraction.numerator}-{self.fraction.denominator}-seed-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides the numbers, beside data and weights.
+
+    layers: None for the blocks at half, two thirds and five sixths of the depth. features: names of kinds; None for
+    all. pca: of the joined features; None for none. ignore, classes: of the masks; None: found.
+    """
+
+    size: tuple[int, int] | None = None
+    objectives: tuple[str, ...] = ("simclr",)
+    layers: tuple[int, ...] | None = None
+    copies: Copies = field(default_factory=Copies)
+    features: tuple[str, ...] | None = None
+    voting: Voting = field(default_factory=Voting)
+    sampling: Sampling = field(default_factory=Sampling)
+    projection: str = "tensorsketch"
+    dim: int | None = None
+    pca: int | None = None
+    fractions: tuple[Fraction, ...] = (Fraction(1),)
+    seeds: int = 1
+    seed: int = 0
+    ignore: tuple[int, ...] | None = None
+    classes: int | None = None
+
+    def __post_init__(self) -> None:
+        if unknown := [name for name in self.objectives if name not in NAMES]:
+            raise RecipeError(f"no objective {unknown[0]!r} over tokens; known: {', '.join(NAMES)}, or none")
+        if not self.fractions or not all(0 < one <= 1 for one in self.fractions):
+            raise RecipeError(f"fractions {', '.join(map(str, self.fractions))}; expected numbers above 0, up to 1")
+        if len(set(self.fractions)) < len(self.fractions):
+            raise RecipeError(f"fractions {', '.join(map(str, self.fractions))}; one is there twice")
+        self.kinds()
+
+    def kinds(self) -> list[Kind]:
+        """The rows of the table; the plain embedding, which others are compared with, is the first."""
+        made = [
+            Kind(prefix + name, replace(joined, size=self.pca), name in WITH_GRADIENTS, bool(prefix))
+            for prefix in ("", *([COPIES] if self.copies != Copies() else []))
+            for name, joined in KINDS.items()
+            if self.objectives or name not in WITH_GRADIENTS
+        ]
+        if self.features is None:
+            return made
+        known = {_bare(one.name): one for one in made}
+        unknown = [name for name in self.features if _bare(name) not in known]
+        if unknown:
+            raise RecipeError(f"no features {unknown[0]!r}; there are: {_listed(made)}{self._missing(unknown[0])}")
+        wanted = {_bare(EMBEDDING), *map(_bare, self.features)}
+        return [one for name, one in known.items() if name in wanted]
+
+    def _missing(self, name: str) -> str:
+        if _bare(name).startswith(_bare(COPIES)) and self.copies == Copies():
+            return "; for copies, say which: --shifts 2, --flip or --scales 1,1.5"
+        if _bare(name) in map(_bare, WITH_GRADIENTS):
+            return "; gradients need --objectives"
+        return ""
+
+    def runs(self) -> list[Run]:
+        return [Run(fraction, self.seed + number) for fraction in self.fractions for number in range(self.seeds)]
+
+    def dense(self, backbone: Backbone, copies: bool) -> Dense:
+        """Blocks for the kinds with, or without, copies."""
+        kinds = [one for one in self.kinds() if one.copies == copies]
+        return Dense(
+            objectives=[NAMES[name]() for name in self.objectives] if any(one.gradients for one in kinds) else (),
+            layers=self.layers_of(backbone) if any(LAYERS in one.name for one in kinds) else (),
+            copies=self.copies if copies else Copies(),
+            size=self.size,
+        )
+
+    def layers_of(self, backbone: Backbone) -> tuple[int, ...]:
+        """Numbers of the blocks whose tokens are kept."""
+        if self.layers is not None:
+            return self.layers
+        if not backbone.depth:
+            raise RecipeError(f"no list of blocks was found in {backbone.name}; leave layers out: --features paper")
+        return tuple(sorted({max(1, round(backbone.depth * share)) for share in (1 / 2, 2 / 3, 5 / 6)}))
+
+    def recipe(self, backbone: Backbone, seed: int, copies: bool, dtype: str) -> Recipe:
+        return Recipe(
+            objectives=(),
+            projection=self.projection,
+            dim=self.dim,
+            dtype=dtype,
+            seed=seed,
+            dense=self.dense(backbone, copies),
+        )
+
+    def check(self, backbone: Backbone) -> None:
+        """Raises RecipeError for a size that the backbone cannot take."""
+        if self.size is None:
+            return
+        try:
+            grid_shape(backbone, *self.size)
+        except BackboneError as error:
+            raise RecipeError(f"--size {self.size[0]}x{self.size[1]}: {error}") from None
+
+    def ignored(self, names: Sequence[str] | None) -> tuple[int, ...]:
+        """Labels that are void. Raises RecipeError where a name says so, and nobody said what is to become of it."""
+        if self.ignore is not None:
+            return self.ignore
+        found = [label for label, name in enumerate(names or ()) if name.strip().lower() in VOID_NAMES]
+        if found and names:
+            raise RecipeError(
+                f"class {found[0]} of the masks is called {names[found[0]]!r}: is it to be left out (--ignore "
+                f"{','.join(map(str, found))}), or is it a class like others (--ignore none)?"
+            )
+        return (255,)
+
+    def passes(self, kind: Kind) -> str:
+        """What an image costs; a backward pass goes through the end of the network only."""
+        passes = self.copies.passes if kind.copies else 1
+        backward = f" + {passes * len(self.objectives):g} backward" if kind.gradients else ""
+        return f"{passes:g}{backward}"
+
+    def to_json(self) -> dict[str, Any]:
+        """What decides a run's numbers; which runs are asked for does not."""
+        from sporeprint.recipe import to_json
+
+        return {
+            "size": to_json(self.size),
+            "objectives": [to_json(NAMES[name]()) for name in self.objectives],
+            "copies": to_json(self.copies),
+            "kinds": {one.name: to_json(one.combination) for one in self.kinds()},
+            "neighbours": self.voting.neighbours,
+            "temperature": self.voting.temperature,
+            "index": self.voting.index,
+            "bank": self.sampling.patches,
+            "bank_dtype": self.voting.dtype,
+            "sampling": self.sampling.balance,
+            "epochs": self.sampling.epochs,
+            "projection": self.projection,
+            "dim": self.dim,
+        }
+
+
+def _bare(name: str) -> str:
+    """Without blanks: `layers+gradients` will do."""
+    return "".join(name.split())
+
+
+def _listed(kinds: Sequence[Kind]) -> str:
+    return ", ".join(one.name for one in kinds)

@@ -11,8 +11,10 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from sporeprint.cli_compare import compare
+from sporeprint.cli_dense import segment
 from sporeprint.cli_evaluate import COMMANDS as EVALUATIONS
 from sporeprint.cli_evaluate import Json
+from sporeprint.cli_propagate import propagate
 
 app = typer.Typer(
     name="sporeprint",
@@ -102,7 +104,7 @@ def extract(
         typer.echo(f"not read: {failure.id}: {failure.reason}", err=True)
 
 
-for command in (compare, *EVALUATIONS):
+for command in (compare, *EVALUATIONS, segment, propagate):
     app.command()(command)
 
 

@@ -238,6 +238,14 @@ def test_damage_is_found(folder, name, harm):
             MemoryBank.open(folder)
 
 
+@pytest.mark.parametrize("at", [20, 300])
+def test_damage_after_opening_is_found(folder, at):
+    bank = MemoryBank.open(folder)
+    flip(folder / "features.safetensors", at)
+    with pytest.raises(DamagedStore, match="features"):
+        bank.verify()
+
+
 def test_a_folder_without_a_bank_is_refused(tmp_path):
     with pytest.raises(DamagedStore, match="manifest"):
         MemoryBank.open(tmp_path)

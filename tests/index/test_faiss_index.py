@@ -54,6 +54,12 @@ def test_the_recall_of_given_queries_can_be_promised():
     check_index(index, ROWS, queries, recall=0.98, k=30)
 
 
+def test_too_few_found_is_no_recall():
+    index = make_index("ivf", ROWS, k=100)  # a cell has about 55 rows; what exact search adds must not count
+    assert index.effort > 1
+    assert (index.found(points(100, 7), 100)[1] >= 0).mean() > 0.95
+
+
 def test_no_effort_that_reaches_the_recall_is_an_error(monkeypatch):
     monkeypatch.setattr(faiss_index, "CANDIDATES", {"ivf-sq4": 1})
     monkeypatch.setattr(faiss_index, "SPARE", 0)

@@ -113,6 +113,14 @@ class BankWriter:
             self._finish()
         self._unlock()
 
+    def abandon(self) -> None:
+        """Close the files of an unfinished bank, which `MemoryBank.open` refuses."""
+        with suppress(OSError):  # of a full disk, which was told when it was met
+            self._features.abandon()
+            self._histograms.abandon()
+            self._parquet.close()
+        self._unlock()
+
     def _finish(self) -> None:
         self._write_patches()
         self._parquet.close()
@@ -154,12 +162,8 @@ class BankWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if kind is None:
             self.close()
-            return
-        with suppress(OSError):  # of a full disk, which `error` has told
-            self._features.abandon()
-            self._histograms.abandon()
-            self._parquet.close()
-        self._unlock()
+        else:
+            self.abandon()
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,7 +241,8 @@ class MemoryBank:
     ) -> NDArray[np.float32]:
         """Class probabilities [Q, C] of patch features [Q, D], by `vote` of the k nearest in the bank.
 
-        The features are L2-normalised. index: over `self.features`; default exact search. k is cut to the bank's size.
+        The features are L2-normalised. index: over `self.features`; default exact search, which reads the whole bank
+        for each call: where it is on disk, ask for several images at once. k is cut to the bank's size.
         Raises SampleError.
         """
         if not len(self):

@@ -21,6 +21,12 @@ def test_the_guide_runs_from_top_to_bottom(tmp_path, monkeypatch):
     assert runpy.run_path("guide.py", run_name="guide")["features"].shape == (24, 16)
 
 
+def test_the_page_on_segmentation_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "page.py").write_text(python_blocks("docs/segmentation.md"))
+    assert [one.shape for one in runpy.run_path("page.py", run_name="page")["predicted"]] == [(40, 50)] * 2
+
+
 def test_the_readme_opens_with_code_that_runs(pictures):
     code = python_blocks("README.md").replace("facebook/dinov2-small", "tiny").replace("size=384", "size=4")
     code = code.replace("SimCLR()", "SimCLR(negatives=2)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,7 @@ def read_marks(path: Path, ignore: Collection[int]) -> NDArray[np.int32]:
 
 def read_points(given: str) -> list[Point]:
     """Points from "x,y,label; x,y,label", or from a CSV file. Raises SourceError."""
-    if ";" not in given and given.count(",") != 2:  # a name, perhaps one with commas
+    if os.path.isfile(given) or (";" not in given and given.count(",") != 2):
         return _from_file(Path(given))
     parts = [part.strip() for part in given.split(";")]
     return [_point(part.split(",", 2), f"point {part!r}") for part in parts if part]

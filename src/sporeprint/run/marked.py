@@ -87,10 +87,27 @@ def find_marks(
             check_size(labels, size)
         except SampleError as error:
             raise SourceError(f"{name!r}: {error}") from None
+    _check_two(maps, names, ignore if masks else ())
     references = [
         Reference(scene.id, scene.image, labels, inside) for (scene, inside), labels in zip(found, maps, strict=True)
     ]
     return Marks(references, names, _palette(maps, mask_palette(masks[0]) if masks else None))
+
+
+def _check_two(maps: Sequence[NDArray[np.int32]], names: Sequence[str] | None, ignore: Collection[int]) -> None:
+    values = sorted({int(one) for labels in maps for one in np.unique(labels)} - {UNLABELLED})
+    if len(values) > 1:
+        return
+    seen = "no label is given"
+    if values:
+        seen = f"only the label {names[values[0]] if names and values[0] < len(names) else values[0]} is given"
+    void = ", ".join(map(str, ignore))
+    if void and any((labels == UNLABELLED).any() for labels in maps):
+        seen += f", beside what is unlabelled ({void})"
+        void = f"; or, if {void} is a label of yours, say --ignore none"
+    else:
+        void = ""
+    raise SourceError(f"{seen}; two are needed at least: mark the background too{void}")
 
 
 def _find(scenes: Scenes, name: str) -> tuple[Scene, bool]:

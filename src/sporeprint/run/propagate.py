@@ -57,7 +57,7 @@ def propagate_scenes(
     values = label_values((one.labels for one in references), (UNLABELLED,)).tolist()
     labels = {value: names[value] if names and value < len(names) else str(value) for value in values}
     settings = settings or Settings()
-    recipe = Recipe(dense=settings.dense(backbone.depth), seed=settings.seed)
+    recipe = Recipe(dense=settings.dense(backbone.depth), projection="tensorsketch", seed=settings.seed)
     fungi = Fungi(recipe, backbone=backbone, max_failures=1.0)  # whoever labels by hand goes on with the others
     held = _hold(out)
     try:
@@ -200,7 +200,7 @@ def _fingerprint(
     """Of everything that decides the masks."""
     marks = [[one.id, one.digest()] for one in references]
     said = [
-        fungi.recipe.to_json(),
+        recipe.to_json(),
         fungi.describe(),
         asdict(settings),
         scenes.digest(),

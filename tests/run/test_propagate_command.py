@@ -1,0 +1,249 @@
+"""`sporeprint propagate` with the shipped backbone, on halves of black and white."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from small_scenes import encoded, struct, table
+
+QUICK = ("--backbone", "tiny", "--features", "embedding", "--shifts", 1, "--no-flip")
+POINTS = "10,30,dark; 50,30,light"
+
+
+def halves(turned=False):
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[:, 32:] = 255
+    return Image.fromarray(image.transpose(1, 0, 2) if turned else image)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Three images, one of them in a folder below."""
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    halves().save(folder / "a.png")
+    halves(turned=True).save(folder / "b.png")
+    halves().save(folder / "more" / "c.png")
+    return folder
+
+
+def mask_of(path):
+    return np.asarray(Image.open(path))
+
+
+def given(path, values):
+    Image.fromarray(np.asarray(values, np.uint8)).save(path)
+    return path
+
+
+def vertical(left, right):
+    return np.where(np.arange(64) < 32, left, right)[None].repeat(64, axis=0)
+
+
+def test_points_become_masks_of_all_images(run, photos, tmp_path):
+    out = tmp_path / "out"
+    status, said, errors = run("propagate", photos, "--out", out, *QUICK, "--on", "a.png", "--points", POINTS, "--json")
+    assert status == 0, errors
+    found = json.loads(said)
+    assert [one["id"] for one in found["images"]] == ["a", "b", "more/c"]
+    assert found["labels"] == {"0": "dark", "1": "light"}
+    assert (out / "classes.txt").read_text() == "dark\nlight\n"
+    for name, truth in (("a", vertical(0, 1)), ("b", vertical(0, 1).T), ("more/c", vertical(0, 1))):
+        mask = Image.open(out / "masks" / f"{name}.png")
+        assert mask.mode == "P"
+        assert (np.asarray(mask) == truth).mean() > 0.95
+    for one in found["images"]:
+        labels = mask_of(out / one["mask"])
+        assert one["shares"]["light"] == pytest.approx((labels == 1).mean(), abs=1e-6)
+        assert 0.5 <= one["confidence"] <= 1
+    next_ones = [one["id"] for one in found["label_next"]]
+    assert sorted(next_ones) == ["b", "more/c"]
+    assert found["label_next"][0]["confidence"] <= found["label_next"][1]["confidence"]
+    assert json.loads((out / "result.json").read_text()) == found
+    assert Image.open(out / "sheet.png").width == 1400
+    assert not (out / "confidence").exists()
+
+
+def test_what_the_features_are_made_of_can_be_chosen(run, photos, tmp_path):
+    masks = set()
+    for number, words in enumerate([(), ("--features", "layers"), ("--features", "paper", "--scales", "1,2")]):
+        out = tmp_path / f"out{number}"
+        words = ("--backbone", "tiny", "--shifts", 1, "--no-flip", *words, "--on", "a", "--points", POINTS)
+        status, _, errors = run("propagate", photos, "--out", out, *words, "--confidence", "--sheet", 0)
+        assert status == 0, errors
+        masks.add((out / "confidence" / "b.png").read_bytes())
+        assert not (out / "sheet.png").exists()
+    assert len(masks) == 3
+
+
+def test_marked_pixels_keep_their_marks(run, photos, tmp_path):
+    marks = np.full((64, 64), 255)
+    marks[30:34, 5:12], marks[30:34, 50:60], marks[0, 0] = 3, 8, 8
+    scribbles = given(tmp_path / "scribbles.png", marks)
+    words = ("--on", "a", "--scribbles", scribbles, "--confidence")
+    assert run("propagate", photos, "--out", tmp_path / "out", *QUICK, *words)[0] == 0
+    labels, sure = mask_of(tmp_path / "out/masks/a.png"), mask_of(tmp_path / "out/confidence/a.png")
+    assert (labels[marks != 255] == marks[marks != 255]).all()
+    assert (labels == vertical(3, 8)).mean() > 0.95
+    assert (sure[marks != 255] == 255).all()
+    assert sure.min() < 255
+
+
+def test_the_confidence_is_darkest_between_the_labels(run, photos, tmp_path):
+    words = ("--on", "a", "--mask", given(tmp_path / "mask.png", vertical(0, 1)), "--confidence")
+    assert run("propagate", photos, "--out", tmp_path / "out", *QUICK, *words)[0] == 0
+    sure = mask_of(tmp_path / "out/confidence/more/c.png").mean(axis=0)
+    assert sure[28:36].min() < sure[:16].min()
+
+
+def test_the_same_command_goes_on_where_it_stopped(run, photos, tmp_path):
+    out = tmp_path / "out"
+    words = ("propagate", photos, "--out", out, *QUICK, "--on", "a", "--points", POINTS, "--json")
+    first = json.loads(run(*words)[1])
+    assert first["made"] == 3
+    before = (out / "masks" / "b.png").read_bytes()
+    (out / "masks" / "b.png").unlink()
+    again = json.loads(run(*words)[1])
+    assert (again["made"], again["kept"]) == (1, 2)
+    assert again["images"] == first["images"]
+    assert (out / "masks" / "b.png").read_bytes() == before
+    assert json.loads(run(*words, "--temperature", "0.2")[1])["made"] == 3
+
+
+def test_more_marks_make_all_masks_anew(run, photos, tmp_path):
+    words = ("propagate", photos, "--out", tmp_path / "out", *QUICK, "--on", "a", "--json", "--points")
+    assert run(*words, POINTS)[0] == 0
+    assert json.loads(run(*words, POINTS + "; 20,20,dark")[1])["made"] == 3
+
+
+def test_a_mask_that_was_mended_is_not_lost(run, photos, tmp_path):
+    words = ("propagate", photos, "--out", tmp_path / "out", *QUICK, "--on", "a", "--points", POINTS)
+    assert run(*words)[0] == 0
+    mended = given(tmp_path / "out" / "masks" / "b.png", vertical(1, 1))
+    status, _, errors = run(*words, "--temperature", "0.2")
+    assert status == 1
+    assert "b.png' is not as sporeprint wrote it" in errors
+    assert (mask_of(mended) == 1).all()
+
+
+def test_several_images_are_marked(run, photos, tmp_path):
+    one = given(tmp_path / "one.png", vertical(0, 255))
+    other = given(tmp_path / "other.png", vertical(255, 1).T)
+    words = ("--on", "a", "--mask", one, "--on", "b", "--mask", other)
+    status, said, errors = run("propagate", photos, "--out", tmp_path / "out", *QUICK, *words, "--json")
+    assert status == 0, errors
+    assert json.loads(said)["references"] == ["a", "b"]
+    assert (mask_of(tmp_path / "out/masks/more/c.png") == vertical(0, 1)).mean() > 0.95
+
+
+def test_an_image_from_elsewhere_can_be_the_marked_one(run, photos, tmp_path):
+    halves().resize((128, 96)).save(tmp_path / "elsewhere.png")
+    words = ("--on", tmp_path / "elsewhere.png", "--points", "20,50,0; 100,50,1")
+    assert run("propagate", photos, "--out", tmp_path / "out", *QUICK, *words)[0] == 0
+    assert (mask_of(tmp_path / "out/masks/b.png") == vertical(0, 1).T).mean() > 0.95
+    assert not list((tmp_path / "out/masks").glob("*elsewhere*"))
+
+
+def test_a_table_whose_ids_would_lead_elsewhere(run, tmp_path):
+    pictures = [struct(encoded(halves(turned))) for turned in (False, True)]
+    path = table(tmp_path / "in" / "t.parquet", rows=2, image=pictures, mask=None, name=["../../x", "b"])
+    words = ("--id-column", "name", "--on", "b", "--points", "30,10,0;30,50,1")
+    status, _, errors = run("propagate", path, "--out", tmp_path / "deep" / "out", *QUICK, *words)
+    assert status == 0, errors
+    assert (tmp_path / "deep/out/masks/%2E%2E/%2E%2E/x.png").exists()
+    assert not list(tmp_path.rglob("x.png"))[1:]
+
+
+def test_the_colours_of_a_palette_mask_are_kept(run, photos, tmp_path):
+    mask = Image.fromarray(vertical(0, 1).astype(np.uint8), "P")
+    mask.putpalette([10, 200, 30, 40, 50, 60])
+    mask.save(tmp_path / "mask.png")
+    assert (
+        run("propagate", photos, "--out", tmp_path / "out", *QUICK, "--on", "a", "--mask", tmp_path / "mask.png")[0]
+        == 0
+    )
+    assert Image.open(tmp_path / "out/masks/b.png").getpalette()[:6] == [10, 200, 30, 40, 50, 60]
+
+
+def test_an_image_that_cannot_be_read_is_named_and_left_out(run, photos, tmp_path):
+    (photos / "broken.png").write_bytes(b"no image")
+    words = ("--on", "a", "--points", POINTS)
+    status, said, errors = run("propagate", photos, "--out", tmp_path / "out", *QUICK, *words)
+    assert status == 0
+    assert "3 masks" in said
+    assert "not read: broken: " in errors
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (("--on", "a"), 2, "none of --mask, --scribbles, --points is given"),
+        (("--on", "a", "--points", POINTS, "--mask", "m.png"), 2, "--mask and --points of"),
+        (("--on", "a", "--points", POINTS, "--points", POINTS), 2, r"1 images to begin with \(--on\) and marks for 2"),
+        (("--on", "z", "--points", POINTS), 2, "--on 'z' is neither an image of the 3 given nor a file; there are: "),
+        (("--on", "a", "--on", "a.png", "--points", POINTS, "--points", POINTS), 2, "names one image twice"),
+        (("--on", "a", "--points", "10,30,dark; 64,30,light"), 2, "point 64,30,light is outside the image of 64 x 64"),
+        (
+            ("--on", "a", "--points", "10,30,dark;20,30,dark"),
+            2,
+            "only the label dark is given; .* mark the background too$",
+        ),
+        (("--on", "a", "--points", POINTS, "--ignore", "0"), 2, "--ignore is of --mask and --scribbles"),
+        (("--on", "a", "--mask", "nowhere.png"), 2, "nowhere.png"),
+        (("--on", "a", "--points", POINTS, "--features", "best"), 2, "features 'best'; known: all, layers"),
+        (("--on", "a", "--points", POINTS, "--scales", "big"), 2, "--scales 'big'; expected numbers"),
+        (("--on", "a", "--points", POINTS, "--backbone", "nowhere/nothing"), 1, "nowhere/nothing"),
+    ],
+)
+def test_words_that_make_no_sense(run, photos, tmp_path, words, status, said):
+    got, _, errors = run("propagate", photos, "--out", tmp_path / "out", *QUICK, *words)
+    assert re.search(said, errors.strip()), errors
+    assert got == status
+    assert not (tmp_path / "out" / "masks").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "words", "said"),
+    [
+        (np.zeros((32, 64)), (), r"'a': the labels are 64 x 32 pixels \(width x height\), their image is 64 x 64"),
+        (vertical(0, 255), (), r"only the label 0 is given, beside what is unlabelled \(255\); .*--ignore none"),
+        (vertical(0, 1), ("--ignore", "x"), "--ignore 'x'; expected label values"),
+    ],
+)
+def test_masks_that_make_no_sense(run, photos, tmp_path, values, words, said):
+    words = ("--on", "a", "--mask", given(tmp_path / "mask.png", values), *words)
+    status, _, errors = run("propagate", photos, "--out", tmp_path / "out", *QUICK, *words)
+    assert status in (1, 2)
+    assert re.search(said, errors), errors
+
+
+def test_a_mask_of_0_and_255_with_none_ignored(run, photos, tmp_path):
+    words = ("--on", "a", "--mask", given(tmp_path / "mask.png", vertical(0, 255)), "--ignore", "none")
+    assert run("propagate", photos, "--out", tmp_path / "out", *QUICK, *words)[0] == 0
+    assert (mask_of(tmp_path / "out/masks/b.png") == vertical(0, 255).T).mean() > 0.95
+
+
+def test_masks_among_the_images_are_refused(run, photos):
+    words = ("--on", "a", "--points", POINTS)
+    status, _, errors = run("propagate", photos, "--out", photos / "masks", *QUICK, *words)
+    assert status == 2
+    assert "where the masks would be taken for images" in errors
+    assert "photos-masks" in errors
+
+
+def test_help_does_not_import_torch():
+    code = (
+        "import sys; sys.argv = ['sporeprint', 'propagate', '--help']\n"
+        "from sporeprint.cli import main\n"
+        "try:\n    main()\n"
+        "except SystemExit:\n    pass\n"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--scribbles" in done.stdout

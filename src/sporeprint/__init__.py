@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sporeprint.data.store import Store
     from sporeprint.dense.copies import Copies
     from sporeprint.dense.objectives import TokenKL, TokenSimCLR
+    from sporeprint.dense.segmenter import Segmenter
     from sporeprint.dense.settings import Dense
     from sporeprint.evaluate.analyse import analyse
     from sporeprint.evaluate.cluster import cluster
@@ -47,6 +48,7 @@ _HOMES = {
     "Objective": "objectives",
     "Preprocess": "backbones.preprocess",
     "Recipe": "recipe",
+    "Segmenter": "dense.segmenter",
     "SimCLR": "objectives",
     "Sound": "backbones.sound",
     "Store": "data.store",
@@ -75,7 +77,7 @@ _HOMES = {
 
 __all__ = [  # noqa: RUF022
     "Fungi", "Recipe", "Backbone", "Preprocess", "Tokens", "Sound", "Combination",
-    "KL", "DINO", "SimCLR", "MaskedTokens", "Objective", "Dense", "TokenSimCLR", "TokenKL", "Copies",
+    "KL", "DINO", "SimCLR", "MaskedTokens", "Objective", "Dense", "TokenSimCLR", "TokenKL", "Copies", "Segmenter",
     "compare", "select", "knn", "probe", "cluster", "retrieve", "revisited", "regress", "multilabel", "analyse",
     "demonstrations", "Template", "Store", "open_source",
     "check_backbone", "check_index", "check_objective", "check_projection", "check_views",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,23 @@ from numpy.typing import NDArray
 from sporeprint.backbones.base import Backbone
 from sporeprint.backbones.load import load_backbone
 from sporeprint.data.scenes import Scenes, find_classes
-from sporeprint.dense.labeller import Chosen, Labeller, Maps
+from sporeprint.dense.labeller import Labeller
 from sporeprint.dense.support import least
-from sporeprint.dense.training import Group, Survey, Truth, batched, fill, read_ahead, survey
-from sporeprint.errors import RecipeError, RowFailure, SampleError
+from sporeprint.dense.training import Group, Survey, Truth, fill, survey
+from sporeprint.errors import RecipeError
 from sporeprint.evaluate.result import plain
-from sporeprint.evaluate.segmentation import Tally, confusion, difference, segmentation
+from sporeprint.evaluate.segmentation import Tally, difference, segmentation
 from sporeprint.fungi import Fungi
 from sporeprint.reading import refuse_too_many
+from sporeprint.run.segment_ask import Answers, ask
 from sporeprint.run.segment_files import Folder
 from sporeprint.run.segment_pictures import Pictures
-from sporeprint.run.segment_plan import EMBEDDING, Kind, Plan, Run
+from sporeprint.run.segment_plan import COPIES, EMBEDDING, LAYERS, Kind, Plan, Run
 
 Progress = Callable[[str, int, int], None]
 Labels = NDArray[np.int32]
+
+BY_TRAINING, BY_TEST = "picked by the training images", "picked as the best on these very test images"
 
 
 @dataclass(frozen=True)
@@ -57,22 +59,6 @@ class Segmentation:
 
     def to_json(self) -> dict[str, Any]:
         return {**self.about, "runs": self.runs}
-
-
-@dataclass
-class _Counts:
-    """The confusions of one kind, image by image."""
-
-    rows: list[NDArray[np.int64]] = field(default_factory=list)
-    total: NDArray[np.int64] | int = 0
-
-    def add(self, matrix: NDArray[np.int64]) -> None:
-        self.rows.append(np.stack([matrix.diagonal(), matrix.sum(1), matrix.sum(0)]))
-        self.total = self.total + matrix
-
-    def tally(self) -> Tally:
-        hits, truth, predicted = np.stack(self.rows, axis=1)
-        return Tally(hits, truth, predicted, np.asarray(self.total))
 
 
 def segment(
@@ -164,28 +150,34 @@ class _Segment:
             pictures.take(palette, self.names())
         try:
             sampling = replace(self.plan.sampling, seed=run.seed)
-            what = f"training images ({run})"
             failed = fill(
                 groups, self.train, drawn, self.truth, found.counts, sampling, self.way.batch_size, self.way.workers,
-                lambda done, all: self.progress(what, done, all),
+                lambda done, all: self.progress(f"training images ({run})", done, all),
             )  # fmt: skip
             refuse_too_many([*found.failures, *failed], self.way.max_failures, len(self.train))
-            counts, unread, seen = self.asked(run, groups, pictures)
+            truth, total = self.truth if self.compared else None, len(self.test)
+            answers = ask(
+                groups, self.test, total, truth, self.way.batch_size, self.way.workers, self.way.max_failures,
+                lambda number, *shown: None if pictures is None else pictures.add(number, *shown),
+                lambda done, all: self.progress(f"test images ({run})", done, all),
+            )  # fmt: skip
         finally:
             for group in groups:
                 for labeller in group.labellers.values():
                     labeller.abandon()
             folder.drop_banks()
-        kinds = self.judged(groups, counts)
+        kinds = self.judged(groups, answers)
         if pictures is not None:
-            pictures.draw({name: (one.get("result") or {}).get("value") for name, one in kinds.items()}, best_of(kinds))
+            pictures.draw(
+                {name: (one.get("result") or {}).get("value") for name, one in kinds.items()}, *best_of(kinds)
+            )
         return {
             "fraction": str(run.fraction),
             "seed": run.seed,
             "training_images": count,
-            "test_images": seen,
+            "test_images": answers.images,
             "kinds": kinds,
-            "failures": [one.to_json() for one in (*found.failures, *failed, *unread)],
+            "failures": [one.to_json() for one in (*found.failures, *failed, *answers.failures)],
         }
 
     def fitted(self, run: Run, drawn: Sequence[str], folder: Folder) -> list[Group]:
@@ -207,38 +199,9 @@ class _Segment:
             groups.append(group)
         return groups
 
-    def asked(
-        self, run: Run, groups: Sequence[Group], pictures: Pictures | None
-    ) -> tuple[dict[str, _Counts], list[RowFailure], int]:
-        """Confusions by kind, the test images that have none, and how many have."""
-        counts = {one.name: _Counts() for one in self.plan.kinds()}
-        failures: list[RowFailure] = []
-        truth, total, done = self.truth if self.compared else None, len(self.test), 0
-        for batch in batched(read_ahead(self.test, truth, self.way.workers), self.way.batch_size):
-            images = [read[0] for _, read in batch if not isinstance(read, SampleError)]
-            made = [iter(group.maps(images, [group.content(one) for one in images])) for group in groups]
-            for scene, read in batch:
-                maps = [] if isinstance(read, SampleError) else [next(one) for one in made]
-                try:
-                    if isinstance(read, SampleError):
-                        raise read
-                    predicted = _predicted(groups, maps, (read[0].height, read[0].width))
-                    for name, labels in predicted.items() if truth is not None else ():
-                        counts[name].add(confusion(read[1], labels, self.truth.classes, self.truth.ignore))
-                    if pictures is not None:
-                        pictures.add(done, scene.id, read[0], read[1], predicted)
-                except SampleError as error:
-                    failures.append(RowFailure(scene.id, str(error)))
-                    refuse_too_many(failures, self.way.max_failures, total)
-                done += 1
-                self.progress(f"test images ({run})", done, total)
-        if len(failures) == total:
-            raise SampleError(f"none of {total} test images can be read ({failures[0].id}: {failures[0].reason})")
-        return counts, failures, total - len(failures)
-
-    def judged(self, groups: Sequence[Group], counts: Mapping[str, _Counts]) -> dict[str, Any]:
+    def judged(self, groups: Sequence[Group], answers: Answers) -> dict[str, Any]:
         kinds: dict[str, Any] = {}
-        tallies = {name: one.tally() for name, one in counts.items() if self.compared}
+        tallies = {name: one.tally() for name, one in answers.counts.items()}
         for kind in self.plan.kinds():
             labeller = next(group.labellers[kind.name] for group in groups if kind.name in group.labellers)
             assert labeller.chosen is not None
@@ -252,33 +215,32 @@ class _Segment:
                 said["result"] = segmentation(tallies[kind.name], self.names()).to_json()
                 gain = difference(tallies[EMBEDDING], tallies[kind.name]) if kind.name != EMBEDDING else None
                 said["gain"] = None if gain is None else gain.to_json()
+                said["by_gradients"] = _by_gradients(kind, self.plan.kinds(), tallies)
             kinds[kind.name] = plain(said)
         return kinds
 
 
-def _predicted(groups: Sequence[Group], maps: Sequence[Maps | SampleError], size: tuple[int, int]) -> dict[str, Labels]:
-    found: dict[str, Labels] = {}
-    for group, one in zip(groups, maps, strict=True):
-        if isinstance(one, SampleError):
-            raise one
-        found |= {name: labeller.labels(one, size) for name, labeller in group.labellers.items()}
-    return found
-
-
-def best_of(kinds: Mapping[str, Any]) -> str | None:
-    """The kind beside the embedding that does best: on the training images where "auto" asked them, else on the test
-    images; the last where neither is known, None where there is no other."""
-    others = {name: one for name, one in kinds.items() if name != EMBEDDING}
-    if not others:
+def _by_gradients(kind: Kind, kinds: Sequence[Kind], tallies: Mapping[str, Tally]) -> dict[str, Any] | None:
+    """What gradients add to the same features without them; None where these were not made."""
+    without = {"paper": EMBEDDING, "layers + gradients": LAYERS}
+    prefix = COPIES if kind.copies else ""
+    other = prefix + without.get(kind.name.removeprefix(prefix), "")
+    if not kind.gradients or other not in {one.name for one in kinds}:
         return None
+    return difference(tallies[other], tallies[kind.name]).to_json()
 
-    def score(name: str) -> float:
-        one = others[name]
-        chosen, result = Chosen(**one["chosen"]), one.get("result")
-        return chosen.score if chosen.score is not None else result["value"] if result else -math.inf
 
-    best = max(map(score, others))
-    return [name for name in others if score(name) == best][0 if best > -math.inf else -1]
+def best_of(kinds: Mapping[str, Any]) -> tuple[str | None, str]:
+    """The kind beside the embedding that does best, and how that is known: by the training images where "auto" asked
+    them, else by the test images; the last kind where nothing says, None where there is no other."""
+    others = {name: one for name, one in kinds.items() if name != EMBEDDING}
+    scores = {name: one["chosen"]["score"] for name, one in others.items()}
+    how = BY_TRAINING
+    if None in scores.values():
+        scores, how = {name: (one.get("result") or {}).get("value") for name, one in others.items()}, BY_TEST
+    if not scores or None in scores.values():
+        return next(reversed(scores), None), ""
+    return max(scores, key=lambda name: scores[name]), how
 
 
 def shown_runs(found: Segmentation) -> Iterator[tuple[str, list[dict[str, Any]]]]:

@@ -49,15 +49,16 @@ class Pictures:
             shown = None if truth is None else np.where(np.isin(truth, self.truth.ignore), _VOID, truth)
             self.held.append(SheetRow(image_id, image.copy(), shown, predicted))
 
-    def draw(self, values: Mapping[str, float | None], best: str | None) -> None:
-        """values: mIoU of each kind on all test images, where known. best: beside the embedding."""
+    def draw(self, values: Mapping[str, float | None], best: str | None, how: str) -> None:
+        """values: mIoU of each kind on all test images, where known. best: beside the embedding; how it is known."""
         if not self.held:
             return
         kinds = [EMBEDDING, *([best] if best is not None else [])]
         rows = [SheetRow(one.id, one.image, one.truth, {k: one.predictions[k] for k in kinds}) for one in self.held]
         known = {kind: values[kind] for kind in kinds}
         notes = {kind: f"all images: mIoU {value:.1%}" for kind, value in known.items() if value is not None}
-        sheet = contact_sheet(rows, self.colours, self.names, (_VOID,), "Segmentation by retrieval", notes)
+        title = f"Segmentation by retrieval; '{best}' was {how}" if how else "Segmentation by retrieval"
+        sheet = contact_sheet(rows, self.colours, self.names, (_VOID,), title, notes)
         file = io.BytesIO()
-        sheet.save(file, "PNG", optimize=True)
+        sheet.save(file, "PNG")
         self.folder.write_sheet(file.getvalue())

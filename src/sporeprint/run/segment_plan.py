@@ -48,7 +48,11 @@ class Run:
     seed: int
 
     def __str__(self) -> str:
-        return f"{self.fraction} of the training images, seed {self.seed}"
+        return f"{self.images}, seed {self.seed}"
+
+    @property
+    def images(self) -> str:
+        return "all training images" if self.fraction == 1 else f"{self.fraction} of the training images"
 
     @property
     def key(self) -> str:

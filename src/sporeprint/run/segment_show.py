@@ -15,7 +15,7 @@ from sporeprint.evaluate.intervals import Interval
 from sporeprint.evaluate.segmentation import SegmentationResult, over_runs
 from sporeprint.run.console import print_meanings, print_table
 from sporeprint.run.figures import percent
-from sporeprint.run.segment import Segmentation, best_of, shown_runs
+from sporeprint.run.segment import BY_TRAINING, Segmentation, best_of, shown_runs
 from sporeprint.run.segment_plan import EMBEDDING
 
 _ARRAYS = {"iou": np.float64, "confusion": np.int64}
@@ -123,7 +123,7 @@ def print_segmentation(found: Segmentation) -> None:
 
 def _print_classes(found: Segmentation, table: Sequence[dict[str, Any]]) -> None:
     """IoU of every class that the test images have: the embedding's and the best kind's."""
-    best = _best(found, table)
+    best, _ = _best(found, table)
     fraction = str(found.plan.fractions[0])
     shown = [row for row in table if row["name"] in (EMBEDDING, best)]
     results = [row["figures"][fraction]["result"] for row in shown]
@@ -135,16 +135,15 @@ def _print_classes(found: Segmentation, table: Sequence[dict[str, Any]]) -> None
             rows.append([name, percent(share), *(percent(one) for one in ious), *points])
     sys.stdout.write("\n")
     columns = ["class", "pixels", *(row["name"] for row in shown), *(["points"] if len(shown) > 1 else [])]
-    print_table(f"IoU of classes, {fraction} of the training images", columns, rows)
+    print_table(f"IoU of classes, {found.plan.runs()[0].images}", columns, rows)
 
 
 def verdict(found: Segmentation) -> str:
     """Which kind, how much, at what cost, and how sure that is."""
     table = table_of(found)
     if found.truth is None:
-        run = found.runs[0]
-        return f"{run['test_images']} images were labelled; without masks of TEST nothing says how well."
-    best = _best(found, table)
+        return f"{found.runs[0]['test_images']} images were labelled; without masks of TEST nothing says how well."
+    best, how = _best(found, table)
     rows = {row["name"]: row for row in table}
     fraction = str(found.plan.fractions[0])
     base = rows[EMBEDDING]["figures"][fraction]["result"]
@@ -153,50 +152,49 @@ def verdict(found: Segmentation) -> str:
     figures = rows[best]["figures"][fraction]
     result, gain = figures["result"], figures["gain"]
     points = 100 * (result.value - base.value)
-    by_training = _by_training(found)
-    how = "picked by the training images" if by_training else "picked as the best on these very test images"
-    seeds = f" (mean of {found.plan.seeds} seeds)" if found.plan.seeds > 1 else ""
-    cost = f"at {rows[best]['passes']} passes an image and {rows[best]['width']} numbers a patch"
-    cost += f" in the place of the embedding's 1 pass and {rows[EMBEDDING]['width']} numbers"
-    said = f"mIoU {result.value:.1%}{seeds}, {points:+.1f} points over the plain embedding, {cost}"
-    run = f"with seed {found.runs[0]['seed']} that is {_shown(gain)}"
+    one_seed = f"{_shown(gain)} with seed {found.runs[0]['seed']}"
+    if found.plan.seeds == 1:
+        said = f"mIoU {result.value:.1%}, {_shown(gain)} points over the plain embedding"
+    else:
+        said = (
+            f"mIoU {result.value:.1%} (mean of {found.plan.seeds} seeds), {points:+.1f} points over the plain "
+            f"embedding ({one_seed})"
+        )
+    said += (
+        f", for {rows[best]['passes']} passes an image and {rows[best]['width']} numbers a patch; the embedding takes "
+        f"1 and {rows[EMBEDDING]['width']}"
+    )
     if points > 0 and gain.low > 0:
-        start = f"'{best}', {how}, has {said}; {run}."
+        start = f"'{best}', {how}, has {said}."
     elif points > 0:
         start = (
-            f"Nothing surely beats the plain embedding ({base.value:.1%}) here: '{best}', {how}, has {said}; {run}, "
-            "which the choice of test images can make."
+            f"Nothing surely beats the plain embedding ({base.value:.1%}) here: '{best}', {how}, has {said}. The "
+            "choice of test images can make such a difference."
         )
     else:
-        start = f"Nothing beats the plain embedding ({base.value:.1%}) here: '{best}', {how}, has {said}; {run}."
-    return start + _without_gradients(found, table, best, fraction)
+        start = f"Nothing beats the plain embedding ({base.value:.1%}) here: '{best}', {how}, has {said}."
+    return start + _gradients(found, table, best, fraction)
 
 
-def _without_gradients(found: Segmentation, table: Sequence[dict[str, Any]], best: str, fraction: str) -> str:
-    """What the gradients of the best kind add to the same without them."""
-    kind = next(one for one in found.kinds if one.name == best)
-    bare = best.replace("paper", EMBEDDING).replace(" + gradients", "")
-    rows = {row["name"]: row for row in table}
-    if not kind.gradients or bare not in rows or bare == EMBEDDING:
+def _gradients(found: Segmentation, table: Sequence[dict[str, Any]], best: str, fraction: str) -> str:
+    """What gradients add to the same features without them: to the best kind, else where there are the best of them."""
+    kinds = dict(shown_runs(found))[fraction][0]["kinds"]
+    added = {row["name"]: row for row in table if kinds[row["name"]].get("by_gradients") is not None}
+    if not added:
         return ""
-    value = rows[best]["figures"][fraction]["result"].value
-    other = rows[bare]["figures"][fraction]["result"].value
-    return f" Without gradients, '{bare}' has {other:.1%}: gradients add {100 * (value - other):+.1f} points."
+    name = best if best in added else max(added, key=lambda one: added[one]["figures"][fraction]["result"].value)
+    bare = name.replace("paper", EMBEDDING).replace(" + gradients", "")
+    return f" Gradients change '{bare}' by {_shown(_interval(kinds[name]['by_gradients']))} points."
 
 
-def _best(found: Segmentation, table: Sequence[dict[str, Any]]) -> str | None:
-    """By the training images where "auto" asked them, else by the mean over seeds at the first fraction."""
+def _best(found: Segmentation, table: Sequence[dict[str, Any]]) -> tuple[str | None, str]:
+    """As `best_of`; by the test images that is the mean over the seeds at the first fraction."""
     fraction, runs = next(iter(shown_runs(found)))
-    if _by_training(found):
-        return best_of(runs[0]["kinds"])
+    best, how = best_of(runs[0]["kinds"])
+    if best is None or how == BY_TRAINING:
+        return best, how
     others = [row for row in table if row["name"] != EMBEDDING]
-    if not others:
-        return None
-    return str(max(others, key=lambda row: row["figures"][fraction]["result"].value)["name"])
-
-
-def _by_training(found: Segmentation) -> bool:
-    return all(one["chosen"]["score"] is not None for one in found.runs[0]["kinds"].values())
+    return str(max(others, key=lambda row: row["figures"][fraction]["result"].value)["name"]), how
 
 
 def _interval(data: dict[str, Any]) -> Interval:

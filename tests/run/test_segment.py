@@ -1,0 +1,247 @@
+"""`sporeprint segment` on pictures that any network tells apart, with the shipped backbone."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import jaccard_score
+
+from small_scenes import struct, table
+from small_streets import VOID, street, streets
+from sporeprint.dense.bank import MemoryBank
+from sporeprint.run import segment as module
+from sporeprint.run.segment_files import file_of
+
+SMALL = ("--backbone", "tiny", "--size", "16x24", "--bank", "200", "--neighbours", "5", "--sheet", "0")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    streets(folder / "train", 8)
+    streets(folder / "test", 5, first=50)
+    streets(folder / "bare", 3, first=50, masks=False)
+    return folder
+
+
+@pytest.fixture
+def segment(run, data, tmp_path):
+    """Run the command; gives (exit status, stdout, stderr), with results in tmp_path / "out"."""
+
+    def segment(*words, train=data / "train", test=data / "test", out=tmp_path / "out"):
+        return run("segment", train, test, "--out", out, *SMALL, *words)
+
+    return segment
+
+
+def labels_of(path):
+    return np.asarray(Image.open(path)).astype(int)
+
+
+def test_the_figures_are_those_of_the_masks_that_it_writes(segment, data, tmp_path):
+    status, out, _ = segment("--masks", "--json")
+    assert status == 0
+    found = json.loads(out)
+    assert [row["name"] for row in found["table"]] == ["embedding", "paper", "layers", "layers + gradients"]
+    for row in found["table"]:
+        folder = tmp_path / "out" / "masks" / row["name"].replace(" + ", "-")
+        truth, said = [], []
+        for path in sorted((data / "test" / "masks").iterdir()):
+            true, labels = labels_of(path), labels_of(folder / path.name)
+            truth += true[true != VOID].tolist()
+            said += labels[true != VOID].tolist()
+        expected = jaccard_score(truth, said, average="macro")
+        assert row["figures"]["1"]["value"] == pytest.approx(expected)
+        assert expected > 0.7
+
+
+def test_a_table_classes_a_sentence_and_a_sheet(segment, tmp_path):
+    status, out, err = segment("--sheet", "3")
+    assert status == 0
+    assert "mIoU, 1 (8)" in out
+    assert "1 + 1 backward" in out
+    assert "plain embedding" in out.strip().splitlines()[-1]
+    assert "2 classes: 0, 1; void: 255" in err
+    with Image.open(tmp_path / "out" / "sheet.png") as sheet:
+        assert sheet.width == 1400
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".lock", "result.json", "sheet.png"]
+
+
+def test_fractions_and_seeds_are_a_run_each_and_finished_ones_are_kept(segment, monkeypatch):
+    drawn = []
+    real = module.fill
+
+    def fill(groups, scenes, ids, *rest, **others):
+        drawn.append(list(ids))
+        return real(groups, scenes, ids, *rest, **others)
+
+    monkeypatch.setattr(module, "fill", fill)
+    segment("--features", "embedding", "--fractions", "1/2,1/4")
+    assert [len(ids) for ids in drawn] == [4, 2]
+    assert drawn[0][:2] == drawn[1]
+    status, out, err = segment("--features", "embedding", "--fractions", "1/2,1/4", "--seeds", "2", "--json")
+    assert status == 0
+    assert len(drawn) == 4
+    assert set(drawn[2]) != set(drawn[0])
+    assert "2 of 4 runs are in" in err
+    figures = json.loads(out)["table"][0]["figures"]
+    runs = [run["kinds"]["embedding"]["result"]["value"] for run in json.loads(out)["runs"]]
+    assert figures["1/2"]["value"] == pytest.approx(np.mean(runs[:2]))
+    assert figures["1/4"]["spread"] == pytest.approx(np.std(runs[2:], ddof=1))
+
+
+def test_an_interrupted_command_keeps_what_is_done_and_goes_on(segment, monkeypatch, tmp_path):
+    real, calls = module.fill, []
+
+    def fill(*words, **others):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*words, **others)
+
+    monkeypatch.setattr(module, "fill", fill)
+    words = ("--features", "layers", "--fractions", "1,1/4", "--json")
+    status, _, err = segment(*words)
+    assert status == 1
+    assert "the same command goes on" in err
+    assert not (tmp_path / "out" / ".banks").exists()
+    monkeypatch.setattr(module, "fill", real)
+    _, out, _ = segment(*words)
+    _, whole, _ = segment(*words, out=tmp_path / "other")
+    assert json.loads(out)["runs"] == json.loads(whole)["runs"]
+
+
+def test_neither_batches_nor_threads_change_a_number(segment, tmp_path):
+    _, one, _ = segment("--json", "--batch-size", "1", "--workers", "0")
+    _, other, _ = segment("--json", "--batch-size", "5", "--workers", "2", out=tmp_path / "other")
+    one, other = (json.loads(text)["table"] for text in (one, other))
+    for row, same in zip(one, other, strict=True):
+        assert row["figures"]["1"]["value"] == pytest.approx(same["figures"]["1"]["value"], abs=1e-3)
+
+
+def test_another_plan_is_refused_with_what_differs(segment):
+    segment("--features", "embedding")
+    status, _, err = segment("--features", "embedding", "--temperature", "0.1", "--ignore", "255,3")
+    assert status == 1
+    assert "temperature" in err
+    assert "ignore" in err
+    assert "results of another plan" in err
+
+
+def test_a_folder_that_holds_something_else_is_refused(segment, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("chapter 1")
+    status, _, err = segment()
+    assert status == 1
+    assert "thesis.tex" in err
+
+
+def test_banks_are_kept_when_asked_for(segment, tmp_path):
+    segment("--features", "layers", "--keep-bank")
+    bank = MemoryBank.open(tmp_path / "out" / "banks" / "1-1-seed-0" / "layers")
+    bank.verify()
+    assert len(bank) == 192  # all patches of 8 images
+
+
+def test_copies_are_rows_of_their_own(segment):
+    status, out, _ = segment("--flip", "--features", "copies:layers,copies: layers+gradients", "--json")
+    assert status == 0
+    table = {row["name"]: row for row in json.loads(out)["table"]}
+    assert list(table) == ["embedding", "copies: layers", "copies: layers + gradients"]
+    assert table["copies: layers"]["passes"] == "2"
+    assert table["copies: layers + gradients"]["passes"] == "2 + 2 backward"
+
+
+def test_auto_is_shown_and_picks_the_best(segment):
+    status, out, _ = segment("--neighbours", "auto", "--temperature", "auto", "--epochs", "2")
+    assert status == 0
+    assert "on training" in out
+    assert "picked by the training images" in out
+
+
+def test_without_masks_it_predicts(segment, data, tmp_path):
+    status, out, err = segment("--features", "layers", test=data / "bare")
+    assert status == 0
+    assert "TEST has no masks, so this predicts only" in err
+    assert "3 images were labelled" in out
+    true = street(50)[1]
+    said = labels_of(tmp_path / "out" / "masks" / "layers" / "s50.png")
+    assert (said == true)[true != VOID].mean() > 0.85
+    assert segment("--no-truth", "--seeds", "2")[0] == 2
+
+
+def test_a_damaged_image_is_named_and_too_many_stop_it(segment, tmp_path):
+    streets(tmp_path / "bad", 4, first=50)
+    (tmp_path / "bad" / "images" / "s51.png").write_bytes(b"no picture")
+    status, out, err = segment("--features", "embedding", "--json", test=tmp_path / "bad")
+    assert status == 0
+    assert "not read: s51" in err
+    assert json.loads(out)["runs"][0]["test_images"] == 3
+    status, _, err = segment(
+        "--features", "embedding", "--max-failures", "0", test=tmp_path / "bad", out=tmp_path / "o"
+    )
+    assert status == 1
+    assert "s51" in err
+
+
+def test_void_that_has_a_name_is_asked_about(segment, tmp_path):
+    streets(tmp_path / "named", 3)
+    (tmp_path / "named" / "classes.txt").write_text("sky\nroad\nVoid\n")
+    status, _, err = segment(train=tmp_path / "named")
+    assert status == 2
+    assert "--ignore 2" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--features", "colour"), "there are: embedding, paper, layers, layers + gradients"),
+        (("--features", "copies: layers"), "--shifts 2"),
+        (("--features", "paper", "--objectives", "none"), "need --objectives"),
+        (("--objectives", "dino"), "known: kl, simclr"),
+        (("--size", "17x24"), "16 x 24"),
+        (("--size", "big"), "240x320"),
+        (("--fractions", "0"), "above 0"),
+        (("--fractions", "1/x"), "1,1/8,1/64"),
+        (("--temperature", "warm"), "0.02, or auto"),
+        (("--layers", "a"), "6,8,10"),
+        (("--mask-column", "mask"), "columns"),
+        (("--sampling", "all"), "balanced, uniform"),
+    ],
+)
+def test_misuse_says_what_to_do(segment, words, says):
+    status, _, err = segment(*words)
+    assert status == 2
+    assert says in err
+
+
+def test_a_column_that_is_not_there_is_named(segment, tmp_path):
+    rows = [street(number) for number in range(4)]
+    columns = {
+        name: [struct(_png(pair[at])) for pair in rows] for at, name in enumerate(("image", "mask"))
+    }  # fmt: skip
+    source = table(tmp_path / "t.parquet", 4, **columns)
+    status, _, err = segment("--mask-column", "labels", train=source, test=source)
+    assert status == 2
+    assert "labels" in err
+    assert segment("--features", "embedding", train=source, test=source)[0] == 0
+
+
+def _png(picture):
+    from small_scenes import encoded
+
+    return encoded(picture if isinstance(picture, Image.Image) else Image.fromarray(picture))
+
+
+@pytest.mark.parametrize("image_id", ["../../up", "/etc/passwd", "a/../b", "..", "", "a" * 300, "C:\\x", "ü/ö"])
+def test_masks_stay_in_their_folder(image_id, tmp_path):
+    path = (tmp_path / "masks" / file_of(image_id)).resolve()
+    assert tmp_path / "masks" in path.parents
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+
+
+def test_no_two_ids_share_a_mask():
+    ids = ["a/b", "a%2Fb", "a//b", "a/./b", "a/../b", "a", "a.png", "a" * 300, "a" * 301, "..", "%2E%2E", ".", "%"]
+    assert len({file_of(one) for one in ids}) == len(ids)

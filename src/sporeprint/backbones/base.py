@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from sporeprint.backbones import structure
 from sporeprint.backbones.adapters import Adapter, adapt
+from sporeprint.backbones.description import description, weights_digest
 from sporeprint.backbones.grid import GridPass, check_places, grid_pass, shape_of
 from sporeprint.backbones.inputs import Batch, Inputs, batch_to
 from sporeprint.backbones.layers import Layers, precise
@@ -243,32 +243,11 @@ class Backbone:
 
     def digest(self) -> str:
         """16 hex digits over the shapes and values of all weights and buffers, in order, whatever they are called."""
-        parts = []
-        finish = {} if self.finish is None else self.finish.state_dict()
-        whole = self.adapter.head or self.module
-        for tensor in (*whole.state_dict().values(), *finish.values()):
-            part = hashlib.blake2b(f"{tuple(tensor.shape)} {tensor.dtype}".encode(), digest_size=16)
-            part.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-            parts.append(part.digest())
-        return hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()
+        return weights_digest(self)
 
     def describe(self) -> dict[str, Any]:
         """What was found, as JSON: for stores and for people."""
-        return {
-            "name": self.name,
-            "class": type(self.module).__name__,
-            "targets": list(self.targets),
-            "pooling": self.pooling,
-            "width": self.width,
-            "modality": self.modality,
-            **self.preprocess.limits(),
-            "preprocess": self.preprocess.describe(),
-            "finish": None if self.finish is None else " ".join(str(self.finish).split()),
-            "tokens": self.tokens,
-            "prefix_tokens": self.prefix,
-            "blocks": self.depth,
-            "weights": self.digest(),
-        }
+        return description(self)
 
     def __sklearn_clone__(self) -> Backbone:
         return self  # frozen: clones of an estimator share it

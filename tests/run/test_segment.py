@@ -193,6 +193,18 @@ def test_void_that_has_a_name_is_asked_about(segment, tmp_path):
     assert "--ignore 2" in err
 
 
+def test_a_class_that_no_training_mask_has_is_one_where_it_has_a_name(segment, tmp_path):
+    streets(tmp_path / "train", 3)
+    (tmp_path / "train" / "classes.txt").write_text("sky\nroad\ncar\n")
+    streets(tmp_path / "test", 2, first=50)
+    labels = np.array(Image.open(tmp_path / "test" / "masks" / "s50.png"))
+    labels[-4:, :4] = 2
+    Image.fromarray(labels).save(tmp_path / "test" / "masks" / "s50.png")
+    _, out, err = segment("--features", "embedding", "--json", train=tmp_path / "train", test=tmp_path / "test")
+    assert "3 classes: sky, road, car" in err
+    assert json.loads(out)["table"][0]["figures"]["1"]["per_class"]["car"] == 0
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -206,6 +218,7 @@ def test_void_that_has_a_name_is_asked_about(segment, tmp_path):
         (("--fractions", "1/x"), "1,1/8,1/64"),
         (("--temperature", "warm"), "0.02, or auto"),
         (("--layers", "a"), "6,8,10"),
+        (("--layers", "99"), "block 99"),
         (("--mask-column", "mask"), "columns"),
         (("--sampling", "all"), "balanced, uniform"),
     ],

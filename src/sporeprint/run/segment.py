@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sporeprint.backbones.base import Backbone
 from sporeprint.backbones.load import load_backbone
-from sporeprint.data.scenes import Scenes, find_classes
+from sporeprint.data.scenes import Scenes
 from sporeprint.dense.labeller import Labeller
 from sporeprint.dense.support import least
 from sporeprint.dense.training import Group, Survey, Truth, fill, survey
@@ -82,7 +82,7 @@ def segment(
     if not truth and len(plan.runs()) > 1:
         raise RecipeError("without masks of TEST nothing is compared: leave out --fractions and --seeds, or give one")
     ignore = plan.ignored(train.names)
-    classes = plan.classes or find_classes(train, ignore)
+    classes = plan.classes_of(train, ignore)
     return _Segment(train, test, plan, network, way, Truth(classes, ignore), truth, progress, say).all(out)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from sporeprint.backbones.base import Backbone
 from sporeprint.backbones.grid import grid_shape
 from sporeprint.combine import Combination
+from sporeprint.data.scenes import Scenes, find_classes
 from sporeprint.dense.copies import Copies
 from sporeprint.dense.labeller import Voting
 from sporeprint.dense.settings import NAMES, Dense
@@ -152,13 +153,25 @@ class Plan:
         )
 
     def check(self, backbone: Backbone) -> None:
-        """Raises RecipeError for a size that the backbone cannot take."""
-        if self.size is None:
-            return
+        """Raises RecipeError for blocks that the backbone does not have, and for a size that it cannot take."""
+        depth = backbone.depth
+        if wrong := [one for one in self.layers or () if not 1 <= abs(one) <= depth]:
+            raise RecipeError(f"--layers: block {wrong[0]}, but {backbone.name} has {depth}: 1 to {depth}, -1 the last")
         try:
-            grid_shape(backbone, *self.size)
+            if self.size is not None:
+                grid_shape(backbone, *self.size)
         except BackboneError as error:
             raise RecipeError(f"--size {self.size[0]}x{self.size[1]}: {error}") from None
+
+    def classes_of(self, scenes: Scenes, ignore: tuple[int, ...]) -> int:
+        """C: of all that the masks hold, and all that have a name: test images may have classes that no mask here has.
+
+        Raises SourceError.
+        """
+        if self.classes is not None:
+            return self.classes
+        named = [label for label, name in enumerate(scenes.names or ()) if label not in ignore and name]
+        return max(find_classes(scenes, ignore), max(named, default=0) + 1)
 
     def ignored(self, names: Sequence[str] | None) -> tuple[int, ...]:
         """Labels that are void. Raises RecipeError where a name says so, and nobody said what is to become of it."""

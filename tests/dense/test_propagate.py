@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from sporeprint import Fungi, Recipe
+from sporeprint.data.scenes import open_scenes, read_scene
 from sporeprint.dense.propagate import Propagator, propagate
 from sporeprint.dense.settings import Dense
 from sporeprint.errors import SampleError
@@ -142,3 +143,14 @@ def test_two_points_on_one_image_label_others():
 def test_labels_of_another_size_than_their_image():
     with pytest.raises(SampleError, match=r"32 x 64 pixels \(width x height\), their image is 64 x 64"):
         next(propagate(plain(), [(halves(), np.zeros((64, 32), int))], []))
+
+
+@pytest.mark.real
+def test_one_frame_of_a_street_labels_the_next_ones(shared):
+    scenes = [read_scene(scene) for scene in open_scenes(shared / "data/camvid/train.parquet", limit=4)]
+    fungi = Fungi(Recipe(backbone=str(shared / "models/deit-tiny"), dense=Dense(objectives=())))
+    images = [image for image, _ in scenes]
+    found = list(propagate(fungi, [scenes[0]], images[1:], ignore=(11,)))
+    truth = np.stack([labels for _, labels in scenes[1:]])
+    right = np.stack([one.labels for one in found]) == truth
+    assert right[truth != 11].mean() > 0.7

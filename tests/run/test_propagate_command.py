@@ -179,6 +179,16 @@ def test_an_image_that_cannot_be_read_is_named_and_left_out(run, photos, tmp_pat
     assert "not read: broken: " in errors
 
 
+def test_no_image_that_can_be_read(run, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "broken.png").write_bytes(b"no image")
+    halves().save(tmp_path / "good.png")
+    words = ("--on", tmp_path / "good.png", "--points", POINTS)
+    status, _, errors = run("propagate", tmp_path / "photos", "--out", tmp_path / "out", *QUICK, *words)
+    assert status == 1
+    assert "none of 1 images can be read; the first, 'broken'" in errors
+
+
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [

@@ -104,9 +104,6 @@ class _Run:
                 done += 1
                 progress("images", done + len(failures.keys() & missing), len(ids))
         found = [record for record in records.values() if record is not None]
-        if not found:
-            row_id, reason = next(iter(failures.items()))
-            raise SampleError(f"none of {len(ids)} images can be read; the first, {row_id!r}: {reason}")
         failed = [RowFailure(row_id, failures[row_id]) for row_id in ids if row_id in failures]
         references, new = [one.id for one in self.references], len(missing) - len(failed)
         return Result(self.made.folder, found, references, self.labels, new, failed)
@@ -118,16 +115,18 @@ class _Run:
         log.info("looking at up to %d images for what is common among them ...", self.settings.fit_images)
         chosen = set(least(self.settings.seed, ids, self.settings.fit_images))
         rows = list(self._scaled((scene for scene in self.scenes if scene.id in chosen), failures))
-        if rows:
-            self.fungi.fit_dense([image for _, _, image in rows], [row_id for row_id, _, _ in rows])
+        if not rows:
+            row_id, reason = next(iter(failures.items()))
+            raise SampleError(f"none of {len(chosen)} images can be read; the first, {row_id!r}: {reason}")
+        self.fungi.fit_dense([image for _, _, image in rows], [row_id for row_id, _, _ in rows])
 
     def _propagator(self) -> Propagator:
         failures: dict[str, str] = {}
         scenes = (Scene(one.id, one.image) for one in self.references)
-        given = [
-            (features, one.labels)
-            for one, (_, _, features) in zip(self.references, self._features(scenes, failures), strict=True)
-        ]
+        found = {row_id: features for row_id, _, features in self._features(scenes, failures)}
+        for row_id, reason in failures.items():
+            raise SampleError(f"{row_id!r}, which is marked, cannot be used: {reason}")
+        given = [(found[one.id], one.labels) for one in self.references]
         return Propagator.of(given, (UNLABELLED,), self.settings.k, self.settings.temperature)
 
     def _features(

@@ -57,6 +57,7 @@ def test_the_figures_are_those_of_the_masks_that_it_writes(segment, data, tmp_pa
 
 
 def test_a_table_classes_a_sentence_and_a_sheet(segment, tmp_path):
+    (tmp_path / "out" / ".banks" / "of a run that was killed").mkdir(parents=True)
     status, out, err = segment("--sheet", "3")
     assert status == 0
     assert "mIoU, 1 (8)" in out
@@ -118,6 +119,23 @@ def test_neither_batches_nor_threads_change_a_number(segment, tmp_path):
     one, other = (json.loads(text)["table"] for text in (one, other))
     for row, same in zip(one, other, strict=True):
         assert row["figures"]["1"]["value"] == pytest.approx(same["figures"]["1"]["value"], abs=1e-3)
+
+
+def test_what_test_images_are_called_changes_no_number(segment, data, tmp_path):
+    """Test images that are called as training images are not taken for them."""
+    names = sorted(path.stem for path in (data / "train" / "images").iterdir())
+    streets(tmp_path / "alike", 5, first=50, names=names[:5])
+    streets(tmp_path / "other", 5, first=50, names=list("abcde"))
+    _, one, _ = segment("--json", "--features", "paper", test=tmp_path / "alike")
+    shutil.rmtree(tmp_path / "out")
+    _, other, _ = segment("--json", "--features", "paper", test=tmp_path / "other")
+    assert json.loads(one)["runs"] == json.loads(other)["runs"]
+
+
+def test_masks_that_come_too_late_are_told_of(segment):
+    segment("--features", "embedding")
+    _, _, err = segment("--features", "embedding", "--masks")
+    assert "no masks are written" in err
 
 
 def test_another_plan_is_refused_with_what_differs(segment):

@@ -22,7 +22,7 @@ from sporeprint.evaluate.segmentation import Tally, difference, segmentation
 from sporeprint.fungi import Fungi
 from sporeprint.reading import refuse_too_many
 from sporeprint.run.segment_ask import Answers, ask
-from sporeprint.run.segment_files import Folder
+from sporeprint.run.segment_files import MASKS, Folder
 from sporeprint.run.segment_pictures import Pictures
 from sporeprint.run.segment_plan import COPIES, EMBEDDING, LAYERS, Kind, Plan, Run
 
@@ -109,6 +109,8 @@ class _Segment:
             missing = [run for run in runs if run.key not in folder.runs]
             if len(missing) < len(runs):
                 self.say(f"{len(runs) - len(missing)} of {len(runs)} runs are in '{out}' already")
+            if runs[0] not in missing and self.way.masks and not (folder.out / MASKS).exists():
+                self.say("no masks are written: those are of the first run, which is done; give another --out for them")
             found = self.surveyed() if missing else Survey()
             for run in missing:
                 folder.add(run.key, self.run(run, found, folder, run == runs[0]))

@@ -157,9 +157,10 @@ class Plan:
         depth = backbone.depth
         if wrong := [one for one in self.layers or () if not 1 <= abs(one) <= depth]:
             raise RecipeError(f"--layers: block {wrong[0]}, but {backbone.name} has {depth}: 1 to {depth}, -1 the last")
+        if self.size is None:
+            return
         try:
-            if self.size is not None:
-                grid_shape(backbone, *self.size)
+            grid_shape(backbone, *self.size)
         except BackboneError as error:
             raise RecipeError(f"--size {self.size[0]}x{self.size[1]}: {error}") from None
 

@@ -152,13 +152,12 @@ def verdict(found: Segmentation) -> str:
     figures = rows[best]["figures"][fraction]
     result, gain = figures["result"], figures["gain"]
     points = 100 * (result.value - base.value)
-    one_seed = f"{_shown(gain)} with seed {found.runs[0]['seed']}"
     if found.plan.seeds == 1:
         said = f"mIoU {result.value:.1%}, {_shown(gain)} points over the plain embedding"
     else:
         said = (
             f"mIoU {result.value:.1%} (mean of {found.plan.seeds} seeds), {points:+.1f} points over the plain "
-            f"embedding ({one_seed})"
+            f"embedding, with seed {found.runs[0]['seed']} {_shown(gain)}"
         )
     said += (
         f", for {rows[best]['passes']} passes an image and {rows[best]['width']} numbers a patch; the embedding takes "

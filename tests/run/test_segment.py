@@ -1,6 +1,7 @@
 """`sporeprint segment` on pictures that any network tells apart, with the shipped backbone."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest

@@ -205,6 +205,27 @@ def test_new_pictures_are_labelled(pictures, settings, tmp_path):
     assert right(labels, truth) > 0.85
 
 
+@pytest.mark.parametrize(("sampling", "low", "high"), [("balanced", 5, 6), ("uniform", 0, 3)])
+def test_patches_of_a_rare_class_come_first_unless_all_are_alike(sampling, low, high):
+    pairs = [street(number) for number in range(6)]
+    for _, labels in pairs:
+        labels[-8:, -8:] = 2  # one patch of 24
+    segmenter = Segmenter(fungi(), ignore=(VOID,), bank=30, sampling=sampling)
+    segmenter.fit([image for image, _ in pairs], [labels for _, labels in pairs])
+    rare = (bank_of(segmenter).histograms[:, 2] > 0).sum()
+    assert low <= rare <= high
+
+
+@pytest.mark.parametrize(("epochs", "bank", "patches"), [(1, 1000, 144), (3, 1000, 432), (3, 100, 100)])
+def test_every_look_adds_its_patches_until_the_bank_is_full(pictures, epochs, bank, patches):
+    """Six images of 4 x 6 patches, none of them all void."""
+    assert len(bank_of(Segmenter(fungi(), ignore=(VOID,), epochs=epochs, bank=bank).fit(*pictures))) == patches
+
+
+def bank_of(segmenter):
+    return segmenter._labeller().bank
+
+
 def test_copies_and_gradients_are_asked_for_by_the_recipe(pictures):
     recipe = Recipe(
         objectives=(), dense=Dense(size=(32, 48), copies=Copies(flip=True), layers=(1,), support=100), size=8

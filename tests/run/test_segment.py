@@ -277,3 +277,20 @@ def test_masks_stay_in_their_folder(image_id, tmp_path):
 def test_no_two_ids_share_a_mask():
     ids = ["a/b", "a%2Fb", "a//b", "a/./b", "a/../b", "a", "a.png", "a" * 300, "a" * 301, "..", "%2E%2E", ".", "%"]
     assert len({file_of(one) for one in ids}) == len(ids)
+
+
+@pytest.mark.real
+def test_streets_of_camvid(run, shared, tmp_path):
+    """Void has a name there; the embedding's mIoU is far above that of the most frequent class alone, 0.04."""
+    data = shared / "data" / "camvid"
+    words = ("segment", data / "train.parquet", data / "val.parquet", "--out", tmp_path / "o")
+    words += ("--backbone", shared / "models/deit-tiny", "--size", "128x160", "--limit", "10", "--bank", "1000", "--json")
+    status, _, err = run(*words)
+    assert status == 2
+    assert "--ignore 11" in err
+    status, out, _ = run(*words, "--ignore", "11", "--features", "layers")
+    assert status == 0
+    for row in json.loads(out)["table"]:
+        figures = row["figures"]["1"]
+        assert figures["value"] > 0.2
+        assert figures["per_class"]["building"] > 0.5

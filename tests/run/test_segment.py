@@ -284,11 +284,11 @@ def test_streets_of_camvid(run, shared, tmp_path):
     """Void has a name there; the embedding's mIoU is far above that of the most frequent class alone, 0.04."""
     data = shared / "data" / "camvid"
     words = ("segment", data / "train.parquet", data / "val.parquet", "--out", tmp_path / "o")
-    words += ("--backbone", shared / "models/deit-tiny", "--size", "128x160", "--limit", "10", "--bank", "1000", "--json")
+    words += ("--backbone", shared / "models" / "deit-tiny", "--size", "128x160", "--limit", "10", "--bank", "1000")
     status, _, err = run(*words)
     assert status == 2
     assert "--ignore 11" in err
-    status, out, _ = run(*words, "--ignore", "11", "--features", "layers")
+    status, out, _ = run(*words, "--ignore", "11", "--features", "layers", "--json")
     assert status == 0
     for row in json.loads(out)["table"]:
         figures = row["figures"]["1"]

@@ -148,7 +148,7 @@ class Labeller:
     def abandon(self) -> None:
         """Leave a bank on disk unfinished, and its files closed."""
         if self._writer is not None:
-            self._writer.__exit__(KeyboardInterrupt, None, None)
+            self._writer.abandon()
             self._writer = None
 
     def labels(self, maps: Maps, size: tuple[int, int]) -> NDArray[np.int32]:

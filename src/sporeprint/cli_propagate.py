@@ -25,7 +25,7 @@ def propagate(
     scales: Annotated[str, typer.Option(help="Scaled copies, comma-separated, such as 1,1.5.")] = "1",
     size: Annotated[int | None, typer.Option(min=16, help="Longest side, in pixels, that the backbone gets images at.", show_default="their own, at most 640")] = None,
     neighbours: Annotated[int | None, typer.Option(min=1, help="Labelled patches of each class that vote.", show_default="30")] = None,
-    temperature: Annotated[float | None, typer.Option(min=0.001, help="Of the vote: the lower, the more the nearest counts.", show_default="0.05")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0.001, help="Of the vote: the lower, the more the nearest counts.", show_default="0.05; of scribbles and points 0.1")] = None,
     confidence: Annotated[bool, typer.Option("--confidence", help="Write confidence/ too: grey pictures, black where the vote was close.")] = False,
     sheet: Annotated[int, typer.Option(min=0, help="Images on sheet.png; 0 for none.")] = 12,
     id_column: Annotated[str | None, typer.Option(help="Column of ids, of a table; default the row number.")] = None,

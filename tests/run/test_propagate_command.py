@@ -194,7 +194,7 @@ def test_no_image_that_can_be_read(run, tmp_path):
     [
         (("--on", "a"), 2, "none of --mask, --scribbles, --points is given"),
         (("--on", "a", "--points", POINTS, "--mask", "m.png"), 2, "--mask and --points of"),
-        (("--on", "a", "--points", POINTS, "--points", POINTS), 2, r"1 images to begin with \(--on\) and marks for 2"),
+        (("--on", "a", "--points", POINTS, "--points", POINTS), 2, "--on was given 1 times, marks 2 times"),
         (("--on", "z", "--points", POINTS), 2, "--on 'z' is neither an image of the 3 given nor a file; there are: "),
         (("--on", "a", "--on", "a.png", "--points", POINTS, "--points", POINTS), 2, "names one image twice"),
         (("--on", "a", "--points", "10,30,dark; 64,30,light"), 2, "point 64,30,light is outside the image of 64 x 64"),

@@ -39,8 +39,8 @@ class Propagator:
     A class votes for a patch with the k labelled patches of that class that are most similar to it: its score is their
     mean exp(similarity / temperature), weighted by the share of the class in each; the scores divided by their sum are
     the shares of the vote. So every class has one vote, however many pixels of it were marked, and a small thing is
-    not outvoted by the sky. On CamVid, from one frame's whole mask to others, this gave an mIoU of 41.9 where the 30
-    nearest of all gave 39.0.
+    not outvoted by the sky. On CamVid, from one frame's whole mask to others, plain tokens gave a mean mIoU of 40.0 so,
+    and 36.1 by the 30 nearest patches of all classes together.
     """
 
     features: Tensor

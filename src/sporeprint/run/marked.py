@@ -64,7 +64,7 @@ def find_marks(
     given: Sequence[Any] = masks or points
     if len(on) != len(given):
         raise SourceError(
-            f"{len(on)} images to begin with (--on) and marks for {len(given)}; give each --on its own --mask, "
+            f"--on was given {len(on)} times, marks {len(given)} times; give each --on its own --mask, "
             "--scribbles or --points, in the same order"
         )
     found = [_find(scenes, name) for name in on]

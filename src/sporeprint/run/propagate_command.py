@@ -24,7 +24,9 @@ from sporeprint.run.marked import Marks, find_marks
 from sporeprint.run.propagate import propagate_scenes
 from sporeprint.run.propagation import Result, Settings
 
-FEW: Mapping[str, Any] = {"temperature": 0.1}  # defaults of scribbles and points: up to 0.7 mIoU above 0.05 on CamVid
+# Of scribbles and points: on CamVid, two points a class gave an mIoU of 32.6 so, 28.6 with all features; a temperature
+# of 0.1 was up to 0.7 above 0.05.
+FEW: Mapping[str, Any] = {"features": "embedding", "temperature": 0.1}
 
 _MARKED = 4  # references on the sheet
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -41,7 +41,7 @@ def propagate(
     from sporeprint.run.propagate_command import Words, run_propagate
 
     words = Words(images, out, backbone, on, mask, scribbles, points, ignore, scales, id_column, image_column, split, limit, device)  # fmt: skip
-    chosen = {"features": features, "shifts": shifts, "flip": flip, "size": size, "seed": seed}
+    chosen: dict[str, Any] = {"features": features, "shifts": shifts, "flip": flip, "size": size, "seed": seed}
     chosen |= {"k": neighbours, "temperature": temperature}
     try:
         found = run_propagate(words, chosen, confidence, sheet, ProgressLine())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from sporeprint import DINO, KL, Combination, Recipe, SimCLR
+from sporeprint import DINO, KL, Combination, Copies, Dense, Recipe, SimCLR, TokenKL
 from sporeprint.errors import RecipeError
 from sporeprint.objectives import Objective
 from sporeprint.recipe import canonical, from_json, kind, to_json
@@ -36,6 +36,7 @@ FULL = Recipe(
     dtype="bfloat16",
     seed=7,
     modality="image",
+    dense=Dense(objectives=(TokenKL(),), layers=(6, -1), copies=Copies(2, True, (1.0, 1.5)), size=(240, 320)),
 )
 
 
@@ -113,6 +114,7 @@ CHANGES = {
     "dtype": "float32",
     "seed": 1,
     "modality": "text",
+    "dense": Dense(),
 }
 
 
@@ -187,7 +189,7 @@ def test_fingerprint_is_sixteen_hex_digits_and_the_same_in_another_process():
 
 def test_size_and_combination_decide_no_block():
     assert Recipe(size=5, combination=Combination(whiten=3)).blocks_json() == Recipe().blocks_json()
-    for name in set(CHANGES) - {"size", "combination", "projection"}:
+    for name in set(CHANGES) - {"size", "combination", "dense", "projection"}:
         assert dataclasses.replace(Recipe(), **{name: CHANGES[name]}).blocks_json() != Recipe().blocks_json()
 
 

@@ -77,11 +77,15 @@ class Rademacher:
     def of_outer(self, rows: Tensor, columns: Tensor) -> Tensor:
         """What `self` gives for the N products of rows [N, O] and columns [N, I + 1], of which a part exists at a time.
 
-        Each part of the matrix is unpacked once for all N. Returns [N, D] of their type.
+        Each part of the matrix is unpacked once for as many as fit. Returns [N, D] of their type.
         """
         check_width(torch.empty(0, rows.shape[1] * columns.shape[1]), self.width)
         wide, device = columns.shape[1], columns.device
-        step = max(8, OUTER_BYTES // max(1, wide * len(rows) * rows.element_size()) // 8 * 8)  # a packed byte has eight
+        most = max(1, OUTER_BYTES // (8 * wide * rows.element_size()))  # of eight rows each: a packed byte has eight
+        if len(rows) > most:
+            pairs = zip(rows.split(most), columns.split(most), strict=True)
+            return torch.cat([self.of_outer(some, others) for some, others in pairs])
+        step = max(8, OUTER_BYTES // max(1, wide * len(rows) * rows.element_size()) // 8 * 8)
         projected = rows.new_zeros(len(rows), self.dim)
         for at in range(0, rows.shape[1], step):
             part = (rows[:, at : at + step].unsqueeze(2) * columns.unsqueeze(1)).flatten(1)

@@ -207,7 +207,7 @@ class Recipe:
             if isinstance(objective, type) or not hasattr(objective, "loss"):
                 raise RecipeError(f"objective {objective!r} has no `loss`; give an instance such as KL()")
             _check_objective(objective)
-            if not _NAME.fullmatch(objective.name) or objective.name in _TAKEN:
+            if not is_block_name(objective.name):
                 raise RecipeError(
                     f"objective name {objective.name!r}; expected letters, digits, _ and -, and not the name of "
                     f"another block or family ({', '.join(_TAKEN)}, cls-N, patches-N, tokens-N, last-N, max-N)"
@@ -263,6 +263,11 @@ def _check_objective(objective: Any) -> None:
     augmentation = getattr(objective, "augmentation", None)
     if augmentation is not None and not (callable(augmentation) and hasattr(augmentation, "views")):
         raise RecipeError(f"augmentation={augmentation!r} of {objective.name!r}; expected one such as Crops(), or None")
+
+
+def is_block_name(name: str) -> bool:
+    """Whether an objective may be called so, and its block: no other block or family is."""
+    return bool(_NAME.fullmatch(name)) and name not in _TAKEN
 
 
 def canonical(data: Any) -> bytes:

@@ -8,7 +8,7 @@ import torch
 
 from small import noise_pictures, small_backbone
 from sporeprint import Copies, Dense, Fungi, Recipe, TokenKL
-from sporeprint.dense.copies import Copy, average
+from sporeprint.dense.copies import Copy, add_copy
 from sporeprint.errors import RecipeError
 
 
@@ -69,11 +69,10 @@ def test_copies_of_an_image_count_as_what_they_cost() -> None:
     assert {(copy.height, copy.width) for copy in Copies(scales=(0.5, 1.5)).of(32, 64, 16)} == {(16, 32), (48, 96)}
 
 
-def test_the_average_is_of_directions_and_is_one() -> None:
-    copies = [Copy(16, 16), Copy(16, 16)]
-    maps = [torch.tensor([[[3.0, 0.0]]]), torch.tensor([[[0.0, 1e-12]]])]
-    half = 0.5**0.5
-    np.testing.assert_allclose(average(copies, maps, (1, 1)).numpy(), [[[half, half]]], rtol=1e-6)
+def test_the_sum_is_of_directions() -> None:
+    once = add_copy(None, Copy(16, 16), torch.tensor([[[3.0, 0.0]]]), (1, 1))
+    twice = add_copy(once, Copy(16, 16), torch.tensor([[[0.0, 1e-12]]]), (1, 1))
+    np.testing.assert_allclose(twice.numpy(), [[[1, 1]]], rtol=1e-6)
 
 
 def test_dense_features_with_copies_are_the_mean_of_those_of_each_copy() -> None:

@@ -6,6 +6,7 @@ import torch
 
 from small import noise_pictures, small_backbone
 from sporeprint import Dense, Fungi, Recipe, TokenKL, TokenSimCLR
+from sporeprint.data.images import content_digest
 from sporeprint.dense.support import Support, least, owner_of
 from sporeprint.errors import NotFitted, RecipeError
 
@@ -21,9 +22,9 @@ class Never:
         return np.zeros(count)
 
 
-def negatives(tokens: torch.Tensor = TOKENS, row_id: str = "d", **settings: object) -> list[list[float]]:
+def negatives(tokens: torch.Tensor = TOKENS, image: str = "d", **settings: object) -> list[list[float]]:
     objective = TokenSimCLR(**settings)  # type: ignore[arg-type]
-    return Support(BANK, OWNERS).negatives(objective, tokens, row_id, Never()).tolist()  # type: ignore[arg-type]
+    return Support(BANK, OWNERS).negatives(objective, tokens, owner_of(image), Never()).tolist()  # type: ignore[arg-type]
 
 
 def test_the_nearest_by_cosine_come_first_and_keep_their_length() -> None:
@@ -34,6 +35,29 @@ def test_the_nearest_by_cosine_come_first_and_keep_their_length() -> None:
 def test_an_image_does_not_find_itself() -> None:
     assert Support(BANK, OWNERS).nearest(TOKENS, 2, owner_of("b")).tolist() == [[0, 3], [0, 3], [0, 3]]
     assert negatives(TOKENS[1:2], "b", own_image=True) == [[0, 3], [5, 5]]
+
+
+def test_an_image_does_not_find_itself_under_another_id_either() -> None:
+    pictures = noise_pictures(4)
+    dense = Dense(size=32)
+    fungi = Fungi(Recipe(dtype="float32", dense=dense), backbone=small_backbone()).fit_dense(pictures, list("abcd"))
+    engine = fungi.patches.engine
+    support = engine.support
+    assert support is not None
+    tokens = engine.plain([("another", pictures[2])])[0]
+    nearest = support.nearest(tokens, 2, engine.owner_of(pictures[2]))
+    assert not (support.owners[nearest] == owner_of(content_digest(pictures[2]))).any()
+    assert (support.owners[support.nearest(tokens, 1)] == owner_of(content_digest(pictures[2]))).all()
+
+
+def test_of_one_image_alone_nobody_has_negatives() -> None:
+    pictures = noise_pictures(2)
+    fungi = Fungi(Recipe(dtype="float32", dense=Dense(size=32)), backbone=small_backbone())
+    with pytest.warns(UserWarning, match="fitted on one image alone"):
+        fungi.fit_dense(pictures[:1])
+    without = Dense(objectives=(TokenSimCLR(neighbours=0),), size=32)
+    other = Fungi(Recipe(dtype="float32", dense=without), backbone=small_backbone()).fit_dense(pictures)
+    np.testing.assert_allclose(fungi.dense(pictures), other.dense(pictures), atol=1e-5)
 
 
 def test_fewer_neighbours_where_there_are_fewer_tokens_of_others() -> None:
@@ -54,7 +78,7 @@ def test_what_is_kept_is_drawn_by_the_given_generator() -> None:
     objective = TokenSimCLR(kept=0.5)
     rng = np.random.default_rng(0)
     kept = np.random.default_rng(0).random(6) < 0.5
-    found = Support(BANK, OWNERS).negatives(objective, TOKENS, "d", rng)
+    found = Support(BANK, OWNERS).negatives(objective, TOKENS, owner_of("d"), rng)
     assert found.tolist() == [row for row, one in zip(negatives(), kept, strict=True) if one]
 
 
@@ -71,7 +95,8 @@ def test_the_support_is_of_the_fitting_images_plain_tokens() -> None:
     fungi.fit_dense(pictures, ["a", "b", "c"])
     support = fungi.patches.engine.support
     assert support is not None
-    assert sorted(support.owners.tolist()) == sorted(7 * [owner_of("a"), owner_of("b"), owner_of("c")])
+    digests = [content_digest(one) for one in pictures]
+    assert sorted(support.owners.tolist()) == sorted(7 * list(map(owner_of, digests)))
     images = torch.stack([fungi.network.preprocess.at(one, 32, 32) for one in pictures])
     tokens = fungi.network.module(images)[:, 1:].detach().flatten(0, 1)
     distances = (support.tokens.unsqueeze(1) - tokens).norm(dim=2).amin(dim=1)
@@ -106,6 +131,7 @@ def test_negatives_need_a_fit_and_kl_does_not() -> None:
         {"objectives": "simclr"}, {"objectives": (TokenSimCLR,)}, {"objectives": (TokenKL(), TokenKL())},
         {"layers": (0,)}, {"layers": 3}, {"copies": 2}, {"size": (32,)}, {"size": "32x32"}, {"size": 0},
         {"combination": "no such"}, {"support": 0}, {"fit_images": True},
+        {"objectives": (TokenKL(name="patches-1"),)}, {"objectives": (TokenKL(name="a@b"),)},
     ],
 )  # fmt: skip
 def test_settings_that_cannot_be_are_refused(wrong: dict) -> None:

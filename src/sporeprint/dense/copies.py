@@ -93,11 +93,7 @@ class Copies:
         return height // patch * self.shifts, width // patch * self.shifts
 
 
-def average(copies: Sequence[Copy], maps: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
-    """Each copy's features [h, w, D], L2-normalised, in register, averaged, L2-normalised again: [H, W, D]."""
-    total = None
-    for copy, features in zip(copies, maps, strict=True):
-        placed = copy.register(normalise(features), grid)
-        total = placed if total is None else total + placed
-    assert total is not None
-    return normalise(total)
+def add_copy(total: Tensor | None, copy: Copy, features: Tensor, grid: tuple[int, int]) -> Tensor:
+    """The sum so far [H, W, D] and a copy's features [h, w, D], L2-normalised and brought back into register."""
+    placed = copy.register(normalise(features), grid)
+    return placed if total is None else total + placed

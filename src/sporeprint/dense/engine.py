@@ -14,15 +14,15 @@ from torch import Tensor, nn
 
 from sporeprint.backbones.base import Backbone
 from sporeprint.backbones.grid import GridPass, patch_factors
-from sporeprint.dense.copies import Copies, Copy, average
+from sporeprint.dense.copies import Copies, Copy, add_copy
 from sporeprint.dense.gradients import project_tokens
 from sporeprint.dense.objectives import TokenObjective
 from sporeprint.dense.settings import Dense
-from sporeprint.dense.support import Support
+from sporeprint.dense.support import Support, owner_of
 from sporeprint.errors import BackboneError, LayerError, NotFitted, SampleError, first_line, is_out_of_memory
 from sporeprint.gradients import latents_of
 from sporeprint.passes import Memory
-from sporeprint.projection import Projection
+from sporeprint.projection import Projection, normalise
 from sporeprint.viewset import generator
 
 Maps = dict[str, NDArray[np.float32]]  # {block: [H, W, D]} of one image
@@ -30,7 +30,8 @@ Rows = Sequence[tuple[str, Image.Image]]
 Job = tuple[int, int, Copy]  # position of the row, of the copy among the row's, the copy
 
 TOKENS_A_PASS = {"cpu": 1024, "cuda": 16_384}  # patches that pass the backbone together
-MOST_PATCHES = 16_384  # of an image that is left at its own size: 2,048 x 2,048 pixels in patches of 16
+# Of a copy. SimCLR compares each with each: with 4,096, a 1,024 x 1,024 image in patches of 16, in about 1 GiB.
+MOST_PATCHES, MOST_WITHOUT_GRADIENTS = 4096, 16_384
 _PLAIN = Copies()
 
 
@@ -74,17 +75,29 @@ class DenseEngine:
             own = int(self.backbone.preprocess.limits()["image_size"])
             return own, own
         height, width = (max(patch, side // patch * patch) for side in (image.height, image.width))
-        if (patches := height * width // patch**2) > MOST_PATCHES:
+        if (patches := self.most_patches(height, width)) > self.limit:
             raise SampleError(
-                f"the image is {image.width} x {image.height} pixels, {patches:,} patches; at most {MOST_PATCHES:,} at "
-                "its own size: say what images are to be resized to, Dense(size=(height, width)), --size"
+                f"the image is {image.width} x {image.height} pixels, {patches:,} patches (of its largest copy); at "
+                f"most {self.limit:,}: say what images are to be resized to, Dense(size=(height, width)), --size"
             )
         return height, width
+
+    @property
+    def limit(self) -> int:
+        """The most patches of a copy."""
+        return MOST_PATCHES if self.settings.objectives else MOST_WITHOUT_GRADIENTS
+
+    def most_patches(self, height: int, width: int) -> int:
+        """Of the largest copy of an image at so many pixels."""
+        stride = self._stride()
+        copies = self.settings.copies.of(height, width, stride)
+        return max(copy.height // stride * (copy.width // stride) for copy in copies)
 
     def grid_of(self, image: Image.Image) -> tuple[int, int]:
         """Rows and columns of an image's maps."""
         return self.settings.copies.grid(*self.size_of(image), self._stride())
 
+    @torch.inference_mode(False)  # a caller's inference mode would give tensors that autograd refuses
     def maps(self, rows: Rows) -> list[Maps]:
         """Every block of every image, on one grid an image, each feature L2-normalised.
 
@@ -96,19 +109,20 @@ class DenseEngine:
                 "fit_dense(training_images) first"
             )
         copies = [self.settings.copies.of(*self.size_of(image), self._stride()) for _, image in rows]
-        parts: list[dict[str, list[Tensor]]] = [{name: [] for name in self.block_names()} for _ in rows]
-        order: list[list[Copy]] = [[] for _ in rows]
+        grids = [self.grid_of(image) for _, image in rows]
+        totals: list[dict[str, Tensor]] = [{} for _ in rows]
         for jobs, blocks in self._passes(rows, copies):
             for at, (row, _, copy) in enumerate(jobs):
-                order[row].append(copy)
                 for name, values in blocks.items():
-                    parts[row][name].append(values[at])
-        grids = [self.grid_of(image) for _, image in rows]
-        return [
-            {name: average(order[row], maps, grids[row]).numpy() for name, maps in parts[row].items()}
-            for row in range(len(rows))
-        ]
+                    totals[row][name] = add_copy(totals[row].get(name), copy, values[at], grids[row])
+        names = self.block_names()
+        return [{name: normalise(total[name]).numpy() for name in names} for total in totals]
 
+    def owner_of(self, image: Image.Image) -> int:
+        """What tells an image's own tokens in the support."""
+        return owner_of(self.backbone.preprocess.digest(image))
+
+    @torch.inference_mode(False)
     def plain(self, rows: Rows) -> list[Tensor]:
         """The last tokens of each image itself, [P, E], not normalised."""
         copies = [_PLAIN.of(*self.size_of(image), self._stride()) for _, image in rows]
@@ -130,6 +144,7 @@ class DenseEngine:
         self, rows: Rows, copies: Sequence[Sequence[Copy]], plain: bool = False
     ) -> Iterator[tuple[list[Job], dict[str, Tensor]]]:
         """Jobs that shared a pass, and what it made of them: {block: [n, h, w, D]} on the CPU."""
+        self.backbone.refresh()
         waiting = [(row, number, copy) for row, own in enumerate(copies) for number, copy in enumerate(own)]
         while waiting:
             height, width = waiting[0][2].height, waiting[0][2].width
@@ -178,16 +193,16 @@ class DenseEngine:
             blocks = {"embedding": one.tokens.detach()}
             blocks |= {f"patches-{number}": one.layers[f"patches-{number}"] for number in numbers}
             for objective in () if plain else self.settings.objectives:
-                blocks |= self._gradients(objective, one, [(rows[row][0], number) for row, number, _ in jobs])
+                blocks |= self._gradients(objective, one, [(*rows[row], number) for row, number, _ in jobs])
         return {name: values.float().cpu() for name, values in blocks.items()}
 
     def _gradients(
-        self, objective: TokenObjective, one: GridPass, images: Sequence[tuple[str, int]]
+        self, objective: TokenObjective, one: GridPass, images: Sequence[tuple[str, Image.Image, int]]
     ) -> dict[str, Tensor]:
-        """images: (id, number of the copy). Returns {block: [n, h, w, D]}."""
+        """images: (id, image, number of the copy). Returns {block: [n, h, w, D]}."""
         total = one.tokens.new_zeros((), dtype=torch.float64)
-        for tokens, (row_id, number) in zip(one.tokens.flatten(1, 2), images, strict=True):
-            negatives = self._negatives(objective, tokens.detach(), row_id, number)
+        for tokens, image in zip(one.tokens.flatten(1, 2), images, strict=True):
+            negatives = self._negatives(objective, tokens.detach(), *image)
             latents = latents_of(self.heads[objective.name], objective, tokens)  # type: ignore[arg-type]
             total = total + objective.loss(latents, negatives).double().sum()
         outputs = [capture.outputs for capture in one.captures.values()]
@@ -207,10 +222,12 @@ class DenseEngine:
             made[name] = torch.stack(projected).unflatten(1, one.tokens.shape[1:3])
         return made
 
-    def _negatives(self, objective: TokenObjective, tokens: Tensor, row_id: str, number: int) -> Tensor | None:
+    def _negatives(
+        self, objective: TokenObjective, tokens: Tensor, row_id: str, image: Image.Image, number: int
+    ) -> Tensor | None:
         if not objective.neighbours or self.support is None:
             return None
         rng = generator(self.seed, row_id, f"dense {objective.name} {number}")
         with torch.no_grad():
-            found = self.support.negatives(objective, tokens, row_id, rng)  # type: ignore[arg-type]
+            found = self.support.negatives(objective, tokens, self.owner_of(image), rng)  # type: ignore[arg-type]
             return latents_of(self.heads[objective.name], objective, found.to(tokens))  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,14 +13,17 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from sporeprint.backbones.grid import grid_shape
 from sporeprint.combine import Blocks, Combiner, named
 from sporeprint.dense.engine import DenseEngine, Maps
-from sporeprint.dense.support import Support, least, owner_of
+from sporeprint.dense.support import Support, least
 from sporeprint.engine import Engine, make_head
 from sporeprint.errors import NotFitted, RecipeError, RowFailure, SampleError
-from sporeprint.reading import decoded_batches, name_rows, refuse_too_many
+from sporeprint.reading import decoded_batches, refuse_too_many
 from sporeprint.recipe import Recipe
 from sporeprint.viewset import generator
+
+TOGETHER = 2**24  # numbers of maps that exist at a time: 64 MiB
 
 
 @dataclass
@@ -28,6 +32,7 @@ class DenseFeatures:
 
     recipe: Recipe
     engine: DenseEngine
+    width: int  # E of a token, which a pooled embedding may differ from
     combiner: Combiner | None = None
     batch_size: int = 8
     workers: int = 1
@@ -35,41 +40,45 @@ class DenseFeatures:
     failures: list[RowFailure] = field(default_factory=list)
 
     @classmethod
+    @torch.inference_mode(False)  # a caller's inference mode would give tensors that autograd refuses
     def of(cls, recipe: Recipe, engine: Engine, **settings: Any) -> DenseFeatures:
-        """Of a recipe and the engine that was made of it. Raises RecipeError for a backbone that is not of images."""
+        """Of a recipe and the engine that was made of it.
+
+        Raises RecipeError for a backbone that is not of images, BackboneError for a size that it cannot take.
+        """
         from sporeprint.dense.settings import Dense
 
         if engine.backbone.modality != "image":
             raise RecipeError(f"dense features are of images; {engine.backbone.name} takes {engine.backbone.modality}")
         dense = recipe.dense or Dense()
-        width = _token_width(engine)
+        width = _token_width(engine.backbone)
         heads = {one.name: make_head(recipe.seed, f"dense {one.name}", width, one.latent) for one in dense.objectives}
-        for head in heads.values():
-            head.to(engine.backbone.device)
         made = DenseEngine(engine.backbone, dense, heads, engine.projections, recipe.seed, engine.autocast)
         made.layers()  # raises BackboneError
-        return cls(recipe, made, **settings)
+        if dense.size is not None:
+            grid_shape(engine.backbone, *dense.size)
+            if (patches := made.most_patches(*dense.size)) > made.limit:
+                raise RecipeError(
+                    f"Dense(size={dense.size}) makes {patches:,} patches of the largest copy; at most {made.limit:,}: "
+                    "take a smaller size, or smaller scales of its copies"
+                )
+        return cls(recipe, made, width, **settings)
 
+    @torch.inference_mode(False)
     def fit(self, rows: Sequence[tuple[str, Any]]) -> Blocks:
         """Draw the support, fit the combination; gives the blocks of the tokens that it was fitted on, [R, D] each.
 
         rows: (id, image); an image without an id has its content's digest. Which images and tokens are drawn depends on
-        the ids and the seed alone. Raises TooManyFailures, SampleError where no image can be read.
+        the ids and the seed alone. What was fitted before stays where it fails.
+        Raises TooManyFailures, SampleError for an id given twice and where no image can be read.
         """
-        settings, inputs = self.engine.settings, self.engine.backbone.preprocess
-        ids = dict(name_rows(inputs, rows, self.batch_size, self.workers))
-        chosen = [(row_id, ids[row_id]) for row_id in least(self.recipe.seed, ids, settings.fit_images)]
-        if not chosen:
-            raise SampleError(f"none of {len(rows)} images can be read; dense features need at least one to fit on")
-        each = -(-settings.support // len(chosen))
-        if any(one.neighbours for one in settings.objectives):
-            self.engine.support = self._support(chosen, each)
-        drawn: list[Blocks] = []
-        for row_id, maps in self._each(chosen):
-            if maps is not None:
-                drawn.append(self._drawn(row_id, maps, each))
-        blocks = {name: np.concatenate([one[name] for one in drawn]) for name in drawn[0]}
-        self.combiner = named(settings.combination, self.recipe.size).fit(blocks)
+        before = self.engine.support
+        try:
+            blocks = self._fitted(rows)
+            self.combiner = named(self.engine.settings.combination, self.recipe.size).fit(blocks)
+        except BaseException:
+            self.engine.support = before
+            raise
         return blocks
 
     def maps(self, rows: Sequence[tuple[str, Any]]) -> Iterator[tuple[str, NDArray[np.float32] | None]]:
@@ -80,6 +89,7 @@ class DenseFeatures:
     def blocks(self, rows: Sequence[tuple[str, Any]]) -> Iterator[tuple[str, Maps | None]]:
         """(id, {block: [H, W, D]}) of each image in order; otherwise as `maps`."""
         self.check()
+        self.failures = []
         yield from self._each(rows)
 
     def joined(self, blocks: Maps, combiner: Combiner | None = None) -> NDArray[np.float32]:
@@ -107,21 +117,59 @@ class DenseFeatures:
     def _widths(self) -> list[tuple[str, int]]:
         """Of each block."""
         engine = self.engine
-        names, width = engine.block_names(), _token_width(engine)
+        names = engine.block_names()
         plain = len(names) - len(engine.settings.objectives) * len(engine.projections)
         dims = [projection.dim for _ in engine.settings.objectives for projection in engine.projections.values()]
-        return list(zip(names, [width] * plain + dims, strict=True))
+        return list(zip(names, [self.width] * plain + dims, strict=True))
+
+    def _fitted(self, rows: Sequence[tuple[str, Any]]) -> Blocks:
+        self.failures = []
+        settings, images = self.engine.settings, self._named(rows)
+        chosen = [(row_id, images[row_id]) for row_id in least(self.recipe.seed, images, settings.fit_images)]
+        if not chosen:
+            raise SampleError(f"none of {len(rows)} images can be read; dense features need at least one to fit on")
+        each = -(-settings.support // len(chosen))
+        if wanting := [one.name for one in settings.objectives if one.neighbours]:
+            self.engine.support = self._support(chosen, each)
+            if len(self.engine.support.owners.unique()) == 1:
+                warnings.warn(
+                    f"fitted on one image alone: {wanting[0]!r} has no negatives, which come from other images; give "
+                    "more images, with or without labels",
+                    stacklevel=4,
+                )
+        drawn = [self._drawn(row_id, maps, each) for row_id, maps in self._each(chosen) if maps is not None]
+        if not drawn:
+            raise SampleError(f"none of {len(chosen)} images can be read ({self.failures[0].reason})")
+        return {name: np.concatenate([one[name] for one in drawn]) for name in drawn[0]}
+
+    def _named(self, rows: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+        """Images by id, or by the digest of their content; of those without an id the unreadable ones are failures."""
+        given = [row_id for row_id, _ in rows if row_id]
+        if len(set(given)) < len(given):
+            twice = next(one for one in given if given.count(one) > 1)
+            raise SampleError(f"id {twice!r} is given to two images; expected an id of its own for each, or no ids")
+        images = {row_id: image for row_id, image in rows if row_id}
+        unnamed = [(at, image) for at, (row_id, image) in enumerate(rows) if not row_id]
+        seen = iter(unnamed)
+        inputs, nameless = self.engine.backbone.preprocess, [("", image) for _, image in unnamed]
+        for batch in decoded_batches(inputs, nameless, self.batch_size, self.workers):
+            for (row_id, ready), (at, image) in zip(batch, seen, strict=False):
+                if isinstance(ready, SampleError):
+                    self.failures.append(RowFailure(f"row {at}", str(ready)))
+                    refuse_too_many(self.failures, self.max_failures, len(rows))
+                else:
+                    images[row_id] = image
+        return images
 
     def _each(self, rows: Sequence[tuple[str, Any]]) -> Iterator[tuple[str, Maps | None]]:
-        self.failures = []
         seen = 0
         for batch in decoded_batches(self.engine.backbone.preprocess, rows, self.batch_size, self.workers):
             names = [rows[seen + at][0] or row_id or f"row {seen + at}" for at, (row_id, _) in enumerate(batch)]
             samples: list[Any] = [self._sized(sample) for _, sample in batch]
             good = [at for at, sample in enumerate(samples) if not isinstance(sample, SampleError)]
-            made = dict(zip(good, self.engine.maps([(batch[at][0], samples[at]) for at in good]), strict=True))
+            made = self._made([(batch[at][0], samples[at]) for at in good])
             for at, name in enumerate(names):
-                maps = made.get(at)
+                maps = next(made) if at in good else None
                 if maps is not None and not all(np.isfinite(values).all() for values in maps.values()):
                     maps, samples[at] = None, "features are not finite: the backbone overflows on this image"
                 if maps is None:
@@ -129,6 +177,14 @@ class DenseFeatures:
                     refuse_too_many(self.failures, self.max_failures, len(rows))
                 yield batch[at][0] or name, maps
             seen += len(batch)
+
+    def _made(self, images: Sequence[tuple[str, Image.Image]]) -> Iterator[Maps]:
+        """The maps of each, of some images at a time."""
+        width = sum(one for _, one in self._widths())
+        most = max([1, *(math.prod(self.engine.grid_of(image)) for _, image in images)])
+        step = max(1, TOGETHER // (most * width))
+        for at in range(0, len(images), step):
+            yield from self.engine.maps(images[at : at + step])
 
     def _sized(self, sample: Any) -> Any:
         """The sample, or why it cannot be taken."""
@@ -144,11 +200,11 @@ class DenseFeatures:
         tokens, owners = [], []
         for batch in decoded_batches(self.engine.backbone.preprocess, chosen, self.batch_size, self.workers):
             good = [(row_id, sample) for row_id, sample in batch if not isinstance(self._sized(sample), SampleError)]
-            for (row_id, _), found in zip(good, self.engine.plain(good), strict=True):
+            for (row_id, image), found in zip(good, self.engine.plain(good), strict=True):
                 if found.isfinite().all():
                     picked = self._pick(row_id, len(found), each)
                     tokens.append(found[picked])
-                    owners.append(torch.full((len(picked),), owner_of(row_id)))
+                    owners.append(torch.full((len(picked),), self.engine.owner_of(image)))
         if not tokens:
             raise SampleError(f"none of {len(chosen)} images has finite features; expected at least one")
         return Support(torch.cat(tokens), torch.cat(owners))
@@ -178,9 +234,9 @@ def together(maps: Sequence[NDArray[np.float32] | None], failures: Sequence[RowF
     return np.stack([nothing if one is None else one for one in maps])
 
 
-def _token_width(engine: Any) -> int:
-    """E of a token, which a pooled embedding may differ from."""
-    backbone = engine.backbone
+def _token_width(backbone: Any) -> int:
+    """E of the tokens that a grid has."""
     size = int(backbone.preprocess.limits()["image_size"])
+    size -= size % (backbone.patch or 1)
     with backbone.grid(backbone.preprocess.at(Image.new("RGB", (size, size)), size, size).unsqueeze(0)) as one:
         return int(one.tokens.shape[-1])

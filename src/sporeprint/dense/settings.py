@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sporeprint.combine import named
+from sporeprint.combine import Combination, named
 from sporeprint.dense.copies import Copies
 from sporeprint.dense.objectives import TokenKL, TokenObjective, TokenSimCLR
 from sporeprint.errors import RecipeError
-from sporeprint.recipe import kind
+from sporeprint.recipe import is_block_name, kind
 
+EVERYTHING = Combination(("embedding", "layers", "gradients"), whiten="auto", exponent=0.5)
 NAMES = {"kl": TokenKL, "simclr": TokenSimCLR}  # what the command line calls them
 
 
@@ -23,9 +24,9 @@ class Dense:
     objectives: losses over an image's tokens, a gradient block each.
     layers: numbers of blocks whose tokens are kept too, from 1; the last ones where negative (-1 is the last).
     copies: shifted, flipped and scaled copies of an image that are averaged.
-    size: what images are resized to, in pixels: (height, width), or one number for a square; None leaves them at their
-    own size, cut down to whole patches. combination: how the blocks of a token are joined; the recipe's `size` is that
-    of its PCA.
+    size: what images are resized to, in pixels: (height, width), or one number for a square; None resizes them down to
+    whole patches. combination: how the blocks of a token are joined; None: as the paper does, or with `layers` all of
+    them, half-whitened. The recipe's `size` is that of its PCA.
     support: tokens of the fitting images among which negatives are looked up.
     fit_images: so many of the fitting images give the support and what whitening and PCA are fitted on; all if fewer.
     """
@@ -34,7 +35,7 @@ class Dense:
     layers: Sequence[int] = ()
     copies: Copies = field(default_factory=Copies)
     size: Any = None
-    combination: Any = "paper"
+    combination: Any = None
     support: int = 20_000
     fit_images: int = 256
 
@@ -51,14 +52,19 @@ class Dense:
                     "TokenKL()"
                 )
         names = [one.name for one in self.objectives]
-        if len(set(names)) < len(names) or "embedding" in names:
-            raise RecipeError(f"Dense objectives are called {', '.join(names)}; give each a name of its own")
+        if len(set(names)) < len(names) or not all(map(is_block_name, names)):
+            raise RecipeError(
+                f"Dense objectives are called {', '.join(map(repr, names))}; give each a name of its own, of letters, "
+                "digits, _ and -, and not that of another block or family (embedding, layers, patches-N, ...)"
+            )
         if not all(isinstance(one, int) and not isinstance(one, bool) and one for one in self.layers):
             raise RecipeError(f"Dense layers={self.layers!r}; expected numbers of blocks, such as (6, 8, 10) or (-1,)")
         if not isinstance(self.copies, Copies):
             raise RecipeError(f"Dense copies={self.copies!r}; expected Copies(shifts=..., flip=..., scales=...)")
         object.__setattr__(self, "size", _size(self.size))
-        named(self.combination)  # raises RecipeError
+        joined = (EVERYTHING if self.layers else "paper") if self.combination is None else self.combination
+        named(joined)  # raises RecipeError
+        object.__setattr__(self, "combination", joined)
         for name in ("support", "fit_images"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:

@@ -17,14 +17,17 @@ from sporeprint.recipe import canonical
 _AT_A_TIME = 256  # tokens looked up together: [256, M] cosines
 
 
-def owner_of(row_id: str) -> int:
-    """63 bits of an image's id, to know its own tokens by."""
-    return int.from_bytes(hashlib.blake2b(row_id.encode(), digest_size=8).digest(), "little") >> 1
+def owner_of(digest: str) -> int:
+    """63 bits of the digest of an image's content, to know its own tokens by, whatever id it is given."""
+    return int.from_bytes(hashlib.blake2b(digest.encode(), digest_size=8).digest(), "little") >> 1
 
 
 @dataclass
 class Support:
-    """tokens: [M, E], as the backbone gave them, not normalised. owners: [M], `owner_of` each token's image."""
+    """tokens: [M, E], as the backbone gave them, not normalised. owners: [M], `owner_of` each token's image.
+
+    Of one image alone there are no negatives, for no image: its own would be without them, and those of others not.
+    """
 
     tokens: Tensor
     owners: Tensor
@@ -49,10 +52,11 @@ class Support:
             found.append(cosines.topk(count, dim=1).indices)
         return torch.cat(found)
 
-    def negatives(self, objective: TokenSimCLR, tokens: Tensor, row_id: str, rng: np.random.Generator) -> Tensor:
+    def negatives(self, objective: TokenSimCLR, tokens: Tensor, owner: int, rng: np.random.Generator) -> Tensor:
         """Tokens [M', E] for the head, of those nearest to an image's tokens [P, E]. rng: of the image."""
-        owner = None if objective.own_image else owner_of(row_id)
-        positions = self.nearest(tokens, objective.neighbours, owner)  # [P, K]
+        if not objective.own_image and bool((self.owners == self.owners[0]).all()):
+            return self.tokens[:0]
+        positions = self.nearest(tokens, objective.neighbours, None if objective.own_image else owner)  # [P, K]
         bank = self._unit if objective.unit_negatives else self.tokens
         assert bank is not None
         found = bank[positions]  # [P, K, E]

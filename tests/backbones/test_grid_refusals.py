@@ -109,11 +109,21 @@ def test_a_wrong_patch_size_is_found_by_the_number_of_tokens():
         pass
 
 
-@pytest.mark.parametrize(("order", "found"), [("columns", 14), ("to and fro", 5), ("behind", 7)])
-def test_tokens_in_another_order_are_found_out(order, found):
-    backbone = Backbone(Custom(order).double(), preprocess=PREPROCESS, pooling="mean")
+@pytest.mark.parametrize(
+    ("order", "kernel", "expected", "found"),
+    [
+        ("columns", 8, 5, 2),
+        ("to and fro", 8, 5, 8),
+        ("behind", 8, 5, 4),
+        ("columns", 16, 3, 2),
+        ("to and fro", 16, 3, 4),
+        ("behind", 16, 3, 2),
+    ],
+)
+def test_tokens_in_another_order_are_found_out(order, kernel, expected, found):
+    backbone = Backbone(Custom(order, kernel).double(), preprocess=PREPROCESS, pooling="mean")
     with (
-        pytest.raises(BackboneError, match=rf"row 1, column 3 \(from 0\) change token {found}; expected 8"),
+        pytest.raises(BackboneError, match=rf"row 1, column 0 \(from 0\) change token {found}; expected {expected}"),
         backbone.grid(images(*NATIVE)),
     ):
         pass
@@ -141,7 +151,7 @@ def test_yolos_whose_detection_tokens_stand_behind_is_refused():
     config = tf.YolosConfig(**{**VISION, "image_size": [32, 32]}, num_detection_tokens=6)
     backbone = Backbone(tf.YolosModel(config), preprocess=PREPROCESS)
     assert backbone.prefix == 7
-    with pytest.raises(BackboneError, match="change token 8; expected 14"), backbone.grid(images(*NATIVE)):
+    with pytest.raises(BackboneError, match="change token 5; expected 11"), backbone.grid(images(*NATIVE)):
         pass
 
 

@@ -116,7 +116,7 @@ def check_places(backbone: Backbone) -> None:
     first = backbone.first_block
     if first is None:
         return
-    row, column = min(1, rows - 1), columns - 1  # elsewhere if read by columns, or to and fro
+    row, column = min(1, rows - 1), 0  # elsewhere if read by columns, or to and fro, in a grid of 2 x 2 too
     one, other, _ = backbone.preprocess.probes()
     images = torch.stack([one, one])[..., :size, :size]
     side = size // rows

@@ -233,9 +233,85 @@ def test_damage_is_found(folder, name, harm):
         path.write_bytes(path.read_bytes()[:-1] if harm == "truncated" else path.read_bytes() + b" ")
     with pytest.raises(DamagedStore, match=r"finished" if (name, harm) == (FILES[3], "missing") else name):
         MemoryBank.open(folder).verify()
-    if (name.endswith("safetensors") and harm != "last byte") or name == FILES[3]:
+    with pytest.raises(DamagedStore):
+        MemoryBank.open(folder)
+    if not harm.endswith("byte") or name == FILES[3]:
         with pytest.raises(DamagedStore):
-            MemoryBank.open(folder)
+            MemoryBank.open(folder, verify=False)
+
+
+@pytest.mark.parametrize("at", [300, -1])
+def test_a_flipped_bit_among_the_numbers_is_not_read_unless_told(folder, at):
+    flip(folder / "features.safetensors", at)
+    with pytest.raises(DamagedStore, match="checksum"):
+        MemoryBank.open(folder)
+    assert len(MemoryBank.open(folder, verify=False)) == 7
+
+
+def test_every_file_is_on_the_disk_before_the_manifest_is(tmp_path, monkeypatch):
+    order, sync, replace = [], os.fsync, os.replace
+
+    def fsync(handle):
+        order.append(os.fstat(handle).st_ino)
+        sync(handle)
+
+    def commit(source, target):
+        order.append("manifest")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", commit)
+    with BankWriter(tmp_path, D, C, 10) as writer:
+        writer.add(*good())
+    early = order[: order.index("manifest")]
+    assert {(tmp_path / name).stat().st_ino for name in FILES[:3]} <= set(early)
+
+
+def test_a_bank_that_is_closed_stays_as_it_is(tmp_path):
+    with BankWriter(tmp_path / "whole", D, C, 10) as writer:
+        writer.add(*good())
+        writer.close()
+        writer.abandon()
+    with pytest.raises(StoreError, match="is closed"):
+        writer.add(*good())
+    assert len(MemoryBank.open(tmp_path / "whole")) == 2
+    with BankWriter(tmp_path / "left", D, C, 10) as writer:
+        writer.abandon()
+        writer.close()
+    with pytest.raises(DamagedStore, match="was not finished"):
+        MemoryBank.open(tmp_path / "left")
+
+
+@pytest.mark.parametrize("name", ["bank", "bank/inside"])
+def test_a_file_where_the_folder_should_be_is_told(tmp_path, name):
+    (tmp_path / "bank").write_text("notes")
+    with pytest.raises(StoreError, match="give another"):
+        BankWriter(tmp_path / name, D, C, 10)
+    assert (tmp_path / "bank").read_text() == "notes"
+
+
+@pytest.mark.parametrize("name", FILES[:3])
+def test_a_bank_that_could_not_be_begun_holds_no_lock(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(StoreError, match="was not written") as kept:
+        BankWriter(tmp_path, D, C, 10)
+    (tmp_path / name).rmdir()
+    BankWriter(tmp_path, D, C, 10).close()
+    assert kept.value.__cause__ is not None
+
+
+def test_a_bank_that_could_not_be_finished_holds_no_lock(tmp_path, monkeypatch):
+    def full(self):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(TensorWriter, "close", full)
+        with pytest.raises(StoreError, match="No space left") as kept, BankWriter(tmp_path, D, C, 10) as writer:
+            writer.add(*good())
+    with BankWriter(tmp_path, D, C, 10) as writer:
+        writer.add(*good())
+    assert len(MemoryBank.open(tmp_path)) == 2
+    assert kept.value.__cause__ is not None
 
 
 @pytest.mark.parametrize("at", [20, 300])

@@ -8,8 +8,9 @@ BANK/manifest.json           committed last: what the files above are, with chec
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -20,15 +21,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from sporeprint.data.atomic import canonical, damaged, lock, seal, unseal, write_file
+from sporeprint.data.atomic import canonical, damaged, lock, seal, write_file
 from sporeprint.data.tensor_file import DTYPES, TensorWriter, digest_of, open_tensor, verify_tensor
+from sporeprint.dense.bank_files import FORMAT, KIND, check_size, manifest_of, refuse_finished, told
 from sporeprint.dense.patches import checked, unit_rows
 from sporeprint.dense.vote import vote
 from sporeprint.errors import DamagedStore, SampleError, StoreError
 from sporeprint.index.base import Index
 from sporeprint.index.exact import ExactIndex
 
-KIND, FORMAT = "sporeprint memory bank", 1
 NEIGHBOURS, TEMPERATURE = 30, 0.02  # Hummingbird (Balazevic et al. 2023)
 
 _QUERIES = 2**24  # numbers at a time, in float32: 64 MiB
@@ -42,7 +43,7 @@ class BankWriter:
 
     width: D; classes: C; capacity: the most patches M. names: the classes', C of them. settings: anything in JSON that
     says how the features were made. A half-written bank in `folder` is written anew; a whole one raises StoreError.
-    As a context manager it closes at the end, and leaves the bank unfinished after an exception.
+    As a context manager it closes at the end, and leaves the bank unfinished after an exception. Raises StoreError.
     """
 
     def __init__(
@@ -65,16 +66,20 @@ class BankWriter:
         self.folder, self.width, self.classes, self.capacity = Path(folder), width, classes, capacity
         self._about = {"names": None if names is None else list(names), "settings": dict(settings or {})}
         canonical(self._about)  # refused now, not after hours
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = lock(self.folder / ".lock")
-        if (self.folder / "manifest.json").exists():
-            self._unlock()
-            raise StoreError(f"'{folder}' holds a finished bank; give another folder, or remove it")
-        self._features = TensorWriter(self.folder / "features.safetensors", "features", width, dtype)
-        self._histograms = TensorWriter(self.folder / "histograms.safetensors", "histograms", classes, dtype)
-        self._parquet = pq.ParquetWriter(self.folder / "patches.parquet", _PATCHES, compression="zstd")
+        with ExitStack() as undo, told(self.folder):
+            refuse_finished(self.folder)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = lock(self.folder / ".lock")
+            undo.callback(self._unlock)
+            refuse_finished(self.folder)  # by another run, a moment ago
+            self._features = TensorWriter(self.folder / "features.safetensors", "features", width, dtype)
+            undo.callback(self._features.abandon)
+            self._histograms = TensorWriter(self.folder / "histograms.safetensors", "histograms", classes, dtype)
+            undo.callback(self._histograms.abandon)
+            self._parquet = pq.ParquetWriter(self.folder / "patches.parquet", _PATCHES, compression="zstd")
+            undo.pop_all()
         self._pending: list[pa.RecordBatch] = []
-        self._failed = False
+        self._failed = self._closed = False
 
     def __len__(self) -> int:
         return self._features.rows
@@ -108,23 +113,34 @@ class BankWriter:
                 self._write_patches()
 
     def close(self) -> None:
-        """Finish the bank. Raises StoreError where it cannot be written."""
-        with self._said():
-            self._finish()
+        """Finish the bank, unless it is closed. Raises StoreError where it cannot be written, and then abandons it."""
+        if self._closed:
+            return
+        try:
+            with self._said():
+                self._finish()
+        except BaseException:
+            self.abandon()
+            raise
+        self._closed = True
         self._unlock()
 
     def abandon(self) -> None:
-        """Close the files of an unfinished bank, which `MemoryBank.open` refuses."""
-        with suppress(OSError):  # of a full disk, which was told when it was met
-            self._features.abandon()
-            self._histograms.abandon()
-            self._parquet.close()
+        """Close the files of an unfinished bank, which `MemoryBank.open` refuses. One that is closed stays whole."""
+        if self._closed:
+            return
+        self._closed = True
+        for close in (self._features.abandon, self._histograms.abandon, self._parquet.close):
+            with suppress(OSError, pa.ArrowException):  # of a full disk, which was told when it was met
+                close()
         self._unlock()
 
     def _finish(self) -> None:
         self._write_patches()
         self._parquet.close()
         path = self.folder / "patches.parquet"
+        with open(path, "rb+") as file:
+            os.fsync(file.fileno())
         files = {
             "features.safetensors": self._features.close(),
             "histograms.safetensors": self._histograms.close(),
@@ -142,14 +158,11 @@ class BankWriter:
     def _said(self) -> Iterator[None]:
         if self._failed:
             raise StoreError(f"the bank in '{self.folder}' could not be written before; begin it anew")
+        if self._closed:
+            raise StoreError(f"the bank in '{self.folder}' is closed; write another into another folder")
         self._failed = True  # until the whole of it is written: half of a patch must not become a row
-        try:
+        with told(self.folder):
             yield
-        except OSError as error:
-            raise StoreError(
-                f"the bank in '{self.folder}' was not written: {error.strerror or error}; "
-                "free some space or mend the permissions, then make it again"
-            ) from error
         self._failed = False
 
     def _unlock(self) -> None:
@@ -193,10 +206,14 @@ class MemoryBank:
         return cls(unit, fractions, None if names is None else tuple(names), dict(settings or {}))
 
     @classmethod
-    def open(cls, folder: str | Path) -> MemoryBank:
-        """A finished bank, memory-mapped. Raises DamagedStore where it is unfinished or a file has another size."""
+    def open(cls, folder: str | Path, verify: bool = True) -> MemoryBank:
+        """A finished bank, memory-mapped. Raises DamagedStore where it is unfinished or is not what was written.
+
+        verify: read all of it once, for its checksums. False compares sizes and headers alone: a changed bit is then
+        read as a feature. For a bank that this process wrote, or a huge one whose `verify` is called now and then.
+        """
         folder = Path(folder)
-        about = _manifest(folder)
+        about = manifest_of(folder)
         tensors = [
             open_tensor(
                 folder / f"{name}.safetensors",
@@ -207,8 +224,12 @@ class MemoryBank:
             )
             for name, wide in (("features", "width"), ("histograms", "classes"))
         ]
+        check_size(folder / "patches.parquet", about["files"]["patches.parquet"]["bytes"])
         names = about["names"]
-        return cls(tensors[0], tensors[1], None if names is None else tuple(names), about["settings"], folder)
+        bank = cls(tensors[0], tensors[1], None if names is None else tuple(names), about["settings"], folder)
+        if verify:
+            bank.verify()
+        return bank
 
     def __len__(self) -> int:
         return len(self.features)
@@ -217,20 +238,24 @@ class MemoryBank:
         """Read every file of a bank on disk. Raises DamagedStore where a checksum differs."""
         if self.folder is None:
             raise StoreError("this bank is in RAM only; there is nothing on disk to verify")
-        MemoryBank.open(self.folder)  # sizes and headers
-        files = _manifest(self.folder)["files"]
+        MemoryBank.open(self.folder, verify=False)  # sizes and headers
+        files = manifest_of(self.folder)["files"]
         verify_tensor(self.folder / "features.safetensors", files["features.safetensors"])
         verify_tensor(self.folder / "histograms.safetensors", files["histograms.safetensors"])
-        self.patches()
+        self._verified_patches()
 
     def patches(self) -> pa.Table:
         """image, row and column of each patch, of a bank on disk. Raises DamagedStore where the checksum differs."""
         if self.folder is None:
             raise StoreError("this bank is in RAM only; it does not know where its patches came from")
+        return pq.read_table(self._verified_patches())
+
+    def _verified_patches(self) -> Path:
+        assert self.folder is not None
         path = self.folder / "patches.parquet"
-        if digest_of(path) != _manifest(self.folder)["files"][path.name]["sha256"]:
+        if digest_of(path) != manifest_of(self.folder)["files"][path.name]["sha256"]:
             raise DamagedStore(damaged(path, "is not what was written: its checksum differs"))
-        return pq.read_table(path)
+        return path
 
     def predict(
         self,
@@ -258,13 +283,3 @@ class MemoryBank:
                 some = slice(at, at + few)
                 probabilities[start:][some] = vote(similarities[some], self.histograms[positions[some]], temperature)
         return probabilities
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    path = folder / "manifest.json"
-    if not path.exists() and (folder / "features.safetensors").exists():
-        raise DamagedStore(f"the bank in '{folder}' was not finished; run the command that made it again")
-    about = unseal(KIND, path)
-    if about["format"] != FORMAT:
-        raise StoreError(f"'{folder}' is a bank of format {about['format']}; this version reads {FORMAT}: make it anew")
-    return about

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from sporeprint.combine import Combiner
 from sporeprint.dense.bank import NEIGHBOURS, TEMPERATURE, BankWriter, MemoryBank
-from sporeprint.dense.patches import unit_rows
+from sporeprint.dense.patches import checked, unit_rows
 from sporeprint.dense.upsample import upsample
 from sporeprint.dense.vote import vote
-from sporeprint.errors import NotFitted, RecipeError, SampleError
+from sporeprint.errors import NotFitted, RecipeError, SampleError, StoreError
 from sporeprint.evaluate.segmentation import confusion, segmentation
 from sporeprint.index.base import INDEXES, Index, make_index
 
@@ -24,6 +24,7 @@ GRID_NEIGHBOURS, GRID_TEMPERATURES = (NEIGHBOURS, 10, 90), (TEMPERATURE, 0.01, 0
 ASKED_IMAGES, ASKED_PATCHES = 32, 64  # images that "auto" chooses by, and patches of each
 
 Maps = dict[str, NDArray[np.float32]]
+Judged = tuple[NDArray[np.int64], NDArray[np.int64]]  # pixels: the patch that each lies in, and its label
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,37 @@ class Voting:
 
 @dataclass(frozen=True)
 class Chosen:
-    """What a bank is asked with. score: mIoU over patches of training images, each asked of the other images; None
-    where nothing was chosen. patches: so many were asked about."""
+    """What a bank is asked with. score: mIoU over some pixels of training images, each answered by the other images'
+    patches, which tells kinds of features apart, whatever their grids; None where nothing was chosen. pixels: how many.
+    """
 
     neighbours: int
     temperature: float
     score: float | None = None
-    patches: int = 0
+    pixels: int = 0
+
+
+class _Rows:
+    """Rows [R, width], at most `most`, that come in parts: one array that grows by half, never a copy of the whole."""
+
+    def __init__(self, width: int, most: int) -> None:
+        self.most, self.count = most, 0
+        self._rows = np.empty((min(most, 1024), width), np.float32)
+
+    def add(self, rows: NDArray[np.float32]) -> None:
+        end = self.count + len(rows)
+        if end > len(self._rows):
+            self._resize(min(self.most, max(end, len(self._rows) * 3 // 2)))
+        self._rows[self.count : end] = rows
+        self.count = end
+
+    def all(self) -> NDArray[np.float32]:
+        """The last call: what it gives is the array itself."""
+        self._resize(self.count)
+        return self._rows
+
+    def _resize(self, count: int) -> None:
+        self._rows.resize((count, self._rows.shape[1]), refcheck=False)  # nobody else has it before `all`
 
 
 @dataclass
@@ -85,15 +110,18 @@ class Labeller:
     def __post_init__(self) -> None:
         self._index: Index | None = None
         self._writer: BankWriter | None = None
-        self._kept: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []  # of a bank in RAM
+        self._kept: tuple[_Rows, _Rows] | None = None  # features and histograms of a bank in RAM
         self._owners: list[NDArray[np.int64]] = []
         self._asked: list[tuple[int, NDArray[np.float32], NDArray[np.int64]]] = []  # owner, features, labels
+        self._judged: list[tuple[int, NDArray[np.float32], NDArray[np.int64]]] = []
         self._numbers: dict[str, int] = {}  # of images
         if self.folder is not None:
             about = {"features": self.combiner.describe()}
             self._writer = BankWriter(
                 self.folder, self.width, self.classes, self.capacity, self.voting.dtype, self.names, about
             )
+        else:
+            self._kept = _Rows(self.width, self.capacity), _Rows(self.classes, self.capacity)
 
     @property
     def width(self) -> int:
@@ -110,10 +138,12 @@ class Labeller:
         image_id: str,
         positions: NDArray[np.int64],
         asked: NDArray[np.int64] | None = None,
+        judged: Judged | None = None,
     ) -> None:
         """Patches of one image: its blocks [H, W, D], histograms [H, W, C]; positions, in H * W, are put into the bank.
 
-        asked: patches that "auto" neighbours and temperature are chosen by. Raises SampleError.
+        asked: patches that "auto" neighbours and temperature are chosen by. judged: pixels that kinds of features are
+        compared by, whatever their grids. Raises SampleError, and then adds nothing.
         """
         owner = self._numbers.setdefault(image_id, len(self._numbers))
         flat = histograms.reshape(-1, self.classes)
@@ -122,11 +152,22 @@ class Labeller:
             if self._writer is not None:
                 places = np.stack(np.unravel_index(positions, histograms.shape[:2]), axis=1)
                 self._writer.add(features, kept, image_id, places)
+            elif self._kept is not None:
+                parts = checked(features, kept, self.width, self.classes)
+                if len(self) + len(positions) > self.capacity:
+                    raise SampleError(
+                        f"{len(positions)} patches more would make {len(self) + len(positions)}; "
+                        f"the bank takes {self.capacity}: add fewer of each image"
+                    )
+                for rows, part in zip(self._kept, parts, strict=True):
+                    rows.add(part)
             else:
-                self._kept.append((features, kept))
+                raise StoreError("this bank is finished or abandoned; make another Labeller")
             self._owners.append(np.full(len(positions), owner))
         if asked is not None and len(asked):
             self._asked.append((owner, self._features(maps, asked), flat[asked].argmax(axis=1)))
+        if judged is not None and len(judged[0]):
+            self._judged.append((owner, self._features(maps, judged[0]), judged[1]))
 
     def close(self) -> None:
         """Finish the bank, make its index, choose what is "auto". Raises SampleError for an empty bank."""
@@ -136,17 +177,20 @@ class Labeller:
             )
         if self._writer is not None and self.folder is not None:
             self._writer.close()
-            self._writer, self.bank = None, MemoryBank.open(self.folder)
+            self._writer, self.bank = None, MemoryBank.open(self.folder, verify=False)  # written just now
+        elif self._kept is not None:
+            features, histograms = (rows.all() for rows in self._kept)
+            names = None if self.names is None else tuple(self.names)
+            self._kept, self.bank = None, MemoryBank(features, histograms, names)
         else:
-            features, histograms = (np.concatenate(parts) for parts in zip(*self._kept, strict=True))
-            self._kept = []
-            self.bank = MemoryBank.of(features, histograms, self.names)
+            raise StoreError("this bank is finished or abandoned; make another Labeller")
         self._index = make_index(self.voting.index, self.bank.features, self.seed)
         self.chosen = self._choose()
-        self._asked, self._owners = [], [np.concatenate(self._owners)]
+        self._asked, self._judged, self._owners = [], [], [np.concatenate(self._owners)]
 
     def abandon(self) -> None:
-        """Leave a bank on disk unfinished, and its files closed."""
+        """Leave a bank on disk unfinished, and its files closed. One that is finished stays whole."""
+        self._kept = None
         if self._writer is not None:
             self._writer.abandon()
             self._writer = None
@@ -172,13 +216,19 @@ class Labeller:
         grid = [Chosen(k, temperature) for k in neighbours for temperature in temperatures]
         if not voting.auto or not self._asked or len(np.unique(np.concatenate(self._owners))) < 2:
             return grid[0]
-        truth = np.concatenate([labels for _, _, labels in self._asked])
-        said = np.concatenate([self._asked_with(grid, *asked) for asked in self._asked])  # [Q, ways]
-        scores = [
+        best = grid[int(np.argmax(self._scores(grid, self._asked)))]
+        score = self._scores([best], self._judged)[0] if self._judged else None
+        return replace(best, score=score, pixels=sum(len(labels) for _, _, labels in self._judged))
+
+    def _scores(
+        self, grid: Sequence[Chosen], some: Sequence[tuple[int, NDArray[np.float32], NDArray[np.int64]]]
+    ) -> list[float]:
+        """mIoU of each way over what is asked of some images, each answered by the patches of the others."""
+        truth = np.concatenate([labels for _, _, labels in some])
+        said = np.concatenate([self._asked_with(grid, *one) for one in some])  # [Q, ways]
+        return [
             segmentation([confusion(truth[None], one[None], self.classes)]).value for one in said.T.astype(np.int64)
         ]
-        best = int(np.argmax(scores))
-        return replace(grid[best], score=scores[best], patches=len(truth))
 
     def _asked_with(
         self, grid: Sequence[Chosen], owner: int, features: NDArray[np.float32], labels: NDArray[Any]

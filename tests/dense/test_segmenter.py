@@ -1,5 +1,7 @@
 """Banks that label: against a loop over patches, and on pictures that any network tells apart."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,7 +16,7 @@ from sporeprint.dense.bank import MemoryBank
 from sporeprint.dense.labeller import GRID_NEIGHBOURS, GRID_TEMPERATURES, Chosen, Labeller, Voting
 from sporeprint.dense.segmenter import Segmenter
 from sporeprint.dense.training import Sampling
-from sporeprint.errors import NotFitted, RecipeError, SampleError, TooManyFailures
+from sporeprint.errors import NotFitted, RecipeError, SampleError, StoreError, TooManyFailures
 
 C = 3
 
@@ -274,3 +276,75 @@ def test_what_cannot_be_fitted_is_refused(pictures):
 
 def test_it_is_a_public_name():
     assert sporeprint.Segmenter is Segmenter
+
+
+@pytest.mark.parametrize("capacity", [8000, 10**9])
+def test_a_bank_in_ram_exists_once(capacity):
+    names, width, count = ("embedding",), 128, 8000
+    combiner = Combination(names).fit({"embedding": np.eye(width, dtype=np.float32)})
+    labeller = Labeller(combiner, C, capacity)
+    rng = np.random.default_rng(0)
+    labels = np.eye(C, dtype=np.float32)[rng.integers(0, C, (10, 20))]
+    parts = rng.normal(size=(count // 200, 10, 20, width)).astype(np.float32)
+    tracemalloc.start()
+    try:
+        for number, part in enumerate(parts):
+            labeller.add({"embedding": part}, labels, f"image {number}", np.arange(200))
+        labeller.close()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    rows = parts.reshape(-1, width).astype(float)
+    expected = rows / np.sqrt((rows**2).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(labeller.bank.features, expected, atol=1e-6)
+    assert peak < 1.7 * parts.nbytes
+
+
+def test_a_bank_in_ram_takes_no_more_than_its_capacity():
+    labeller = plain_labeller()
+    labeller.capacity = 30
+    maps, histograms = noise(0)
+    labeller.add(maps, histograms, "first", np.arange(20))
+    with pytest.raises(SampleError, match="would make 40; the bank takes 30"):
+        labeller.add(maps, histograms, "second", np.arange(20))
+    labeller.close()
+    assert len(labeller.bank) == 20
+    with pytest.raises(StoreError, match="is finished"):
+        labeller.add(maps, histograms, "third", np.arange(5))
+
+
+def test_a_segmenter_keeps_the_features_that_it_was_fitted_with(pictures):
+    recipe = Recipe(objectives=(), dense=Dense(size=(32, 48), support=100))
+    shared = Fungi(recipe, small_backbone())
+    segmenter = Segmenter(shared, ignore=(VOID,)).fit(*pictures)
+    image = street(20)[0]
+    (before,) = segmenter._group.maps([image], ["one"])
+    others = [street(number) for number in range(30, 34)]
+    Segmenter(shared, ignore=(VOID,)).fit([image for image, _ in others], [labels for _, labels in others])
+    shared.fit_dense([image for image, _ in others])
+    (after,) = segmenter._group.maps([image], ["one"])
+    assert len(before) > 1
+    for name, values in before.items():
+        np.testing.assert_array_equal(after[name], values)
+
+
+def test_a_fit_that_fails_leaves_its_folder_free(pictures, tmp_path):
+    images, masks = pictures
+    segmenter = Segmenter(fungi(), classes=2, ignore=(VOID,), folder=tmp_path / "bank")
+    with pytest.raises(SampleError, match="the bank is empty") as kept:
+        segmenter.fit(images, [np.full_like(one, VOID) for one in masks])
+    segmenter.fit(images, masks)
+    assert len(MemoryBank.open(tmp_path / "bank")) == 144
+    assert kept.tb is not None
+
+
+def test_a_second_fit_replaces_its_own_bank_and_no_other(pictures, tmp_path):
+    images, masks = pictures
+    segmenter = Segmenter(fungi(), ignore=(VOID,), folder=tmp_path / "bank").fit(images, masks)
+    segmenter.fit(images[:3], masks[:3])
+    assert len(MemoryBank.open(tmp_path / "bank")) == 72
+    assert segmenter.predict(images[:1])[0] is not None
+    other = Segmenter(fungi(), ignore=(VOID,), folder=tmp_path / "bank")
+    with pytest.raises(StoreError, match="holds a finished bank"):
+        other.fit(images, [b"no mask"] * 6)
+    assert len(MemoryBank.open(tmp_path / "bank")) == 72

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from sporeprint.combine import named
 from sporeprint.data.scenes import Scene, find_classes
 from sporeprint.dense.bank import NEIGHBOURS, TEMPERATURE
+from sporeprint.dense.bank_files import refuse_finished, remove_bank
+from sporeprint.dense.features import DenseFeatures
 from sporeprint.dense.labeller import Chosen, Labeller, Voting
 from sporeprint.dense.support import least
 from sporeprint.dense.training import Group, Sampling, Truth, batched, fill, read_ahead, survey
@@ -32,7 +34,8 @@ class Segmenter:
     bank: patches that are kept, of all training images together. neighbours, temperature: of the vote, or "auto":
     chosen on the training images, each asked of the others; then see `chosen`. index: "exact", "ivf", "hnsw", ...
     sampling: "balanced" (patches of rare classes first) or "uniform". epochs: above 1, crops of the training images
-    too. folder: where the bank is written, and read without RAM; default RAM.
+    too. folder: where the bank is written, and read without RAM; default RAM. A second `fit` replaces the bank that
+    the first wrote; any other bank in the folder is refused before an image is read.
     """
 
     def __init__(
@@ -57,13 +60,18 @@ class Segmenter:
         self.folder = None if folder is None else Path(folder)
         self.failures: list[RowFailure] = []
         self._group: Group | None = None
+        self._written: bytes | None = None  # the manifest of the bank in `folder`
 
     def fit(self, images: Any, masks: Any, ids: Sequence[str] | None = None) -> Segmenter:
         """images: as `Fungi` takes them. masks: one each: arrays of whole numbers [height, width], paths, encoded
         bytes or PIL images, of the image's size. ids: one string each, default their numbers.
 
-        `failures` names images or masks that cannot be read. Raises TooManyFailures, SampleError, RecipeError.
+        Features are fitted on these images for this segmenter alone. `failures` names images or masks that cannot be
+        read. Where it fails, what was fitted before stays, unless its bank in `folder` had to make room: then nothing
+        is fitted. Raises TooManyFailures, SampleError, RecipeError; StoreError for a folder that cannot be used.
         """
+        if self.folder is not None and not self._own_bank(self.folder):
+            refuse_finished(self.folder)
         images, masks = list(images), list(masks)
         if len(images) != len(masks):
             raise SampleError(f"{len(images)} images, {len(masks)} masks; expected one mask an image")
@@ -73,20 +81,36 @@ class Segmenter:
         rows = as_rows(images, names)
         scenes = [Scene(row_id, image, mask) for (row_id, image), mask in zip(rows, masks, strict=True)]
         classes = self.classes or find_classes(scenes, self.ignore)
-        truth, patches, seed = Truth(classes, self.ignore), self.fungi.patches, self.sampling.seed
-        found = survey(scenes, patches, truth, (self.fungi.max_failures, len(scenes)))
+        truth, seed = Truth(classes, self.ignore), self.sampling.seed
+        size, workers, most = self.fungi.batch_size, self.fungi.workers, self.fungi.max_failures
+        # Its own: another segmenter, or fit_dense, would fit those of the Fungi anew.
+        patches = DenseFeatures.of(
+            self.fungi._recipe(), self.fungi.engine, batch_size=size, workers=workers, max_failures=most
+        )
+        found = survey(scenes, patches, truth, (most, len(scenes)))
         drawn = least(seed, found.counts, len(found.counts))
         fitting = set(drawn[: patches.engine.settings.fit_images])
         combination = named(patches.engine.settings.combination, patches.recipe.size)
         blocks = patches.fit([("", scene.image) for scene in scenes if scene.id in fitting])
+        if self.folder is not None and self._own_bank(self.folder):
+            self._group = self._written = None  # nothing may map the files that go
+            remove_bank(self.folder)
         labeller = Labeller(
             combination.fit(blocks), classes, self.sampling.patches, self.voting, self.folder, seed=seed
         )
-        group = Group(patches, {"features": labeller})
-        size, workers = self.fungi.batch_size, self.fungi.workers
-        failed = fill([group], scenes, drawn, truth, found.counts, self.sampling, size, workers)
-        self.failures = [*found.failures, *failed]
-        refuse_too_many(self.failures, self.fungi.max_failures, len(scenes))
+        try:
+            group = Group(patches, {"features": labeller})
+            failed = fill([group], scenes, drawn, truth, found.counts, self.sampling, size, workers)
+            self.failures = [*found.failures, *failed]
+            refuse_too_many(self.failures, most, len(scenes))
+        except BaseException:  # whoever keeps it keeps the labeller too, whose files would stay locked
+            labeller.abandon()
+            labeller.bank = None
+            if self.folder is not None:
+                remove_bank(self.folder)
+            raise
+        if self.folder is not None:
+            self._written = (self.folder / "manifest.json").read_bytes()
         self._group = group
         return self
 
@@ -123,6 +147,11 @@ class Segmenter:
                     self.failures.append(RowFailure(scene.id, str(error)))
                     refuse_too_many(self.failures, self.fungi.max_failures, len(rows))
         return made
+
+    def _own_bank(self, folder: Path) -> bool:
+        """Whether the bank in the folder is that of the last `fit`, which a second one may replace."""
+        path = folder / "manifest.json"
+        return self._written is not None and path.exists() and path.read_bytes() == self._written
 
     def _labeller(self) -> Labeller:
         if self._group is None:

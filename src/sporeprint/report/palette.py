@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.data.atomic import write_file
-from sporeprint.errors import SampleError
+from sporeprint.errors import SampleError, StoreError
 
 RGB = tuple[int, int, int]
 
@@ -68,8 +68,19 @@ def mask_png(labels: ArrayLike, palette: Sequence[RGB]) -> bytes:
 
 
 def write_mask(path: Path, labels: ArrayLike, palette: Sequence[RGB]) -> None:
-    """`mask_png` into a file, complete or absent. Raises SampleError; StoreError where it cannot be written."""
-    write_file(Path(path), mask_png(labels, palette))
+    """`mask_png` into a file, complete or absent; its folders are made.
+
+    Raises SampleError; StoreError where it cannot be written.
+    """
+    data = mask_png(labels, palette)
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"the folder of '{path}' cannot be made: {error.strerror or error}; move away what is in its place, or mend "
+            "the permissions, then run the same command again"
+        ) from error
+    write_file(Path(path), data)
 
 
 def table(palette: Sequence[RGB]) -> NDArray[np.uint8]:

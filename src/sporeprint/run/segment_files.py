@@ -14,7 +14,7 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from sporeprint.data.atomic import lock, seal, unseal, write_file
+from sporeprint.data.atomic import TEMPORARY, lock, seal, unseal, write_file
 from sporeprint.data.plan import differences
 from sporeprint.errors import StoreError, StoreMismatch
 from sporeprint.report.palette import RGB, write_mask
@@ -31,23 +31,36 @@ class Folder:
         """Raises StoreMismatch where OUT holds runs of another plan, StoreError where it holds something else."""
         self.out, self.plan, self.keep_bank = Path(out), dict(plan), keep_bank
         self.runs: dict[str, Any] = {}
-        known = {RESULT, BANKS, TEMPORARY_BANKS, MASKS, SHEET, LOCK}
         if self.out.exists() and not self.out.is_dir():
             raise StoreError(f"'{out}' is a file; --out is a folder: give another name")
-        others = sorted(path.name for path in self.out.iterdir()) if self.out.exists() else []
-        if others and RESULT not in others and set(others) - known:
-            raise StoreError(f"'{out}' is not empty and no segmentation (it holds {others[0]!r}); give a new folder")
         try:
             self.out.mkdir(parents=True, exist_ok=True)
+            self._refuse_others()
+            self._lock = lock(self.out / LOCK)
         except OSError as error:
-            raise StoreError(f"'{out}' cannot be made: {error.strerror}; give another name") from error
-        self._lock = lock(self.out / LOCK)
+            raise StoreError(
+                f"'{out}' cannot be made, or not be written: {error.strerror} ('{error.filename}'); mend the "
+                "permissions, or give another folder"
+            ) from error
         try:
             self._take_over()
             shutil.rmtree(self.out / TEMPORARY_BANKS, ignore_errors=True)  # of a run that was killed
         except BaseException:
             self._unlock()
             raise
+
+    def _refuse_others(self) -> None:
+        """result.json is what a run writes first, so masks or banks without it are somebody's own."""
+        names = {path.name for path in self.out.iterdir()}
+        others = sorted(names - {LOCK, TEMPORARY_BANKS, RESULT + TEMPORARY})
+        if others and RESULT not in names:
+            raise StoreError(
+                f"'{self.out}' is not empty and no segmentation (it holds {others[0]!r}, and no {RESULT}); give a new "
+                "folder"
+            )
+        for name in (MASKS, BANKS, TEMPORARY_BANKS):
+            if name in names and not (self.out / name).is_dir():
+                raise StoreError(f"'{self.out / name}' is a file; expected a folder: move it away")
 
     def _take_over(self) -> None:
         if not (self.out / RESULT).exists():
@@ -83,9 +96,7 @@ class Folder:
         shutil.rmtree(self.out / TEMPORARY_BANKS, ignore_errors=True)
 
     def write_mask(self, kind: str, image_id: str, labels: NDArray[np.int32], palette: Sequence[RGB]) -> None:
-        path = self.out / MASKS / slug(kind) / file_of(image_id)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_mask(path, labels, palette)
+        write_mask(self.out / MASKS / slug(kind) / file_of(image_id), labels, palette)
 
     def write_sheet(self, data: bytes) -> None:
         write_file(self.out / SHEET, data)

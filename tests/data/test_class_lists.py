@@ -5,6 +5,7 @@ import pytest
 from small_scenes import COLOURS, fill, table
 from sporeprint.data.scenes import open_scenes
 from sporeprint.errors import SourceError
+from sporeprint.run.segment_plan import Plan
 
 
 @pytest.mark.parametrize("feature", ["mask", "classes"])
@@ -36,9 +37,18 @@ def test_a_list_of_classes_in_or_beside_the_folder_names_them(tmp_path, file, te
     assert scenes.palette == (colours if "10" in text else None)
 
 
-def test_a_value_without_name_is_named_by_its_number(tmp_path):
-    (fill(tmp_path, images="a.png", masks="a.png") / "classes.json").write_text('{"0": "sky", "3": "car"}')
-    assert open_scenes(tmp_path).names == ["sky", "1", "2", "car"]
+@pytest.mark.parametrize(
+    ("file", "text"), [("classes.json", '{"0": "sky", "3": "car"}'), ("classes.txt", "sky\n\n\ncar\n")]
+)
+def test_a_value_between_others_may_have_no_name(tmp_path, file, text):
+    (fill(tmp_path, images="a.png", masks="a.png") / file).write_text(text)
+    assert open_scenes(tmp_path).names == ["sky", "", "", "car"]
+
+
+def test_a_name_for_the_void_value_makes_no_classes(tmp_path):
+    folder = fill(tmp_path, images="a.png b.png", masks="a.png b.png")
+    (folder / "classes.json").write_text('{"0": "sky", "1": "road", "255": "border"}')
+    assert Plan().classes_of(open_scenes(folder), (255,)) == 2
 
 
 @pytest.mark.parametrize(
@@ -50,6 +60,9 @@ def test_a_value_without_name_is_named_by_its_number(tmp_path):
         ('["sky", 3]', "the name of class 1 is 3"),
         ('{"sky": [1, 2, 3], "sky": [4, 5, 6]}', "the key 'sky' twice"),
         ('{"sky": [1, 2, 3], "road": [1, 2, 3]}', "one colour to two classes"),
+        ('["sky", "car", "sky"]', "both class 0 and class 2 'sky'"),
+        ('{"7": "sky", "3": "sky"}', "both class 3 and class 7 'sky'"),
+        ('["sky", ""]', "the name of class 1 is ''"),
     ],
 )
 def test_a_list_of_classes_that_is_none_is_named(tmp_path, text, message):

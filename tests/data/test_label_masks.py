@@ -45,6 +45,53 @@ def test_grey_masks_are_label_values_unless_all_the_colours_are_greys():
         np.testing.assert_array_equal(read_mask(encoded(halves), 2, colours=greys), LABELS > 0)
 
 
+def with_palette(values, *palette):
+    image = Image.fromarray(np.asarray(values, np.uint8), "P")
+    image.putpalette([part for colour in palette for part in colour])
+    return image
+
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+TOLD = {RED: 0, GREEN: 1}
+
+
+def test_a_palette_in_another_order_than_the_colours_told_is_read_by_colour():
+    swapped = encoded(with_palette(LABELS, GREEN, RED, GREEN))
+    assert read_mask(swapped, colours=TOLD).tolist() == [[1, 0, 1], [1, 0, 1]]
+    assert read_mask(swapped).tolist() == LABELS.tolist()
+    high = with_palette([[0, 3]], (0, 0, 0), BLUE, BLUE, (255, 255, 255))
+    assert read_mask(high, colours={(0, 0, 0): 0, (255, 255, 255): 1}).tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize(
+    "palette",
+    [(RED, GREEN, BLUE), (RED, GREEN), [(index,) * 3 for index in range(3)]],
+    ids=["a void colour", "too short", "none chosen"],
+)
+def test_a_palette_that_contradicts_no_colour_told_leaves_the_indices(palette):
+    assert read_mask(with_palette(LABELS, *palette), colours=TOLD).tolist() == LABELS.tolist()
+
+
+def test_a_palette_that_contradicts_the_colours_told_and_has_others_is_refused():
+    message = (
+        r"index 1 of its palette is \[0, 0, 255\], and class 1 of classes.json \[0, 255, 0\]; by colour it cannot be "
+        r"read either, as \[0, 0, 255\] is not in classes.json"
+    )
+    with pytest.raises(SampleError, match=message):
+        read_mask(with_palette(LABELS, RED, BLUE, GREEN), colours=TOLD)
+    message = r"index 2 of its palette is \[255, 0, 0\], the colour of class 0 of classes.json; .* as no colour is not"
+    with pytest.raises(SampleError, match=message):
+        read_mask(with_palette([[0, 2, 3]], RED, GREEN, RED), colours=TOLD)
+    assert read_mask(with_palette([[0, 0, 2]], RED, BLUE, GREEN), colours=TOLD).tolist() == [[0, 0, 1]]
+
+
+@pytest.mark.parametrize("value", [2**40, -(2**40), 2**31])
+def test_a_value_that_would_wrap_is_refused(value):
+    with pytest.raises(SampleError, match=f"values from .*{value}"):
+        read_mask(np.array([[0, value]]))
+    assert read_mask(np.array([[2**31 - 1]])).tolist() == [[2**31 - 1]]
+
+
 def test_unknown_label_values_are_named_with_their_pixels():
     odd = np.full((30, 40), 255)
     odd[0, :7], odd[1:] = 12, 3

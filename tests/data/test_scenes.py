@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from small_scenes import COLOURS, LABELS, encoded, fill, indexed, mask, painted, picture, struct, table
-from sporeprint.data.scenes import find_classes, open_scenes, read_scene
+from sporeprint.data.scenes import Scene, find_classes, open_scenes, read_scene
 from sporeprint.errors import SampleError, SourceError
 
 
@@ -224,11 +224,37 @@ def test_the_classes_are_counted_up_to_the_greatest_value_that_is_no_void(tmp_pa
     scenes = open_scenes(table(tmp_path / "t.parquet", 4, mask=masks))
     assert find_classes(scenes, [255]) == 8
     assert find_classes(scenes, [255, 7]) == 5
-    assert find_classes(scenes, []) == 256
     with pytest.raises(SourceError, match=r"the values \[0, 2, 4, 7, 255\]; with \[2, 4, 7, 255\] left out"):
         find_classes(scenes, [255, 2, 4, 7])
     with pytest.raises(SourceError, match="no mask can be read; the first, '0': these bytes: no mask"):
         find_classes(open_scenes(table(tmp_path / "u.parquet", 1, mask=[struct(b"x")])), [])
+
+
+@pytest.mark.parametrize(
+    ("values", "classes"),
+    [
+        ([0, 1, 50], 51),
+        ([0, 40, 80, 120, 149], 150),  # few of many classes
+        ([0, 1, 255], "the label 255, but only 3 different ones, 1 the next below it: that would make 256 classes"),
+        ([0, 1, 65535], "the label 65535, .* would make 65,536 classes; if 65535 is void, .*--ignore 65535.*--classes"),
+        ([0, *range(980, 1001, 20)], 1001),
+        ([0, *range(981, 1002, 20)], "the label 1001, but only 3 different"),
+        (range(1201), 1201),
+    ],
+)
+def test_a_value_far_above_all_others_is_taken_for_void_that_nobody_named(values, classes):
+    scenes = [Scene("a", None, np.array([values]))]
+    if isinstance(classes, int):
+        assert find_classes(scenes, []) == classes
+        return
+    with pytest.raises(SourceError, match=classes):
+        find_classes(scenes, [])
+
+
+@pytest.mark.parametrize(("masks", "what"), [(True, "with images and masks,"), (False, "with images,")])
+def test_a_folder_that_is_missing_is_asked_for_with_what_is_needed(tmp_path, masks, what):
+    with pytest.raises(SourceError, match=what):
+        open_scenes(tmp_path / "none", masks=masks)
 
 
 def test_the_digest_is_of_contents_classes_and_limit(tmp_path):

@@ -17,7 +17,9 @@ _FORMS = 'a list of names, {"0": "sky", ...} or {"sky": [128, 128, 128], ...}'
 
 @dataclass(frozen=True)
 class ClassList:
-    """names: by label value. colours: of masks in colour, the label values of their colours. file: its name."""
+    """names: by label value, "" where it has none. colours: of masks in colour, the label values of theirs. file: its
+    name.
+    """
 
     names: list[str]
     colours: dict[Colour, int] | None
@@ -27,8 +29,9 @@ class ClassList:
 def find_class_list(folders: Iterable[Path]) -> ClassList | None:
     """The first `classes.json` or `classes.txt` in `folders`. Raises SourceError where it is not as expected.
 
-    classes.txt: one name a line, the first for label 0. classes.json: a list of names; or {"value": name}; or
-    {name: [red, green, blue]}, perhaps under the key "colours": the classes count from 0 in that order.
+    classes.txt: one name a line, the first for label 0; an empty line is for a label without name. classes.json: a list
+    of names; or {"value": name}; or {name: [red, green, blue]}, perhaps under the key "colours": the classes count from
+    0 in that order.
     """
     for folder in folders:
         for path in (folder / "classes.json", folder / "classes.txt"):
@@ -41,7 +44,7 @@ def _read(path: Path) -> ClassList:
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".txt":
-            return ClassList(_checked([line.strip() for line in text.rstrip().split("\n")], path), None, path.name)
+            return ClassList(_checked(_numbered(text), path), None, path.name)
         found = json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, path))
     except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, SourceError):
@@ -50,16 +53,14 @@ def _read(path: Path) -> ClassList:
     if isinstance(found, dict) and isinstance(found.get("colours"), dict):
         found = found["colours"]
     if isinstance(found, list):
-        return ClassList(_checked(found, path), None, path.name)
+        return ClassList(_checked(dict(enumerate(found)), path), None, path.name)
     if isinstance(found, dict) and found and all(map(_is_colour, found.values())):
         colours = {(value[0], value[1], value[2]): label for label, value in enumerate(found.values())}
         if len(colours) < len(found):
             raise SourceError(f"'{path}' gives one colour to two classes; each has its own")
-        return ClassList(_checked(list(found), path), colours, path.name)
+        return ClassList(_checked(dict(enumerate(found)), path), colours, path.name)
     if isinstance(found, dict) and found and all(key.isdecimal() and int(key) <= _GREATEST for key in found):
-        by_value = {int(key): name for key, name in found.items()}
-        names = [by_value.get(value, str(value)) for value in range(max(by_value) + 1)]
-        return ClassList(_checked(names, path), None, path.name)
+        return ClassList(_checked({int(key): name for key, name in found.items()}, path), None, path.name)
     raise SourceError(f"'{path}' holds {str(found)[:80]}; expected {_FORMS}")
 
 
@@ -74,8 +75,18 @@ def _is_colour(value: object) -> bool:
     return isinstance(value, list) and len(value) == 3 and all(type(part) is int and 0 <= part < 256 for part in value)
 
 
-def _checked(names: list[Any], path: Path) -> list[str]:
-    for label, name in enumerate(names):
+def _numbered(text: str) -> dict[int, str]:
+    lines = [line.strip() for line in text.rstrip().split("\n")]
+    return {label: name for label, name in enumerate(lines) if name or not any(lines)}
+
+
+def _checked(by_value: dict[int, Any], path: Path) -> list[str]:
+    """The names by label value, "" between them: a number would pass for a class that somebody named."""
+    for label, name in by_value.items():
         if not isinstance(name, str) or not name:
             raise SourceError(f"'{path}': the name of class {label} is {name!r}; expected a text that is not empty")
-    return names
+    labels: dict[str, int] = {}
+    for label, name in sorted(by_value.items()):
+        if labels.setdefault(name, label) != label:
+            raise SourceError(f"'{path}' calls both class {labels[name]} and class {label} {name!r}; each has its own")
+    return [by_value.get(label, "") for label in range(max(by_value, default=-1) + 1)]

@@ -108,7 +108,7 @@ def number_labels(
         return {word: int(word) for word in words}, list(names) if names else None
     if names:
         if unknown := [word for word in words if word not in names]:
-            raise SourceError(f"label {unknown[0]!r} is not among the classes: {', '.join(names)}")
+            raise SourceError(f"label {unknown[0]!r} is not among the classes: {', '.join(filter(None, names))}")
         return {word: list(names).index(word) for word in words}, list(names)
     if numbers := [word for word in words if word.isdecimal()]:
         other = next(word for word in words if not word.isdecimal())

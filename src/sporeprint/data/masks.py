@@ -19,6 +19,7 @@ Colour: TypeAlias = tuple[int, int, int]  # red, green, blue of 0..255
 Colours: TypeAlias = Mapping[Colour, int]  # of a painted mask: colour -> label value
 
 FORMATS = ("PNG", "TIFF", "BMP", "GIF", "PPM", "JPEG")  # JPEG is opened only to be refused by its name
+_INT32 = np.iinfo(np.int32)
 _LISTED = 5  # values or colours that a message names; the rest is counted
 
 
@@ -29,7 +30,8 @@ def read_mask(
 
     mask: a path, encoded bytes, a struct `{"bytes", "path"}`, a PIL image, or an integer or bool array [H, W].
     Grey (8, 16 or 32 bits), black-and-white (0 and 1) and palette images (the indices) hold label values. Colour
-    images are read by `colours`; so are grey ones where every colour in it is a grey, such as 0 and 255.
+    images are read by `colours`; so are grey ones where every colour in it is a grey, such as 0 and 255, and palette
+    images whose palette gives a colour another index than `colours` does.
     classes: values 0..classes-1 and those in `ignore` are known; None: every value from 0 on.
     Raises SampleError for a mask that cannot be read, or that holds other values; a mask of void alone is none.
     """
@@ -50,14 +52,23 @@ def mask_palette(mask: object) -> list[Colour] | None:
     if isinstance(mask, np.ndarray):
         return None
     image, _ = _opened(mask)
-    flat = image.getpalette("RGB") if image.mode == "P" else None
-    return None if flat is None else [(flat[at], flat[at + 1], flat[at + 2]) for at in range(0, len(flat) - 2, 3)]
+    return _palette(image) if image.mode == "P" else None
+
+
+def _palette(image: Image.Image) -> list[Colour]:
+    flat = image.getpalette("RGB") or []
+    return [(flat[at], flat[at + 1], flat[at + 2]) for at in range(0, len(flat) - 2, 3)]
 
 
 def _labels(mask: object, colours: Colours | None) -> NDArray[np.int32]:
     if isinstance(mask, np.ndarray):
         if mask.ndim != 2 or mask.dtype.kind not in "biu":
             raise SampleError(f"an array {list(mask.shape)} of {mask.dtype}; expected whole numbers [H, W]")
+        if mask.size and not (_INT32.min <= mask.min() and mask.max() <= _INT32.max):
+            raise SampleError(
+                f"an array with values from {mask.min()} to {mask.max()}; a label is {_INT32.max} at most: number the "
+                "labels anew"
+            )
         return mask.astype(np.int32)
     image, name = _opened(mask)
     painted = image.mode in ("RGB", "RGBA")
@@ -69,11 +80,45 @@ def _labels(mask: object, colours: Colours | None) -> NDArray[np.int32]:
     greys = colours is not None and all(red == green == blue for red, green, blue in colours)
     if colours and (painted or (greys and image.mode in ("1", "L"))):
         return _from_colours(np.asarray(image.convert("RGB"), dtype=np.int32), colours, name)
+    if colours and image.mode == "P":
+        return _from_palette(image, colours, greys, name)
     if image.mode in ("1", "L", "P", "I") or image.mode.startswith("I;16"):
         return np.asarray(image).astype(np.int32)
     raise SampleError(
         f"{name} has pixels of mode {image.mode}; expected grey of 8 or 16 bits, or a palette: save it so"
     )
+
+
+def _from_palette(image: Image.Image, colours: Colours, greys: bool, name: str) -> NDArray[np.int32]:
+    """The indices, unless the palette says that they are not the label values of `colours`."""
+    indices, palette = np.asarray(image).astype(np.int32), _palette(image)
+    used = {index: palette[index] if index < len(palette) else None for index in np.unique(indices).tolist()}
+    if not greys and all(colour == (index, index, index) for index, colour in used.items()):
+        return indices  # what is saved where nobody chose a palette
+    told = {label: colour for colour, label in colours.items()}
+    other = [
+        index
+        for index, colour in used.items()
+        if told.get(index, colour) != colour or (colour is not None and colours.get(colour, index) != index)
+    ]
+    if not other:
+        return indices
+    if all(colour in colours for colour in used.values()):
+        return _from_colours(np.asarray(image.convert("RGB"), dtype=np.int32), colours, name)
+    index = other[0]
+    colour = used[index]
+    said = f"and class {index} of classes.json {_shown(told[index])}" if index in told else ""
+    said = said or f"the colour of class {colours[colour] if colour else None} of classes.json"
+    unknown = next(_shown(colour) for colour in used.values() if colour not in colours)
+    raise SampleError(
+        f"{name}: index {index} of its palette is {_shown(colour)}, {said}; by colour it cannot be read either, as "
+        f"{unknown} is not in classes.json: give that the colours of the palette, or, if the indices are the labels, "
+        "names without colours"
+    )
+
+
+def _shown(colour: Colour | None) -> str:
+    return "no colour" if colour is None else str(list(colour))
 
 
 def _from_colours(pixels: NDArray[np.int32], colours: Colours, name: str) -> NDArray[np.int32]:

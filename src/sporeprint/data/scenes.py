@@ -26,6 +26,8 @@ from sporeprint.errors import SampleError, SourceError
 
 __all__ = ["Scene", "Scenes", "find_classes", "open_scenes", "read_mask", "read_scene"]
 
+_GAP, _MANY = 50, 1000  # a few images of a set of 150 classes do leave gaps, but small ones
+
 
 class _Rows(Protocol):
     def __len__(self) -> int: ...
@@ -37,8 +39,8 @@ class _Rows(Protocol):
 class Scenes:
     """Scenes in a fixed order; of a table, a few rows are in memory at a time.
 
-    names: of the classes by label value, where the source knows them; void may be among them. By number, scenes of a
-    table are found fastest in ascending order; not from two threads at once.
+    names: of the classes by label value, where the source knows them, "" for a label without; void may be among them.
+    By number, scenes of a table are found fastest in ascending order; not from two threads at once.
     """
 
     def __init__(self, rows: _Rows, names: list[str] | None = None, classes: ClassList | None = None):
@@ -119,7 +121,8 @@ def open_scenes(
     path = Path(source)
     given = {"image_column": image_column, "mask_column": mask_column, "id_column": id_column}
     if not os.path.exists(path):
-        raise SourceError(f"there is no '{path}'; give a folder with images and masks, a list of them, or a table")
+        what = "images and masks" if masks else "images"
+        raise SourceError(f"there is no '{path}'; give a folder with {what}, a list of them, or a table")
     table: Table | None = None
     at = path
     if path.is_dir():
@@ -156,7 +159,8 @@ def open_scenes(
 def find_classes(scenes: Iterable[Scene], ignore: Sequence[int]) -> int:
     """The greatest label value that is not in `ignore`, plus one, over every mask that can be read.
 
-    Raises SourceError where no mask can be read, and where nothing but class 0 is left beside void.
+    Raises SourceError where no mask can be read, where nothing but class 0 is left beside void, and where the greatest
+    value is too far above the others to be a class.
     """
     seen: set[int] = set()
     first = ""
@@ -174,7 +178,20 @@ def find_classes(scenes: Iterable[Scene], ignore: Sequence[int]) -> int:
             'classes remain; if 255 is the object, put a classes.json beside them: {"background": [0, 0, 0], "object": '
             "[255, 255, 255]}"
         )
+    _check_greatest(sorted(left))
     return max(left) + 1
+
+
+def _check_greatest(values: Sequence[int]) -> None:
+    """Each value up to the greatest would be a class: a void of 65535 that nobody named would make 65,536."""
+    greatest, below = values[-1], values[-2] if len(values) > 1 else 0
+    lone = greatest - below > _GAP and greatest > 2 * len(values) + _GAP
+    if lone or (greatest > _MANY and greatest >= len(values)):
+        raise SourceError(
+            f"the masks hold the label {greatest}, but only {len(values)} different ones, {below} the next below it: "
+            f"that would make {greatest + 1:,} classes; if {greatest} is void, leave it out (--ignore {greatest}), "
+            "else number the labels from 0, or tell the number of classes (--classes)"
+        )
 
 
 def read_scene(

@@ -15,13 +15,14 @@ from sporeprint.backbones.load import load_backbone
 from sporeprint.data.scenes import Scenes
 from sporeprint.dense.labeller import Labeller
 from sporeprint.dense.support import least
-from sporeprint.dense.training import Group, Survey, Truth, fill, survey
-from sporeprint.errors import RecipeError
+from sporeprint.dense.training import Survey, Truth, fill
+from sporeprint.errors import RecipeError, RowFailure
 from sporeprint.evaluate.result import plain
 from sporeprint.evaluate.segmentation import Tally, difference, segmentation
 from sporeprint.fungi import Fungi
 from sporeprint.reading import refuse_too_many
-from sporeprint.run.segment_ask import Answers, ask
+from sporeprint.run.segment_ask import Answers, Remembering, ask
+from sporeprint.run.segment_checks import TEST, TRAIN, look_at_test, look_at_training, refuse_other_names, rows_of
 from sporeprint.run.segment_files import MASKS, Folder
 from sporeprint.run.segment_pictures import Pictures
 from sporeprint.run.segment_plan import COPIES, EMBEDDING, LAYERS, Kind, Plan, Run
@@ -81,9 +82,12 @@ def segment(
     plan.check(network)
     if not truth and len(plan.runs()) > 1:
         raise RecipeError("without masks of TEST nothing is compared: leave out --fractions and --seeds, or give one")
-    ignore = plan.ignored(train.names)
-    classes = plan.classes_of(train, ignore)
-    return _Segment(train, test, plan, network, way, Truth(classes, ignore), truth, progress, say).all(out)
+    names = train.names or test.names
+    ignore = plan.ignored(names)
+    labels = Truth(plan.classes_of(train, ignore, names), ignore)
+    if truth:
+        refuse_other_names(train, test, labels)
+    return _Segment(train, test, plan, network, way, labels, truth, progress, say).all(out)
 
 
 @dataclass
@@ -111,16 +115,18 @@ class _Segment:
                 self.say(f"{len(runs) - len(missing)} of {len(runs)} runs are in '{out}' already")
             if runs[0] not in missing and self.way.masks and not (folder.out / MASKS).exists():
                 self.say("no masks are written: those are of the first run, which is done; give another --out for them")
-            found = self.surveyed() if missing else Survey()
+            found, reasons = self.surveyed() if missing else (Survey(), {})
             for run in missing:
-                folder.add(run.key, self.run(run, found, folder, run == runs[0]))
+                folder.add(run.key, self.run(run, found, reasons, folder, run == runs[0]))
             done = [folder.runs[run.key] for run in runs]
+        self.say_known(done)
         about = {"classes": names, "void": list(self.truth.ignore), "plan": folder.plan}
         return Segmentation(self.plan, self.plan.kinds(), done, names, self.truth if self.compared else None, about)
 
     def names(self) -> list[str]:
         given = self.train.names or self.test.names or []
-        return [*given, *map(str, range(len(given), self.truth.classes))][: self.truth.classes]
+        known = dict(enumerate(given))
+        return [known.get(label) or str(label) for label in range(self.truth.classes)]
 
     def described(self) -> dict[str, Any]:
         """Everything that decides a run's numbers."""
@@ -134,14 +140,24 @@ class _Segment:
         recipe = self.plan.recipe(self.network, seed, copies, self.way.dtype)
         return Fungi(recipe, self.network, batch_size=self.way.batch_size, workers=self.way.workers)
 
-    def surveyed(self) -> Survey:
-        features = self.fungi(self.plan.seed, False).patches
-        most = self.way.max_failures, len(self.train)
-        return survey(
-            self.train, features, self.truth, most, lambda done, all: self.progress("training masks", done, all)
-        )
+    def say_known(self, runs: Sequence[Mapping[str, Any]]) -> None:
+        most = max(runs, key=lambda run: int(run.get("test_images_in_training", 0)))
+        if known := most.get("test_images_in_training", 0):
+            self.say(
+                f"{known} of {most['test_images']} test images are training images too (the same pixels), so the "
+                "figures are better than they would be on new images: take them out of one of the two"
+            )
 
-    def run(self, run: Run, found: Survey, folder: Folder, first: bool) -> dict[str, Any]:
+    def surveyed(self) -> tuple[Survey, dict[str, str]]:
+        """What TRAIN holds, and why masks of TEST cannot be used."""
+        every, most = sorted({one.copies for one in self.plan.kinds()}), self.way.max_failures
+        features = [self.fungi(self.plan.seed, copies).patches for copies in every]
+        found = look_at_training(self.train, features, self.truth, most, self.progress, self.say)
+        if not self.compared:
+            return found, {}
+        return found, look_at_test(self.test, len(self.test), self.truth, self.way.workers, most, self.progress)
+
+    def run(self, run: Run, found: Survey, reasons: Mapping[str, str], folder: Folder, first: bool) -> dict[str, Any]:
         count = max(1, round(run.fraction * len(found.counts)))
         drawn = least(run.seed, found.counts, count)
         groups = self.fitted(run, drawn, folder)
@@ -156,7 +172,8 @@ class _Segment:
                 groups, self.train, drawn, self.truth, found.counts, sampling, self.way.batch_size, self.way.workers,
                 lambda done, all: self.progress(f"training images ({run})", done, all),
             )  # fmt: skip
-            refuse_too_many([*found.failures, *failed], self.way.max_failures, len(self.train))
+            with rows_of(TRAIN):
+                refuse_too_many([*found.failures, *failed], self.way.max_failures, len(self.train))
             truth, total = self.truth if self.compared else None, len(self.test)
             answers = ask(
                 groups, self.test, total, truth, self.way.batch_size, self.way.workers, self.way.max_failures,
@@ -178,11 +195,18 @@ class _Segment:
             "seed": run.seed,
             "training_images": count,
             "test_images": answers.images,
+            "test_images_in_training": answers.known,
             "kinds": kinds,
-            "failures": [one.to_json() for one in (*found.failures, *failed, *answers.failures)],
+            "failures": [
+                *({**one.to_json(), "where": TRAIN} for one in (*found.failures, *failed)),
+                *(
+                    {**RowFailure(one.id, reasons.get(one.id, one.reason)).to_json(), "where": TEST}
+                    for one in answers.failures
+                ),
+            ],
         }
 
-    def fitted(self, run: Run, drawn: Sequence[str], folder: Folder) -> list[Group]:
+    def fitted(self, run: Run, drawn: Sequence[str], folder: Folder) -> list[Remembering]:
         """The engines, fitted on the images drawn, with a bank for each kind of features."""
         groups = []
         for copies in sorted({one.copies for one in self.plan.kinds()}):
@@ -191,7 +215,7 @@ class _Segment:
             rows = [("", scene.image) for scene in self.train if scene.id in fitting]
             self.say(f"fitting on {len(rows)} images ({run}{', copies' if copies else ''}) ...")
             blocks = features.fit(rows)
-            group = Group(features)
+            group = Remembering(features)
             for kind in self.plan.kinds():
                 if kind.copies == copies:
                     group.labellers[kind.name] = Labeller(
@@ -201,7 +225,7 @@ class _Segment:
             groups.append(group)
         return groups
 
-    def judged(self, groups: Sequence[Group], answers: Answers) -> dict[str, Any]:
+    def judged(self, groups: Sequence[Remembering], answers: Answers) -> dict[str, Any]:
         kinds: dict[str, Any] = {}
         tallies = {name: one.tally() for name, one in answers.counts.items()}
         for kind in self.plan.kinds():

@@ -15,7 +15,7 @@ from sporeprint.dense.augment import augmented, crop_box
 from sporeprint.dense.bank import MemoryBank
 from sporeprint.dense.labeller import GRID_NEIGHBOURS, GRID_TEMPERATURES, Chosen, Labeller, Voting
 from sporeprint.dense.segmenter import Segmenter
-from sporeprint.dense.training import Sampling
+from sporeprint.dense.training import Sampling, Truth, _pixels
 from sporeprint.errors import NotFitted, RecipeError, SampleError, StoreError, TooManyFailures
 
 C = 3
@@ -39,7 +39,9 @@ def filled(labeller, images=4):
     everything = np.arange(20)
     for number in range(images):
         maps, histograms = noise(number)
-        labeller.add(maps, histograms, f"image {number}", everything, everything[::2])
+        some = everything[::2]
+        judged = some, histograms.reshape(-1, C)[some].argmax(axis=1)
+        labeller.add(maps, histograms, f"image {number}", everything, some, judged)
     labeller.close()
     return labeller
 
@@ -75,7 +77,7 @@ def test_auto_asks_each_training_image_of_the_others(tmp_path, folder):
     }
     assert found.score == pytest.approx(max(scores.values()))
     assert scores[found.neighbours, found.temperature] == max(scores.values())
-    assert found.patches == 40
+    assert found.pixels == 40
 
 
 def test_auto_of_one_of_the_two_leaves_the_other():
@@ -83,6 +85,14 @@ def test_auto_of_one_of_the_two_leaves_the_other():
     scores = {k: jaccard_score(*said_slowly(4, k, 0.3), average="macro") for k in GRID_NEIGHBOURS}
     assert found.temperature == 0.3
     assert found.score == pytest.approx(max(scores.values()))
+
+
+def test_kinds_are_judged_by_the_same_pixels_on_every_grid():
+    labels = np.array([[0, 0, 1, 255], [2, 2, 1, 1]], dtype=np.int32)
+    fine, coarse = (_pixels(labels, grid, Truth(3, (255,)), np.random.default_rng(0)) for grid in ((2, 4), (1, 2)))
+    assert sorted(fine[0].tolist()) == [0, 1, 2, 4, 5, 6, 7]  # the pixels themselves, but for the void one
+    assert fine[1].tolist() == coarse[1].tolist() == labels.ravel()[fine[0]].tolist()
+    assert coarse[0].tolist() == [at % 4 // 2 for at in fine[0]]
 
 
 def test_one_training_image_has_no_others_to_ask():

@@ -21,7 +21,8 @@ from sporeprint.index.base import INDEXES, Index, make_index
 
 AUTO = "auto"
 GRID_NEIGHBOURS, GRID_TEMPERATURES = (NEIGHBOURS, 10, 90), (TEMPERATURE, 0.01, 0.04, 0.07, 0.1)  # defaults win ties
-ASKED_IMAGES, ASKED_PATCHES = 32, 64  # images that "auto" chooses by, and patches of each
+# Images that "auto" chooses by, patches of each, and pixels of each that what was chosen is judged by.
+ASKED_IMAGES, ASKED_PATCHES, ASKED_PIXELS = 32, 64, 256
 
 Maps = dict[str, NDArray[np.float32]]
 Judged = tuple[NDArray[np.int64], NDArray[np.int64]]  # pixels: the patch that each lies in, and its label

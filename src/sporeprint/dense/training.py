@@ -17,7 +17,7 @@ from sporeprint.data.scenes import Scene, read_scene
 from sporeprint.dense.augment import augmented
 from sporeprint.dense.features import DenseFeatures
 from sporeprint.dense.histograms import patch_histograms
-from sporeprint.dense.labeller import ASKED_IMAGES, ASKED_PATCHES, Labeller, Maps
+from sporeprint.dense.labeller import ASKED_IMAGES, ASKED_PATCHES, ASKED_PIXELS, Judged, Labeller, Maps
 from sporeprint.dense.sampling import choose, class_counts
 from sporeprint.errors import RecipeError, RowFailure, SampleError
 from sporeprint.reading import refuse_too_many
@@ -177,11 +177,22 @@ def _add(
     rank, epoch = divmod(number, sampling.epochs)
     rng = generator(sampling.seed, image_id, f"segment patches {epoch}")
     positions = choose(flat, sampling.share(number, images), rng, total)
-    asked = None
+    asked, judged = None, None
     if epoch == 0 and rank < ASKED_IMAGES:
         asked = choose(flat, ASKED_PATCHES, generator(sampling.seed, image_id, "segment asked"))
+        judged = _pixels(labels, histograms.shape[:2], truth, generator(sampling.seed, image_id, "segment judged"))
     for labeller in group.labellers.values():
-        labeller.add(maps, histograms, image_id, positions, asked if labeller.voting.auto else None)
+        auto = labeller.voting.auto
+        labeller.add(maps, histograms, image_id, positions, asked if auto else None, judged if auto else None)
+
+
+def _pixels(labels: Labels, grid: Sequence[int], truth: Truth, rng: np.random.Generator) -> Judged:
+    """Some pixels that have a label, the same on every grid: the patch that each lies in, and its label."""
+    rows, columns = np.nonzero(~np.isin(labels, truth.ignore))
+    some = rng.permutation(len(rows))[:ASKED_PIXELS]
+    rows, columns = rows[some], columns[some]
+    inside = (rows * 2 + 1) * grid[0] // (2 * labels.shape[0]), (columns * 2 + 1) * grid[1] // (2 * labels.shape[1])
+    return np.ravel_multi_index(inside, (grid[0], grid[1])), labels[rows, columns].astype(np.int64)
 
 
 def read_ahead(

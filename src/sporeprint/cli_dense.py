@@ -15,7 +15,7 @@ def segment(
     test: Annotated[Path, typer.Argument(help="Images to label; where they have masks, predictions are compared with them.")],
     backbone: Annotated[str, typer.Option(help="Hugging Face id or folder, timm:NAME, or tiny.")],
     out: Annotated[Path, typer.Option(help="Folder for result.json, sheet.png and masks; interrupted, the same command goes on.")],
-    size: Annotated[str | None, typer.Option(help="What images are resized to, height x width in pixels: 240x320, or 512 for a square.", show_default="their own size, cut to whole patches")] = None,
+    size: Annotated[str | None, typer.Option(help="What images are resized to, height x width in pixels: 240x320, or 512 for a square.", show_default="their own size, resized to whole patches")] = None,
     bank: Annotated[int, typer.Option(min=1, help="Patches of training images to compare with.")] = 102_400,
     neighbours: Annotated[str, typer.Option(help="Of each patch; a number, or auto: chosen on the training images.")] = "30",
     temperature: Annotated[str, typer.Option(help="Of the neighbours' vote; a number, or auto.")] = "0.02",
@@ -26,7 +26,7 @@ def segment(
     scales: Annotated[str, typer.Option(help="Also copies of other sizes: 1,1.5.")] = "1",
     projection: Annotated[str, typer.Option(help="Of gradients: tensorsketch, sparse, kronecker, or rademacher, which is the paper's and slow.")] = "tensorsketch",
     dim: Annotated[int | None, typer.Option(min=1, help="Width of a gradient block; default the embedding's.")] = None,
-    pca: Annotated[int | None, typer.Option(min=1, help="PCA of what is joined to this size.", show_default="none")] = None,
+    pca: Annotated[int | None, typer.Option(min=1, help="PCA of what is joined to this size; the embedding alone stays as it is.", show_default="none")] = None,
     features: Annotated[str | None, typer.Option(help="Only these, comma-separated: paper, layers, 'layers + gradients', and with copies 'copies: layers' and so on.", show_default="all")] = None,
     fractions: Annotated[str, typer.Option(help="Of the training images, comma-separated: 1,1/8,1/64.")] = "1",
     seeds: Annotated[int, typer.Option(min=1, help="So many runs a fraction, each with its own draw of images, patches and heads.")] = 1,
@@ -57,6 +57,8 @@ def segment(
     """Label images by the most similar patches of a few labelled ones; which features do it best, and at what cost."""
     from sporeprint.run.console import ProgressLine, print_json
     from sporeprint.run.segment import Way, segment
+    from sporeprint.run.segment_checks import refuse_inside
+    from sporeprint.run.segment_files import finished_runs
     from sporeprint.run.segment_options import make_plan, open_pair
     from sporeprint.run.segment_show import as_json, print_segmentation
 
@@ -69,6 +71,7 @@ def segment(
         fractions=fractions, seeds=seeds, seed=seed, ignore=ignore, classes=classes, sampling=sampling, epochs=epochs,
         index=index, bank_dtype=bank_dtype,
     )  # fmt: skip
+    refuse_inside(out, train, test)
     columns = {"image_column": image_column, "mask_column": mask_column, "id_column": id_column}
     pair = open_pair(train, test, train_split, test_split, columns, limit, not no_truth)
     if pair.note:
@@ -77,13 +80,16 @@ def segment(
     try:
         found = segment(pair.train, pair.test, out, plan, backbone, way, pair.truth, ProgressLine(), say)
     except KeyboardInterrupt:
+        if not finished_runs(out):
+            _fail("interrupted: no run had finished, so nothing is kept; the same command starts anew")
         _fail("interrupted; runs that finished are kept, the same command goes on with the next")
     if json:
         print_json(as_json(found))
     else:
         print_segmentation(found)
-    for failure in {(one["id"], one["reason"]): one for run in found.runs for one in run["failures"]}.values():
-        say(f"not read: {failure['id']}: {failure['reason']}")
+    failures = [(one.get("where", ""), one["id"], one["reason"]) for run in found.runs for one in run["failures"]]
+    for where, image_id, reason in dict.fromkeys(failures):
+        say(f"not read: {image_id} of {where}: {reason}" if where else f"not read: {image_id}: {reason}")
     written = [name for name in ("result.json", "sheet.png", "masks", "banks") if (out / name).exists()]
     say(f"{out}: {', '.join(written)}")
 

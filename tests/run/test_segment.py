@@ -195,7 +195,7 @@ def test_a_damaged_image_is_named_and_too_many_stop_it(segment, tmp_path):
     (tmp_path / "bad" / "images" / "s51.png").write_bytes(b"no picture")
     status, out, err = segment("--features", "embedding", "--json", test=tmp_path / "bad")
     assert status == 0
-    assert "not read: s51" in err
+    assert "not read: s51 of TEST" in err
     assert json.loads(out)["runs"][0]["test_images"] == 3
     status, _, err = segment(
         "--features", "embedding", "--max-failures", "0", test=tmp_path / "bad", out=tmp_path / "o"

@@ -77,8 +77,8 @@ def write_mask(path: Path, labels: ArrayLike, palette: Sequence[RGB]) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(
-            f"the folder of '{path}' cannot be made: {error.strerror or error}; move away what is in its place, or mend "
-            "the permissions, then run the same command again"
+            f"the folder of '{path}' cannot be made: {error.strerror or error}; move away what is in its place, or mend"
+            " the permissions, then run the same command again"
         ) from error
     write_file(Path(path), data)
 

@@ -16,21 +16,20 @@ from sporeprint.data.scenes import Scenes
 from sporeprint.dense.labeller import Labeller
 from sporeprint.dense.support import least
 from sporeprint.dense.training import Survey, Truth, fill
-from sporeprint.errors import RecipeError, RowFailure
+from sporeprint.errors import RecipeError
 from sporeprint.evaluate.result import plain
-from sporeprint.evaluate.segmentation import Tally, difference, segmentation
+from sporeprint.evaluate.segmentation import difference, segmentation
 from sporeprint.fungi import Fungi
 from sporeprint.reading import refuse_too_many
-from sporeprint.run.segment_ask import Answers, Remembering, ask
-from sporeprint.run.segment_checks import TEST, TRAIN, look_at_test, look_at_training, refuse_other_names, rows_of
+from sporeprint.run.segment_ask import Answers, Remembering, ask, warned
+from sporeprint.run.segment_checks import TRAIN, look_at_test, look_at_training, refuse_other_names, rows_of, told
 from sporeprint.run.segment_files import MASKS, Folder
+from sporeprint.run.segment_judge import best_of, by_gradients
 from sporeprint.run.segment_pictures import Pictures
-from sporeprint.run.segment_plan import COPIES, EMBEDDING, LAYERS, Kind, Plan, Run
+from sporeprint.run.segment_plan import EMBEDDING, Kind, Plan, Run
 
 Progress = Callable[[str, int, int], None]
 Labels = NDArray[np.int32]
-
-BY_TRAINING, BY_TEST = "picked by the training images", "picked as the best on these very test images"
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,8 @@ class _Segment:
             for run in missing:
                 folder.add(run.key, self.run(run, found, reasons, folder, run == runs[0]))
             done = [folder.runs[run.key] for run in runs]
-        self.say_known(done)
+        if warning := warned(done):
+            self.say(warning)
         about = {"classes": names, "void": list(self.truth.ignore), "plan": folder.plan}
         return Segmentation(self.plan, self.plan.kinds(), done, names, self.truth if self.compared else None, about)
 
@@ -139,14 +139,6 @@ class _Segment:
     def fungi(self, seed: int, copies: bool) -> Fungi:
         recipe = self.plan.recipe(self.network, seed, copies, self.way.dtype)
         return Fungi(recipe, self.network, batch_size=self.way.batch_size, workers=self.way.workers)
-
-    def say_known(self, runs: Sequence[Mapping[str, Any]]) -> None:
-        most = max(runs, key=lambda run: int(run.get("test_images_in_training", 0)))
-        if known := most.get("test_images_in_training", 0):
-            self.say(
-                f"{known} of {most['test_images']} test images are training images too (the same pixels), so the "
-                "figures are better than they would be on new images: take them out of one of the two"
-            )
 
     def surveyed(self) -> tuple[Survey, dict[str, str]]:
         """What TRAIN holds, and why masks of TEST cannot be used."""
@@ -197,13 +189,7 @@ class _Segment:
             "test_images": answers.images,
             "test_images_in_training": answers.known,
             "kinds": kinds,
-            "failures": [
-                *({**one.to_json(), "where": TRAIN} for one in (*found.failures, *failed)),
-                *(
-                    {**RowFailure(one.id, reasons.get(one.id, one.reason)).to_json(), "where": TEST}
-                    for one in answers.failures
-                ),
-            ],
+            "failures": told([*found.failures, *failed], answers.failures, reasons),
         }
 
     def fitted(self, run: Run, drawn: Sequence[str], folder: Folder) -> list[Remembering]:
@@ -241,32 +227,9 @@ class _Segment:
                 said["result"] = segmentation(tallies[kind.name], self.names()).to_json()
                 gain = difference(tallies[EMBEDDING], tallies[kind.name]) if kind.name != EMBEDDING else None
                 said["gain"] = None if gain is None else gain.to_json()
-                said["by_gradients"] = _by_gradients(kind, self.plan.kinds(), tallies)
+                said["by_gradients"] = by_gradients(kind, self.plan.kinds(), tallies)
             kinds[kind.name] = plain(said)
         return kinds
-
-
-def _by_gradients(kind: Kind, kinds: Sequence[Kind], tallies: Mapping[str, Tally]) -> dict[str, Any] | None:
-    """What gradients add to the same features without them; None where these were not made."""
-    without = {"paper": EMBEDDING, "layers + gradients": LAYERS}
-    prefix = COPIES if kind.copies else ""
-    other = prefix + without.get(kind.name.removeprefix(prefix), "")
-    if not kind.gradients or other not in {one.name for one in kinds}:
-        return None
-    return difference(tallies[other], tallies[kind.name]).to_json()
-
-
-def best_of(kinds: Mapping[str, Any]) -> tuple[str | None, str]:
-    """The kind beside the embedding that does best, and how that is known: by the training images where "auto" asked
-    them, else by the test images; the last kind where nothing says, None where there is no other."""
-    others = {name: one for name, one in kinds.items() if name != EMBEDDING}
-    scores = {name: one["chosen"]["score"] for name, one in others.items()}
-    how = BY_TRAINING
-    if None in scores.values():
-        scores, how = {name: (one.get("result") or {}).get("value") for name, one in others.items()}, BY_TEST
-    if not scores or None in scores.values():
-        return next(reversed(scores), None), ""
-    return max(scores, key=lambda name: scores[name]), how
 
 
 def shown_runs(found: Segmentation) -> Iterator[tuple[str, list[dict[str, Any]]]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from sporeprint.data.scenes import Scene
 from sporeprint.dense.labeller import Maps
@@ -15,6 +16,7 @@ from sporeprint.dense.training import Group, Labels, Progress, Truth, batched, r
 from sporeprint.errors import RowFailure, SampleError
 from sporeprint.evaluate.segmentation import Tally, confusion
 from sporeprint.reading import refuse_too_many
+from sporeprint.run.segment_checks import TEST, rows_of
 
 Take = Callable[..., Any]  # number, id, image, truth or None, {kind: labels}
 
@@ -37,16 +39,30 @@ class Counts:
 
 
 @dataclass
+class Remembering(Group):
+    """seen: ids of the contents of all images that it was given."""
+
+    seen: set[str] = field(default_factory=set)
+
+    def content(self, image: Image.Image) -> str:
+        found = super().content(image)
+        self.seen.add(found)
+        return found
+
+
+@dataclass
 class Answers:
-    """counts: by kind, of the same images; none without a truth. images: that were labelled."""
+    """counts: by kind, of the same images; none without a truth. images: that were labelled. known: of these, those
+    that are training images too."""
 
     counts: dict[str, Counts] = field(default_factory=dict)
     failures: list[RowFailure] = field(default_factory=list)
     images: int = 0
+    known: int = 0
 
 
 def ask(
-    groups: Sequence[Group],
+    groups: Sequence[Remembering],
     scenes: Iterable[Scene],
     total: int,
     truth: Truth | None,
@@ -61,12 +77,16 @@ def ask(
     Raises TooManyFailures; SampleError where no image can be read.
     """
     answers = Answers()
+    trained = set(groups[0].seen)
     done = 0
     for batch in batched(read_ahead(scenes, truth, workers), batch_size):
         images = [read[0] for _, read in batch if not isinstance(read, SampleError)]
-        made = [iter(group.maps(images, [group.content(one) for one in images])) for group in groups]
+        ids = [groups[0].content(one) for one in images]
+        made = [iter(group.maps(images, ids)) for group in groups]
+        numbers = iter(ids)
         for scene, read in batch:
             maps = [] if isinstance(read, SampleError) else [next(one) for one in made]
+            known = not isinstance(read, SampleError) and next(numbers) in trained
             try:
                 if isinstance(read, SampleError):
                     raise read
@@ -76,15 +96,29 @@ def ask(
                 for name, matrix in matrices.items():
                     answers.counts.setdefault(name, Counts()).add(matrix)
                 answers.images += 1
+                answers.known += known
             except SampleError as error:
                 answers.failures.append(RowFailure(scene.id, str(error)))
-                refuse_too_many(answers.failures, max_failures, total)
+                with rows_of(TEST):
+                    refuse_too_many(answers.failures, max_failures, total)
             done += 1
             progress(done, total)
     if not answers.images:
         first = answers.failures[0]
         raise SampleError(f"none of {total} test images can be read ({first.id}: {first.reason})")
     return answers
+
+
+def warned(runs: Sequence[Mapping[str, Any]]) -> str:
+    """What there is to say of finished runs whose test images are training images too."""
+    most = max(runs, key=lambda run: int(run.get("test_images_in_training", 0)))
+    known = most.get("test_images_in_training", 0)
+    if not known:
+        return ""
+    return (
+        f"{known} of {most['test_images']} test images are training images too (the same pixels), so the figures are "
+        "better than they would be on new images: take them out of one of the two"
+    )
 
 
 def _confusions(labels: Labels, predicted: dict[str, Labels], truth: Truth) -> dict[str, NDArray[np.int64]]:

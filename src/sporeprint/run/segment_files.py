@@ -113,6 +113,14 @@ class Folder:
             self._lock.close()
 
 
+def finished_runs(out: Path) -> int:
+    """Of a folder that may not be one of a run, or be damaged."""
+    try:
+        return len(unseal(KIND, out / RESULT)["runs"])
+    except (StoreError, KeyError):
+        return 0
+
+
 def slug(kind: str) -> str:
     """A kind's name as that of a folder: `copies-layers-gradients`."""
     return re.sub("[^a-z0-9]+", "-", kind.lower()).strip("-")

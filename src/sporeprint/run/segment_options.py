@@ -37,10 +37,10 @@ def make_plan(
     """Raises RecipeError, which names the option."""
     return Plan(
         size=_size(size),
-        objectives=() if objectives == "none" else tuple(_words(objectives)),
+        objectives=() if objectives == "none" else tuple(_words("objectives", objectives, "simclr, kl, or none")),
         layers=None if layers is None else tuple(_each("layers", layers, int, "numbers of blocks, such as 6,8,10")),
         copies=Copies(shifts, flip, tuple(_each("scales", scales, float, "numbers, such as 1,1.5"))),
-        features=None if features is None else tuple(_words(features)),
+        features=None if features is None else tuple(_words("features", features, "such as layers,paper")),
         voting=Voting(
             AUTO if neighbours == AUTO else _one("neighbours", neighbours, int, "a number such as 30, or auto"),
             AUTO if temperature == AUTO else _one("temperature", temperature, float, "a number such as 0.02, or auto"),
@@ -108,8 +108,11 @@ def _ignore(ignore: str | None) -> tuple[int, ...] | None:
     return () if ignore == "none" else tuple(_each("ignore", ignore, int, "label values such as 255,11, or none"))
 
 
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
+def _words(option: str, text: str, expected: str) -> list[str]:
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words:
+        raise RecipeError(f"--{option} {text!r} names none; expected {expected}; without --{option}, the default")
+    return words
 
 
 def _each(option: str, text: str, kind: type, expected: str) -> list[Any]:

@@ -15,7 +15,7 @@ from sporeprint.dense.copies import Copies
 from sporeprint.dense.labeller import Voting
 from sporeprint.dense.settings import NAMES, Dense
 from sporeprint.dense.training import Sampling
-from sporeprint.errors import BackboneError, RecipeError
+from sporeprint.errors import BackboneError, RecipeError, SourceError
 from sporeprint.recipe import Recipe
 
 EMBEDDING = "embedding"
@@ -69,7 +69,8 @@ class Plan:
     """Everything that decides the numbers, beside data and weights.
 
     layers: None for the blocks at half, two thirds and five sixths of the depth. features: names of kinds; None for
-    all. pca: of the joined features; None for none. ignore, classes: of the masks; None: found.
+    all. pca: of features that are joined, not of the embedding alone; None for none. ignore, classes: of the masks;
+    None: found.
     """
 
     size: tuple[int, int] | None = None
@@ -91,6 +92,8 @@ class Plan:
     def __post_init__(self) -> None:
         if unknown := [name for name in self.objectives if name not in NAMES]:
             raise RecipeError(f"no objective {unknown[0]!r} over tokens; known: {', '.join(NAMES)}, or none")
+        if len(set(self.objectives)) < len(self.objectives):
+            raise RecipeError(f"objectives {','.join(self.objectives)}; one is there twice: leave it out")
         if not self.fractions or not all(0 < one <= 1 for one in self.fractions):
             raise RecipeError(f"fractions {', '.join(map(str, self.fractions))}; expected numbers above 0, up to 1")
         if len(set(self.fractions)) < len(self.fractions):
@@ -100,7 +103,7 @@ class Plan:
     def kinds(self) -> list[Kind]:
         """The rows of the table; the plain embedding, which others are compared with, is the first."""
         made = [
-            Kind(prefix + name, replace(joined, size=self.pca), name in WITH_GRADIENTS, bool(prefix))
+            Kind(prefix + name, self._reduced(joined), name in WITH_GRADIENTS, bool(prefix))
             for prefix in ("", *([COPIES] if self.copies != Copies() else []))
             for name, joined in KINDS.items()
             if self.objectives or name not in WITH_GRADIENTS
@@ -113,6 +116,10 @@ class Plan:
             raise RecipeError(f"no features {unknown[0]!r}; there are: {_listed(made)}{self._missing(unknown[0])}")
         wanted = {_bare(EMBEDDING), *map(_bare, self.features)}
         return [one for name, one in known.items() if name in wanted]
+
+    def _reduced(self, joined: Combination) -> Combination:
+        """The embedding, which others are compared with, stays as the network gives it."""
+        return joined if joined == KINDS[EMBEDDING] else replace(joined, size=self.pca)
 
     def _missing(self, name: str) -> str:
         if _bare(name).startswith(_bare(COPIES)) and self.copies == Copies():
@@ -164,15 +171,22 @@ class Plan:
         except BackboneError as error:
             raise RecipeError(f"--size {self.size[0]}x{self.size[1]}: {error}") from None
 
-    def classes_of(self, scenes: Scenes, ignore: tuple[int, ...]) -> int:
+    def classes_of(self, scenes: Scenes, ignore: tuple[int, ...], names: Sequence[str] | None) -> int:
         """C: of all that the masks hold, and all that have a name: test images may have classes that no mask here has.
 
-        Raises SourceError.
+        Raises SourceError, also where the greatest label has no name, but others have.
         """
         if self.classes is not None:
             return self.classes
-        named = [label for label, name in enumerate(scenes.names or ()) if label not in ignore and name]
-        return max(find_classes(scenes, ignore), max(named, default=0) + 1)
+        named = [label for label, name in enumerate(names or ()) if label not in ignore and name]
+        greatest = find_classes(scenes, ignore) - 1
+        if named and greatest not in named:
+            void = ",".join(map(str, (*(self.ignore or ()), greatest)))
+            raise SourceError(
+                f"the masks of TRAIN hold the value {greatest}, but value {greatest} has no name: name it, or give "
+                f"--ignore {void} if it is void, or --classes {greatest + 1} if it is a class without a name"
+            )
+        return max(greatest, *named) + 1 if named else greatest + 1
 
     def ignored(self, names: Sequence[str] | None) -> tuple[int, ...]:
         """Labels that are void. Raises RecipeError where a name says so, and nobody said what is to become of it."""

@@ -15,8 +15,9 @@ from sporeprint.evaluate.intervals import Interval
 from sporeprint.evaluate.segmentation import SegmentationResult, over_runs
 from sporeprint.run.console import print_meanings, print_table
 from sporeprint.run.figures import percent
-from sporeprint.run.segment import BY_TRAINING, Segmentation, best_of, shown_runs
-from sporeprint.run.segment_plan import EMBEDDING
+from sporeprint.run.segment import Segmentation, shown_runs
+from sporeprint.run.segment_judge import BY_TEST, BY_TRAINING, best_of
+from sporeprint.run.segment_plan import EMBEDDING, LAYERS
 
 _ARRAYS = {"iou": np.float64, "confusion": np.int64}
 
@@ -113,8 +114,8 @@ def print_segmentation(found: Segmentation) -> None:
         meanings.insert(1, f"± : standard deviation over {found.plan.seeds} seeds")
     if auto:
         meanings.append(
-            "k, T: neighbours and temperature chosen on training images, each asked of the others; on training: the "
-            "mIoU of patches that they were chosen by"
+            "k, T: of the first run, neighbours and temperature chosen on training images, each asked of the others; "
+            "on training: mIoU over pixels of those, by which kinds are told apart"
         )
     print_meanings(meanings)
     _print_classes(found, table)
@@ -172,7 +173,17 @@ def verdict(found: Segmentation) -> str:
         )
     else:
         start = f"Nothing beats the plain embedding ({base.value:.1%}) here: '{best}', {how}, has {said}."
-    return start + _gradients(found, table, best, fraction)
+    return start + _gradients(found, table, best, fraction) + _doubts(found, how)
+
+
+def _doubts(found: Segmentation, how: str) -> str:
+    """What the choice of the best kind, and of the temperature, leaves open."""
+    said = ""
+    if how == BY_TEST and len(found.kinds) > 2:
+        said += " The interval ignores the picking."
+    if found.plan.voting.temperature != AUTO and any(LAYERS in one.name for one in found.kinds):
+        said += " Compare with --temperature auto: whitened features want a higher one."
+    return said
 
 
 def _gradients(found: Segmentation, table: Sequence[dict[str, Any]], best: str, fraction: str) -> str:

@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from small_scenes import encoded, struct, table
+from sporeprint.data.scenes import open_scenes
+from sporeprint.run.marked import find_marks
 
 QUICK = ("--backbone", "tiny", "--features", "embedding", "--shifts", 1, "--no-flip")
 POINTS = "10,30,dark; 50,30,light"
@@ -119,6 +121,48 @@ def test_more_marks_make_all_masks_anew(run, photos, tmp_path):
     words = ("propagate", photos, "--out", tmp_path / "out", *QUICK, "--on", "a", "--json", "--points")
     assert run(*words, POINTS)[0] == 0
     assert json.loads(run(*words, POINTS + "; 20,20,dark")[1])["made"] == 3
+
+
+def test_files_of_other_settings_and_of_images_that_have_gone_are_removed(run, photos, tmp_path):
+    out = tmp_path / "out"
+    words = ("propagate", photos, "--out", out, *QUICK, "--on", "a", "--points", POINTS)
+    assert run(*words, "--confidence")[0] == 0
+    assert "removed" not in run(*words)[1]
+    assert (out / "confidence" / "b.png").exists()
+    (photos / "b.png").unlink()
+    status, said, _ = run(*words)
+    assert status == 0
+    assert "removed: 4 files" in said
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("*.png")) == [
+        "masks/a.png", "masks/more/c.png", "sheet.png",
+    ]  # fmt: skip
+
+
+def test_results_of_something_else_are_not_replaced(run, photos, tmp_path):
+    (tmp_path / "out").mkdir()
+    kept = tmp_path / "out" / "result.json"
+    kept.write_text("{}")
+    words = ("--backbone", "nowhere/nothing", "--on", "a", "--points", POINTS)
+    status, _, errors = run("propagate", photos, "--out", tmp_path / "out", *words)
+    assert status == 1
+    assert "holds result.json, but no propagation.jsonl" in errors
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["result.json"]
+
+
+def test_a_broken_link_among_the_images_does_not_hide_the_marked_one(photos, tmp_path):
+    (photos / "a0.png").symlink_to(tmp_path / "gone.png")
+    found = find_marks(open_scenes(photos, masks=False), [str(photos / "b.png")], points=[POINTS])
+    assert [(one.id, one.inside) for one in found.references] == [("b", True)]
+
+
+def test_a_mask_read_by_the_colours_of_its_classes_keeps_these(photos, tmp_path):
+    image = Image.fromarray(np.asarray(vertical(1, 0), np.uint8), "P")
+    image.putpalette([0, 0, 255, 255, 0, 0])
+    image.save(tmp_path / "mask.png")
+    (tmp_path / "classes.json").write_text('{"red": [255, 0, 0], "blue": [0, 0, 255]}')
+    found = find_marks(open_scenes(photos, masks=False), ["a"], masks=[tmp_path / "mask.png"])
+    assert (found.references[0].labels == vertical(0, 1)).all()
+    assert (found.names, found.palette) == (["red", "blue"], [(255, 0, 0), (0, 0, 255)])
 
 
 def test_a_mask_that_was_mended_is_not_lost(run, photos, tmp_path):

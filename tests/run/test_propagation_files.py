@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 import pytest
 
 from sporeprint.errors import StoreError
-from sporeprint.run.propagation_files import LOG, Made, file_name
+from sporeprint.run.propagation_files import LOG, Made, file_name, refuse_foreign
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,65 @@ def test_an_id_never_leads_out_of_its_folder(row_id, name):
     assert file_name(row_id) == name
     assert not PurePosixPath(name).is_absolute()
     assert ".." not in PurePosixPath(name).parts
+
+
+@pytest.mark.parametrize("letter", ["a", "é", "日", "%", "a/", "\udce9"])
+def test_ids_too_long_for_a_name_are_cut_and_stay_apart(tmp_path, letter):
+    ends = ["", "x", "y", "/x", "/y"]
+    names = {file_name(letter * 3000 + end) for end in ends}
+    assert len(names) == len(ends)
+    for name in names:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_name(path.name + ".tmp").touch()
+        assert ".." not in PurePosixPath(name).parts
+    assert file_name("é" * 75) == "é" * 75 + ".png"
+
+
+@pytest.mark.parametrize("name", ["result.json", "sheet.png", "classes.txt", "masks"])
+def test_a_folder_of_something_else_is_refused(tmp_path, name):
+    refuse_foreign(tmp_path / "new")
+    (tmp_path / ".lock").touch()
+    refuse_foreign(tmp_path)
+    (tmp_path / name).mkdir()
+    with pytest.raises(StoreError, match=f"holds {name}, but no propagation.jsonl: .*another --out"):
+        refuse_foreign(tmp_path)
+    (tmp_path / LOG).touch()
+    refuse_foreign(tmp_path)
+
+
+def test_what_other_settings_wrote_is_removed_but_not_what_was_mended(tmp_path):
+    old = Made(tmp_path, "one")
+    for name in "abc":
+        old.write({"id": name}, {f"masks/{name}.png": b"old", f"confidence/sub/{name}.png": b"old"})
+    assert old.remove_stale() == 0
+    (tmp_path / "masks/b.png").write_bytes(b"mended")
+    (tmp_path / "masks/mine.png").write_bytes(b"mine")
+    new = Made(tmp_path, "two")
+    new.write({"id": "a"}, {"masks/a.png": b"new"})
+    assert new.remove_stale() == 4
+    assert not (tmp_path / "confidence").exists()
+    assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == ["a.png", "b.png", "mine.png"]
+    assert Made(tmp_path, "two").remove_stale() == 0
+
+
+def test_files_of_the_same_settings_stay_where_fewer_are_asked_for(tmp_path):
+    Made(tmp_path, "one").write({"id": "a"}, {"masks/a.png": b"x", "confidence/a.png": b"y"})
+    made = Made(tmp_path, "one")
+    made.write({"id": "a"}, {"masks/a.png": b"x"})
+    assert made.remove_stale() == 0
+    assert (tmp_path / "confidence/a.png").read_bytes() == b"y"
+
+
+@pytest.mark.parametrize("name", ["outside.txt", "masks/../outside.txt", "../out/outside.txt"])
+def test_a_log_from_elsewhere_removes_nothing_else(tmp_path, name):
+    folder = tmp_path / "out"
+    (folder / "masks").mkdir(parents=True)
+    (folder / "outside.txt").write_bytes(b"kept")
+    line = {"id": "a", "fingerprint": "zero", "files": {name: sha256(b"kept").hexdigest()}}
+    (folder / LOG).write_text(json.dumps(line) + "\n")
+    assert Made(folder, "one").remove_stale() == 0
+    assert (folder / "outside.txt").exists()
 
 
 def written(folder, fingerprint="one"):

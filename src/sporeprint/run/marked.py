@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -72,12 +73,13 @@ def find_marks(
         raise SourceError(
             f"--on names one image twice ({', '.join(on)}); put its marks into one mask or list of points"
         )
-    names = scenes.names
+    names, own = scenes.names, None
     sizes = [_size(scene) for scene, _ in found]
     if masks:
         maps = [read_marks(path, ignore) for path in masks]
         classes = find_class_list([masks[0].parent])
         names = classes.names if classes else names
+        own = list(classes.colours) if classes and classes.colours else mask_palette(masks[0])
     else:
         lists = [read_points(one) for one in points]
         numbers, names = number_labels([point for some in lists for point in some], names)
@@ -91,7 +93,7 @@ def find_marks(
     references = [
         Reference(scene.id, scene.image, labels, inside) for (scene, inside), labels in zip(found, maps, strict=True)
     ]
-    return Marks(references, names, _palette(maps, mask_palette(masks[0]) if masks else None))
+    return Marks(references, names, _palette(maps, own))
 
 
 def _check_two(maps: Sequence[NDArray[np.int32]], names: Sequence[str] | None, ignore: Collection[int]) -> None:
@@ -100,7 +102,8 @@ def _check_two(maps: Sequence[NDArray[np.int32]], names: Sequence[str] | None, i
         return
     seen = "no label is given"
     if values:
-        seen = f"only the label {names[values[0]] if names and values[0] < len(names) else values[0]} is given"
+        name = names[values[0]] if names and values[0] < len(names) else ""
+        seen = f"only the label {name or values[0]} is given"
     void = ", ".join(map(str, ignore))
     if void and any((labels == UNLABELLED).any() for labels in maps):
         seen += f", beside what is unlabelled ({void})"
@@ -122,7 +125,7 @@ def _find(scenes: Scenes, name: str) -> tuple[Scene, bool]:
         if isinstance(scene.image, Path):
             if scene.image.name == name:
                 named.append(scene)
-            elif path.exists() and scene.image.samefile(path):
+            elif _same(scene.image, path):
                 return scene, True
     if len(named) == 1:
         return named[0], True
@@ -130,13 +133,20 @@ def _find(scenes: Scenes, name: str) -> tuple[Scene, bool]:
         raise SourceError(
             f"--on {name!r} is the name of {len(named)} images: {', '.join(s.id for s in named[:_LISTED])}"
         )
-    if path.is_file():
+    if os.path.isfile(path):
         return Scene(str(path), path), False
     near = difflib.get_close_matches(name, ids, _LISTED, 0.3) or ids[:_LISTED]
     raise SourceError(
         f"--on {name!r} is neither an image of the {len(ids)} given nor a file; there are: {', '.join(near)}"
         + (", ..." if len(ids) > len(near) else "")
     )
+
+
+def _same(image: Path, path: Path) -> bool:
+    try:
+        return image.samefile(path)
+    except (OSError, ValueError):  # one of them is not there: a broken link among the images, or `path` is an id
+        return False
 
 
 def _size(scene: Scene) -> tuple[int, int]:

@@ -29,7 +29,7 @@ from sporeprint.recipe import Recipe
 from sporeprint.report.palette import RGB, mask_png
 from sporeprint.run.marked import Reference
 from sporeprint.run.propagation import LONGEST, Result, Settings
-from sporeprint.run.propagation_files import Made, file_name
+from sporeprint.run.propagation_files import Made, file_name, refuse_foreign
 
 log = logging.getLogger(__name__)
 
@@ -51,14 +51,17 @@ def propagate_scenes(
 ) -> Result:
     """Masks for all scenes into OUT/masks, and into OUT/confidence where asked for. What is there already is kept.
 
-    Marked pixels keep their marks. Raises SampleError for fewer than two labels, and where no image can be read;
-    StoreError where a file in OUT is not as a run wrote it.
+    Marked pixels keep their marks. What earlier runs wrote with other settings, or for images that have gone since, is
+    removed at the end. Raises SampleError for fewer than two labels, and where no image can be read; StoreError where
+    OUT is of something else, or a file in it not as a run wrote it.
     """
     values = label_values((one.labels for one in references), (UNLABELLED,)).tolist()
-    labels = {value: names[value] if names and value < len(names) else str(value) for value in values}
+    known = dict(enumerate(names or ()))
+    labels = {value: known.get(value) or str(value) for value in values}
     settings = settings or Settings()
     recipe = Recipe(dense=settings.dense(backbone.depth), projection="tensorsketch", seed=settings.seed)
     fungi = Fungi(recipe, backbone=backbone, max_failures=1.0)  # whoever labels by hand goes on with the others
+    refuse_foreign(out)
     held = _hold(out)
     try:
         made = Made(out, _fingerprint(recipe, fungi, scenes, references, settings, palette))
@@ -106,7 +109,8 @@ class _Run:
         found = [record for record in records.values() if record is not None]
         failed = [RowFailure(row_id, failures[row_id]) for row_id in ids if row_id in failures]
         references, new = [one.id for one in self.references], len(missing) - len(failed)
-        return Result(self.made.folder, found, references, self.labels, new, failed)
+        removed = self.made.remove_stale()
+        return Result(self.made.folder, found, references, self.labels, new, failed, removed)
 
     def _files(self, row_id: str) -> list[str]:
         return [f"{folder}/{file_name(row_id)}" for folder in self.folders]

@@ -23,6 +23,7 @@ from sporeprint.report.tiles import Tile, tile_sheet
 from sporeprint.run.marked import Marks, find_marks
 from sporeprint.run.propagate import propagate_scenes
 from sporeprint.run.propagation import Result, Settings
+from sporeprint.run.propagation_files import refuse_foreign
 
 # Of scribbles and points: on CamVid, two points a class gave an mIoU of 32.6 so, 28.6 with all features; a temperature
 # of 0.1 was up to 0.7 above 0.05.
@@ -54,7 +55,7 @@ class Words:
 def run_propagate(words: Words, chosen: Mapping[str, Any], confidence: bool, sheet: int, progress: Progress) -> Result:
     """Masks, OUT/sheet.png and OUT/result.json. chosen: fields of `Settings`, None for the default.
 
-    Raises RecipeError and SourceError for words that make no sense, before any weight is loaded.
+    Raises RecipeError, SourceError and StoreError for words that make no sense, before any weight is loaded.
     """
     kinds = [name for name in ("mask", "scribbles", "points") if getattr(words, name)]
     if len(kinds) != 1:
@@ -104,7 +105,7 @@ def _ignored(text: str | None) -> tuple[int, ...]:
 
 
 def _check_out(words: Words) -> None:
-    """Masks that lie among the images would be images of the next run. Raises RecipeError."""
+    """Masks that lie among the images would be images of the next run. Raises RecipeError, StoreError."""
     if words.out.is_file():
         raise RecipeError(f"--out '{words.out}' is a file; give the name of a folder")
     images, out = words.images.resolve(), words.out.resolve()
@@ -113,6 +114,7 @@ def _check_out(words: Words) -> None:
             f"--out '{words.out}' is inside '{words.images}', where the masks would be taken for images; "
             f"give a folder beside it, such as '{words.images.absolute().parent / (images.name + '-masks')}'"
         )
+    refuse_foreign(words.out)
 
 
 def _sheet(scenes: Scenes, marks: Marks, found: Result, count: int) -> bytes:

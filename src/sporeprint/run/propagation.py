@@ -62,7 +62,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class Result:
-    """images: a record each, in order: id, mask (its file), shares by label, confidence, marked."""
+    """images: a record each, in order: id, mask (its file), shares by label, confidence, marked. removed: files of
+    earlier runs, of other settings or of images that have gone.
+    """
 
     out: Path
     images: list[dict[str, Any]]
@@ -70,6 +72,7 @@ class Result:
     labels: dict[int, str]
     made: int
     failures: list[RowFailure] = field(default_factory=list)
+    removed: int = 0
 
     @property
     def least_sure(self) -> list[dict[str, Any]]:
@@ -82,6 +85,8 @@ class Result:
         """For people: what was made, and what to do next."""
         kept = len(self.images) - self.made
         said = [f"{self.out / 'masks'}: {len(self.images)} masks{f', {kept} of them there already' if kept else ''}"]
+        if self.removed:
+            said.append(f"removed: {self.removed} files that earlier runs made with other settings or of other images")
         shares = {name: np.mean([one["shares"][name] for one in self.images]) for name in self.labels.values()}
         said.append("pixels: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
         if self.least_sure:
@@ -97,6 +102,7 @@ class Result:
             "labels": {str(value): name for value, name in self.labels.items()},
             "made": self.made,
             "kept": len(self.images) - self.made,
+            "removed": self.removed,
             "label_next": self.least_sure,
             "images": self.images,
             "failures": [one.to_json() for one in self.failures],

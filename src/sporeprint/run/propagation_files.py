@@ -2,34 +2,62 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from hashlib import sha256
-from pathlib import Path
+from hashlib import blake2b, sha256
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sporeprint.data.atomic import write_file
 from sporeprint.errors import StoreError
 
 LOG = "propagation.jsonl"
+FOLDERS = ("masks", "confidence")
 
+_FOREIGN = ("result.json", "sheet.png", "classes.txt", "masks")
+_LONGEST, _LONGEST_PATH = 150, 1000  # bytes, without the suffix; systems take 255 and some 4,096
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f%\\:*?"<>|]')
 
 
 def file_name(row_id: str) -> str:
     """A relative path, ending in .png, for an id: its "/" are folders, and nothing in it leads out of where it is put.
 
-    Different ids have different paths: what cannot stand in a name is written as %, with its number.
+    Different ids have different paths: what cannot stand in a name is written as %, with its number; what is too long
+    for one is cut, and ends in %- and a digest.
     """
-    return "/".join(map(_safe, row_id.split("/"))) + ".png"
+    name = "/".join(map(_safe, row_id.split("/")))
+    return (name if len(_bytes(name)) <= _LONGEST_PATH else f"%-{_digest_of(row_id)}") + ".png"
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raises StoreError where `folder` holds results, but no log of a propagation: they would be lost."""
+    if os.path.lexists(folder / LOG):
+        return
+    if there := [name for name in _FOREIGN if os.path.lexists(folder / name)]:
+        raise StoreError(
+            f"'{folder}' holds {', '.join(there)}, but no {LOG}: it is not of a propagation, whose files would replace "
+            "these; give another --out"
+        )
 
 
 def _safe(part: str) -> str:
     if not part.strip("."):  # "", ".", ".."
         return "%2E" * len(part) or "%"
-    return _UNSAFE.sub(lambda found: f"%{ord(found[0]):02X}", part)
+    written = _UNSAFE.sub(lambda found: f"%{ord(found[0]):02X}", part)
+    if len(_bytes(written)) <= _LONGEST:
+        return written
+    return f"{_bytes(written)[: _LONGEST - 34].decode(errors='ignore')}%-{_digest_of(part)}"
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="surrogatepass")
+
+
+def _digest_of(text: str) -> str:
+    return blake2b(_bytes(text), digest_size=16).hexdigest()
 
 
 class Made:
@@ -43,6 +71,7 @@ class Made:
         self.folder, self.fingerprint = folder, fingerprint
         self._written: dict[str, set[str]] = {}  # digests by file
         self._records: dict[str, dict[str, Any]] = {}  # by id, of this fingerprint
+        self._current: dict[str, str] = {}  # digest by file, of this fingerprint
         log = folder / LOG
         try:
             text = log.read_text(encoding="utf-8") if log.exists() else ""
@@ -60,6 +89,7 @@ class Made:
                 self._written.setdefault(name, set()).add(digest)
             if fingerprint == self.fingerprint:
                 self._records[record["id"]] = {**record, "files": files}
+                self._current.update(files)
         except (ValueError, KeyError, TypeError, AttributeError):
             return  # a line that was being written when the run was stopped
 
@@ -76,6 +106,21 @@ class Made:
     def _ours(self, name: str) -> bool:
         digest = _digest(self.folder / name)
         return digest is None or digest in self._written.get(name, ())
+
+    def remove_stale(self) -> int:
+        """Removes what earlier runs wrote with other settings, or of other images; gives the number of files.
+
+        What was changed since they wrote it stays, and so do files that runs of this fingerprint wrote.
+        """
+        count = 0
+        for name, digests in self._written.items():
+            parts = PurePosixPath(name).parts
+            if not parts or parts[0] not in FOLDERS or ".." in parts:
+                continue  # a log that somebody wrote does not say what is removed elsewhere
+            digest = _digest(self.folder / name)
+            if digest in digests and digest != self._current.get(name):
+                count += _removed(self.folder / name, len(parts) - 1)
+        return count
 
     def record(self, row_id: str, names: Iterable[str]) -> dict[str, Any] | None:
         """What was recorded of an image with this fingerprint; None unless all its files are there as written."""
@@ -97,6 +142,7 @@ class Made:
                 log.flush()
                 os.fsync(log.fileno())
             self._torn = False
+            self._current.update(digests)
             for name in files:
                 (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -106,6 +152,18 @@ class Made:
             ) from error
         for name, data in files.items():
             write_file(self.folder / name, data)
+
+
+def _removed(path: Path, depth: int) -> int:
+    """Removes a file, and folders above it, at most `depth`, that are empty then."""
+    try:
+        path.unlink()
+    except OSError as error:
+        raise StoreError(f"'{path}', of an earlier run, cannot be removed: {error.strerror or error}") from error
+    with contextlib.suppress(OSError):  # not empty
+        for folder in list(path.parents)[:depth]:
+            folder.rmdir()
+    return 1
 
 
 def _digest(path: Path) -> str | None:

@@ -42,7 +42,7 @@ class Segmenter:
         self,
         fungi: Fungi,
         classes: int | None = None,
-        ignore: Sequence[int] = (),
+        ignore: Sequence[int] = (255,),
         bank: int = 102_400,
         neighbours: int | str = NEIGHBOURS,
         temperature: float | str = TEMPERATURE,

@@ -48,7 +48,8 @@ def test_a_value_between_others_may_have_no_name(tmp_path, file, text):
 def test_a_name_for_the_void_value_makes_no_classes(tmp_path):
     folder = fill(tmp_path, images="a.png b.png", masks="a.png b.png")
     (folder / "classes.json").write_text('{"0": "sky", "1": "road", "255": "border"}')
-    assert Plan().classes_of(open_scenes(folder), (255,)) == 2
+    scenes = open_scenes(folder)
+    assert Plan().classes_of(scenes, (255,), scenes.names) == 2
 
 
 @pytest.mark.parametrize(

@@ -224,6 +224,13 @@ def test_a_class_that_no_training_mask_has_is_one_where_it_has_a_name(segment, t
     assert json.loads(out)["table"][0]["figures"]["1"]["per_class"]["car"] == 0
 
 
+def test_a_class_without_a_name_is_told_by_its_number(segment, tmp_path):
+    streets(tmp_path / "train", 3)
+    (tmp_path / "train" / "classes.json").write_text('{"0": "sky", "1": "road", "3": "car", "255": "border"}')
+    _, _, err = segment("--features", "embedding", train=tmp_path / "train")
+    assert "4 classes: sky, road, 2, car; void: 255" in err
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

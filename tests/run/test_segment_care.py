@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,9 +10,11 @@ from PIL import Image
 
 from small_streets import ROAD, SKY, VOID, street, streets
 from sporeprint import Dense, Fungi, Recipe, Segmenter
-from sporeprint.errors import StoreError
+from sporeprint.dense.training import Truth
+from sporeprint.errors import SourceError, StoreError
 from sporeprint.report.palette import palette, write_mask
 from sporeprint.run import segment as module
+from sporeprint.run.segment_checks import refuse_other_names
 from sporeprint.run.segment_files import finished_runs
 from sporeprint.run.segment_plan import KINDS, Plan
 
@@ -101,6 +104,13 @@ def test_names_of_both_sets_are_the_same(segment, tmp_path):
     shutil.rmtree(tmp_path / "out")
     (tmp_path / "test" / "classes.txt").write_text("Sky\nroad\ntree\n")
     assert segment(*ONE)[0] == 0
+
+
+def test_void_may_be_called_otherwise():
+    train, test = SimpleNamespace(names=["void", "sky", "", "car"]), SimpleNamespace(names=["nothing", "sky", "road"])
+    refuse_other_names(train, test, Truth(4, (0,)))
+    with pytest.raises(SourceError, match="class 0 is called 'void' in TRAIN, 'nothing' in TEST"):
+        refuse_other_names(train, test, Truth(4, (255,)))
 
 
 def test_a_value_beyond_the_named_classes_is_asked_about(segment, tmp_path):

@@ -1,5 +1,6 @@
 """Banks that label: against a loop over patches, and on pictures that any network tells apart."""
 
+import sys
 import tracemalloc
 
 import numpy as np
@@ -16,7 +17,7 @@ from sporeprint.dense.bank import MemoryBank
 from sporeprint.dense.labeller import GRID_NEIGHBOURS, GRID_TEMPERATURES, Chosen, Labeller, Voting
 from sporeprint.dense.segmenter import Segmenter
 from sporeprint.dense.training import Sampling, Truth, _pixels
-from sporeprint.errors import NotFitted, RecipeError, SampleError, StoreError, TooManyFailures
+from sporeprint.errors import MissingExtra, NotFitted, RecipeError, SampleError, StoreError, TooManyFailures
 
 C = 3
 
@@ -358,3 +359,10 @@ def test_a_second_fit_replaces_its_own_bank_and_no_other(pictures, tmp_path):
     with pytest.raises(StoreError, match="holds a finished bank"):
         other.fit(images, [b"no mask"] * 6)
     assert len(MemoryBank.open(tmp_path / "bank")) == 72
+
+
+def test_faiss_is_missed_before_any_work(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(MissingExtra, match="pip install"):
+        Voting(index="ivf")
+    Voting(index="exact")

@@ -17,7 +17,7 @@ from sporeprint.dense.upsample import upsample
 from sporeprint.dense.vote import vote
 from sporeprint.errors import NotFitted, RecipeError, SampleError, StoreError
 from sporeprint.evaluate.segmentation import confusion, segmentation
-from sporeprint.index.base import INDEXES, Index, make_index
+from sporeprint.index.base import INDEXES, Index, check_installed, make_index
 
 AUTO = "auto"
 GRID_NEIGHBOURS, GRID_TEMPERATURES = (NEIGHBOURS, 10, 90), (TEMPERATURE, 0.01, 0.04, 0.07, 0.1)  # defaults win ties
@@ -47,6 +47,7 @@ class Voting:
             raise RecipeError(f"temperature={self.temperature!r}; expected a number above 0, such as 0.02, or 'auto'")
         if self.index not in INDEXES:
             raise RecipeError(f"no index is called {self.index!r}; there are {', '.join(INDEXES)}")
+        check_installed(self.index)
         if self.dtype not in ("float16", "float32"):
             raise RecipeError(f"a bank's dtype is float16 or float32, not {self.dtype!r}")
 

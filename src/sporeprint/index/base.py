@@ -54,6 +54,12 @@ def make_index(name: str, rows: NDArray[Any], seed: int = 0, **settings: Any) ->
     return exact
 
 
+def check_installed(name: str) -> None:
+    """Before any work is done for an index. Raises MissingExtra where it needs faiss, which is not there."""
+    if name != "exact":
+        import_module("sporeprint.index.faiss_index").load_faiss()
+
+
 def open_index(folder: str | Path, rows: NDArray[Any], verify: bool = True) -> Index:
     """An index that was saved into `folder`, memory-mapped, for the same rows.
 

@@ -58,7 +58,7 @@ class FaissIndex:
 
     def found(self, queries: NDArray[np.float32], k: int) -> Found:
         """As `search`; where faiss found too few, the last have position -1 and similarity minus infinity."""
-        faiss = _faiss()
+        faiss = load_faiss()
         count = min(CANDIDATES[self.name] * k + SPARE, len(self.rows))
         similarities, positions = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
         if self.name == "hnsw":
@@ -81,7 +81,7 @@ class FaissIndex:
         temporary = path.with_name(path.name + TEMPORARY)
         about.unlink(missing_ok=True)  # it must not describe another file
         try:
-            _faiss().write_index(self.index, str(temporary))
+            load_faiss().write_index(self.index, str(temporary))
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
@@ -96,7 +96,7 @@ class FaissIndex:
     @classmethod
     def open(cls, folder: str | Path, rows: NDArray[Any], verify: bool = True) -> FaissIndex:
         """As `index.base.open_index`."""
-        faiss = _faiss()
+        faiss = load_faiss()
         path = Path(folder) / "index.faiss"
         about = unseal(KIND, path.with_suffix(".json"))
         if about["format"] != FORMAT:
@@ -134,7 +134,7 @@ def build(
     The same rows and seed give the same index; a graph is therefore built in one thread.
     Raises RecipeError where no effort reaches the recall.
     """
-    faiss = _faiss()
+    faiss = load_faiss()
     if not 0 < recall <= 1 or k < 1 or links < 2 or not 1 <= (1 if cells is None else cells) <= len(rows):
         raise RecipeError(
             f"recall {recall}, {k} neighbours, {cells} cells, {links} links; expected a recall in (0, 1], "
@@ -244,7 +244,8 @@ def _digest(rows: NDArray[Any]) -> str:
     return sha256(f"{rows.shape} {rows.dtype}".encode() + some.tobytes()).hexdigest()
 
 
-def _faiss() -> Any:
+def load_faiss() -> Any:
+    """The package. Raises MissingExtra."""
     try:
         return import_module("faiss")
     except ImportError as error:
@@ -254,12 +255,12 @@ def _faiss() -> Any:
 def _usual() -> int:
     """As many threads as torch takes, where it is there: what bounds the one should bound the other."""
     torch = sys.modules.get("torch")
-    return torch.get_num_threads() if torch else _faiss().omp_get_max_threads()
+    return torch.get_num_threads() if torch else load_faiss().omp_get_max_threads()
 
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    faiss = _faiss()
+    faiss = load_faiss()
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(count)
     try:

@@ -88,8 +88,8 @@ def main() -> None:
         print("| step | seconds | memory, MiB |\n|---|---:|---:|")
         print(f"| written, {_PART:,} patches at a time | {peak.seconds:.1f} | {peak.above:.0f} |", flush=True)
         with Peak() as peak:
-            bank = MemoryBank.open(folder / "bank")
-        print(f"| opened | {peak.seconds:.2f} | {peak.above:.0f} |", flush=True)
+            bank = MemoryBank.open(folder / "bank", verify=False)
+        print(f"| opened, checksums left out | {peak.seconds:.2f} | {peak.above:.0f} |", flush=True)
         queries = features(options.queries)
         for name in options.index:
             with Peak() as peak:

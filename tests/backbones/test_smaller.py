@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from small import VISION, noise_pictures, small_backbone, small_module
+from small_grids import shaken
 from sporeprint.assemble import make_engine
 from sporeprint.backbones.base import Backbone
 from sporeprint.backbones.preprocess import Preprocess
@@ -47,15 +48,6 @@ HUGGING: dict[str, tuple[Callable[[], nn.Module], dict[str, bool]]] = {
     "registers": (hugging("Dinov2WithRegistersModel", "Dinov2WithRegistersConfig", DINOV2), {}),
     "dinov3": (hugging("DINOv3ViTModel", "DINOv3ViTConfig"), {}),
 }
-
-
-def shaken(module: nn.Module) -> Any:
-    """Seeded weights, so that no two positions are alike."""
-    draw = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=draw) * 0.2)
-    return module.double().eval()
 
 
 def images(side: int) -> Tensor:

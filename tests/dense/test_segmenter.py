@@ -97,7 +97,8 @@ def test_kinds_are_judged_by_the_same_pixels_on_every_grid():
 
 
 def test_one_training_image_has_no_others_to_ask():
-    assert filled(plain_labeller(voting=Voting("auto", "auto")), images=1).chosen == Chosen(30, 0.02)
+    with pytest.warns(UserWarning, match="'auto' needs two training images"):
+        assert filled(plain_labeller(voting=Voting("auto", "auto")), images=1).chosen == Chosen(30, 0.02)
 
 
 def test_a_patch_is_labelled_by_its_nearest_in_the_bank():

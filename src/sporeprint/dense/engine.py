@@ -30,7 +30,7 @@ Rows = Sequence[tuple[str, Image.Image]]
 Job = tuple[int, int, Copy]  # position of the row, of the copy among the row's, the copy
 
 TOKENS_A_PASS = {"cpu": 1024, "cuda": 16_384}  # patches that pass the backbone together
-# Of a copy. SimCLR compares each with each: with 4,096, a 1,024 x 1,024 image in patches of 16, in about 1 GiB.
+# Of a copy. SimCLR compares each with each: with 4,096, a 1,024 x 1,024 image in patches of 16, in 690 MiB.
 MOST_PATCHES, MOST_WITHOUT_GRADIENTS = 4096, 16_384
 _PLAIN = Copies()
 

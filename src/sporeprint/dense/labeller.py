@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -216,7 +217,14 @@ class Labeller:
         neighbours = GRID_NEIGHBOURS if voting.neighbours == AUTO else (int(voting.neighbours),)
         temperatures = GRID_TEMPERATURES if voting.temperature == AUTO else (float(voting.temperature),)
         grid = [Chosen(k, temperature) for k in neighbours for temperature in temperatures]
-        if not voting.auto or not self._asked or len(np.unique(np.concatenate(self._owners))) < 2:
+        if not voting.auto:
+            return grid[0]
+        if not self._asked or len(np.unique(np.concatenate(self._owners))) < 2:
+            warnings.warn(
+                f"'auto' needs two training images, each to be asked of the other; {grid[0].neighbours} neighbours and "
+                f"temperature {grid[0].temperature} are taken",
+                stacklevel=2,
+            )
             return grid[0]
         best = grid[int(np.argmax(self._scores(grid, self._asked)))]
         score = self._scores([best], self._judged)[0] if self._judged else None

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from sporeprint import Combination, Store
-from sporeprint.combine import Axes, family, named
+from sporeprint.blocks import family
+from sporeprint.combine import named
 from sporeprint.evaluate.intervals import bootstrap_difference
 from sporeprint.evaluate.joined import leave_one_out_of
 from sporeprint.evaluate.knn import choose_k, knn_predict
@@ -27,6 +28,7 @@ from sporeprint.evaluate.measure import EMBEDDINGS
 from sporeprint.evaluate.select import select
 from sporeprint.evaluate.shots import draws
 from sporeprint.run.origin import Rows, labels_of
+from sporeprint.whiten import Axes
 
 SUBSETS = {
     "chosen: embedding, layers": ("layers",),

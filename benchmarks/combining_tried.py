@@ -17,7 +17,8 @@ from collections.abc import Iterator
 import numpy as np
 from combining import Pair
 
-from sporeprint.combine import Combination, Combiner, family, unit
+from sporeprint.blocks import family
+from sporeprint.combine import Combination, Combiner, unit
 from sporeprint.evaluate.knn import choose_k, knn_predict, leave_one_out
 from sporeprint.evaluate.select import choose, select_candidates
 from sporeprint.evaluate.shots import draws

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from sporeprint import KL, Combination, Fungi, Recipe, SimCLR, knn, open_source
-from sporeprint.combine import family
+from sporeprint.blocks import family
 from sporeprint.data.sampling import Sampled
 from sporeprint.evaluate.knn import choose_k
 from sporeprint.projection import Rademacher, normalise

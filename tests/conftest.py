@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+# Before torch is imported, and for every process that a test starts. Tests compute tiny tensors: teams of threads that
+# wait for each other took 17 minutes of CPU time for what one thread does in seconds on a busy machine.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from torchvision_schemas import define_missing_schemas
 
+torch.set_num_threads(1)
 define_missing_schemas()
 os.environ.setdefault("SPOREPRINT_AUTO_DTYPE", "float32")  # the reference, on whatever machine
 

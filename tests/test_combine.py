@@ -8,7 +8,8 @@ from sklearn.covariance import LedoitWolf
 from sklearn.decomposition import PCA
 
 from sporeprint import Combination
-from sporeprint.combine import Combiner, family, named, paper_blocks
+from sporeprint.blocks import family, paper_blocks
+from sporeprint.combine import Combiner, named
 from sporeprint.errors import RecipeError
 
 

@@ -35,7 +35,7 @@ from sporeprint.errors import (
     TooManyFailures,
 )
 from sporeprint.projection import Dense
-from sporeprint.recipe import canonical
+from sporeprint.values import canonical
 from sporeprint.views.image import Crops, Patches
 
 KL_, DINO_ = KL(latent=24), DINO(latent=20, augmentation=Crops(2, 2))

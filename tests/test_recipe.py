@@ -12,7 +12,7 @@ import pytest
 from sporeprint import DINO, KL, Combination, Copies, Dense, Recipe, SimCLR, TokenKL
 from sporeprint.errors import RecipeError
 from sporeprint.objectives import Objective
-from sporeprint.recipe import canonical, from_json, kind, to_json
+from sporeprint.values import canonical, from_json, kind, to_json
 from sporeprint.views.audio import NoiseAndRoll
 from sporeprint.views.image import Crops, Patches
 from sporeprint.views.text import Deletions
@@ -318,7 +318,7 @@ class Unregistered(KL):
 
 def test_an_objective_without_a_kind_of_its_own_is_not_written_as_another():
     recipe = Recipe(objectives=[Unregistered()])
-    with pytest.raises(RecipeError, match=r"Unregistered.*sporeprint\.recipe\.kind"):
+    with pytest.raises(RecipeError, match=r"Unregistered.*sporeprint\.values\.kind"):
         recipe.to_json()
     with pytest.raises(RecipeError, match="Unregistered"):
         recipe.fingerprint()
@@ -354,7 +354,7 @@ def test_an_entry_point_is_loaded_for_its_own_kind_only(monkeypatch):
         def load(self):
             raise AssertionError("loaded for nothing")
 
-    monkeypatch.setattr("sporeprint.recipe.metadata.entry_points", lambda group: [Other(), Point()])
+    monkeypatch.setattr("sporeprint.values.metadata.entry_points", lambda group: [Other(), Point()])
     assert type(from_json({"kind": "test-plugged"})) is Plugged
 
 

@@ -5,23 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sporeprint.blocks import FAMILIES, Blocks, family, paper_blocks
 from sporeprint.errors import RecipeError
-from sporeprint.recipe import kind
+from sporeprint.values import is_count, is_number, is_positive, kind
 from sporeprint.whiten import Axes, fit_axes, fit_shrunk_axes
-
-Blocks = Mapping[str, NDArray[np.float32]]
-LAYER_KINDS = ("cls", "last", "patches", "tokens", "max")  # what a block of the layers family is of, before "-N"
-FAMILIES = ("layers", "views", "gradients")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 @kind("combination")
@@ -59,10 +51,10 @@ class Combination:
             value = getattr(self, name)
             if value is None or (name == "whiten" and value == "auto"):
                 continue
-            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+            if not is_count(value):
                 more = ", 'auto'" if name == "whiten" else ""
                 raise RecipeError(f"Combination {name}={value!r}; expected an integer of at least 1{more}, or None")
-        if not _is_number(self.exponent) or not 0 <= self.exponent <= 1:
+        if not is_number(self.exponent) or not 0 <= self.exponent <= 1:
             raise RecipeError(f"Combination exponent={self.exponent!r}; expected a number from 0 to 1")
         if self.exponent != 1 and self.whiten is None:
             raise RecipeError(f"Combination exponent={self.exponent!r} without whiten; give whiten='auto', or a number")
@@ -76,7 +68,7 @@ class Combination:
         count = None if self.blocks is None else len(self.blocks)
         if not isinstance(self.weights, tuple) or count != len(self.weights):
             raise RecipeError(f"Combination weights={self.weights!r}; expected one for each of blocks={self.blocks!r}")
-        if not all(_is_number(weight) and 0 < weight < math.inf for weight in self.weights):
+        if not all(map(is_positive, self.weights)):
             raise RecipeError(f"Combination weights={self.weights!r}; expected positive numbers")
 
     def members(self, names: Iterable[str]) -> dict[str, float]:
@@ -221,21 +213,6 @@ def named(combination: Combination | str, size: int | None = None) -> Combinatio
     return replace(combination, size=size)
 
 
-def paper_blocks(names: Iterable[str]) -> tuple[str, ...]:
-    """The paper's assembly: the embedding, then the gradient blocks in their order."""
-    return tuple(name for name in names if family(name) in ("embedding", "gradients"))
-
-
-def family(name: str) -> str:
-    """Of a block, told by its name: "embedding", "layers", "views" or "gradients"."""
-    if name == "embedding":
-        return "embedding"
-    if name.endswith((".views", ".spread")):
-        return "views"
-    stem, _, number = name.rpartition("-")
-    return "layers" if stem in LAYER_KINDS and number.isdigit() else "gradients"
-
-
 def _get(blocks: Blocks, name: str) -> NDArray[np.float32]:
     if name not in blocks:
         raise RecipeError(f"no block {name!r}; there are: {', '.join(blocks)}")
@@ -246,6 +223,3 @@ def unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """L2-normalise rows [N, D]; zeros stay zeros, NaN stays NaN."""
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.where(norms == 0, np.float32(1), norms)
-
-
-__all__ = ["Axes", "Combination", "Combiner", "family", "named", "paper_blocks", "unit"]

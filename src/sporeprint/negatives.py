@@ -13,7 +13,7 @@ from torch import Tensor
 from sporeprint.engine import Engine
 from sporeprint.errors import SampleError
 from sporeprint.reading import decoded_batches, name_rows
-from sporeprint.recipe import canonical
+from sporeprint.values import canonical
 
 Progress = Callable[[str, int, int], None]  # what, done, in all
 

@@ -2,119 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import json
-import math
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib import import_module, metadata
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
+from sporeprint import presets
+from sporeprint.backbones.pooling import POOLINGS
+from sporeprint.blocks import TAKEN, is_block_name
+from sporeprint.combine import named
+from sporeprint.dense.settings import Dense
 from sporeprint.errors import RecipeError
+from sporeprint.projection import PROJECTIONS
+from sporeprint.values import LATER, canonical, check_choice, check_count, fields_json, from_json, is_count, make
 
-POOLINGS = ("auto", "cls", "mean", "last")
 DTYPES = ("auto", "float32", "bfloat16")
 LAYER_KINDS = ("cls", "last", "mean", "max")
 VIEWS = ("paper", "native")
 MODALITIES = ("auto", "image", "text", "audio")
 DECIDED_LATER = ("size", "combination", "dense")  # these never change the blocks of whole images
-
-_NAME = re.compile(r"(?!(cls|patches|tokens|last|max)-\d+$)[A-Za-z][A-Za-z0-9_-]*")
-
-_TAKEN = ("embedding", "whole", "layers", "views", "gradients")
-_KINDS: dict[str, type] = {}
-_T = TypeVar("_T", bound=type)
-
-
-def kind(name: str) -> Callable[[_T], _T]:
-    """Register a frozen dataclass under the name that its JSON carries. Raises RecipeError for a name that is taken."""
-
-    def register(cls: _T) -> _T:
-        other = _KINDS.get(name, cls)
-        if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):  # a notebook defines anew
-            raise RecipeError(f"kind {name!r} is taken by {other.__module__}.{other.__qualname__}; choose another name")
-        _KINDS[name] = cls
-        cls.kind = name  # type: ignore[attr-defined]
-        return cls
-
-    return register
-
-
-def to_json(value: Any) -> Any:
-    """A frozen value as plain JSON types; a registered dataclass becomes {"kind": name, field: ...}.
-
-    1.0 is written as 1, since values that are equal must have equal JSON.
-    """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        cls = type(value)
-        if "kind" not in vars(cls):  # an inherited kind would come back as the parent
-            raise RecipeError(
-                f"{cls.__name__} cannot be written as JSON: it has no kind of its own; decorate the class with "
-                "sporeprint.recipe.kind('a-name') to save it"
-            )
-        return {"kind": cls.kind, **_fields_json(value)}  # type: ignore[attr-defined]
-    if isinstance(value, (list, tuple)):
-        return [to_json(item) for item in value]
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if value is None or isinstance(value, (str, bool, int)) or (isinstance(value, float) and math.isfinite(value)):
-        return value
-    raise RecipeError(f"a recipe holds plain values; {type(value).__name__} {value!r} cannot be written as JSON")
-
-
-# Of a field that came after stores were made: left out of the JSON while it has its default, so that they compare.
-LATER = {"later": True}
-
-
-def later(default: Any) -> Any:
-    """A field with `LATER`."""
-    return dataclasses.field(default=default, metadata=LATER)
-
-
-def _fields_json(value: Any) -> dict[str, Any]:
-    fields = {f.name: (f, getattr(value, f.name)) for f in dataclasses.fields(value)}
-    return {name: to_json(v) for name, (f, v) in fields.items() if not (f.metadata.get("later") and v == f.default)}
-
-
-def from_json(data: Any) -> Any:
-    """The inverse of `to_json`. Only registered kinds are made: nothing read from disk can run code."""
-    if isinstance(data, Mapping):
-        fields = {key: from_json(item) for key, item in data.items() if key != "kind"}
-        return _make(find_kind(data.get("kind")), fields)
-    return tuple(from_json(item) for item in data) if isinstance(data, list) else data
-
-
-def find_kind(name: Any) -> type:
-    """The class registered as `name`: ours, the user's once imported, or a `sporeprint.objectives` entry point."""
-    import_module("sporeprint.objectives")
-    import_module("sporeprint.combine")
-    import_module("sporeprint.dense.settings")
-    if not isinstance(name, str):
-        raise RecipeError(f"unknown kind {name!r}; expected a name, one of: {', '.join(sorted(_KINDS))}")
-    if name not in _KINDS:
-        for point in metadata.entry_points(group="sporeprint.objectives"):
-            if point.name == name:
-                point.load()
-    if name not in _KINDS:
-        raise RecipeError(
-            f"unknown kind {name!r}; known: {', '.join(sorted(_KINDS))}. An objective of your own is known once its "
-            "module, which decorates it with `sporeprint.recipe.kind`, is imported"
-        )
-    return _KINDS[name]
-
-
-def _make(cls: type, fields: Mapping[str, Any]) -> Any:
-    known = {f.name for f in dataclasses.fields(cls)}
-    if unknown := sorted(set(fields) - known):
-        raise RecipeError(f"{cls.__name__} has no field {unknown[0]!r}; it has: {', '.join(sorted(known))}")
-    try:
-        return cls(**fields)
-    except (TypeError, AttributeError, ValueError) as error:
-        if isinstance(error, RecipeError):
-            raise
-        raise RecipeError(f"{cls.__name__} cannot be made of {dict(fields)}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -156,7 +62,7 @@ class Recipe:
     dtype: str = "auto"
     seed: int = 0
     modality: str = "auto"
-    dense: Any = dataclasses.field(default=None, metadata=LATER)
+    dense: Dense | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         for name in ("targets", "layer_kinds"):
@@ -179,23 +85,22 @@ class Recipe:
                 f"backbone is a {type(self.backbone).__name__}; a recipe names its backbone (id or folder). "
                 "Give a network of your own to Fungi: Fungi(recipe, backbone=Backbone(module, ...))"
             )
-        _one_of("pooling", self.pooling, POOLINGS)
-        _one_of("dtype", self.dtype, DTYPES)
-        _one_of("modality", self.modality, MODALITIES)
-        if self.dense is not None and getattr(self.dense, "kind", None) != "dense":
+        check_choice("pooling", self.pooling, POOLINGS)
+        check_choice("dtype", self.dtype, DTYPES)
+        check_choice("modality", self.modality, MODALITIES)
+        if self.dense is not None and not isinstance(self.dense, Dense):
             raise RecipeError(f"dense={self.dense!r}; expected Dense(...), or None")
-        _one_of("projection", self.projection, tuple(import_module("sporeprint.projection").PROJECTIONS))
-        import_module("sporeprint.combine").named(self.combination)  # raises RecipeError
+        check_choice("projection", self.projection, PROJECTIONS)
+        named(self.combination)  # raises RecipeError
         for kind_of in self.layer_kinds or ():
-            _one_of("layer_kinds", kind_of, LAYER_KINDS)
-        _one_of("views", self.views, VIEWS)
-        _one_of("view_moments", self.view_moments, (1, 2))
+            check_choice("layer_kinds", kind_of, LAYER_KINDS)
+        check_choice("views", self.views, VIEWS)
+        check_choice("view_moments", self.view_moments, (1, 2))
         for name, least in (("dim", 1), ("size", 1), ("layers", 0), ("seed", 0)):
             value = getattr(self, name)
             if value is None and name in ("dim", "size"):
                 continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise RecipeError(f"{name}={value!r}; expected an integer of at least {least}")
+            check_count(name, value, least)
         if self.targets is not None and not self.targets:
             raise RecipeError("targets is empty; leave it out to read the paper's layer, or name at least one layer")
         if not all(isinstance(path, str) for path in self.targets or ()):
@@ -210,7 +115,7 @@ class Recipe:
             if not is_block_name(objective.name):
                 raise RecipeError(
                     f"objective name {objective.name!r}; expected letters, digits, _ and -, and not the name of "
-                    f"another block or family ({', '.join(_TAKEN)}, cls-N, patches-N, tokens-N, last-N, max-N)"
+                    f"another block or family ({', '.join(TAKEN)}, cls-N, patches-N, tokens-N, last-N, max-N)"
                 )
             names.append(objective.name)
         if repeated := {name for name in names if names.count(name) > 1}:
@@ -226,17 +131,17 @@ class Recipe:
         for "paper", which is the same for all.
         overrides: other fields, but objectives and views, which are the preset's. Raises RecipeError, BackboneError.
         """
-        fields = import_module("sporeprint.presets").fields_of(name, backbone, modality, overrides)
-        return _make(cls, fields)
+        fields = presets.fields_of(name, backbone, modality, overrides)
+        return make(cls, fields)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; `Recipe.from_json` takes it back."""
-        return _fields_json(self)
+        return fields_json(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Recipe:
         """The recipe that `to_json` wrote. Raises RecipeError for unknown kinds and fields."""
-        return _make(cls, {key: from_json(value) for key, value in data.items() if key != "kind"})
+        return make(cls, {key: from_json(value) for key, value in data.items() if key != "kind"})
 
     def fingerprint(self) -> str:
         """16 hex digits of SHA-256 over the canonical JSON: equal recipes, equal fingerprints, on every machine."""
@@ -256,25 +161,10 @@ def _check_objective(objective: Any) -> None:
         value = getattr(objective, name, default)
         if value is None and any(name in fields for fields in getattr(objective, "by_modality", {}).values()):
             continue  # the modality decides
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        if not is_count(value, least):
             raise RecipeError(f"{name}={value!r} of {objective!r}; expected an integer of at least {least}")
     if not isinstance(getattr(objective, "name", None), str):
         raise RecipeError(f"{objective!r} has no name; expected a string, which its block is called")
     augmentation = getattr(objective, "augmentation", None)
     if augmentation is not None and not (callable(augmentation) and hasattr(augmentation, "views")):
         raise RecipeError(f"augmentation={augmentation!r} of {objective.name!r}; expected one such as Crops(), or None")
-
-
-def is_block_name(name: str) -> bool:
-    """Whether an objective may be called so, and its block: no other block or family is."""
-    return bool(_NAME.fullmatch(name)) and name not in _TAKEN
-
-
-def canonical(data: Any) -> bytes:
-    """JSON with sorted keys and no spaces: the bytes that fingerprints and checksums are taken of."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
-
-
-def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
-    if value not in allowed:
-        raise RecipeError(f"{name}={value!r}; expected one of: {', '.join(map(str, allowed))}")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sporeprint.data.atomic import write_file
 from sporeprint.errors import DamagedStore
-from sporeprint.recipe import canonical
+from sporeprint.values import canonical
 
 JSON_NAME, TENSORS_NAME = "fungi.json", "fungi.safetensors"
 FORMAT = 1

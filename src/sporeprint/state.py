@@ -14,7 +14,7 @@ from sporeprint.dense import kept
 from sporeprint.errors import StoreMismatch
 from sporeprint.precision import as_fitted
 from sporeprint.projection import PROJECTIONS, Dense
-from sporeprint.recipe import canonical, from_json, to_json
+from sporeprint.values import canonical, from_json, to_json
 
 if TYPE_CHECKING:
     from sporeprint.fungi import Fungi

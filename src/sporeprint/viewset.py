@@ -11,7 +11,7 @@ import numpy as np
 
 from sporeprint.backbones.inputs import Inputs
 from sporeprint.objectives.base import Objective
-from sporeprint.recipe import canonical
+from sporeprint.values import canonical
 from sporeprint.views.whole import Whole
 
 

@@ -7,7 +7,7 @@ from small_text import TEXTS, byte_level, wordpiece
 from sporeprint.backbones.tokens import Tokens
 from sporeprint.contracts import check_views
 from sporeprint.errors import BackboneError, RecipeError
-from sporeprint.recipe import from_json, to_json
+from sporeprint.values import from_json, to_json
 from sporeprint.views.masks import IGNORED, Masks
 
 

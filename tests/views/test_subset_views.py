@@ -6,7 +6,7 @@ from small import noise_pictures
 from sporeprint import check_views
 from sporeprint.backbones.preprocess import Preprocess
 from sporeprint.errors import RecipeError
-from sporeprint.recipe import from_json, to_json
+from sporeprint.values import from_json, to_json
 from sporeprint.views.subsets import Scatter, Windows
 from sporeprint.viewset import ViewSet, generator
 

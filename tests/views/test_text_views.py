@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sporeprint.errors import RecipeError
-from sporeprint.recipe import from_json, to_json
+from sporeprint.values import from_json, to_json
 from sporeprint.views.text import Deletions, kept_words
 
 

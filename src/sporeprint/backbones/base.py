@@ -18,15 +18,15 @@ from sporeprint.backbones.description import description, weights_digest
 from sporeprint.backbones.grid import GridPass, check_places, grid_pass, shape_of
 from sporeprint.backbones.inputs import Batch, Inputs, batch_to
 from sporeprint.backbones.layers import Layers, precise
-from sporeprint.backbones.pooling import pool
+from sporeprint.backbones.pooling import POOLINGS, pool
 from sporeprint.backbones.probe import Probe
 from sporeprint.backbones.recognise import Detour
 from sporeprint.backbones.settle import settle_inputs, unpack_sentence
 from sporeprint.backbones.shortcut import Shortcut
 from sporeprint.capture import Capture, check_captured, check_reached, tap
 from sporeprint.errors import BackboneError
-from sporeprint.recipe import POOLINGS
 from sporeprint.switches import NO_TF32, autocast_from, evaluating, one_thread
+from sporeprint.values import check_choice
 
 Made = TypeVar("Made")
 
@@ -80,8 +80,7 @@ class Backbone:
                 f"{self.name} was made inside torch.inference_mode(), so autograd can never pass through its weights; "
                 "make or load it outside (torch.no_grad() is fine)"
             )
-        if pooling not in POOLINGS:
-            raise BackboneError(f"pooling={pooling!r}; expected one of: {', '.join(POOLINGS)}")
+        check_choice("pooling", pooling, POOLINGS, BackboneError)
         target = target or self.adapter.target
         self.targets = structure.resolve(self.module, [target] if isinstance(target, str) else target)
         self.preprocess = settle_inputs(preprocess, self.adapter, self.name)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+POOLINGS = ("auto", "cls", "mean", "last")  # what a recipe or a Backbone may ask for
+
 
 def pool(tokens: Tensor, how: str, real: Tensor | None, prefix: int) -> Tensor:
     """tokens: [N, T, E]. how: "cls" (the first), "mean", "max", "last". real: [N, T], true where a token counts.

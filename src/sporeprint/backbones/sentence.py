@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sporeprint.errors import BackboneError
+from sporeprint.values import is_count
 
 _ORDER = "expected Transformer, Pooling, then any of Dense, LayerNorm, Normalize, Dropout, all of sentence_transformers"
 _FINISHING = ("Dense", "LayerNorm", "Normalize", "Dropout")
@@ -117,7 +118,7 @@ def check_transformer(source: str, settings: Mapping[str, Any]) -> int | None:
     if strange := sorted(set(options) - _HARMLESS):
         raise refusal(source, f"loads its transformer with the options {', '.join(strange)}, which are not read here")
     length = options.get("model_max_length", settings.get("max_seq_length"))  # the option wins there too
-    if length is not None and (not isinstance(length, int) or isinstance(length, bool) or length < 1):
+    if length is not None and not is_count(length):
         raise BackboneError(f"{source}: max_seq_length is {length!r}; expected a number of tokens, 1 or more")
     return None if length is None or length >= _UNLIMITED else length
 
@@ -140,7 +141,7 @@ def settle(
         raise refusal(source, "leaves its prompt out of CLS pooling, which releases of sentence-transformers do apart")
     steps = [step for step in steps if step is not None]
     if (cut := whole.get("truncate_dim")) is not None:
-        if not isinstance(cut, int) or isinstance(cut, bool) or cut < 1:
+        if not is_count(cut):
             raise BackboneError(f"{source}: truncate_dim is {cut!r}; expected a number of dimensions, 1 or more")
         steps.append(_Cut(cut))
     finish = nn.Sequential(*steps).eval().requires_grad_(False) if steps else None

@@ -15,7 +15,7 @@ from sporeprint.backbones.inputs import Inputs
 from sporeprint.backbones.sentence import prompt_length
 from sporeprint.data import texts
 from sporeprint.errors import BackboneError, SampleError
-from sporeprint.recipe import canonical
+from sporeprint.values import canonical, is_count
 
 _POSITIONS = ("position_embeddings", "position_embedding", "embed_positions", "wpe")
 _NO_LIMIT = 10**6  # a tokenizer without a limit says 10**30
@@ -65,7 +65,7 @@ class Tokens(Inputs):
 
     def _check_length(self) -> None:
         length, least = self.max_length, max(2, len(self.around) + 1)
-        if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < least):
+        if length is not None and not is_count(length, least):
             raise BackboneError(
                 f"max_length={length!r}; expected a number of tokens, at least {least}: {len(self.around)} go to "
                 f"special tokens{' and the prompt' if self.prompt else ''}"

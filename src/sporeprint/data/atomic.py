@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 
-from sporeprint import recipe
+from sporeprint import values
 from sporeprint.errors import DamagedStore, StoreError
 
 try:
@@ -24,9 +24,9 @@ TEMPORARY = ".tmp"  # one writer at a time, so one fixed suffix is enough, and a
 
 
 def canonical(value: Any) -> bytes:
-    """`recipe.canonical`, with a StoreError for NaN and for what JSON cannot hold."""
+    """`values.canonical`, with a StoreError for NaN and for what JSON cannot hold."""
     try:
-        return recipe.canonical(value)
+        return values.canonical(value)
     except (TypeError, ValueError) as error:
         raise StoreError(f"this cannot be stored as JSON ({error}); give str, int, finite float, bool, None") from None
 

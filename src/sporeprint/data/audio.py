@@ -16,6 +16,7 @@ import numpy as np
 from sporeprint.data.containers import checked_flac, damaged, whole_file
 from sporeprint.data.files import opened
 from sporeprint.errors import MissingExtra, SampleError
+from sporeprint.values import is_number
 
 MAX_SAMPLES = 2**27  # frames x channels: half a gigabyte as float32, 46 minutes of mono at 48 kHz
 MAX_BYTES = 8 * MAX_SAMPLES + 2**20  # of a file: MAX_SAMPLES as float64, and its header
@@ -197,9 +198,9 @@ def _checked_rate(rate: Any, name: str) -> int | None:
     if rate is None:
         return None
     low, high = RATES_HZ
-    number = isinstance(rate, (int, float, np.integer, np.floating)) and not isinstance(rate, bool)
+    number = is_number(rate)
     if not (number and low <= rate <= high and rate == int(rate)):
-        seen = rate if number else _kind(rate)
+        seen = rate if number or isinstance(rate, float) else _kind(rate)
         raise SampleError(f"{name}: a rate of {seen}; expected a whole number from {low} to {high} Hz")
     return int(rate)
 

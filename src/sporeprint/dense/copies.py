@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +12,7 @@ from torch.nn.functional import grid_sample, pad
 
 from sporeprint.errors import RecipeError
 from sporeprint.projection import normalise
-from sporeprint.recipe import kind
+from sporeprint.values import check_count, is_positive, kind
 
 
 @dataclass(frozen=True)
@@ -65,13 +64,11 @@ class Copies:
     scales: Sequence[float] = (1.0,)
 
     def __post_init__(self) -> None:
-        if isinstance(self.shifts, bool) or not isinstance(self.shifts, int) or self.shifts < 1:
-            raise RecipeError(f"Copies shifts={self.shifts!r}; expected an integer of at least 1")
+        check_count("Copies shifts", self.shifts)
         if not isinstance(self.flip, bool):
             raise RecipeError(f"Copies flip={self.flip!r}; expected True or False")
         scales = self.scales if isinstance(self.scales, (list, tuple)) else (self.scales,)
-        good = [isinstance(one, (int, float)) and not isinstance(one, bool) and 0 < one < math.inf for one in scales]
-        if not scales or not all(good):
+        if not scales or not all(map(is_positive, scales)):
             raise RecipeError(f"Copies scales={self.scales!r}; expected positive numbers, such as (1.0, 1.5)")
         object.__setattr__(self, "scales", tuple(float(one) for one in scales))
 

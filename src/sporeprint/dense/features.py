@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sporeprint.backbones.grid import grid_shape
-from sporeprint.combine import Blocks, Combiner, named
+from sporeprint.blocks import Blocks
+from sporeprint.combine import Combiner, named
 from sporeprint.dense.engine import DenseEngine, Maps
 from sporeprint.dense.support import Support, least
 from sporeprint.engine import Engine, make_head

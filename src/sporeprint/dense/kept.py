@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sporeprint.combine import Combiner
 from sporeprint.dense.features import DenseFeatures
 from sporeprint.dense.support import Support
-from sporeprint.recipe import from_json, to_json
+from sporeprint.values import from_json, to_json
 
 
 def collect(features: DenseFeatures) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -19,6 +19,7 @@ from sporeprint.dense.vote import vote
 from sporeprint.errors import NotFitted, RecipeError, SampleError, StoreError
 from sporeprint.evaluate.segmentation import confusion, segmentation
 from sporeprint.index.base import INDEXES, Index, check_installed, make_index
+from sporeprint.values import is_count, is_positive
 
 AUTO = "auto"
 GRID_NEIGHBOURS, GRID_TEMPERATURES = (NEIGHBOURS, 10, 90), (TEMPERATURE, 0.01, 0.04, 0.07, 0.1)  # defaults win ties
@@ -40,11 +41,9 @@ class Voting:
     dtype: str = "float16"
 
     def __post_init__(self) -> None:
-        good = isinstance(self.neighbours, int) and not isinstance(self.neighbours, bool) and self.neighbours >= 1
-        if self.neighbours != AUTO and not good:
+        if self.neighbours != AUTO and not is_count(self.neighbours):
             raise RecipeError(f"neighbours={self.neighbours!r}; expected an integer of at least 1, or 'auto'")
-        good = isinstance(self.temperature, (int, float)) and 0 < self.temperature < float("inf")
-        if self.temperature != AUTO and not good:
+        if self.temperature != AUTO and not is_positive(self.temperature):
             raise RecipeError(f"temperature={self.temperature!r}; expected a number above 0, such as 0.02, or 'auto'")
         if self.index not in INDEXES:
             raise RecipeError(f"no index is called {self.index!r}; there are {', '.join(INDEXES)}")

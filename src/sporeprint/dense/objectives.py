@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from sporeprint.errors import RecipeError
-from sporeprint.objectives.base import is_positive
-from sporeprint.recipe import kind
+from sporeprint.values import check_count, is_count, is_fraction, is_positive, kind
 
 
 @runtime_checkable
@@ -61,9 +60,8 @@ class TokenSimCLR:
 
     def __post_init__(self) -> None:
         _check(self)
-        if isinstance(self.neighbours, bool) or not isinstance(self.neighbours, int) or self.neighbours < 0:
-            raise RecipeError(f"TokenSimCLR neighbours={self.neighbours!r}; expected an integer of at least 0")
-        if not is_positive(self.kept) or self.kept > 1:
+        check_count("TokenSimCLR neighbours", self.neighbours, least=0)
+        if not is_fraction(self.kept):
             raise RecipeError(f"TokenSimCLR kept={self.kept!r}; expected a fraction above 0, at most 1")
 
     def loss(self, latents: Tensor, negatives: Tensor | None = None) -> Tensor:
@@ -104,7 +102,7 @@ class TokenKL:
 def _check(objective: Any) -> None:
     if not is_positive(objective.temperature):
         raise RecipeError(f"temperature={objective.temperature!r} of {objective!r}; expected a number above 0")
-    if isinstance(objective.latent, bool) or not isinstance(objective.latent, int) or objective.latent < 1:
+    if not is_count(objective.latent):
         raise RecipeError(f"latent={objective.latent!r} of {objective!r}; expected an integer of at least 1")
     if not isinstance(objective.name, str):
         raise RecipeError(f"{objective!r} has no name; expected a string, which its block is called")

@@ -14,6 +14,7 @@ from torch import Tensor
 from sporeprint.dense.histograms import patch_histograms
 from sporeprint.dense.patches import unit_rows
 from sporeprint.errors import SampleError
+from sporeprint.values import is_count
 
 if TYPE_CHECKING:
     from sporeprint.fungi import Fungi
@@ -50,7 +51,7 @@ class Propagator:
     temperature: float = TEMPERATURE
 
     def __post_init__(self) -> None:
-        if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1:
+        if not is_count(self.k):
             raise SampleError(f"k={self.k!r} neighbours of each class; expected an integer of at least 1")
         if not self.temperature > 0:
             raise SampleError(f"a temperature of {self.temperature!r}; expected more than 0, such as {TEMPERATURE}")

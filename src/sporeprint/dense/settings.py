@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sporeprint.blocks import is_block_name
 from sporeprint.combine import Combination, named
 from sporeprint.dense.copies import Copies
 from sporeprint.dense.objectives import TokenKL, TokenObjective, TokenSimCLR
 from sporeprint.errors import RecipeError
-from sporeprint.recipe import is_block_name, kind
+from sporeprint.values import check_count, is_count, kind
 
 EVERYTHING = Combination(("embedding", "layers", "gradients"), whiten="auto", exponent=0.5)
 NAMES = {"kl": TokenKL, "simclr": TokenSimCLR}  # what the command line calls them
@@ -57,7 +58,7 @@ class Dense:
                 f"Dense objectives are called {', '.join(map(repr, names))}; give each a name of its own, of letters, "
                 "digits, _ and -, and not that of another block or family (embedding, layers, patches-N, ...)"
             )
-        if not all(isinstance(one, int) and not isinstance(one, bool) and one for one in self.layers):
+        if not all(isinstance(number, int) and not isinstance(number, bool) and number for number in self.layers):
             raise RecipeError(f"Dense layers={self.layers!r}; expected numbers of blocks, such as (6, 8, 10) or (-1,)")
         if not isinstance(self.copies, Copies):
             raise RecipeError(f"Dense copies={self.copies!r}; expected Copies(shifts=..., flip=..., scales=...)")
@@ -66,9 +67,7 @@ class Dense:
         named(joined)  # raises RecipeError
         object.__setattr__(self, "combination", joined)
         for name in ("support", "fit_images"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise RecipeError(f"Dense {name}={value!r}; expected an integer of at least 1")
+            check_count(f"Dense {name}", getattr(self, name))
 
 
 def _size(value: Any) -> tuple[int, int] | None:
@@ -76,6 +75,6 @@ def _size(value: Any) -> tuple[int, int] | None:
         return None
     sides = (value, value) if isinstance(value, int) else value
     good = isinstance(sides, (list, tuple)) and len(sides) == 2
-    if not good or not all(isinstance(one, int) and not isinstance(one, bool) and one > 0 for one in sides):
+    if not good or not all(map(is_count, sides)):
         raise RecipeError(f"Dense size={value!r}; expected (height, width) in pixels, one number for a square, or None")
     return (sides[0], sides[1])

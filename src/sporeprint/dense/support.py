@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from sporeprint.dense.objectives import TokenSimCLR
-from sporeprint.recipe import canonical
+from sporeprint.values import canonical
 
 _AT_A_TIME = 256  # tokens looked up together: [256, M] cosines
 

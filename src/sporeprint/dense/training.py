@@ -21,6 +21,7 @@ from sporeprint.dense.labeller import ASKED_IMAGES, ASKED_PATCHES, ASKED_PIXELS,
 from sporeprint.dense.sampling import choose, class_counts
 from sporeprint.errors import RecipeError, RowFailure, SampleError
 from sporeprint.reading import refuse_too_many
+from sporeprint.values import check_count
 from sporeprint.viewset import generator
 
 SAMPLINGS = ("balanced", "uniform")
@@ -52,9 +53,7 @@ class Sampling:
         if self.balance not in SAMPLINGS:
             raise RecipeError(f"sampling {self.balance!r}; expected one of: {', '.join(SAMPLINGS)}")
         for name in ("patches", "epochs"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise RecipeError(f"{name}={value!r}; expected an integer of at least 1")
+            check_count(name, getattr(self, name))
 
     def share(self, number: int, images: int) -> int:
         """Patches of the look `number` of images * epochs: the whole is `patches`."""

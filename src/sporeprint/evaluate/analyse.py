@@ -13,6 +13,7 @@ from sporeprint.errors import SampleError
 from sporeprint.evaluate.result import plain
 from sporeprint.evaluate.rows import are_strings, features_of, labels_of
 from sporeprint.evaluate.similarity import anisotropy, cka_matrix, effective_rank
+from sporeprint.values import check_count
 
 _SHOWN = 5  # classes with the largest gains, and as many with the largest losses, in a text
 
@@ -90,8 +91,7 @@ def analyse(
     Of more than most_rows rows as many are drawn, the same of every block: for estimates, and CKA takes its time.
     Raises SampleError for no blocks, rows with NaN, and counts that do not match.
     """
-    if isinstance(most_rows, bool) or not isinstance(most_rows, (int, np.integer)) or most_rows < 1:
-        raise SampleError(f"most_rows={most_rows!r}; expected an integer of at least 1")
+    check_count("most_rows", most_rows, error=SampleError)
     if not blocks:
         raise SampleError("no blocks to analyse; expected at least one")
     if labels is None and before is None and after is None:

@@ -13,6 +13,7 @@ from sporeprint.errors import SampleError
 from sporeprint.evaluate.result import Result
 from sporeprint.evaluate.retrieve import scale_exponent
 from sporeprint.evaluate.rows import features_of, labels_of
+from sporeprint.values import check_count
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,7 @@ def cluster(
     classes = int(codes.max()) + 1
     asked = classes if clusters is None else clusters
     for name, value, least in (("clusters", asked, 1), ("starts", starts, 1), ("seed", seed, 0)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            raise SampleError(f"{name}={value!r}; expected an integer of at least {least}")
+        check_count(name, value, least, SampleError)
     exponent = scale_exponent(rows)
     scaled = np.ldexp(rows if rows.dtype == np.float32 else rows.astype(np.float64), -exponent)
     count = _distinct(scaled, int(asked))

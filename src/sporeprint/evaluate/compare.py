@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sporeprint.combine import Blocks
+from sporeprint.blocks import Blocks
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.accuracy import mean_per_class
 from sporeprint.evaluate.analyse import analyse

@@ -23,6 +23,7 @@ from sporeprint.errors import SampleError
 from sporeprint.evaluate.knn import METRICS
 from sporeprint.evaluate.rows import features_of, labels_of
 from sporeprint.evaluate.template import Template
+from sporeprint.values import check_choice, is_count
 
 CHOICES = ("nearest", "balanced")
 ORDERS = ("nearest_last", "nearest_first")
@@ -79,9 +80,8 @@ def demonstrations(
     Raises SampleError for rows with NaN, texts that cannot be read, and counts or labels that do not match.
     """
     for name, value, allowed in (("choose", choose, CHOICES), ("order", order, ORDERS), ("metric", metric, METRICS)):
-        if value not in allowed:
-            raise SampleError(f"{name}={value!r}; expected one of: {', '.join(allowed)}")
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+        check_choice(name, value, allowed, SampleError)
+    if not is_count(k):
         raise SampleError(f"k={k!r}; expected a positive integer")
     train, test = features_of(train_features, "train"), features_of(features, "query")
     if train.shape[1] != test.shape[1]:

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sporeprint.combine import NAMED, Blocks, Combination, Combiner
+from sporeprint.blocks import Blocks
+from sporeprint.combine import NAMED, Combination, Combiner
 from sporeprint.whiten import Axes
 
 

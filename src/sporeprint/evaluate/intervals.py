@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.rows import labels_of
+from sporeprint.values import check_count
 
 _FEW_VALUES = 256  # of different scores; resampling counts is exact for any number, and quicker for few
 _CHUNK = 2**20  # numbers drawn at a time: 8 MB
@@ -86,7 +87,7 @@ def repeated_splits(
     if array.ndim != 1 or not len(array):
         raise SampleError(f"labels have shape {array.shape}; expected one label a row, at least one row")
     _check_fraction("test_fraction", test_fraction)
-    _check_count("count", count)
+    check_count("count", count, error=SampleError)
     members = _classes(array, len(array), "train")
     sizes = [min(max(1, math.floor(len(rows) * test_fraction + 0.5)), len(rows) - 1) for rows in members]
     if not sum(sizes):
@@ -123,7 +124,7 @@ def split_interval(differences: ArrayLike, test_fraction: float, level: float = 
 def _bootstrap(
     scores: NDArray[np.float64], labels: ArrayLike | None, draws: int, level: float, seed: int, difference: bool
 ) -> Interval:
-    _check_count("draws", draws)
+    check_count("draws", draws, error=SampleError)
     _check_fraction("level", level)
     if labels is None:
         strata, taken = [scores], [len(scores)]
@@ -185,11 +186,6 @@ def _scores(scores: ArrayLike, which: str) -> NDArray[np.float64]:
 def _check_fraction(name: str, value: float) -> None:
     if not 0 < value < 1:
         raise SampleError(f"{name}={value!r}; expected a fraction between 0 and 1, both excluded")
-
-
-def _check_count(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise SampleError(f"{name}={value!r}; expected an integer of at least 1")
 
 
 def _points(fraction: float) -> str:

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sporeprint.combine import Axes, Blocks, Combination, family, unit
+from sporeprint.blocks import Blocks, family
+from sporeprint.combine import Combination, unit
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.knn import CANDIDATES, counts_of
 from sporeprint.evaluate.rows import labels_of
 from sporeprint.evaluate.votes import winners
+from sporeprint.whiten import Axes
 
 MOST_ROWS = 3000  # labelled rows that leave-one-out looks at: 36 MB a matrix of similarities
 

@@ -17,6 +17,7 @@ from sporeprint.evaluate.result import Result
 from sporeprint.evaluate.rows import check_same_kind, check_same_width, labels_of
 from sporeprint.evaluate.shots import draws as rows_of_draws
 from sporeprint.evaluate.votes import VOTES, weights_of, winners
+from sporeprint.values import check_choice, is_count, is_positive
 
 CANDIDATES = (1, 3, 5, 10, 20)  # for k="auto"; METHOD's protocol
 
@@ -217,13 +218,8 @@ def _checked(
     train: ArrayLike, labels: ArrayLike, test: ArrayLike | None, metric: str, vote: str, temperature: float
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     for name, value, allowed in (("metric", metric, METRICS), ("vote", vote, VOTES)):
-        if value not in allowed:
-            raise SampleError(f"{name}={value!r}; expected one of: {', '.join(allowed)}")
-    if (
-        isinstance(temperature, bool)
-        or not isinstance(temperature, (int, float, np.number))
-        or not 0 < temperature < np.inf
-    ):
+        check_choice(name, value, allowed, SampleError)
+    if not is_positive(temperature):
         raise SampleError(f"temperature={temperature!r}; expected a number above 0")
     rows = rows_of(train, "train")
     names = labels_of(labels, len(rows), "train")
@@ -240,7 +236,7 @@ def counts_of(ks: Sequence[int]) -> list[int]:
 
 
 def _check_k(k: Any, more: str = "") -> int:
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+    if not is_count(k):
         raise SampleError(f"k={k!r}; expected a positive integer{more}")
     return int(k)
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sporeprint.combine import Axes, Blocks, Combination, Combiner, family, named
+from sporeprint.blocks import Blocks, family
+from sporeprint.combine import Combination, Combiner, named
 from sporeprint.evaluate.comparison import Compared
 from sporeprint.evaluate.features import passes_of
 from sporeprint.evaluate.intervals import Interval
@@ -17,6 +18,7 @@ from sporeprint.evaluate.knn import CANDIDATES, knn_predict, leave_one_out
 from sporeprint.evaluate.neighbours import neighbours
 from sporeprint.evaluate.select import GUARD, RAW, REFERENCES, choose, paired, select, select_candidates
 from sporeprint.evaluate.votes import winners
+from sporeprint.whiten import Axes
 
 Info = Mapping[str, Mapping[str, Any]]
 FREE, PLAIN, ALL = "chosen, one pass", "chosen, no gradients", "chosen, all passes"

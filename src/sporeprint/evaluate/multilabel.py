@@ -11,9 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.probe import FALLBACK, PENALTIES, Path, Scaling, check_fit, grid_of, held_out
-from sporeprint.evaluate.regress import check_choice, check_neighbours, loo_scores, mean_of, neighbour_means
+from sporeprint.evaluate.regress import check_neighbours, loo_scores, mean_of, neighbour_means
 from sporeprint.evaluate.result import Result
 from sporeprint.evaluate.rows import check_same_width, features_of
+from sporeprint.values import check_choice
 
 METHODS = ("knn", "probe")
 
@@ -87,7 +88,8 @@ def multilabel(
     rows, queries = features_of(train, "train"), features_of(test, "test")
     check_same_width(rows, queries)
     names, known, truth = indicators(labels, test_labels, len(rows), len(queries))
-    settings: dict[str, Any] = {"method": check_choice("method", method, METHODS)}
+    check_choice("method", method, METHODS, SampleError)
+    settings: dict[str, Any] = {"method": method}
     chosen: dict[str, Any]
     if method == "knn":
         check_neighbours(k, metric, vote, temperature)

@@ -15,6 +15,7 @@ from sporeprint.evaluate.accuracy import mean_per_class
 from sporeprint.evaluate.result import Result
 from sporeprint.evaluate.rows import check_same_kind, check_same_width, features_of, labels_of
 from sporeprint.evaluate.shots import draws as few_shot_draws
+from sporeprint.values import check_count
 
 PENALTIES = (1e-2, *(float(f"{digit}e-{power}") for power in range(3, 9) for digit in (3, 1)))  # strongest first
 FALLBACK = (
@@ -262,5 +263,4 @@ def check_fit(validation: float, iterations: int) -> None:
     """Raises SampleError."""
     if not 0 < validation < 1:
         raise SampleError(f"validation={validation!r}; expected a fraction of each class's rows, between 0 and 1")
-    if isinstance(iterations, bool) or not isinstance(iterations, (int, np.integer)) or iterations < 1:
-        raise SampleError(f"iterations={iterations!r}; expected an integer of at least 1")
+    check_count("iterations", iterations, error=SampleError)

@@ -16,6 +16,7 @@ from sporeprint.evaluate.probe import Scaling, grid_of
 from sporeprint.evaluate.result import Result
 from sporeprint.evaluate.rows import check_same_width, features_of
 from sporeprint.evaluate.votes import VOTES, weights_of
+from sporeprint.values import check_choice, is_count
 
 PENALTIES = tuple(float(f"{digit}e{power}") for power in range(1, -9, -1) for digit in (3, 1))[1:]  # 10 first
 METHODS = ("knn", "ridge")
@@ -84,7 +85,8 @@ def regress(
         raise SampleError(f"{known.shape[1]} targets in train, {truth.shape[1]} in test; expected the same")
     centre = known.mean(axis=0)
     known = known - centre  # what rounding adds to means of constant targets is then too little to rank
-    settings: dict[str, Any] = {"method": check_choice("method", method, METHODS)}
+    check_choice("method", method, METHODS, SampleError)
+    settings: dict[str, Any] = {"method": method}
     chosen: dict[str, Any]
     if method == "knn":
         check_neighbours(k, metric, vote, temperature)
@@ -144,19 +146,12 @@ def loo_scores(train: NDArray[Any], values: NDArray[Any], score: Any, *way: Any)
 
 def check_neighbours(k: Any, metric: str, vote: str, temperature: float) -> None:
     """Raises SampleError."""
-    check_choice("metric", metric, METRICS)
-    check_choice("vote", vote, VOTES)
-    if k != "auto" and (isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1):
+    check_choice("metric", metric, METRICS, SampleError)
+    check_choice("vote", vote, VOTES, SampleError)
+    if k != "auto" and not is_count(k):
         raise SampleError(f"k={k!r}; expected a positive integer or 'auto'")
     if not (np.isfinite(temperature) and temperature > 0):
         raise SampleError(f"temperature={temperature!r}; expected a positive number")
-
-
-def check_choice(name: str, value: str, allowed: Sequence[str]) -> str:
-    """Raises SampleError."""
-    if value not in allowed:
-        raise SampleError(f"{name}={value!r}; expected one of: {', '.join(allowed)}")
-    return value
 
 
 def mean_of(values: Sequence[float] | Values) -> float:

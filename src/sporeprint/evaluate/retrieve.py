@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.result import Result
 from sporeprint.evaluate.rows import check_same_kind, features_of, labels_of
+from sporeprint.values import check_choice, is_count
 
 METRICS = ("euclidean", "cosine")
 MATRIX_MIB = 64  # distances held at a time in float64; with their copies and the ranking four times as much
@@ -112,8 +113,7 @@ def rankings(
     In float64, since in float32 the distances of near neighbours are mostly rounding; then told apart as float32 does,
     so that equal rows tie. Raises SampleError.
     """
-    if metric not in METRICS:
-        raise SampleError(f"metric={metric!r}; expected one of: {', '.join(METRICS)}")
+    check_choice("metric", metric, METRICS, SampleError)
     alone = database is None
     if database is not None and queries.shape[1] != database.shape[1]:
         raise SampleError(
@@ -152,7 +152,7 @@ def scale_exponent(*features: NDArray[Any]) -> int:
 def check_ks(ks: Sequence[int]) -> tuple[int, ...]:
     """Raises SampleError for a k that is no positive integer."""
     for k in ks:
-        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+        if not is_count(k):
             raise SampleError(f"ks has {k!r}; expected positive integers")
     return tuple(int(k) for k in ks)
 

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.intervals import Interval
 from sporeprint.evaluate.result import Result
+from sporeprint.values import check_count
 
 _CHUNK = 2**20  # numbers drawn at a time: 8 MB
 
@@ -82,7 +83,7 @@ def confusion(
     whatever was said of them.
     Raises SampleError for maps of different sizes, labels that are not whole numbers, and labels beyond the classes.
     """
-    _check_count("classes", classes)
+    check_count("classes", classes, error=SampleError)
     truth, predicted = _map(truth, "truth"), _map(predicted, "prediction")
     if truth.shape != predicted.shape:
         raise SampleError(
@@ -161,7 +162,7 @@ def difference(a: Confusions, b: Confusions, draws: int = 2000, level: float = 0
     class that no image of a draw has is left out of that draw's mean. Images without a labelled pixel are not drawn.
     One image gives no interval (NaN). Raises SampleError for confusions that are not of the same truths, in order.
     """
-    _check_count("draws", draws)
+    check_count("draws", draws, error=SampleError)
     if not 0 < level < 1:
         raise SampleError(f"level={level!r}; expected a fraction between 0 and 1, both excluded")
     first, second = tally(a), tally(b)
@@ -243,8 +244,3 @@ def _check_labels(labels: NDArray[np.int64], classes: int, which: str, advice: s
     strange = np.unique(labels[(labels < 0) | (labels >= classes)])
     if len(strange):
         raise SampleError(f"{which} has the labels {strange[:5].tolist()}; expected 0 to {classes - 1}: {advice}")
-
-
-def _check_count(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise SampleError(f"{name}={value!r}; expected an integer of at least 1")

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sporeprint.combine import FAMILIES, Blocks, Combination, family
+from sporeprint.blocks import FAMILIES, Blocks, family
+from sporeprint.combine import Combination
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.joined import MOST_ROWS, leave_one_out_of
 from sporeprint.evaluate.knn import CANDIDATES
@@ -38,7 +39,7 @@ class Selection(Result):
     table: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        from sporeprint.recipe import to_json
+        from sporeprint.values import to_json
 
         return {**super().to_json(), "combination": to_json(self.combination)}
 

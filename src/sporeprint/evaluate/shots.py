@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sporeprint.errors import SampleError
+from sporeprint.values import check_count
 
 
 def draws(labels: NDArray[Any], shots: int, count: int = 3, seed: int = 0) -> Iterator[NDArray[np.intp]]:
@@ -18,8 +19,7 @@ def draws(labels: NDArray[Any], shots: int, count: int = 3, seed: int = 0) -> It
     Raises SampleError for counts below 1.
     """
     for name, value in (("shots", shots), ("draws", count)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise SampleError(f"{name}={value!r}; expected an integer of at least 1")
+        check_count(name, value, error=SampleError)
     members = [np.flatnonzero(labels == name) for name in np.unique(labels)]
     for number in range(count):
         rng = np.random.default_rng([seed, number])

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from sporeprint.combine import Blocks, Combination, family
+from sporeprint.blocks import Blocks, family
+from sporeprint.combine import Combination
 from sporeprint.evaluate.features import passes_of
 from sporeprint.evaluate.knn import knn
 from sporeprint.evaluate.result import Result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sporeprint.combine import family
+from sporeprint.blocks import family
 from sporeprint.evaluate.comparison import Compared
 from sporeprint.evaluate.measure import ALL, FREE, PLAIN
 from sporeprint.evaluate.select import RAW

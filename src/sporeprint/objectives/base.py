@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar
@@ -12,11 +11,6 @@ from torch import Tensor
 from sporeprint.errors import RecipeError
 
 _O = TypeVar("_O", bound="Objective")
-
-
-def is_positive(value: Any) -> bool:
-    """Whether a temperature can be one: a finite number above 0."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 @dataclass(frozen=True)

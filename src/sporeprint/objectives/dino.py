@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from sporeprint.errors import RecipeError
-from sporeprint.objectives.base import Objective, is_positive
-from sporeprint.recipe import kind
+from sporeprint.objectives.base import Objective
+from sporeprint.values import is_positive, kind
 from sporeprint.views.image import Crops
 
 

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from sporeprint.errors import RecipeError
 from sporeprint.objectives.base import Objective
-from sporeprint.recipe import kind
+from sporeprint.values import kind
 from sporeprint.views.masks import IGNORED, Masks
 
 

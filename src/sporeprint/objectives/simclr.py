@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from sporeprint.errors import RecipeError
-from sporeprint.objectives.base import Objective, is_positive
-from sporeprint.recipe import kind
+from sporeprint.objectives.base import Objective
+from sporeprint.values import is_count, is_positive, kind
 from sporeprint.views.audio import NoiseAndRoll
 from sporeprint.views.image import Patches
 from sporeprint.views.text import Deletions
@@ -55,7 +55,7 @@ class SimCLR(Objective):
     def __post_init__(self) -> None:
         for name, least in (("negatives", 0), ("negative_views", 1)):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            if value is not None and not is_count(value, least):
                 raise RecipeError(f"SimCLR {name}={value!r}; expected an integer of at least {least}, or None")
         if not is_positive(self.temperature):
             raise RecipeError(f"SimCLR temperature={self.temperature!r}; expected a number above 0")

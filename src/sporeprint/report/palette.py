@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.data.atomic import write_file
 from sporeprint.errors import SampleError, StoreError
+from sporeprint.values import is_count
 
 RGB = tuple[int, int, int]
 
@@ -48,7 +49,7 @@ def palette(classes: int) -> list[RGB]:
     label keeps its colour when others are added. Above: PASCAL VOC's, which other tools know, with black for label 0.
     Raises SampleError for fewer than 1 or more than 256.
     """
-    if isinstance(classes, bool) or not isinstance(classes, (int, np.integer)) or not 1 <= classes <= MOST:
+    if not is_count(classes) or classes > MOST:
         raise SampleError(f"classes={classes!r}; expected an integer from 1 to {MOST}, the labels of a palette PNG")
     return list(_FEW[:classes]) if classes <= len(_FEW) else [_voc(label) for label in range(classes)]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sporeprint.combine import family
+from sporeprint.blocks import family
 from sporeprint.data.shards import manifest_path, plan_path
 from sporeprint.data.store import Store
 from sporeprint.errors import RecipeError, SampleError

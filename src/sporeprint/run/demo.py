@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sporeprint.combine import family
+from sporeprint.blocks import family
 from sporeprint.evaluate.table import Entry, evaluate, standard_candidates
 from sporeprint.fungi import Fungi
 from sporeprint.objectives import DINO, KL, SimCLR

@@ -23,7 +23,8 @@ from sporeprint.fungi import Fungi
 from sporeprint.negatives import Progress
 from sporeprint.precision import as_fitted
 from sporeprint.reading import decoded_batches, refuse_too_many
-from sporeprint.recipe import Recipe, to_json
+from sporeprint.recipe import Recipe
+from sporeprint.values import check_choice, to_json
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +42,7 @@ class Settings:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise RecipeError(f"dtype on disk {self.dtype!r}; expected one of: {', '.join(DTYPES)}")
+        check_choice("dtype on disk", self.dtype, DTYPES)
         for name, least in (("batch_size", 1), ("shard_rows", 1), ("workers", 0), ("max_failures", 0)):
             if not getattr(self, name) >= least:
                 raise RecipeError(f"{name}={getattr(self, name)}; expected at least {least}")

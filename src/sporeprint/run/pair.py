@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from sporeprint.combine import Blocks
+from sporeprint.blocks import Blocks
 from sporeprint.data.plan import differences
 from sporeprint.data.store import Store
 from sporeprint.errors import RecipeError, StoreError
 from sporeprint.run.origin import Rows, labels_of
+from sporeprint.values import is_number
 
 KINDS = {str: "texts", bool: "booleans", int: "integers", float: "numbers"}
 
@@ -162,8 +162,7 @@ def number_of(label: Any) -> float | None:
     if isinstance(label, str) and "_" not in label:  # which Python takes between digits
         with contextlib.suppress(ValueError):
             label = float(label)
-    number = isinstance(label, (int, float)) and not isinstance(label, bool) and math.isfinite(label)
-    return float(label) if number else None
+    return float(label) if is_number(label) else None
 
 
 def numbers_hint(labels: Sequence[Any]) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sporeprint.combine import NAMED, Blocks
+from sporeprint.blocks import Blocks
+from sporeprint.combine import NAMED
 from sporeprint.data.store import Store
 from sporeprint.errors import RecipeError
 from sporeprint.evaluate.cluster import cluster

@@ -208,7 +208,7 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """What decides a run's numbers; which runs are asked for does not."""
-        from sporeprint.recipe import to_json
+        from sporeprint.values import to_json
 
         return {
             "size": to_json(self.size),

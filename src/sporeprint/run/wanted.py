@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sporeprint.combine import FAMILIES, NAMED, Blocks, Combination, family, named
+from sporeprint.blocks import FAMILIES, Blocks, family
+from sporeprint.combine import NAMED, Combination, named
 from sporeprint.data.store import Store
 from sporeprint.errors import RecipeError
 from sporeprint.evaluate.features import distinct, short_table

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from sporeprint.errors import RecipeError
-from sporeprint.recipe import kind
-from sporeprint.views.checks import check_count
+from sporeprint.values import check_count, kind
 
 if TYPE_CHECKING:
     from sporeprint.backbones.sound import Sound

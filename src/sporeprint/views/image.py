@@ -11,8 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from sporeprint.errors import RecipeError
-from sporeprint.recipe import kind, later
-from sporeprint.views.checks import check_fraction
+from sporeprint.values import check_fraction, kind, later
 from sporeprint.views.cutting import Box
 
 if TYPE_CHECKING:

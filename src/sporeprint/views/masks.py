@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sporeprint.errors import BackboneError
-from sporeprint.recipe import kind
-from sporeprint.views.checks import check_count, check_probability
+from sporeprint.values import check_count, check_probability, kind
 
 if TYPE_CHECKING:
     from sporeprint.backbones.tokens import Tokens

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from sporeprint.recipe import kind
-from sporeprint.views.checks import check_count, check_fraction
+from sporeprint.values import check_count, check_fraction, kind
 
 if TYPE_CHECKING:
     from sporeprint.backbones.inputs import ImageInputs

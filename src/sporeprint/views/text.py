@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sporeprint.recipe import kind
-from sporeprint.views.checks import check_count, check_probability
+from sporeprint.values import check_count, check_probability, kind
 
 
 @kind("deletions")

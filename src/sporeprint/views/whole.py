@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sporeprint.recipe import kind
+from sporeprint.values import kind
 
 
 @kind("whole")

@@ -1,0 +1,88 @@
+"""What a newcomer meets in the source tree: rooms, loose modules, circles of imports, names that stand twice, lines.
+
+    python benchmarks/rooms.py [FOLDER]
+
+FOLDER: a package, default src/sporeprint beside this script. Every import counts: inside functions, and for types only.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def modules_of(package: Path) -> dict[str, Path]:
+    """{dotted name: file} of every module below the package."""
+    names = {}
+    for file in sorted(package.rglob("*.py")):
+        parts = [package.name, *file.relative_to(package).with_suffix("").parts]
+        names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return names
+
+
+def imports_of(name: str, file: Path, modules: dict[str, Path]) -> Iterator[str]:
+    """The modules of the package that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            wanted = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            wanted = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module") and node.args:
+            wanted = [str(node.args[0].value)] if isinstance(node.args[0], ast.Constant) else []
+        else:
+            continue
+        for target in wanted:
+            while target and target not in modules:
+                target = target.rpartition(".")[0]
+            if target and target != name:
+                yield target
+
+
+def circles_of(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that import each other, directly or not (strongly connected; Tarjan's algorithm)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    groups = []
+
+    def visit(name: str) -> None:
+        index[name] = low[name] = len(index)
+        stack.append(name)
+        for other in graph[name]:
+            if other not in index:
+                visit(other)
+                low[name] = min(low[name], low[other])
+            elif other in stack:
+                low[name] = min(low[name], index[other])
+        if low[name] == index[name]:
+            at = stack.index(name)
+            if len(group := stack[at:]) > 1:
+                groups.append(sorted(group))
+            del stack[at:]
+
+    for name in graph:
+        if name not in index:
+            visit(name)
+    return groups
+
+
+def main(package: Path) -> None:
+    modules = modules_of(package)
+    inside = {name: file for name, file in modules.items() if file != package / "__init__.py"}
+    graph = {name: set(imports_of(name, file, modules)) - {package.name} for name, file in inside.items()}
+    rooms = Counter(file.relative_to(package).parts[0] for file in inside.values() if file.parent != package)
+    loose = [file.name for file in inside.values() if file.parent == package]
+    twice = [name for name, count in Counter(file.name for file in inside.values()).items() if count > 1]
+    circles = circles_of(graph)
+    print(f"rooms at the top ({len(rooms)}):", ", ".join(f"{room} ({files})" for room, files in sorted(rooms.items())))
+    print(f"loose modules ({len(loose)}):", ", ".join(loose))
+    print(f"circles ({len(circles)}):", "; ".join(f"{len(group)} files: {', '.join(group)}" for group in circles))
+    print(f"file names that stand twice ({len(twice) - ('__init__.py' in twice)}):", ", ".join(sorted(twice)))
+    print("lines:", sum(len(file.read_text().splitlines()) for file in modules.values()), "in", len(modules), "files")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "src" / "sporeprint")

@@ -1,0 +1,157 @@
+"""Frozen values as JSON: kinds by name, canonical bytes, and the checks of numbers that every value shares."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from importlib import metadata
+from numbers import Integral, Real
+from typing import Any, TypeVar
+
+from sporeprint.errors import RecipeError, SporeprintError
+
+LATER = {"later": True}  # marks a field that came after stores were made; see `later`
+
+_KINDS: dict[str, type] = {}
+_T = TypeVar("_T", bound=type)
+
+
+def kind(name: str) -> Callable[[_T], _T]:
+    """Register a frozen dataclass under the name that its JSON carries. Raises RecipeError for a name that is taken."""
+
+    def register(cls: _T) -> _T:
+        other = _KINDS.get(name, cls)
+        if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):  # a notebook may define again
+            raise RecipeError(f"kind {name!r} is taken by {other.__module__}.{other.__qualname__}; choose another name")
+        _KINDS[name] = cls
+        cls.kind = name  # type: ignore[attr-defined]
+        return cls
+
+    return register
+
+
+def later(default: Any) -> Any:
+    """A field that the JSON leaves out while it has its default, so that values made before it still compare equal."""
+    return dataclasses.field(default=default, metadata=LATER)
+
+
+def to_json(value: Any) -> Any:
+    """A frozen value as plain JSON types; a registered dataclass becomes {"kind": name, field: ...}.
+
+    1.0 is written as 1, since values that are equal must have equal JSON. Raises RecipeError for anything else.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        cls = type(value)
+        if "kind" not in vars(cls):  # an inherited kind would come back as the parent
+            raise RecipeError(
+                f"{cls.__name__} cannot be written as JSON: it has no kind of its own; decorate the class with "
+                "sporeprint.values.kind('a-name') to save it"
+            )
+        return {"kind": cls.kind, **fields_json(value)}  # type: ignore[attr-defined]
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if value is None or isinstance(value, (str, bool, int)) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if isinstance(value, (Integral, Real)) and math.isfinite(value):  # NumPy's
+        return to_json(int(value) if isinstance(value, Integral) else float(value))
+    raise RecipeError(f"a recipe holds plain values; {type(value).__name__} {value!r} cannot be written as JSON")
+
+
+def fields_json(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass as JSON, without those of `later` that have their default."""
+    fields = {f.name: (f, getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return {name: to_json(v) for name, (f, v) in fields.items() if not (f.metadata.get("later") and v == f.default)}
+
+
+def from_json(data: Any) -> Any:
+    """The inverse of `to_json`. Only registered kinds are made: nothing read from disk can run code."""
+    if isinstance(data, Mapping):
+        fields = {key: from_json(item) for key, item in data.items() if key != "kind"}
+        return make(find_kind(data.get("kind")), fields)
+    return tuple(from_json(item) for item in data) if isinstance(data, list) else data
+
+
+def find_kind(name: Any) -> type:
+    """The class registered as `name`: ours once `sporeprint.Recipe` is imported, the user's once its module is.
+
+    Otherwise a `sporeprint.objectives` entry point of that name is loaded. Raises RecipeError for an unknown name.
+    """
+    if not isinstance(name, str):
+        raise RecipeError(f"unknown kind {name!r}; expected a name, one of: {', '.join(sorted(_KINDS))}")
+    if name not in _KINDS:
+        for point in metadata.entry_points(group="sporeprint.objectives"):
+            if point.name == name:
+                point.load()
+    if name not in _KINDS:
+        raise RecipeError(
+            f"unknown kind {name!r}; known: {', '.join(sorted(_KINDS))}. An objective of your own is known once its "
+            "module, which decorates it with `sporeprint.values.kind`, is imported"
+        )
+    return _KINDS[name]
+
+
+def make(cls: type, fields: Mapping[str, Any]) -> Any:
+    """A value from its fields. Raises RecipeError for unknown fields, and for values that the class refuses."""
+    known = {f.name for f in dataclasses.fields(cls)}
+    if unknown := sorted(set(fields) - known):
+        raise RecipeError(f"{cls.__name__} has no field {unknown[0]!r}; it has: {', '.join(sorted(known))}")
+    try:
+        return cls(**fields)
+    except (TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, RecipeError):
+            raise
+        raise RecipeError(f"{cls.__name__} cannot be made of {dict(fields)}: {error}") from error
+
+
+def canonical(data: Any) -> bytes:
+    """JSON with sorted keys and no spaces: the bytes that fingerprints and checksums are taken of."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def is_count(value: Any, least: int = 1) -> bool:
+    """Whether `value` is an integer, Python's or NumPy's, of at least `least`; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+def is_number(value: Any) -> bool:
+    """Whether `value` is a finite number, Python's or NumPy's; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_positive(value: Any) -> bool:
+    """Whether `value` is a finite number above 0, as a temperature or a scale must be."""
+    return is_number(value) and value > 0
+
+
+def is_fraction(value: Any) -> bool:
+    """Whether `value` is a number above 0 and up to 1."""
+    return is_positive(value) and value <= 1
+
+
+def check_count(name: str, value: Any, least: int = 1, error: type[SporeprintError] = RecipeError) -> None:
+    """Raise `error` for all but an integer of at least `least`."""
+    if not is_count(value, least):
+        raise error(f"{name}={value!r}; expected an integer of at least {least}")
+
+
+def check_fraction(name: str, value: Any) -> None:
+    """Raise RecipeError for all but a number above 0 and up to 1."""
+    if not is_fraction(value):
+        raise RecipeError(f"{name}={value!r}; expected a fraction above 0 and up to 1")
+
+
+def check_probability(value: Any, example: float) -> None:
+    """Raise RecipeError for all but a number above 0 and below 1."""
+    if not is_fraction(value) or value == 1:
+        raise RecipeError(f"probability={value!r}; expected a number above 0 and below 1, such as {example}")
+
+
+def check_choice(name: str, value: Any, allowed: Iterable[Any], error: type[SporeprintError] = RecipeError) -> None:
+    """Raise `error` for a value that is not among those allowed."""
+    known = tuple(allowed)
+    if value not in known:
+        raise error(f"{name}={value!r}; expected one of: {', '.join(map(str, known))}")

@@ -19,7 +19,7 @@ import numpy as np
 from machine import machine_class
 
 from sporeprint.dense.bank import BankWriter, MemoryBank
-from sporeprint.index.base import make_index
+from sporeprint.index.indexes import make_index
 
 _PART = 20_000  # patches written at a time
 

@@ -110,7 +110,7 @@ def test_saved_it_is_its_name_and_seed_and_gives_the_same_features(pictures, nam
     fungi = make(name, small_backbone())
     expected = fungi.fit_blocks(pictures, ids=IDS)
     fungi.save(tmp_path)
-    assert not [key for key in saved.unpack(saved.read_folder(tmp_path), "")[1] if key.startswith("projections/")]
+    assert not [key for key in saved.unpack_parts(saved.read_folder(tmp_path), "")[1] if key.startswith("projections/")]
     loaded = Fungi.load(tmp_path, backbone=small_backbone())
     assert type(loaded.projection) is PROJECTIONS[name]
     for block, values in loaded.blocks(pictures, ids=IDS).items():

@@ -10,7 +10,6 @@ import torch
 from sporeprint.backbones.base import Backbone
 from sporeprint.backbones.load import load_backbone
 from sporeprint.backbones.sentence import is_sentence_transformer
-from sporeprint.backbones.subset import check_subsets
 from sporeprint.engine import Engine, make_head
 from sporeprint.errors import NotFitted, RecipeError
 from sporeprint.objectives import settle
@@ -95,8 +94,6 @@ def _check_sides(objectives: Sequence[Any], backbone: Backbone) -> None:
     for objective in objectives:
         if hasattr(objective.augmentation, "sizes"):
             objective.augmentation.sizes(backbone.preprocess)
-        if getattr(objective.augmentation, "subsets", False):
-            check_subsets(backbone)
 
 
 def _layer_kinds(backbone: Backbone, wanted: Sequence[str] | None) -> tuple[str, ...]:

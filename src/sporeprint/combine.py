@@ -162,7 +162,7 @@ class Combiner:
         return sum(len(self.whiteners[n].components) if n in self.whiteners else self.widths[n] for n in self.names)
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
-        """What was fitted, by name, for safetensors."""
+        """What was fitted, by name; `restore` takes it back."""
         fitted = {f"whiten.{name}": axes for name, axes in self.whiteners.items()}
         if self.pca is not None:
             fitted["pca"] = self.pca

@@ -37,6 +37,17 @@ def make_head(seed: int, name: str, width: int, latent: int) -> nn.Linear:
     return head.requires_grad_(False)
 
 
+def below(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The tensors under "name/", without that part of their names."""
+    return {key.removeprefix(f"{name}/"): value for key, value in tensors.items() if key.startswith(f"{name}/")}
+
+
+def heads_of(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """{"kl/weight": ..., "kl/bias": ...} as {"kl": {"weight": ..., "bias": ...}}."""
+    names = dict.fromkeys(key.rpartition("/")[0] for key in tensors)
+    return {name: below(tensors, name) for name in names}
+
+
 @dataclass
 class Engine:
     """Everything that a row's blocks depend on, and the pass that computes them."""

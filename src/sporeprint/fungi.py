@@ -13,17 +13,18 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from torch import Tensor, nn
 
-from sporeprint import saved, state
+from sporeprint import saved
 from sporeprint.assemble import check_state, make_engine
 from sporeprint.backbones.base import Backbone
 from sporeprint.combine import Combiner, named
 from sporeprint.dense.estimator import DenseMethods
 from sporeprint.engine import Engine
 from sporeprint.errors import NotFitted, RecipeError, RowFailure, SampleError, StoreError
+from sporeprint.fitted import Fitted
 from sporeprint.gather import Blocks, Gathered, readable
 from sporeprint.negatives import Progress, draw_negatives
-from sporeprint.precision import dtype_name
-from sporeprint.projection import Projection
+from sporeprint.precision import as_fitted, dtype_name
+from sporeprint.projection import PROJECTIONS, Dense, Projection
 from sporeprint.reading import Decoded, as_rows, decoded_batches, refuse_too_many
 from sporeprint.recipe import Recipe
 
@@ -214,7 +215,7 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
 
     def pack(self) -> dict[str, bytes]:
         """The files that `save` writes."""
-        return saved.pack(*state.collect(self))
+        return saved.pack(self.fitted)
 
     @classmethod
     def load(cls, folder: str | Path, backbone: Backbone | None = None, **parameters: Any) -> Fungi:
@@ -229,9 +230,9 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         cls, read: Callable[[str], bytes], where: str, backbone: Backbone | None = None, **parameters: Any
     ) -> Fungi:
         """The inverse of `pack`; `read` gives a file's contents, `where` names it in messages."""
-        recipe = Recipe.from_json(saved.unpack(read, where)[0]["recipe"])
-        fungi = cls(recipe, backbone=backbone, **parameters)
-        fungi.restore(read, where)
+        fitted = saved.unpack(read, where)
+        fungi = cls(fitted.recipe, backbone=backbone, **parameters)
+        fungi.take(fitted, where)
         return fungi
 
     def restore(self, read: Callable[[str], bytes], where: str) -> None:
@@ -239,7 +240,47 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
 
         Raises DamagedStore, StoreMismatch.
         """
-        state.restore(self, *saved.unpack(read, where), where)
+        self.take(saved.unpack(read, where), where)
+
+    @property
+    def fitted(self) -> Fitted:
+        """Recipe, heads, negatives, replaced projections and combination, as a value."""
+        recipe = self._recipe()
+        made_of = recipe.dim or self.network.width, recipe.seed
+        replaced = {
+            path: projection.matrix()
+            for path, projection in self.projections.items()
+            if not isinstance(projection, PROJECTIONS[recipe.projection])
+            or (projection.dim, getattr(projection, "seed", None)) != made_of
+        }
+        return Fitted(
+            recipe=recipe,
+            resolved=self.describe(),
+            heads={name: head.state_dict() for name, head in self.heads.items()},
+            negatives=dict(self.negatives),
+            projections=replaced,
+            combiner=getattr(self, "combiner", None),
+            dense=self.patches.fitted if self.fitted_dense else None,
+        )
+
+    @torch.inference_mode(False)  # a caller's inference mode would give tensors that autograd refuses
+    def take(self, fitted: Fitted, where: str = "the fitted state") -> None:
+        """Go on from the `fitted` state of a Fungi of the same recipe. Raises StoreMismatch for another backbone."""
+        fitted.check_backbone(self.network.describe(), where)
+        network, dtype = self.network, self._recipe().dtype
+        self.engine.autocast = as_fitted(dtype, fitted.resolved.get("dtype", dtype), network.dtype, network.device)
+        for name in self.heads:
+            weight = fitted.heads[name]["weight"]
+            has_bias = "bias" in fitted.heads[name]
+            head = nn.utils.skip_init(nn.Linear, *weight.shape[::-1], bias=has_bias, dtype=weight.dtype)
+            head.load_state_dict(fitted.heads[name])
+            self.heads[name] = head.requires_grad_(False)
+        self.negatives.update(fitted.negatives)
+        self.projections.update({path: Dense(matrix) for path, matrix in fitted.projections.items()})
+        if fitted.combiner is not None:
+            self.combiner = fitted.combiner
+        if fitted.dense is not None:
+            self.patches.take(fitted.dense)
 
     # Inside
 

@@ -14,13 +14,24 @@ from torch import Tensor
 
 from sporeprint.data.atomic import write_file
 from sporeprint.errors import DamagedStore
+from sporeprint.fitted import Fitted
 from sporeprint.values import canonical
 
 JSON_NAME, TENSORS_NAME = "fungi.json", "fungi.safetensors"
 FORMAT = 1
 
 
-def pack(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, bytes]:
+def pack(fitted: Fitted) -> dict[str, bytes]:
+    """{file name: contents} of a fitted state. Raises RecipeError for an objective that cannot be written as JSON."""
+    return pack_parts(*fitted.parts())
+
+
+def unpack(read: Callable[[str], bytes], where: str) -> Fitted:
+    """The inverse of `pack`; `read` gives a file's contents. Raises DamagedStore where anything is not as written."""
+    return Fitted.of_parts(*unpack_parts(read, where))
+
+
+def pack_parts(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, bytes]:
     """{file name: contents}. The JSON carries the checksum of the tensors and its own."""
     packed = save({name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())})
     body = {"format": FORMAT, **description, "tensors_sha256": hashlib.sha256(packed).hexdigest()}
@@ -29,8 +40,8 @@ def pack(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[
     return {TENSORS_NAME: packed, JSON_NAME: text.encode()}
 
 
-def unpack(read: Callable[[str], bytes], where: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The inverse of `pack`; `read` gives a file's contents. Raises DamagedStore where anything is not as written."""
+def unpack_parts(read: Callable[[str], bytes], where: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The inverse of `pack_parts`. Raises DamagedStore."""
     try:
         body = json.loads(read(JSON_NAME).decode())
         claimed = body.pop("sha256")

@@ -14,6 +14,13 @@ from sporeprint.errors import RecipeError, SporeprintError
 
 LATER = {"later": True}  # marks a field that came after stores were made; see `later`
 
+_NO_SUBSETS = (
+    "views that are subsets of an image's tokens were never measured to be worth having; use Patches(side=0.5) or "
+    "Crops(local_side=0.5)"
+)
+# Kinds that recipes of earlier versions may name, and why this version does not have them.
+REMOVED_KINDS = {"windows": _NO_SUBSETS, "scatter": _NO_SUBSETS}
+
 _KINDS: dict[str, type] = {}
 _T = TypeVar("_T", bound=type)
 
@@ -82,6 +89,8 @@ def find_kind(name: Any) -> type:
     """
     if not isinstance(name, str):
         raise RecipeError(f"unknown kind {name!r}; expected a name, one of: {', '.join(sorted(_KINDS))}")
+    if name in REMOVED_KINDS and name not in _KINDS:
+        raise RecipeError(f"kind {name!r} was removed: {REMOVED_KINDS[name]}")
     if name not in _KINDS:
         for point in metadata.entry_points(group="sporeprint.objectives"):
             if point.name == name:

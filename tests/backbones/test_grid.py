@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from small import VISION, small_module
 from small_grids import NATIVE, SHAPES, assert_close, by_hand, images, shaken
 from sporeprint.backbones.base import Backbone
-from sporeprint.backbones.grid import grid_shape, patch_factors
+from sporeprint.backbones.grid import patch_factors
 from sporeprint.backbones.preprocess import Preprocess
 from sporeprint.backbones.smaller import resize_positions
 from sporeprint.errors import BackboneError
@@ -235,4 +235,4 @@ def test_torchvisions_network_is_used_at_its_own_size_alone():
         (felt,) = torch.autograd.grad(one_pass.tokens.sum(), [capture.outputs])
     assert felt.shape == capture.inputs.shape == (2, 17, 32)
     with pytest.raises(BackboneError, match="only known to take images of 32 x 32"):
-        grid_shape(backbone, 64, 64)
+        backbone.grid_shape(64, 64)

@@ -10,7 +10,6 @@ from small import VISION, small_module
 from small_grids import NATIVE, by_hand, images, shaken
 from small_text import wordpiece
 from sporeprint.backbones.base import Backbone
-from sporeprint.backbones.grid import grid_shape
 from sporeprint.backbones.preprocess import Preprocess
 from sporeprint.errors import BackboneError
 
@@ -26,7 +25,7 @@ PREPROCESS = Preprocess(size=32)
 def test_images_that_are_no_whole_patches_are_told_the_nearest_size(shape, nearest):
     backbone = Backbone(small_module(), preprocess=PREPROCESS)
     with pytest.raises(BackboneError, match=rf"{shape[0]} x {shape[1]} pixels.*multiples .* 8\. Nearest: {nearest} "):
-        grid_shape(backbone, *shape)
+        backbone.grid_shape(*shape)
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 1, 32, 32), (0, 3, 32, 32)])
@@ -43,7 +42,7 @@ def test_a_backbone_of_texts_is_refused():
     backbone = Backbone(tf.BertModel(config), preprocess=wordpiece())
     assert backbone.patch is None
     with pytest.raises(BackboneError, match="takes text; grids of tokens need a backbone of images"):
-        grid_shape(backbone, 32, 32)
+        backbone.grid_shape(32, 32)
 
 
 class Custom(nn.Module):

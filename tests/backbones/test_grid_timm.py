@@ -10,7 +10,6 @@ import torch
 
 from small_grids import NATIVE, SHAPES, assert_close, by_hand, images, shaken
 from sporeprint.backbones.base import Backbone
-from sporeprint.backbones.grid import grid_shape
 from sporeprint.backbones.preprocess import Preprocess
 from sporeprint.errors import BackboneError
 
@@ -62,7 +61,7 @@ def test_a_rotary_network_that_is_built_to_takes_other_sizes_and_another_its_own
     with rigid.grid(images(*NATIVE)) as one_pass, torch.no_grad():
         assert_close(one_pass.tokens, by_hand(rigid.module.forward_features(images(*NATIVE)), 1, NATIVE))
     with pytest.raises(BackboneError, match="Eva is only known to take images of 32 x 32"):
-        grid_shape(rigid, 40, 24)
+        rigid.grid_shape(40, 24)
 
 
 @pytest.mark.parametrize(
@@ -75,4 +74,4 @@ def test_networks_of_stages_are_refused(name, target):
     linear = {"conv_mlp": False} if "convnext" in name else {}
     backbone = Backbone(timm.create_model(name, pretrained=False, **linear), target=target, preprocess=preprocess)
     with pytest.raises(BackboneError, match="no plain grid of patches"):
-        grid_shape(backbone, side, side)
+        backbone.grid_shape(side, side)

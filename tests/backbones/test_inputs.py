@@ -55,8 +55,6 @@ def test_views_that_a_backbone_cannot_take_are_refused_with_others_that_it_can()
     ):
         Crops(2, 4, local_side=0.5).sizes(inputs)
     assert Crops(2, 4, side=1, local_side=1).sizes(inputs) == [32] * 6
-    with pytest.raises(RecipeError, match=r"side=1, local_side=1\), or another preset \('free' or 'paper'\)"):
-        inputs.tokens_a_side()
 
 
 def test_numbers_of_tokens_stay_integers_whatever_the_weights_precision():

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from sporeprint.errors import RecipeError, SampleError
 from sporeprint.index import exact
-from sporeprint.index.base import make_index
 from sporeprint.index.exact import ExactIndex
+from sporeprint.index.indexes import make_index
 
 
 def slow(rows, queries, k):

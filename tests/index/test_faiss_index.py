@@ -7,8 +7,9 @@ import pytest
 from sporeprint import check_index
 from sporeprint.errors import DamagedStore, MissingExtra, RecipeError, StoreError, StoreMismatch
 from sporeprint.index import faiss_index
-from sporeprint.index.base import make_index, open_index, recall_of
+from sporeprint.index.base import recall_of
 from sporeprint.index.exact import ExactIndex
+from sporeprint.index.indexes import make_index, open_index
 
 faiss = pytest.importorskip("faiss")
 NAMES = ["ivf", "ivf-sq8", "ivf-sq4", "hnsw"]

@@ -184,7 +184,7 @@ def with_state(folder, heads):
     """A store of one state, of its own heads, as `extract` without --fit-from makes it."""
     plan = {"recipe": {"seed": 0}, "resolved": {"backbone": {"name": "b"}, "device": "cpu"}}
     with StoreWriter(folder, plan) as writer:
-        for name, data in saved.pack({}, {"head": torch.full((2,), float(heads))}).items():
+        for name, data in saved.pack_parts({}, {"head": torch.full((2,), float(heads))}).items():
             writer.write_state(name, data)
         blocks = {"embedding": circle([0.0, 90.0, 5.0, 95.0])}
         writer.write_shard(0, [*"wxyz"], [*"abab"], blocks, [], {})

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from sporeprint.backbones import structure
-from sporeprint.backbones.adapters import Adapter, adapt
-from sporeprint.backbones.description import description, weights_digest
-from sporeprint.backbones.grid import GridPass, check_places, grid_pass, shape_of
+from sporeprint.backbones.adapter import Adapter
+from sporeprint.backbones.adapters import adapt
+from sporeprint.backbones.description import Description, weights_digest
+from sporeprint.backbones.grid import GridNetwork, GridPass, check_places, grid_pass, grid_shape, shape_of
 from sporeprint.backbones.inputs import Batch, Inputs, batch_to
 from sporeprint.backbones.layers import Layers, precise
 from sporeprint.backbones.pooling import POOLINGS, pool
@@ -155,11 +156,27 @@ class Backbone:
         Position embeddings are interpolated as the network's own library does it. Raises BackboneError where the
         network cannot take such images (`patch` is None: only its own size), or its tokens are no grid of patches.
         """
-        shape = shape_of(self, images)
+        shape = shape_of(self._grid_network(), images)
         ready = batch_to(images, self.device, self.dtype)
         assert isinstance(ready, Tensor)
         with self._held(partial(self._over_grid, ready, shape, layers, autocast)) as one_pass:
             yield one_pass
+
+    def grid_shape(self, height: int, width: int) -> tuple[int, int]:
+        """(H_p, W_p), the patches of images of so many pixels. Raises BackboneError where it cannot take them."""
+        return grid_shape(self._grid_network(), height, width)
+
+    def _grid_network(self) -> GridNetwork:
+        return GridNetwork(
+            self.name,
+            self.adapter,
+            self.preprocess,
+            self.patch,
+            self.tokens,
+            self.prefix,
+            self.depth,
+            self.first_block,
+        )
 
     @contextmanager
     def _held(self, through: Callable[[Shortcut | None], Made]) -> Iterator[Made]:
@@ -194,10 +211,12 @@ class Backbone:
         self, images: Tensor, shape: tuple[int, int], layers: int, autocast: torch.dtype | None, way: Shortcut | None
     ) -> GridPass:
         if not self._placed:
-            check_places(self)
+            check_places(self._grid_network())
             self._placed = True
         blocks = self._blocks[max(0, self.depth - layers) :]
-        return grid_pass(self, images, shape, blocks, self._tapped(way, autocast, bool(blocks), trim=False))
+        return grid_pass(
+            self._grid_network(), images, shape, blocks, self._tapped(way, autocast, bool(blocks), trim=False)
+        )
 
     def _through(
         self,
@@ -242,11 +261,24 @@ class Backbone:
 
     def digest(self) -> str:
         """16 hex digits over the shapes and values of all weights and buffers, in order, whatever they are called."""
-        return weights_digest(self)
+        whole = self.adapter.head or self.module
+        return weights_digest([whole] if self.finish is None else [whole, self.finish])
 
     def describe(self) -> dict[str, Any]:
         """What was found, as JSON: for stores and for people."""
-        return description(self)
+        return Description(
+            name=self.name,
+            module=self.module,
+            targets=tuple(self.targets),
+            pooling=self.pooling,
+            width=self.width,
+            preprocess=self.preprocess,
+            finish=self.finish,
+            tokens=self.tokens,
+            prefix=self.prefix,
+            depth=self.depth,
+            weights=self.digest(),
+        ).to_json()
 
     def __sklearn_clone__(self) -> Backbone:
         return self  # frozen: clones of an estimator share it

@@ -3,40 +3,58 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from sporeprint.backbones.base import Backbone
+from sporeprint.backbones.inputs import Inputs
 
 
-def weights_digest(backbone: Backbone) -> str:
+@dataclass(frozen=True)
+class Description:
+    """What decides a backbone's features, and what people want to know of it. For the fields see `Backbone`."""
+
+    name: str
+    module: nn.Module
+    targets: tuple[str, ...]
+    pooling: str
+    width: int
+    preprocess: Inputs
+    finish: nn.Module | None
+    tokens: int | None
+    prefix: int
+    depth: int
+    weights: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As stores and saved Fungis carry it."""
+        return {
+            "name": self.name,
+            "class": type(self.module).__name__,
+            "targets": list(self.targets),
+            "pooling": self.pooling,
+            "width": self.width,
+            "modality": self.preprocess.modality,
+            **self.preprocess.limits(),
+            "preprocess": self.preprocess.describe(),
+            "finish": None if self.finish is None else " ".join(str(self.finish).split()),
+            "tokens": self.tokens,
+            "prefix_tokens": self.prefix,
+            "blocks": self.depth,
+            "weights": self.weights,
+        }
+
+
+def weights_digest(modules: Iterable[nn.Module]) -> str:
     """16 hex digits over the shapes and values of all weights and buffers, in order, whatever they are called."""
-    parts = []
-    finish = {} if backbone.finish is None else backbone.finish.state_dict()
-    whole = backbone.adapter.head or backbone.module
-    for tensor in (*whole.state_dict().values(), *finish.values()):
-        part = hashlib.blake2b(f"{tuple(tensor.shape)} {tensor.dtype}".encode(), digest_size=16)
-        part.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        parts.append(part.digest())
+    parts = [_part(tensor) for module in modules for tensor in module.state_dict().values()]
     return hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()
 
 
-def description(backbone: Backbone) -> dict[str, Any]:
-    """What decides its features, and what people want to know of it."""
-    return {
-        "name": backbone.name,
-        "class": type(backbone.module).__name__,
-        "targets": list(backbone.targets),
-        "pooling": backbone.pooling,
-        "width": backbone.width,
-        "modality": backbone.modality,
-        **backbone.preprocess.limits(),
-        "preprocess": backbone.preprocess.describe(),
-        "finish": None if backbone.finish is None else " ".join(str(backbone.finish).split()),
-        "tokens": backbone.tokens,
-        "prefix_tokens": backbone.prefix,
-        "blocks": backbone.depth,
-        "weights": backbone.digest(),
-    }
+def _part(tensor: Tensor) -> bytes:
+    part = hashlib.blake2b(f"{tuple(tensor.shape)} {tensor.dtype}".encode(), digest_size=16)
+    part.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return part.digest()

@@ -6,18 +6,17 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sporeprint.backbones.adapter import Adapter
+from sporeprint.backbones.inputs import Inputs
 from sporeprint.backbones.layers import precise
 from sporeprint.backbones.smaller import patch_convolution
 from sporeprint.capture import Capture
 from sporeprint.errors import BackboneError, SporeprintError, first_line, is_out_of_memory
-
-if TYPE_CHECKING:
-    from sporeprint.backbones.base import Backbone
 
 
 @dataclass
@@ -39,85 +38,105 @@ def patch_factors(factors: Tensor, prefix: int) -> Tensor:
     return factors[:, prefix:]
 
 
-def grid_shape(backbone: Backbone, height: int, width: int) -> tuple[int, int]:
+@dataclass(frozen=True)
+class GridNetwork:
+    """What a grid of tokens depends on. patch: side in pixels, None where only the network's own size is known.
+
+    tokens: of a pass at its own size. prefix: those before the patches. depth: of all its blocks; first_block: None
+    where no list of them was found.
+    """
+
+    name: str
+    adapter: Adapter
+    preprocess: Inputs
+    patch: int | None
+    tokens: int | None
+    prefix: int
+    depth: int
+    first_block: nn.Module | None
+
+
+def grid_shape(network: GridNetwork, height: int, width: int) -> tuple[int, int]:
     """(H_p, W_p) of images of so many pixels. Raises BackboneError where the backbone cannot take them."""
-    if backbone.modality != "image":
-        raise BackboneError(f"{backbone.name} takes {backbone.modality}; grids of tokens need a backbone of images")
-    size = backbone.preprocess.limits()["image_size"]
-    patch = backbone.patch
+    if network.preprocess.modality != "image":
+        raise BackboneError(
+            f"{network.name} takes {network.preprocess.modality}; grids of tokens need a backbone of images"
+        )
+    size = network.preprocess.limits()["image_size"]
+    patch = network.patch
     if patch is None:
         if (height, width) != (size, size):
             raise BackboneError(
-                f"images of {height} x {width} pixels (height x width), but {backbone.name} is only known to take "
+                f"images of {height} x {width} pixels (height x width), but {network.name} is only known to take "
                 f"images of {size} x {size}, as it cannot be asked to interpolate its positions; resize the images "
                 "(`backbone.preprocess.at`), use a plain vision transformer (ViT, DeiT, DINOv2, CLIP, SigLIP), or, if "
                 "your network takes any size and its preprocess is a Preprocess, say so: Preprocess(..., patch=16), "
                 "the side of its patches in pixels"
             )
-        return _own_grid(backbone, size)
+        return _own_grid(network, size)
     if height < patch or width < patch or height % patch or width % patch:
         nearest = " x ".join(str(patch * max(1, round(side / patch))) for side in (height, width))
         raise BackboneError(
-            f"images of {height} x {width} pixels (height x width); {backbone.name} takes multiples of its patches' "
+            f"images of {height} x {width} pixels (height x width); {network.name} takes multiples of its patches' "
             f"side, {patch}. Nearest: {nearest} (`backbone.preprocess.at(image, height, width)` resizes)"
         )
     return height // patch, width // patch
 
 
-def shape_of(backbone: Backbone, images: Tensor) -> tuple[int, int]:
+def shape_of(network: GridNetwork, images: Tensor) -> tuple[int, int]:
     """`grid_shape` of a batch of images. Raises BackboneError where it is no [N, 3, H, W] either."""
     if images.dim() != 4 or images.shape[1] != 3 or not len(images):
         raise BackboneError(
             f"images of shape {list(images.shape)}; expected [N, 3, H, W], normalised (stack what "
             "`backbone.preprocess.at` makes)"
         )
-    return grid_shape(backbone, images.shape[2], images.shape[3])
+    return grid_shape(network, images.shape[2], images.shape[3])
 
 
-def _own_grid(backbone: Backbone, size: int) -> tuple[int, int]:
+def _own_grid(network: GridNetwork, size: int) -> tuple[int, int]:
     """At the network's own size, by the number of its tokens: those of its patch convolution, else any square."""
-    patches = (backbone.tokens or 0) - backbone.prefix
-    stride = patch_convolution(backbone.module)
+    patches = (network.tokens or 0) - network.prefix
+    stride = patch_convolution(network.adapter.module)
     side = size // stride if stride else round(max(0, patches) ** 0.5)
     if not side or side * side != patches:
         expected = f"{side} x {side}, by its patch convolution" if stride else "a square number"
         raise BackboneError(
-            f"{backbone.name} gives {backbone.tokens} tokens for an image of {size} x {size}, {patches} of them after "
-            f"a prefix of {backbone.prefix}; expected {expected}, so they are no plain grid of patches. Use a plain "
+            f"{network.name} gives {network.tokens} tokens for an image of {size} x {size}, {patches} of them after "
+            f"a prefix of {network.prefix}; expected {expected}, so they are no plain grid of patches. Use a plain "
             "vision transformer, or, if they are one, say so: Backbone(..., prefix=1), Preprocess(..., patch=16)"
         )
     return side, side
 
 
 def grid_pass(
-    backbone: Backbone,
+    network: GridNetwork,
     images: Tensor,
     shape: tuple[int, int],
     blocks: Sequence[tuple[str, nn.Module]],
     tapped: AbstractContextManager[dict[str, Capture]],
 ) -> GridPass:
     """The pass itself. blocks: the last ones, (path, block), whose tokens are kept. Raises BackboneError."""
-    grids = Grids(backbone, len(images), shape)
+    grids = Grids(network, len(images), shape)
     with tapped as captures, grids.kept(blocks):
-        grid = grids.of(_tokens(backbone, images), "the network gives")
+        grid = grids.of(_tokens(network, images), "the network gives")
     grids.check(captures)
     return GridPass(grid, captures, grids.layers)
 
 
-def check_places(backbone: Backbone) -> None:
+def check_places(network: GridNetwork) -> None:
     """Other pixels in one patch must change the token of its row and column, before the first block mixes them.
 
     Else the tokens are in another order, or those that are no patch stand behind them, as YOLOS has it. Where the
     first block takes no tokens [N, T, E], nothing is checked. Raises BackboneError.
     """
-    size, patch = backbone.preprocess.limits()["image_size"], backbone.patch
+    size, patch = network.preprocess.limits()["image_size"], network.patch
     size = size if patch is None else size // patch * patch
-    rows, columns = grid_shape(backbone, size, size)
-    first = backbone.first_block
+    rows, columns = grid_shape(network, size, size)
+    first = network.first_block
     if first is None:
         return
     row, column = min(1, rows - 1), 0  # elsewhere if read by columns, or to and fro, in a grid of 2 x 2 too
-    one, other, _ = backbone.preprocess.probes()
+    one, other, _ = network.preprocess.probes()
     images = torch.stack([one, one])[..., :size, :size]
     side = size // rows
     down, across = slice(row * side, (row + 1) * side), slice(column * side, (column + 1) * side)
@@ -133,31 +152,32 @@ def check_places(backbone: Backbone) -> None:
     handle = first.register_forward_pre_hook(keep, with_kwargs=True)
     try:
         with torch.inference_mode(False), torch.no_grad():
-            _tokens(backbone, images.to(backbone.device, backbone.dtype))
+            parameter = next(network.adapter.module.parameters())
+            _tokens(network, images.to(parameter.device, parameter.dtype))
     finally:
         handle.remove()
-    if len(seen) != 1 or seen[0].shape[:-1] != (2, backbone.prefix + rows * columns):
+    if len(seen) != 1 or seen[0].shape[:-1] != (2, network.prefix + rows * columns):
         return
     found = int((seen[0][1] - seen[0][0]).norm(dim=1).argmax())
-    expected = backbone.prefix + row * columns + column
+    expected = network.prefix + row * columns + column
     if found != expected:
         raise BackboneError(
-            f"{backbone.name}: other pixels in the patch of row {row}, column {column} (from 0) change token {found}; "
-            f"expected {expected}, as of {rows} x {columns} patches row by row behind a prefix of {backbone.prefix}. "
+            f"{network.name}: other pixels in the patch of row {row}, column {column} (from 0) change token {found}; "
+            f"expected {expected}, as of {rows} x {columns} patches row by row behind a prefix of {network.prefix}. "
             "Its tokens are in another order, or those that are no patch stand behind; use another network, or tell "
             "Backbone(..., prefix=...)"
         )
 
 
-def _tokens(backbone: Backbone, images: Tensor) -> Tensor | None:
+def _tokens(network: GridNetwork, images: Tensor) -> Tensor | None:
     try:
-        return backbone.adapter.outputs(images, backbone.name)[0]
+        return network.adapter.outputs(images, network.name)[0]
     except (RuntimeError, ValueError, TypeError, AssertionError, LookupError) as error:
         if isinstance(error, SporeprintError) or is_out_of_memory(error):
             raise
         raise BackboneError(
-            f"{backbone.name} fails on images {list(images.shape)}: {first_line(error)}. Does it take other sizes "
-            f"than its own, {backbone.preprocess.limits()['image_size']}? Preprocess(patch=...) says that it does"
+            f"{network.name} fails on images {list(images.shape)}: {first_line(error)}. Does it take other sizes "
+            f"than its own, {network.preprocess.limits()['image_size']}? Preprocess(patch=...) says that it does"
         ) from error
 
 
@@ -165,14 +185,14 @@ def _tokens(backbone: Backbone, images: Tensor) -> Tensor | None:
 class Grids:
     """From tokens [N, T, E] to grids [N, H_p, W_p, E]."""
 
-    backbone: Backbone
+    network: GridNetwork
     samples: int
     shape: tuple[int, int]
     layers: dict[str, Tensor] = field(default_factory=dict)
 
     def of(self, tokens: Tensor | None, what: str) -> Tensor:
         """Of the patches. Raises BackboneError where there are not as many as the image has."""
-        return precise(self._checked(tokens, what))[:, self.backbone.prefix :].unflatten(1, self.shape)
+        return precise(self._checked(tokens, what))[:, self.network.prefix :].unflatten(1, self.shape)
 
     def check(self, captures: dict[str, Capture]) -> None:
         """Every target must have seen the tokens themselves. Raises BackboneError."""
@@ -182,7 +202,7 @@ class Grids:
     @contextmanager
     def kept(self, blocks: Sequence[tuple[str, nn.Module]]) -> Iterator[None]:
         """Keep what `blocks`, the last ones, make in the passes of this thread inside the block."""
-        numbered = enumerate(blocks, start=self.backbone.depth - len(blocks) + 1)
+        numbered = enumerate(blocks, start=self.network.depth - len(blocks) + 1)
         handles = [block.register_forward_hook(self._hook(path, number)) for number, (path, block) in numbered]
         try:
             yield
@@ -202,7 +222,7 @@ class Grids:
         return hook
 
     def _checked(self, tokens: Tensor | None, what: str) -> Tensor:
-        (rows, columns), prefix, name = self.shape, self.backbone.prefix, self.backbone.name
+        (rows, columns), prefix, name = self.shape, self.network.prefix, self.network.name
         expected = (self.samples, prefix + rows * columns)
         if tokens is None or tokens.dim() != 3 or tokens.shape[:2] != expected:
             shown = "no tokens" if tokens is None else f"shape {list(tokens.shape)}"

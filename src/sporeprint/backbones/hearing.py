@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sporeprint.backbones.adapters import Adapter
+from sporeprint.backbones.adapter import Adapter
 from sporeprint.errors import BackboneError
 
 # Padding is made zero before the only convolution over positions, and never attended to.

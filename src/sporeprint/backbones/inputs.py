@@ -113,30 +113,9 @@ class ImageInputs(Inputs):
         """Three bytes a pixel."""
         return 3 * ready.width * ready.height
 
-    def tokens_a_side(self) -> int:
-        """Patches of the plain view, down as across. Raises RecipeError where their size is not known."""
-        if not self.patch:
-            raise RecipeError(
-                "views that are subsets of tokens, but the size of this backbone's patches is not known; use Patches "
-                "or Crops at full size (side=1, local_side=1), or another preset ('free' or 'paper'), or, if its "
-                "preprocess is a Preprocess, say it: Preprocess(..., patch=16), in pixels"
-            )
-        return self.size // self.patch
-
     def collate(self, views: Sequence[Any]) -> Batch:
-        """views: one size of [3, s, s]. Returns [N, 3, s, s].
-
-        Of subsets of tokens, {"pixel_values": [3, S, S], "kept": [K]}, as many of one image as of the next, it is
-        {"pixel_values": [N, 3, S, S], "kept": [N, V, K], "patches": [N]}, the last being how many patches there are.
-        """
-        if isinstance(views, Tensor):
-            return views
-        if isinstance(views[0], Tensor):
-            return torch.stack(list(views))
-        images = {id(view["pixel_values"]): view["pixel_values"] for view in views}
-        kept = torch.stack([view["kept"] for view in views]).unflatten(0, (len(images), -1))
-        patches = torch.full((len(images),), self.tokens_a_side() ** 2)
-        return {"pixel_values": torch.stack(list(images.values())), "kept": kept, "patches": patches}
+        """views: one size of [3, s, s]. Returns [N, 3, s, s]."""
+        return views if isinstance(views, Tensor) else torch.stack(list(views))
 
     def probes(self) -> list[Tensor]:
         """Noise, [3, S, S] each."""

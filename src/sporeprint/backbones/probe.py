@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from sporeprint.backbones.adapters import Adapter
+from sporeprint.backbones.adapter import Adapter
 from sporeprint.backbones.inputs import Batch, Inputs, for_network
 from sporeprint.backbones.tokens import Tokens
 from sporeprint.capture import Capture, Target, check_captured, tap

@@ -8,9 +8,11 @@ from typing import Any
 from torch import nn
 
 from sporeprint.backbones import sentence
-from sporeprint.backbones.adapters import Adapter
+from sporeprint.backbones.adapter import Adapter
+from sporeprint.backbones.hearing import check_sound, pads_waveforms, shortest_waveform
 from sporeprint.backbones.inputs import Inputs
 from sporeprint.backbones.preprocess import CustomPreprocess, Preprocess
+from sporeprint.backbones.sound import Sound
 from sporeprint.backbones.tokens import Tokens, fitting_length, is_tokenizer
 from sporeprint.errors import BackboneError
 
@@ -37,8 +39,6 @@ def settle_inputs(preprocess: Any, adapter: Adapter, name: str) -> Inputs:
     if adapter.library != "torch" and preprocess.modality != adapter.modality:
         raise BackboneError(f"{name} takes {adapter.modality}, its preprocess makes {preprocess.modality}")
     if adapter.library == "transformers" and hasattr(preprocess, "extractor"):
-        from sporeprint.backbones.hearing import check_sound
-
         check_sound(preprocess, adapter.module)
     if isinstance(preprocess, Preprocess):
         _check_side(preprocess, adapter, name)
@@ -58,9 +58,6 @@ def _check_side(preprocess: Preprocess, adapter: Adapter, name: str) -> None:
 
 def sound(extractor: Any, module: nn.Module) -> Inputs:
     """A feature extractor as `Sound`, padding where the network allows it."""
-    from sporeprint.backbones.hearing import pads_waveforms, shortest_waveform
-    from sporeprint.backbones.sound import Sound
-
     return Sound(extractor, pads=pads_waveforms(module), shortest=shortest_waveform(module))
 
 

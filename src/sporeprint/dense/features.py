@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,19 +12,51 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
-from sporeprint.backbones.grid import grid_shape
 from sporeprint.blocks import Blocks
 from sporeprint.combine import Combiner, named
 from sporeprint.dense.engine import DenseEngine, Maps
+from sporeprint.dense.settings import Dense
 from sporeprint.dense.support import Support, least
-from sporeprint.engine import Engine, make_head
+from sporeprint.engine import Engine, below, heads_of, make_head
 from sporeprint.errors import NotFitted, RecipeError, RowFailure, SampleError
 from sporeprint.reading import decoded_batches, refuse_too_many
 from sporeprint.recipe import Recipe
+from sporeprint.values import from_json, to_json
 from sporeprint.viewset import generator
 
 TOGETHER = 2**24  # numbers of maps that exist at a time: 64 MiB
+
+
+@dataclass(frozen=True)
+class FittedDense:
+    """The fitted state of dense features. heads: {objective: {"weight": [L, E], "bias": [L]}}."""
+
+    heads: Mapping[str, Mapping[str, Tensor]]
+    support: Support | None = None
+    combiner: Combiner | None = None
+
+    def parts(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """(description as JSON, tensors by name); `of_parts` takes them back."""
+        tensors = {f"heads/{name}/{part}": value for name, head in self.heads.items() for part, value in head.items()}
+        if self.support is not None:
+            tensors |= {"support/tokens": self.support.tokens, "support/owners": self.support.owners}
+        if self.combiner is None:
+            return {}, tensors
+        tensors |= {f"combiner/{name}": torch.from_numpy(value) for name, value in self.combiner.arrays().items()}
+        return {"combination": to_json(self.combiner.combination), "fitted": self.combiner.describe()}, tensors
+
+    @classmethod
+    def of_parts(cls, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> FittedDense:
+        """The state whose `parts` these are."""
+        support = combiner = None
+        if "support/tokens" in tensors:
+            support = Support(tensors["support/tokens"], tensors["support/owners"])
+        if description:
+            arrays = {name: value.numpy() for name, value in below(tensors, "combiner").items()}
+            combiner = Combiner.restore(from_json(description["combination"]), description["fitted"], arrays)
+        return cls(heads_of(below(tensors, "heads")), support, combiner)
 
 
 @dataclass
@@ -47,8 +79,6 @@ class DenseFeatures:
 
         Raises RecipeError for a backbone that is not of images, BackboneError for a size that it cannot take.
         """
-        from sporeprint.dense.settings import Dense
-
         if engine.backbone.modality != "image":
             raise RecipeError(f"dense features are of images; {engine.backbone.name} takes {engine.backbone.modality}")
         dense = recipe.dense or Dense()
@@ -57,7 +87,7 @@ class DenseFeatures:
         made = DenseEngine(engine.backbone, dense, heads, engine.projections, recipe.seed, engine.autocast)
         made.layers()  # raises BackboneError
         if dense.size is not None:
-            grid_shape(engine.backbone, *dense.size)
+            engine.backbone.grid_shape(*dense.size)
             if (patches := made.most_patches(*dense.size)) > made.limit:
                 raise RecipeError(
                     f"Dense(size={dense.size}) makes {patches:,} patches of the largest copy; at most {made.limit:,}: "
@@ -104,6 +134,18 @@ class DenseFeatures:
         if combiner.pca is None:
             joined = joined / np.maximum(np.linalg.norm(joined, axis=1, keepdims=True), 1e-30)
         return joined.reshape(*shape, -1)
+
+    @property
+    def fitted(self) -> FittedDense:
+        """What was fitted, as a value."""
+        heads = {name: head.state_dict() for name, head in self.engine.heads.items()}
+        return FittedDense(heads, self.engine.support, self.combiner)
+
+    def take(self, fitted: FittedDense) -> None:
+        """Go on from what features of the same recipe and backbone were fitted to."""
+        for name, head in self.engine.heads.items():
+            head.load_state_dict(fitted.heads[name])
+        self.engine.support, self.combiner = fitted.support, fitted.combiner
 
     def check(self) -> None:
         """Raises NotFitted where `fit` has to come first. Plain joined blocks need nothing that is fitted."""

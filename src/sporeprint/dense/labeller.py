@@ -18,7 +18,8 @@ from sporeprint.dense.upsample import upsample
 from sporeprint.dense.vote import vote
 from sporeprint.errors import NotFitted, RecipeError, SampleError, StoreError
 from sporeprint.evaluate.segmentation import confusion, segmentation
-from sporeprint.index.base import INDEXES, Index, check_installed, make_index
+from sporeprint.index.base import Index
+from sporeprint.index.indexes import Choice, check_choice_of_index, make_index
 from sporeprint.values import is_count, is_positive
 
 AUTO = "auto"
@@ -37,7 +38,7 @@ class Voting:
 
     neighbours: int | str = NEIGHBOURS
     temperature: float | str = TEMPERATURE
-    index: str = "exact"
+    index: Choice = "exact"
     dtype: str = "float16"
 
     def __post_init__(self) -> None:
@@ -45,9 +46,7 @@ class Voting:
             raise RecipeError(f"neighbours={self.neighbours!r}; expected an integer of at least 1, or 'auto'")
         if self.temperature != AUTO and not is_positive(self.temperature):
             raise RecipeError(f"temperature={self.temperature!r}; expected a number above 0, such as 0.02, or 'auto'")
-        if self.index not in INDEXES:
-            raise RecipeError(f"no index is called {self.index!r}; there are {', '.join(INDEXES)}")
-        check_installed(self.index)
+        check_choice_of_index(self.index)
         if self.dtype not in ("float16", "float32"):
             raise RecipeError(f"a bank's dtype is float16 or float32, not {self.dtype!r}")
 

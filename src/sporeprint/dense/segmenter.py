@@ -19,6 +19,7 @@ from sporeprint.dense.support import least
 from sporeprint.dense.training import Group, Sampling, Truth, batched, fill, read_ahead, survey
 from sporeprint.errors import NotFitted, RecipeError, RowFailure, SampleError
 from sporeprint.fungi import Fungi
+from sporeprint.index.indexes import Choice
 from sporeprint.reading import as_rows, refuse_too_many
 
 
@@ -32,10 +33,10 @@ class Segmenter:
     fungi: makes the features, as its recipe's `dense` says; its batch_size, workers and max_failures are used.
     classes: C; labels are 0 to C - 1; default the greatest label of the masks and one. ignore: labels that are void.
     bank: patches that are kept, of all training images together. neighbours, temperature: of the vote, or "auto":
-    chosen on the training images, each asked of the others; then see `chosen`. index: "exact", "ivf", "hnsw", ...
-    sampling: "balanced" (patches of rare classes first) or "uniform". epochs: above 1, crops of the training images
-    too. folder: where the bank is written, and read without RAM; default RAM. A second `fit` replaces the bank that
-    the first wrote; any other bank in the folder is refused before an image is read.
+    chosen on the training images, each asked of the others; then see `chosen`. index: "exact", "ivf", "hnsw", ..., or
+    one of your own (see `make_index`). sampling: "balanced" (patches of rare classes first) or "uniform". epochs: above
+    1, crops of the training images too. folder: where the bank is written, and read without RAM; default RAM. A second
+    `fit` replaces the bank that the first wrote; any other bank in the folder is refused before an image is read.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Segmenter:
         bank: int = 102_400,
         neighbours: int | str = NEIGHBOURS,
         temperature: float | str = TEMPERATURE,
-        index: str = "exact",
+        index: Choice = "exact",
         sampling: str = "balanced",
         epochs: int = 1,
         folder: str | Path | None = None,

@@ -1,20 +1,17 @@
-"""What an index of nearest neighbours is, how one is made, and what all of them share.
+"""What an index of nearest neighbours is, and what all of them share.
 
 Similarity is the inner product; for rows and queries of length 1 that is the cosine.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sporeprint.errors import RecipeError, SampleError
+from sporeprint.errors import SampleError
 
-INDEXES = ("exact", "ivf", "ivf-sq8", "ivf-sq4", "hnsw")
 RECALL = 0.95
 
 _GATHERED = 2**21  # numbers at a time, in float64: 16 MiB, and as many for a copy
@@ -33,40 +30,6 @@ class Index(Protocol):
 
         k is cut to the rows there are. A query's answer does not depend on the other queries.
         """
-
-
-def make_index(name: str, rows: NDArray[Any], seed: int = 0, **settings: Any) -> Index:
-    """An index over rows [M, D], float16 or float32, which may be a memory map larger than RAM: it is read in parts.
-
-    "exact"; "ivf": cells, each row stored once more; "ivf-sq8", "ivf-sq4": cells, rows stored in 8 or 4 bits a number
-    and the nearest compared anew with `rows`; "hnsw": a graph, the fastest and largest. For the settings of all but the
-    first see `index.faiss_index.build`. Raises RecipeError, SampleError, MissingExtra.
-    """
-    rows = rows_of(rows)
-    if name not in INDEXES:
-        raise RecipeError(f"no index is called {name!r}; there are {', '.join(INDEXES)}")
-    if name != "exact":
-        made: Index = import_module("sporeprint.index.faiss_index").build(name, rows, seed, **settings)
-        return made
-    if settings:
-        raise RecipeError(f"exact search has no settings; {', '.join(sorted(settings))} given")
-    exact: Index = import_module("sporeprint.index.exact").ExactIndex(rows)
-    return exact
-
-
-def check_installed(name: str) -> None:
-    """Before any work is done for an index. Raises MissingExtra where it needs faiss, which is not there."""
-    if name != "exact":
-        import_module("sporeprint.index.faiss_index").load_faiss()
-
-
-def open_index(folder: str | Path, rows: NDArray[Any], verify: bool = True) -> Index:
-    """An index that was saved into `folder`, memory-mapped, for the same rows.
-
-    verify: read the whole file first, for its checksum. Raises DamagedStore, MissingExtra, StoreMismatch (other rows).
-    """
-    opened: Index = import_module("sporeprint.index.faiss_index").FaissIndex.open(folder, rows_of(rows), verify)
-    return opened
 
 
 def rows_of(rows: NDArray[Any]) -> NDArray[Any]:

@@ -10,7 +10,6 @@ from sporeprint.objectives.dino import DINO
 from sporeprint.objectives.kl import KL
 from sporeprint.objectives.masked import MaskedTokens
 from sporeprint.objectives.simclr import SimCLR
-from sporeprint.views import subsets as subsets  # no default has them, but a recipe's JSON may
 
 NAMES = {"kl": KL, "dino": DINO, "simclr": SimCLR, "mlm": MaskedTokens}  # what the command line calls them
 

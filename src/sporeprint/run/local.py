@@ -94,7 +94,7 @@ def _fitted(
     fit_from: str | Path, recipe: Recipe | None, backbone: Backbone | str | None, settings: Settings
 ) -> tuple[Fungi, str]:
     read = read_state(fit_from)
-    body, _ = saved.unpack(read, str(fit_from))
+    body, _ = saved.unpack_parts(read, str(fit_from))
     theirs = Recipe.from_json(body["recipe"])
     if recipe is not None:
         ours = replace(recipe, backbone=theirs.backbone).blocks_json()  # its weights are compared, not its name

@@ -76,7 +76,7 @@ def source_modality(recipe: Recipe | None, fit_from: Path | None, backbone: str 
     Raises RecipeError for objectives that are not for it, before any weight is loaded; BackboneError.
     """
     if fit_from is not None:
-        body, _ = saved.unpack(read_state(fit_from), str(fit_from))
+        body, _ = saved.unpack_parts(read_state(fit_from), str(fit_from))
         return str(body["resolved"]["backbone"].get("modality", "image"))
     assert recipe is not None
     name = backbone or recipe.backbone

@@ -214,7 +214,7 @@ def _same_fit(train: Store, test: Store) -> bool:
     from sporeprint import saved  # torch takes seconds to import
 
     def fitted(store: Store) -> dict[str, Any]:
-        tensors = saved.unpack(store.read_state, str(store.folder))[1]
+        tensors = saved.unpack_parts(store.read_state, str(store.folder))[1]
         return {name: value for name, value in tensors.items() if not name.startswith("combiner/")}
 
     ours, theirs = fitted(train), fitted(test)

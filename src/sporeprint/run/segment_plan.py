@@ -8,7 +8,6 @@ from fractions import Fraction
 from typing import Any
 
 from sporeprint.backbones.base import Backbone
-from sporeprint.backbones.grid import grid_shape
 from sporeprint.combine import Combination
 from sporeprint.data.scenes import Scenes, find_classes
 from sporeprint.dense.copies import Copies
@@ -167,7 +166,7 @@ class Plan:
         if self.size is None:
             return
         try:
-            grid_shape(backbone, *self.size)
+            backbone.grid_shape(*self.size)
         except BackboneError as error:
             raise RecipeError(f"--size {self.size[0]}x{self.size[1]}: {error}") from None
 

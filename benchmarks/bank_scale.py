@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from machine import machine_class
 
-from sporeprint.dense.bank import BankWriter, MemoryBank
-from sporeprint.index.indexes import make_index
+from sporeprint.search.indexes import make_index
+from sporeprint.segment.bank import BankWriter, MemoryBank
 
 _PART = 20_000  # patches written at a time
 

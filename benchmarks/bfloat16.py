@@ -19,7 +19,7 @@ import numpy as np
 from sporeprint import DINO, KL, Fungi, Recipe, SimCLR, knn, open_source
 from sporeprint.data.rows import Row
 from sporeprint.data.sampling import Sampled
-from sporeprint.gather import Blocks
+from sporeprint.features.gathered import Blocks
 
 
 def main() -> None:

@@ -19,16 +19,16 @@ from typing import Any
 import numpy as np
 
 from sporeprint import Combination, Store
-from sporeprint.blocks import family
-from sporeprint.combine import named
-from sporeprint.evaluate.intervals import bootstrap_difference
-from sporeprint.evaluate.joined import leave_one_out_of
+from sporeprint.evaluate.choice.intervals import bootstrap_difference
+from sporeprint.evaluate.choice.leave_one_out import leave_one_out_of
+from sporeprint.evaluate.choice.measure import EMBEDDINGS
+from sporeprint.evaluate.choice.select import select
 from sporeprint.evaluate.knn import choose_k, knn_predict
-from sporeprint.evaluate.measure import EMBEDDINGS
-from sporeprint.evaluate.select import select
 from sporeprint.evaluate.shots import draws
-from sporeprint.run.origin import Rows, labels_of
-from sporeprint.whiten import Axes
+from sporeprint.features.blocks import family
+from sporeprint.features.combine import named
+from sporeprint.features.whiten import Axes
+from sporeprint.run.store_source import Rows, labels_of
 
 SUBSETS = {
     "chosen: embedding, layers": ("layers",),

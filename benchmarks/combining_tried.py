@@ -17,12 +17,12 @@ from collections.abc import Iterator
 import numpy as np
 from combining import Pair
 
-from sporeprint.blocks import family
-from sporeprint.combine import Combination, Combiner, unit
+from sporeprint.evaluate.choice.select import choose, select_candidates
 from sporeprint.evaluate.knn import choose_k, knn_predict, leave_one_out
-from sporeprint.evaluate.select import choose, select_candidates
 from sporeprint.evaluate.shots import draws
 from sporeprint.evaluate.similarity import anisotropy, effective_rank
+from sporeprint.features.blocks import family
+from sporeprint.features.combine import Combination, Combiner, unit
 
 Row = tuple[str, float, float]
 

@@ -19,7 +19,7 @@ from PIL import Image
 from transformers import ViTConfig, ViTModel
 
 from sporeprint import Backbone, Dense, Fungi, Preprocess, Recipe
-from sporeprint.dense.settings import NAMES
+from sporeprint.features.dense.dense_settings import NAMES
 
 
 def peak() -> float:

@@ -19,12 +19,12 @@ from machine import machine_class
 from numpy.typing import NDArray
 
 from sporeprint import Combination, Copies, Dense, Fungi, Recipe, TokenKL, TokenSimCLR
-from sporeprint.data.scenes import open_scenes, read_scene
-from sporeprint.dense.histograms import patch_histograms
-from sporeprint.dense.upsample import upsample
-from sporeprint.dense.vote import vote
+from sporeprint.data.scenes.scenes import open_scenes, read_scene
 from sporeprint.evaluate.segmentation import confusion, segmentation
-from sporeprint.index.exact import ExactIndex
+from sporeprint.search.exact import ExactIndex
+from sporeprint.segment.histograms import patch_histograms
+from sporeprint.segment.upsample import upsample
+from sporeprint.segment.vote import vote
 
 BANK, NEIGHBOURS = 20_000, 30
 TEMPERATURES = (0.005, 0.01, 0.02, 0.04, 0.07)

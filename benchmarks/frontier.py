@@ -32,13 +32,13 @@ from frontier_plot import Point, plot
 from machine import table
 
 from sporeprint import Combination, Fungi, Recipe, Store, open_source
-from sporeprint.combine import named
 from sporeprint.data.sampling import Sampled
+from sporeprint.evaluate.choice.select import select
 from sporeprint.evaluate.knn import choose_k, knn_predict
-from sporeprint.evaluate.select import select
 from sporeprint.evaluate.shots import draws
-from sporeprint.viewset import view_sets
-from sporeprint.whiten import Axes
+from sporeprint.features.combine import named
+from sporeprint.features.whiten import Axes
+from sporeprint.objectives.view_sets import view_sets
 
 EVERY = ("embedding", "layers", "views", "gradients")
 WAYS: dict[str, Combination] = {

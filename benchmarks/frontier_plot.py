@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sporeprint.report.cost import Box, place_label
+from sporeprint.report.cost_plot import Box, place_label
 from sporeprint.report.svg import BLACK, GREY, PALE, add, drawing, mark, round_ticks, text_of
 
 WIDTH, HEIGHT, SIZE = 700, 380, 13  # pixels

@@ -18,12 +18,12 @@ import torch
 import transformers
 
 from sporeprint import KL, Combination, Fungi, Recipe, SimCLR, knn, open_source
-from sporeprint.backbones.huggingface import load_huggingface
+from sporeprint.backbones.libraries.huggingface import load_huggingface
+from sporeprint.cli.console import print_table
 from sporeprint.data.sampling import Sampled
 from sporeprint.errors import BackboneError
 from sporeprint.objectives import MaskedTokens
-from sporeprint.run.console import print_table
-from sporeprint.views.masks import IGNORED, Masks
+from sporeprint.objectives.views.token_masks import IGNORED, Masks
 
 TABLE = {
     "embedding": (("embedding",), None),

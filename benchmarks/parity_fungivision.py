@@ -20,11 +20,11 @@ from contestants import Pooled
 from torch import Tensor
 
 from sporeprint import DINO, KL, Backbone, Fungi, Preprocess, Recipe, SimCLR, open_source
-from sporeprint.backbones.inputs import ImageInputs
+from sporeprint.backbones.inputs.inputs import ImageInputs
 from sporeprint.backbones.load import load_backbone
 from sporeprint.data.images import load_image
-from sporeprint.projection import Dense
-from sporeprint.reading import decoded_batches
+from sporeprint.features.batches import decoded_batches
+from sporeprint.gradients.projections.projection import Dense
 
 KL_LEAST, SIMCLR_LEAST = 0.9999, 0.999
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sporeprint.kronecker import near_square
+from sporeprint.gradients.projections.kronecker import near_square
 
 
 def variance(kind: str, dim: int, g: torch.Tensor, h: torch.Tensor) -> float:

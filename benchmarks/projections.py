@@ -26,10 +26,16 @@ from projection_theory import variance
 from transformers import ViTConfig, ViTModel
 
 from sporeprint import KL, Fungi, Recipe, SimCLR, knn, open_source
-from sporeprint.capture import weight_gradients
 from sporeprint.data.sampling import Sampled
-from sporeprint.projection import PROJECTIONS, Projection, make_projection, normalise, reads_factors
-from sporeprint.views.image import Patches
+from sporeprint.gradients.capture import weight_gradients
+from sporeprint.gradients.projections.projection import (
+    PROJECTIONS,
+    Projection,
+    make_projection,
+    normalise,
+    reads_factors,
+)
+from sporeprint.objectives.views.image import Patches
 
 SHAPES = {"DeiT-tiny": (192, 12), "ViT-S": (384, 12), "ViT-B": (768, 12), "ViT-L": (1024, 24)}
 Factors = tuple[torch.Tensor, torch.Tensor]

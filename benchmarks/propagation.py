@@ -22,17 +22,17 @@ from machine import Others, machine_class
 from numpy.typing import NDArray
 
 from sporeprint import Combination, Fungi, Recipe
-from sporeprint.backbones.base import Backbone
+from sporeprint.backbones.backbone import Backbone
 from sporeprint.backbones.load import load_backbone
-from sporeprint.data.marks import UNLABELLED
-from sporeprint.data.scenes import find_classes, open_scenes, read_scene
-from sporeprint.dense.bank import MemoryBank
-from sporeprint.dense.histograms import patch_histograms
-from sporeprint.dense.propagate import Propagator
-from sporeprint.dense.upsample import upsample
+from sporeprint.data.scenes.marks import UNLABELLED
+from sporeprint.data.scenes.scenes import find_classes, open_scenes, read_scene
 from sporeprint.evaluate.segmentation import SegmentationResult, confusion, over_runs, segmentation
-from sporeprint.run.propagate_command import FEW
+from sporeprint.run.propagate import FEW
 from sporeprint.run.propagation import Settings
+from sporeprint.segment.bank import MemoryBank
+from sporeprint.segment.histograms import patch_histograms
+from sporeprint.segment.propagate import Propagator
+from sporeprint.segment.upsample import upsample
 
 Labels = NDArray[np.int32]
 Carry = Callable[[NDArray[np.float32], tuple[int, int]], Labels]  # features [H_p, W_p, D] and a size to its labels

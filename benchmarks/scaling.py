@@ -140,7 +140,7 @@ def child(job: Mapping[str, Any]) -> dict[str, Any]:
 
 def make(job: Mapping[str, Any]) -> Any:
     from sporeprint import DINO, KL, Backbone, Fungi, Preprocess, Recipe, SimCLR
-    from sporeprint.views.image import Patches
+    from sporeprint.objectives.views.image import Patches
 
     simclr = SimCLR(negatives=NEGATIVES, augmentation=Patches(grid=job.get("grid", 7)))
     objectives = [simclr] if "grid" in job else [KL(), DINO(), simclr]

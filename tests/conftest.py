@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 # Before torch is imported, and for every process that a test starts. Tests compute tiny tensors: teams of threads that
@@ -14,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sporeprint.cli import main
 from torchvision_schemas import define_missing_schemas
 
 torch.set_num_threads(1)
@@ -39,3 +41,19 @@ def pictures() -> list[Image.Image]:
         coarse = Image.fromarray(rng.integers(0, 255, (5, 6, 3), dtype=np.uint8))
         made.append(coarse.resize((40 + 3 * number, 60 - 2 * number), Image.Resampling.BICUBIC))
     return made
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a command line in this process; gives (exit status, stdout, stderr)."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["sporeprint", *map(str, words)])
+        monkeypatch.setenv("COLUMNS", "200")
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main()
+        out, err = capsys.readouterr()
+        return caught.value.code or 0, out, err
+
+    return run

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from sporeprint.backbones.base import Backbone
-from sporeprint.backbones.preprocess import Preprocess
-from sporeprint.backbones.tiny import TinyConfig, TinyViT
+from sporeprint.backbones.backbone import Backbone
+from sporeprint.backbones.inputs.preprocess import Preprocess
+from sporeprint.backbones.libraries.tiny import TinyConfig, TinyViT
 
 VISION: dict[str, Any] = {  # of a Hugging Face configuration: 16 patches
     "hidden_size": 32,

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sporeprint.backbones.base import Backbone
+from sporeprint.backbones.backbone import Backbone
 
 tf = pytest.importorskip("transformers")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from sporeprint.combine import Combination
 from sporeprint.evaluate.analyse import Analysis, BlockFigures, ClassChange
+from sporeprint.evaluate.choice.intervals import Interval
 from sporeprint.evaluate.comparison import Changed, Compared, Comparison, Neighbour
-from sporeprint.evaluate.intervals import Interval
+from sporeprint.features.combine import Combination
 
 
 def entry(name: str, role: str, passes: int, accuracy: float, **others: Any) -> Compared:

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from sporeprint.data.store import StoreWriter
 from sporeprint.errors import RowFailure
+from sporeprint.store.writer import StoreWriter
 
 
 def circle(degrees):

@@ -8,9 +8,9 @@ import torch
 
 from sporeprint import KL, Combination, Fungi, Recipe, SimCLR, knn, open_source
 from sporeprint.data.images import load_image
-from sporeprint.run.local import extract
-from sporeprint.views.image import Patches
-from sporeprint.viewset import generator
+from sporeprint.objectives.view_sets import generator
+from sporeprint.objectives.views.image import Patches
+from sporeprint.run.extract import extract
 
 pytestmark = pytest.mark.real
 

@@ -1,4 +1,4 @@
-"""Train the embedded backbone (src/sporeprint/backbones/tiny.safetensors) by self-supervision alone.
+"""Train the embedded backbone (src/sporeprint/backbones/libraries/tiny.safetensors) by self-supervision alone.
 
 SimCLR on Fashion-MNIST's training images: two augmented views of an image, each with half of its patches dropped,
 must find each other among the views of the batch. Labels are read by `--evaluate` only, which trains nothing.
@@ -20,10 +20,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sporeprint.backbones.tiny import TinyConfig, TinyViT, load_tiny
+from sporeprint.backbones.libraries.tiny import TinyConfig, TinyViT, load_tiny
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # the package dataset-fashion-mnist
-PACKAGED = Path(__file__).parents[1] / "src/sporeprint/backbones/tiny.safetensors"
+PACKAGED = Path(__file__).parents[1] / "src/sporeprint/backbones/libraries/tiny.safetensors"
 BATCH = 256  # images; each gives two views
 TEMPERATURE = 0.2
 LEARNING_RATE = 1e-3

@@ -8,19 +8,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
-    from sporeprint.backbones.base import Backbone
-    from sporeprint.backbones.preprocess import Preprocess
-    from sporeprint.backbones.sound import Sound
-    from sporeprint.backbones.tokens import Tokens
-    from sporeprint.combine import Combination
-    from sporeprint.contracts import check_backbone, check_index, check_objective, check_projection, check_views
+    from sporeprint.backbones.backbone import Backbone
+    from sporeprint.backbones.inputs.preprocess import Preprocess
+    from sporeprint.backbones.inputs.sound import Sound
+    from sporeprint.backbones.inputs.tokens import Tokens
     from sporeprint.data.sources import open_source
-    from sporeprint.data.store import Store
-    from sporeprint.dense.copies import Copies
-    from sporeprint.dense.objectives import TokenKL, TokenSimCLR
-    from sporeprint.dense.segmenter import Segmenter
-    from sporeprint.dense.settings import Dense
     from sporeprint.evaluate.analyse import analyse
+    from sporeprint.evaluate.choice.select import select
     from sporeprint.evaluate.cluster import cluster
     from sporeprint.evaluate.compare import compare
     from sporeprint.evaluate.demonstrations import demonstrations
@@ -30,49 +24,61 @@ if TYPE_CHECKING:
     from sporeprint.evaluate.regress import regress
     from sporeprint.evaluate.retrieve import retrieve
     from sporeprint.evaluate.revisited import revisited
-    from sporeprint.evaluate.select import select
     from sporeprint.evaluate.template import Template
-    from sporeprint.fungi import Fungi
+    from sporeprint.features.combine import Combination
+    from sporeprint.features.contracts import (
+        check_backbone,
+        check_index,
+        check_objective,
+        check_projection,
+        check_views,
+    )
+    from sporeprint.features.dense.copies import Copies
+    from sporeprint.features.dense.dense_settings import Dense
+    from sporeprint.features.dense.token_objectives import TokenKL, TokenSimCLR
+    from sporeprint.features.fungi import Fungi
+    from sporeprint.features.recipe import Recipe
     from sporeprint.objectives import DINO, KL, MaskedTokens, Objective, SimCLR
-    from sporeprint.recipe import Recipe
+    from sporeprint.segment.segmenter import Segmenter
+    from sporeprint.store.reader import Store
 
 _HOMES = {
-    "Backbone": "backbones.base",
-    "Combination": "combine",
-    "Copies": "dense.copies",
+    "Backbone": "backbones.backbone",
+    "Combination": "features.combine",
+    "Copies": "features.dense.copies",
     "DINO": "objectives",
-    "Dense": "dense.settings",
-    "Fungi": "fungi",
+    "Dense": "features.dense.dense_settings",
+    "Fungi": "features.fungi",
     "KL": "objectives",
     "MaskedTokens": "objectives",
     "Objective": "objectives",
-    "Preprocess": "backbones.preprocess",
-    "Recipe": "recipe",
-    "Segmenter": "dense.segmenter",
+    "Preprocess": "backbones.inputs.preprocess",
+    "Recipe": "features.recipe",
+    "Segmenter": "segment.segmenter",
     "SimCLR": "objectives",
-    "Sound": "backbones.sound",
-    "Store": "data.store",
+    "Sound": "backbones.inputs.sound",
+    "Store": "store.reader",
     "Template": "evaluate.template",
-    "TokenKL": "dense.objectives",
-    "TokenSimCLR": "dense.objectives",
-    "Tokens": "backbones.tokens",
-    "check_backbone": "contracts",
-    "check_index": "contracts",
-    "check_objective": "contracts",
-    "check_projection": "contracts",
-    "check_views": "contracts",
-    "demonstrations": "evaluate.demonstrations",
-    "knn": "evaluate.knn",
+    "TokenKL": "features.dense.token_objectives",
+    "TokenSimCLR": "features.dense.token_objectives",
+    "Tokens": "backbones.inputs.tokens",
     "analyse": "evaluate.analyse",
+    "check_backbone": "features.contracts",
+    "check_index": "features.contracts",
+    "check_objective": "features.contracts",
+    "check_projection": "features.contracts",
+    "check_views": "features.contracts",
     "cluster": "evaluate.cluster",
     "compare": "evaluate.compare",
+    "demonstrations": "evaluate.demonstrations",
+    "knn": "evaluate.knn",
     "multilabel": "evaluate.multilabel",
+    "open_source": "data.sources",
     "probe": "evaluate.probe",
     "regress": "evaluate.regress",
     "retrieve": "evaluate.retrieve",
     "revisited": "evaluate.revisited",
-    "select": "evaluate.select",
-    "open_source": "data.sources",
+    "select": "evaluate.choice.select",
 }
 
 __all__ = [  # noqa: RUF022

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from small import VISION, small_module
 from small_grids import NATIVE, SHAPES, assert_close, by_hand, images, shaken
-from sporeprint.backbones.base import Backbone
+from sporeprint.backbones.backbone import Backbone
 from sporeprint.backbones.grid import patch_factors
-from sporeprint.backbones.preprocess import Preprocess
-from sporeprint.backbones.smaller import resize_positions
+from sporeprint.backbones.inputs.preprocess import Preprocess
+from sporeprint.backbones.libraries.image_sizes import resize_positions
 from sporeprint.errors import BackboneError
 
 tf = pytest.importorskip("transformers")
@@ -127,7 +127,7 @@ def test_the_quick_path_gives_what_the_network_gives(name, layers):
 def test_images_whose_blocks_go_through_one_by_one(monkeypatch):
     backbone = Backbone(small_module(dtype=torch.float64), preprocess=PREPROCESS)
     whole = read(backbone, (40, 56), 0)
-    monkeypatch.setattr("sporeprint.backbones.shortcut._IN_FLIGHT", 1)
+    monkeypatch.setattr("sporeprint.backbones.quick.shortcut._IN_FLIGHT", 1)
     for one, other in zip(read(backbone, (40, 56), 0), whole, strict=True):
         assert_close(one, other)
 

@@ -9,8 +9,8 @@ from torch import nn
 from small import VISION, small_module
 from small_grids import NATIVE, by_hand, images, shaken
 from small_text import wordpiece
-from sporeprint.backbones.base import Backbone
-from sporeprint.backbones.preprocess import Preprocess
+from sporeprint.backbones.backbone import Backbone
+from sporeprint.backbones.inputs.preprocess import Preprocess
 from sporeprint.errors import BackboneError
 
 tf = pytest.importorskip("transformers")

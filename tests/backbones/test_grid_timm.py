@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from small_grids import NATIVE, SHAPES, assert_close, by_hand, images, shaken
-from sporeprint.backbones.base import Backbone
-from sporeprint.backbones.preprocess import Preprocess
+from sporeprint.backbones.backbone import Backbone
+from sporeprint.backbones.inputs.preprocess import Preprocess
 from sporeprint.errors import BackboneError
 
 timm = pytest.importorskip("timm")

@@ -14,14 +14,14 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from small import VISION
-from sporeprint.backbones.huggingface import find_modality
+from sporeprint.backbones.libraries.huggingface import find_modality
 from sporeprint.backbones.load import load_backbone
-from sporeprint.contracts import check_backbone
 from sporeprint.errors import BackboneError
-from sporeprint.fungi import Fungi
+from sporeprint.features.contracts import check_backbone
+from sporeprint.features.fungi import Fungi
+from sporeprint.features.recipe import Recipe
 from sporeprint.objectives import DINO, KL, SimCLR
-from sporeprint.recipe import Recipe
-from sporeprint.views.image import Crops, Patches
+from sporeprint.objectives.views.image import Crops, Patches
 
 tf = pytest.importorskip("transformers")
 

@@ -13,8 +13,8 @@ from torch import nn
 
 from small import PREPROCESS, noise_pictures, small_backbone, small_module
 from sporeprint import KL, Fungi, Recipe
-from sporeprint.backbones.base import Backbone
-from sporeprint.backbones.preprocess import Preprocess
+from sporeprint.backbones.backbone import Backbone
+from sporeprint.backbones.inputs.preprocess import Preprocess
 from sporeprint.errors import BackboneError, LayerError, StoreMismatch
 
 

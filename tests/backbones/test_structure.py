@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sporeprint.backbones.base import Backbone
-from sporeprint.backbones.preprocess import Preprocess
+from sporeprint.backbones.backbone import Backbone
+from sporeprint.backbones.inputs.preprocess import Preprocess
+from sporeprint.backbones.libraries.tiny import TinyConfig, TinyViT
 from sporeprint.backbones.structure import attention_output, blocks, resolve
-from sporeprint.backbones.tiny import TinyConfig, TinyViT
 from sporeprint.errors import BackboneError, LayerError
 
 PREPROCESS = Preprocess(size=32)

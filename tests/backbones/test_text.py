@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from small_text import ENCODERS, FAMILIES, TEXTS, Family, wordpiece
 from sporeprint import KL, Fungi, Recipe, SimCLR
-from sporeprint.backbones.base import Backbone
-from sporeprint.contracts import check_backbone
+from sporeprint.backbones.backbone import Backbone
 from sporeprint.errors import BackboneError, LayerError
-from sporeprint.views.text import Deletions
-from sporeprint.viewset import generator
+from sporeprint.features.contracts import check_backbone
+from sporeprint.objectives.view_sets import generator
+from sporeprint.objectives.views.text import Deletions
 
 tf = pytest.importorskip("transformers")
 
@@ -27,7 +27,7 @@ each_encoder = pytest.mark.parametrize("family", ENCODERS, ids=[family.network f
 
 @pytest.fixture(autouse=True)
 def _a_call_for_each_objective(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sporeprint.engine.TOGETHER_BYTES", 1)
+    monkeypatch.setattr("sporeprint.features.engine.TOGETHER_BYTES", 1)
 
 
 def backbone_of(family: Family, dtype: torch.dtype = torch.float32, pooling: str = "auto") -> Backbone:

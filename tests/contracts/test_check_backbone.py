@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from small import PREPROCESS, small_backbone
-from sporeprint.backbones.base import Backbone
-from sporeprint.contracts import check_backbone
+from sporeprint.backbones.backbone import Backbone
+from sporeprint.features.contracts import check_backbone
 
 
 class Network(nn.Module):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from sporeprint import check_index
-from sporeprint.index.exact import ExactIndex
+from sporeprint.search.exact import ExactIndex
 
 
 @pytest.fixture

@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 
 from small_comparison import entry
-from sporeprint.combine import Combination
 from sporeprint.errors import SampleError
-from sporeprint.evaluate.compare import compare
-from sporeprint.evaluate.intervals import (
+from sporeprint.evaluate.choice.intervals import (
     Interval,
     bootstrap_difference,
     bootstrap_mean,
     repeated_splits,
     split_interval,
 )
+from sporeprint.evaluate.choice.measure import ALL, FREE, PLAIN
+from sporeprint.evaluate.choice.select import RAW, select
+from sporeprint.evaluate.choice.verdict import verdict
+from sporeprint.evaluate.compare import compare
 from sporeprint.evaluate.knn import knn_predict
-from sporeprint.evaluate.measure import ALL, FREE, PLAIN
-from sporeprint.evaluate.select import RAW, select
-from sporeprint.evaluate.verdict import verdict
+from sporeprint.features.combine import Combination
 
 WHITE = "embedding, white 0.5"
 pytestmark = pytest.mark.filterwarnings("error")

@@ -3,8 +3,8 @@
 import pytest
 
 from sporeprint import Combination
+from sporeprint.evaluate.choice.intervals import Interval
 from sporeprint.evaluate.comparison import Compared
-from sporeprint.evaluate.intervals import Interval
 
 LAYERS = tuple(f"{kind}-{number}" for number in (1, 2) for kind in ("cls", "tokens"))
 PAIR = ("embedding", "kl")

@@ -7,15 +7,15 @@ import sys
 import numpy as np
 import pytest
 
-from sporeprint.dense.bank import BankWriter, MemoryBank
 from sporeprint.errors import DamagedStore
+from sporeprint.segment.bank import BankWriter, MemoryBank
 
 # Writes the same bank again and again, each time in a process that ends, as by SIGKILL, one line later.
 KILLED = """
 import os, sys
 import numpy as np
-from sporeprint.dense import bank
-from sporeprint.dense.bank import BankWriter
+from sporeprint.segment import bank
+from sporeprint.segment.bank import BankWriter
 
 bank._ROWS = 3  # provenance goes out while patches still come
 features, histograms = np.eye(4, dtype=np.float32)[:2], np.eye(3, dtype=np.float32)[:2]

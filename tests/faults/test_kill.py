@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from small import noise_pictures
-from sporeprint.data.store import Store
+from sporeprint.store.reader import Store
 
 ROWS, SHARD, KILLS = 128, 4, 10
 
@@ -49,10 +49,10 @@ def finish(source, out):
 # Batches and writes are held up a little, so that ten kills fall inside the run wherever it is fast.
 NURSERY = """
 import os, sys, time
-import sporeprint.run.local, sporeprint.run.options
+import sporeprint.run.extract, sporeprint.run.recipe_options
 from sporeprint.cli import main
-from sporeprint.data import store
-from sporeprint.fungi import Fungi
+from sporeprint.store import writer as store
+from sporeprint.features.fungi import Fungi
 
 compute, write_file = Fungi.compute, store.write_file
 

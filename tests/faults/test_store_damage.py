@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sporeprint.data.store import Store, StoreWriter
 from sporeprint.errors import RowFailure, SporeprintError
+from sporeprint.store.reader import Store
+from sporeprint.store.writer import StoreWriter
 
 PLAN = {"recipe": {"seed": 0, "dim": 2}, "source": "digest"}
 BLOCKS = {"embedding": 3, "dino.views": 2}

@@ -28,8 +28,8 @@ from sporeprint import KL, Backbone, Fungi, Recipe, check_backbone
 from sporeprint.data.texts import text_digest
 from sporeprint.errors import BackboneError, RecipeError
 from sporeprint.objectives import MaskedTokens
-from sporeprint.views.masks import IGNORED, Masks
-from sporeprint.viewset import generator
+from sporeprint.objectives.view_sets import generator
+from sporeprint.objectives.views.token_masks import IGNORED, Masks
 
 HEADED = [
     ("BertForMaskedLM", "BertConfig", BERT, wordpiece, "bert.encoder.layer.1.attention.output.dense"),

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from sporeprint import DINO, KL, SimCLR, check_objective
-from sporeprint.engine import make_head
 from sporeprint.errors import RecipeError
-from sporeprint.gradients import latents_of
+from sporeprint.features.engine import make_head
+from sporeprint.features.sample_gradients import latents_of
 from sporeprint.objectives import Objective
-from sporeprint.views.image import Crops, Patches
-from sporeprint.views.text import Deletions
-from sporeprint.views.whole import Whole
+from sporeprint.objectives.views.image import Crops, Patches
+from sporeprint.objectives.views.text import Deletions
+from sporeprint.objectives.views.whole import Whole
 
 
 def numbers(*shape, seed=0, dtype=torch.float64):

@@ -8,9 +8,9 @@ import torch
 from sporeprint import DINO, KL, MaskedTokens, SimCLR, check_objective
 from sporeprint.errors import RecipeError
 from sporeprint.objectives import NAMES, paper, settle
-from sporeprint.views.audio import NoiseAndRoll
-from sporeprint.views.image import Crops, Patches
-from sporeprint.views.text import Deletions
+from sporeprint.objectives.views.clip import NoiseAndRoll
+from sporeprint.objectives.views.image import Crops, Patches
+from sporeprint.objectives.views.text import Deletions
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 
 from small_comparison import comparison, entry
-from sporeprint.combine import Combination
 from sporeprint.errors import StoreError
 from sporeprint.evaluate.analyse import Analysis, BlockFigures, ClassChange
+from sporeprint.evaluate.choice.intervals import Interval
 from sporeprint.evaluate.comparison import Changed
-from sporeprint.evaluate.intervals import Interval
+from sporeprint.features.combine import Combination
 from sporeprint.report.page import render, write_report
 from sporeprint.report.samples import SIDE, Samples
 

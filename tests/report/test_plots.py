@@ -11,8 +11,8 @@ import pytest
 
 from small_comparison import comparison, entry
 from sporeprint.evaluate.analyse import ClassChange
-from sporeprint.evaluate.intervals import Interval
-from sporeprint.report.cost import Box, Frame, cost_plot, frame_of, named, place_label, places
+from sporeprint.evaluate.choice.intervals import Interval
+from sporeprint.report.cost_plot import Box, Frame, cost_plot, frame_of, named, place_label, places
 from sporeprint.report.plots import cka_plot, class_plot, shade, sorted_changes
 from sporeprint.report.svg import round_ticks
 

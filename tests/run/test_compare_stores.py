@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from small_stores import circle, store_of
-from sporeprint import saved
 from sporeprint.data.sources import open_source
-from sporeprint.data.store import Store, StoreWriter
 from sporeprint.errors import RecipeError, SampleError, SourceError, StoreError
-from sporeprint.evaluate.measure import ALL, FREE
-from sporeprint.run.compare import compare_stores, shown_samples
-from sporeprint.run.origin import Rows
+from sporeprint.evaluate.choice.measure import ALL, FREE
+from sporeprint.features import saved
+from sporeprint.run.compare_stores import compare_stores, shown_samples
+from sporeprint.run.store_source import Rows
+from sporeprint.store.reader import Store
+from sporeprint.store.writer import StoreWriter
 
 pytestmark = pytest.mark.filterwarnings("error")
 PLACES = ["low", "high"] * 6
@@ -139,13 +140,13 @@ def test_one_class_is_told(made):
 
 def test_it_says_that_it_takes_long_only_for_many_training_rows_and_once_they_are_read(made, monkeypatch):
     said = []
-    monkeypatch.setattr("sporeprint.run.compare._MANY", 11)
+    monkeypatch.setattr("sporeprint.run.compare_stores._MANY", 11)
     with pytest.raises(StoreError):
         compare_stores(Rows(made / "a"), Rows(made / "nowhere"), say=said.append)
     assert said == []
     compare_stores(Rows(made / "a"), blocks="kl", splits=2, say=said.append)
     assert said == ["comparing: this takes some minutes for thousands of rows ..."]
-    monkeypatch.setattr("sporeprint.run.compare._MANY", 12)
+    monkeypatch.setattr("sporeprint.run.compare_stores._MANY", 12)
     compare_stores(Rows(made / "a"), blocks="kl", splits=2, say=said.append)
     assert len(said) == 1
 

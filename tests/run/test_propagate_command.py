@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from small_scenes import encoded, struct, table
-from sporeprint.data.scenes import open_scenes
-from sporeprint.run.marked import find_marks
+from sporeprint.data.scenes.scenes import open_scenes
+from sporeprint.run.marked_images import find_marks
 
 QUICK = ("--backbone", "tiny", "--features", "embedding", "--shifts", 1, "--no-flip")
 POINTS = "10,30,dark; 50,30,light"

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from small_stores import circle, store_of
-from sporeprint.combine import NAMED, Combination
 from sporeprint.data.sources import ListSource
 from sporeprint.errors import StoreError
-from sporeprint.evaluate.features import short_table
-from sporeprint.run.origin import Rows
-from sporeprint.run.pair import numbers_hint, targets_of
+from sporeprint.evaluate.choice.joined_features import short_table
+from sporeprint.features.combine import NAMED, Combination
+from sporeprint.run.combination_flags import combinations, title_of, wanted
 from sporeprint.run.scores import probe_scores
-from sporeprint.run.wanted import combinations, title_of, wanted
+from sporeprint.run.store_pair import numbers_hint, targets_of
+from sporeprint.run.store_source import Rows
 
 BLOCKS = {"embedding": circle([0, 5, 10, 90, 95, 99.0]), "kl": circle([9, 50, 200, 31, 77, 3.0])}
 

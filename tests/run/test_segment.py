@@ -10,9 +10,9 @@ from sklearn.metrics import jaccard_score
 
 from small_scenes import struct, table
 from small_streets import VOID, street, streets
-from sporeprint.dense.bank import MemoryBank
 from sporeprint.run import segment as module
 from sporeprint.run.segment_files import file_of
+from sporeprint.segment.bank import MemoryBank
 
 SMALL = ("--backbone", "tiny", "--size", "16x24", "--bank", "200", "--neighbours", "5", "--sheet", "0")
 

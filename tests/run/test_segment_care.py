@@ -10,13 +10,13 @@ from PIL import Image
 
 from small_streets import ROAD, SKY, VOID, street, streets
 from sporeprint import Dense, Fungi, Recipe, Segmenter
-from sporeprint.dense.training import Truth
 from sporeprint.errors import SourceError, StoreError
 from sporeprint.report.palette import palette, write_mask
 from sporeprint.run import segment as module
 from sporeprint.run.segment_checks import refuse_other_names
 from sporeprint.run.segment_files import finished_runs
 from sporeprint.run.segment_plan import KINDS, Plan
+from sporeprint.segment.training import Truth
 
 SMALL = ("--backbone", "tiny", "--size", "16x24", "--bank", "200", "--neighbours", "5", "--sheet", "0")
 ONE = ("--features", "embedding")
@@ -195,7 +195,7 @@ def test_training_images_without_a_label_are_not_drawn(segment, tmp_path):
 
 def test_an_image_that_one_group_cannot_take_is_in_no_bank(segment, tmp_path, monkeypatch):
     """Its copies of twice the size are too large, itself is not."""
-    from sporeprint.dense import engine
+    from sporeprint.features.dense import dense_engine as engine
 
     large = Image.new("RGB", (96, 64), (90, 160, 250))
     large.save(tmp_path / "train" / "images" / "large.png")

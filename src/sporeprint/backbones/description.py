@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sporeprint.backbones.inputs import Inputs
+from sporeprint.backbones.inputs.inputs import Inputs
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sporeprint.backbones.adapter import Adapter
-from sporeprint.backbones.inputs import Inputs
+from sporeprint.backbones.inputs.inputs import Inputs
 from sporeprint.backbones.layers import precise
-from sporeprint.backbones.smaller import patch_convolution
-from sporeprint.capture import Capture
+from sporeprint.backbones.libraries.adapter import Adapter
+from sporeprint.backbones.libraries.image_sizes import patch_convolution
 from sporeprint.errors import BackboneError, SporeprintError, first_line, is_out_of_memory
+from sporeprint.gradients.capture import Capture
 
 
 @dataclass

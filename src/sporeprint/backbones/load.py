@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from sporeprint.backbones.base import Backbone
-from sporeprint.backbones.inputs import Inputs
-from sporeprint.backbones.preprocess import Preprocess
+from sporeprint.backbones.backbone import Backbone
+from sporeprint.backbones.inputs.inputs import Inputs
+from sporeprint.backbones.inputs.preprocess import Preprocess
 from sporeprint.errors import BackboneError, MissingExtra, RecipeError, first_line
 
 
@@ -44,7 +44,7 @@ def _load(
             raise BackboneError(f"{name!r} takes images, not {'texts with masked words' if head else modality}")
         module, preprocess = _tiny() if name == "tiny" else _timm(name.removeprefix("timm:"))
     else:
-        from sporeprint.backbones.huggingface import load_huggingface
+        from sporeprint.backbones.libraries.huggingface import load_huggingface
 
         loaded = load_huggingface(name, modality, head)
         module, preprocess, finish = loaded.module, loaded.inputs, loaded.finish
@@ -63,7 +63,7 @@ def _load(
 
 
 def _tiny() -> tuple[Any, Preprocess]:
-    from sporeprint.backbones.tiny import load_tiny
+    from sporeprint.backbones.libraries.tiny import load_tiny
 
     module, config = load_tiny()
     return module, Preprocess(size=config.image_size, mean=(config.mean,) * 3, std=(config.std,) * 3)

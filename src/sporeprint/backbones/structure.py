@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from sporeprint.capture import Target, is_linear, widths
 from sporeprint.errors import LayerError
+from sporeprint.gradients.capture import Target, is_linear, widths
 
 # Last name of a linear layer that makes queries, keys, values or gates, in the codebases that we read.
 _INNER = {

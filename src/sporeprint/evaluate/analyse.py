@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.errors import SampleError
+from sporeprint.evaluate.checks import are_strings, features_of, labels_of
 from sporeprint.evaluate.result import plain
-from sporeprint.evaluate.rows import are_strings, features_of, labels_of
 from sporeprint.evaluate.similarity import anisotropy, cka_matrix, effective_rank
 from sporeprint.values import check_count
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.errors import SampleError
+from sporeprint.evaluate.checks import features_of, labels_of
 from sporeprint.evaluate.result import Result
 from sporeprint.evaluate.retrieve import scale_exponent
-from sporeprint.evaluate.rows import features_of, labels_of
 from sporeprint.values import check_count
 
 

@@ -9,23 +9,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sporeprint.blocks import Blocks
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.accuracy import mean_per_class
 from sporeprint.evaluate.analyse import analyse
-from sporeprint.evaluate.comparison import Changed, Comparison, Neighbour
-from sporeprint.evaluate.intervals import (
+from sporeprint.evaluate.checks import check_same_kind, features_of, labels_of
+from sporeprint.evaluate.choice.intervals import (
     Interval,
     bootstrap_difference,
     bootstrap_mean,
     repeated_splits,
     split_interval,
 )
-from sporeprint.evaluate.joined import MOST_ROWS
-from sporeprint.evaluate.measure import FREE, Facts, Info, Trained
-from sporeprint.evaluate.neighbours import neighbours
-from sporeprint.evaluate.rows import check_same_kind, features_of, labels_of
-from sporeprint.evaluate.verdict import verdict
+from sporeprint.evaluate.choice.leave_one_out import MOST_ROWS
+from sporeprint.evaluate.choice.measure import FREE, Facts, Info, Trained
+from sporeprint.evaluate.choice.verdict import verdict
+from sporeprint.evaluate.comparison import Changed, Comparison, Neighbour
+from sporeprint.features.blocks import Blocks
+from sporeprint.search.neighbours import neighbours
 
 _SHOWN = 12  # test rows whose neighbours are kept
 

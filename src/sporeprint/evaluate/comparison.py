@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sporeprint.blocks import family
-from sporeprint.combine import Combination
 from sporeprint.evaluate.analyse import Analysis, ClassChange
-from sporeprint.evaluate.intervals import Interval
+from sporeprint.evaluate.choice.intervals import Interval
 from sporeprint.evaluate.result import plain
+from sporeprint.features.blocks import family
+from sporeprint.features.combine import Combination
 from sporeprint.values import to_json
 
 _FEW = 3  # blocks of a family that are named

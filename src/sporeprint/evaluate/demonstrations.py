@@ -17,12 +17,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sporeprint.data.atomic import write_file
 from sporeprint.data.texts import load_text
 from sporeprint.errors import SampleError
+from sporeprint.evaluate.checks import features_of, labels_of
 from sporeprint.evaluate.knn import METRICS
-from sporeprint.evaluate.rows import features_of, labels_of
 from sporeprint.evaluate.template import Template
+from sporeprint.store.atomic import write_file
 from sporeprint.values import check_choice, is_count
 
 CHOICES = ("nearest", "balanced")

@@ -12,11 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.accuracy import mean_per_class
-from sporeprint.evaluate.neighbours import METRICS, neighbours, rows_of
+from sporeprint.evaluate.checks import check_same_kind, check_same_width, labels_of
 from sporeprint.evaluate.result import Result
-from sporeprint.evaluate.rows import check_same_kind, check_same_width, labels_of
 from sporeprint.evaluate.shots import draws as rows_of_draws
 from sporeprint.evaluate.votes import VOTES, weights_of, winners
+from sporeprint.search.neighbours import METRICS, neighbours, rows_of
 from sporeprint.values import check_choice, is_count, is_positive
 
 CANDIDATES = (1, 3, 5, 10, 20)  # for k="auto"; METHOD's protocol

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.errors import SampleError
+from sporeprint.evaluate.checks import check_same_width, features_of
 from sporeprint.evaluate.probe import FALLBACK, PENALTIES, Path, Scaling, check_fit, grid_of, held_out
 from sporeprint.evaluate.regress import check_neighbours, loo_scores, mean_of, neighbour_means
 from sporeprint.evaluate.result import Result
-from sporeprint.evaluate.rows import check_same_width, features_of
 from sporeprint.values import check_choice
 
 METHODS = ("knn", "probe")

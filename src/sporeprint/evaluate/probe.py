@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.accuracy import mean_per_class
+from sporeprint.evaluate.checks import check_same_kind, check_same_width, features_of, labels_of
 from sporeprint.evaluate.result import Result
-from sporeprint.evaluate.rows import check_same_kind, check_same_width, features_of, labels_of
 from sporeprint.evaluate.shots import draws as few_shot_draws
 from sporeprint.values import check_count
 

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.errors import SampleError
+from sporeprint.evaluate.checks import check_same_width, features_of
 from sporeprint.evaluate.knn import CANDIDATES
-from sporeprint.evaluate.neighbours import METRICS, neighbours
 from sporeprint.evaluate.probe import Scaling, grid_of
 from sporeprint.evaluate.result import Result
-from sporeprint.evaluate.rows import check_same_width, features_of
 from sporeprint.evaluate.votes import VOTES, weights_of
+from sporeprint.search.neighbours import METRICS, neighbours
 from sporeprint.values import check_choice, is_count
 
 PENALTIES = tuple(float(f"{digit}e{power}") for power in range(1, -9, -1) for digit in (3, 1))[1:]  # 10 first

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.errors import SampleError
+from sporeprint.evaluate.checks import check_same_kind, features_of, labels_of
 from sporeprint.evaluate.result import Result
-from sporeprint.evaluate.rows import check_same_kind, features_of, labels_of
 from sporeprint.values import check_choice, is_count
 
 METRICS = ("euclidean", "cosine")

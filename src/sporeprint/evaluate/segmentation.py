@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.errors import SampleError
-from sporeprint.evaluate.intervals import Interval
+from sporeprint.evaluate.choice.intervals import Interval
 from sporeprint.evaluate.result import Result
 from sporeprint.values import check_count
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.errors import SampleError
-from sporeprint.evaluate.rows import features_of
+from sporeprint.evaluate.checks import features_of
 
 _CHUNK_VALUES = 2**22  # of one block, held as float64 at a time: 32 MB
 _ROUNDING = 1e-12  # of what is left where terms of size 1 should cancel

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sporeprint.objectives.base import Objective
 from sporeprint.objectives.dino import DINO
 from sporeprint.objectives.kl import KL
 from sporeprint.objectives.masked import MaskedTokens
+from sporeprint.objectives.objective import Objective
 from sporeprint.objectives.simclr import SimCLR
 
 NAMES = {"kl": KL, "dino": DINO, "simclr": SimCLR, "mlm": MaskedTokens}  # what the command line calls them

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from sporeprint.errors import RecipeError
-from sporeprint.objectives.base import Objective
+from sporeprint.objectives.objective import Objective
+from sporeprint.objectives.views.image import Crops
 from sporeprint.values import is_positive, kind
-from sporeprint.views.image import Crops
 
 
 @kind("dino")

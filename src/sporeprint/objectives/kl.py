@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from sporeprint.errors import RecipeError
-from sporeprint.objectives.base import Objective
+from sporeprint.objectives.objective import Objective
+from sporeprint.objectives.views.whole import Whole
 from sporeprint.values import is_positive, kind
-from sporeprint.views.whole import Whole
 
 
 @kind("kl")

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from sporeprint.errors import RecipeError
-from sporeprint.objectives.base import Objective
+from sporeprint.objectives.objective import Objective
+from sporeprint.objectives.views.token_masks import IGNORED, Masks
 from sporeprint.values import kind
-from sporeprint.views.masks import IGNORED, Masks
 
 
 @kind("mlm")

@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from sporeprint.errors import RecipeError
-from sporeprint.objectives.base import Objective
+from sporeprint.objectives.objective import Objective
+from sporeprint.objectives.views.clip import NoiseAndRoll
+from sporeprint.objectives.views.image import Patches
+from sporeprint.objectives.views.text import Deletions
 from sporeprint.values import is_count, is_positive, kind
-from sporeprint.views.audio import NoiseAndRoll
-from sporeprint.views.image import Patches
-from sporeprint.views.text import Deletions
 
 # Between equal views float32 sees rounding alone, some 1e-6, that changes with the batch; where nothing else repels, as
 # for a text of one word, that was most of the gradient. What is nearer than this is equal.

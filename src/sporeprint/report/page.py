@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sporeprint.data.atomic import write_file
 from sporeprint.evaluate.analyse import ClassChange
 from sporeprint.evaluate.comparison import Changed, Comparison, Neighbour
-from sporeprint.report import formats
-from sporeprint.report.cost import cost_plot, merged, named
+from sporeprint.report import numbers as formats
+from sporeprint.report.cost_plot import cost_plot, merged, named
 from sporeprint.report.plots import cka_plot, class_plot, sorted_changes
 from sporeprint.report.samples import Samples, Shown, thumbnail
 from sporeprint.report.svg import MARKS, clean, drawing, mark, text_of
+from sporeprint.store.atomic import write_file
 
 PAGE, DATA = "report.html", "comparison.json"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sporeprint.data.atomic import write_file
 from sporeprint.errors import SampleError, StoreError
+from sporeprint.store.atomic import write_file
 from sporeprint.values import is_count
 
 RGB = tuple[int, int, int]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from sporeprint.evaluate.analyse import ClassChange
-from sporeprint.report.formats import cut, isolated, points, width_of
+from sporeprint.report.numbers import cut, isolated, points, width_of
 from sporeprint.report.svg import BLACK, BLUE, GREY, PALE, VERMILLION, add, drawing, text_of
 
 _SIZE = 12  # of letters, in pixels where the drawing is not scaled

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from sporeprint.combine import NAMED, Combination, named
-from sporeprint.data.store import Store
 from sporeprint.errors import RecipeError
 from sporeprint.evaluate.analyse import Analysis, analyse
-from sporeprint.evaluate.features import features
+from sporeprint.evaluate.choice.joined_features import features
 from sporeprint.evaluate.knn import choose_k, knn_predict
-from sporeprint.run.origin import Rows
-from sporeprint.run.pair import one_label, read_pair
+from sporeprint.features.combine import NAMED, Combination, named
+from sporeprint.run.combination_flags import Wanted, combinations
 from sporeprint.run.scores import Progress
-from sporeprint.run.wanted import Wanted, combinations
+from sporeprint.run.store_pair import one_label, read_pair
+from sporeprint.run.store_source import Rows
+from sporeprint.store.reader import Store
 
 
 def analysis(

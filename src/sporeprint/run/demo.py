@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sporeprint.blocks import family
-from sporeprint.evaluate.table import Entry, evaluate, standard_candidates
-from sporeprint.fungi import Fungi
+from sporeprint.evaluate.choice.standard_table import Entry, evaluate, standard_candidates
+from sporeprint.features.blocks import family
+from sporeprint.features.fungi import Fungi
+from sporeprint.features.recipe import Recipe
 from sporeprint.objectives import DINO, KL, SimCLR
-from sporeprint.recipe import Recipe
-from sporeprint.viewset import view_sets
+from sporeprint.objectives.view_sets import view_sets
 
 TRAIN_ROWS, TEST_ROWS, TIMED_ROWS = 300, 300, 50
 

@@ -9,14 +9,14 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from sporeprint.combine import named
-from sporeprint.data.store import Store
 from sporeprint.errors import RecipeError, StoreError
 from sporeprint.evaluate.demonstrations import CHOICES, ORDERS, demonstrations
 from sporeprint.evaluate.template import Template
-from sporeprint.run.origin import Rows, samples_of, store_modality
-from sporeprint.run.pair import are_lists, labelled, open_pair
-from sporeprint.run.wanted import Wanted, combinations
+from sporeprint.features.combine import named
+from sporeprint.run.combination_flags import Wanted, combinations
+from sporeprint.run.store_pair import are_lists, labelled, open_pair
+from sporeprint.run.store_source import Rows, samples_of, store_modality
+from sporeprint.store.reader import Store
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from sporeprint.combine import Combination
-from sporeprint.dense.copies import Copies
-from sporeprint.dense.objectives import TokenSimCLR
-from sporeprint.dense.propagate import NEIGHBOURS, TEMPERATURE
-from sporeprint.dense.settings import Dense
 from sporeprint.errors import RecipeError, RowFailure
+from sporeprint.features.combine import Combination
+from sporeprint.features.dense.copies import Copies
+from sporeprint.features.dense.dense_settings import Dense
+from sporeprint.features.dense.token_objectives import TokenSimCLR
+from sporeprint.segment.propagate import NEIGHBOURS, TEMPERATURE
 
 FEATURES = ("all", "layers", "paper", "embedding")
 LONGEST = 640  # pixels of the longest side, unless another size is asked for

@@ -6,23 +6,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sporeprint.blocks import Blocks
-from sporeprint.combine import NAMED
-from sporeprint.data.store import Store
 from sporeprint.errors import RecipeError
+from sporeprint.evaluate.choice.joined_features import Features, features, passes_of
+from sporeprint.evaluate.choice.select import Selection
+from sporeprint.evaluate.choice.standard_table import Candidate, Entry, evaluate, standard_candidates
 from sporeprint.evaluate.cluster import cluster
-from sporeprint.evaluate.features import Features, features, passes_of
 from sporeprint.evaluate.knn import knn
 from sporeprint.evaluate.multilabel import multilabel
 from sporeprint.evaluate.probe import probe
 from sporeprint.evaluate.regress import regress
 from sporeprint.evaluate.result import Result
-from sporeprint.evaluate.select import Selection
-from sporeprint.evaluate.table import Candidate, Entry, evaluate, standard_candidates
-from sporeprint.run.origin import Rows
-from sporeprint.run.pair import Pair, check_sources, labelled, one_label, read_pair
-from sporeprint.run.wanted import NO_LABELS, Wanted, combinations
-from sporeprint.whiten import Axes
+from sporeprint.features.blocks import Blocks
+from sporeprint.features.combine import NAMED
+from sporeprint.features.whiten import Axes
+from sporeprint.run.combination_flags import NO_LABELS, Wanted, combinations
+from sporeprint.run.store_pair import Pair, check_sources, labelled, one_label, read_pair
+from sporeprint.run.store_source import Rows
+from sporeprint.store.reader import Store
 
 MOST_PCA = 512  # the paper's, for wide backbones
 Progress = Callable[[str], None]

@@ -10,23 +10,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sporeprint.backbones.base import Backbone
+from sporeprint.backbones.backbone import Backbone
 from sporeprint.backbones.load import load_backbone
-from sporeprint.data.scenes import Scenes
-from sporeprint.dense.labeller import Labeller
-from sporeprint.dense.support import least
-from sporeprint.dense.training import Survey, Truth, fill
+from sporeprint.data.scenes.scenes import Scenes
 from sporeprint.errors import RecipeError
 from sporeprint.evaluate.result import plain
 from sporeprint.evaluate.segmentation import difference, segmentation
-from sporeprint.fungi import Fungi
-from sporeprint.reading import refuse_too_many
+from sporeprint.features.batches import refuse_too_many
+from sporeprint.features.dense.support import least
+from sporeprint.features.fungi import Fungi
 from sporeprint.run.segment_ask import Answers, Remembering, ask, warned
 from sporeprint.run.segment_checks import TRAIN, look_at_test, look_at_training, refuse_other_names, rows_of, told
 from sporeprint.run.segment_files import MASKS, Folder
 from sporeprint.run.segment_judge import best_of, by_gradients
 from sporeprint.run.segment_pictures import Pictures
 from sporeprint.run.segment_plan import EMBEDDING, Kind, Plan, Run
+from sporeprint.segment.labeller import Labeller
+from sporeprint.segment.training import Survey, Truth, fill
 
 Progress = Callable[[str, int, int], None]
 Labels = NDArray[np.int32]

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sporeprint.data.scenes import Scene
-from sporeprint.dense.labeller import Maps
-from sporeprint.dense.training import Group, Labels, Progress, Truth, batched, read_ahead
+from sporeprint.data.scenes.scenes import Scene
 from sporeprint.errors import RowFailure, SampleError
 from sporeprint.evaluate.segmentation import Tally, confusion
-from sporeprint.reading import refuse_too_many
+from sporeprint.features.batches import refuse_too_many
 from sporeprint.run.segment_checks import TEST, rows_of
+from sporeprint.segment.labeller import Maps
+from sporeprint.segment.training import Group, Labels, Progress, Truth, batched, read_ahead
 
 Take = Callable[..., Any]  # number, id, image, truth or None, {kind: labels}
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from sporeprint.ahead import ahead
-from sporeprint.data.scenes import Scene, Scenes, read_mask
-from sporeprint.dense.features import DenseFeatures
-from sporeprint.dense.training import Survey, Truth, survey
+from sporeprint.data.prefetch import ahead
+from sporeprint.data.scenes.scenes import Scene, Scenes, read_mask
 from sporeprint.errors import RecipeError, RowFailure, SampleError, SourceError, TooManyFailures
-from sporeprint.reading import refuse_too_many
+from sporeprint.features.batches import refuse_too_many
+from sporeprint.features.dense.dense_features import DenseFeatures
+from sporeprint.segment.training import Survey, Truth, survey
 
 Progress = Callable[[str, int, int], None]
 TRAIN, TEST = "TRAIN", "TEST"

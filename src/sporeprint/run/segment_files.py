@@ -14,10 +14,10 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from sporeprint.data.atomic import TEMPORARY, lock, seal, unseal, write_file
-from sporeprint.data.plan import differences
 from sporeprint.errors import StoreError, StoreMismatch
 from sporeprint.report.palette import RGB, write_mask
+from sporeprint.store.atomic import TEMPORARY, lock, seal, unseal, write_file
+from sporeprint.store.plan import differences
 
 KIND, FORMAT = "sporeprint segmentation", 1
 RESULT, BANKS, TEMPORARY_BANKS, MASKS, SHEET, LOCK = "result.json", "banks", ".banks", "masks", "sheet.png", ".lock"

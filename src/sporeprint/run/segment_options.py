@@ -7,12 +7,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from sporeprint.data.scenes import Scenes, open_scenes
-from sporeprint.dense.copies import Copies
-from sporeprint.dense.labeller import AUTO, Voting
-from sporeprint.dense.training import Sampling
+from sporeprint.data.scenes.scenes import Scenes, open_scenes
 from sporeprint.errors import RecipeError, SourceError
+from sporeprint.features.dense.copies import Copies
 from sporeprint.run.segment_plan import Plan
+from sporeprint.segment.labeller import AUTO, Voting
+from sporeprint.segment.training import Sampling
 
 
 def make_plan(

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sporeprint.dense.training import Truth
 from sporeprint.errors import RecipeError
 from sporeprint.report.palette import MOST, RGB, palette
 from sporeprint.report.sheet import SheetRow, contact_sheet
 from sporeprint.run.segment_files import Folder
 from sporeprint.run.segment_plan import EMBEDDING
+from sporeprint.segment.training import Truth
 
 Labels = NDArray[np.int32]
 _VOID = 255

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
-from sporeprint.backbones.base import Backbone
-from sporeprint.combine import Combination
-from sporeprint.data.scenes import Scenes, find_classes
-from sporeprint.dense.copies import Copies
-from sporeprint.dense.labeller import Voting
-from sporeprint.dense.settings import NAMES, Dense
-from sporeprint.dense.training import Sampling
+from sporeprint.backbones.backbone import Backbone
+from sporeprint.data.scenes.scenes import Scenes, find_classes
 from sporeprint.errors import BackboneError, RecipeError, SourceError
-from sporeprint.recipe import Recipe
+from sporeprint.features.combine import Combination
+from sporeprint.features.dense.copies import Copies
+from sporeprint.features.dense.dense_settings import NAMES, Dense
+from sporeprint.features.recipe import Recipe
+from sporeprint.segment.labeller import Voting
+from sporeprint.segment.training import Sampling
 
 EMBEDDING = "embedding"
 LAYERS = "layers"

@@ -1,0 +1,150 @@
+"""How the networks of each library are called. They are recognised, never imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sporeprint.backbones.inputs.inputs import Batch
+from sporeprint.backbones.libraries import image_sizes as smaller
+from sporeprint.backbones.libraries.adapter import (
+    Adapter,
+    accepted_arguments,
+    attention_of,
+    call_text,
+    forward_arguments,
+)
+from sporeprint.backbones.libraries.huggingface_audio import adapt_audio
+from sporeprint.backbones.libraries.tiny import TinyViT
+from sporeprint.errors import BackboneError
+
+# Towers whose authors use the pooled output; the others' is an untrained or repeated CLS.
+_OWN_POOLED = {"clip", "clip_vision_model", "siglip", "siglip_vision_model", "clip_text_model", "clap_text_model"}
+
+_MODALITY = {"pixel_values": "image", "input_ids": "text", "input_values": "audio", "input_features": "audio"}
+_TOWERS = {
+    "image": ["vision_model"],
+    "text": ["text_model"],
+    "audio": ["audio_model"],
+    "auto": ["vision_model", "audio_model"],
+}
+
+
+def adapt(module: nn.Module, modality: str = "auto") -> Adapter:
+    """Recognise the library by the class; any other `nn.Module` is simply called.
+
+    modality: which tower of a network of two, "auto" for the one that sees or hears. Raises BackboneError.
+    """
+    libraries = {type_.__module__.partition(".")[0] for type_ in type(module).__mro__}
+    if "transformers" in libraries:
+        return _huggingface(module, modality)
+    if "timm" in libraries and hasattr(module, "forward_head"):
+        return _timm(module)
+    if "torchvision" in libraries and hasattr(module, "class_token"):
+        return _torchvision(module)
+    patch, side = (module.patch, module.side) if isinstance(module, TinyViT) else (None, None)
+    return Adapter(module, partial(_call_plain, module), real=attention_of, patch=patch, side=side)
+
+
+def _call_plain(module: nn.Module, batch: Batch) -> Any:
+    return module(**batch) if isinstance(batch, Mapping) else module(batch)
+
+
+def _huggingface(module: Any, modality: str) -> Adapter:
+    head = module if type(module).__name__.endswith("ForMaskedLM") else None
+    towers = [getattr(module, name, None) for name in _TOWERS[modality]]
+    for part in (*towers, getattr(module, "base_model", None)):
+        # DINOv3's base_model is its encoder, which takes tokens
+        if part is not None and modality in ("auto", modality_of(part)) and modality_of(part) is not None:
+            module = part
+            break
+    # The checkpoint of a T5 encoder says that it has no decoder, and is loaded with one all the same.
+    two = getattr(module.config, "is_encoder_decoder", False) or "decoder_input_ids" in forward_arguments(module)
+    if two and hasattr(module, "get_encoder"):
+        module = module.get_encoder()
+    taken = modality_of(module)
+    if taken is None or modality not in ("auto", taken):
+        seen = getattr(module, "main_input_name", "something else")
+        wanted = f"not {modality}" if modality != "auto" else f"not one of: {', '.join(_MODALITY)}"
+        raise BackboneError(
+            f"{type(module).__name__} takes {seen}, {wanted}; give a vision model, a text encoder or an audio encoder"
+        )
+    if taken == "text":
+        return _text(module, head)
+    if taken == "audio":
+        return adapt_audio(module)
+    return _vision(module)
+
+
+def modality_of(module: nn.Module | type[nn.Module]) -> str | None:
+    """What a Hugging Face network takes, by the names of its forward's arguments."""
+    names = forward_arguments(module)
+    return next((modality for name, modality in _MODALITY.items() if name in names), None)
+
+
+def _text(module: Any, head: nn.Module | None) -> Adapter:
+    kind = module.config.model_type
+    if kind.startswith("siglip"):
+        raise BackboneError("SigLIP's text tower wants every text padded to 64 tokens, which is not supported")
+    auto = "own" if kind in _OWN_POOLED else "found"
+    call = partial(call_text, module, accepted_arguments(module))
+    return Adapter(module, call, auto, 0, "transformers", "text", attention_of, head=head)
+
+
+def _vision(module: Any) -> Adapter:
+    config = module.config
+    if config.model_type == "siglip2_vision_model":
+        raise BackboneError(
+            "SigLIP 2 NaFlex takes patches of any aspect, not square images, and is not supported; the fixed-size "
+            "SigLIP 2 checkpoints (model type siglip) are"
+        )
+    patch, side = smaller.huggingface_patch(module), smaller.huggingface_side(module)
+    if config.model_type == "vit_mae":
+        if module.config.mask_ratio:
+            raise BackboneError(
+                f"this MAE encoder drops {module.config.mask_ratio:.0%} of the patches at random; load it with none "
+                "dropped: `from_pretrained(..., mask_ratio=0.0)`"
+            )
+        return Adapter(module, partial(_call_mae, module), "cls", 1, "transformers", patch=patch, side=side)
+    auto = "own" if config.model_type in _OWN_POOLED else "cls"
+    if getattr(config, "use_mean_pooling", False):  # BEiT and data2vec-vision: their pooler norms the patches' mean
+        auto = "own" if getattr(module, "pooler", None) is not None else "mean"
+    return Adapter(module, partial(_call_huggingface, module), auto, library="transformers", patch=patch, side=side)
+
+
+def _call_huggingface(module: nn.Module, images: Tensor) -> Any:
+    return module(pixel_values=images, **smaller.interpolating(module, images))
+
+
+def _call_mae(module: Any, images: Tensor) -> Any:
+    # The noise orders the patches; ours keeps them in place and draws nothing from the global generator.
+    height, width = (side // module.config.patch_size for side in images.shape[-2:])
+    noise = torch.arange(height * width, device=images.device, dtype=torch.float32).repeat(len(images), 1)
+    return module(pixel_values=images, noise=noise, **smaller.interpolating(module, images))
+
+
+def _timm(module: Any) -> Adapter:
+    prefix, patch, side = (
+        getattr(module, "num_prefix_tokens", None),
+        smaller.timm_patch(module),
+        smaller.timm_side(module),
+    )
+    return Adapter(module, partial(_call_timm, module), prefix=prefix, library="timm", patch=patch, side=side)
+
+
+def _call_timm(module: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    tokens = smaller.flexible(module, images).forward_features(images)
+    return tokens, module.forward_head(tokens, pre_logits=True)
+
+
+def _torchvision(module: Any) -> Adapter:
+    return Adapter(module, partial(_call_torchvision, module), auto="cls", prefix=1, library="torchvision")
+
+
+def _call_torchvision(module: Any, images: Tensor) -> Tensor:
+    patches = module._process_input(images)
+    return module.encoder(torch.cat([module.class_token.expand(len(images), -1, -1), patches], dim=1))

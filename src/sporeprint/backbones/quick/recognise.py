@@ -1,0 +1,147 @@
+"""Which blocks of a network are what they look like, by what one pass of it gives."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import pairwise, zip_longest
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sporeprint.backbones.quick.anatomy import Anatomy, dissect, heads_of, pack
+from sporeprint.backbones.quick.kernels import whole_block
+from sporeprint.errors import is_out_of_memory
+
+_HARMLESS = ("use_cache",)  # of what a block may be told beside its tokens: an encoder caches nothing
+_ALIKE = 1e-4  # relative error, in float32, above which a block is something else than it looked like
+
+
+Regime = torch.dtype | None  # of a mask: none at all, bool, or numbers that are added
+
+
+@dataclass(frozen=True)
+class Known:
+    """A block that is what it looks like.
+
+    regimes: the kinds of masks with which it was seen to be. tuple_: it returns (tokens,), as transformers had it
+    before version 5. facts: what it was like then; with others it is unknown again.
+    """
+
+    block: nn.Module
+    anatomy: Anatomy
+    regimes: frozenset[Regime]
+    tuple_: bool
+    facts: list[Any]
+
+    def unchanged(self) -> bool:
+        """Whether its parts, their classes and settings are those that were compared."""
+        both = zip_longest(_facts(self.block, self.anatomy), self.facts)
+        return all(now is then or now == then for now, then in both)
+
+    def explains(self, call: Call) -> bool:
+        """Whether its parts make of the tokens what the block made of them."""
+        try:
+            mask = mask_of(self.block, call.args, call.kwargs)
+            made = whole_block(call.tokens, pack(self.anatomy, call.tokens.dtype), mask)
+        except (RuntimeError, ValueError, TypeError, Strange) as error:
+            if is_out_of_memory(error):
+                raise
+            return False
+        return made.shape == call.output.shape and alike(made, call.output)
+
+
+def _facts(block: nn.Module, anatomy: Anatomy) -> list[Any]:
+    parts = list(block.modules())
+    return [heads_of(block), *(norm.eps for norm in anatomy.norms), *parts, *map(type, parts)]
+
+
+class Detour(Exception):
+    """A block that was computed already, among others, was called with something that its parts do not know."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a block was called with, and what it gave: tokens alone, or as a tuple of one."""
+
+    tokens: Tensor
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    output: Tensor
+    tuple_: bool
+
+
+def keep_calls(calls: dict[int, Call], at: int) -> Any:
+    """A forward hook that keeps this thread's call of block `at`; copies, since a network may add in place."""
+    mine = threading.get_ident()
+
+    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        tuple_ = isinstance(output, tuple) and len(output) == 1
+        made = output[0] if tuple_ else output
+        if threading.get_ident() == mine and args and isinstance(args[0], Tensor) and isinstance(made, Tensor):
+            calls[at] = Call(args[0].detach().clone(), args[1:], kwargs, made.detach().clone(), tuple_)
+
+    return hook
+
+
+def recognise(block: nn.Module, calls: list[Call]) -> Known | None:
+    """The parts that make of the tokens what the block made of them, in every call; None where nothing does."""
+    if any(call.output.shape != call.tokens.shape or call.tokens.dim() != 3 for call in calls):
+        return None
+    for anatomy in dissect(block):
+        known = Known(block, anatomy, frozenset(), calls[0].tuple_, _facts(block, anatomy))
+        if all(known.explains(call) for call in calls):
+            masks = (mask_of(block, call.args, call.kwargs) for call in calls)
+            return replace(known, regimes=frozenset(map(regime, masks)))
+    return None
+
+
+def regime(mask: Tensor | None) -> Regime:
+    """What kind of mask it is."""
+    return None if mask is None else mask.dtype
+
+
+def chained(calls: list[Call], known: list[Known]) -> bool:
+    """Whether each block was given what the one before it made, none of them with a mask."""
+    return all(one.regimes == {None} for one in known) and all(
+        torch.equal(before.output, after.tokens) for before, after in pairwise(calls)
+    )
+
+
+def alike(made: Tensor, expected: Tensor) -> bool:
+    return bool((made - expected).norm() <= _ALIKE * expected.norm())
+
+
+@lru_cache(maxsize=64)
+def _signature(forward: Callable[..., Any]) -> inspect.Signature:
+    return inspect.signature(forward)
+
+
+class Strange(Exception):
+    """A block was called with something that its parts do not know."""
+
+
+def mask_of(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """The attention mask among the arguments beside the tokens; whatever else is set there is strange."""
+    signature = _signature(type(block).forward)
+    try:
+        bound = signature.bind(block, None, *args, **kwargs).arguments
+    except TypeError as error:
+        raise Strange from error
+    given = dict(list(bound.items())[2:])
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            given |= given.pop(parameter.name, {})
+    mask = None
+    for name, value in given.items():
+        if isinstance(value, Tensor):
+            if name not in ("attention_mask", "attn_mask") or value.dim() != 4:
+                raise Strange(name)
+            mask = value
+        elif name not in _HARMLESS and value not in (None, False, ()):
+            raise Strange(name)
+    return mask

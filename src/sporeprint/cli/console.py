@@ -1,0 +1,201 @@
+"""What the commands print: progress on stderr, tables and JSON on stdout."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import textwrap
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sporeprint.cli.figures import FIGURES, MEANINGS, number, percent
+from sporeprint.evaluate.analyse import Analysis
+from sporeprint.evaluate.choice.standard_table import Entry
+from sporeprint.evaluate.multilabel import MultiLabelResult
+
+
+def print_json(value: Any) -> None:
+    """Indented JSON on stdout."""
+    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = True, group: bool = False
+) -> None:
+    """A table on stdout. numbers: all columns but the first are. group: a first cell like the one above is left out."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for at, column in enumerate(columns):
+        number = bool(at) and numbers  # numbers are never cut: on a narrow terminal the text is folded
+        widest = max([len(column), *(len(row[at]) for row in rows)])
+        table.add_column(column, justify="right" if number else "left", min_width=widest if number else None)
+    above = None
+    for first, *rest in rows:
+        table.add_row("" if group and first == above else first, *rest)
+        above = first
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    console.print(Text(title, style="italic"), soft_wrap=True)  # a table's own title is folded at the table's width
+    console.print(table)
+
+
+def print_entries(title: str, entries: Sequence[Entry], rows_per_second: Mapping[str, float] | None = None) -> None:
+    """A kNN table: accuracies in percent, with the k that was chosen, and what the columns mean.
+
+    Of lists of labels mAP, and micro average precision in the place of classes.
+    """
+    several = isinstance(next(iter(entries[0].results.values())), MultiLabelResult)
+    columns = ["features", "width", "passes"]
+    for k in entries[0].results:
+        columns += [f"k={k}"] if k != "auto" else ["k auto", "its k", "micro" if several else "class"]
+    if rows_per_second:
+        columns.append("rows/s")
+    rows = []
+    for entry in entries:
+        row = [entry.name, str(entry.width), str(entry.passes)]
+        for k, result in entry.results.items():
+            row.append(percent(result.value, result.spread))
+            if k == "auto" and several:
+                row += [str(result.k), percent(result.micro)]
+            elif k == "auto":
+                ks = ", ".join(map(str, sorted(set(result.ks)) or [result.k]))
+                row += [ks, percent(result.mean_per_class, result.mean_per_class_spread)]
+        rows.append([*row, f"{rows_per_second[entry.name]:,.0f}"] if rows_per_second else row)
+    print_table(title, columns, rows)
+    meanings = [*MEANINGS]
+    if "auto" in entries[0].results:
+        meanings.append("k auto: its k is chosen by leave-one-out on the training rows")
+        if several:
+            meanings.append("micro: average precision of all pairs of a row and a label, at that k")
+        else:
+            meanings.append("class: mean per-class accuracy at that k")
+    if rows_per_second:
+        meanings.append("rows/s: rows a second here, decoding left out")
+    print_meanings([*meanings, *_draws(next(iter(entries[0].results.values())).settings)])
+
+
+def print_scores(title: str, entries: Sequence[Any], kind: str) -> None:
+    """A table of scores (see run/scores.py), whose results are of one kind, a key of FIGURES; what its columns mean."""
+    figures, meanings = FIGURES[kind]
+    shown = [
+        {"features": entry.name, "width": str(entry.width), "passes": str(entry.passes), **figures(entry.result)}
+        for entry in entries
+    ]
+    print_table(title, list(shown[0]), [list(one.values()) for one in shown])
+    print_meanings([*MEANINGS, *meanings, *_draws(entries[0].result.settings)])
+
+
+def print_analysis(title: str, found: Analysis) -> None:
+    """The blocks with their CKA, under numbers, and the classes that changed most."""
+    names = [f"{at + 1} {name}" for at, name in enumerate(found.blocks)]
+    rows = [
+        [name, str(one.width), number(one.effective_rank, digits=1), number(one.anisotropy)]
+        for name, one in zip(names, found.blocks.values(), strict=True)
+    ]
+    print_table(title, ["block", "width", "effective rank", "anisotropy"], rows)
+    shared = [
+        [name, *("-" if math.isnan(value) else f"{100 * value:.0f}" for value in row)]
+        for name, row in zip(names, found.cka, strict=True)
+    ]
+    print_table("CKA with block n, %: what two blocks share", ["", *map(str, range(1, len(names) + 1))], shared)
+    meanings = ["effective rank: of the dimensions, so many are in use", "anisotropy: mean cosine of two rows"]
+    meanings.append("CKA: 0 where nothing is shared, 100 where blocks differ by a rotation and a scale at most")
+    if found.used < found.rows:
+        meanings.append(f"of {found.used:,} rows, drawn from {found.rows:,}")
+    print_meanings(meanings)
+    if not found.classes:
+        return
+    most = found.classes if len(found.classes) <= 2 * _SHOWN else found.classes[:_SHOWN] + found.classes[-_SHOWN:]
+    changes = [
+        [str(one.label), str(one.count), percent(one.before), percent(one.after), f"{100 * one.change:+.1f}"]
+        for one in most
+    ]
+    title = f"Classes that gain and lose most, {len(most)} of {len(found.classes)}"
+    sys.stdout.write("\n")
+    print_table(title, ["class", "test rows", "embedding", "joined", "points"], changes)
+
+
+def _draws(settings: Mapping[str, Any]) -> list[str]:
+    """What few-shot figures are of."""
+    if "shots" not in settings:
+        return []
+    draws = settings["draws"]
+    many = f"mean and standard deviation of {draws} draws" if draws > 1 else "one draw"
+    return [f"{many} of {settings['shots']} rows a class"]
+
+
+_SHOWN = 5  # classes that gain most, and as many that lose most
+
+
+def print_meanings(meanings: Sequence[str]) -> None:
+    """What a table's columns mean, on stdout."""
+    sys.stdout.write(textwrap.fill("; ".join(meanings) + ".", 100) + "\n")
+
+
+class ProgressLine:
+    """What is done, its rate and time left, on stderr: one rewritten line on a terminal, elsewhere a line at times."""
+
+    def __init__(self, every_s: float = 10.0):
+        self.console = Console(stderr=True)
+        self.live = self.console.is_terminal
+        self.every_s = 0.2 if self.live else every_s
+        self.what = ""
+        self.first = 0
+        self.started = self.last = 0.0
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """what: "negatives" or "rows"; the first call for each sets the start of its clock."""
+        now = time.monotonic()
+        if what != self.what:
+            self.what, self.first, self.started, self.last = what, done, now, now
+            if done and what == "rows":
+                self._show(f"going on after {done} of {total} rows", True)
+            return
+        if now - self.last < self.every_s and done < total:
+            return
+        self.last = now
+        rate = (done - self.first) / max(now - self.started, 1e-9)
+        left = _clock((total - done) / rate) if rate else "?"
+        self._show(f"{done} of {total} {what}, {rate:.1f}/s, {left} left", done >= total)
+
+    def _show(self, text: str, finish: bool) -> None:
+        if self.live:
+            self.console.file.write(f"\r\x1b[2K{text}" + ("\n" if finish else ""))
+            self.console.file.flush()
+        else:
+            sys.stderr.write(text + "\n")
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+class Working:
+    """What is being done, on stderr: on a terminal one line, which `close` clears; elsewhere a line at times."""
+
+    def __init__(self, every_s: float = 10.0):
+        self.live = Console(stderr=True).is_terminal
+        self.every_s = every_s
+        self.last = time.monotonic()
+
+    def __call__(self, what: str) -> None:
+        if self.live:
+            sys.stderr.write(f"\r\x1b[2K{what} ...")
+            sys.stderr.flush()
+        elif time.monotonic() - self.last >= self.every_s:
+            self.last = time.monotonic()
+            sys.stderr.write(f"{what} ...\n")
+
+    def close(self) -> None:
+        if self.live:
+            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.flush()

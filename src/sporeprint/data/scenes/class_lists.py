@@ -1,0 +1,92 @@
+"""The names, and perhaps the colours, of the classes of masks: a `classes.json` or `classes.txt` beside them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sporeprint.data.scenes.masks import Colour
+from sporeprint.errors import SourceError
+
+_GREATEST = 65_535  # of a 16-bit mask
+_FORMS = 'a list of names, {"0": "sky", ...} or {"sky": [128, 128, 128], ...}'
+
+
+@dataclass(frozen=True)
+class ClassList:
+    """names: by label value, "" where it has none. colours: of masks in colour, the label values of theirs. file: its
+    name.
+    """
+
+    names: list[str]
+    colours: dict[Colour, int] | None
+    file: str
+
+
+def find_class_list(folders: Iterable[Path]) -> ClassList | None:
+    """The first `classes.json` or `classes.txt` in `folders`. Raises SourceError where it is not as expected.
+
+    classes.txt: one name a line, the first for label 0; an empty line is for a label without name. classes.json: a list
+    of names; or {"value": name}; or {name: [red, green, blue]}, perhaps under the key "colours": the classes count from
+    0 in that order.
+    """
+    for folder in folders:
+        for path in (folder / "classes.json", folder / "classes.txt"):
+            if path.is_file():
+                return _read(path)
+    return None
+
+
+def _read(path: Path) -> ClassList:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix == ".txt":
+            return ClassList(_checked(_numbered(text), path), None, path.name)
+        found = json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, path))
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, SourceError):
+            raise
+        raise SourceError(f"'{path}' cannot be read ({error}); expected {_FORMS}") from None
+    if isinstance(found, dict) and isinstance(found.get("colours"), dict):
+        found = found["colours"]
+    if isinstance(found, list):
+        return ClassList(_checked(dict(enumerate(found)), path), None, path.name)
+    if isinstance(found, dict) and found and all(map(_is_colour, found.values())):
+        colours = {(value[0], value[1], value[2]): label for label, value in enumerate(found.values())}
+        if len(colours) < len(found):
+            raise SourceError(f"'{path}' gives one colour to two classes; each has its own")
+        return ClassList(_checked(dict(enumerate(found)), path), colours, path.name)
+    if isinstance(found, dict) and found and all(key.isdecimal() and int(key) <= _GREATEST for key in found):
+        return ClassList(_checked({int(key): name for key, name in found.items()}, path), None, path.name)
+    raise SourceError(f"'{path}' holds {str(found)[:80]}; expected {_FORMS}")
+
+
+def _unique(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) < len(keys):
+        raise SourceError(f"'{path}' has the key {max(keys, key=keys.count)!r} twice; each stands once")
+    return dict(pairs)
+
+
+def _is_colour(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(type(part) is int and 0 <= part < 256 for part in value)
+
+
+def _numbered(text: str) -> dict[int, str]:
+    lines = [line.strip() for line in text.rstrip().split("\n")]
+    return {label: name for label, name in enumerate(lines) if name or not any(lines)}
+
+
+def _checked(by_value: dict[int, Any], path: Path) -> list[str]:
+    """The names by label value, "" between them: a number would pass for a class that somebody named."""
+    for label, name in by_value.items():
+        if not isinstance(name, str) or not name:
+            raise SourceError(f"'{path}': the name of class {label} is {name!r}; expected a text that is not empty")
+    labels: dict[str, int] = {}
+    for label, name in sorted(by_value.items()):
+        if labels.setdefault(name, label) != label:
+            raise SourceError(f"'{path}' calls both class {labels[name]} and class {label} {name!r}; each has its own")
+    return [by_value.get(label, "") for label in range(max(by_value, default=-1) + 1)]

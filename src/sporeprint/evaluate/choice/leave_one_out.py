@@ -1,0 +1,132 @@
+"""Leave-one-out of many combinations of the same blocks: whitened once, similarities added up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sporeprint.errors import SampleError
+from sporeprint.evaluate.checks import labels_of
+from sporeprint.evaluate.knn import CANDIDATES, counts_of
+from sporeprint.evaluate.votes import winners
+from sporeprint.features.blocks import Blocks, family
+from sporeprint.features.combine import Combination, unit
+from sporeprint.features.whiten import Axes
+
+MOST_ROWS = 3000  # labelled rows that leave-one-out looks at: 36 MB a matrix of similarities
+
+
+def leave_one_out_of(
+    blocks: Blocks,
+    labels: ArrayLike,
+    candidates: Mapping[str, Combination],
+    ks: Sequence[int] = CANDIDATES,
+    most_rows: int = MOST_ROWS,
+    seed: int = 0,
+) -> dict[str, dict[int, NDArray[np.bool_]]]:
+    """For each candidate and each k, whether the vote of the other labelled rows is right, of each labelled row.
+
+    Every k below their number; of more than `most_rows` labelled rows, those drawn by `seed` stand for all. Votes and
+    ties as in `knn_predict`. A joined feature's similarities are the weighed sum of its blocks', so each block is
+    whitened once for all. Raises SampleError as `select`.
+    """
+    blocks, wanted = _checked(blocks, candidates), counts_of(ks)
+    rows, codes = _labelled(blocks, labels, most_rows, seed)
+    finite = np.all([np.isfinite(block).all(axis=1) for block in blocks.values()], axis=0)
+    if not finite.all():
+        blocks = {name: block[finite] for name, block in blocks.items()}
+        rows = np.searchsorted(np.flatnonzero(finite), rows)
+    possible = [k for k in wanted if k < len(rows)]
+    if not possible:
+        raise SampleError(f"{len(rows)} labelled rows, k of {wanted}; expected a k below the number of rows")
+    found: dict[str, dict[int, NDArray[np.bool_]]] = {}
+    whiteners: dict[tuple[str, Any], Axes] = {}
+    ways = dict.fromkeys((one.whiten, one.exponent) for one in candidates.values())
+    for whiten, exponent in ways:  # one at a time: the parts of one way only are held
+        shared: dict[tuple[str, ...], NDArray[np.float32]] = {}
+        for name, one in candidates.items():
+            if (one.whiten, one.exponent) != (whiten, exponent):
+                continue
+            similar = np.zeros((len(rows), len(rows)), np.float32)
+            for members, weight in _groups(one, list(blocks)):
+                if members not in shared:
+                    shared[members] = _similar(blocks, members, one, rows, whiteners)
+                similar += np.float32(weight**2) * shared[members]
+            found[name] = _right(similar, codes, possible)
+    return {name: found[name] for name in candidates}
+
+
+def _checked(blocks: Blocks, candidates: Mapping[str, Combination]) -> dict[str, NDArray[Any]]:
+    arrays = {name: np.asarray(block) for name, block in blocks.items()}
+    shapes = {name: block.shape for name, block in arrays.items()}
+    if not shapes or any(len(shape) != 2 for shape in shapes.values()) or len({one[0] for one in shapes.values()}) > 1:
+        raise SampleError(f"blocks have shapes {shapes}; expected [rows, dimensions], the same rows in each")
+    for title, one in candidates.items():
+        if one.size is not None:
+            raise SampleError(f"candidate {title!r} has size={one.size}; choose first, then reduce")
+        if missing := [name for name in one.members(arrays) if name not in arrays]:
+            raise SampleError(f"candidate {title!r} takes block {missing[0]!r}; there are: {', '.join(arrays)}")
+    return arrays
+
+
+def _labelled(blocks: Blocks, labels: ArrayLike, most: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows that have a label and no NaN, and the codes of their labels."""
+    total = len(next(iter(blocks.values())))
+    given = np.asarray(labels, dtype=object if isinstance(labels, (list, tuple)) else None)  # NaN stays one amid texts
+    if given.shape != (total,):
+        raise SampleError(f"labels have shape {given.shape} for {total} rows; expected one label a row, None for none")
+    if given.dtype.kind == "O":
+        has = np.array([not _is_missing(one) for one in given], bool)
+    else:
+        has = ~np.isnan(given) if given.dtype.kind == "f" else np.ones(total, bool)
+    for block in blocks.values():
+        has &= np.isfinite(block).all(axis=1)
+    rows = np.flatnonzero(has)
+    if len(rows) > most:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
+    if len(rows) < 2:
+        raise SampleError(f"{len(rows)} rows with a label and features; expected at least two to leave one out")
+    return rows, np.unique(labels_of(given[rows], len(rows), "train"), return_inverse=True)[1]
+
+
+def _is_missing(label: Any) -> bool:
+    return label is None or (isinstance(label, (float, np.floating)) and bool(np.isnan(label)))
+
+
+def _groups(one: Combination, names: Sequence[str]) -> Iterator[tuple[tuple[str, ...], float]]:
+    """The blocks of each weight and family, since candidates share families."""
+    groups: dict[tuple[str, float], list[str]] = {}
+    for name, weight in one.members(names).items():
+        groups.setdefault((family(name), weight), []).append(name)
+    for (_, weight), members in groups.items():
+        yield tuple(members), weight
+
+
+def _similar(
+    blocks: Blocks,
+    members: tuple[str, ...],
+    one: Combination,
+    rows: NDArray[np.intp],
+    whiteners: dict[tuple[str, Any], Axes],
+) -> NDArray[np.float32]:
+    total = np.zeros((len(rows), len(rows)), np.float32)
+    for name in members:
+        alone = Combination((name,), one.whiten, exponent=one.exponent).fit({name: blocks[name]}, whiteners)
+        part = unit(alone.join({name: blocks[name][rows]}))
+        total += part @ part.T
+    return total
+
+
+def _right(similar: NDArray[np.float32], codes: NDArray[np.intp], ks: Sequence[int]) -> dict[int, NDArray[np.bool_]]:
+    most, classes = max(ks), int(codes.max()) + 1
+    lengths = np.diagonal(similar)
+    votes = np.empty((len(codes), most), np.intp)
+    for at, row in enumerate(similar):
+        squares = lengths - 2 * row  # and this row's own length, which changes no order
+        squares[at] = np.inf
+        near = np.flatnonzero(squares <= np.partition(squares, most - 1)[most - 1])  # with all that tie for the last
+        votes[at] = codes[near[np.argsort(squares[near], kind="stable")[:most]]]
+    return {k: winners(votes[:, :k], np.ones((len(codes), k)), classes) == codes for k in ks}

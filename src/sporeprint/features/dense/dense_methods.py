@@ -1,0 +1,66 @@
+"""The methods of a Fungi that give a feature for every patch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from sporeprint.errors import RowFailure
+from sporeprint.features.batches import as_rows
+from sporeprint.features.dense.dense_features import DenseFeatures, together
+from sporeprint.features.engine import Engine
+from sporeprint.features.recipe import Recipe
+
+_T = TypeVar("_T", bound="DenseMethods")
+
+
+class DenseMethods:
+    """For `Fungi`, whose engine, recipe and settings they use."""
+
+    batch_size: int
+    workers: int
+    max_failures: float
+    failures: list[RowFailure]
+
+    def fit_dense(self: _T, images: Any, ids: Sequence[str] | None = None) -> _T:
+        """Draw the support among the images' patches, fit how a patch's blocks are joined; see `Recipe.dense`.
+
+        Raises TooManyFailures, RecipeError, BackboneError.
+        """
+        self.patches.fit(as_rows(images, ids))
+        self.failures = self.patches.failures
+        return self
+
+    def dense(self, images: Any, ids: Sequence[str] | None = None) -> Any:
+        """A feature for every patch: float32 [N, H, W, D], D = 2E with the paper's settings.
+
+        Images whose grids differ (of other sizes, with Dense(size=None)) come as a list of [H, W, D]. An image that
+        cannot be read is NaN (None in such a list), warned of, and named in `failures`. `patches.maps` gives one image
+        after the other. Raises NotFitted before `fit_dense`, TooManyFailures.
+        """
+        rows = as_rows(images, ids)
+        found = [features for _, features in self.patches.maps(rows)]
+        self.failures = self.patches.failures
+        return together(found, self.failures)
+
+    @property
+    def fitted_dense(self) -> bool:
+        """Whether `fit_dense` was called, with this recipe, backbone and device."""
+        return getattr(self, "_patches_of", None) is self.engine and self._patches.combiner is not None
+
+    @property
+    def patches(self) -> DenseFeatures:
+        """What makes the features of patches; made once for a recipe, backbone and device."""
+        engine = self.engine
+        if getattr(self, "_patches_of", None) is not engine:
+            self._patches, self._patches_of = DenseFeatures.of(self._recipe(), engine), engine
+        self._patches.batch_size, self._patches.workers = self.batch_size, self.workers
+        self._patches.max_failures = self.max_failures
+        return self._patches
+
+    @property
+    def engine(self) -> Engine:
+        raise NotImplementedError
+
+    def _recipe(self) -> Recipe:
+        raise NotImplementedError

@@ -1,0 +1,80 @@
+"""What decides dense features, beside the rest of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sporeprint.errors import RecipeError
+from sporeprint.features.blocks import is_block_name
+from sporeprint.features.combine import Combination, named
+from sporeprint.features.dense.copies import Copies
+from sporeprint.features.dense.token_objectives import TokenKL, TokenObjective, TokenSimCLR
+from sporeprint.values import check_count, is_count, kind
+
+EVERYTHING = Combination(("embedding", "layers", "gradients"), whiten="auto", exponent=0.5)
+NAMES = {"kl": TokenKL, "simclr": TokenSimCLR}  # what the command line calls them
+
+
+@kind("dense")
+@dataclass(frozen=True)
+class Dense:
+    """Features of every patch; the defaults are the paper's: SimCLR over tokens, joined to the plain token.
+
+    objectives: losses over an image's tokens, a gradient block each.
+    layers: numbers of blocks whose tokens are kept too, from 1; the last ones where negative (-1 is the last).
+    copies: shifted, flipped and scaled copies of an image that are averaged.
+    size: what images are resized to, in pixels: (height, width), or one number for a square; None resizes them down to
+    whole patches. combination: how the blocks of a token are joined; None: as the paper does, or with `layers` all of
+    them, half-whitened. The recipe's `size` is that of its PCA.
+    support: tokens of the fitting images among which negatives are looked up.
+    fit_images: so many of the fitting images give the support and what whitening and PCA are fitted on; all if fewer.
+    """
+
+    objectives: Sequence[Any] = field(default_factory=lambda: (TokenSimCLR(),))
+    layers: Sequence[int] = ()
+    copies: Copies = field(default_factory=Copies)
+    size: Any = None
+    combination: Any = None
+    support: int = 20_000
+    fit_images: int = 256
+
+    def __post_init__(self) -> None:
+        for name in ("objectives", "layers"):
+            value = getattr(self, name)
+            if not isinstance(value, (list, tuple)):
+                raise RecipeError(f"Dense {name}={value!r}; expected a list")
+            object.__setattr__(self, name, tuple(value))
+        for one in self.objectives:
+            if isinstance(one, type) or not isinstance(one, TokenObjective):
+                raise RecipeError(
+                    f"Dense objective {one!r} is no loss over tokens; expected instances such as TokenSimCLR() or "
+                    "TokenKL()"
+                )
+        names = [one.name for one in self.objectives]
+        if len(set(names)) < len(names) or not all(map(is_block_name, names)):
+            raise RecipeError(
+                f"Dense objectives are called {', '.join(map(repr, names))}; give each a name of its own, of letters, "
+                "digits, _ and -, and not that of another block or family (embedding, layers, patches-N, ...)"
+            )
+        if not all(isinstance(number, int) and not isinstance(number, bool) and number for number in self.layers):
+            raise RecipeError(f"Dense layers={self.layers!r}; expected numbers of blocks, such as (6, 8, 10) or (-1,)")
+        if not isinstance(self.copies, Copies):
+            raise RecipeError(f"Dense copies={self.copies!r}; expected Copies(shifts=..., flip=..., scales=...)")
+        object.__setattr__(self, "size", _size(self.size))
+        joined = (EVERYTHING if self.layers else "paper") if self.combination is None else self.combination
+        named(joined)  # raises RecipeError
+        object.__setattr__(self, "combination", joined)
+        for name in ("support", "fit_images"):
+            check_count(f"Dense {name}", getattr(self, name))
+
+
+def _size(value: Any) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    sides = (value, value) if isinstance(value, int) else value
+    good = isinstance(sides, (list, tuple)) and len(sides) == 2
+    if not good or not all(map(is_count, sides)):
+        raise RecipeError(f"Dense size={value!r}; expected (height, width) in pixels, one number for a square, or None")
+    return (sides[0], sides[1])

@@ -1,0 +1,83 @@
+"""Plain tokens of the fitting images, among which the negatives of a token are looked up."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from sporeprint.features.dense.token_objectives import TokenSimCLR
+from sporeprint.values import canonical
+
+_AT_A_TIME = 256  # tokens looked up together: [256, M] cosines
+
+
+def owner_of(digest: str) -> int:
+    """63 bits of the digest of an image's content, to know its own tokens by, whatever id it is given."""
+    return int.from_bytes(hashlib.blake2b(digest.encode(), digest_size=8).digest(), "little") >> 1
+
+
+@dataclass
+class Support:
+    """tokens: [M, E], as the backbone gave them, not normalised. owners: [M], `owner_of` each token's image.
+
+    Of one image alone there are no negatives, for no image: its own would be without them, and those of others not.
+    """
+
+    tokens: Tensor
+    owners: Tensor
+
+    def __post_init__(self) -> None:
+        self._unit: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def nearest(self, tokens: Tensor, count: int, owner: int | None = None) -> Tensor:
+        """Positions [P, count] of the tokens of greatest cosine with each of tokens [P, E], nearest first.
+
+        owner: whose tokens are left out. Fewer where there are fewer others.
+        """
+        unit, owners = self._on(tokens)
+        others = owners != owner if owner is not None else torch.ones_like(owners, dtype=torch.bool)
+        count = min(count, int(others.sum()))
+        found = []
+        for some in normalize(tokens.to(unit), dim=-1).split(_AT_A_TIME):
+            cosines = (some @ unit.T).masked_fill(~others, -torch.inf)
+            found.append(cosines.topk(count, dim=1).indices)
+        return torch.cat(found)
+
+    def negatives(self, objective: TokenSimCLR, tokens: Tensor, owner: int, rng: np.random.Generator) -> Tensor:
+        """Tokens [M', E] for the head, of those nearest to an image's tokens [P, E]. rng: of the image."""
+        if not objective.own_image and bool((self.owners == self.owners[0]).all()):
+            return self.tokens[:0]
+        positions = self.nearest(tokens, objective.neighbours, None if objective.own_image else owner)  # [P, K]
+        bank = self._unit if objective.unit_negatives else self.tokens
+        assert bank is not None
+        found = bank[positions]  # [P, K, E]
+        if objective.scrambled:
+            count, neighbours, width = found.shape
+            found = found.reshape(count, width, neighbours).transpose(1, 2)
+        kept = torch.from_numpy(rng.random(positions.numel()) < objective.kept).to(found.device)
+        return found.flatten(0, 1)[kept]
+
+    def _on(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """The tokens, L2-normalised, and their owners, where `tokens` are."""
+        if self._unit is None or self._unit.device != tokens.device:
+            self.tokens, self.owners = self.tokens.to(tokens.device), self.owners.to(tokens.device)
+            self._unit = normalize(self.tokens, dim=-1)
+        return self._unit, self.owners
+
+
+def least(seed: int, ids: Iterable[str], count: int) -> list[str]:
+    """The `count` ids whose seeded digest is least: a draw that does not depend on their order."""
+
+    def key(row_id: str) -> bytes:
+        return hashlib.blake2b(canonical([seed, "dense", row_id]), digest_size=16).digest()
+
+    return sorted(set(ids), key=key)[:count]

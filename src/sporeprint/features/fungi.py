@@ -1,0 +1,321 @@
+"""Fungi: a scikit-learn transformer from samples to features of a frozen backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from torch import Tensor, nn
+
+from sporeprint.backbones.backbone import Backbone
+from sporeprint.backbones.precision import as_fitted, dtype_name
+from sporeprint.errors import NotFitted, RecipeError, RowFailure, SampleError, StoreError
+from sporeprint.features import saved
+from sporeprint.features.batches import Decoded, as_rows, decoded_batches, refuse_too_many
+from sporeprint.features.combine import Combiner, named
+from sporeprint.features.dense.dense_methods import DenseMethods
+from sporeprint.features.engine import Engine
+from sporeprint.features.engine_setup import check_state, make_engine
+from sporeprint.features.fitted import Fitted
+from sporeprint.features.gathered import Blocks, Gathered, readable
+from sporeprint.features.negatives import Progress, draw_negatives
+from sporeprint.features.recipe import Recipe
+from sporeprint.gradients.projections.projection import PROJECTIONS, Dense, Projection
+
+
+class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
+    """Features of a frozen backbone: embedding, layers, views and projected gradients, combined.
+
+    recipe: what is computed. backbone: a `Backbone` of your own, or a SentenceTransformer, in the place of
+    `recipe.backbone`.
+    device: where a loaded backbone runs (default CUDA where there is one). batch_size: rows decoded and projected
+    together. workers: threads that decode, and that cut views for a GPU (on a CPU views are cut in turn with the
+    backbone's passes). compile: the backbone's blocks with torch.compile, which takes
+    some 20 s (said, and left out, where it fails). None of these four decides a number.
+    max_failures: fraction of unreadable rows that a call accepts (one row always is, unless it is 0).
+
+    `heads`, `negatives` and `projection` may be replaced before `blocks` is called. `failures` names the rows that the
+    last call could not read; their features are NaN. `truncated` names those that were too long for the backbone, which
+    saw their beginning only.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe | None = None,
+        backbone: Any = None,
+        device: str | torch.device | None = None,
+        batch_size: int = 32,
+        workers: int = 1,
+        max_failures: float = 0.01,
+        compile: bool = False,
+    ):
+        self.recipe = recipe
+        self.backbone = backbone
+        self.device = device
+        self.batch_size = batch_size
+        self.workers = workers
+        self.max_failures = max_failures
+        self.compile = compile
+
+    # Fitting and transforming
+
+    def fit(self, X: Any, y: Any = None, ids: Sequence[str] | None = None) -> Fungi:
+        """Draw the negatives from X, compute its blocks, fit the combination. y is never looked at.
+
+        X: a list of samples, as the backbone's modality has them. Images: PIL images, paths, arrays [H, W, 3], encoded
+        bytes. Texts: strings; a `pathlib.Path` is a text file. Sound: paths, encoded bytes, {"array", "sampling_rate"},
+        (waveform, rate), or waveforms [n] at the backbone's own rate. ids: one string a row, which seeds its views; by
+        default a digest of its content. Raises TooManyFailures, RecipeError.
+        """
+        self.fit_blocks(X, ids)
+        return self
+
+    def transform(self, X: Any, ids: Sequence[str] | None = None) -> NDArray[np.float32]:
+        """Features [N, size], in X's order. Raises NotFitted before `fit`."""
+        if not self.__sklearn_is_fitted__():
+            raise NotFitted(
+                "transform before fit (with this recipe, backbone and device): call fit(training_samples) first, or "
+                "Fungi.load a fitted one"
+            )
+        return self.combiner.transform(self.blocks(X, ids))
+
+    def fit_transform(self, X: Any, y: Any = None, ids: Sequence[str] | None = None) -> NDArray[np.float32]:
+        """`fit` and `transform` of the same rows, with every block computed once."""
+        blocks = self.fit_blocks(X, ids)
+        return self.combiner.transform(blocks)
+
+    def fit_blocks(self, X: Any, ids: Sequence[str] | None = None) -> Blocks:
+        """`fit`, giving the blocks of X that it had to compute."""
+        rows = as_rows(X, ids)
+        self.draw_negatives(rows)
+        blocks = self._blocks(rows)
+        recipe = self._recipe()
+        self.combiner: Combiner = named(recipe.combination, recipe.size).fit(readable(blocks))
+        return blocks
+
+    def recombine(self, blocks: Blocks, combination: Any, size: int | None = None) -> Fungi:
+        """Join the same blocks otherwise from now on; fitted on what `fit_blocks` gave, nothing is computed again.
+
+        combination: a name or a `Combination`, such as `select(blocks, labels).combination`. Raises RecipeError.
+        """
+        engine, recipe = self.engine, replace(self._recipe(), combination=combination, size=size)
+        self.combiner = named(combination, size).fit(readable(blocks))
+        self.recipe, self._engine, self._made_for = recipe, engine, (recipe, self.backbone, self.device)
+        return self
+
+    def blocks(self, samples: Any, ids: Sequence[str] | None = None) -> Blocks:
+        """{"embedding": [N, E], "cls-12": ..., "dino.views": ..., "kl": [N, D], ...}, in the order of the samples.
+
+        A row that cannot be read is NaN in every block, warned of, and named in `failures`.
+        Raises NotFitted where an objective needs negatives and has none; TooManyFailures.
+        """
+        return self._blocks(as_rows(samples, ids))
+
+    def draw_negatives(
+        self, rows: Iterable[tuple[str, Any]], progress: Progress = lambda what, done, total: None
+    ) -> None:
+        """Draw and encode each objective's bank of negatives from rows (id, sample), whatever their order.
+
+        progress: called with ("negatives", done, all).
+        """
+        self.negatives.update(draw_negatives(self.engine, rows, self.batch_size, progress))
+
+    def compute(
+        self, batch: Sequence[Decoded], names: Sequence[str] | None = None
+    ) -> tuple[list[int], Blocks, list[RowFailure]]:
+        """Positions of the rows that have features, their blocks, and the others by name and reason.
+
+        names: of the rows, for people; default their ids.
+        Raises NotFitted where an objective needs negatives and has none.
+        """
+        check_state(self.engine)
+        samples = {i: sample for i, (_, sample) in enumerate(batch) if not isinstance(sample, SampleError)}
+        reasons = {i: str(sample) for i, (_, sample) in enumerate(batch) if isinstance(sample, SampleError)}
+        blocks = self.engine.blocks([(batch[i][0], sample) for i, sample in samples.items()]) if samples else {}
+        kept = list(samples)
+        for name, values in blocks.items():
+            for at in np.flatnonzero(~np.isfinite(values).all(axis=1)):
+                reasons.setdefault(kept[at], f"block {name!r} is not finite: the backbone overflows on this input")
+        good = [at for at, position in enumerate(kept) if position not in reasons]
+        if len(good) < len(kept):
+            blocks = {name: values[good] for name, values in blocks.items()}
+        shown = [row[0] for row in batch] if names is None else names
+        failures = [RowFailure(shown[i], reason) for i, reason in sorted(reasons.items())]
+        return [kept[at] for at in good], blocks, failures
+
+    # State that may be replaced
+
+    @property
+    def heads(self) -> dict[str, nn.Linear]:
+        """The frozen random heads by name: "kl", "dino", "dino_teacher", "simclr"."""
+        return self.engine.heads
+
+    @property
+    def negatives(self) -> dict[str, Tensor]:
+        """Banks of unnormalised latents [M, L] by objective, drawn by `fit`."""
+        return self.engine.negatives
+
+    @property
+    def projections(self) -> dict[str, Projection]:
+        """The projection of each target, by the target's path."""
+        return self.engine.projections
+
+    @property
+    def projection(self) -> Projection:
+        """The projection of the (first) target; `projection.matrix()` is [D, O * (I + 1)]. Can be set."""
+        return next(iter(self.projections.values()))
+
+    @projection.setter
+    def projection(self, projection: Projection) -> None:
+        self.projections[next(iter(self.projections))] = projection
+
+    @property
+    def network(self) -> Backbone:
+        """The backbone, loaded at first use."""
+        return self.engine.backbone
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds spent so far on each set of views, on negatives and on projection."""
+        return self.engine.seconds
+
+    def describe(self) -> dict[str, Any]:
+        """What was resolved, as JSON: backbone, precision, device, widths."""
+        backbone = self.network
+        return {
+            "backbone": backbone.describe(),
+            "dtype": dtype_name(backbone.dtype, self.engine.autocast),
+            "device": backbone.device.type,
+            "dim": self.projection.dim,
+            "projection": type(self.projection).__name__,
+        }
+
+    def block_info(self) -> dict[str, dict[str, Any]]:
+        """For each possible block: its family, its set of views, and how many passes that set takes."""
+        return self.engine.block_info()
+
+    # Saving
+
+    def save(self, folder: str | Path) -> None:
+        """Write JSON and safetensors; `Fungi.load` in another process gives the same features.
+
+        Raises StoreError where `folder` cannot be one.
+        """
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise StoreError(f"'{folder}' cannot be a folder: {error.strerror}; give another name") from error
+        saved.write_folder(folder, self.pack())
+
+    def pack(self) -> dict[str, bytes]:
+        """The files that `save` writes."""
+        return saved.pack(self.fitted)
+
+    @classmethod
+    def load(cls, folder: str | Path, backbone: Backbone | None = None, **parameters: Any) -> Fungi:
+        """What `save` wrote. `backbone` is needed where it was a network of your own; `parameters` go to `Fungi`.
+
+        Raises DamagedStore where a file is not what was written, StoreMismatch where the weights are not the same.
+        """
+        return cls.unpack(saved.read_folder(folder), str(folder), backbone, **parameters)
+
+    @classmethod
+    def unpack(
+        cls, read: Callable[[str], bytes], where: str, backbone: Backbone | None = None, **parameters: Any
+    ) -> Fungi:
+        """The inverse of `pack`; `read` gives a file's contents, `where` names it in messages."""
+        fitted = saved.unpack(read, where)
+        fungi = cls(fitted.recipe, backbone=backbone, **parameters)
+        fungi.take(fitted, where)
+        return fungi
+
+    def restore(self, read: Callable[[str], bytes], where: str) -> None:
+        """Take over the heads, negatives, projections and combination of a packed Fungi with the same weights.
+
+        Raises DamagedStore, StoreMismatch.
+        """
+        self.take(saved.unpack(read, where), where)
+
+    @property
+    def fitted(self) -> Fitted:
+        """Recipe, heads, negatives, replaced projections and combination, as a value."""
+        recipe = self._recipe()
+        made_of = recipe.dim or self.network.width, recipe.seed
+        replaced = {
+            path: projection.matrix()
+            for path, projection in self.projections.items()
+            if not isinstance(projection, PROJECTIONS[recipe.projection])
+            or (projection.dim, getattr(projection, "seed", None)) != made_of
+        }
+        return Fitted(
+            recipe=recipe,
+            resolved=self.describe(),
+            heads={name: head.state_dict() for name, head in self.heads.items()},
+            negatives=dict(self.negatives),
+            projections=replaced,
+            combiner=getattr(self, "combiner", None),
+            dense=self.patches.fitted if self.fitted_dense else None,
+        )
+
+    @torch.inference_mode(False)  # a caller's inference mode would give tensors that autograd refuses
+    def take(self, fitted: Fitted, where: str = "the fitted state") -> None:
+        """Go on from the `fitted` state of a Fungi of the same recipe. Raises StoreMismatch for another backbone."""
+        fitted.check_backbone(self.network.describe(), where)
+        network, dtype = self.network, self._recipe().dtype
+        self.engine.autocast = as_fitted(dtype, fitted.resolved.get("dtype", dtype), network.dtype, network.device)
+        for name in self.heads:
+            weight = fitted.heads[name]["weight"]
+            has_bias = "bias" in fitted.heads[name]
+            head = nn.utils.skip_init(nn.Linear, *weight.shape[::-1], bias=has_bias, dtype=weight.dtype)
+            head.load_state_dict(fitted.heads[name])
+            self.heads[name] = head.requires_grad_(False)
+        self.negatives.update(fitted.negatives)
+        self.projections.update({path: Dense(matrix) for path, matrix in fitted.projections.items()})
+        if fitted.combiner is not None:
+            self.combiner = fitted.combiner
+        if fitted.dense is not None:
+            self.patches.take(fitted.dense)
+
+    # Inside
+
+    def _blocks(self, rows: Sequence[tuple[str, Any]]) -> Blocks:
+        gathered = Gathered(len(rows))  # another thread's call may replace the attributes meanwhile
+        self.failures, self.truncated = gathered.failures, gathered.truncated
+        inputs = self.network.preprocess
+        seen = 0
+        for batch in decoded_batches(inputs, rows, self.batch_size, self.workers):
+            names = [rows[at][0] or f"row {at}" for at in range(seen, seen + len(batch))]
+            kept, blocks, failures = self.compute(batch, names)
+            gathered.add(len(batch), kept, blocks, failures)
+            gathered.truncated += [names[at] for at in kept if inputs.truncates(batch[at][1])]
+            refuse_too_many(gathered.failures, self.max_failures, len(rows))
+            seen += len(batch)
+        made = gathered.blocks()
+        gathered.warn(inputs.limits(), stacklevel=3)
+        return made
+
+    @property
+    def engine(self) -> Engine:
+        """Backbone, heads, negatives and projections, made once for a recipe, backbone and device."""
+        made_for = (self._recipe(), self.backbone, self.device)
+        if getattr(self, "_made_for", None) != made_for:
+            self.__dict__.pop("combiner", None)  # it was fitted on other blocks
+            self._engine = make_engine(*made_for, self.workers)
+            self._made_for = made_for
+        self._engine.workers = self.workers
+        self._engine.backbone.compile = self.compile
+        return self._engine
+
+    def _recipe(self) -> Recipe:
+        if not isinstance(self.recipe, Recipe):
+            raise RecipeError(f"recipe is a {type(self.recipe).__name__}; expected Recipe(backbone=..., ...)")
+        return self.recipe
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "combiner") and self._made_for == (self.recipe, self.backbone, self.device)

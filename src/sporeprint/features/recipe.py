@@ -1,0 +1,170 @@
+"""Everything that determines the numbers, as a frozen, JSON-able value with a fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sporeprint.backbones.pooling import POOLINGS
+from sporeprint.errors import RecipeError
+from sporeprint.features import presets
+from sporeprint.features.blocks import TAKEN, is_block_name
+from sporeprint.features.combine import named
+from sporeprint.features.dense.dense_settings import Dense
+from sporeprint.gradients.projections.projection import PROJECTIONS
+from sporeprint.values import LATER, canonical, check_choice, check_count, fields_json, from_json, is_count, make
+
+DTYPES = ("auto", "float32", "bfloat16")
+LAYER_KINDS = ("cls", "last", "mean", "max")
+VIEWS = ("paper", "native")
+MODALITIES = ("auto", "image", "text", "audio")
+DECIDED_LATER = ("size", "combination", "dense")  # these never change the blocks of whole images
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Which backbone, which blocks of which families, and how they are joined.
+
+    backbone: Hugging Face id or folder, `timm:NAME`, or `"tiny"` (shipped); None where a `Backbone` is given.
+    objectives: gradient blocks, one each; None for the paper's: KL, SimCLR, and for images DINO.
+    modality: "auto" is what the checkpoint takes, of one with two towers images or audio; "text" is its text tower.
+    targets: paths of the linear layers to read; default the output projection of the last attention.
+    pooling: how tokens become an embedding: "auto" (what the checkpoint's authors use), "cls", "mean", "last".
+    projection: name of the random projection. dim: width of a gradient block, default the embedding's.
+    layers: the tokens of the last so many blocks are kept too, pooled (free; 0 for none). Six gave 83.7 on Flowers102
+    where four gave 80.2, and as much on TREC (docs/combining.md).
+    layer_kinds: how, of "cls", "last", "mean" and "max"; None: mean, CLS or last where there is one, and for texts
+    the maximum too (88.4 on TREC, 86.6 without).
+    views: of images, for objectives that name no augmentation: "paper" enlarges every patch and crop to the backbone's
+    input; "native" gives patches and local crops at half its side, a quarter of the tokens, to networks that can
+    interpolate their position embeddings. Text and sound have no resolution: there it changes nothing.
+    view_moments: 1 keeps the mean of a row's view embeddings, 2 their standard deviation too (`dino.spread`; free).
+    size: features after PCA; None keeps all. combination: how blocks are joined, "paper" by default.
+    dtype: "auto" (bfloat16 where the device multiplies it in hardware), "float32" or "bfloat16".
+    seed: of heads, projection, views and negatives.
+    dense: a `Dense`, what features of patches are made of; None for the paper's. It decides nothing else.
+    """
+
+    backbone: str | None = None
+    objectives: Sequence[Any] | None = None
+    targets: Sequence[str] | None = None
+    pooling: str = "auto"
+    projection: str = "rademacher"
+    dim: int | None = None
+    layers: int = 6
+    layer_kinds: Sequence[str] | None = None
+    views: str = "paper"
+    view_moments: int = 1
+    size: int | None = None
+    combination: Any = "paper"
+    dtype: str = "auto"
+    seed: int = 0
+    modality: str = "auto"
+    dense: Dense | None = field(default=None, metadata=LATER)
+
+    def __post_init__(self) -> None:
+        for name in ("targets", "layer_kinds"):
+            if isinstance(getattr(self, name), str):
+                object.__setattr__(self, name, (getattr(self, name),))
+        for name, what in (
+            ("objectives", "a list of objectives"),
+            ("targets", "a list of paths of linear layers"),
+            ("layer_kinds", f"a list of: {', '.join(LAYER_KINDS)}"),
+        ):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, (list, tuple)):
+                raise RecipeError(f"{name} is a {type(value).__name__}; expected {what}")
+            object.__setattr__(self, name, None if value is None else tuple(value))
+        self._check()
+
+    def _check(self) -> None:
+        if self.backbone is not None and not isinstance(self.backbone, str):
+            raise RecipeError(
+                f"backbone is a {type(self.backbone).__name__}; a recipe names its backbone (id or folder). "
+                "Give a network of your own to Fungi: Fungi(recipe, backbone=Backbone(module, ...))"
+            )
+        check_choice("pooling", self.pooling, POOLINGS)
+        check_choice("dtype", self.dtype, DTYPES)
+        check_choice("modality", self.modality, MODALITIES)
+        if self.dense is not None and not isinstance(self.dense, Dense):
+            raise RecipeError(f"dense={self.dense!r}; expected Dense(...), or None")
+        check_choice("projection", self.projection, PROJECTIONS)
+        named(self.combination)  # raises RecipeError
+        for kind_of in self.layer_kinds or ():
+            check_choice("layer_kinds", kind_of, LAYER_KINDS)
+        check_choice("views", self.views, VIEWS)
+        check_choice("view_moments", self.view_moments, (1, 2))
+        for name, least in (("dim", 1), ("size", 1), ("layers", 0), ("seed", 0)):
+            value = getattr(self, name)
+            if value is None and name in ("dim", "size"):
+                continue
+            check_count(name, value, least)
+        if self.targets is not None and not self.targets:
+            raise RecipeError("targets is empty; leave it out to read the paper's layer, or name at least one layer")
+        if not all(isinstance(path, str) for path in self.targets or ()):
+            raise RecipeError(
+                f"targets={self.targets!r}; expected paths of linear layers, such as 'blocks.11.attn.proj'"
+            )
+        names = []
+        for objective in self.objectives or ():
+            if isinstance(objective, type) or not hasattr(objective, "loss"):
+                raise RecipeError(f"objective {objective!r} has no `loss`; give an instance such as KL()")
+            _check_objective(objective)
+            if not is_block_name(objective.name):
+                raise RecipeError(
+                    f"objective name {objective.name!r}; expected letters, digits, _ and -, and not the name of "
+                    f"another block or family ({', '.join(TAKEN)}, cls-N, patches-N, tokens-N, last-N, max-N)"
+                )
+            names.append(objective.name)
+        if repeated := {name for name in names if names.count(name) > 1}:
+            raise RecipeError(
+                f"two objectives are called {repeated.pop()!r}; give one another name, e.g. KL(name='kl-15')"
+            )
+
+    @classmethod
+    def preset(cls, name: str, backbone: str | None = None, modality: str = "auto", **overrides: Any) -> Recipe:
+        """A plain recipe on the frontier of accuracy against cost: "paper", "balanced", "fast" or "free".
+
+        backbone: its configuration says whether that is for images, texts or sound; without one, `modality` must, but
+        for "paper", which is the same for all.
+        overrides: other fields, but objectives and views, which are the preset's. Raises RecipeError, BackboneError.
+        """
+        fields = presets.fields_of(name, backbone, modality, overrides)
+        return make(cls, fields)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types; `Recipe.from_json` takes it back."""
+        return fields_json(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Recipe:
+        """The recipe that `to_json` wrote. Raises RecipeError for unknown kinds and fields."""
+        return make(cls, {key: from_json(value) for key, value in data.items() if key != "kind"})
+
+    def fingerprint(self) -> str:
+        """16 hex digits of SHA-256 over the canonical JSON: equal recipes, equal fingerprints, on every machine."""
+        return hashlib.sha256(canonical(self.to_json())).hexdigest()[:16]
+
+    def blocks_json(self) -> dict[str, Any]:
+        """The part that decides the blocks; size and combination are decided later."""
+        return {key: value for key, value in self.to_json().items() if key not in DECIDED_LATER}
+
+
+def _check_objective(objective: Any) -> None:
+    """The types of what every objective has; its own numbers are its own to check."""
+    for name, default, least in (
+        ("latent", None, 0 if getattr(objective, "reads", "") == "logits" else 1),
+        ("negatives", 0, 0),
+    ):
+        value = getattr(objective, name, default)
+        if value is None and any(name in fields for fields in getattr(objective, "by_modality", {}).values()):
+            continue  # the modality decides
+        if not is_count(value, least):
+            raise RecipeError(f"{name}={value!r} of {objective!r}; expected an integer of at least {least}")
+    if not isinstance(getattr(objective, "name", None), str):
+        raise RecipeError(f"{objective!r} has no name; expected a string, which its block is called")
+    augmentation = getattr(objective, "augmentation", None)
+    if augmentation is not None and not (callable(augmentation) and hasattr(augmentation, "views")):
+        raise RecipeError(f"augmentation={augmentation!r} of {objective.name!r}; expected one such as Crops(), or None")

@@ -1,0 +1,248 @@
+"""From a source to a store on one machine: resumable, shard by shard."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import chain, count, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sporeprint.backbones.backbone import Backbone
+from sporeprint.backbones.precision import as_fitted
+from sporeprint.data.rows import Row, Source
+from sporeprint.errors import BackboneError, RecipeError, RowFailure, StoreError, StoreMismatch
+from sporeprint.features import saved
+from sporeprint.features.batches import decoded_batches, refuse_too_many
+from sporeprint.features.fungi import Fungi
+from sporeprint.features.negatives import Progress
+from sporeprint.features.recipe import Recipe
+from sporeprint.store.plan import read_plan
+from sporeprint.store.reader import Store
+from sporeprint.store.shards import DTYPES, plan_path
+from sporeprint.store.writer import StoreWriter
+from sporeprint.values import check_choice, to_json
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run goes about it. None of these decides a number, but for `dtype`, the precision on disk."""
+
+    device: str | None = None
+    batch_size: int = 32
+    workers: int = 1
+    shard_rows: int = 256
+    dtype: str = "float32"
+    max_failures: float = 0.01
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("dtype on disk", self.dtype, DTYPES)
+        for name, least in (("batch_size", 1), ("shard_rows", 1), ("workers", 0), ("max_failures", 0)):
+            if not getattr(self, name) >= least:
+                raise RecipeError(f"{name}={getattr(self, name)}; expected at least {least}")
+
+    def fungi(self) -> dict[str, Any]:
+        """The part that `Fungi` takes."""
+        return {"device": self.device, "batch_size": self.batch_size, "workers": self.workers, "compile": self.compile}
+
+
+def extract(
+    source: Source,
+    out: str | Path,
+    recipe: Recipe | None = None,
+    fit_from: str | Path | None = None,
+    backbone: Backbone | str | None = None,
+    settings: Settings = Settings(),
+    progress: Progress = lambda what, done, total: None,
+) -> Store:
+    """Compute every row's blocks into the store `out`; an interrupted run goes on with the same call.
+
+    fit_from: a store, or a folder that `Fungi.save` wrote, whose heads, negatives and projection are used: what a test
+    set needs. Without it they are drawn from `source` by `recipe`.
+    backbone: a network of your own; or a name, in the place of the recipe's or the fit's: where its weights lie now.
+    Raises StoreMismatch where `out` was made otherwise, TooManyFailures, SourceError, BackboneError, DamagedStore.
+    """
+    if fit_from is None:
+        fungi = _fungi(recipe or Recipe(), backbone, settings)
+        _keep_precision(fungi, out)
+        fitted = None
+    else:
+        fungi, fitted = _fitted(fit_from, recipe, backbone, settings)
+    plan = _plan(fungi, source, fitted)
+    with StoreWriter(out, plan, dtype=settings.dtype, shard_rows=settings.shard_rows) as writer:
+        if writer.complete:
+            log.info("%s is complete already", out)
+            return Store.open(out)
+        _settle_state(writer, fungi, source, fitted is not None, progress)
+        return _write_shards(writer, fungi, source, settings, progress)
+
+
+def read_state(folder: str | Path) -> Callable[[str], bytes]:
+    """A reader of the fitted state in a store, or in a folder that `Fungi.save` wrote."""
+    if (Path(folder) / saved.JSON_NAME).exists():
+        return saved.read_folder(folder)
+    return Store.open(folder).read_state
+
+
+def _fitted(
+    fit_from: str | Path, recipe: Recipe | None, backbone: Backbone | str | None, settings: Settings
+) -> tuple[Fungi, str]:
+    read = read_state(fit_from)
+    body, _ = saved.unpack_parts(read, str(fit_from))
+    theirs = Recipe.from_json(body["recipe"])
+    if recipe is not None:
+        ours = replace(recipe, backbone=theirs.backbone).blocks_json()  # its weights are compared, not its name
+        differing = [key for key, value in theirs.blocks_json().items() if ours[key] != value]
+        if differing:
+            key = differing[0]
+            raise StoreMismatch(
+                f"{fit_from} was fitted with {key}={theirs.blocks_json()[key]}, this run asks for {ours[key]}"
+                f"{' (and differs in ' + ', '.join(differing[1:]) + ')' if differing[1:] else ''}; leave the recipe's "
+                "options out, --fit-from brings its own"
+            )
+        backbone = backbone or recipe.backbone
+    fungi = _fungi(theirs if backbone is None else replace(theirs, backbone=None), backbone, settings)
+    try:
+        fungi.restore(read, str(fit_from))
+    except BackboneError as error:
+        if backbone is not None:
+            raise
+        raise BackboneError(f"{error} ({fit_from} names it so; where it lies elsewhere now, say --backbone)") from error
+    return fungi, body["tensors_sha256"]
+
+
+def _fungi(recipe: Recipe, backbone: Backbone | str | None, settings: Settings) -> Fungi:
+    if isinstance(backbone, str):
+        recipe, backbone = replace(recipe, backbone=backbone), None
+    return Fungi(recipe, backbone=backbone, **settings.fungi())
+
+
+def _keep_precision(fungi: Fungi, out: str | Path) -> None:
+    """dtype "auto" goes on as it began in the store `out`, which may have been on another machine."""
+    try:
+        plan = read_plan(Path(out))["plan"] if plan_path(Path(out)).exists() else {}
+    except OSError:
+        return  # the writer says why
+    if plan.get("recipe", {}).get("dtype") == fungi.recipe.dtype == "auto":  # type: ignore[union-attr]
+        network = fungi.network
+        fungi.engine.autocast = as_fitted("auto", plan["resolved"]["dtype"], network.dtype, network.device)
+
+
+def _plan(fungi: Fungi, source: Source, fitted: str | None) -> dict[str, Any]:
+    """Everything that determines the contents. A backbone is known by its weights, not by where it lies (plan.TOLD)."""
+    told = ("backbone", "views")  # what the views come to is in the objectives
+    recipe = {key: value for key, value in fungi.recipe.blocks_json().items() if key not in told}  # type: ignore[union-attr]
+    recipe["objectives"] = to_json(fungi.engine.objectives)  # as they are for this modality
+    resolved = fungi.describe()
+    log.info("reading the source (%d rows) for its digest ...", len(source))
+    return {
+        "recipe": recipe,
+        "resolved": resolved,
+        "source": {**source.describe(), "digest": source.digest()},
+        "fit": {"from": "this source" if fitted is None else fitted},
+    }
+
+
+def _settle_state(writer: StoreWriter, fungi: Fungi, source: Source, fitted: bool, progress: Progress) -> None:
+    """The fitted state on disk is the one that is used: drawn once, then read back by every later run."""
+    packed = {name: writer.read_state(name) for name in (saved.TENSORS_NAME, saved.JSON_NAME)}
+    if all(data is not None for data in packed.values()):
+        fungi.restore(lambda name: packed[name] or b"", f"{writer.folder}/state")
+        return
+    if not fitted:
+        if any(objective.negatives for objective in fungi.engine.objectives):
+            log.info("reading the source (%d rows) to draw negatives ...", len(source))
+        fungi.draw_negatives(((row.id, row.sample) for row in source.rows()), progress)
+    for name, data in fungi.pack().items():
+        writer.write_state(name, data)
+
+
+def _write_shards(writer: StoreWriter, fungi: Fungi, source: Source, settings: Settings, progress: Progress) -> Store:
+    total, inputs = len(source), fungi.network.preprocess
+    finished = sum(shard.rows + len(shard.failures) for shard in writer.done.values())
+    progress("rows", finished, total)
+    failures = [failure for shard in writer.done.values() for failure in shard.failures]
+    refuse_too_many(failures, settings.max_failures, total)
+    for index, rows in _missing_shards(source, settings.shard_rows, set(writer.done)):
+        spent = dict(fungi.seconds)
+        parts: list[dict[str, np.ndarray]] = []
+        kept: list[tuple[str, Any]] = []
+        failed: list[RowFailure] = []
+        seen, cut, first = 0, 0, index * settings.shard_rows
+        samples = ((row.id, row.sample) for row in rows)
+        for batch in decoded_batches(inputs, samples, settings.batch_size, settings.workers):
+            names = [
+                row.id or f"row {number}" for number, row in enumerate(rows[seen : seen + len(batch)], first + seen)
+            ]
+            good, blocks, bad = fungi.compute(batch, names)
+            kept += [(batch[at][0], rows[seen + at].label) for at in good]
+            parts += [blocks] if good else []
+            failed += bad
+            cut += sum(inputs.truncates(batch[at][1]) for at in good)
+            seen += len(batch)
+            refuse_too_many([*failures, *failed], settings.max_failures, total)
+            progress("rows", finished + seen, total)
+        ids = [row_id for row_id, _ in kept]
+        writer.write_shard(
+            index,
+            ids if rows[0].id else _distinct(ids, writer.ids),
+            [label for _, label in kept],
+            {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else {})},
+            failed,
+            {name: seconds - spent.get(name, 0.0) for name, seconds in fungi.seconds.items()},
+            truncated=cut,
+        )
+        failures += failed
+        finished += len(rows)
+    widths = next((shard.blocks for shard in writer.done.values() if shard.rows), None)
+    if widths is None:
+        raise StoreError(f"none of the {total} rows of this source has features; see why with a larger --max-failures")
+    return writer.commit(
+        # In the order of the recipe: a shard's record that was read back has its blocks by the alphabet.
+        blocks={name: {"dim": widths[name], **info} for name, info in fungi.block_info().items() if name in widths},
+        label_names=source.label_names,
+        cost=_cost(writer, fungi),
+    )
+
+
+def _distinct(ids: Iterable[str], taken: Iterable[str]) -> list[str]:
+    """Digests of contents as ids: of one that was met before, "-2", "-3" ... are added. Its views are the same."""
+    met, made = set(taken), []
+    for digest in ids:
+        names = chain([digest], (f"{digest}-{number}" for number in count(2)))
+        made.append(next(name for name in names if name not in met))
+        met.add(made[-1])
+    return made
+
+
+def _missing_shards(source: Source, size: int, done: set[int]) -> Iterator[tuple[int, list[Row]]]:
+    """(index, rows) of the shards that are not there yet. A shard is a fixed range of the source's rows."""
+    total = -(-len(source) // size)
+    missing = [index for index in range(total) if index not in done]
+    if not missing:
+        return
+    rows = source.rows(start=missing[0] * size)
+    for index in range(missing[0], total):
+        shard = list(islice(rows, size))
+        if index not in done:
+            yield index, shard
+
+
+def _cost(writer: StoreWriter, fungi: Fungi) -> dict[str, Any]:
+    seconds: dict[str, float] = {}
+    for shard in writer.done.values():
+        for name, spent in shard.seconds.items():
+            seconds[name] = seconds.get(name, 0.0) + spent
+    return {
+        "seconds": {name: round(spent, 3) for name, spent in seconds.items()},
+        "rows": sum(shard.rows for shard in writer.done.values()),
+        "device": fungi.network.device.type,
+        "threads": torch.get_num_threads(),
+    }

@@ -1,0 +1,112 @@
+"""From the command line's words to a recipe."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from sporeprint.backbones.libraries.huggingface import find_modality
+from sporeprint.errors import RecipeError
+from sporeprint.features import saved
+from sporeprint.features.presets import DECIDES
+from sporeprint.features.recipe import Recipe
+from sporeprint.objectives import NAMES, paper, settle
+from sporeprint.run.extract import read_state
+from sporeprint.store.reader import Store
+
+
+def make_recipe(
+    file: Path | None, bare: bool, negatives: int | None = None, preset: str | None = None, **options: Any
+) -> Recipe | None:
+    """The recipe of a file, or of options; None where neither is given and `bare` is false (the fit brings its own).
+
+    Raises RecipeError for both at once, for unknown objectives, for negatives that nothing uses, where no backbone is
+    named, and for a preset beside what it decides.
+    """
+    given = {key: value for key, value in {"preset": preset, **options}.items() if value is not None}
+    if file is not None:
+        if given or negatives is not None:
+            raise RecipeError(f"--recipe and --{next(iter(given), 'negatives')} were both given; use one of them")
+        return read_recipe(file)
+    if not bare:
+        if given or negatives is not None:
+            raise RecipeError(
+                f"--fit-from brings its own recipe; leave out --{next(iter(given), 'negatives').replace('_', '-')}"
+            )
+        return None
+    if "backbone" not in given:
+        raise RecipeError(
+            "no --backbone; give a Hugging Face id or folder, timm:NAME, or tiny (see sporeprint backbones)"
+        )
+    for name in ("targets", "layer_kinds"):
+        if name in given:
+            given[name] = [word.strip() for word in given[name].split(",")]
+    if given.pop("preset", None) is not None:
+        return _of_preset(str(preset), negatives, given)
+    objectives = given.pop("objectives", None)
+    recipe = Recipe(**given)
+    if objectives is None and negatives is None:
+        return recipe  # the paper's, for whatever the backbone takes
+    if objectives is None:
+        made = list(paper(find_modality(given["backbone"], recipe.modality), recipe.views))
+    else:
+        names = [name.strip() for name in objectives.split(",")]
+        if unknown := [name for name in names if name not in NAMES and names != ["none"]]:
+            raise RecipeError(f"no objective {unknown[0]!r}; known: {', '.join(NAMES)}, or none")
+        made = [] if names == ["none"] else [NAMES[name]() for name in names]
+    if negatives is not None:
+        if not any(one.negatives != 0 for one in made):
+            raise RecipeError(f"--negatives {negatives}, but none of --objectives {objectives} uses any; leave it out")
+        made = [replace(one, negatives=negatives) if one.negatives != 0 else one for one in made]
+    return replace(recipe, objectives=made)
+
+
+def _of_preset(name: str, negatives: int | None, given: dict[str, Any]) -> Recipe:
+    beside = [one for one in DECIDES if one in given] + ["negatives"] * (negatives is not None)
+    if beside:
+        raise RecipeError(f"--preset {name} decides on --{beside[0]}; leave one of them out")
+    return Recipe.preset(name, **given)
+
+
+def source_modality(recipe: Recipe | None, fit_from: Path | None, backbone: str | None) -> str:
+    """ "image", "text" or "audio": what the rows of a source are, from the backbone that will take them.
+
+    Raises RecipeError for objectives that are not for it, before any weight is loaded; BackboneError.
+    """
+    if fit_from is not None:
+        body, _ = saved.unpack_parts(read_state(fit_from), str(fit_from))
+        return str(body["resolved"]["backbone"].get("modality", "image"))
+    assert recipe is not None
+    name = backbone or recipe.backbone
+    if name is None:
+        raise RecipeError(
+            'the recipe names no backbone; write "backbone" into it: a Hugging Face id or folder, timm:NAME, or tiny'
+        )
+    modality = find_modality(name, recipe.modality)
+    settle(recipe.objectives, modality)
+    return modality
+
+
+def fitted_columns(fit_from: Path | None) -> dict[str, str | None]:
+    """The columns of the table that a store was made of; {} where it was made of anything else."""
+    if fit_from is None or (fit_from / saved.JSON_NAME).exists():
+        return {}
+    source = Store.open(fit_from).plan["source"]
+    return {} if source["kind"] in ("folder", "list") else dict(source.get("columns", {}))  # a folder's are no names
+
+
+def read_recipe(file: Path) -> Recipe:
+    """A recipe from JSON as `Recipe.to_json` gives it; fields that are left out take their defaults."""
+    try:
+        data = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{file} cannot be read as JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise RecipeError(f"{file} holds a {type(data).__name__}; expected an object with: {_field_names()}")
+    return Recipe.from_json(data)
+
+
+def _field_names() -> str:
+    return ", ".join(field.name for field in fields(Recipe))

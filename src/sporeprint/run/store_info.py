@@ -1,0 +1,111 @@
+"""Facts about stores and backbones, gathered for the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from sporeprint.data.folders import SUFFIXES
+from sporeprint.store.reader import Store
+from sporeprint.store.shards import count_labels
+
+SUPPORTED = [  # modality, library and families, embedding
+    ("image", "transformers: ViT, DeiT, DINO, DINOv2 (registers too), DINOv3, MAE, data2vec-vision", "CLS"),
+    ("image", "transformers: CLIP and SigLIP vision towers, BEiT", "the tower's own pooled output"),
+    ("image", "timm: ViT, DeiT, EVA and others with forward_features / forward_head", "forward_head, pre_logits"),
+    ("image", "torchvision: VisionTransformer (fused attention is unfused)", "CLS"),
+    ("image", "sporeprint: tiny, trained by us without labels, for the demo and tests", "CLS"),
+    ("text", "sentence-transformers: folder, hub id or object", "its own pooling, prompt, length, normalisation"),
+    ("text", "transformers: BERT, RoBERTa, DistilBERT, MPNet, DeBERTa, ELECTRA, ModernBERT, XLM-R, MiniLM", "CLS"),
+    ("text", "transformers: T5 and other encoders without a CLS token", "mean of the tokens"),
+    ("text", "transformers: Qwen, Llama, GPT-2, Mistral and other decoders", "last token"),
+    ("text", "transformers: text towers of CLIP and CLAP (--modality text)", "the tower's own pooled output"),
+    ("audio", "transformers: Whisper's encoder", "mean over the real frames"),
+    ("audio", "transformers: wav2vec 2.0, HuBERT, WavLM, data2vec-audio", "mean over the real frames"),
+    ("audio", "transformers: AST; CLAP's audio tower", "its own pooled output"),
+    ("any", "Backbone(any nn.Module, target=PATH, preprocess=...)", "its output; CLS, mean or last of its tokens"),
+]
+
+
+def store_summary(store: Store) -> dict[str, Any]:
+    """As JSON: rows, blocks, plan, failures, cost."""
+    return {
+        "store": str(store.folder),
+        "rows": len(store),
+        "blocks": store.blocks_info,
+        "labels": store.label_counts,
+        "label_names": store.label_names,
+        "truncated": store.truncated,
+        "failures": [failure.to_json() for failure in store.failures],
+        "cost": store.cost,
+        "plan": store.plan,
+    }
+
+
+def source_lines(source: dict[str, Any]) -> Iterator[str]:
+    """From what `Source.describe` gives: the columns of a table; files of a folder that are no rows."""
+    columns = source.get("columns", {})
+    if columns.get("sample"):
+        label = f"labels from {columns['label']!r}" if columns["label"] else "no labels"
+        ids = f"ids from {columns['id']!r}" if columns["id"] else "ids are row numbers"
+        yield f"columns: samples from {columns['sample']!r}, {label}, {ids}"
+    if count := source.get("ignored_files"):
+        known = sorted(SUFFIXES[source.get("modality", "image")])
+        yield f"passed over: {count} files whose names end in none of: {' '.join(known)}"
+
+
+def store_lines(store: Store, verified: bool) -> Iterator[str]:
+    """The same for people."""
+    plan = store.plan
+    resolved, source = plan["resolved"], plan["source"]
+    backbone = resolved["backbone"]
+    yield f"store: {store.folder}{' (every file checked)' if verified else ''}"
+    yield f"rows: {len(store)} from {source.get('name', source.get('kind'))}, {len(store.failures)} not read"
+    yield from source_lines(source)
+    if store.truncated:
+        yield f"too long: {store.truncated} rows, of which the backbone saw the beginning only"
+    yield f"labels: {_count_labels(store, verified)}"
+    yield (
+        f"backbone: {backbone['name']} ({backbone['class']}), pooling {backbone['pooling']}, "
+        f"{_limits(backbone)}, targets {', '.join(backbone['targets'])}, weights {backbone['weights']}"
+    )
+    yield f"computed in: {resolved['dtype']} on {resolved['device']}, kept as {store.dtype}"
+    yield f"seed: {plan['recipe']['seed']}"
+    yield f"fitted on: {plan['fit']['from']}"
+    for name, block in store.blocks_info.items():
+        passes = "1 pass" if block["passes"] == 1 else f"{block['passes']} passes"
+        yield f"  {name}: {block['dim']} numbers, {block['family']}, {passes} (views: {block['views']})"
+    for name, seconds in store.cost.get("seconds", {}).items():
+        if seconds:  # the negatives are drawn before any row, so they cost no row anything
+            rate = store.cost["rows"] / seconds
+            yield f"  time in {name}: {seconds:.1f} s, {rate:,.1f} rows/s on {store.cost['threads']} threads"
+    for failure in store.failures:
+        yield f"  not read: {failure.id}: {failure.reason}"
+
+
+def _limits(backbone: dict[str, Any]) -> str:
+    """What a backbone takes: its size of images, or its longest text or sound."""
+    if "image_size" in backbone:
+        return f"{backbone['image_size']} px"
+    if "max_tokens" in backbone:
+        return f"at most {backbone['max_tokens'] or 'any number of'} tokens"
+    return f"{backbone['sample_rate_hz']} Hz, at most {backbone['max_seconds']:g} s"
+
+
+def _count_labels(store: Store, verified: bool) -> str:
+    """From the manifest; of an older store only where every file was read anyway."""
+    counts = store.label_counts
+    if counts is None and verified:
+        counts = count_labels([] if store.labels is None else store.labels.tolist())
+    if counts is None:
+        return "not counted in this store (--verify counts them)"
+    rows_without = f", {counts['missing']} rows have none" if counts["missing"] else ""
+    return f"{counts['different']} different{rows_without}" if counts["different"] else "none"
+
+
+def describe_backbone(name: str, modality: str = "auto") -> dict[str, Any]:
+    """Load a backbone and say what was found in it."""
+    from sporeprint.backbones.load import load_backbone
+
+    backbone = load_backbone(name, modality=modality)
+    return {**backbone.describe(), "linear_layers": backbone.linear_layers()}

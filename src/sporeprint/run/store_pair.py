@@ -1,0 +1,248 @@
+"""Two stores, to fit on and to ask about: whether they go together, and their rows with their labels."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sporeprint.errors import RecipeError, StoreError
+from sporeprint.features.blocks import Blocks
+from sporeprint.run.store_source import Rows, labels_of
+from sporeprint.store.plan import differences
+from sporeprint.store.reader import Store
+from sporeprint.values import is_number
+
+KINDS = {str: "texts", bool: "booleans", int: "integers", float: "numbers"}
+
+
+def open_pair(train_path: Path, test_path: Path) -> tuple[Store, Store]:
+    """Two stores whose rows can be compared. Raises StoreError where they were made or fitted otherwise."""
+    train, test = Store.open(train_path), Store.open(test_path)
+    differing = differences(_comparable(train), _comparable(test), ("the first", "the second"))
+    if differing:
+        raise StoreError(
+            f"{test_path} was not made like {train_path}:\n  "
+            + "\n  ".join(differing)
+            + f"\nMake the test store with: sporeprint extract ... --fit-from {train_path}"
+        )
+    if not _same_fit(train, test):
+        raise StoreError(
+            f"{test_path} was not fitted with {train_path}'s heads and negatives, so its gradients are not comparable. "
+            f"Make it with: sporeprint extract ... --fit-from {train_path}"
+        )
+    return train, test
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Rows to fit on [N] and rows to ask about [M], of stores that go together: their blocks and labels.
+
+    Only rows that have a label. several: a label is a list of them. note: what was compared, in a line.
+    """
+
+    store: Store
+    blocks: Blocks
+    labels: np.ndarray
+    test_blocks: Blocks
+    test_labels: np.ndarray
+    several: bool
+    note: str
+
+
+def read_pair(
+    train_rows: Rows,
+    test_rows: Rows,
+    reads: Callable[[Store], Sequence[str]],
+    label_column: str | None = None,
+    *,
+    targets: bool = False,
+    flags: tuple[str, str] = ("--train", "--test"),
+    roles: tuple[str, str] = ("training rows", "test rows"),
+    unknown: str = "counted as wrong, since no training row has their label",
+) -> Pair:
+    """Both stores' blocks and labels.
+
+    reads: the blocks to read, of the first store. label_column: of the stores' sources, in the place of the labels that
+    the stores hold. targets: labels are numbers to predict, [rows] or [rows, targets], as float64.
+    flags: of the sources. roles: of the rows. unknown: what becomes of test rows whose label no training row has.
+    Raises StoreError, RecipeError, and SourceError where a source is not the one that its store was made of.
+    """
+    check_sources((train_rows, test_rows), label_column, flags)
+    train, test = open_pair(train_rows.store, test_rows.store)
+    names = reads(train)
+    blocks, labels, has = labelled(train, train_rows, names, label_column)
+    test_blocks, test_labels, test_has = labelled(test, test_rows, names, label_column)
+    name = train.plan["resolved"]["backbone"]["name"]
+    note = f"{name}, {len(labels)} {roles[0]}, {len(test_labels)} {roles[1]}, "
+    several, strange = False, 0
+    if targets:
+        texts = any(isinstance(label, str) for label in (*labels, *test_labels))
+        labels, test_labels = targets_of(labels, train_rows.store), targets_of(test_labels, test_rows.store)
+        note += "1 target" if labels.ndim == 1 else f"{labels.shape[1]} targets"
+        note += ", its texts read as numbers" if texts else ""
+    else:
+        several = are_lists(labels)
+        if several != are_lists(test_labels):
+            other, lists = (test_rows, train_rows) if several else (train_rows, test_rows)
+            raise StoreError(f"the labels of {lists.store} are lists, those of {other.store} are not")
+        strange = 0 if several else strangers(labels, test_labels, (train_rows.store, test_rows.store))
+        classes = len({one for row in labels for one in row} if several else set(labels.tolist()))
+        note += f"{classes} labels, several a row" if several else f"{classes} classes"
+        note += " (nothing to tell apart)" if classes == 1 and not several else ""
+    if label_column is not None:
+        note += f" of {label_column!r}"
+    left_out, test_left_out = int((~has).sum()), int((~test_has).sum())
+    if left_out or test_left_out:
+        note += f"; left out, having no label: {left_out} {roles[0]}, {test_left_out} {roles[1]}"
+    if not targets and (hint := numbers_hint(labels.tolist())):
+        note += f"; {hint}"
+    if strange:
+        note += f"; {unknown}: {strange} {roles[1]}"
+    if shared := shared_rows(train, test, has, test_has):
+        note += f"; {roles[0]} themselves, so that each is its own nearest neighbour: {shared} {roles[1]}"
+    return Pair(train, blocks, labels, test_blocks, test_labels, several, note)
+
+
+def check_sources(rows: Sequence[Rows], label_column: str | None, flags: Sequence[str]) -> None:
+    """Raises RecipeError where a label column comes without the sources that have it, or they without it."""
+    sources, names = [one.source for one in rows], " and ".join(flags)
+    if any(one.split is not None and one.source is None for one in rows):
+        raise RecipeError(f"a split goes with the source that it is of; give {names} too, or leave it out")
+    if label_column is not None and None in sources:
+        raise RecipeError(f"--label-column needs {names}: the source that each store was made of")
+    if label_column is None and any(source is not None for source in sources):
+        verb = "are" if len(flags) > 1 else "is"
+        raise RecipeError(f"{names} {verb} for --label-column, other labels than the stores'")
+
+
+def are_lists(labels: np.ndarray) -> bool:
+    """Whether a row has a list of labels."""
+    return any(isinstance(label, list) for label in labels)
+
+
+def one_label(labels: np.ndarray, store: Path, what: str) -> np.ndarray:
+    """labels, where none is a list. Raises StoreError."""
+    if are_lists(labels):
+        raise StoreError(f"{store} has lists of labels; {what} needs one a row: give another --label-column")
+    return labels
+
+
+def targets_of(labels: np.ndarray, store: Path) -> np.ndarray:
+    """[N] or, of lists of numbers, [N, T]: float64. Texts, as a CSV has them, are read where all are finite numbers.
+
+    Raises StoreError for other texts and for lists of several lengths.
+    """
+    found = labels.tolist()
+    if all(isinstance(one, str) for one in found):
+        found = [one if (value := number_of(one)) is None else value for one in found]
+    if are_lists(labels):
+        if len({len(row) if isinstance(row, list) else 0 for row in found}) > 1 or not found[0]:
+            raise StoreError(
+                f"{store} has lists of different lengths as labels; regress needs a number for every target"
+            )
+        some = [one for row in found for one in row]
+    else:
+        some = found
+    if wrong := [one for one in some if isinstance(one, bool) or not isinstance(one, (int, float))]:
+        seen = KINDS.get(type(wrong[0]), "not all numbers")
+        raise StoreError(
+            f"the labels of {store} are {seen}, such as {wrong[0]!r}; regress needs "
+            "numbers: name a column of numbers with --label-column, or store the labels as numbers in the source"
+        )
+    return np.asarray(found, dtype=np.float64)
+
+
+def number_of(label: Any) -> float | None:
+    """A finite number, or a text that is one; None for anything else, booleans among it."""
+    if isinstance(label, str) and "_" not in label:  # which Python takes between digits
+        with contextlib.suppress(ValueError):
+            label = float(label)
+    return float(label) if is_number(label) else None
+
+
+def numbers_hint(labels: Sequence[Any]) -> str:
+    """What to do about labels that are all numbers, not all of them whole; "" of any others: those are classes."""
+    found = [number_of(label) for label in labels]
+    if None in found or not (broken := [one for one in found if one is not None and not one.is_integer()]):
+        return ""
+    return f"these labels are numbers such as {broken[0]:g}; `sporeprint regress` predicts numbers"
+
+
+def strangers(labels: np.ndarray, test_labels: np.ndarray, stores: tuple[Path, Path]) -> int:
+    """How many test rows have a label that no training row has. Raises StoreError where all of them have."""
+    known = set(labels.tolist())
+    strange = sum(label not in known for label in test_labels.tolist())
+    if strange == len(test_labels):
+        hint = numbers_hint([*labels.tolist(), *test_labels.tolist()])
+        raise StoreError(
+            f"no label of {stores[1]} is a label of {stores[0]}: {some_of(test_labels)} there, {some_of(labels)} here; "
+            + (hint or "were both made with the same --label-column?")
+        )
+    return strange
+
+
+def some_of(labels: np.ndarray) -> str:
+    """What kind they are and the first three: 1 and "1" are not the same label."""
+    found = sorted(set(labels.tolist()))
+    return f"{KINDS[type(found[0])]} {', '.join(map(repr, found[:3]))}{', ...' if len(found) > 3 else ''}"
+
+
+def shared_rows(train: Store, test: Store, has: np.ndarray, test_has: np.ndarray) -> int:
+    """How many of the rows asked about are rows that are fitted on: of one source, under one id."""
+    ours, theirs = (store.plan.get("source", {}).get("digest") for store in (train, test))
+    if ours is None or ours != theirs:
+        return 0
+    known = set(np.array(train.ids)[has].tolist())
+    return sum(row_id in known for row_id in np.array(test.ids)[test_has].tolist())
+
+
+def _comparable(store: Store) -> dict[str, Any]:
+    """What two stores must share for their blocks to be comparable: not the device, and not the rows."""
+    resolved = {key: value for key, value in store.plan["resolved"].items() if key != "device"}
+    return {"recipe": store.plan["recipe"], "resolved": resolved}
+
+
+def _same_fit(train: Store, test: Store) -> bool:
+    """Whether two stores have the same heads, negatives and projections; a fitted combination does not count."""
+    if train.manifest["states"] == test.manifest["states"]:
+        return True
+    from sporeprint import saved  # torch takes seconds to import
+
+    def fitted(store: Store) -> dict[str, Any]:
+        tensors = saved.unpack_parts(store.read_state, str(store.folder))[1]
+        return {name: value for name, value in tensors.items() if not name.startswith("combiner/")}
+
+    ours, theirs = fitted(train), fitted(test)
+    return ours.keys() == theirs.keys() and all(value.equal(theirs[name]) for name, value in ours.items())
+
+
+def labelled(
+    store: Store, rows: Rows, names: Sequence[str], column: str | None = None
+) -> tuple[Blocks, np.ndarray, np.ndarray]:
+    """Blocks and labels of the rows that have a label, and which have one: [rows], booleans.
+
+    column: of the store's source; without it, the labels that the store holds.
+    """
+    blocks = store.blocks(names)  # before the labels, which it reads along
+    labels = store.labels if column is None else labels_of(store, rows, column)
+    if labels is None and column is not None:
+        raise StoreError(f"column {column!r} of '{rows.source}' has no label for any row of {rows.store}")
+    if labels is None:
+        raise StoreError(f"{rows.store} has no labels; extract it from a labelled source (--label-column NAME)")
+    if labels.dtype != object:
+        return blocks, labels, np.ones(len(labels), dtype=bool)
+    has = np.array([label is not None for label in labels])
+    return {name: block[has] for name, block in blocks.items()}, labels[has], has
+
+
+def block_list(words: str) -> tuple[str, ...]:
+    """Comma-separated names, each once. Raises RecipeError for an empty one."""
+    names = tuple(dict.fromkeys(name.strip() for name in words.split(",")))
+    if not all(names):
+        raise RecipeError(f"--blocks {words!r} has an empty name; give names of blocks or families, comma-separated")
+    return names

@@ -1,0 +1,269 @@
+"""Approximate search by faiss, tuned until it reaches a promised recall; rows are added part by part."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sporeprint.errors import DamagedStore, MissingExtra, RecipeError, StoreError, StoreMismatch
+from sporeprint.search.base import RECALL, Found, nearest_of, queries_of, recall_of
+from sporeprint.search.exact import SPARE, ExactIndex
+from sporeprint.store.atomic import TEMPORARY, damaged, seal, sync_folder, unseal, write_file
+from sporeprint.store.tensor_file import digest_of
+
+KIND, FORMAT = "sporeprint index", 1
+SAMPLE = 256  # queries that the recall is measured on
+CANDIDATES = {"ivf": 1, "ivf-sq8": 2, "ivf-sq4": 4, "hnsw": 1}  # times k, and SPARE more, are compared anew
+
+_NUMBERS = 2**22  # of rows at a time: 16 MiB
+_TRAINING = 2**26  # numbers that cells are made from: 256 MiB
+_EACH = 64  # rows a cell that these are made from, at most
+_FOUND = 2**20  # candidates at a time
+_MOST_EFFORT = 2**14  # of a graph
+
+
+@dataclass(eq=False)
+class FaissIndex:
+    """A faiss index over `rows`, which the nearest candidates are compared with anew: similarities are exact.
+
+    effort: cells probed, or the width of the search in a graph. recall: measured; see `build`. Where faiss finds fewer
+    than k, the query is searched exactly. Cells that are equally near but for rounding are taken in
+    either order, so that in rare cases a query's answer changes with the number of queries.
+    """
+
+    name: str
+    rows: NDArray[Any]
+    index: Any
+    effort: int
+    recall: float = float("nan")
+
+    def search(self, queries: NDArray[np.float32], k: int) -> Found:
+        """As `Index.search`."""
+        queries = queries_of(queries, self.rows.shape[1], k)
+        similarities, positions = self.found(queries, min(k, len(self.rows)))
+        few = np.flatnonzero(positions[:, -1] < 0)
+        if len(few):
+            similarities[few], positions[few] = ExactIndex(self.rows).search(queries[few], k)
+        return similarities, positions
+
+    def found(self, queries: NDArray[np.float32], k: int) -> Found:
+        """As `search`; where faiss found too few, the last have position -1 and similarity minus infinity."""
+        faiss = load_faiss()
+        count = min(CANDIDATES[self.name] * k + SPARE, len(self.rows))
+        similarities, positions = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+        if self.name == "hnsw":
+            settings = faiss.SearchParametersHNSW(efSearch=self.effort)
+        else:
+            settings = faiss.SearchParametersIVF(nprobe=self.effort)
+        step = max(1, _FOUND // count)
+        for at in range(0, len(queries), step):
+            part = slice(at, at + step)
+            with _threads(_usual()):
+                candidates = self.index.search(queries[part], count, params=settings)[1]
+            similarities[part], positions[part] = nearest_of(self.rows, queries[part], candidates, k)
+        return similarities, positions
+
+    def save(self, folder: str | Path) -> None:
+        """Write index.faiss and, last, index.json into `folder`; the rows stay where they are. Raises StoreError."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        path, about = folder / "index.faiss", folder / "index.json"
+        temporary = path.with_name(path.name + TEMPORARY)
+        about.unlink(missing_ok=True)  # it must not describe another file
+        try:
+            load_faiss().write_index(self.index, str(temporary))
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            sync_folder(folder)
+        except (OSError, RuntimeError) as error:
+            temporary.unlink(missing_ok=True)
+            raise StoreError(f"'{path}' was not written: {error}; free some space or mend the permissions") from error
+        record = {"bytes": path.stat().st_size, "sha256": digest_of(path), "rows": _digest(self.rows)}
+        value = {"format": FORMAT, "name": self.name, "effort": self.effort, "recall": self.recall, **record}
+        write_file(about, seal(KIND, value))
+
+    @classmethod
+    def open(cls, folder: str | Path, rows: NDArray[Any], verify: bool = True) -> FaissIndex:
+        """As `index.base.open_index`."""
+        faiss = load_faiss()
+        path = Path(folder) / "index.faiss"
+        about = unseal(KIND, path.with_suffix(".json"))
+        if about["format"] != FORMAT:
+            raise StoreError(f"'{folder}' is an index of format {about['format']}; this version reads {FORMAT}")
+        size = path.stat().st_size if path.exists() else 0
+        if size != about["bytes"]:
+            raise DamagedStore(damaged(path, f"has {size} bytes; {about['bytes']} were written"))
+        if verify and digest_of(path) != about["sha256"]:
+            raise DamagedStore(damaged(path, "is not what was written: its checksum differs"))
+        if _digest(rows) != about["rows"]:
+            raise StoreMismatch(f"the index in '{folder}' is of other rows; make it again for these")
+        # The first maps cells, the second (since faiss 1.11) graphs.
+        flag = faiss.IO_FLAG_MMAP if about["name"] != "hnsw" else getattr(faiss, "IO_FLAG_MMAP_IFC", 0)
+        try:
+            index = faiss.read_index(str(path), flag)
+        except RuntimeError as error:
+            raise StoreError(f"this faiss cannot read '{path}' ({error}); make the index again") from error
+        return cls(about["name"], rows, index, about["effort"], about["recall"])
+
+
+def build(
+    name: str,
+    rows: NDArray[Any],
+    seed: int = 0,
+    recall: float = RECALL,
+    k: int = 30,
+    queries: NDArray[np.float32] | None = None,
+    cells: int | None = None,
+    links: int = 32,
+) -> FaissIndex:
+    """An index over rows [M, D] that finds `recall` of the true k nearest rows, with the least effort that does.
+
+    The recall is measured on SAMPLE rows, each against the others, or on `queries` [Q, D] where some are given: queries
+    unlike the rows, such as another data set's, may find less. cells: default sqrt(M). links: of a graph's row.
+    The same rows and seed give the same index; a graph is therefore built in one thread.
+    Raises RecipeError where no effort reaches the recall.
+    """
+    faiss = load_faiss()
+    if not 0 < recall <= 1 or k < 1 or links < 2 or not 1 <= (1 if cells is None else cells) <= len(rows):
+        raise RecipeError(
+            f"recall {recall}, {k} neighbours, {cells} cells, {links} links; expected a recall in (0, 1], "
+            f"at least 1 neighbour and 2 links, and 1 to {len(rows)} cells"
+        )
+    draw = np.random.default_rng(seed)
+    if name == "hnsw":
+        index, most = _graph(faiss, rows, links, seed), min(len(rows), _MOST_EFFORT)
+    else:
+        most = cells or max(1, round(len(rows) ** 0.5))
+        index = _cells(faiss, name, rows, most, seed, draw)
+    found = FaissIndex(name, rows, index, effort=1)
+    measure = _recall(found, queries, k, draw)
+
+    def reached(effort: int) -> float:
+        found.effort = effort
+        return measure()
+
+    effort = 1
+    while (value := reached(effort)) < recall and effort < most:
+        effort = min(2 * effort, most)
+    if value < recall:
+        raise RecipeError(
+            f"index {name!r} finds {value:.3f} of the {k} nearest rows at most; {recall} was promised: "
+            "ask for less, or take 'exact'"
+        )
+    low = effort // 2
+    while effort - low > max(1, effort // 8):
+        middle = (low + effort) // 2
+        if (better := reached(middle)) >= recall:
+            effort, value = middle, better
+        else:
+            low = middle
+    found.effort, found.recall = effort, value
+    return found
+
+
+def _cells(faiss: Any, name: str, rows: NDArray[Any], count: int, seed: int, draw: np.random.Generator) -> Any:
+    width, product = rows.shape[1], faiss.METRIC_INNER_PRODUCT
+    kind = {"ivf-sq8": "QT_8bit", "ivf-sq4": "QT_4bit"}.get(name, "QT_fp16" if rows.dtype == np.float16 else "")
+    coarse = faiss.IndexFlatIP(width)
+    if kind:
+        stored = getattr(faiss.ScalarQuantizer, kind)
+        index = faiss.IndexIVFScalarQuantizer(coarse, width, count, stored, product)
+    else:
+        index = faiss.IndexIVFFlat(coarse, width, count, product)
+    index.cp.seed = seed
+    index.cp.min_points_per_centroid = 1  # else it warns
+    sample = _sample(rows, max(count, min(_EACH * count, _TRAINING // width)), draw)
+    with _threads(_usual()):
+        index.train(rows[sample].astype(np.float32))
+        _add(index, rows)
+    return index
+
+
+def _graph(faiss: Any, rows: NDArray[Any], links: int, seed: int) -> Any:
+    width, product = rows.shape[1], faiss.METRIC_INNER_PRODUCT
+    if rows.dtype == np.float16:
+        index = faiss.IndexHNSWSQ(width, faiss.ScalarQuantizer.QT_fp16, links, product)
+        index.train(rows[:1].astype(np.float32))
+    else:
+        index = faiss.IndexHNSWFlat(width, links, product)
+    index.hnsw.rng = faiss.RandomGenerator(seed)
+    with _threads(1):
+        _add(index, rows)
+    return index
+
+
+def _add(index: Any, rows: NDArray[Any]) -> None:
+    step = max(1, _NUMBERS // rows.shape[1])
+    for at in range(0, len(rows), step):
+        index.add(rows[at : at + step].astype(np.float32))
+
+
+def _recall(
+    found: FaissIndex, queries: NDArray[np.float32] | None, k: int, draw: np.random.Generator
+) -> Callable[[], float]:
+    """Measures `found` as it is now."""
+    rows = found.rows
+    if queries is not None:
+        asked, count = queries_of(queries, rows.shape[1], k), min(k, len(rows))
+        truth = ExactIndex(rows).search(asked, k)[0]
+        return lambda: recall_of(found.found(asked, count)[0], truth)
+    k = min(k, len(rows) - 1)
+    if not k:
+        return lambda: 1.0
+    own = _sample(rows, SAMPLE, draw)
+    asked = rows[own].astype(np.float32)
+    true = _others(ExactIndex(rows).search(asked, k + 1), own)
+    return lambda: recall_of(_others(found.found(asked, k + 1), own), true)
+
+
+def _others(found: Found, own: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Similarities [Q, k] of those of the k + 1 found that are not the query itself, or of the first k."""
+    others = found[1] != own[:, None]
+    others[others.all(axis=1), -1] = False
+    return found[0][others].reshape(len(own), -1)
+
+
+def _sample(rows: NDArray[Any], count: int, draw: np.random.Generator) -> NDArray[np.int64]:
+    return np.sort(draw.choice(len(rows), min(count, len(rows)), replace=False, shuffle=False))
+
+
+def _digest(rows: NDArray[Any]) -> str:
+    """Of 64 rows spread over all: enough to tell one table from another."""
+    some = np.ascontiguousarray(rows[np.linspace(0, len(rows) - 1, 64).astype(int)])
+    return sha256(f"{rows.shape} {rows.dtype}".encode() + some.tobytes()).hexdigest()
+
+
+def load_faiss() -> Any:
+    """The package. Raises MissingExtra."""
+    try:
+        return import_module("faiss")
+    except ImportError as error:
+        raise MissingExtra("approximate search needs faiss; pip install 'sporeprint[faiss]'") from error
+
+
+def _usual() -> int:
+    """As many threads as torch takes, where it is there: what bounds the one should bound the other."""
+    torch = sys.modules.get("torch")
+    return torch.get_num_threads() if torch else load_faiss().omp_get_max_threads()
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    faiss = load_faiss()
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(count)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)

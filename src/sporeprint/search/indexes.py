@@ -1,0 +1,64 @@
+"""Which index: by name, a factory of your own, or an index that is made already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeGuard, cast
+
+from numpy.typing import NDArray
+
+from sporeprint.errors import RecipeError
+from sporeprint.search import faiss as faiss_index
+from sporeprint.search.base import Index, rows_of
+from sporeprint.search.exact import ExactIndex
+
+INDEXES = ("exact", "ivf", "ivf-sq8", "ivf-sq4", "hnsw")
+
+Choice = str | Index | Callable[[NDArray[Any]], Index]  # what stands for an index wherever one is chosen
+
+
+def make_index(index: Choice, rows: NDArray[Any], seed: int = 0, **settings: Any) -> Index:
+    """An index over rows [M, D], float16 or float32, which may be a memory map larger than RAM: it is read in parts.
+
+    index: "exact"; "ivf": cells, each row stored once more; "ivf-sq8", "ivf-sq4": cells, rows stored in 8 or 4 bits a
+    number and the nearest compared again with `rows`; "hnsw": a graph, the fastest and largest. For the settings of all
+    but the first see `faiss_index.build`. Or one of your own: a callable that makes an `Index` of rows, such as a
+    class; or an `Index` over these very rows. `check_index` says whether it keeps the contract.
+    Raises RecipeError, SampleError, MissingExtra.
+    """
+    rows = rows_of(rows)
+    check_choice_of_index(index)
+    if not isinstance(index, str):
+        return index(rows) if _is_factory(index) else cast(Index, index)
+    if index != "exact":
+        return faiss_index.build(index, rows, seed, **settings)
+    if settings:
+        raise RecipeError(f"exact search has no settings; {', '.join(sorted(settings))} given")
+    return ExactIndex(rows)
+
+
+def check_choice_of_index(index: Any) -> None:
+    """Before any work is done for an index. Raises RecipeError for what is none, MissingExtra where faiss is absent."""
+    if isinstance(index, str):
+        if index not in INDEXES:
+            raise RecipeError(f"no index is called {index!r}; there are {', '.join(INDEXES)}")
+        if index != "exact":
+            faiss_index.load_faiss()
+    elif not _is_factory(index) and not callable(getattr(index, "search", None)):
+        raise RecipeError(
+            f"index is a {type(index).__name__}; expected a name ({', '.join(INDEXES)}), an object with `search`, or a "
+            "callable that makes one of rows [M, D]"
+        )
+
+
+def _is_factory(index: Any) -> TypeGuard[Callable[[NDArray[Any]], Index]]:
+    return isinstance(index, type) or (callable(index) and not hasattr(index, "search"))
+
+
+def open_index(folder: str | Path, rows: NDArray[Any], verify: bool = True) -> Index:
+    """An index that was saved into `folder`, memory-mapped, for the same rows.
+
+    verify: read the whole file first, for its checksum. Raises DamagedStore, MissingExtra, StoreMismatch (other rows).
+    """
+    return faiss_index.FaissIndex.open(folder, rows_of(rows), verify)

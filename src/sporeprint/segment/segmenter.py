@@ -1,0 +1,160 @@
+"""Segmentation by retrieval, for library users: fit on a few images with masks, predict label maps of others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sporeprint.data.scenes.scenes import Scene, find_classes
+from sporeprint.errors import NotFitted, RecipeError, RowFailure, SampleError
+from sporeprint.features.batches import as_rows, refuse_too_many
+from sporeprint.features.combine import named
+from sporeprint.features.dense.dense_features import DenseFeatures
+from sporeprint.features.dense.support import least
+from sporeprint.features.fungi import Fungi
+from sporeprint.search.indexes import Choice
+from sporeprint.segment.bank import NEIGHBOURS, TEMPERATURE
+from sporeprint.segment.bank_files import refuse_finished, remove_bank
+from sporeprint.segment.labeller import Chosen, Labeller, Voting
+from sporeprint.segment.training import Group, Sampling, Truth, batched, fill, read_ahead, survey
+
+
+class Segmenter:
+    """Labels images by the most similar patches of training images (Hummingbird); nothing is trained.
+
+        fungi = Fungi(Recipe(backbone="facebook/dinov2-small", dense=Dense(size=(224, 224))))
+        segmenter = Segmenter(fungi, ignore=(255,)).fit(images, masks)
+        label_maps = segmenter.predict(other_images)  # int32 [height, width] each, None for one that cannot be read
+
+    fungi: makes the features, as its recipe's `dense` says; its batch_size, workers and max_failures are used.
+    classes: C; labels are 0 to C - 1; default the greatest label of the masks and one. ignore: labels that are void.
+    bank: patches that are kept, of all training images together. neighbours, temperature: of the vote, or "auto":
+    chosen on the training images, each asked of the others; then see `chosen`. index: "exact", "ivf", "hnsw", ..., or
+    one of your own (see `make_index`). sampling: "balanced" (patches of rare classes first) or "uniform". epochs: above
+    1, crops of the training images too. folder: where the bank is written, and read without RAM; default RAM. A second
+    `fit` replaces the bank that the first wrote; any other bank in the folder is refused before an image is read.
+    """
+
+    def __init__(
+        self,
+        fungi: Fungi,
+        classes: int | None = None,
+        ignore: Sequence[int] = (255,),
+        bank: int = 102_400,
+        neighbours: int | str = NEIGHBOURS,
+        temperature: float | str = TEMPERATURE,
+        index: Choice = "exact",
+        sampling: str = "balanced",
+        epochs: int = 1,
+        folder: str | Path | None = None,
+    ):
+        if not isinstance(fungi, Fungi):
+            raise RecipeError(f"fungi is a {type(fungi).__name__}; expected Fungi(Recipe(backbone=..., dense=...))")
+        self.fungi, self.classes, self.ignore = fungi, classes, tuple(ignore)
+        self.voting = Voting(neighbours, temperature, index)
+        seed = fungi.recipe.seed if fungi.recipe is not None else 0
+        self.sampling = Sampling(bank, sampling, epochs, seed)
+        self.folder = None if folder is None else Path(folder)
+        self.failures: list[RowFailure] = []
+        self._group: Group | None = None
+        self._written: bytes | None = None  # the manifest of the bank in `folder`
+
+    def fit(self, images: Any, masks: Any, ids: Sequence[str] | None = None) -> Segmenter:
+        """images: as `Fungi` takes them. masks: one each: arrays of whole numbers [height, width], paths, encoded
+        bytes or PIL images, of the image's size. ids: one string each, default their numbers.
+
+        Features are fitted on these images for this segmenter alone. `failures` names images or masks that cannot be
+        read. Where it fails, what was fitted before stays, unless its bank in `folder` had to make room: then nothing
+        is fitted. Raises TooManyFailures, SampleError, RecipeError; StoreError for a folder that cannot be used.
+        """
+        if self.folder is not None and not self._own_bank(self.folder):
+            refuse_finished(self.folder)
+        images, masks = list(images), list(masks)
+        if len(images) != len(masks):
+            raise SampleError(f"{len(images)} images, {len(masks)} masks; expected one mask an image")
+        names = [str(one) for one in range(len(images))] if ids is None else ids
+        if len(set(names)) < len(names):
+            raise SampleError("two images have one id; expected an id of its own for each")
+        rows = as_rows(images, names)
+        scenes = [Scene(row_id, image, mask) for (row_id, image), mask in zip(rows, masks, strict=True)]
+        classes = self.classes or find_classes(scenes, self.ignore)
+        truth, seed = Truth(classes, self.ignore), self.sampling.seed
+        size, workers, most = self.fungi.batch_size, self.fungi.workers, self.fungi.max_failures
+        # Its own: another segmenter, or fit_dense, would fit those of the Fungi anew.
+        patches = DenseFeatures.of(
+            self.fungi._recipe(), self.fungi.engine, batch_size=size, workers=workers, max_failures=most
+        )
+        found = survey(scenes, patches, truth, (most, len(scenes)))
+        drawn = least(seed, found.counts, len(found.counts))
+        fitting = set(drawn[: patches.engine.settings.fit_images])
+        combination = named(patches.engine.settings.combination, patches.recipe.size)
+        blocks = patches.fit([("", scene.image) for scene in scenes if scene.id in fitting])
+        if self.folder is not None and self._own_bank(self.folder):
+            self._group = self._written = None  # nothing may map the files that go
+            remove_bank(self.folder)
+        labeller = Labeller(
+            combination.fit(blocks), classes, self.sampling.patches, self.voting, self.folder, seed=seed
+        )
+        try:
+            group = Group(patches, {"features": labeller})
+            failed = fill([group], scenes, drawn, truth, found.counts, self.sampling, size, workers)
+            self.failures = [*found.failures, *failed]
+            refuse_too_many(self.failures, most, len(scenes))
+        except BaseException:  # whoever keeps it keeps the labeller too, whose files would stay locked
+            labeller.abandon()
+            labeller.bank = None
+            if self.folder is not None:
+                remove_bank(self.folder)
+            raise
+        if self.folder is not None:
+            self._written = (self.folder / "manifest.json").read_bytes()
+        self._group = group
+        return self
+
+    @property
+    def chosen(self) -> Chosen:
+        """Neighbours and temperature, and the score that they were chosen by."""
+        chosen = self._labeller().chosen
+        assert chosen is not None
+        return chosen
+
+    def predict(self, images: Any) -> list[NDArray[np.int32] | None]:
+        """A label map [height, width] for each image, of its own size; None for one that cannot be read.
+
+        Such images are named in `failures`. Raises NotFitted before `fit`, TooManyFailures.
+        """
+        labeller, group = self._labeller(), self._group
+        assert group is not None
+        self.failures = []
+        rows = as_rows(images, None)
+        scenes = [Scene(str(number), image) for number, (_, image) in enumerate(rows)]
+        made: list[NDArray[np.int32] | None] = []
+        for batch in batched(read_ahead(scenes, None, self.fungi.workers), self.fungi.batch_size):
+            good = [read[0] for _, read in batch if not isinstance(read, SampleError)]
+            maps = iter(group.maps(good, [group.content(image) for image in good]))
+            for scene, read in batch:
+                try:
+                    if isinstance(read, SampleError):
+                        raise read
+                    if isinstance(found := next(maps), SampleError):
+                        raise found
+                    made.append(labeller.labels(found, (read[0].height, read[0].width)))
+                except SampleError as error:
+                    made.append(None)
+                    self.failures.append(RowFailure(scene.id, str(error)))
+                    refuse_too_many(self.failures, self.fungi.max_failures, len(rows))
+        return made
+
+    def _own_bank(self, folder: Path) -> bool:
+        """Whether the bank in the folder is that of the last `fit`, which a second one may replace."""
+        path = folder / "manifest.json"
+        return self._written is not None and path.exists() and path.read_bytes() == self._written
+
+    def _labeller(self) -> Labeller:
+        if self._group is None:
+            raise NotFitted("predict before fit: call fit(images, masks) first")
+        return self._group.labellers["features"]

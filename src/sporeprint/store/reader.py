@@ -1,0 +1,197 @@
+"""Reading a complete store. Every file's checksum is looked at before the file is parsed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sporeprint.errors import DamagedStore, RowFailure, StoreError
+from sporeprint.store.atomic import canonical, damaged, read_file, unseal
+from sporeprint.store.plan import check_format, read_plan
+from sporeprint.store.shards import manifest_path, plan_path, read_shard, shard_path, state_path, to_numpy
+
+
+class Store:
+    """A complete store, for reading. `Store.open(folder)` makes one.
+
+    plan: what the writer was given. label_names: of integer labels, or None. failures: the rows that could not be read.
+    blocks_info: {block: {"dim", ...}}. cost: what the run cost; two equal runs may differ in it, and in nothing else.
+    truncated: rows that were too long for the backbone, which saw their beginning only.
+    label_counts: {"different", "missing"}; None in a store of before they were kept.
+    """
+
+    def __init__(self, folder: Path, header: dict[str, Any], manifest: dict[str, Any]):
+        self.folder = folder
+        self.manifest = manifest
+        self.plan: dict[str, Any] = header["plan"]
+        self.dtype: str = header["dtype"]
+        self.shard_rows: int = header["shard_rows"]
+        self.label_names: list[str] | None = manifest["label_names"]
+        self.failures = [RowFailure(**failure) for failure in manifest["failures"]]
+        self.blocks_info: dict[str, dict[str, Any]] = {
+            name: manifest["blocks"][name] for name in manifest["block_order"]
+        }
+        self.cost: dict[str, Any] = manifest["cost"]
+        self.truncated: int = manifest.get("truncated", 0)
+        self.label_counts: dict[str, int] | None = manifest.get("labels")
+        self._rows: int = manifest["rows"]
+        self._shards: list[dict[str, Any]] = manifest["shards"]
+        self._states: dict[str, dict[str, Any]] = manifest["states"]
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Store:
+        """Open a complete store after checking its manifest and the size of every file.
+
+        Raises StoreError where there is no store or an incomplete one, DamagedStore where a file is not what was
+        written, StoreMismatch for another version's format.
+        """
+        folder = Path(folder)
+        try:
+            return cls._open(folder)
+        except OSError as error:
+            raise StoreError(f"'{folder}' cannot be read: {error.strerror or error}") from None
+
+    @classmethod
+    def _open(cls, folder: Path) -> Store:
+        if not plan_path(folder).exists() and not manifest_path(folder).exists():
+            raise StoreError(f"'{folder}' is not a store: it has no plan.json; make one with `sporeprint extract`")
+        if not manifest_path(folder).exists():
+            done = sum(1 for _ in (folder / "shards").glob("[0-9]*.json"))
+            raise StoreError(
+                f"'{folder}' is incomplete: {done} shards are done and the manifest is not there; "
+                "run the same command again, it goes on from there"
+            )
+        header, manifest = read_plan(folder), unseal("manifest", manifest_path(folder))
+        check_format(manifest_path(folder), manifest)
+        try:
+            store = cls(folder, header, manifest)
+            if manifest["plan"] != sha256(canonical(header)).hexdigest():
+                raise DamagedStore(damaged(plan_path(folder), "belongs to another run than the manifest"))
+            for path, record in store._files():
+                size = path.stat().st_size if path.is_file() else None
+                if size != record["bytes"]:
+                    seen = "is missing" if size is None else f"has {size} bytes; {record['bytes']} were written"
+                    raise DamagedStore(damaged(path, seen))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DamagedStore(damaged(manifest_path(folder), f"cannot be understood ({error!r})")) from None
+        return store
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.folder)!r}, {self._rows} rows, blocks: {', '.join(self.block_names)})"
+
+    @property
+    def block_names(self) -> list[str]:
+        return list(self.blocks_info)
+
+    @property
+    def digest(self) -> str:
+        """Hex digest of the contents; equal runs have equal ones, whatever they cost."""
+        return sha256(canonical({key: self.manifest[key] for key in self.manifest if key != "cost"})).hexdigest()
+
+    @property
+    def ids(self) -> list[str]:
+        """The rows' ids, in the source's order, without the rows that failed."""
+        return self._ids_and_labels[0]
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """[N] labels, integers mapped to `label_names` where there are any; None when no row has a label.
+
+        A string, integer or float array; an object array where a label is missing (None) or is a list.
+        """
+        return label_array(self._ids_and_labels[1])
+
+    def blocks(self, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Blocks as float32 [N, D], rows in the order of `ids`. Raises DamagedStore, StoreError for unknown names."""
+        names = self._check_names(names)
+        out = {name: np.empty((self._rows, self.blocks_info[name]["dim"]), np.float32) for name in names}
+        all_ids: list[str] = []
+        all_labels: list[Any] = []
+        for ids, labels, blocks in self.iter_blocks(names):
+            for name in names:
+                out[name][len(all_ids) : len(all_ids) + len(ids)] = blocks[name]
+            all_ids += ids
+            all_labels += labels
+        self.__dict__["_ids_and_labels"] = (all_ids, all_labels)
+        return out
+
+    def iter_blocks(
+        self, names: Sequence[str] | None = None
+    ) -> Iterator[tuple[list[str], list[Any], dict[str, np.ndarray]]]:
+        """(ids, labels, {block: float32 [rows, D]}) of one shard after the other, with one shard in memory at a time.
+
+        Labels are named as in `labels`, None where missing. Raises DamagedStore.
+        """
+        names = self._check_names(names)
+        for shard in self._shards:
+            if not shard["rows"]:
+                continue  # every row of it failed
+            path = shard_path(self.folder, shard["index"])
+            table = read_shard(path, shard, names)
+            ids = table.column("id").to_pylist()
+            labels = [self._named(label) for label in table.column("label").to_pylist()]
+            yield ids, labels, {name: to_numpy(table.column(name)) for name in names}
+
+    def read_state(self, name: str) -> bytes:
+        """The state file `name`, checked. Raises StoreError when there is none, DamagedStore."""
+        if name not in self._states:
+            raise StoreError(f"'{self.folder}' has no state {name!r}; there are: {sorted(self._states)}")
+        return read_file(state_path(self.folder, name), self._states[name])
+
+    def verify(self) -> None:
+        """Read everything once; raises DamagedStore for the first file that is not what was written."""
+        for path, record in self._files():
+            read_file(path, record)
+        if len(set(self.ids)) != self._rows:
+            raise DamagedStore(damaged(manifest_path(self.folder), "counts other rows than the shards hold"))
+
+    def _files(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+        yield from ((state_path(self.folder, name), record) for name, record in self._states.items())
+        yield from ((shard_path(self.folder, shard["index"]), shard) for shard in self._shards)
+
+    @cached_property
+    def _ids_and_labels(self) -> tuple[list[str], list[Any]]:
+        ids, labels = [], []
+        for some_ids, some_labels, _ in self.iter_blocks([]):
+            ids += some_ids
+            labels += some_labels
+        return ids, labels
+
+    def _check_names(self, names: Sequence[str] | None) -> list[str]:
+        names = self.block_names if names is None else list(names)
+        unknown = [name for name in names if name not in self.blocks_info]
+        if unknown:
+            raise StoreError(f"'{self.folder}' has no block {unknown[0]!r}; there are: {', '.join(self.block_names)}")
+        return names
+
+    def _named(self, label: Any) -> Any:
+        if isinstance(label, list):
+            return [self._named(part) for part in label]
+        if self.label_names is None or not isinstance(label, int) or isinstance(label, bool):
+            return label
+        if not 0 <= label < len(self.label_names):
+            raise StoreError(
+                f"'{self.folder}': label {label} has no name; there are {len(self.label_names)} label names"
+            )
+        return self.label_names[label]
+
+
+def label_array(labels: Sequence[Any]) -> np.ndarray | None:
+    """[N] labels as `Store.labels` gives them; None when every one is None."""
+    missing = sum(label is None for label in labels)
+    if missing == len(labels):
+        return None
+    if not missing and not isinstance(labels[0], list):
+        return np.asarray(labels)
+    array = np.empty(len(labels), dtype=object)
+    for row, label in enumerate(labels):  # lists of one length would otherwise become a second axis
+        array[row] = label
+    return array

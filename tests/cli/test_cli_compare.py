@@ -1,0 +1,164 @@
+"""`sporeprint compare`, on stores made by hand: classes that a layer tells apart and the embedding does not."""
+
+import json
+
+import numpy as np
+import pytest
+
+from small_comparison import comparison
+from small_stores import store_of
+from sporeprint.data.sources import ListSource
+from sporeprint.evaluate.choice.measure import ALL, FREE
+from sporeprint.report.samples import Samples
+
+ROWS = 40
+
+
+def save(folder, name, seed, labels=True):
+    rng = np.random.default_rng(seed)
+    classes = np.arange(ROWS) % 2
+    blocks = {one: rng.standard_normal((ROWS, 2)).astype(np.float32) for one in ("embedding", "cls-2", "kl")}
+    blocks["cls-2"][:, 0] += 6 * classes
+    blocks = {one: block / np.linalg.norm(block, axis=1, keepdims=True) for one, block in blocks.items()}
+    ids = [f"{name}{at}" for at in range(ROWS)]
+    names = ["left" if one else "right" for one in classes] if labels else None
+    return store_of(folder / name, ListSource(ids, labels=names, ids=ids), blocks)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stores")
+    save(folder, "a", 1)
+    save(folder, "b", 2)
+    save(folder, "bare", 3, labels=False)
+    return folder
+
+
+def test_it_ends_in_the_sentence_and_writes_the_report(run, made, tmp_path):
+    status, out, err = run("compare", made / "a", made / "b", "--report", tmp_path / "report")
+    assert status == 0
+    said = out.strip().splitlines()[-1]
+    assert said.startswith("Use ")
+    assert "cls-2" in said
+    assert f"report: {tmp_path / 'report' / 'report.html'}" in err
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert said.split(":")[0] in page
+    found = json.loads((tmp_path / "report" / "comparison.json").read_text())
+    assert found["verdict"] == said
+    assert {"embedding", "embedding, white 1", "cls-2", "paper", "decorrelated", FREE, ALL} <= {
+        one["name"] for one in found["entries"]
+    }
+    for one in found["entries"]:
+        assert one["name"] in out
+
+
+def test_json_is_the_comparison_and_nothing_else(run, made):
+    status, out, _ = run("compare", made / "a", made / "b", "--json")
+    assert status == 0
+    found = json.loads(out)
+    by_name = {one["name"]: one for one in found["entries"]}
+    assert by_name[FREE]["gain"]["low"] > 0.1
+    assert by_name[FREE]["value"]["value"] > 0.9
+    assert found["settings"]["test_rows"] == ROWS
+
+
+def test_blocks_may_be_named_and_a_store_alone_is_split(run, made):
+    status, out, _ = run("compare", made / "a", "--blocks", "kl", "--splits", "3", "--json")
+    assert status == 0
+    found = json.loads(out)
+    assert {name for one in found["entries"] for name in one["blocks"]} == {"embedding", "kl"}
+    assert found["settings"]["splits"] == 3
+    assert found["verdict"].startswith("Use the embedding alone")
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "told"),
+    [
+        (("a", "bare"), 1, "has no labels"),
+        (("a", "b", "--blocks", "cls-9"), 2, "no block or family 'cls-9'"),
+        (("a", "--test", "x.csv"), 2, "--test and --test-split are of TEST_STORE, which is not given"),
+        (("a", "b", "--label-column", "x"), 2, "--label-column needs"),
+        (("nowhere", "b"), 1, "nowhere"),
+        (("a", "--splits", "1"), 2, "splits"),
+        (("a", "b", "--splits", "10"), 2, "leave out one of the two"),
+        (("a", "--train", "x.csv"), 2, "add --label-column or --report, or leave them out"),
+        (("a", "b", "--test", "x.csv"), 2, "add --label-column or --report, or leave them out"),
+        (("a", "b", "--report", "a"), 2, "is a store, which nothing else is written into; name another folder"),
+    ],
+)
+def test_what_cannot_be_compared_is_said(run, made, words, status, told):
+    paths = [made / word if word in ("a", "b", "bare", "nowhere") else word for word in words]
+    found, out, err = run("compare", *paths)
+    assert (found, out) == (status, "")
+    assert told in " ".join(err.split())
+    assert "comparing" not in err
+
+
+def test_a_store_that_is_not_whole_is_not_written_into_either(run, made, tmp_path):
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "plan.json").write_text("{}")
+    status, _, err = run("compare", made / "a", made / "b", "--report", tmp_path / "begun")
+    assert (status, "is a store" in err) == (2, True)
+    assert [one.name for one in (tmp_path / "begun").iterdir()] == ["plan.json"]
+
+
+def found_by(monkeypatch, samples=None):
+    """What the command passes on, in the place of a comparison that takes its time."""
+    passed = []
+
+    def compare_stores(*words, **others):
+        passed.append((words, others))
+        return comparison()
+
+    monkeypatch.setattr("sporeprint.run.compare_stores.check_samples", lambda *_: None)
+    monkeypatch.setattr("sporeprint.run.compare_stores.compare_stores", compare_stores)
+    monkeypatch.setattr("sporeprint.run.compare_stores.shown_samples", lambda *_: samples)
+    return passed
+
+
+@pytest.mark.parametrize(
+    ("words", "wants"),
+    [
+        (("a", "--train", "x.csv"), "TEST_STORE, with --test"),
+        (("a", "b", "--train", "x.csv"), "--test"),
+        (("a", "b", "--test", "x.csv"), "--train"),
+        (("a", "b"), None),
+    ],
+)
+def test_a_report_without_the_samples_that_were_asked_for_says_so(run, tmp_path, monkeypatch, words, wants):
+    found_by(monkeypatch)
+    status, _, err = run("compare", *words, "--report", tmp_path)
+    assert status == 0
+    said = "" if wants is None else f"the report shows no samples: that needs {wants} too\n"
+    assert err == f"{said}report: {tmp_path / 'report.html'}\n"
+
+
+def test_a_report_with_samples_says_nothing_of_them(run, tmp_path, monkeypatch):
+    found_by(monkeypatch, Samples("text"))
+    _, _, err = run("compare", "a", "b", "--train", "x.csv", "--test", "y.csv", "--report", tmp_path)
+    assert err == f"report: {tmp_path / 'report.html'}\n"
+
+
+def test_a_store_alone_is_split_ten_times_unless_told_otherwise(run, monkeypatch):
+    passed = found_by(monkeypatch)
+    assert run("compare", "a")[0] == run("compare", "a", "--splits", "3")[0] == 0
+    assert [words[4] for words, _ in passed] == [10, 3]
+
+
+def test_a_report_that_cannot_be_written_costs_nothing_that_was_found(run, made, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    status, out, err = run("compare", made / "a", made / "b", "--report", tmp_path / "taken")
+    assert status == 1
+    assert out.strip().splitlines()[-1].startswith("Use ")
+    assert "taken" in err
+
+
+def test_samples_of_another_source_are_refused_before_anything_is_computed(run, made, tmp_path, monkeypatch):
+    monkeypatch.setattr("sporeprint.run.compare_stores.compare", lambda *_, **__: pytest.fail("computed"))
+    (tmp_path / "x.csv").write_text("text,label\none,left\n")
+    status, out, err = run(
+        "compare", made / "a", made / "b", "--report", tmp_path / "r", "--train", tmp_path / "x.csv", "--test", tmp_path
+    )
+    assert status in (1, 2)
+    assert out == ""
+    assert "error:" in err

@@ -1,0 +1,370 @@
+"""The commands that evaluate, on stores made by hand: points of a circle, whose neighbours are known."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from small_stores import circle, store_of
+from sporeprint import Store, cluster, knn, multilabel, probe, regress, retrieve, select
+from sporeprint.cli.console import Working
+from sporeprint.data.sources import ListSource, open_source
+from sporeprint.features.combine import NAMED, Combination
+from sporeprint.store.writer import StoreWriter
+
+TRAIN, TEST = [0.0, 5.0, 90.0, 95.0], [1.0, 4.0, 91.0, 94.0]
+PLACES = ["low", "low", "high", "high"]
+TOPICS = [["sea"], ["sea", "sun"], ["sun"], []]
+HEIGHTS = [0.0, 1.0, 10.0, 11.0]
+BLOCKS = ("embedding", "cls-2", "kl")
+
+
+def save(folder, name, labels, degrees, blocks=("embedding",)):
+    """A store of one point a label; other blocks than the embedding are points that say nothing."""
+    names = [f"{name}{at}" for at in range(len(labels))]
+    source = ListSource(names, labels=labels, ids=names)
+    rng = np.random.default_rng(len(name))
+    made = {one: circle(degrees if one == "embedding" else rng.uniform(0, 360, len(labels))) for one in blocks}
+    return store_of(folder / name, source, made)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Stores a and b with classes, topics-a and -b with lists, heights-a and -b with numbers, and odd ones."""
+    folder = tmp_path_factory.mktemp("stores")
+    for name, degrees in (("a", TRAIN), ("b", TEST)):
+        save(folder, name, PLACES, degrees, BLOCKS)
+        save(folder, f"topics-{name}", TOPICS, degrees)
+        save(folder, f"heights-{name}", HEIGHTS, degrees)
+        save(folder, f"pairs-{name}", [[height, -height] for height in HEIGHTS], degrees)
+    save(folder, "none", [None] * 4, TEST, BLOCKS)
+    save(folder, "one", ["low"] * 4, TRAIN)
+    save(folder, "single", ["low"], [0.0])
+    plan = {**Store.open(folder / "b").plan, "recipe": {"seed": 1}}
+    with StoreWriter(folder / "other", plan) as writer:
+        writer.write_shard(0, ["x"], ["low"], {"embedding": circle([0.0])}, [], {})
+        info = {"embedding": {"dim": 2, "family": "embedding", "views": "whole", "passes": 1}}
+        writer.commit(blocks=info, label_names=None, cost={})
+    return folder
+
+
+def entries(run, *words):
+    status, out, err = run(*words, "--json")
+    assert (status, err) == (0, "")
+    return {one["name"]: one for one in json.loads(out)["entries"]}
+
+
+def as_json(result):
+    return json.loads(json.dumps(result.to_json()))
+
+
+def rows_of(folder, name, combination=None, of="a"):
+    """Features as the library makes them, fitted on the store `of`."""
+    combiner = (combination or Combination(("embedding",))).fit(Store.open(folder / of).blocks())
+    return combiner.transform(Store.open(folder / name).blocks())
+
+
+# Each command
+
+
+def test_probe_gives_what_the_function_gives_for_each_way_of_joining(run, made):
+    found = entries(run, "probe", made / "a", made / "b")
+    assert list(found) == ["embedding", "embedding, white", "paper", "decorrelated"]  # loo chose one of them
+    for name, one in (("embedding", None), ("paper", NAMED["paper"]), ("decorrelated", NAMED["decorrelated"])):
+        expected = probe(rows_of(made, "a", one), PLACES, rows_of(made, "b", one), PLACES)
+        assert found[name]["result"] == as_json(expected)
+    assert found["embedding"]["result"]["value"] == 1.0
+    assert (found["paper"]["blocks"], found["paper"]["width"], found["paper"]["passes"]) == (["embedding", "kl"], 4, 1)
+
+
+def test_few_shot_draws_are_shown_with_their_spread(run, made):
+    degrees = [*np.linspace(0, 40, 6), *np.linspace(20, 60, 6)]
+    save(made, "many", ["low"] * 6 + ["high"] * 6, degrees)
+    save(made, "asked", ["low"] * 6 + ["high"] * 6, [one + 1 for one in degrees])
+    features, others = rows_of(made, "many", of="many"), rows_of(made, "asked", of="many")
+    labels = Store.open(made / "many").labels
+    words = [made / "many", made / "asked", "--blocks", "embedding", "--shots", "2", "--draws", "4", "--seed", "7"]
+    expected = knn(features, labels, others, labels, k=1, shots=2, draws=4, seed=7)
+    (one,) = entries(run, "knn", *words, "--k", "1").values()
+    assert one["results"]["1"] == as_json(expected)
+    assert expected.spread > 0
+    _, out, _ = run("knn", *words, "--k", "1,auto")
+    assert f"{expected.value:.1%} ± {expected.spread:.1%}" in out
+    assert "mean and standard deviation of 4 draws of 2 rows a class" in " ".join(out.split())
+    (one,) = entries(run, "probe", *words).values()
+    assert one["result"] == as_json(probe(features, labels, others, labels, shots=2, draws=4, seed=7))
+
+
+def test_knn_takes_metric_and_vote(run, made):
+    way = {"metric": "cosine", "vote": "softmax", "temperature": 0.5}
+    words = ["--metric", "cosine", "--vote", "softmax", "--temperature", "0.5", "--k", "3", "--blocks", "embedding"]
+    (one,) = entries(run, "knn", made / "a", made / "b", *words).values()
+    expected = knn(rows_of(made, "a"), PLACES, rows_of(made, "b"), PLACES, k=3, **way)
+    assert one["results"]["3"] == as_json(expected)
+    assert one["results"]["3"]["settings"]["temperature"] == 0.5
+
+
+def test_the_table_of_knn_ends_with_the_decorrelated_and_what_loo_chose(run, made):
+    # The embedding says nothing here, and the layers everything.
+    degrees = np.random.default_rng(0).uniform(0, 360, 24)
+    places = ["low", "high"] * 12
+    for name in ("c", "d"):
+        source = ListSource([f"{name}{at}" for at in range(24)], labels=places)
+        told = [at * 2.0 if place == "low" else 180 + at * 2.0 for at, place in enumerate(places)]
+        store_of(made / name, source, {"embedding": circle(degrees), "cls-2": circle(told)})
+    status, out, _ = run("knn", made / "c", made / "d", "--k", "1", "--json")
+    assert status == 0
+    body = json.loads(out)
+    chosen = select(Store.open(made / "c").blocks(), places)
+    assert chosen.name not in ("embedding", "embedding, white")
+    assert [one["name"] for one in body["entries"]][-2:] == ["decorrelated", f"loo: {chosen.name}"]
+    assert body["loo"] == as_json(chosen)
+    (one,) = entries(run, "knn", made / "c", made / "d", "--k", "1", "--combination", "loo", "--size", "3").values()
+    assert (one["name"], one["width"]) == (f"loo: {chosen.name}", 3)
+    assert f"loo chose, by the labels of the training rows: {chosen}." in run("probe", made / "c", made / "d")[1]
+
+
+def test_lists_of_labels_are_judged_by_average_precision(run, made):
+    stores = [made / "topics-a", made / "topics-b"]
+    sets = (rows_of(made, "topics-a", of="topics-a"), TOPICS, rows_of(made, "topics-b", of="topics-a"), TOPICS)
+    found = entries(run, "knn", *stores, "--k", "1,auto")
+    assert found["embedding"]["results"]["1"] == as_json(multilabel(*sets, k=1))
+    assert found["embedding"]["results"]["1"]["value"] == 1.0  # the nearest row has the very same topics
+    assert entries(run, "probe", *stores)["embedding"]["result"] == as_json(multilabel(*sets, method="probe"))
+    _, out, _ = run("knn", *stores)
+    assert "kNN mAP: b, 4 training rows, 4 test rows, 2 labels, several a row" in out
+    assert "micro" in out
+    assert "mAP" in run("probe", *stores)[1]
+
+
+def test_clusters_of_one_store_are_scored_by_its_labels(run, made):
+    found = entries(run, "cluster", made / "a", "--starts", "2", "--clusters", "2")
+    assert list(found) == ["embedding", "embedding, white", "paper", "decorrelated"]
+    assert found["embedding"]["result"] == as_json(cluster(rows_of(made, "a"), PLACES, clusters=2, starts=2))
+    assert found["embedding"]["result"]["value"] == 1.0
+    assert "100.0% ± 0.0%" in run("cluster", made / "a")[1]
+
+
+def test_retrieval_ranks_the_database_or_the_other_rows(run, made):
+    found = entries(run, "retrieve", made / "b", made / "a", "--k", "1,3")
+    expected = retrieve(rows_of(made, "b"), PLACES, rows_of(made, "a"), PLACES, ks=(1, 3))
+    assert found["embedding"]["result"] == as_json(expected)
+    assert found["embedding"]["result"]["value"] == 1.0  # both rows of the place come first
+    assert found["embedding"]["result"]["precision_at"] == {"1": 1.0, "3": pytest.approx(2 / 3)}
+    white = Combination(("embedding",), "auto")  # fitted on the database
+    (one,) = entries(run, "retrieve", made / "b", made / "a", "--blocks", "embedding", "--whiten", "auto").values()
+    assert one["result"] == as_json(retrieve(rows_of(made, "b", white), PLACES, rows_of(made, "a", white), PLACES))
+    alone = entries(run, "retrieve", made / "b")["embedding"]["result"]
+    assert alone == as_json(retrieve(rows_of(made, "b", of="b"), PLACES))
+    status, out, _ = run("retrieve", made / "b", made / "a")
+    assert (status, "4 database rows, 4 queries" in out) == (0, True)
+    assert "mP@10" in out
+    assert "below 100 % where a query has fewer than k relevant rows" in out
+
+
+def test_the_revisited_protocol_knows_rows_by_their_ids(run, made):
+    source = ListSource(["x", "y", "z"], ids=["three.jpg", "far/one.jpg", "two.jpg"])
+    store_of(made / "base", source, {"embedding": circle([80.0, 0.0, 10.0])})
+    store_of(made / "query", ListSource(["q"], ids=["q.jpg"]), {"embedding": circle([2.0])})
+    entry = {"easy": [1], "hard": [2], "junk": [0]}  # of one, two, three: easy is second, hard third, junk first
+    truth = {"imlist": ["one", "two", "three"], "qimlist": ["q"], "gnd": [entry]}
+    (made / "gnd.json").write_text(json.dumps(truth))
+    words = ["retrieve", made / "query", made / "base", "--ground-truth", made / "gnd.json"]
+    (one,) = entries(run, *words, "--blocks", "embedding").values()
+    assert one["result"]["mean_precision"] == {"easy": 1.0, "medium": 1.0, "hard": 1.0}
+    status, out, _ = run(*words)
+    assert (status, "medium mAP" in out, "below 100 %" in out) == (0, True, False)
+
+
+def test_images_without_ids_are_in_the_order_of_the_ground_truth(run, tmp_path):
+    degrees = {"base": [80.0, 0.0], "query": [2.0]}
+    for name, some in degrees.items():
+        pq.write_table(pa.table({"text": [f"{name} {at}" for at in range(len(some))]}), tmp_path / f"{name}.parquet")
+        source = open_source(tmp_path / f"{name}.parquet", modality="text")
+        store_of(tmp_path / name, source, {"embedding": circle(some)})
+    # The easy one is second to a row that is no junk: the area under precision over recall is (0 + 1/2) / 2.
+    truth = {"imlist": ["a", "b"], "qimlist": ["q"], "gnd": [{"easy": [0], "hard": [], "junk": []}]}
+    (tmp_path / "gnd.json").write_text(json.dumps(truth))
+    words = [tmp_path / "query", tmp_path / "base", "--ground-truth", tmp_path / "gnd.json", "--blocks", "embedding"]
+    status, out, _ = run("retrieve", *words, "--json")
+    body = json.loads(out)
+    assert (status, body["entries"][0]["result"]["mean_precision"]["easy"]) == (0, 0.25)
+    assert body["note"] == "b, gnd.json; without ids, so taken in the order of the ground truth: queries and database"
+
+
+def test_numbers_are_predicted_by_neighbours_and_by_ridge(run, made):
+    stores = [made / "heights-a", made / "heights-b"]
+    sets = (rows_of(made, "heights-a", of="heights-a"), HEIGHTS, rows_of(made, "heights-b", of="heights-a"), HEIGHTS)
+    found = entries(run, "regress", *stores, "--k", "1")
+    assert found["embedding"]["result"] == as_json(regress(*sets, k=1))
+    assert found["embedding"]["result"]["value"] == 1.0
+    found = entries(run, "regress", *stores, "--method", "ridge")
+    assert found["embedding"]["result"] == as_json(regress(*sets, method="ridge"))
+    status, out, _ = run("regress", *stores)
+    assert (status, "R^2" in out, "4 training rows, 4 test rows, 1 target" in out) == (0, True, True)
+
+
+def test_numbers_of_a_csv_are_predicted_though_they_are_texts_there(run, tmp_path):
+    for name, degrees in (("held", TRAIN), ("asked", TEST)):
+        lines = ["text,height", *(f"{name} {at},{height + 0.25}" for at, height in enumerate(HEIGHTS))]
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
+        source = open_source(tmp_path / f"{name}.csv", modality="text", label_column="height")
+        store_of(tmp_path / name, source, {"embedding": circle(degrees)})
+    assert Store.open(tmp_path / "held").labels.tolist() == ["0.25", "1.25", "10.25", "11.25"]
+    status, out, err = run("regress", tmp_path / "held", tmp_path / "asked", "--k", "1", "--json")
+    assert (status, err) == (0, "")
+    body = json.loads(out)
+    assert body["entries"][0]["result"]["value"] == 1.0
+    assert body["note"] == "b, 4 training rows, 4 test rows, 1 target, its texts read as numbers"
+
+
+def test_lists_of_numbers_are_several_targets(run, made):
+    status, out, _ = run("regress", made / "pairs-a", made / "pairs-b", "--k", "1", "--json")
+    body = json.loads(out)
+    assert (status, body["entries"][0]["result"]["r2"]) == (0, [1.0, 1.0])
+    assert body["note"] == "b, 4 training rows, 4 test rows, 2 targets"
+
+
+def test_analyse_describes_blocks_and_says_which_classes_gain(run, made):
+    status, out, err = run("analyse", made / "a", "--json")
+    assert (status, err) == (0, "")
+    assert list(json.loads(out)["blocks"]) == ["embedding", "cls-2", "kl"]
+    status, out, _ = run("analyse", made / "a", "--blocks", "embedding,layers")
+    assert (status, "cls-2" in out, "kl" in out, "Classes" in out) == (0, True, False, False)
+    status, out, _ = run("analyse", made / "a", made / "b", "--blocks", "kl", "--k", "1", "--json")
+    told = {one["label"]: one for one in json.loads(out)["classes"]}
+    train, test = (Store.open(made / name).blocks()["kl"] for name in ("a", "b"))
+    nearest = np.array(PLACES)[(test @ train.T).argmax(axis=1)]
+    for place in ("low", "high"):
+        assert told[place]["before"] == 1.0  # the embedding is right everywhere
+        assert told[place]["after"] == (nearest == np.array(PLACES))[np.array(PLACES) == place].mean()
+    status, out, _ = run("analyse", made / "a", made / "b")
+    assert (status, "from the embedding to decorrelated" in out) == (0, True)
+    assert "Classes that gain and lose most, 2 of 2" in out
+
+
+def test_cluster_takes_labels_of_another_column(run, tmp_path):
+    columns = {"text": ["a", "b", "c", "d"], "place": PLACES, "side": ["l", "r", "l", "r"]}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    source = open_source(tmp_path / "t.parquet", modality="text", label_column="place")
+    store_of(tmp_path / "s", source, {"embedding": circle(TRAIN)})
+    words = ["cluster", tmp_path / "s", "--blocks", "embedding", "--label-column", "side"]
+    (one,) = entries(run, *words, "--source", tmp_path / "t.parquet").values()
+    assert one["result"]["value"] == 0.5
+    status, _, err = run(*words)
+    assert (status, "--label-column needs --source" in err) == (2, True)
+
+
+def test_retrieval_takes_labels_of_another_column(run, tmp_path):
+    for name, degrees in (("held", TRAIN), ("asked", TEST)):
+        columns = {"text": [f"{name} {at}" for at in range(4)], "place": PLACES, "side": ["l", "r", "r", "l"]}
+        pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
+        source = open_source(tmp_path / f"{name}.parquet", modality="text", label_column="place")
+        store_of(tmp_path / name, source, {"embedding": circle(degrees)})
+    words = ["retrieve", tmp_path / "asked", tmp_path / "held", "--label-column", "side", "--blocks", "embedding"]
+    sources = ["--query", tmp_path / "asked.parquet", "--database", tmp_path / "held.parquet"]
+    (one,) = entries(run, *words, *sources).values()
+    # Sides l at 0 and 95, r at 5 and 90 degrees: the other row of a side is third or last for every query.
+    assert one["result"]["value"] == pytest.approx(np.mean([(1 + 2 / 4) / 2, (1 + 2 / 3) / 2] * 2))
+    status, _, err = run(*words, *sources[:2])
+    assert (status, "--label-column needs --database and --query" in err) == (2, True)
+
+
+def test_prompts_take_a_named_combination_or_what_loo_chose(run, tmp_path):
+    for name, degrees in (("held", TRAIN), ("asked", TEST)):
+        pq.write_table(pa.table({"text": [f"{name} {at}" for at in range(4)], "label": PLACES}), tmp_path / name)
+        (tmp_path / name).rename(tmp_path / f"{name}.parquet")
+        source = open_source(tmp_path / f"{name}.parquet", modality="text")
+        rng = np.random.default_rng(len(name))
+        blocks = {"embedding": circle(degrees), "cls-2": circle(rng.uniform(0, 360, 4))}
+        store_of(tmp_path / f"{name}-store", source, blocks)
+    words = ["demonstrations", tmp_path / "held-store", tmp_path / "asked-store", "--out", tmp_path / "p.jsonl"]
+    words += ["--train", tmp_path / "held.parquet", "--test", tmp_path / "asked.parquet", "--k", "2", "--json"]
+    for name, blocks in (("paper", ["embedding"]), ("decorrelated", ["embedding", "cls-2"]), ("loo", ["embedding"])):
+        status, out, err = run(*words, "--combination", name)
+        assert (status, json.loads(out)["blocks"]) == (0, blocks), err
+    status, _, err = run(*words, "--combination", "loo", "--blocks", "embedding")
+    assert (status, "leave out --blocks" in err) == (2, True)
+
+
+def test_progress_is_a_line_at_times_and_nothing_before(capsys):
+    Working(every_s=1000)("all the work")
+    assert capsys.readouterr().err == ""
+    working = Working(every_s=0)
+    working("all the work")
+    working.close()
+    assert capsys.readouterr().err == "all the work ...\n"
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "complaint"),
+    [
+        (["probe", "a", "b", "--blocks", "dino"], 2, "has no block 'dino'; there are: embedding, cls-2, kl"),
+        (["probe", "a", "b", "--blocks", "embedding,views"], 2, "has no block of the family 'views'"),
+        (["probe", "a", "b", "--blocks", "embedding,"], 2, "has an empty name"),
+        (["probe", "a", "b", "--exponent", "0.5"], 2, "--exponent says how far --whiten evens out; add --whiten auto"),
+        (["probe", "a", "b", "--whiten", "auto"], 2, "--whiten goes with --blocks"),
+        (["probe", "a", "b", "--blocks", "kl", "--whiten", "some"], 2, "--whiten 'some'; expected a number"),
+        (["probe", "a", "b", "--blocks", "kl", "--combination", "paper"], 2, "leave out --blocks"),
+        (["probe", "a", "b", "--combination", "best"], 2, "expected one of: paper, decorrelated, loo"),
+        (["probe", "a", "b", "--draws", "2"], 2, "--draws goes with --shots"),
+        (["probe", "a", "b", "--shots", "0"], 2, "--shots"),
+        (
+            ["probe", "a", "b", "--shots", "1", "--combination", "loo"],
+            2,
+            "no draw has; take --blocks embedding: decorrelated needs",
+        ),
+        (["probe", "topics-a", "topics-b", "--shots", "1"], 2, "these labels are lists"),
+        (["probe", "topics-a", "topics-b", "--combination", "loo"], 2, "one class a row; take decorrelated"),
+        (["probe", "topics-a", "b"], 1, "topics-a are lists"),
+        (["knn", "a", "b", "--temperature", "0.1"], 2, "--temperature goes with --vote softmax"),
+        (["knn", "a", "b", "--vote", "softmax", "--temperature", "0"], 2, "expected a number above 0"),
+        (["knn", "a", "b", "--metric", "taxi"], 2, "--metric"),
+        (["knn", "a", "b", "--train-split", "train"], 2, "a split goes with the source that it is of"),
+        (["cluster", "none"], 1, "has no labels; extract it from a labelled source"),
+        (["cluster", "topics-a"], 1, "has lists of labels; cluster needs one a row"),
+        (["cluster", "a", "--combination", "loo"], 2, "by the labels that judge; take decorrelated, which needs no"),
+        (["cluster", "nowhere"], 1, "is not a store"),
+        (["retrieve", "b", "topics-a"], 1, "are lists"),
+        (["retrieve", "b", "--combination", "loo"], 2, "by the labels that judge"),
+        (["retrieve", "b", "a", "--k", "auto"], 2, "--k 'auto'; expected positive integers, comma-separated"),
+        (["retrieve", "b", "--ground-truth", "gnd"], 2, "--ground-truth needs two stores"),
+        (["retrieve", "b", "a", "--ground-truth", "gnd"], 1, "cannot be read"),
+        (["retrieve", "heights-b", "one"], 1, "no label of"),
+        (["regress", "a", "b"], 1, "are texts, such as 'low'; regress needs numbers"),
+        (["regress", "topics-a", "topics-b"], 1, "lists of different lengths"),
+        (["regress", "heights-a", "heights-b", "--combination", "loo"], 2, "numbers to predict; take decorrelated"),
+        (["regress", "heights-a", "heights-b", "--k", "0"], 2, "--k '0'"),
+        (["analyse", "a", "--combination", "paper"], 2, "give TEST_STORE too"),
+        (["analyse", "a", "none"], 1, "has no labels"),
+        (["probe", "a", "other"], 1, "Make the test store with: sporeprint extract ... --fit-from"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_a_reason(run, made, words, status, complaint):
+    command, *rest = words
+    places = {name.name: name for name in made.iterdir()} | {"gnd": made / "gnd", "nowhere": made / "nowhere"}
+    seen, out, err = run(command, *(places.get(word, word) for word in rest))
+    assert (seen, out) == (status, "")
+    assert complaint in err
+    assert "Traceback" not in err
+
+
+def test_one_class_and_one_row_are_said_and_not_an_error(run, made):
+    for words in (["knn", "one", "b"], ["probe", "one", "b"], ["retrieve", "b", "one"], ["probe", "single", "b"]):
+        status, out, err = run(words[0], *(made / name for name in words[1:]), "--blocks", "embedding")
+        assert status == 0, err
+        assert "1 classes (nothing to tell apart)" in out
+    for name, said in (("single", "1 rows, 1 classes (nothing to tell apart)"), ("one", "1 classes (nothing to tell")):
+        assert said in run("cluster", made / name, "--blocks", "embedding")[1]
+    save(made, "each", [*"wxyz"], TRAIN)
+    status, out, _ = run("cluster", made / "each", "--blocks", "embedding")
+    assert (status, "4 classes (every row a class of its own: nothing to group)" in out) == (0, True)
+    assert "nothing to" not in run("cluster", made / "a", "--blocks", "embedding")[1]
+    for words in (["knn", "single", "b"], ["cluster", "single"], ["analyse", "single"], ["analyse", "one", "b"]):
+        status, _, err = run(words[0], *(made / name for name in words[1:]))
+        assert status == 0, err

@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from small_scenes import LABELS, encoded, indexed, mask
+from sporeprint.data.scenes.masks import read_mask
+from sporeprint.errors import SampleError
+
+
+def deep(values):
+    return Image.fromarray(values.astype(np.uint16))
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "labels"),
+    [
+        (Image.fromarray(LABELS), "PNG", LABELS),
+        (indexed(LABELS), "PNG", LABELS),
+        (indexed(LABELS), "GIF", LABELS),
+        (deep(LABELS * np.uint16(300)), "PNG", LABELS * np.int32(300)),
+        (deep(LABELS * np.uint16(300)), "TIFF", LABELS * np.int32(300)),
+        (Image.fromarray(LABELS.astype(np.int32) * 70_000), "TIFF", LABELS.astype(np.int32) * 70_000),
+        (Image.fromarray(LABELS > 0), "PNG", LABELS > 0),
+    ],
+    ids=["L", "P", "P in GIF", "I;16", "I;16 in TIFF", "I", "1"],
+)
+def test_every_mode_that_holds_label_values_is_read_exactly(image, kind, labels):
+    read = read_mask(encoded(image, kind))
+    assert read.dtype == np.int32
+    np.testing.assert_array_equal(read, labels)
+
+
+def test_a_mask_in_memory_is_read_as_it_is():
+    np.testing.assert_array_equal(read_mask(LABELS.astype(np.int64)), LABELS)
+    np.testing.assert_array_equal(read_mask(Image.fromarray(LABELS)), LABELS)
+    with pytest.raises(SampleError, match=r"an array \[2, 3\] of float64; expected whole numbers"):
+        read_mask(LABELS / 2)
+
+
+def test_grey_masks_are_label_values_unless_all_the_colours_are_greys():
+    colours = {(10, 20, 30): 0, (255, 255, 255): 1}
+    np.testing.assert_array_equal(read_mask(mask(), colours=colours), LABELS)
+    greys = {(255, 255, 255): 1, (0, 0, 0): 0}
+    for halves in (Image.fromarray((LABELS > 0) * np.uint8(255)), Image.fromarray(LABELS > 0)):
+        np.testing.assert_array_equal(read_mask(encoded(halves), 2, colours=greys), LABELS > 0)
+
+
+def with_palette(values, *palette):
+    image = Image.fromarray(np.asarray(values, np.uint8), "P")
+    image.putpalette([part for colour in palette for part in colour])
+    return image
+
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+TOLD = {RED: 0, GREEN: 1}
+
+
+def test_a_palette_in_another_order_than_the_colours_told_is_read_by_colour():
+    swapped = encoded(with_palette(LABELS, GREEN, RED, GREEN))
+    assert read_mask(swapped, colours=TOLD).tolist() == [[1, 0, 1], [1, 0, 1]]
+    assert read_mask(swapped).tolist() == LABELS.tolist()
+    high = with_palette([[0, 3]], (0, 0, 0), BLUE, BLUE, (255, 255, 255))
+    assert read_mask(high, colours={(0, 0, 0): 0, (255, 255, 255): 1}).tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize(
+    "palette",
+    [(RED, GREEN, BLUE), (RED, GREEN), [(index,) * 3 for index in range(3)]],
+    ids=["a void colour", "too short", "none chosen"],
+)
+def test_a_palette_that_contradicts_no_colour_told_leaves_the_indices(palette):
+    assert read_mask(with_palette(LABELS, *palette), colours=TOLD).tolist() == LABELS.tolist()
+
+
+def test_a_palette_that_contradicts_the_colours_told_and_has_others_is_refused():
+    message = (
+        r"index 1 of its palette is \[0, 0, 255\], and class 1 of classes.json \[0, 255, 0\]; by colour it cannot be "
+        r"read either, as \[0, 0, 255\] is not in classes.json"
+    )
+    with pytest.raises(SampleError, match=message):
+        read_mask(with_palette(LABELS, RED, BLUE, GREEN), colours=TOLD)
+    message = r"index 2 of its palette is \[255, 0, 0\], the colour of class 0 of classes.json; .* as no colour is not"
+    with pytest.raises(SampleError, match=message):
+        read_mask(with_palette([[0, 2, 3]], RED, GREEN, RED), colours=TOLD)
+    assert read_mask(with_palette([[0, 0, 2]], RED, BLUE, GREEN), colours=TOLD).tolist() == [[0, 0, 1]]
+
+
+@pytest.mark.parametrize("value", [2**40, -(2**40), 2**31])
+def test_a_value_that_would_wrap_is_refused(value):
+    with pytest.raises(SampleError, match=f"values from .*{value}"):
+        read_mask(np.array([[0, value]]))
+    assert read_mask(np.array([[2**31 - 1]])).tolist() == [[2**31 - 1]]
+
+
+def test_unknown_label_values_are_named_with_their_pixels():
+    odd = np.full((30, 40), 255)
+    odd[0, :7], odd[1:] = 12, 3
+    with pytest.raises(SampleError, match=r"label value 255 \(33 pixels\), 12 \(7 pixels\); there are 11 .*--ignore"):
+        read_mask(mask(odd), 11)
+    with pytest.raises(SampleError, match=r"label value 12 \(7 pixels\);"):
+        read_mask(mask(odd), 11, [255])
+    assert set(np.unique(read_mask(mask(odd), 11, [255, 12]))) == {3, 12, 255}
+    assert read_mask(mask(odd)).max() == 255
+    with pytest.raises(SampleError, match=r"label value -1 \(1 pixel\)"):
+        read_mask(np.array([[0, -1]]))
+    assert read_mask(np.array([[0, -1]]), 1, [-1]).tolist() == [[0, -1]]
+
+
+def test_a_mask_is_turned_upright_as_images_are():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown a quarter turn to the right
+    np.testing.assert_array_equal(read_mask(encoded(Image.fromarray(LABELS), exif=exif)), np.rot90(LABELS, -1))
+
+
+def test_a_mask_of_void_alone_is_read():
+    assert (read_mask(mask(LABELS * 0 + 255), 3, [255]) == 255).all()
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (mask(np.arange(200).reshape(10, 20))[:-30], "damaged or cut short"),
+        (b"", r"no mask in a known format.*it is empty"),
+        (b"not a picture", "no mask in a known format .*starts b'not a picture'"),
+        (encoded(Image.fromarray(LABELS), "JPEG"), "is a JPEG, which changes label values"),
+        (encoded(Image.fromarray(LABELS).convert("LA")), "mode LA; expected grey of 8 or 16 bits"),
+        (b"P5 10000 10000 255\n", "10000 x 10000 is over 89,478,485 pixels"),
+        (None, "there is none"),
+        ({"bytes": None, "path": None}, "there is none"),
+        (3, "a value of type int"),
+    ],
+)
+def test_a_mask_that_cannot_be_read_says_why(data, message):
+    with pytest.raises(SampleError, match=message):
+        read_mask(data)

@@ -1,0 +1,88 @@
+"""What the code before the rooms made (tests/data/before_rooms) opens, goes on, and gives the same numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sporeprint import Combination, Fungi, Recipe, Store, open_source
+from sporeprint.data.images import load_image
+from sporeprint.errors import RecipeError
+from sporeprint.run.extract import Settings, extract
+from sporeprint.run.store_pair import open_pair
+
+BEFORE = Path(__file__).parents[1] / "data" / "before_rooms"
+RECIPES = json.loads((BEFORE / "recipes.json").read_text())
+REMOVED = json.loads((BEFORE / "removed.json").read_text())
+GONE = ("windows", "scatter")
+TOLERANCE = 1e-5  # float32 on another machine
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return np.load(BEFORE / "expected.npz")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_have_the_same_json_and_fingerprint(name):
+    recipe = Recipe.from_json(RECIPES[name]["json"])
+    assert recipe.to_json() == RECIPES[name]["json"]
+    assert recipe.fingerprint() == RECIPES[name]["fingerprint"]
+    assert recipe.blocks_json() == RECIPES[name]["blocks"]
+
+
+@pytest.mark.parametrize("name", GONE)
+def test_recipes_that_name_what_was_removed_are_refused_with_a_sentence(name):
+    with pytest.raises(RecipeError, match=r"was removed: .*; use "):
+        Recipe.from_json(REMOVED[name])
+
+
+def test_a_saved_fungi_gives_the_same_features(expected):
+    fungi = Fungi.load(BEFORE / "fungi")
+    images = [load_image(path) for path in sorted((BEFORE / "pictures/test").rglob("*.png"))]
+    blocks = fungi.blocks(images, ids=["a", "b", "c"])
+    assert sorted(blocks) == sorted(name.removeprefix("block ") for name in expected if name.startswith("block "))
+    for name, values in blocks.items():
+        assert np.abs(values - expected[f"block {name}"]).max() < TOLERANCE
+    assert np.abs(fungi.transform(images, ids=["a", "b", "c"]) - expected["features"]).max() < TOLERANCE
+    assert np.abs(fungi.dense(images[:1], ids=["a"]) - expected["dense"]).max() < TOLERANCE
+
+
+def test_stores_open_verify_and_go_together():
+    train, test = open_pair(BEFORE / "train.store", BEFORE / "test.store")
+    for store in (train, test):
+        store.verify()
+    assert (len(train), len(test), train.labels.tolist()) == (6, 3, ["a", "a", "a", "b", "b", "b"])
+    features = Combination(whiten="auto").fit(train.blocks()).transform(test.blocks())
+    assert features.shape[0] == 3
+    assert np.isfinite(features).all()
+
+
+def test_a_test_set_is_computed_with_a_fit_of_then(tmp_path):
+    source = open_source(BEFORE / "pictures/test")
+    made = extract(source, tmp_path / "test", fit_from=BEFORE / "train.store", settings=Settings(shard_rows=4))
+    same_rows(made, Store.open(BEFORE / "test.store"))
+
+
+def test_an_unfinished_store_goes_on(tmp_path):
+    shutil.copytree(BEFORE / "unfinished.store", tmp_path / "store")
+    recipe = Recipe.from_json({**RECIPES["fitted"]["json"], "size": None, "combination": "paper", "dense": None})
+    shutil.copytree(BEFORE / "pictures/train", tmp_path / "pictures/train")
+    for path in (tmp_path / "pictures/train").rglob("*.png"):
+        os.utime(path, (1_700_000_000, 1_700_000_000))  # as when the store was begun: a source knows its files by that
+    source = open_source(tmp_path / "pictures/train")
+    first = (tmp_path / "store/shards/00000.parquet").read_bytes()
+    made = extract(source, tmp_path / "store", recipe, settings=Settings(shard_rows=4))
+    assert (tmp_path / "store/shards/00000.parquet").read_bytes() == first
+    same_rows(made, Store.open(BEFORE / "train.store"))
+
+
+def same_rows(made: Store, before: Store) -> None:
+    assert (made.ids, made.block_names) == (before.ids, before.block_names)
+    for name, values in before.blocks().items():
+        assert np.abs(made.blocks()[name] - values).max() < TOLERANCE

@@ -1,0 +1,485 @@
+import json
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import safetensors.numpy
+import torch
+
+from small import noise_pictures, small_backbone
+from sporeprint import KL, Fungi, Recipe, SimCLR, Store, open_source
+from sporeprint.backbones.precision import VARIABLE
+from sporeprint.data.sources import ListSource
+from sporeprint.errors import DamagedStore, RecipeError, StoreError, StoreMismatch, TooManyFailures
+from sporeprint.objectives.views.image import Patches
+from sporeprint.run.extract import Settings, extract
+
+RECIPE = Recipe(objectives=[KL(latent=24), SimCLR(latent=8, augmentation=Patches(2), negatives=3)], layers=1)
+SMALL = Settings(batch_size=2, shard_rows=3)
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return small_backbone()
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return noise_pictures(11)
+
+
+@pytest.fixture
+def folder(tmp_path, pictures):
+    """Eleven pictures in three class folders."""
+    for number, image in enumerate(pictures):
+        where = tmp_path / "pictures" / "abc"[number % 3]
+        where.mkdir(parents=True, exist_ok=True)
+        image.save(where / f"{number:02}.png")
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def table(tmp_path, folder):
+    """The same as a Parquet table with Hugging Face's struct of bytes and named integer labels."""
+    paths = sorted(folder.rglob("*.png"))
+    struct = [{"bytes": path.read_bytes(), "path": path.name} for path in paths]
+    labels = pa.array(["abc".index(path.parent.name) for path in paths], pa.int64())
+    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["a", "b", "c"]}}
+    made = pa.table({"image": struct, "label": labels})
+    made = made.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(made, tmp_path / "pictures.parquet")
+    return tmp_path / "pictures.parquet"
+
+
+def contents(store_folder):
+    """Every file but what a run's cost may differ in."""
+    found = {}
+    for path in sorted(store_folder.rglob("*")):
+        if path.is_dir() or path.name == ".lock":
+            continue
+        data = path.read_bytes()
+        if path.suffix == ".json":
+            body = json.loads(data)
+            for key in ("cost", "seconds", "checksum"):
+                body.pop(key, None)
+            data = body if path.parent.name != "state" else data
+        found[path.relative_to(store_folder).as_posix()] = data
+    return found
+
+
+def test_a_folder_of_class_folders_becomes_a_store_of_its_blocks(tmp_path, folder, backbone):
+    store = extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=SMALL)
+    ids = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
+    assert store.ids == ids
+    assert store.labels.tolist() == [one[0] for one in ids]
+    assert store.failures == []
+    store.verify()
+    fungi = Fungi(RECIPE, backbone=backbone)
+    expected = fungi.fit_blocks([folder / one for one in ids], ids=ids)
+    found = store.blocks()
+    assert list(found) == list(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, atol=1e-5, err_msg=name)
+        assert store.blocks_info[name]["dim"] == values.shape[1]
+    assert store.blocks_info["simclr"]["passes"] == 4
+    assert {"whole", "simclr", "projection"} <= set(store.cost["seconds"])
+    assert store.cost["rows"] == 11
+
+
+def test_a_table_gives_the_same_blocks_under_its_own_ids_and_label_names(tmp_path, folder, table, backbone):
+    recipe = Recipe(objectives=[KL(latent=24)], layers=1)  # no draw, so ids change nothing
+    one = extract(open_source(folder), tmp_path / "one", recipe, backbone=backbone)
+    other = extract(open_source(table), tmp_path / "other", recipe, backbone=backbone)
+    assert other.labels.tolist() == one.labels.tolist()
+    assert other.label_names == ["a", "b", "c"]
+    assert len(set(other.ids)) == 11
+    for name, values in one.blocks().items():
+        np.testing.assert_allclose(other.blocks()[name], values, atol=1e-5)
+
+
+def test_unlabelled_lists_become_stores_too(tmp_path, pictures, backbone):
+    store = extract(ListSource(pictures), tmp_path / "out", RECIPE, backbone=backbone)
+    assert store.labels is None
+    assert len(set(store.ids)) == 11
+
+
+def test_equal_pictures_of_a_list_are_rows_of_their_own_with_the_same_blocks(tmp_path, pictures, backbone, monkeypatch):
+    source = ListSource([pictures[at] for at in (0, 1, 0, 2, 3, 0, 1)])
+    settings = Settings(batch_size=2, shard_rows=2)
+    whole = extract(source, tmp_path / "whole", RECIPE, backbone=backbone, settings=settings)
+    zero, one = whole.ids[0], whole.ids[1]
+    assert whole.ids == [zero, one, f"{zero}-2", whole.ids[3], whole.ids[4], f"{zero}-3", f"{one}-2"]
+    for values in whole.blocks().values():
+        np.testing.assert_allclose(values[[2, 5, 6]], values[[0, 0, 1]], atol=1e-5)
+    with monkeypatch.context() as patch:
+        failing_at(patch, 4)
+        with pytest.raises(OSError, match="the lights"):
+            extract(source, tmp_path / "cut", RECIPE, backbone=backbone, settings=settings)
+    (tmp_path / "cut" / "shards" / "00001.json").unlink()
+    with pytest.warns(UserWarning, match="shard 1 is dropped"):
+        again = extract(source, tmp_path / "cut", RECIPE, backbone=backbone, settings=settings)
+    assert again.ids == whole.ids
+
+
+def test_every_file_of_a_store_is_json_parquet_or_safetensors(tmp_path, folder, backbone, monkeypatch):
+    """So that nothing in it can run code: a file of torch.save is a zip, one of pickle neither of the three."""
+
+    def refuse(*_, **__):
+        raise AssertionError("unpickled")
+
+    for module, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (torch, "load")):
+        monkeypatch.setattr(module, name, refuse)
+    store = extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=SMALL)
+    extract(open_source(folder), tmp_path / "test", fit_from=tmp_path / "out", backbone=backbone)
+    read = {
+        ".json": lambda path: json.loads(path.read_text()),
+        ".record": lambda path: json.loads(path.read_text()),
+        ".parquet": lambda path: pq.read_table(path),
+        ".safetensors": lambda path: safetensors.numpy.load(path.read_bytes()),
+    }
+    seen = [path for path in store.folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    assert {path.suffix for path in seen} == set(read)
+    for path in seen:
+        assert len(read[path.suffix](path)) > 0, path
+
+
+def failing_at(monkeypatch, call):
+    """Make the so-many-th batch fail."""
+    real, calls = Fungi.compute, []
+
+    def compute(self, *args):
+        calls.append(1)
+        if len(calls) == call:
+            raise OSError("the lights went out")
+        return real(self, *args)
+
+    monkeypatch.setattr(Fungi, "compute", compute)
+    return calls
+
+
+@pytest.mark.parametrize("call", [1, 2, 3, 5, 7])
+def test_an_interrupted_run_goes_on_to_the_same_store(tmp_path, folder, backbone, monkeypatch, call):
+    whole = extract(open_source(folder), tmp_path / "whole", RECIPE, backbone=backbone, settings=SMALL)
+    with monkeypatch.context() as patch:
+        failing_at(patch, call)
+        with pytest.raises(OSError, match="the lights"):
+            extract(open_source(folder), tmp_path / "cut", RECIPE, backbone=backbone, settings=SMALL)
+    with pytest.raises(StoreError, match="incomplete"):
+        Store.open(tmp_path / "cut")
+    with monkeypatch.context() as patch:
+        calls = failing_at(patch, 0)
+        again = extract(open_source(folder), tmp_path / "cut", RECIPE, backbone=backbone, settings=SMALL)
+    # Shards of 3, 3, 3 and 2 rows in batches of two: 7 batches; a shard is done when both of its batches are.
+    assert len(calls) == 7 - (call - 1) // 2 * 2
+    assert again.digest == whole.digest
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
+@pytest.mark.filterwarnings("ignore:.*checksum differs")
+@pytest.mark.parametrize("shard", [0, 1, 3])
+def test_a_damaged_shard_is_computed_again_and_no_other(tmp_path, folder, backbone, monkeypatch, shard):
+    whole = extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=SMALL)
+    before = contents(tmp_path / "out")
+    path = tmp_path / "out" / "shards" / f"0000{shard}.parquet"
+    path.write_bytes(path.read_bytes()[:-9] + b"otherwise")
+    calls = failing_at(monkeypatch, 0)
+    with pytest.warns(UserWarning, match=f"shard {shard} is dropped"):
+        again = extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=SMALL)
+    assert len(calls) == (1 if shard == 3 else 2)
+    assert again.digest == whole.digest
+    assert contents(tmp_path / "out") == before
+
+
+def test_the_negatives_are_drawn_once_and_read_back(tmp_path, folder, backbone, monkeypatch):
+    with monkeypatch.context() as patch:
+        failing_at(patch, 3)
+        with pytest.raises(OSError, match="the lights"):
+            extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=SMALL)
+
+    def refuse(*args):
+        raise AssertionError("drawn again")
+
+    monkeypatch.setattr(Fungi, "draw_negatives", refuse)
+    assert len(extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=SMALL)) == 11
+
+
+def test_a_complete_store_is_given_back_without_work(tmp_path, folder, backbone, monkeypatch):
+    first = extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    failing_at(monkeypatch, 1)
+    assert extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone).digest == first.digest
+    assert {path: path.stat().st_mtime_ns for path in before if path.name != ".lock"} == {
+        path: time for path, time in before.items() if path.name != ".lock"
+    }
+
+
+def test_another_batch_size_or_worker_count_may_go_on(tmp_path, folder, backbone, monkeypatch):
+    whole = extract(open_source(folder), tmp_path / "whole", RECIPE, backbone=backbone, settings=SMALL)
+    with monkeypatch.context() as patch:
+        failing_at(patch, 4)
+        with pytest.raises(OSError, match="the lights"):
+            extract(open_source(folder), tmp_path / "cut", RECIPE, backbone=backbone, settings=SMALL)
+    other = Settings(batch_size=5, workers=3, shard_rows=3)
+    again = extract(open_source(folder), tmp_path / "cut", RECIPE, backbone=backbone, settings=other)
+    assert again.ids == whole.ids
+    for name, values in whole.blocks().items():
+        np.testing.assert_allclose(again.blocks()[name], values, atol=1e-5)
+
+
+# A test set
+
+
+def test_a_test_set_uses_the_training_runs_heads_and_negatives(tmp_path, folder, pictures, backbone):
+    train = extract(open_source(folder), tmp_path / "train", RECIPE, backbone=backbone)
+    fungi = Fungi(RECIPE, backbone=backbone).fit([folder / one for one in train.ids], ids=train.ids)
+    fungi.save(tmp_path / "saved")
+    source = ListSource(pictures[:4], ids=["p", "q", "r", "s"])
+    expected = fungi.blocks(pictures[:4], ids=["p", "q", "r", "s"])
+    for number, fit_from in enumerate(("train", "saved")):
+        store = extract(source, tmp_path / f"out-{number}", fit_from=tmp_path / fit_from, backbone=backbone)
+        for name, values in store.blocks().items():
+            np.testing.assert_allclose(values, expected[name], atol=1e-5, err_msg=name)
+    own = extract(source, tmp_path / "own", RECIPE, backbone=backbone)
+    assert np.abs(own.blocks()["simclr"] - expected["simclr"]).max() > 0.01
+
+
+def test_a_chain_of_fits_keeps_the_first_ones_state(tmp_path, folder, pictures, backbone):
+    extract(open_source(folder), tmp_path / "train", RECIPE, backbone=backbone)
+    source = ListSource(pictures[:4], ids=["p", "q", "r", "s"])
+    one = extract(source, tmp_path / "one", fit_from=tmp_path / "train", backbone=backbone)
+    two = extract(source, tmp_path / "two", fit_from=tmp_path / "one", backbone=backbone)
+    for name, values in one.blocks().items():
+        np.testing.assert_array_equal(two.blocks()[name], values)
+
+
+def test_a_recipe_that_differs_from_the_fits_is_refused(tmp_path, folder, backbone):
+    extract(open_source(folder), tmp_path / "train", RECIPE, backbone=backbone)
+    for other, named in ((Recipe(objectives=RECIPE.objectives, layers=2), "layers=1"), (Recipe(seed=3), "objectives")):
+        with pytest.raises(StoreMismatch, match=named):
+            extract(open_source(folder), tmp_path / "o", other, fit_from=tmp_path / "train", backbone=backbone)
+    same = extract(open_source(folder), tmp_path / "same", RECIPE, fit_from=tmp_path / "train", backbone=backbone)
+    assert len(same) == 11
+
+
+def test_a_fit_of_other_weights_is_refused(tmp_path, folder, backbone):
+    extract(open_source(folder), tmp_path / "train", RECIPE, backbone=backbone)
+    with pytest.raises(StoreMismatch, match="weights"):
+        extract(open_source(folder), tmp_path / "o", fit_from=tmp_path / "train", backbone=small_backbone(seed=1))
+
+
+@pytest.mark.parametrize("name", ["nowhere", "pictures"])
+def test_a_fit_from_something_else_is_named(tmp_path, folder, backbone, name):
+    with pytest.raises(StoreError, match=name):
+        extract(open_source(folder), tmp_path / "o", fit_from=tmp_path / name, backbone=backbone)
+
+
+def test_a_damaged_fit_is_never_used(tmp_path, folder, backbone):
+    extract(open_source(folder), tmp_path / "train", RECIPE, backbone=backbone)
+    path = tmp_path / "train" / "state" / "fungi.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DamagedStore, match=r"fungi\.safetensors"):
+        extract(open_source(folder), tmp_path / "o", fit_from=tmp_path / "train", backbone=backbone)
+
+
+# Refusals
+
+
+def test_a_store_of_another_run_is_refused_with_what_differs(tmp_path, folder, pictures, backbone):
+    out = tmp_path / "out"
+    extract(open_source(folder), out, RECIPE, backbone=backbone, settings=SMALL)
+    before = contents(out)
+    other_recipe = Recipe(objectives=[KL(latent=24, temperature=15.0), RECIPE.objectives[1]], layers=1, seed=5)
+    for complaint, source, arguments in [
+        (
+            r"(?s)recipe\.objectives\[0\]\.temperature: .* 1, .* 15\b.*recipe\.seed: .* 0, .* 5",
+            folder,
+            {"recipe": other_recipe},
+        ),
+        (r"resolved\.backbone\.weights", folder, {"backbone": small_backbone(seed=1)}),
+        (r"resolved\.backbone\.pooling", folder, {"backbone": small_backbone(pooling="mean")}),
+        (r"store\.shard_rows: .* 3, .* 5", folder, {"settings": Settings(shard_rows=5)}),
+        (r"store\.dtype: .*float32.*float16", folder, {"settings": Settings(shard_rows=3, dtype="float16")}),
+        (r"source\.rows: .* 11, .* 4", ListSource(pictures[:4]), {}),
+        (r"fit\.from: .*this source", folder, {"recipe": None, "fit_from": out}),
+    ]:
+        source = source if isinstance(source, ListSource) else open_source(source)
+        given = {"recipe": RECIPE, "backbone": backbone, "settings": SMALL, **arguments}
+        with pytest.raises(StoreMismatch, match=complaint):
+            extract(source, out, **given)
+    assert contents(out) == before
+
+
+def test_changed_data_are_noticed(tmp_path, folder, backbone):
+    extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone)
+    path = next(folder.rglob("*.png"))
+    noise_pictures(1, seed=9)[0].save(path)
+    with pytest.raises(StoreMismatch, match=r"source\.digest"):
+        extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone)
+
+
+def test_a_backbone_under_another_name_goes_on(tmp_path, folder, backbone, monkeypatch):
+    with monkeypatch.context() as patch:
+        failing_at(patch, 3)
+        with pytest.raises(OSError, match="the lights"):
+            extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=SMALL)
+    moved = small_backbone()
+    moved.name = "elsewhere"
+    store = extract(open_source(folder), tmp_path / "out", RECIPE, backbone=moved, settings=SMALL)
+    assert len(store) == 11
+    assert store.plan["resolved"]["backbone"]["name"] == backbone.name != "elsewhere"
+
+
+def test_a_store_inside_its_own_source_goes_on(tmp_path, folder, backbone, monkeypatch):
+    with monkeypatch.context() as patch:
+        failing_at(patch, 3)
+        with pytest.raises(OSError, match="the lights"):
+            extract(open_source(folder), folder / "out", RECIPE, backbone=backbone, settings=SMALL)
+    assert open_source(folder).describe()["ignored_files"] > 0
+    assert len(extract(open_source(folder), folder / "out", RECIPE, backbone=backbone, settings=SMALL)) == 11
+
+
+# Rows that cannot be read
+
+
+def test_corrupt_rows_are_named_and_the_others_are_as_they_would_be(tmp_path, folder, backbone):
+    kl = Recipe(objectives=[KL(latent=24)], layers=1)
+    whole = extract(open_source(folder), tmp_path / "whole", kl, backbone=backbone)
+    (folder / "a" / "00.png").write_bytes((folder / "a" / "00.png").read_bytes()[:60])
+    (folder / "b" / "04.png").write_bytes(b"")
+    settings = Settings(batch_size=2, shard_rows=3, max_failures=0.2)
+    store = extract(open_source(folder), tmp_path / "out", kl, backbone=backbone, settings=settings)
+    assert [failure.id for failure in store.failures] == ["a/00.png", "b/04.png"]
+    assert all(failure.reason for failure in store.failures)
+    assert store.ids == [one for one in whole.ids if one not in ("a/00.png", "b/04.png")]
+    assert store.labels.tolist() == [one[0] for one in store.ids]
+    kept = [whole.ids.index(one) for one in store.ids]
+    np.testing.assert_allclose(store.blocks()["kl"], whole.blocks()["kl"][kept], atol=1e-5)
+
+
+def test_too_many_corrupt_rows_stop_the_run_and_a_larger_allowance_goes_on(tmp_path, folder, backbone):
+    for name in ("a/00.png", "b/04.png", "c/08.png"):
+        (folder / name).write_bytes(b"no picture")
+    with pytest.raises(
+        TooManyFailures, match=r"2 rows of 11 cannot be read, 1 may \(a/00.png: .*; b/04.png: "
+    ) as caught:
+        extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=SMALL)
+    assert [failure.id for failure in caught.value.failures] == ["a/00.png", "b/04.png"]
+    more = Settings(batch_size=2, shard_rows=3, max_failures=0.3)
+    store = extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=more)
+    assert [failure.id for failure in store.failures] == ["a/00.png", "b/04.png", "c/08.png"]
+    none = Settings(max_failures=0.0)
+    with pytest.raises(TooManyFailures, match="3 rows of 11 cannot be read, 0 may"):
+        extract(open_source(folder), tmp_path / "strict", RECIPE, backbone=backbone, settings=none)
+
+
+def test_a_shard_may_fail_whole_but_not_the_store(tmp_path, folder, backbone):
+    for path in sorted(folder.rglob("*.png"))[:3]:
+        path.write_bytes(b"no picture")
+    lenient = Settings(batch_size=2, shard_rows=3, max_failures=1.0)
+    store = extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=lenient)
+    assert (len(store), len(store.failures)) == (8, 3)
+    for path in folder.rglob("*.png"):
+        path.write_bytes(b"no picture")
+    with pytest.raises(StoreError, match="none of the 11 rows"):
+        extract(open_source(folder), tmp_path / "none", RECIPE, backbone=backbone, settings=lenient)
+
+
+def test_float16_stores_are_near_and_say_so(tmp_path, folder, backbone):
+    full = extract(open_source(folder), tmp_path / "full", RECIPE, backbone=backbone)
+    half = extract(
+        open_source(folder), tmp_path / "half", RECIPE, backbone=backbone, settings=Settings(dtype="float16")
+    )
+    assert (full.dtype, half.dtype) == ("float32", "float16")
+    for name, values in full.blocks().items():
+        np.testing.assert_allclose(half.blocks()[name], values, atol=1e-3)
+
+
+def test_progress_counts_rows_and_starts_where_the_run_does(tmp_path, folder, backbone, monkeypatch):
+    seen = []
+    with monkeypatch.context() as patch:
+        failing_at(patch, 5)
+        with pytest.raises(OSError, match="the lights"):
+            extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=SMALL)
+    extract(
+        open_source(folder),
+        tmp_path / "out",
+        RECIPE,
+        backbone=backbone,
+        settings=SMALL,
+        progress=lambda *step: seen.append(step),
+    )
+    assert seen == [("rows", done, 11) for done in (6, 8, 9, 11)]
+
+
+def test_each_reading_of_the_source_is_said(tmp_path, folder, backbone, caplog):
+    caplog.set_level("INFO", "sporeprint")
+    for recipe, said in ((RECIPE, ["digest", "negatives"]), (Recipe(objectives=[KL(latent=24)], layers=1), ["digest"])):
+        caplog.clear()
+        extract(open_source(folder), tmp_path / f"out-{len(said)}", recipe, backbone=backbone)
+        lines = [line for line in caplog.messages if line.startswith("reading the source (11 rows)")]
+        assert [word for line in lines for word in ("digest", "negatives") if word in line] == said
+
+
+def test_the_plan_holds_no_folder_of_this_machine(tmp_path, folder, backbone):
+    store = extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone)
+    for name in ("plan.json", "manifest.json", "state/fungi.json"):
+        assert str(tmp_path) not in (store.folder / name).read_text()
+
+
+def test_no_gradients_no_negatives(tmp_path, folder, backbone):
+    store = extract(open_source(folder), tmp_path / "out", Recipe(objectives=[], layers=1), backbone=backbone)
+    assert store.block_names == ["embedding", "cls-2", "patches-2"]
+    assert torch.is_grad_enabled()
+
+
+def test_failures_of_an_earlier_run_count_against_a_smaller_allowance(tmp_path, folder, backbone, monkeypatch):
+    (folder / "a" / "00.png").write_bytes(b"no picture")
+    with monkeypatch.context() as patch:
+        failing_at(patch, 4)
+        with pytest.raises(OSError, match="the lights"):
+            extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=SMALL)
+    none = Settings(batch_size=2, shard_rows=3, max_failures=0.0)
+    with pytest.raises(TooManyFailures, match="1 rows of 11 cannot be read, 0 may"):
+        extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=none)
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"shard_rows": 0}, {"workers": -1}, {"dtype": "float8"}])
+def test_settings_that_cannot_be_are_refused_before_any_work(wrong):
+    with pytest.raises(RecipeError, match="expected"):
+        Settings(**wrong)
+
+
+class Stopped(Exception):
+    """A run that ends between two shards."""
+
+
+@pytest.mark.parametrize("began", ["float32", "bfloat16"])
+@pytest.mark.parametrize("whole", [True, False], ids=["complete", "interrupted"])
+def test_dtype_auto_goes_on_as_it_began_on_another_machine(tmp_path, pictures, backbone, monkeypatch, began, whole):
+    def make(out, recipe=RECIPE, progress=lambda what, done, total: None):
+        source = ListSource(pictures, ids=[f"{at:02}" for at in range(len(pictures))])
+        return extract(source, tmp_path / out, recipe, backbone=backbone, settings=SMALL, progress=progress)
+
+    def stop(what, done, total):
+        if what == "rows" and done > 4:
+            raise Stopped
+
+    other = {"float32": "bfloat16", "bfloat16": "float32"}[began]
+    monkeypatch.setenv(VARIABLE, began)
+    make("plain")
+    if whole:
+        make("out")
+    else:
+        with pytest.raises(Stopped):
+            make("out", progress=stop)
+    monkeypatch.setenv(VARIABLE, other)
+    make("out")
+    assert contents(tmp_path / "out") == contents(tmp_path / "plain")
+    assert Store.open(tmp_path / "out").plan["resolved"]["dtype"] == began
+    with pytest.raises(StoreMismatch, match=f'recipe.dtype: store has "auto", this run has "{other}"'):
+        make("out", replace(RECIPE, dtype=other))

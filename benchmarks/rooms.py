@@ -1,17 +1,23 @@
 """What a newcomer meets in the source tree: rooms, loose modules, circles of imports, names that stand twice, lines.
 
-    python benchmarks/rooms.py [FOLDER]
+    python benchmarks/rooms.py [FOLDER] [--walk]
 
-FOLDER: a package, default src/sporeprint beside this script. Every import counts: inside functions, and for types only.
+FOLDER: a package, default src/sporeprint in this checkout. Every import counts: inside functions, and for types only.
+--walk: extract one image into a store, and print the rooms that it passes, with the functions that lead into each.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
+
+PACKAGE = Path(__file__).parents[1] / "src" / "sporeprint"
 
 
 def modules_of(package: Path) -> dict[str, Path]:
@@ -69,7 +75,37 @@ def circles_of(graph: dict[str, set[str]]) -> list[list[str]]:
     return groups
 
 
-def main(package: Path) -> None:
+def walk() -> dict[str, str]:
+    """{room: the first function of it that ran}, in order, while one image went from `extract` to its row."""
+    from PIL import Image
+
+    from sporeprint import KL, Recipe, open_source
+    from sporeprint.run.extract import extract
+
+    entered: dict[str, str] = {}
+
+    def enter(frame: FrameType, event: str, _: object) -> None:
+        name = frame.f_globals.get("__name__", "")
+        if event == "call" and name.count(".") > 1 and name.startswith("sporeprint."):
+            entered.setdefault(name.split(".")[1], f"{name.removeprefix('sporeprint.')}.{frame.f_code.co_name}")
+
+    recipe = Recipe(backbone="tiny", objectives=[KL()])
+    with tempfile.TemporaryDirectory() as folder:
+        images = Path(folder, "images")
+        images.mkdir()
+        Image.new("RGB", (28, 28)).save(images / "one.png")
+        extract(open_source(images), Path(folder, "warm"), recipe)  # modules that are imported at first use
+        source = open_source(images)
+        sys.setprofile(enter)
+        try:
+            extract(source, Path(folder, "store"), recipe)
+        finally:
+            sys.setprofile(None)
+    return entered
+
+
+def count(package: Path) -> None:
+    """Print the figures of a package."""
     modules = modules_of(package)
     inside = {name: file for name, file in modules.items() if file != package / "__init__.py"}
     graph = {name: set(imports_of(name, file, modules)) - {package.name} for name, file in inside.items()}
@@ -85,4 +121,10 @@ def main(package: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "src" / "sporeprint")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, default=PACKAGE)
+    parser.add_argument("--walk", action="store_true")
+    options = parser.parse_args()
+    count(options.folder)
+    if options.walk:
+        print("the walk of one image:", *(f"{room}/: {name}" for room, name in walk().items()), sep="\n  ")

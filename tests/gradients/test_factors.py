@@ -7,7 +7,7 @@ from torch.overrides import TorchFunctionMode
 
 from sporeprint.errors import RecipeError
 from sporeprint.features.contracts import check_projection
-from sporeprint.features.sample_gradients import factors
+from sporeprint.gradients import factors
 from sporeprint.gradients.capture import weight_gradients
 from sporeprint.gradients.factors import felt_tokens, random_below, random_signs
 from sporeprint.gradients.projections.projection import (

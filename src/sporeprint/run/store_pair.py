@@ -211,7 +211,7 @@ def _same_fit(train: Store, test: Store) -> bool:
     """Whether two stores have the same heads, negatives and projections; a fitted combination does not count."""
     if train.manifest["states"] == test.manifest["states"]:
         return True
-    from sporeprint import saved  # torch takes seconds to import
+    from sporeprint.features import saved  # torch takes seconds to import
 
     def fitted(store: Store) -> dict[str, Any]:
         tensors = saved.unpack_parts(store.read_state, str(store.folder))[1]

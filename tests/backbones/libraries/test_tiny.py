@@ -13,7 +13,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from sporeprint.backbones.libraries.tiny import TinyConfig, TinyViT, load_tiny
 
-WEIGHTS = files("sporeprint.backbones") / "tiny.safetensors"
+WEIGHTS = files("sporeprint.backbones.libraries") / "tiny.safetensors"
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from sporeprint.features.sample_gradients.projections import projection
 
 from sporeprint.features.contracts import check_projection
+from sporeprint.gradients.projections import projection
 from sporeprint.gradients.projections.projection import Dense, Rademacher, normalise
 
 

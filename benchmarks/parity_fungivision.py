@@ -110,7 +110,7 @@ def main() -> None:
     ours.projection = Dense(kl.projection)
     named = [(str(at), image) for at, image in enumerate(images)]
     (batch,) = decoded_batches(backbone.preprocess, named, len(images), 1)
-    blocks = ours.compute(batch)[1]
+    blocks = ours.compute(*batch)[1]
 
     least = {}
     print(f"{'objective':24}{'least cosine':>14}{'mean cosine':>14}   ({len(images)} images, {arguments.model})")

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sporeprint.backbones.inputs.inputs import Inputs
 from sporeprint.data.prefetch import ahead
-from sporeprint.errors import RowFailure, SampleError, TooManyFailures
+from sporeprint.errors import SampleError
+from sporeprint.features.failures import Failures
 
 BATCH_BYTES = 96 * 2**20  # a batch closes early where samples are large
 Decoded = tuple[str, Any]  # (id, prepared sample, or the SampleError that says why not)
+
+
+class Batch(NamedTuple):
+    """Rows that were decoded together, and their names for people: the id that was given, or "row 7"."""
+
+    rows: list[Decoded]
+    names: list[str]
 
 
 def decode(inputs: Inputs, row: tuple[str, Any]) -> Decoded:
@@ -27,19 +33,26 @@ def decode(inputs: Inputs, row: tuple[str, Any]) -> Decoded:
 
 
 def decoded_batches(
-    inputs: Inputs, rows: Iterable[tuple[str, Any]], batch_size: int, workers: int
-) -> Iterator[list[Decoded]]:
-    """Batches of at most `batch_size` rows; where they end changes no number."""
-    batch: list[Decoded] = []
-    size = 0
-    for decoded in ahead(partial(decode, inputs), rows, workers):
-        batch.append(decoded)
-        size += inputs.bulk(decoded[1]) if not isinstance(decoded[1], SampleError) else 0
-        if len(batch) >= batch_size or size >= BATCH_BYTES:
+    inputs: Inputs, rows: Iterable[tuple[str, Any]], batch_size: int, workers: int, first: int = 0
+) -> Iterator[Batch]:
+    """Batches of at most `batch_size` rows; where they end changes no number. first: the first row's number."""
+    batch, size = Batch([], []), 0
+    decoded = ahead(lambda row: (row[0], decode(inputs, row)), rows, workers)
+    for number, (given_id, (row_id, ready)) in enumerate(decoded, first):
+        batch.rows.append((row_id, ready))
+        batch.names.append(given_id or f"row {number}")
+        size += inputs.bulk(ready) if not isinstance(ready, SampleError) else 0
+        if len(batch.rows) >= batch_size or size >= BATCH_BYTES:
             yield batch
-            batch, size = [], 0
-    if batch:
+            batch, size = Batch([], []), 0
+    if batch.rows:
         yield batch
+
+
+def separate(rows: Sequence[Decoded]) -> tuple[dict[int, Decoded], dict[int, str]]:
+    """Separate the rows that can be read from the reasons why the others cannot, both by position."""
+    readable = {at: row for at, row in enumerate(rows) if not isinstance(row[1], SampleError)}
+    return readable, {at: str(row[1]) for at, row in enumerate(rows) if at not in readable}
 
 
 def as_rows(samples: Any, ids: Sequence[str] | None) -> list[tuple[str, Any]]:
@@ -58,35 +71,26 @@ def as_rows(samples: Any, ids: Sequence[str] | None) -> list[tuple[str, Any]]:
 
 
 def name_rows(
-    inputs: Inputs, rows: Iterable[tuple[str, Any]], batch_size: int, workers: int
+    inputs: Inputs,
+    rows: Iterable[tuple[str, Any]],
+    batch_size: int,
+    workers: int,
+    failures: Failures | None = None,
 ) -> Iterator[tuple[str, Any]]:
-    """Rows with their ids filled in from their content, where they have none; unreadable ones are left out."""
+    """Rows with their ids filled in from their content, where they have none.
+
+    Unreadable ones are left out, and counted where there are `failures`. Raises TooManyFailures.
+    """
     unnamed = []
-    for row in rows:
+    for number, row in enumerate(rows):
         if row[0]:
             yield row
         else:
-            unnamed.append(row[1])
-    start = 0
-    for batch in decoded_batches(inputs, (("", sample) for sample in unnamed), batch_size, workers):
-        for (row_id, ready), sample in zip(batch, unnamed[start:], strict=False):
+            unnamed.append((number, row[1]))
+    remaining = iter(unnamed)
+    for batch in decoded_batches(inputs, (("", sample) for _, sample in unnamed), batch_size, workers):
+        for (row_id, ready), (number, sample) in zip(batch.rows, remaining, strict=False):
             if not isinstance(ready, SampleError):
                 yield row_id, sample
-        start += len(batch)
-
-
-def allowed_failures(fraction: float, rows: int) -> int:
-    """How many of so many rows may fail: the fraction, but at least one row, unless the fraction is 0."""
-    return max(1, math.floor(fraction * rows)) if fraction > 0 else 0
-
-
-def refuse_too_many(failures: Sequence[RowFailure], fraction: float, rows: int) -> None:
-    """Raises TooManyFailures, which names the rows, when more failed than are allowed."""
-    allowed = allowed_failures(fraction, rows)
-    if len(failures) > allowed:
-        shown = "; ".join(f"{failure.id}: {failure.reason}" for failure in failures[:5])
-        raise TooManyFailures(
-            f"{len(failures)} rows of {rows} cannot be read, {allowed} may ({shown}). Mend or remove them, or allow "
-            "more with max_failures (--max-failures), a fraction of the rows",
-            failures,
-        )
+            elif failures is not None:
+                failures.add(f"row {number}", ready)

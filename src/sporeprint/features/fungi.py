@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from sporeprint.backbones.backbone import Backbone
 from sporeprint.backbones.precision import as_fitted, dtype_name
-from sporeprint.errors import NotFitted, RecipeError, RowFailure, SampleError, StoreError
+from sporeprint.errors import NotFitted, RecipeError, RowFailure, StoreError
 from sporeprint.features import saved
-from sporeprint.features.batches import Decoded, as_rows, decoded_batches, refuse_too_many
+from sporeprint.features.batches import Decoded, as_rows, decoded_batches, separate
 from sporeprint.features.combine import Combiner, named
 from sporeprint.features.dense.dense_methods import DenseMethods
 from sporeprint.features.engine import Engine
 from sporeprint.features.engine_setup import check_state, make_engine
+from sporeprint.features.failures import Failures
 from sporeprint.features.fitted import Fitted
 from sporeprint.features.gathered import Blocks, Gathered, readable
 from sporeprint.features.negatives import Progress, draw_negatives
@@ -135,10 +136,9 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         Raises NotFitted where an objective needs negatives and has none.
         """
         check_state(self.engine)
-        samples = {i: sample for i, (_, sample) in enumerate(batch) if not isinstance(sample, SampleError)}
-        reasons = {i: str(sample) for i, (_, sample) in enumerate(batch) if isinstance(sample, SampleError)}
-        blocks = self.engine.blocks([(batch[i][0], sample) for i, sample in samples.items()]) if samples else {}
-        kept = list(samples)
+        rows, reasons = separate(batch)
+        blocks = self.engine.blocks(list(rows.values())) if rows else {}
+        kept = list(rows)
         for name, values in blocks.items():
             for at in np.flatnonzero(~np.isfinite(values).all(axis=1)):
                 reasons.setdefault(kept[at], f"block {name!r} is not finite: the backbone overflows on this input")
@@ -285,20 +285,14 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
     # Inside
 
     def _blocks(self, rows: Sequence[tuple[str, Any]]) -> Blocks:
-        gathered = Gathered(len(rows))  # another thread's call may replace the attributes meanwhile
-        self.failures, self.truncated = gathered.failures, gathered.truncated
-        inputs = self.network.preprocess
-        seen = 0
+        inputs, failures = self.network.preprocess, Failures(self.max_failures, len(rows))
+        gathered = Gathered(inputs, failures)  # another thread's call may replace the attributes meanwhile
+        self.failures, self.truncated = failures.rows, gathered.truncated
         for batch in decoded_batches(inputs, rows, self.batch_size, self.workers):
-            names = [rows[at][0] or f"row {at}" for at in range(seen, seen + len(batch))]
-            kept, blocks, failures = self.compute(batch, names)
-            gathered.add(len(batch), kept, blocks, failures)
-            gathered.truncated += [names[at] for at in kept if inputs.truncates(batch[at][1])]
-            refuse_too_many(gathered.failures, self.max_failures, len(rows))
-            seen += len(batch)
-        made = gathered.blocks()
-        gathered.warn(inputs.limits(), stacklevel=3)
-        return made
+            gathered.add(batch, *self.compute(*batch))
+        blocks = gathered.blocks()
+        gathered.warn(stacklevel=3)
+        return blocks
 
     @property
     def engine(self) -> Engine:

@@ -3,70 +3,83 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sporeprint.backbones.inputs.inputs import Inputs
 from sporeprint.errors import RowFailure, SampleError
+from sporeprint.features.batches import Batch
+from sporeprint.features.failures import Failures, first_reasons
 
 Blocks = dict[str, NDArray[np.float32]]
 
 
 class Gathered:
-    """The blocks of so many rows, a batch after the other. failures, truncated: grow as batches come."""
+    """Collects the blocks of rows, batch after batch, and counts the failures among them.
 
-    def __init__(self, rows: int):
-        self.failures: list[RowFailure] = []
+    seen: the number of rows so far. ids, positions: the rows that have features. truncated: names of those rows of
+    which the backbone saw the beginning only.
+    """
+
+    def __init__(self, inputs: Inputs, failures: Failures):
+        self.failures = failures
+        self.seen = 0
+        self.ids: list[str] = []
+        self.positions: list[int] = []
         self.truncated: list[str] = []
-        self._rows, self._seen = rows, 0
-        self._positions: list[int] = []
+        self._inputs = inputs
         self._parts: list[Blocks] = []
 
-    def add(self, count: int, kept: Sequence[int], blocks: Blocks, failures: Sequence[RowFailure]) -> None:
-        """A batch of `count` rows, of which those at `kept` have blocks."""
-        self._positions += [self._seen + at for at in kept]
-        if kept:
-            self._parts.append(blocks)
-        self.failures += failures
-        self._seen += count
+    def add(self, batch: Batch, kept: Sequence[int], blocks: Blocks, failures: Sequence[RowFailure]) -> None:
+        """Add a batch whose rows at `kept` have blocks, and count its failures. Raises TooManyFailures."""
+        self.ids += [batch.rows[at][0] for at in kept]
+        self.positions += [self.seen + at for at in kept]
+        self.truncated += [batch.names[at] for at in kept if self._inputs.truncates(batch.rows[at][1])]
+        self._parts += [blocks] if kept else []
+        self.seen += len(batch.rows)
+        self.failures.extend(failures)
+
+    def computed(self) -> Blocks:
+        """{block: [n, D]} of the rows that have features; without any, {}."""
+        return {name: self._joined(name) for name in (self._parts[0] if self._parts else ())}
 
     def blocks(self) -> Blocks:
         """{block: [rows, D]}, in the order of the rows. Raises SampleError where no row has any."""
+        total, spread = self.failures.total, {}
         if not self._parts:
             raise SampleError(
-                f"none of {self._rows} rows has features; expected at least one readable sample{_shown(self.failures)}"
+                f"none of {total} rows has features; expected at least one readable sample{self._reasons()}"
             )
-        made = {}
-        for name in self._parts[0]:
-            values = np.concatenate([part[name] for part in self._parts])
-            made[name] = np.full((self._rows, values.shape[1]), np.nan, dtype=np.float32)
-            made[name][self._positions] = values
-        return made
+        for name in self._parts[0]:  # one after the other: joined and spread, a block exists twice
+            values = self._joined(name)
+            spread[name] = np.full((total, values.shape[1]), np.nan, dtype=np.float32)
+            spread[name][self.positions] = values
+        return spread
 
-    def warn(self, limits: Mapping[str, Any], stacklevel: int) -> None:
+    def warn(self, stacklevel: int) -> None:
         """Say which rows were cut at the backbone's limits, and which have no features."""
+        total, limits = self.failures.total, self._inputs.limits()
         if cut := self.truncated:
             limit = ", ".join(f"{name} {value:g}" for name, value in limits.items() if name.startswith("max"))
             warnings.warn(
-                f"{len(cut)} of {self._rows} rows are too long and were cut ({limit}): {', '.join(cut[:3])}"
+                f"{len(cut)} of {total} rows are too long and were cut ({limit}): {', '.join(cut[:3])}"
                 f"{', ...' if len(cut) > 3 else ''}",
                 stacklevel=stacklevel + 1,
             )
-        if failed := self.failures:
-            warnings.warn(
-                f"{len(failed)} of {self._rows} rows are NaN{_shown(failed)}",
-                stacklevel=stacklevel + 1,
-            )
+        if failed := self.failures.rows:
+            warnings.warn(f"{len(failed)} of {total} rows are NaN{self._reasons()}", stacklevel=stacklevel + 1)
+
+    def _joined(self, name: str) -> NDArray[np.float32]:
+        return np.concatenate([part[name] for part in self._parts])
+
+    def _reasons(self) -> str:
+        rows = self.failures.rows
+        return f": {first_reasons(rows, 3)}" if rows else ""
 
 
 def readable(blocks: Blocks) -> Blocks:
     """The rows that have features."""
     found = np.isfinite(blocks["embedding"]).all(axis=1)
     return {name: values[found] for name, values in blocks.items()}
-
-
-def _shown(failures: Sequence[RowFailure]) -> str:
-    named = "; ".join(f"{failure.id}: {failure.reason}" for failure in failures[:3])
-    return f": {named}" if named else ""

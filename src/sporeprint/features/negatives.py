@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sporeprint.errors import SampleError
-from sporeprint.features.batches import decoded_batches, name_rows
+from sporeprint.features.batches import decoded_batches, name_rows, separate
 from sporeprint.features.engine import Engine
 from sporeprint.values import canonical
 
@@ -42,9 +41,9 @@ def draw_negatives(
     all_of_them = min(most, len(drawn))
     progress("negatives", 0, all_of_them)
     for batch in decoded_batches(inputs, drawn.values(), batch_size, engine.workers):
+        readable = list(separate(batch.rows)[0].values())
         for objective in wanting:
-            bank = banks[objective.name]
-            rest = [row for row in batch if not isinstance(row[1], SampleError)]
+            bank, rest = banks[objective.name], readable
             while rest and len(bank) < objective.negatives:
                 missing = objective.negatives - len(bank)
                 some, rest = rest[:missing], rest[missing:]

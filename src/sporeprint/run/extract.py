@@ -9,16 +9,17 @@ from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from sporeprint.backbones.backbone import Backbone
 from sporeprint.backbones.precision import as_fitted
 from sporeprint.data.rows import Row, Source
-from sporeprint.errors import BackboneError, RecipeError, RowFailure, StoreError, StoreMismatch
+from sporeprint.errors import BackboneError, RecipeError, StoreError, StoreMismatch
 from sporeprint.features import saved
-from sporeprint.features.batches import decoded_batches, refuse_too_many
+from sporeprint.features.batches import decoded_batches
+from sporeprint.features.failures import Failures
 from sporeprint.features.fungi import Fungi
+from sporeprint.features.gathered import Gathered
 from sporeprint.features.negatives import Progress
 from sporeprint.features.recipe import Recipe
 from sporeprint.store.plan import read_plan
@@ -168,38 +169,24 @@ def _write_shards(writer: StoreWriter, fungi: Fungi, source: Source, settings: S
     total, inputs = len(source), fungi.network.preprocess
     finished = sum(shard.rows + len(shard.failures) for shard in writer.done.values())
     progress("rows", finished, total)
-    failures = [failure for shard in writer.done.values() for failure in shard.failures]
-    refuse_too_many(failures, settings.max_failures, total)
+    failures = Failures(settings.max_failures, total)
+    failures.extend(failure for shard in writer.done.values() for failure in shard.failures)
     for index, rows in _missing_shards(source, settings.shard_rows, set(writer.done)):
-        spent = dict(fungi.seconds)
-        parts: list[dict[str, np.ndarray]] = []
-        kept: list[tuple[str, Any]] = []
-        failed: list[RowFailure] = []
-        seen, cut, first = 0, 0, index * settings.shard_rows
+        spent, earlier = dict(fungi.seconds), len(failures.rows)
+        gathered, first = Gathered(inputs, failures), index * settings.shard_rows
         samples = ((row.id, row.sample) for row in rows)
-        for batch in decoded_batches(inputs, samples, settings.batch_size, settings.workers):
-            names = [
-                row.id or f"row {number}" for number, row in enumerate(rows[seen : seen + len(batch)], first + seen)
-            ]
-            good, blocks, bad = fungi.compute(batch, names)
-            kept += [(batch[at][0], rows[seen + at].label) for at in good]
-            parts += [blocks] if good else []
-            failed += bad
-            cut += sum(inputs.truncates(batch[at][1]) for at in good)
-            seen += len(batch)
-            refuse_too_many([*failures, *failed], settings.max_failures, total)
-            progress("rows", finished + seen, total)
-        ids = [row_id for row_id, _ in kept]
+        for batch in decoded_batches(inputs, samples, settings.batch_size, settings.workers, first):
+            gathered.add(batch, *fungi.compute(*batch))
+            progress("rows", finished + gathered.seen, total)
         writer.write_shard(
             index,
-            ids if rows[0].id else _distinct(ids, writer.ids),
-            [label for _, label in kept],
-            {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else {})},
-            failed,
+            gathered.ids if rows[0].id else _distinct(gathered.ids, writer.ids),
+            [rows[at].label for at in gathered.positions],
+            gathered.computed(),
+            failures.rows[earlier:],
             {name: seconds - spent.get(name, 0.0) for name, seconds in fungi.seconds.items()},
-            truncated=cut,
+            truncated=len(gathered.truncated),
         )
-        failures += failed
         finished += len(rows)
     widths = next((shard.blocks for shard in writer.done.values() if shard.rows), None)
     if widths is None:

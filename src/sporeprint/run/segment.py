@@ -16,8 +16,8 @@ from sporeprint.data.scenes.scenes import Scenes
 from sporeprint.errors import RecipeError
 from sporeprint.evaluate.result import plain
 from sporeprint.evaluate.segmentation import difference, segmentation
-from sporeprint.features.batches import refuse_too_many
 from sporeprint.features.dense.support import least
+from sporeprint.features.failures import Failures
 from sporeprint.features.fungi import Fungi
 from sporeprint.run.segment_ask import Answers, Remembering, ask, warned
 from sporeprint.run.segment_checks import TRAIN, look_at_test, look_at_training, refuse_other_names, rows_of, told
@@ -164,8 +164,9 @@ class _Segment:
                 groups, self.train, drawn, self.truth, found.counts, sampling, self.way.batch_size, self.way.workers,
                 lambda done, all: self.progress(f"training images ({run})", done, all),
             )  # fmt: skip
+            failures = Failures(self.way.max_failures, len(self.train), found.failures)
             with rows_of(TRAIN):
-                refuse_too_many([*found.failures, *failed], self.way.max_failures, len(self.train))
+                failures.extend(failed)
             truth, total = self.truth if self.compared else None, len(self.test)
             answers = ask(
                 groups, self.test, total, truth, self.way.batch_size, self.way.workers, self.way.max_failures,
@@ -189,7 +190,7 @@ class _Segment:
             "test_images": answers.images,
             "test_images_in_training": answers.known,
             "kinds": kinds,
-            "failures": told([*found.failures, *failed], answers.failures, reasons),
+            "failures": told(failures.rows, answers.failures, reasons),
         }
 
     def fitted(self, run: Run, drawn: Sequence[str], folder: Folder) -> list[Remembering]:

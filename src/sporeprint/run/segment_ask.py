@@ -13,7 +13,7 @@ from PIL import Image
 from sporeprint.data.scenes.scenes import Scene
 from sporeprint.errors import RowFailure, SampleError
 from sporeprint.evaluate.segmentation import Tally, confusion
-from sporeprint.features.batches import refuse_too_many
+from sporeprint.features.failures import Failures
 from sporeprint.run.segment_checks import TEST, rows_of
 from sporeprint.segment.labeller import Maps
 from sporeprint.segment.training import Group, Labels, Progress, Truth, batched, read_ahead
@@ -76,7 +76,8 @@ def ask(
 
     Raises TooManyFailures; SampleError where no image can be read.
     """
-    answers = Answers()
+    failures = Failures(max_failures, total)
+    answers = Answers(failures=failures.rows)
     trained = set(groups[0].seen)
     done = 0
     for batch in batched(read_ahead(scenes, truth, workers), batch_size):
@@ -98,9 +99,8 @@ def ask(
                 answers.images += 1
                 answers.known += known
             except SampleError as error:
-                answers.failures.append(RowFailure(scene.id, str(error)))
                 with rows_of(TEST):
-                    refuse_too_many(answers.failures, max_failures, total)
+                    failures.add(scene.id, error)
             done += 1
             progress(done, total)
     if not answers.images:

@@ -12,8 +12,8 @@ import numpy as np
 from sporeprint.data.prefetch import ahead
 from sporeprint.data.scenes.scenes import Scene, Scenes, read_mask
 from sporeprint.errors import RecipeError, RowFailure, SampleError, SourceError, TooManyFailures
-from sporeprint.features.batches import refuse_too_many
 from sporeprint.features.dense.dense_features import DenseFeatures
+from sporeprint.features.failures import Failures
 from sporeprint.segment.training import Survey, Truth, survey
 
 Progress = Callable[[str, int, int], None]
@@ -71,7 +71,7 @@ def look_at_training(
             for one in features
         )
         reasons = {one.id: one for each in (found, *others) for one in each.failures}
-        refuse_too_many(list(reasons.values()), max_failures, total)
+        Failures(max_failures, total).extend(reasons.values())
     good = {row_id: count for row_id, count in found.counts.items() if row_id not in reasons}
     counts = {row_id: count for row_id, count in good.items() if count.any()}
     if len(counts) < len(good):
@@ -91,7 +91,7 @@ def look_at_test(
         if isinstance(found, SampleError):
             reasons[row_id] = f"mask: {found}"
             with rows_of(TEST):
-                refuse_too_many([RowFailure(*one) for one in reasons.items()], max_failures, total)
+                Failures(max_failures, total).extend(RowFailure(*failure) for failure in reasons.items())
         else:
             seen |= found
         progress("test masks", done, total)

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from sporeprint.data.scenes.scenes import Scene, find_classes
 from sporeprint.errors import NotFitted, RecipeError, RowFailure, SampleError
-from sporeprint.features.batches import as_rows, refuse_too_many
+from sporeprint.features.batches import as_rows
 from sporeprint.features.combine import named
 from sporeprint.features.dense.dense_features import DenseFeatures
 from sporeprint.features.dense.support import least
+from sporeprint.features.failures import Failures
 from sporeprint.features.fungi import Fungi
 from sporeprint.search.indexes import Choice
 from sporeprint.segment.bank import NEIGHBOURS, TEMPERATURE
@@ -102,8 +103,9 @@ class Segmenter:
         try:
             group = Group(patches, {"features": labeller})
             failed = fill([group], scenes, drawn, truth, found.counts, self.sampling, size, workers)
-            self.failures = [*found.failures, *failed]
-            refuse_too_many(self.failures, most, len(scenes))
+            failures = Failures(most, len(scenes), found.failures)
+            self.failures = failures.rows
+            failures.extend(failed)
         except BaseException:  # whoever keeps it keeps the labeller too, whose files would stay locked
             labeller.abandon()
             labeller.bank = None
@@ -129,8 +131,9 @@ class Segmenter:
         """
         labeller, group = self._labeller(), self._group
         assert group is not None
-        self.failures = []
         rows = as_rows(images, None)
+        failures = Failures(self.fungi.max_failures, len(rows))
+        self.failures = failures.rows
         scenes = [Scene(str(number), image) for number, (_, image) in enumerate(rows)]
         made: list[NDArray[np.int32] | None] = []
         for batch in batched(read_ahead(scenes, None, self.fungi.workers), self.fungi.batch_size):
@@ -145,8 +148,7 @@ class Segmenter:
                     made.append(labeller.labels(found, (read[0].height, read[0].width)))
                 except SampleError as error:
                     made.append(None)
-                    self.failures.append(RowFailure(scene.id, str(error)))
-                    refuse_too_many(self.failures, self.fungi.max_failures, len(rows))
+                    failures.add(scene.id, error)
         return made
 
     def _own_bank(self, folder: Path) -> bool:

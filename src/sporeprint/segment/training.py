@@ -15,8 +15,8 @@ from sporeprint.data.images import load_image
 from sporeprint.data.prefetch import ahead
 from sporeprint.data.scenes.scenes import Scene, read_scene
 from sporeprint.errors import RecipeError, RowFailure, SampleError
-from sporeprint.features.batches import refuse_too_many
 from sporeprint.features.dense.dense_features import DenseFeatures
+from sporeprint.features.failures import Failures
 from sporeprint.objectives.view_sets import generator
 from sporeprint.segment.augment import augmented
 from sporeprint.segment.histograms import patch_histograms
@@ -97,7 +97,8 @@ def survey(
     progress: Progress = lambda done, all: None,
 ) -> Survey:
     """most: the fraction of how many scenes may fail. Raises TooManyFailures, SampleError where there is none."""
-    found = Survey()
+    failures = Failures(*most)
+    found = Survey(failures=failures.rows)
     for done, (scene, read) in enumerate(read_ahead(scenes, truth, features.workers), 1):
         try:
             if isinstance(read, SampleError):
@@ -106,8 +107,7 @@ def survey(
             histograms = patch_histograms(labels, features.engine.grid_of(image), truth.classes, truth.ignore)
             found.counts[scene.id] = class_counts(histograms)
         except SampleError as error:
-            found.failures.append(RowFailure(scene.id, str(error)))
-            refuse_too_many(found.failures, *most)
+            failures.add(scene.id, error)
         progress(done, most[1])
     if not found.counts:
         first = f" ({found.failures[0].id}: {found.failures[0].reason})" if found.failures else ""

@@ -35,6 +35,26 @@ def test_a_failed_fit_leaves_what_was_fitted_before() -> None:
     np.testing.assert_array_equal(fungi.dense(pictures), expected)
 
 
+def test_a_fit_that_fails_after_its_support_was_drawn_restores_the_support() -> None:
+    pictures: list[Any] = noise_pictures(4)
+    fungi = fungi_of(Dense(objectives=(TokenSimCLR(),), size=32)).fit_dense(pictures[:2], ["a", "b"])
+    support, expected = fungi.patches.engine.support, fungi.dense(pictures)
+    with pytest.raises(TooManyFailures):
+        fungi.fit_dense([*pictures[2:], BROKEN, BROKEN], ["c", "d", "e", "f"])
+    assert fungi.patches.engine.support is support
+    np.testing.assert_array_equal(fungi.dense(pictures), expected)
+
+
+def test_images_before_the_failure_that_is_too_many_are_given() -> None:
+    fungi = fungi_of(Dense(size=32), max_failures=0).fit_dense(noise_pictures(2))
+    maps = fungi.patches.maps([("a", noise_pictures(1)[0]), ("b", BROKEN), ("c", BROKEN)])
+    row_id, features = next(maps)
+    assert (row_id, features is None) == ("a", False)
+    with pytest.raises(TooManyFailures, match=r"1 rows of 3 cannot be read, 0 may \(b: "):
+        next(maps)
+    assert [row.id for row in fungi.patches.failures] == ["b"]
+
+
 def test_a_failed_first_fit_is_no_fit() -> None:
     fungi = fungi_of(Dense(size=32))
     with pytest.raises(TooManyFailures):

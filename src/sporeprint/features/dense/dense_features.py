@@ -15,13 +15,14 @@ from PIL import Image
 from torch import Tensor
 
 from sporeprint.errors import NotFitted, RecipeError, RowFailure, SampleError
-from sporeprint.features.batches import decoded_batches, refuse_too_many
+from sporeprint.features.batches import Batch, decoded_batches, name_rows, separate
 from sporeprint.features.blocks import Blocks
 from sporeprint.features.combine import Combiner, named
 from sporeprint.features.dense.dense_engine import DenseEngine, Maps
 from sporeprint.features.dense.dense_settings import Dense
 from sporeprint.features.dense.support import Support, least
 from sporeprint.features.engine import Engine, below, heads_of, make_head
+from sporeprint.features.failures import Failures, first_reasons
 from sporeprint.features.recipe import Recipe
 from sporeprint.objectives.view_sets import generator
 from sporeprint.values import from_json, to_json
@@ -191,35 +192,33 @@ class DenseFeatures:
         if len(set(given)) < len(given):
             twice = next(one for one in given if given.count(one) > 1)
             raise SampleError(f"id {twice!r} is given to two images; expected an id of its own for each, or no ids")
-        images = {row_id: image for row_id, image in rows if row_id}
-        unnamed = [(at, image) for at, (row_id, image) in enumerate(rows) if not row_id]
-        seen = iter(unnamed)
-        inputs, nameless = self.engine.backbone.preprocess, [("", image) for _, image in unnamed]
-        for batch in decoded_batches(inputs, nameless, self.batch_size, self.workers):
-            for (row_id, ready), (at, image) in zip(batch, seen, strict=False):
-                if isinstance(ready, SampleError):
-                    self.failures.append(RowFailure(f"row {at}", str(ready)))
-                    refuse_too_many(self.failures, self.max_failures, len(rows))
-                else:
-                    images[row_id] = image
-        return images
+        inputs = self.engine.backbone.preprocess
+        return dict(name_rows(inputs, rows, self.batch_size, self.workers, self._failures_of(rows)))
 
     def _each(self, rows: Sequence[tuple[str, Any]]) -> Iterator[tuple[str, Maps | None]]:
-        seen = 0
-        for batch in decoded_batches(self.engine.backbone.preprocess, rows, self.batch_size, self.workers):
-            names = [rows[seen + at][0] or row_id or f"row {seen + at}" for at, (row_id, _) in enumerate(batch)]
-            samples: list[Any] = [self._sized(sample) for _, sample in batch]
-            good = [at for at, sample in enumerate(samples) if not isinstance(sample, SampleError)]
-            made = self._made([(batch[at][0], samples[at]) for at in good])
-            for at, name in enumerate(names):
-                maps = next(made) if at in good else None
+        failures = self._failures_of(rows)
+        for batch in self._batches(rows):
+            readable, reasons = separate(batch.rows)
+            computed = self._made(list(readable.values()))
+            for at, (row_id, _) in enumerate(batch.rows):
+                name = row_id or batch.names[at]
+                maps = next(computed) if at in readable else None
                 if maps is not None and not all(np.isfinite(values).all() for values in maps.values()):
-                    maps, samples[at] = None, "features are not finite: the backbone overflows on this image"
+                    maps, reasons[at] = None, "features are not finite: the backbone overflows on this image"
                 if maps is None:
-                    self.failures.append(RowFailure(name, str(samples[at])))
-                    refuse_too_many(self.failures, self.max_failures, len(rows))
-                yield batch[at][0] or name, maps
-            seen += len(batch)
+                    failures.add(name, reasons[at])
+                yield name, maps
+
+    def _failures_of(self, rows: Sequence[tuple[str, Any]]) -> Failures:
+        """A counter that goes on from `self.failures`, where what it counts is seen."""
+        failures = Failures(self.max_failures, len(rows), self.failures)
+        self.failures = failures.rows
+        return failures
+
+    def _batches(self, rows: Sequence[tuple[str, Any]]) -> Iterator[Batch]:
+        """Batches of rows, in which an image of a size that cannot be taken counts as unreadable."""
+        for batch in decoded_batches(self.engine.backbone.preprocess, rows, self.batch_size, self.workers):
+            yield Batch([(row_id, self._sized(sample)) for row_id, sample in batch.rows], batch.names)
 
     def _made(self, images: Sequence[tuple[str, Image.Image]]) -> Iterator[Maps]:
         """The maps of each, of some images at a time."""
@@ -241,8 +240,8 @@ class DenseFeatures:
 
     def _support(self, chosen: Sequence[tuple[str, Any]], each: int) -> Support:
         tokens, owners = [], []
-        for batch in decoded_batches(self.engine.backbone.preprocess, chosen, self.batch_size, self.workers):
-            good = [(row_id, sample) for row_id, sample in batch if not isinstance(self._sized(sample), SampleError)]
+        for batch in self._batches(chosen):
+            good = list(separate(batch.rows)[0].values())
             for (row_id, image), found in zip(good, self.engine.plain(good), strict=True):
                 if found.isfinite().all():
                     picked = self._pick(row_id, len(found), each)
@@ -266,8 +265,8 @@ class DenseFeatures:
 def together(maps: Sequence[NDArray[np.float32] | None], failures: Sequence[RowFailure]) -> Any:
     """[N, H, W, D] where all grids are equal, NaN for None; else a list. Warns of failures. Raises SampleError."""
     if failures:
-        shown = "; ".join(f"{one.id}: {one.reason}" for one in failures[:3])
-        warnings.warn(f"{len(failures)} of {len(maps)} images have no features: {shown}", stacklevel=3)
+        reasons = first_reasons(failures, 3)
+        warnings.warn(f"{len(failures)} of {len(maps)} images have no features: {reasons}", stacklevel=3)
     found = [one for one in maps if one is not None]
     if not found:
         raise SampleError(f"none of {len(maps)} images has features; expected at least one readable image")

@@ -1,30 +1,84 @@
-"""Which part of dense features helps segmentation by retrieval? Layers, targets, losses, the public code's mistakes.
+"""Which part of dense features helps segmentation by retrieval: layers, targets, losses, the public code's mistakes?
 
 python benchmarks/dense_variants.py MODEL TRAIN.parquet VAL.parquet --ignore 11 [--size 240x320] [--train-images 90]
 
 The neighbours' temperature is chosen for every row of the table by leaving out whole training images (30 neighbours, a
 bank of 20,000 patches, drawn evenly); the images of VAL are for looking: final figures come from `sporeprint segment`
-on images that nothing was chosen on. mIoU in %: `alone`, the block; `+ token`, beside the last token, raw, as the paper
-has it; `white`, alone, whitened in half; `+ layers`, beside the whitened layers.
+on images that nothing was chosen on. mIoU in %: `alone`, the block; `+ token`, joined to the last token, raw, as the
+paper has it; `white`, alone, whitened in half; `+ layers`, joined to the whitened layers.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from machine import machine_class
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import normalize
 
 from sporeprint import Combination, Copies, Dense, Fungi, Recipe, TokenKL, TokenSimCLR
 from sporeprint.data.scenes.scenes import open_scenes, read_scene
 from sporeprint.evaluate.segmentation import confusion, segmentation
+from sporeprint.features.dense import dense_features
+from sporeprint.features.dense.support import Support
 from sporeprint.search.exact import ExactIndex
-from sporeprint.segment.histograms import patch_histograms
-from sporeprint.segment.upsample import upsample
-from sporeprint.segment.vote import vote
+from sporeprint.segment.patches import patch_histograms
+from sporeprint.segment.vote import upsample, vote
+from sporeprint.values import kind
+
+
+@kind("public-token-simclr")
+@dataclass(frozen=True)
+class PublicSimCLR(TokenSimCLR):
+    """TokenSimCLR with mistakes of the paper's public code for segmentation, each by its name.
+
+    temper_negatives=False: the logsumexp stays at T = 1. scrambled: the numbers of the tokens that were looked up are
+    mixed up, as the public `reshape` does. unit_negatives: those tokens reach the head L2-normalised, while the image's
+    own tokens do not. own_image: an image whose tokens were fitted on finds itself, so that training images have other
+    features than test images.
+    """
+
+    temper_negatives: bool = True
+    scrambled: bool = False
+    unit_negatives: bool = False
+    own_image: bool = False
+
+    def loss(self, latents: Tensor, negatives: Tensor | None = None) -> Tensor:
+        if self.temper_negatives:
+            return super().loss(latents, negatives)
+        latents = normalize(latents, dim=-1)
+        itself = torch.eye(len(latents), dtype=torch.bool, device=latents.device)
+        similarities = latents @ latents.T  # [P, P]
+        positives = similarities.masked_fill(itself, 0).sum(dim=1) / (len(latents) - 1) / self.temperature
+        everything = similarities.masked_fill(itself, -torch.inf)
+        if negatives is not None and len(negatives):
+            everything = torch.cat([everything, latents @ normalize(negatives.to(latents), dim=-1).T], dim=1)
+        return torch.logsumexp(everything, dim=1) - positives
+
+
+class PublicSupport(Support):
+    """A support that gives a PublicSimCLR its mistaken negatives."""
+
+    def negatives(self, objective: TokenSimCLR, tokens: Tensor, owner: int, rng: np.random.Generator) -> Tensor:
+        alone = bool((self.owners == self.owners[0]).all())
+        if not isinstance(objective, PublicSimCLR) or (alone and not objective.own_image):
+            return super().negatives(objective, tokens, owner, rng)
+        positions = self.nearest(tokens, objective.neighbours, None if objective.own_image else owner)  # [P, K]
+        found = self.tokens[positions]  # [P, K, E]
+        if objective.unit_negatives:
+            found = normalize(found, dim=-1)
+        if objective.scrambled:
+            count, neighbours, width = found.shape
+            found = found.reshape(count, width, neighbours).transpose(1, 2)
+        kept = torch.from_numpy(rng.random(positions.numel()) < objective.kept).to(found.device)
+        return found.flatten(0, 1)[kept]
+
 
 BANK, NEIGHBOURS = 20_000, 30
 TEMPERATURES = (0.005, 0.01, 0.02, 0.04, 0.07)
@@ -34,11 +88,11 @@ LOSSES: dict[str, Any] = {
     "SimCLR, no negatives": TokenSimCLR(neighbours=0),
     "SimCLR, T = 0.2": TokenSimCLR(temperature=0.2),
     "SimCLR, 8 negatives a token": TokenSimCLR(neighbours=8, kept=1.0),
-    "public: logsumexp at T = 1": TokenSimCLR(temper_negatives=False),
-    "public: unit negatives": TokenSimCLR(unit_negatives=True),
-    "public: scrambled negatives": TokenSimCLR(scrambled=True),
-    "public: finds itself": TokenSimCLR(own_image=True),
-    "public: all four": TokenSimCLR(temper_negatives=False, unit_negatives=True, scrambled=True, own_image=True),
+    "public: logsumexp at T = 1": PublicSimCLR(temper_negatives=False),
+    "public: unit negatives": PublicSimCLR(unit_negatives=True),
+    "public: scrambled negatives": PublicSimCLR(scrambled=True),
+    "public: finds itself": PublicSimCLR(own_image=True),
+    "public: all four": PublicSimCLR(temper_negatives=False, unit_negatives=True, scrambled=True, own_image=True),
 }
 
 
@@ -64,8 +118,8 @@ class Study:
         self.histograms, self.owners = histograms[self.drawn], self.drawn // int(np.prod(self.grid))
         self.bank = {name: self._flat(maps, name)[self.drawn] for name in maps[0]}
         tests = fungi.patches.blocks([(f"val {at}", image) for at, (image, _) in enumerate(others)])
-        found = [blocks for _, blocks in tests if blocks is not None]
-        self.tests = {name: self._flat(found, name) for name in found[0]}
+        test_maps = [blocks for _, blocks in tests if blocks is not None]
+        self.tests = {name: self._flat(test_maps, name) for name in test_maps[0]}
 
     def miou(self, names: Sequence[str], whiten: bool) -> float:
         combination = Combination(tuple(names), *(("auto", None, 0.5) if whiten else ()))
@@ -81,14 +135,14 @@ class Study:
         return 100 * segmentation(tallies).value
 
     def _temperature(self, index: ExactIndex, bank: NDArray[np.float32]) -> float:
-        """By patches of the bank itself, their own images left out."""
-        some = np.random.default_rng(1).permutation(len(bank))[:1500]
+        """The best temperature for patches of the bank itself, their own images left out."""
+        queries = np.random.default_rng(1).permutation(len(bank))[:1500]
         most = int(np.bincount(self.owners).max()) + NEIGHBOURS
-        similarities, positions = index.search(bank[some], min(most, len(bank)))
-        foreign = self.owners[positions] != self.owners[some][:, None]
+        similarities, positions = index.search(bank[queries], min(most, len(bank)))
+        foreign = self.owners[positions] != self.owners[queries][:, None]
         order = np.argsort(~foreign, axis=1, kind="stable")[:, :NEIGHBOURS]
-        similarities, positions = (np.take_along_axis(one, order, axis=1) for one in (similarities, positions))
-        truth = self.histograms[some].argmax(axis=1)
+        similarities, positions = (np.take_along_axis(array, order, axis=1) for array in (similarities, positions))
+        truth = self.histograms[queries].argmax(axis=1)
 
         def score(temperature: float) -> float:
             guess = vote(similarities, self.histograms[positions], temperature).argmax(axis=1)
@@ -109,7 +163,9 @@ def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def show(name: str, *figures: float | None) -> None:
-    print(f"| {name} | " + " | ".join("" if one is None else f"{one:.1f}" for one in figures) + " |", flush=True)
+    print(
+        f"| {name} | " + " | ".join("" if figure is None else f"{figure:.1f}" for figure in figures) + " |", flush=True
+    )
 
 
 def main() -> None:
@@ -128,9 +184,10 @@ def main() -> None:
     parser.add_argument("--shifts", type=int, default=1)
     parser.add_argument("--flip", action="store_true")
     options = parser.parse_args()
+    dense_features.Support = PublicSupport  # type: ignore[misc]  # for every Fungi of this script
     height, width = map(int, options.size.split("x"))
     train, others = (
-        [read_scene(one, options.classes, options.ignore) for one in spaced(open_scenes(source), count)]
+        [read_scene(scene, options.classes, options.ignore) for scene in spaced(open_scenes(source), count)]
         for source, count in ((options.train, options.train_images), (options.val, options.val_images))
     )
     layers = tuple(map(int, options.layers.split(",")))
@@ -151,24 +208,24 @@ def main() -> None:
     show("all of these", plain.miou(together, False), plain.miou(together, True))
     print("\n| gradient | alone | + token | white | + layers |\n|---|---|---|---|---|")
     names = [f"loss-{at}" for at in range(len(LOSSES))]
-    losses = [type(one)(**{**vars(one), "name": name}) for one, name in zip(LOSSES.values(), names, strict=True)]
-    made = study(losses, None)
+    losses = [replace(loss, name=name) for loss, name in zip(LOSSES.values(), names, strict=True)]
+    all_losses = study(losses, None)
     for shown, name in zip(LOSSES, names, strict=True):
-        gradients(made, shown, [name], together)
-    gradients(made, "SimCLR and KL", names[:2], together)
+        gradients(all_losses, shown, [name], together)
+    gradients(all_losses, "SimCLR and KL", names[:2], together)
     for target in options.targets:
-        made = study([TokenSimCLR(), TokenKL()], [target])
-        gradients(made, f"SimCLR, {target}", ["simclr"], together)
-        gradients(made, f"KL, {target}", ["kl"], together)
+        of_target = study([TokenSimCLR(), TokenKL()], [target])
+        gradients(of_target, f"SimCLR, {target}", ["simclr"], together)
+        gradients(of_target, f"KL, {target}", ["kl"], together)
 
 
-def gradients(made: Study, shown: str, names: Sequence[str], layers: Sequence[str]) -> None:
+def gradients(study: Study, shown: str, names: Sequence[str], layers: Sequence[str]) -> None:
     show(
         shown,
-        made.miou(names, False),
-        made.miou(["embedding", *names], False),
-        made.miou(names, True),
-        made.miou([*layers, *names], True),
+        study.miou(names, False),
+        study.miou(["embedding", *names], False),
+        study.miou(names, True),
+        study.miou([*layers, *names], True),
     )
 
 

@@ -27,12 +27,11 @@ from sporeprint.backbones.load import load_backbone
 from sporeprint.data.scenes.marks import UNLABELLED
 from sporeprint.data.scenes.scenes import find_classes, open_scenes, read_scene
 from sporeprint.evaluate.segmentation import SegmentationResult, confusion, over_runs, segmentation
-from sporeprint.run.propagate import FEW
-from sporeprint.run.propagation import Settings
+from sporeprint.run.propagate_plan import FEW, Settings
 from sporeprint.segment.bank import MemoryBank
-from sporeprint.segment.histograms import patch_histograms
+from sporeprint.segment.patches import patch_histograms
 from sporeprint.segment.propagate import Propagator
-from sporeprint.segment.upsample import upsample
+from sporeprint.segment.vote import upsample
 
 Labels = NDArray[np.int32]
 Carry = Callable[[NDArray[np.float32], tuple[int, int]], Labels]  # features [H_p, W_p, D] and a size to its labels

@@ -69,9 +69,22 @@ def to_json(value: Any) -> Any:
 
 
 def fields_json(value: Any) -> dict[str, Any]:
-    """The fields of a dataclass as JSON, without those of `later` that have their default."""
+    """The fields of a dataclass as JSON, without those of `later` that have their default.
+
+    Fields that its class lists as `removed` are written with their last default: values keep the JSON that they had.
+    """
     fields = {f.name: (f, getattr(value, f.name)) for f in dataclasses.fields(value)}
-    return {name: to_json(v) for name, (f, v) in fields.items() if not (f.metadata.get("later") and v == f.default)}
+    kept = {name: to_json(v) for name, (f, v) in fields.items() if not (f.metadata.get("later") and v == f.default)}
+    return kept | {name: to_json(default) for name, (default, _) in removed_fields(type(value)).items()}
+
+
+def removed_fields(cls: type) -> dict[str, tuple[Any, str]]:
+    """Fields that a class had in an earlier version: {name: (last default, why it was removed, and what to use)}.
+
+    The class lists them as a ClassVar `removed`. A subclass that has such a field again is left alone.
+    """
+    present = {f.name for f in dataclasses.fields(cls)}
+    return {name: entry for name, entry in getattr(cls, "removed", {}).items() if name not in present}
 
 
 def from_json(data: Any) -> Any:
@@ -104,7 +117,15 @@ def find_kind(name: Any) -> type:
 
 
 def make(cls: type, fields: Mapping[str, Any]) -> Any:
-    """A value from its fields. Raises RecipeError for unknown fields, and for values that the class refuses."""
+    """A value from its fields. Raises RecipeError for unknown fields, and for values that the class refuses.
+
+    A field that the class lists as `removed` is dropped where it has its last default, and refused with another value.
+    """
+    fields = dict(fields)
+    for name, (default, why) in removed_fields(cls).items():
+        given = canonical(to_json(fields.pop(name, default)))
+        if given != canonical(to_json(default)):
+            raise RecipeError(f"{cls.__name__} {name}={given.decode()} was removed: {why}")
     known = {f.name for f in dataclasses.fields(cls)}
     if unknown := sorted(set(fields) - known):
         raise RecipeError(f"{cls.__name__} has no field {unknown[0]!r}; it has: {', '.join(sorted(known))}")
@@ -113,7 +134,7 @@ def make(cls: type, fields: Mapping[str, Any]) -> Any:
     except (TypeError, AttributeError, ValueError) as error:
         if isinstance(error, RecipeError):
             raise
-        raise RecipeError(f"{cls.__name__} cannot be made of {dict(fields)}: {error}") from error
+        raise RecipeError(f"{cls.__name__} cannot be made of {fields}: {error}") from error
 
 
 def canonical(data: Any) -> bytes:

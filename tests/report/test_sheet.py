@@ -7,7 +7,7 @@ from sporeprint.report import sheet as module
 from sporeprint.report.letters import drawable, height, length, write
 from sporeprint.report.overlay import BETTER, WORSE
 from sporeprint.report.palette import VOID, palette
-from sporeprint.report.sheet import SheetRow, contact_sheet
+from sporeprint.report.sheet import SheetRow, Tile, contact_sheet, tile_sheet
 
 VOID_LABEL = 9
 COLOURS = palette(3)
@@ -171,3 +171,52 @@ def test_no_room_is_no_text():
 )
 def test_letters_that_the_font_lacks_are_replaced(text, expected):
     assert drawable(text) == expected
+
+
+TILE_COLOURS = [(200, 30, 30), (30, 30, 200)]
+GREY = (128, 128, 128)
+
+
+def tiled(*tiles, **options):
+    return tile_sheet([("Marked", tiles)], TILE_COLOURS, [(0, "a"), (1, "b")], **options)
+
+
+def tile(labels=None):
+    return Tile(Image.new("RGB", (40, 30), GREY), None if labels is None else np.asarray(labels, np.int32), "one")
+
+
+def count(picture, colour):
+    return int((np.asarray(picture) == np.array(colour)).all(axis=2).sum())
+
+
+def test_a_picture_without_labels_is_shown_as_it_is():
+    assert count(tiled(tile()), GREY) == 327 * 245  # a quarter of 1400 - 2 * 28 - 3 * 12
+
+
+def test_unlabelled_pixels_show_the_picture():
+    labels = np.full((30, 40), -1)
+    labels[:, 20:] = 1
+    picture = tiled(tile(labels), width=700)
+    plain = count(tiled(tile(), width=700), GREY)
+    assert count(picture, GREY) == pytest.approx(plain / 2, rel=0.05)
+    mixed = tuple(round(0.45 * grey + 0.55 * colour) for grey, colour in zip(GREY, TILE_COLOURS[1], strict=True))
+    assert count(picture, mixed) > 0.4 * plain
+
+
+def test_points_are_dots_in_their_colour():
+    labels = np.full((30, 40), -1)
+    labels[15, 10], labels[15, 30] = 0, 1
+    bare = tiled(tile())
+    for colour in TILE_COLOURS:
+        assert count(tiled(tile(labels)), colour) - count(bare, colour) > 20
+
+
+def test_more_than_four_tiles_take_more_rows():
+    four, five = tiled(*[tile()] * 4), tiled(*[tile()] * 5)
+    assert count(five, GREY) == 5 / 4 * count(four, GREY)
+    assert five.height > four.height + 240
+
+
+def test_a_sheet_needs_a_tile():
+    with pytest.raises(SampleError, match="no tiles"):
+        tiled()

@@ -117,7 +117,7 @@ def test_the_same_command_goes_on_where_it_stopped(run, photos, tmp_path):
     assert json.loads(run(*words, "--temperature", "0.2")[1])["made"] == 3
 
 
-def test_more_marks_make_all_masks_anew(run, photos, tmp_path):
+def test_more_marks_make_all_masks_again(run, photos, tmp_path):
     words = ("propagate", photos, "--out", tmp_path / "out", *QUICK, "--on", "a", "--json", "--points")
     assert run(*words, POINTS)[0] == 0
     assert json.loads(run(*words, POINTS + "; 20,20,dark")[1])["made"] == 3
@@ -165,14 +165,14 @@ def test_a_mask_read_by_the_colours_of_its_classes_keeps_these(photos, tmp_path)
     assert (found.names, found.palette) == (["red", "blue"], [(255, 0, 0), (0, 0, 255)])
 
 
-def test_a_mask_that_was_mended_is_not_lost(run, photos, tmp_path):
+def test_a_mask_that_was_corrected_is_not_lost(run, photos, tmp_path):
     words = ("propagate", photos, "--out", tmp_path / "out", *QUICK, "--on", "a", "--points", POINTS)
     assert run(*words)[0] == 0
-    mended = given(tmp_path / "out" / "masks" / "b.png", vertical(1, 1))
+    corrected = given(tmp_path / "out" / "masks" / "b.png", vertical(1, 1))
     status, _, errors = run(*words, "--temperature", "0.2")
     assert status == 1
     assert "b.png' is not as sporeprint wrote it" in errors
-    assert (mask_of(mended) == 1).all()
+    assert (mask_of(corrected) == 1).all()
 
 
 def test_several_images_are_marked(run, photos, tmp_path):
@@ -247,7 +247,7 @@ def test_no_image_that_can_be_read(run, tmp_path):
             2,
             "only the label dark is given; .* mark the background too$",
         ),
-        (("--on", "a", "--points", POINTS, "--ignore", "0"), 2, "--ignore is of --mask and --scribbles"),
+        (("--on", "a", "--points", POINTS, "--ignore", "0"), 2, "--ignore goes with --mask and --scribbles"),
         (("--on", "a", "--mask", "nowhere.png"), 2, "nowhere.png"),
         (("--on", "a", "--points", POINTS, "--features", "best"), 2, "features 'best'; known: all, layers"),
         (("--on", "a", "--points", POINTS, "--scales", "big"), 2, "--scales 'big'; expected numbers"),
@@ -265,7 +265,7 @@ def test_words_that_make_no_sense(run, photos, tmp_path, words, status, said):
     ("values", "words", "said"),
     [
         (np.zeros((32, 64)), (), r"'a': the labels are 64 x 32 pixels \(width x height\), their image is 64 x 64"),
-        (vertical(0, 255), (), r"only the label 0 is given, beside what is unlabelled \(255\); .*--ignore none"),
+        (vertical(0, 255), (), r"only the label 0 is given, apart from what is unlabelled \(255\); .*--ignore none"),
         (vertical(0, 1), ("--ignore", "x"), "--ignore 'x'; expected label values"),
     ],
 )

@@ -11,7 +11,6 @@ from sklearn.metrics import jaccard_score
 from small_scenes import struct, table
 from small_streets import VOID, street, streets
 from sporeprint.run import segment as module
-from sporeprint.run.segment_files import file_of
 from sporeprint.segment.bank import MemoryBank
 
 SMALL = ("--backbone", "tiny", "--size", "16x24", "--bank", "200", "--neighbours", "5", "--sheet", "0")
@@ -271,19 +270,6 @@ def _png(picture):
     from small_scenes import encoded
 
     return encoded(picture if isinstance(picture, Image.Image) else Image.fromarray(picture))
-
-
-@pytest.mark.parametrize("image_id", ["../../up", "/etc/passwd", "a/../b", "..", "", "a" * 300, "C:\\x", "ü/ö"])
-def test_masks_stay_in_their_folder(image_id, tmp_path):
-    path = (tmp_path / "masks" / file_of(image_id)).resolve()
-    assert tmp_path / "masks" in path.parents
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"")
-
-
-def test_no_two_ids_share_a_mask():
-    ids = ["a/b", "a%2Fb", "a//b", "a/./b", "a/../b", "a", "a.png", "a" * 300, "a" * 301, "..", "%2E%2E", ".", "%"]
-    assert len({file_of(one) for one in ids}) == len(ids)
 
 
 @pytest.mark.real

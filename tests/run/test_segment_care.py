@@ -13,9 +13,9 @@ from sporeprint import Dense, Fungi, Recipe, Segmenter
 from sporeprint.errors import SourceError, StoreError
 from sporeprint.report.palette import palette, write_mask
 from sporeprint.run import segment as module
-from sporeprint.run.segment_checks import refuse_other_names
-from sporeprint.run.segment_files import finished_runs
+from sporeprint.run.labelled_folder import finished_runs
 from sporeprint.run.segment_plan import KINDS, Plan
+from sporeprint.run.segment_scenes import refuse_other_names
 from sporeprint.segment.training import Truth
 
 SMALL = ("--backbone", "tiny", "--size", "16x24", "--bank", "200", "--neighbours", "5", "--sheet", "0")
@@ -42,7 +42,7 @@ def test_what_no_run_wrote_is_not_overwritten(segment, tmp_path, name):
     path.write_bytes(b"drawn by hand")
     status, _, err = segment(*ONE, "--masks", "--sheet", "2", "--keep-bank")
     assert status == 1
-    assert f"it holds '{name.split('/')[0]}', and no result.json" in err
+    assert f"holds {name.split('/')[0]}, but no result.json" in err
     assert path.read_bytes() == b"drawn by hand"
 
 
@@ -57,7 +57,7 @@ def test_a_lock_that_cannot_be_opened_is_told_of(segment, tmp_path):
     (tmp_path / "out" / ".lock").mkdir(parents=True)
     status, _, err = segment(*ONE)
     assert status == 1
-    assert "mend the permissions, or give another folder" in err
+    assert "fix the permissions, or give another folder" in err
 
 
 def test_a_file_in_the_place_of_the_masks_is_told_of_before_the_work(segment, tmp_path):
@@ -71,7 +71,7 @@ def test_a_file_in_the_place_of_the_masks_is_told_of_before_the_work(segment, tm
 
 def test_a_mask_whose_folder_cannot_be_made_is_a_store_error(tmp_path):
     (tmp_path / "masks").write_bytes(b"")
-    with pytest.raises(StoreError, match="move away what is in its place"):
+    with pytest.raises(StoreError, match="move away the file of that name"):
         write_mask(tmp_path / "masks" / "a" / "b.png", np.zeros((2, 2), int), palette(2))
     write_mask(tmp_path / "new" / "a" / "b.png", np.ones((2, 2), int), palette(2))
     assert np.asarray(Image.open(tmp_path / "new" / "a" / "b.png")).tolist() == [[1, 1], [1, 1]]

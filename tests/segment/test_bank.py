@@ -206,7 +206,7 @@ def test_a_full_disk_ends_the_bank(tmp_path, monkeypatch):
         with pytest.raises(StoreError, match="No space left"):
             writer.add(*good())
     for call in (writer.close, lambda: writer.add(*good())):
-        with pytest.raises(StoreError, match="begin it anew"):
+        with pytest.raises(StoreError, match="begin it again"):
             call()
     with pytest.raises(DamagedStore, match="was not finished"):
         MemoryBank.open(tmp_path)

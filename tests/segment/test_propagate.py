@@ -105,7 +105,7 @@ def test_a_tie_goes_to_the_lower_value():
     ("labels", "said"),
     [
         ([[3, 3]], "only the label 3 is given; .* mark the background too"),
-        ([[0, 255]], "only the label 0 is given beside 255, .* if 255 is a label, do not ignore it"),
+        ([[0, 255]], "only the label 0 is given apart from 255, .* if 255 is a label, do not ignore it"),
         ([[255, 255]], "no label is given"),
     ],
 )

@@ -14,8 +14,7 @@ from sporeprint.cli.console import print_meanings, print_table
 from sporeprint.cli.figures import percent
 from sporeprint.evaluate.choice.intervals import Interval
 from sporeprint.evaluate.segmentation import SegmentationResult, over_runs
-from sporeprint.run.segment import Segmentation, shown_runs
-from sporeprint.run.segment_judge import BY_TEST, BY_TRAINING, best_of
+from sporeprint.run.segment import BY_TEST, BY_TRAINING, Segmentation, best_of, shown_runs
 from sporeprint.run.segment_plan import EMBEDDING, LAYERS
 from sporeprint.segment.labeller import AUTO
 

@@ -38,7 +38,7 @@ def propagate(
 ) -> None:  # fmt: skip
     """Label one image, or click a few points on it: masks for all others, and which of them to label next."""
     from sporeprint.cli.console import ProgressLine, print_json
-    from sporeprint.run.propagate import Words, run_propagate
+    from sporeprint.run.propagation import Words, run_propagate
 
     words = Words(images, out, backbone, on, mask, scribbles, points, ignore, scales, id_column, image_column, split, limit, device)  # fmt: skip
     chosen: dict[str, Any] = {"features": features, "shifts": shifts, "flip": flip, "size": size, "seed": seed}

@@ -57,10 +57,10 @@ def segment(
     """Label images by the most similar patches of a few labelled ones; which features do it best, and at what cost."""
     from sporeprint.cli.console import ProgressLine, print_json
     from sporeprint.cli.print_segmentation import as_json, print_segmentation
+    from sporeprint.run.labelled_folder import finished_runs, refuse_among_images
     from sporeprint.run.segment import Way, segment
-    from sporeprint.run.segment_checks import refuse_inside
-    from sporeprint.run.segment_files import finished_runs
-    from sporeprint.run.segment_options import make_plan, open_pair
+    from sporeprint.run.segment_plan import make_plan
+    from sporeprint.run.segment_scenes import open_pair
 
     def say(what: str) -> None:
         typer.echo(what, err=True)
@@ -71,7 +71,7 @@ def segment(
         fractions=fractions, seeds=seeds, seed=seed, ignore=ignore, classes=classes, sampling=sampling, epochs=epochs,
         index=index, bank_dtype=bank_dtype,
     )  # fmt: skip
-    refuse_inside(out, train, test)
+    refuse_among_images(out, "segmented", TRAIN=train, TEST=test)
     columns = {"image_column": image_column, "mask_column": mask_column, "id_column": id_column}
     pair = open_pair(train, test, train_split, test_split, columns, limit, not no_truth)
     if pair.note:

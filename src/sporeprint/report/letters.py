@@ -10,11 +10,11 @@ from sporeprint.report.palette import RGB
 if TYPE_CHECKING:
     from PIL import Image
 
-_FINER = 4  # drawn so many times larger and reduced: the font's own spaces are rounded to whole pixels, too narrow
+_FINER = 4  # text is drawn this much larger, then reduced: the font rounds its spaces to whole pixels, too narrow
 
 
 def height(size: float) -> int:
-    """Of a line of text, in pixels."""
+    """Height of a line of text, in pixels."""
     return round(1.35 * size)
 
 
@@ -26,7 +26,7 @@ def length(text: str, size: float) -> int:
 
 
 def write(picture: Image.Image, at: tuple[int, int], text: str, size: float, room: int, ink: RGB) -> str:
-    """A line of text with its upper left corner at `at`, cut in the middle to `room` pixels; returns what was drawn."""
+    """Draw a line of text with its upper left corner at `at`, cut in the middle to `room` pixels; returns it."""
     from PIL import Image, ImageDraw, ImageFont
 
     shown = whole = drawable(text)
@@ -45,8 +45,7 @@ def write(picture: Image.Image, at: tuple[int, int], text: str, size: float, roo
 
 
 def drawable(text: str) -> str:
-    """`text` on one line, in the letters that the font has, ASCII: accents are dropped, other letters become "?"."""
-    plain = (
-        one for one in unicodedata.normalize("NFKD", " ".join(str(text).split())) if not unicodedata.combining(one)
-    )
-    return "".join(one if " " <= one <= "~" else "?" for one in plain)
+    """The text on one line, in the letters of the font, ASCII: accents are dropped, other letters become "?"."""
+    decomposed = unicodedata.normalize("NFKD", " ".join(str(text).split()))
+    letters = (letter for letter in decomposed if not unicodedata.combining(letter))
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in letters)

@@ -1,4 +1,4 @@
-"""Label maps over their images, and where two predictions differ."""
+"""Pictures of label maps over their images, and of the differences between two predictions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def overlay(
     opacity: float = 0.55,
     void: Collection[int] = (),
 ) -> Image.Image:
-    """Colours of labels [H, W] over an image, with thin light lines between segments; RGB, of the image's size.
+    """Draw the colours of labels [H, W] over an image, with thin light lines between segments; RGB, of its size.
 
     labels of another size are stretched over the image. opacity: of the colours, 0 to 1. void: labels that are greyed,
     as are all beyond the palette. Raises SampleError for labels that are not whole numbers of 0 to 255.
@@ -48,25 +48,25 @@ def differences(
     void: Collection[int] = (),
     opacity: float = 0.75,
 ) -> Image.Image:
-    """Over the greyed image: BETTER where only the second prediction is right, WORSE where only the first is.
+    """Colour the greyed image: BETTER where only the second prediction is right, WORSE where only the first is.
 
     truth, first, second: labels [H, W], stretched over the image. Pixels whose truth is void stay grey.
     """
     _check_opacity(opacity)
     grey = np.asarray(image.convert("L").convert("RGB"), np.float32)
-    true, one, other = (stretched(labels, image.size) for labels in (truth, first, second))
+    true, before, after = (stretched(labels, image.size) for labels in (truth, first, second))
     counted = ~np.isin(true, list(void))
     shown = 0.6 * grey + 0.4 * 255 * 0.75  # paler, so that the colours stand out from dark scenes as well
     for where, colour in (
-        (counted & (other == true) & (one != true), BETTER),
-        (counted & (one == true) & (other != true), WORSE),
+        (counted & (after == true) & (before != true), BETTER),
+        (counted & (before == true) & (after != true), WORSE),
     ):
         shown[where] = (1 - opacity) * shown[where] + opacity * np.array(colour, np.float32)
     return _picture(shown)
 
 
 def stretched(labels: ArrayLike, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Labels [H, W] at the nearest pixels of an image of `size` (width, height): [height, width]."""
+    """Resize labels [H, W] to an image of `size` (width, height), by nearest pixel: [height, width]."""
     from PIL import Image
 
     array = label_bytes(labels)
@@ -76,7 +76,7 @@ def stretched(labels: ArrayLike, size: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def _lined(colours: NDArray[np.float32], labels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """With a line of one pixel on the upper and left side of every boundary between labels [H, W]."""
+    """Add a line of one pixel on the upper and left side of every boundary between labels [H, W]."""
     edge = np.zeros(labels.shape, bool)
     edge[:, :-1] |= labels[:, :-1] != labels[:, 1:]
     edge[:-1] |= labels[:-1] != labels[1:]

@@ -15,7 +15,7 @@ from sporeprint.values import is_count
 
 RGB = tuple[int, int, int]
 
-VOID: RGB = (80, 80, 80)  # of labels beyond the palette; in no palette, whose greys are multiples of 32
+VOID: RGB = (80, 80, 80)  # the colour of labels beyond a palette; no palette has it: its greys are multiples of 32
 MOST = 256  # labels that a palette PNG can hold
 
 _FEW: tuple[RGB, ...] = (
@@ -55,7 +55,7 @@ def palette(classes: int) -> list[RGB]:
 
 
 def mask_png(labels: ArrayLike, palette: Sequence[RGB]) -> bytes:
-    """A PNG of mode P whose indices are the labels [H, W] themselves; labels beyond the palette are shown as void.
+    """Encode a PNG of mode P whose indices are the labels [H, W]; labels beyond the palette are shown as void.
 
     Raises SampleError for labels that are not whole numbers of 0 to 255.
     """
@@ -69,7 +69,7 @@ def mask_png(labels: ArrayLike, palette: Sequence[RGB]) -> bytes:
 
 
 def write_mask(path: Path, labels: ArrayLike, palette: Sequence[RGB]) -> None:
-    """`mask_png` into a file, complete or absent; its folders are made.
+    """Write `mask_png` to a file, complete or absent; its folders are made.
 
     Raises SampleError; StoreError where it cannot be written.
     """
@@ -78,7 +78,7 @@ def write_mask(path: Path, labels: ArrayLike, palette: Sequence[RGB]) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(
-            f"the folder of '{path}' cannot be made: {error.strerror or error}; move away what is in its place, or mend"
+            f"the folder of '{path}' cannot be made: {error.strerror or error}; move away the file of that name, or fix"
             " the permissions, then run the same command again"
         ) from error
     write_file(Path(path), data)

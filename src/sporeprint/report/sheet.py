@@ -1,4 +1,4 @@
-"""A contact sheet of segmentations: a row an image, its truth and each prediction beside it, and a legend."""
+"""Contact sheets with a legend: segmentations compared with their truth row by row, or labels shown tile by tile."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.segmentation import confusion, tally
@@ -18,27 +18,38 @@ from sporeprint.report.palette import RGB, VOID, label_bytes
 if TYPE_CHECKING:
     from PIL import Image
 
-IMAGE, TRUTH, DIFFERENCE = "Image", "Truth", "Difference"  # columns beside those of the predictions
+IMAGE, TRUTH, DIFFERENCE = "Image", "Truth", "Difference"  # columns apart from those of the predictions
 
 _INK, _QUIET, _RULE, _EMPTY, _PAPER = (28, 28, 30), (100, 100, 106), (216, 216, 220), (244, 244, 246), (255, 255, 255)
 _DESIGNED_FOR = 1400  # pixels of width for which the sizes below are; at other widths they grow and shrink with it
 _MARGIN, _GAP, _ROW_GAP, _SWATCH = 28, 12, 20, 18
 _TITLE, _HEADING, _TEXT = 27, 20, 16
-_OPACITY = 0.62  # of the colours: the image itself stands beside them
+_OPACITY, _TILE_OPACITY = 0.62, 0.55  # of the colours: a row shows the image itself too
 _TALLEST = 1.25  # of a picture's width; taller pictures are made narrower
 _LEAST = 40  # pixels of a picture's width
+_TILES = 4  # in a row
+_FEW = 500  # labelled pixels at most, that are drawn as dots
 
 
 class SheetRow(NamedTuple):
-    """One image of a sheet. truth, predictions: labels [H, W] of one size, void or below the palette's length.
+    """A row of a sheet shows one image, its truth and its predictions.
 
-    predictions: {name: labels}, the same names in every row; their order is that of the columns.
+    truth: labels [H, W], void or below the palette's length. predictions: {name: labels of the truth's size}, the same
+    names in every row; their order is that of the columns.
     """
 
     id: str
     image: Image.Image
     truth: ArrayLike | None
     predictions: Mapping[str, ArrayLike]
+
+
+class Tile(NamedTuple):
+    """A tile shows one picture over a caption. labels: [H, W] over the picture; where below 0, the picture alone."""
+
+    image: Image.Image
+    labels: NDArray[np.int32] | None
+    caption: str
 
 
 def contact_sheet(
@@ -51,7 +62,7 @@ def contact_sheet(
     difference: bool = True,
     width: int = _DESIGNED_FOR,
 ) -> Image.Image:
-    """A picture `width` pixels wide: image, truth (where any row has one) and predictions, with headings and a legend.
+    """Draw a sheet `width` pixels wide: image, truth (where any row has one) and predictions, headings and a legend.
 
     Under a prediction stands the mIoU of that image, over the classes of its own truth, and how many points that is
     above the first prediction's. The legend has the labels that occur in a truth or prediction of the rows.
@@ -71,17 +82,36 @@ def contact_sheet(
     parts = [_head(look, title, notes or {})]
     parts += [_row(look, row, palette, void) for row in given]
     parts.append(_legend(look, given, palette, names, void))
-    sheet = look.strip(sum(part.height for part in parts) + 2 * look.margin)
-    top = look.margin
-    for part in parts:
-        sheet.paste(part, (0, top))
-        top += part.height
-    return sheet
+    return _stacked(look, parts)
+
+
+def tile_sheet(
+    groups: Sequence[tuple[str, Sequence[Tile]]],
+    palette: Sequence[RGB],
+    names: Sequence[tuple[int, str]],
+    title: str = "",
+    width: int = _DESIGNED_FOR,
+) -> Image.Image:
+    """Draw groups of tiles, each with its heading, four in a row, `width` pixels wide, and a legend.
+
+    names: label value and name of those in the legend. Few labelled pixels, such as points, are drawn as dots. Raises
+    SampleError for no tiles.
+    """
+    if not any(tiles for _, tiles in groups):
+        raise SampleError("there are no tiles; expected at least one image for a sheet")
+    look = _Look(width, ("",) * _TILES)
+    parts = [_line(look, title, _TITLE, 14)] if title else []
+    for heading, tiles in groups:
+        if tiles:
+            parts.append(_line(look, heading, _TEXT, 6))
+            parts += [_tiles(look, tiles[at : at + _TILES], palette) for at in range(0, len(tiles), _TILES)]
+    parts.append(_swatches(look, [[(palette[value], name) for value, name in names]]))
+    return _stacked(look, parts)
 
 
 @dataclass(frozen=True)
 class _Look:
-    """Where things stand on a sheet `width` pixels wide. lefts: of the columns, each `cell` wide."""
+    """The layout of a sheet `width` pixels wide. lefts: of the columns, each `cell` wide."""
 
     width: int
     columns: tuple[str, ...]
@@ -109,6 +139,30 @@ class _Look:
 
         return Image.new("RGB", (self.width, height), _PAPER)
 
+    def fitted(self, image: Image.Image) -> Image.Image:
+        """The image in RGB, as wide as a column unless it is too tall."""
+        from PIL import Image
+
+        scale = min(self.cell / image.width, _TALLEST * self.cell / image.height)
+        size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+        return image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+
+
+def _stacked(look: _Look, parts: Sequence[Image.Image]) -> Image.Image:
+    """The parts of a sheet, one below the other."""
+    sheet = look.strip(sum(part.height for part in parts) + 2 * look.margin)
+    top = look.margin
+    for part in parts:
+        sheet.paste(part, (0, top))
+        top += part.height
+    return sheet
+
+
+def _line(look: _Look, text: str, letters: float, below: float) -> Image.Image:
+    picture = look.strip(height(look.size(letters)) + look.units(below))
+    write(picture, (look.margin, 0), text, look.size(letters), look.width - 2 * look.margin, _INK)
+    return picture
+
 
 def _head(look: _Look, title: str, notes: Mapping[str, str]) -> Image.Image:
     """The title, and each column's heading with its note."""
@@ -124,18 +178,16 @@ def _head(look: _Look, title: str, notes: Mapping[str, str]) -> Image.Image:
 
 
 def _row(look: _Look, row: SheetRow, palette: Sequence[RGB], void: Collection[int]) -> Image.Image:
-    from PIL import Image, ImageDraw
+    from PIL import ImageDraw
 
-    scale = min(look.cell / row.image.width, _TALLEST * look.cell / row.image.height)
-    size = max(1, round(row.image.width * scale)), max(1, round(row.image.height * scale))
-    image = row.image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    image = look.fitted(row.image)
     captions = _captions(row, len(palette), void)
-    under, text = size[1] + look.units(5), look.size(_TEXT)
+    under, text = image.height + look.units(5), look.size(_TEXT)
     picture = look.strip(under + height(text) + look.units(_ROW_GAP))
     for column, left in zip(look.columns, look.lefts, strict=True):
         shown = _cell(row, column, image, palette, void)
         if shown is None:
-            place = (left, 0, left + size[0] - 1, size[1] - 1)
+            place = (left, 0, left + image.width - 1, image.height - 1)
             ImageDraw.Draw(picture).rectangle(place, fill=_EMPTY, outline=_RULE)
         else:
             picture.paste(shown, (left, 0))
@@ -147,7 +199,7 @@ def _row(look: _Look, row: SheetRow, palette: Sequence[RGB], void: Collection[in
 def _cell(
     row: SheetRow, column: str, image: Image.Image, palette: Sequence[RGB], void: Collection[int]
 ) -> Image.Image | None:
-    """The picture of a column, None where it takes a truth that the row lacks."""
+    """The picture of a column, or None where it needs a truth that the row lacks."""
     if column == IMAGE:
         return image
     if column in row.predictions:
@@ -161,22 +213,22 @@ def _cell(
 
 
 def _captions(row: SheetRow, classes: int, void: Collection[int]) -> dict[str, str]:
-    """What stands under the pictures of a row."""
-    said = {IMAGE: row.id}
+    """The text under each picture of a row."""
+    captions = {IMAGE: row.id}
     if row.truth is None:
-        return said | {TRUTH: "not known"}
+        return captions | {TRUTH: "not known"}
     truth = np.asarray(row.truth)
     maps = {name: np.asarray(labels) for name, labels in row.predictions.items()}
     shares = tally(confusion(truth, labels, classes, tuple(void)) for labels in maps.values()).by_image()
     for name, share in zip(maps, shares.tolist(), strict=True):
         points = 100 * (share - shares[0])
         above = "" if name == next(iter(maps)) or abs(points) < 0.05 else f" ({points:+.1f})"
-        said[name] = "no labelled pixel" if share != share else f"mIoU {share:.1%}{above}"
+        captions[name] = "no labelled pixel" if share != share else f"mIoU {share:.1%}{above}"
     counted = ~np.isin(truth, list(void))
     if len(maps) == 2 and counted.any():
         first, second = (labels[counted] == truth[counted] for labels in maps.values())
-        said[DIFFERENCE] = f"{(second & ~first).mean():.1%} better, {(first & ~second).mean():.1%} worse"
-    return said
+        captions[DIFFERENCE] = f"{(second & ~first).mean():.1%} better, {(first & ~second).mean():.1%} worse"
+    return captions
 
 
 def _legend(
@@ -184,7 +236,7 @@ def _legend(
 ) -> Image.Image:
     """A swatch and a name for every label that occurs, in as many lines as they take; then those of the differences."""
     maps = [labels for row in rows for labels in (row.truth, *row.predictions.values()) if labels is not None]
-    labels = sorted({int(label) for one in maps for label in np.unique(label_bytes(one))})
+    labels = sorted({int(label) for label_map in maps for label in np.unique(label_bytes(label_map))})
     coloured = [label for label in labels if label < len(palette) and label not in void]
     groups = [[(palette[label], names[label] if names else str(label)) for label in coloured]]
     if len(coloured) < len(labels):
@@ -198,11 +250,11 @@ def _legend(
 def _swatches(look: _Look, groups: Sequence[Sequence[tuple[RGB, str]]]) -> Image.Image:
     from PIL import ImageDraw
 
-    text, side, beside = look.size(_TEXT), look.units(_SWATCH), look.units(8)
+    text, side, gap = look.size(_TEXT), look.units(_SWATCH), look.units(8)
     line, right = round(1.3 * height(text)), look.width - look.margin
     places, top = [], look.units(14)
     for group in groups:
-        wide = [side + beside + length(name, text) + look.units(24) for _, name in group]
+        wide = [side + gap + length(name, text) + look.units(24) for _, name in group]
         if sum(wide) > right - look.margin:  # several lines: in columns
             wide = [max(wide)] * len(group)
         left = look.margin
@@ -218,8 +270,46 @@ def _swatches(look: _Look, groups: Sequence[Sequence[tuple[RGB, str]]]) -> Image
     for left, top, colour, name in places:
         down, far = top + (height(text) - side) // 2, left + side
         pen.rectangle((left, down, far - 1, down + side - 1), fill=colour, outline=_QUIET)
-        write(picture, (far + beside, top), name, text, right - far - beside, _INK)
+        write(picture, (far + gap, top), name, text, right - far - gap, _INK)
     return picture
+
+
+def _tiles(look: _Look, tiles: Sequence[Tile], palette: Sequence[RGB]) -> Image.Image:
+    pictures = [_tile(look, tile, palette) for tile in tiles]
+    under, text = max(picture.height for picture in pictures) + look.units(5), look.size(_TEXT)
+    strip = look.strip(under + height(text) + look.units(16))
+    for tile, picture, left in zip(tiles, pictures, look.lefts, strict=False):
+        strip.paste(picture, (left, 0))
+        write(strip, (left, picture.height + look.units(5)), tile.caption, text, look.cell, _QUIET)
+    return strip
+
+
+def _tile(look: _Look, tile: Tile, palette: Sequence[RGB]) -> Image.Image:
+    from PIL import Image
+
+    image = look.fitted(tile.image)
+    if tile.labels is None:
+        return image
+    labelled = tile.labels >= 0
+    if labelled.sum() <= _FEW:
+        return _dotted(image, tile.labels, palette, max(3, look.units(6)))
+    sides = zip((image.height, image.width), labelled.shape, strict=True)
+    at = [(2 * np.arange(new) + 1) * old // (2 * new) for new, old in sides]
+    labels, shown = tile.labels[np.ix_(*at)], labelled[np.ix_(*at)]
+    coloured = overlay(image, np.maximum(labels, 0), palette, _TILE_OPACITY)
+    return Image.composite(coloured, image, Image.fromarray(shown))
+
+
+def _dotted(image: Image.Image, labels: NDArray[np.int32], palette: Sequence[RGB], radius: int) -> Image.Image:
+    from PIL import ImageDraw
+
+    pen = ImageDraw.Draw(image)
+    for row, column in np.argwhere(labels >= 0):
+        x = (column + 0.5) / labels.shape[1] * image.width
+        y = (row + 0.5) / labels.shape[0] * image.height
+        box = (x - radius, y - radius, x + radius, y + radius)
+        pen.ellipse(box, fill=palette[labels[row, column]], outline=(255, 255, 255), width=max(1, radius // 3))
+    return image
 
 
 def _check(rows: Sequence[SheetRow], palette: Sequence[RGB], names: Sequence[str] | None) -> None:

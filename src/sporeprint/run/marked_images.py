@@ -1,4 +1,4 @@
-"""From the command line's words to references: which image, and what is marked on it."""
+"""Marked images, as the command line names them: which image it is, and the labels that are marked on it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LISTED = 5
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """An image and its marks, labels [H, W], UNLABELLED where there is none. inside: it is among the images."""
+    """A marked image with labels [H, W], UNLABELLED where there is no mark. inside: it is among the images."""
 
     id: str
     image: Any
@@ -37,7 +37,7 @@ class Reference:
     inside: bool
 
     def digest(self) -> str:
-        """Of the marks, and of an image that is not among the images."""
+        """The digest of the marks, and of an image that is not among the images."""
         digest = blake2b(repr(self.labels.shape).encode() + self.labels.tobytes(), digest_size=16)
         if not self.inside:
             with opened(self.image, "an image") as (file, _):
@@ -47,7 +47,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Marks:
-    """References, the labels' names by number where they are known, and the colour of each label."""
+    """The references, the labels' names by number where they are known, and the colour of each label."""
 
     references: list[Reference]
     names: list[str] | None
@@ -61,29 +61,29 @@ def find_marks(
     points: Sequence[str] = (),
     ignore: Collection[int] = (),
 ) -> Marks:
-    """Of each image named in `on` its mask, or its points. Raises SourceError."""
+    """Find each image named in `on`, and read its mask or its points. Raises SourceError."""
     given: Sequence[Any] = masks or points
     if len(on) != len(given):
         raise SourceError(
             f"--on was given {len(on)} times, marks {len(given)} times; give each --on its own --mask, "
             "--scribbles or --points, in the same order"
         )
-    found = [_find(scenes, name) for name in on]
-    if len({scene.id for scene, _ in found}) < len(found):
+    named = [_find(scenes, name) for name in on]
+    if len({scene.id for scene, _ in named}) < len(named):
         raise SourceError(
             f"--on names one image twice ({', '.join(on)}); put its marks into one mask or list of points"
         )
     names, own = scenes.names, None
-    sizes = [_size(scene) for scene, _ in found]
+    sizes = [_size(scene) for scene, _ in named]
     if masks:
         maps = [read_marks(path, ignore) for path in masks]
         classes = find_class_list([masks[0].parent])
         names = classes.names if classes else names
         own = list(classes.colours) if classes and classes.colours else mask_palette(masks[0])
     else:
-        lists = [read_points(one) for one in points]
-        numbers, names = number_labels([point for some in lists for point in some], names)
-        maps = [point_labels(some, numbers, size) for some, size in zip(lists, sizes, strict=True)]
+        lists = [read_points(words) for words in points]
+        numbers, names = number_labels([point for listed in lists for point in listed], names)
+        maps = [point_labels(listed, numbers, size) for listed, size in zip(lists, sizes, strict=True)]
     for name, labels, size in zip(on, maps, sizes, strict=True):
         try:
             check_size(labels, size)
@@ -91,13 +91,13 @@ def find_marks(
             raise SourceError(f"{name!r}: {error}") from None
     _check_two(maps, names, ignore if masks else ())
     references = [
-        Reference(scene.id, scene.image, labels, inside) for (scene, inside), labels in zip(found, maps, strict=True)
+        Reference(scene.id, scene.image, labels, inside) for (scene, inside), labels in zip(named, maps, strict=True)
     ]
     return Marks(references, names, _palette(maps, own))
 
 
 def _check_two(maps: Sequence[NDArray[np.int32]], names: Sequence[str] | None, ignore: Collection[int]) -> None:
-    values = sorted({int(one) for labels in maps for one in np.unique(labels)} - {UNLABELLED})
+    values = _values(maps)
     if len(values) > 1:
         return
     seen = "no label is given"
@@ -106,17 +106,22 @@ def _check_two(maps: Sequence[NDArray[np.int32]], names: Sequence[str] | None, i
         seen = f"only the label {name or values[0]} is given"
     void = ", ".join(map(str, ignore))
     if void and any((labels == UNLABELLED).any() for labels in maps):
-        seen += f", beside what is unlabelled ({void})"
-        void = f"; or, if {void} is a label of yours, say --ignore none"
+        seen += f", apart from what is unlabelled ({void})"
+        void = f"; or, if {void} is a label of yours, give --ignore none"
     else:
         void = ""
-    raise SourceError(f"{seen}; two are needed at least: mark the background too{void}")
+    raise SourceError(f"{seen}; at least two are needed: mark the background too{void}")
+
+
+def _values(maps: Sequence[NDArray[np.int32]]) -> list[int]:
+    """The label values that are marked, rising."""
+    return sorted({int(value) for labels in maps for value in np.unique(labels)} - {UNLABELLED})
 
 
 def _find(scenes: Scenes, name: str) -> tuple[Scene, bool]:
-    """The image of an id, of a file name, or of a path; and whether it is among the scenes."""
+    """The image with this id, file name or path, and whether it is among the scenes."""
     ids = []
-    named = []
+    matches = []
     path = Path(name)
     for scene in scenes:
         if scene.id == name:
@@ -124,14 +129,14 @@ def _find(scenes: Scenes, name: str) -> tuple[Scene, bool]:
         ids.append(scene.id)
         if isinstance(scene.image, Path):
             if scene.image.name == name:
-                named.append(scene)
+                matches.append(scene)
             elif _same(scene.image, path):
                 return scene, True
-    if len(named) == 1:
-        return named[0], True
-    if named:
+    if len(matches) == 1:
+        return matches[0], True
+    if matches:
         raise SourceError(
-            f"--on {name!r} is the name of {len(named)} images: {', '.join(s.id for s in named[:_LISTED])}"
+            f"--on {name!r} is the name of {len(matches)} images: {', '.join(s.id for s in matches[:_LISTED])}"
         )
     if os.path.isfile(path):
         return Scene(str(path), path), False
@@ -145,7 +150,7 @@ def _find(scenes: Scenes, name: str) -> tuple[Scene, bool]:
 def _same(image: Path, path: Path) -> bool:
     try:
         return image.samefile(path)
-    except (OSError, ValueError):  # one of them is not there: a broken link among the images, or `path` is an id
+    except (OSError, ValueError):  # a path that does not exist: a broken link among the images, or `path` is an id
         return False
 
 
@@ -158,7 +163,7 @@ def _size(scene: Scene) -> tuple[int, int]:
 
 def _palette(maps: Sequence[NDArray[np.int32]], own: Sequence[RGB] | None) -> list[RGB]:
     """The mask's own colours, where it has some; else ours."""
-    values = sorted({int(one) for labels in maps for one in np.unique(labels)} - {UNLABELLED})
+    values = _values(maps)
     if not values:
         return []
     if own is not None and values[-1] < len(own):

@@ -1,4 +1,4 @@
-"""Segmentation by retrieval: every kind of features on the same training patches, on the same test images."""
+"""What `sporeprint segment` does: every kind of features, on the same training patches and the same test images."""
 
 from __future__ import annotations
 
@@ -7,34 +7,37 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sporeprint.backbones.backbone import Backbone
 from sporeprint.backbones.load import load_backbone
 from sporeprint.data.scenes.scenes import Scenes
 from sporeprint.errors import RecipeError
 from sporeprint.evaluate.result import plain
-from sporeprint.evaluate.segmentation import difference, segmentation
+from sporeprint.evaluate.segmentation import Tally, difference, segmentation
 from sporeprint.features.dense.support import least
 from sporeprint.features.failures import Failures
 from sporeprint.features.fungi import Fungi
-from sporeprint.run.segment_ask import Answers, Remembering, ask, warned
-from sporeprint.run.segment_checks import TRAIN, look_at_test, look_at_training, refuse_other_names, rows_of, told
-from sporeprint.run.segment_files import MASKS, Folder
-from sporeprint.run.segment_judge import best_of, by_gradients
-from sporeprint.run.segment_pictures import Pictures
-from sporeprint.run.segment_plan import EMBEDDING, Kind, Plan, Run
+from sporeprint.run.labelled_folder import MASKS, SegmentFolder
+from sporeprint.run.segment_plan import COPIES, EMBEDDING, LAYERS, Kind, Plan, Run
+from sporeprint.run.segment_predictions import Answers, Pictures, TrainingGroup, label_images, warn_of_known
+from sporeprint.run.segment_scenes import (
+    TRAIN,
+    failures_json,
+    look_at_test,
+    look_at_training,
+    refuse_other_names,
+    rows_of,
+)
 from sporeprint.segment.labeller import Labeller
 from sporeprint.segment.training import Survey, Truth, fill
 
+BY_TRAINING, BY_TEST = "picked by the training images", "picked as the best on these very test images"
+
 Progress = Callable[[str, int, int], None]
-Labels = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
 class Way:
-    """How a run goes about it; none of these decides a number. masks: written; sheet: images on it."""
+    """Options of a run that decide no number. masks: whether they are written. sheet: images on it."""
 
     device: str | None = None
     dtype: str = "auto"
@@ -48,7 +51,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """runs: by key, in order, as in result.json. names: of the classes. test: images asked about."""
+    """The result of all runs. runs: in the plan's order, as in result.json. names: of the classes."""
 
     plan: Plan
     kinds: list[Kind]
@@ -72,7 +75,7 @@ def segment(
     progress: Progress = lambda what, done, total: None,
     say: Callable[[str], None] = lambda what: None,
 ) -> Segmentation:
-    """Fit on TRAIN, ask about TEST, once for each fraction and seed of the plan; finished runs in `out` are kept.
+    """Fit on TRAIN and label TEST, once for each fraction and seed of the plan; finished runs in `out` are kept.
 
     truth: whether TEST has masks; without them predictions are written, and nothing is compared. Raises RecipeError,
     SourceError, BackboneError, TooManyFailures, SampleError, StoreMismatch, StoreError.
@@ -108,17 +111,17 @@ class _Segment:
             f"{', '.join(map(str, self.truth.ignore)) or 'none'}"
         )
         runs = self.plan.runs()
-        with Folder(out, self.described(), self.way.keep_bank) as folder:
+        with SegmentFolder(out, self.described(), self.way.keep_bank) as folder:
             missing = [run for run in runs if run.key not in folder.runs]
             if len(missing) < len(runs):
                 self.say(f"{len(runs) - len(missing)} of {len(runs)} runs are in '{out}' already")
             if runs[0] not in missing and self.way.masks and not (folder.out / MASKS).exists():
                 self.say("no masks are written: those are of the first run, which is done; give another --out for them")
-            found, reasons = self.surveyed() if missing else (Survey(), {})
+            surveyed, reasons = self.surveyed() if missing else (Survey(), {})
             for run in missing:
-                folder.add(run.key, self.run(run, found, reasons, folder, run == runs[0]))
+                folder.add(run.key, self.run(run, surveyed, reasons, folder, run == runs[0]))
             done = [folder.runs[run.key] for run in runs]
-        if warning := warned(done):
+        if warning := warn_of_known(done):
             self.say(warning)
         about = {"classes": names, "void": list(self.truth.ignore), "plan": folder.plan}
         return Segmentation(self.plan, self.plan.kinds(), done, names, self.truth if self.compared else None, about)
@@ -129,9 +132,9 @@ class _Segment:
         return [known.get(label) or str(label) for label in range(self.truth.classes)]
 
     def described(self) -> dict[str, Any]:
-        """Everything that decides a run's numbers."""
+        """The plan with all that decides a run's numbers."""
         fungi = self.fungi(self.plan.seed, False)
-        layers = self.plan.layers_of(self.network) if any("layers" in one.name for one in self.plan.kinds()) else ()
+        layers = self.plan.layers_of(self.network) if any(LAYERS in kind.name for kind in self.plan.kinds()) else ()
         truth = {"classes": self.truth.classes, "ignore": list(self.truth.ignore), "compared": self.compared}
         data = {"train": self.train.digest(), "test": self.test.digest()}
         return plain({**self.plan.to_json(), "layers": list(layers), **truth, **data, "resolved": fungi.describe()})
@@ -141,17 +144,23 @@ class _Segment:
         return Fungi(recipe, self.network, batch_size=self.way.batch_size, workers=self.way.workers)
 
     def surveyed(self) -> tuple[Survey, dict[str, str]]:
-        """What TRAIN holds, and why masks of TEST cannot be used."""
-        every, most = sorted({one.copies for one in self.plan.kinds()}), self.way.max_failures
-        features = [self.fungi(self.plan.seed, copies).patches for copies in every]
-        found = look_at_training(self.train, features, self.truth, most, self.progress, self.say)
+        """The survey of TRAIN, and the reasons why masks of TEST cannot be used."""
+        most = self.way.max_failures
+        features = [self.fungi(self.plan.seed, copies).patches for copies in self.copies()]
+        surveyed = look_at_training(self.train, features, self.truth, most, self.progress, self.say)
         if not self.compared:
-            return found, {}
-        return found, look_at_test(self.test, len(self.test), self.truth, self.way.workers, most, self.progress)
+            return surveyed, {}
+        return surveyed, look_at_test(self.test, len(self.test), self.truth, self.way.workers, most, self.progress)
 
-    def run(self, run: Run, found: Survey, reasons: Mapping[str, str], folder: Folder, first: bool) -> dict[str, Any]:
-        count = max(1, round(run.fraction * len(found.counts)))
-        drawn = least(run.seed, found.counts, count)
+    def copies(self) -> list[bool]:
+        """Whether features are made without copies, with them, or both."""
+        return sorted({kind.copies for kind in self.plan.kinds()})
+
+    def run(
+        self, run: Run, surveyed: Survey, reasons: Mapping[str, str], folder: SegmentFolder, first: bool
+    ) -> dict[str, Any]:
+        count = max(1, round(run.fraction * len(surveyed.counts)))
+        drawn = least(run.seed, surveyed.counts, count)
         groups = self.fitted(run, drawn, folder)
         pictures = None
         if first:
@@ -161,14 +170,14 @@ class _Segment:
         try:
             sampling = replace(self.plan.sampling, seed=run.seed)
             failed = fill(
-                groups, self.train, drawn, self.truth, found.counts, sampling, self.way.batch_size, self.way.workers,
+                groups, self.train, drawn, self.truth, surveyed.counts, sampling, self.way.batch_size, self.way.workers,
                 lambda done, all: self.progress(f"training images ({run})", done, all),
             )  # fmt: skip
-            failures = Failures(self.way.max_failures, len(self.train), found.failures)
+            failures = Failures(self.way.max_failures, len(self.train), surveyed.failures)
             with rows_of(TRAIN):
                 failures.extend(failed)
             truth, total = self.truth if self.compared else None, len(self.test)
-            answers = ask(
+            answers = label_images(
                 groups, self.test, total, truth, self.way.batch_size, self.way.workers, self.way.max_failures,
                 lambda number, *shown: None if pictures is None else pictures.add(number, *shown),
                 lambda done, all: self.progress(f"test images ({run})", done, all),
@@ -181,7 +190,7 @@ class _Segment:
         kinds = self.judged(groups, answers)
         if pictures is not None:
             pictures.draw(
-                {name: (one.get("result") or {}).get("value") for name, one in kinds.items()}, *best_of(kinds)
+                {name: (kind.get("result") or {}).get("value") for name, kind in kinds.items()}, *best_of(kinds)
             )
         return {
             "fraction": str(run.fraction),
@@ -190,19 +199,19 @@ class _Segment:
             "test_images": answers.images,
             "test_images_in_training": answers.known,
             "kinds": kinds,
-            "failures": told(failures.rows, answers.failures, reasons),
+            "failures": failures_json(failures.rows, answers.failures, reasons),
         }
 
-    def fitted(self, run: Run, drawn: Sequence[str], folder: Folder) -> list[Remembering]:
+    def fitted(self, run: Run, drawn: Sequence[str], folder: SegmentFolder) -> list[TrainingGroup]:
         """The engines, fitted on the images drawn, with a bank for each kind of features."""
         groups = []
-        for copies in sorted({one.copies for one in self.plan.kinds()}):
+        for copies in self.copies():
             features = self.fungi(run.seed, copies).patches
             fitting = set(drawn[: features.engine.settings.fit_images])
             rows = [("", scene.image) for scene in self.train if scene.id in fitting]
             self.say(f"fitting on {len(rows)} images ({run}{', copies' if copies else ''}) ...")
             blocks = features.fit(rows)
-            group = Remembering(features)
+            group = TrainingGroup(features)
             for kind in self.plan.kinds():
                 if kind.copies == copies:
                     group.labellers[kind.name] = Labeller(
@@ -212,28 +221,53 @@ class _Segment:
             groups.append(group)
         return groups
 
-    def judged(self, groups: Sequence[Remembering], answers: Answers) -> dict[str, Any]:
+    def judged(self, groups: Sequence[TrainingGroup], answers: Answers) -> dict[str, Any]:
         kinds: dict[str, Any] = {}
-        tallies = {name: one.tally() for name, one in answers.counts.items()}
+        tallies = {name: counts.tally() for name, counts in answers.counts.items()}
         for kind in self.plan.kinds():
             labeller = next(group.labellers[kind.name] for group in groups if kind.name in group.labellers)
             assert labeller.chosen is not None
-            said = {
+            result = {
                 "passes": self.plan.passes(kind),
                 "width": labeller.width,
                 "patches": len(labeller),
                 "chosen": asdict(labeller.chosen),
             }
             if self.compared:
-                said["result"] = segmentation(tallies[kind.name], self.names()).to_json()
+                result["result"] = segmentation(tallies[kind.name], self.names()).to_json()
                 gain = difference(tallies[EMBEDDING], tallies[kind.name]) if kind.name != EMBEDDING else None
-                said["gain"] = None if gain is None else gain.to_json()
-                said["by_gradients"] = by_gradients(kind, self.plan.kinds(), tallies)
-            kinds[kind.name] = plain(said)
+                result["gain"] = None if gain is None else gain.to_json()
+                result["by_gradients"] = by_gradients(kind, self.plan.kinds(), tallies)
+            kinds[kind.name] = plain(result)
         return kinds
 
 
-def shown_runs(found: Segmentation) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def by_gradients(kind: Kind, kinds: Sequence[Kind], tallies: Mapping[str, Tally]) -> dict[str, Any] | None:
+    """The gain over the same features without gradients; None where these are not among the kinds."""
+    without = {"paper": EMBEDDING, "layers + gradients": LAYERS}
+    prefix = COPIES if kind.copies else ""
+    other = prefix + without.get(kind.name.removeprefix(prefix), "")
+    if not kind.gradients or other not in {known.name for known in kinds}:
+        return None
+    return difference(tallies[other], tallies[kind.name]).to_json()
+
+
+def best_of(kinds: Mapping[str, Any]) -> tuple[str | None, str]:
+    """The best kind other than the embedding, and how that is known; None where there is no other.
+
+    "auto" picks it by the training images; otherwise the test images do. The last kind where neither has a figure.
+    """
+    others = {name: result for name, result in kinds.items() if name != EMBEDDING}
+    scores, how = {name: result["chosen"]["score"] for name, result in others.items()}, BY_TRAINING
+    if None in scores.values():
+        scores = {name: (result.get("result") or {}).get("value") for name, result in others.items()}
+        how = BY_TEST
+    if not scores or None in scores.values():
+        return next(reversed(scores), None), ""
+    return max(scores, key=lambda name: scores[name]), how
+
+
+def shown_runs(segmented: Segmentation) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """(fraction, its runs) in order."""
-    for fraction in found.plan.fractions:
-        yield str(fraction), [one for one in found.runs if one["fraction"] == str(fraction)]
+    for fraction in segmented.plan.fractions:
+        yield str(fraction), [run for run in segmented.runs if run["fraction"] == str(fraction)]

@@ -1,4 +1,4 @@
-"""What a segmentation run is asked for: kinds of features, runs, and the recipe of each."""
+"""The plan of `segment`: kinds of features, runs, and the recipe of each."""
 
 from __future__ import annotations
 
@@ -14,8 +14,18 @@ from sporeprint.features.combine import Combination
 from sporeprint.features.dense.copies import Copies
 from sporeprint.features.dense.dense_settings import NAMES, Dense
 from sporeprint.features.recipe import Recipe
-from sporeprint.segment.labeller import Voting
+from sporeprint.run.dense_options import (
+    middle_layers,
+    parse_ignore,
+    parse_number,
+    parse_numbers,
+    parse_scales,
+    parse_size,
+    parse_words,
+)
+from sporeprint.segment.labeller import AUTO, Voting
 from sporeprint.segment.training import Sampling
+from sporeprint.values import to_json
 
 EMBEDDING = "embedding"
 LAYERS = "layers"
@@ -32,7 +42,7 @@ VOID_NAMES = ("void", "unlabelled", "unlabeled", "ignore", "ignored", "unknown",
 
 @dataclass(frozen=True)
 class Kind:
-    """One row of the table. copies: of the shifted, flipped and scaled copies too."""
+    """A kind of features, which is a row of the table. copies: also of shifted, flipped and scaled copies."""
 
     name: str
     combination: Combination
@@ -42,7 +52,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Run:
-    """One draw of the training images: so much of them, by a seed."""
+    """One run draws a fraction of the training images, by a seed."""
 
     fraction: Fraction
     seed: int
@@ -65,11 +75,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that decides the numbers, beside data and weights.
+    """A plan is everything that decides the numbers, apart from data and weights.
 
-    layers: None for the blocks at half, two thirds and five sixths of the depth. features: names of kinds; None for
-    all. pca: of features that are joined, not of the embedding alone; None for none. ignore, classes: of the masks;
-    None: found.
+    layers: None for `middle_layers`. features: names of kinds; None for all. pca: size of features that are joined, not
+    of the embedding alone; None for no PCA. ignore, classes: of the masks; None where they are to be found.
     """
 
     size: tuple[int, int] | None = None
@@ -93,7 +102,7 @@ class Plan:
             raise RecipeError(f"no objective {unknown[0]!r} over tokens; known: {', '.join(NAMES)}, or none")
         if len(set(self.objectives)) < len(self.objectives):
             raise RecipeError(f"objectives {','.join(self.objectives)}; one is there twice: leave it out")
-        if not self.fractions or not all(0 < one <= 1 for one in self.fractions):
+        if not self.fractions or not all(0 < fraction <= 1 for fraction in self.fractions):
             raise RecipeError(f"fractions {', '.join(map(str, self.fractions))}; expected numbers above 0, up to 1")
         if len(set(self.fractions)) < len(self.fractions):
             raise RecipeError(f"fractions {', '.join(map(str, self.fractions))}; one is there twice")
@@ -101,23 +110,24 @@ class Plan:
 
     def kinds(self) -> list[Kind]:
         """The rows of the table; the plain embedding, which others are compared with, is the first."""
-        made = [
+        kinds = [
             Kind(prefix + name, self._reduced(joined), name in WITH_GRADIENTS, bool(prefix))
             for prefix in ("", *([COPIES] if self.copies != Copies() else []))
             for name, joined in KINDS.items()
             if self.objectives or name not in WITH_GRADIENTS
         ]
         if self.features is None:
-            return made
-        known = {_bare(one.name): one for one in made}
+            return kinds
+        known = {_bare(kind.name): kind for kind in kinds}
         unknown = [name for name in self.features if _bare(name) not in known]
         if unknown:
-            raise RecipeError(f"no features {unknown[0]!r}; there are: {_listed(made)}{self._missing(unknown[0])}")
+            names = ", ".join(kind.name for kind in kinds)
+            raise RecipeError(f"no features {unknown[0]!r}; there are: {names}{self._missing(unknown[0])}")
         wanted = {_bare(EMBEDDING), *map(_bare, self.features)}
-        return [one for name, one in known.items() if name in wanted]
+        return [kind for name, kind in known.items() if name in wanted]
 
     def _reduced(self, joined: Combination) -> Combination:
-        """The embedding, which others are compared with, stays as the network gives it."""
+        """Reduce a combination by PCA; the embedding, which others are compared with, stays as the network gives it."""
         return joined if joined == KINDS[EMBEDDING] else replace(joined, size=self.pca)
 
     def _missing(self, name: str) -> str:
@@ -131,11 +141,11 @@ class Plan:
         return [Run(fraction, self.seed + number) for fraction in self.fractions for number in range(self.seeds)]
 
     def dense(self, backbone: Backbone, copies: bool) -> Dense:
-        """Blocks for the kinds with, or without, copies."""
-        kinds = [one for one in self.kinds() if one.copies == copies]
+        """Settings of the blocks for the kinds with, or without, copies."""
+        kinds = [kind for kind in self.kinds() if kind.copies == copies]
         return Dense(
-            objectives=[NAMES[name]() for name in self.objectives] if any(one.gradients for one in kinds) else (),
-            layers=self.layers_of(backbone) if any(LAYERS in one.name for one in kinds) else (),
+            objectives=[NAMES[name]() for name in self.objectives] if any(kind.gradients for kind in kinds) else (),
+            layers=self.layers_of(backbone) if any(LAYERS in kind.name for kind in kinds) else (),
             copies=self.copies if copies else Copies(),
             size=self.size,
         )
@@ -146,7 +156,7 @@ class Plan:
             return self.layers
         if not backbone.depth:
             raise RecipeError(f"no list of blocks was found in {backbone.name}; leave layers out: --features paper")
-        return tuple(sorted({max(1, round(backbone.depth * share)) for share in (1 / 2, 2 / 3, 5 / 6)}))
+        return middle_layers(backbone.depth)
 
     def recipe(self, backbone: Backbone, seed: int, copies: bool, dtype: str) -> Recipe:
         return Recipe(
@@ -159,9 +169,9 @@ class Plan:
         )
 
     def check(self, backbone: Backbone) -> None:
-        """Raises RecipeError for blocks that the backbone does not have, and for a size that it cannot take."""
+        """Raise RecipeError for blocks that the backbone does not have, and for a size that it cannot take."""
         depth = backbone.depth
-        if wrong := [one for one in self.layers or () if not 1 <= abs(one) <= depth]:
+        if wrong := [layer for layer in self.layers or () if not 1 <= abs(layer) <= depth]:
             raise RecipeError(f"--layers: block {wrong[0]}, but {backbone.name} has {depth}: 1 to {depth}, -1 the last")
         if self.size is None:
             return
@@ -171,9 +181,9 @@ class Plan:
             raise RecipeError(f"--size {self.size[0]}x{self.size[1]}: {error}") from None
 
     def classes_of(self, scenes: Scenes, ignore: tuple[int, ...], names: Sequence[str] | None) -> int:
-        """C: of all that the masks hold, and all that have a name: test images may have classes that no mask here has.
+        """The number of classes C that masks hold or that have a name: test images may have classes of no mask here.
 
-        Raises SourceError, also where the greatest label has no name, but others have.
+        Raises SourceError, also where the greatest label has no name, but others have one.
         """
         if self.classes is not None:
             return self.classes
@@ -188,32 +198,30 @@ class Plan:
         return max(greatest, *named) + 1 if named else greatest + 1
 
     def ignored(self, names: Sequence[str] | None) -> tuple[int, ...]:
-        """Labels that are void. Raises RecipeError where a name says so, and nobody said what is to become of it."""
+        """The labels that are void. Raises RecipeError where a name says so, and no option says what to do with it."""
         if self.ignore is not None:
             return self.ignore
-        found = [label for label, name in enumerate(names or ()) if name.strip().lower() in VOID_NAMES]
-        if found and names:
+        void = [label for label, name in enumerate(names or ()) if name.strip().lower() in VOID_NAMES]
+        if void and names:
             raise RecipeError(
-                f"class {found[0]} of the masks is called {names[found[0]]!r}: is it to be left out (--ignore "
-                f"{','.join(map(str, found))}), or is it a class like others (--ignore none)?"
+                f"class {void[0]} of the masks is called {names[void[0]]!r}: is it to be left out (--ignore "
+                f"{','.join(map(str, void))}), or is it a class like others (--ignore none)?"
             )
         return (255,)
 
     def passes(self, kind: Kind) -> str:
-        """What an image costs; a backward pass goes through the end of the network only."""
+        """The passes over an image; a backward pass goes through the end of the network only."""
         passes = self.copies.passes if kind.copies else 1
         backward = f" + {passes * len(self.objectives):g} backward" if kind.gradients else ""
         return f"{passes:g}{backward}"
 
     def to_json(self) -> dict[str, Any]:
-        """What decides a run's numbers; which runs are asked for does not."""
-        from sporeprint.values import to_json
-
+        """The plan without its runs, which decide no number."""
         return {
             "size": to_json(self.size),
             "objectives": [to_json(NAMES[name]()) for name in self.objectives],
             "copies": to_json(self.copies),
-            "kinds": {one.name: to_json(one.combination) for one in self.kinds()},
+            "kinds": {kind.name: to_json(kind.combination) for kind in self.kinds()},
             "neighbours": self.voting.neighbours,
             "temperature": self.voting.temperature,
             "index": self.voting.index,
@@ -227,9 +235,48 @@ class Plan:
 
 
 def _bare(name: str) -> str:
-    """Without blanks: `layers+gradients` will do."""
+    """A name without blanks: `layers+gradients` will do."""
     return "".join(name.split())
 
 
-def _listed(kinds: Sequence[Kind]) -> str:
-    return ", ".join(one.name for one in kinds)
+def make_plan(
+    size: str | None,
+    bank: int,
+    neighbours: str,
+    temperature: str,
+    objectives: str,
+    layers: str | None,
+    shifts: int,
+    flip: bool,
+    scales: str,
+    features: str | None,
+    fractions: str,
+    ignore: str | None,
+    sampling: str,
+    epochs: int,
+    index: str,
+    bank_dtype: str,
+    **others: Any,
+) -> Plan:
+    """A plan from the words of the command line. Raises RecipeError, which names the option."""
+    return Plan(
+        size=parse_size(size),
+        objectives=() if objectives == "none" else parse_words("objectives", objectives, "simclr, kl, or none"),
+        layers=None if layers is None else parse_numbers("layers", layers, int, "numbers of blocks, such as 6,8,10"),
+        copies=Copies(shifts, flip, parse_scales(scales)),
+        features=None if features is None else parse_words("features", features, "such as layers,paper"),
+        voting=Voting(
+            _number_or_auto("neighbours", neighbours, int, "30"),
+            _number_or_auto("temperature", temperature, float, "0.02"),
+            index,
+            bank_dtype,
+        ),
+        sampling=Sampling(bank, sampling, epochs),
+        fractions=parse_numbers("fractions", fractions, Fraction, "numbers such as 1,1/8,1/64"),
+        ignore=parse_ignore(ignore),
+        **others,
+    )
+
+
+def _number_or_auto(option: str, word: str, kind: type, example: str) -> Any:
+    return AUTO if word == AUTO else parse_number(option, word, kind, f"a number such as {example}, or auto")

@@ -1,4 +1,4 @@
-"""Other looks of a training image with its mask: for memory banks of a few images."""
+"""Augmentation: random crops of a training image with its mask, for memory banks of a few images."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ AREA, ASPECT, JITTER, TRIES = (0.3, 1.0), (3 / 4, 4 / 3), 0.2, 10
 def augmented(
     image: Image.Image, labels: NDArray[np.int32], seed: int, image_id: str, epoch: int
 ) -> tuple[Image.Image, NDArray[np.int32]]:
-    """The image and its labels [H, W] in an epoch; epoch 0 is the image itself.
+    """The image and its labels [H, W] as an epoch sees them; epoch 0 sees the image itself.
 
-    Others: a crop of 0.3 to 1 of the area, its sides' ratio within 3/4 to 4/3 of the image's, enlarged to the image's
-    size (bicubic; labels by nearest pixel), mirrored half of the time; brightness and contrast within 0.2 of what they
-    were. Seeded by (seed, image_id, epoch) alone.
+    Other epochs see a crop of 0.3 to 1 of the area, its sides' ratio within 3/4 to 4/3 of the image's, enlarged to the
+    image's size (bicubic; labels by nearest pixel), mirrored half of the time; brightness and contrast within 0.2 of
+    what they were. Seeded by (seed, image_id, epoch) alone.
     """
     if epoch == 0:
         return image, labels
@@ -38,7 +38,7 @@ def augmented(
 
 
 def crop_box(width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """Left, top, width and height of a random crop, in pixels; the whole image where ten tries do not fit into it."""
+    """The left, top, width and height of a random crop, in pixels; the whole image where ten tries do not fit."""
     for _ in range(TRIES):
         area = rng.uniform(*AREA)
         aspect = math.exp(rng.uniform(*np.log(ASPECT)))
@@ -50,5 +50,5 @@ def crop_box(width: int, height: int, rng: np.random.Generator) -> tuple[int, in
 
 
 def _nearest(start: int, length: int, pixels: int) -> NDArray[np.int64]:
-    """Which pixel of the whole lies under each of `pixels` that a crop is enlarged to."""
+    """The pixel of the whole image under each of the `pixels` that a crop is enlarged to."""
     return start + ((np.arange(pixels) + 0.5) * length / pixels).astype(np.int64)

@@ -1,4 +1,4 @@
-"""The memory bank of segmentation by retrieval: patch features, the label histogram of each, and where it came from.
+"""The memory bank of segmentation by retrieval: patch features, the label histogram of each, and its provenance.
 
 BANK/features.safetensors    [M, D], each row of length 1
 BANK/histograms.safetensors  [M, C]
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -24,13 +24,12 @@ from numpy.typing import NDArray
 from sporeprint.errors import DamagedStore, SampleError, StoreError
 from sporeprint.search.base import Index
 from sporeprint.search.exact import ExactIndex
-from sporeprint.segment.bank_files import FORMAT, KIND, check_size, manifest_of, refuse_finished, told
-from sporeprint.segment.patches import checked, unit_rows
-from sporeprint.segment.vote import vote
-from sporeprint.store.atomic import canonical, damaged, lock, seal, write_file
+from sporeprint.segment.patches import check_patches, unit_rows
+from sporeprint.segment.vote import NEIGHBOURS, TEMPERATURE, vote
+from sporeprint.store.atomic import canonical, damaged, lock, seal, unseal, write_file
 from sporeprint.store.tensor_file import DTYPES, TensorWriter, digest_of, open_tensor, verify_tensor
 
-NEIGHBOURS, TEMPERATURE = 30, 0.02  # Hummingbird (Balazevic et al. 2023)
+KIND, FORMAT = "sporeprint memory bank", 1
 
 _QUERIES = 2**24  # numbers at a time, in float32: 64 MiB
 _HISTOGRAMS = 2**22  # numbers at a time: 16 MiB
@@ -39,10 +38,10 @@ _ROWS = 2**16  # of provenance at a time
 
 
 class BankWriter:
-    """Writes a bank patch by patch, in the memory of one image's. Until `close`, `MemoryBank.open` refuses the folder.
+    """A writer adds to a bank image by image. Until `close`, `MemoryBank.open` refuses the folder.
 
     width: D; classes: C; capacity: the most patches M. names: the classes', C of them. settings: anything in JSON that
-    says how the features were made. A half-written bank in `folder` is written anew; a whole one raises StoreError.
+    says how the features were made. A half-written bank in `folder` is replaced; a whole one raises StoreError.
     As a context manager it closes at the end, and leaves the bank unfinished after an exception. Raises StoreError.
     """
 
@@ -66,7 +65,7 @@ class BankWriter:
         self.folder, self.width, self.classes, self.capacity = Path(folder), width, classes, capacity
         self._about = {"names": None if names is None else list(names), "settings": dict(settings or {})}
         canonical(self._about)  # refused now, not after hours
-        with ExitStack() as undo, told(self.folder):
+        with ExitStack() as undo, _as_store_error(self.folder):
             refuse_finished(self.folder)
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = lock(self.folder / ".lock")
@@ -92,7 +91,7 @@ class BankWriter:
         A histogram sums to 1; a position is the row and column of the patch in its image's grid.
         Raises SampleError, and then adds nothing.
         """
-        unit, fractions = checked(features, histograms, self.width, self.classes)
+        unit, fractions = check_patches(features, histograms, self.width, self.classes)
         positions = np.asarray(positions)
         if positions.shape != (len(unit), 2) or positions.dtype.kind not in "iu":
             raise SampleError(
@@ -105,7 +104,7 @@ class BankWriter:
                 f"the bank takes {self.capacity}: add fewer of each image"
             )
         columns = [pa.array([image_id] * len(unit), pa.string()), *(pa.array(at, pa.int32()) for at in positions.T)]
-        with self._said():
+        with self._whole_writes():
             self._features.add(unit)
             self._histograms.add(fractions)
             self._pending.append(pa.record_batch(columns, schema=_PATCHES))
@@ -117,7 +116,7 @@ class BankWriter:
         if self._closed:
             return
         try:
-            with self._said():
+            with self._whole_writes():
                 self._finish()
         except BaseException:
             self.abandon()
@@ -131,7 +130,7 @@ class BankWriter:
             return
         self._closed = True
         for close in (self._features.abandon, self._histograms.abandon, self._parquet.close):
-            with suppress(OSError, pa.ArrowException):  # of a full disk, which was told when it was met
+            with suppress(OSError, pa.ArrowException):  # of a full disk, which was reported when it was met
                 close()
         self._unlock()
 
@@ -155,13 +154,13 @@ class BankWriter:
             self._pending = []
 
     @contextmanager
-    def _said(self) -> Iterator[None]:
+    def _whole_writes(self) -> Iterator[None]:
         if self._failed:
-            raise StoreError(f"the bank in '{self.folder}' could not be written before; begin it anew")
+            raise StoreError(f"the bank in '{self.folder}' could not be written before; begin it again")
         if self._closed:
             raise StoreError(f"the bank in '{self.folder}' is closed; write another into another folder")
         self._failed = True  # until the whole of it is written: half of a patch must not become a row
-        with told(self.folder):
+        with _as_store_error(self.folder):
             yield
         self._failed = False
 
@@ -181,7 +180,7 @@ class BankWriter:
 
 @dataclass(frozen=True, eq=False)
 class MemoryBank:
-    """Features [M, D], float16 or float32, of length 1, and histograms [M, C]; in RAM, or mapped from `folder`."""
+    """Features [M, D], float16 or float32, of length 1, with histograms [M, C], are in RAM or mapped from `folder`."""
 
     features: NDArray[Any]
     histograms: NDArray[Any]
@@ -201,19 +200,20 @@ class MemoryBank:
         names: Sequence[str] | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> MemoryBank:
-        """A bank in RAM, in float32; features [M, D] are L2-normalised, histograms [M, C] sum to 1."""
-        unit, fractions = checked(features, histograms, *(np.asarray(one).shape[-1] for one in (features, histograms)))
+        """Make a bank in RAM, in float32; features [M, D] are L2-normalised, histograms [M, C] sum to 1."""
+        widths = (np.asarray(array).shape[-1] for array in (features, histograms))
+        unit, fractions = check_patches(features, histograms, *widths)
         return cls(unit, fractions, None if names is None else tuple(names), dict(settings or {}))
 
     @classmethod
     def open(cls, folder: str | Path, verify: bool = True) -> MemoryBank:
-        """A finished bank, memory-mapped. Raises DamagedStore where it is unfinished or is not what was written.
+        """Map a finished bank into memory. Raises DamagedStore where it is unfinished or is not what was written.
 
         verify: read all of it once, for its checksums. False compares sizes and headers alone: a changed bit is then
         read as a feature. For a bank that this process wrote, or a huge one whose `verify` is called now and then.
         """
         folder = Path(folder)
-        about = manifest_of(folder)
+        about = _manifest_of(folder)
         tensors = [
             open_tensor(
                 folder / f"{name}.safetensors",
@@ -224,7 +224,7 @@ class MemoryBank:
             )
             for name, wide in (("features", "width"), ("histograms", "classes"))
         ]
-        check_size(folder / "patches.parquet", about["files"]["patches.parquet"]["bytes"])
+        _check_size(folder / "patches.parquet", about["files"]["patches.parquet"]["bytes"])
         names = about["names"]
         bank = cls(tensors[0], tensors[1], None if names is None else tuple(names), about["settings"], folder)
         if verify:
@@ -239,13 +239,13 @@ class MemoryBank:
         if self.folder is None:
             raise StoreError("this bank is in RAM only; there is nothing on disk to verify")
         MemoryBank.open(self.folder, verify=False)  # sizes and headers
-        files = manifest_of(self.folder)["files"]
+        files = _manifest_of(self.folder)["files"]
         verify_tensor(self.folder / "features.safetensors", files["features.safetensors"])
         verify_tensor(self.folder / "histograms.safetensors", files["histograms.safetensors"])
         self._verified_patches()
 
     def patches(self) -> pa.Table:
-        """image, row and column of each patch, of a bank on disk. Raises DamagedStore where the checksum differs."""
+        """The image, row and column of each patch of a bank on disk. Raises DamagedStore where the checksum differs."""
         if self.folder is None:
             raise StoreError("this bank is in RAM only; it does not know where its patches came from")
         return pq.read_table(self._verified_patches())
@@ -253,7 +253,7 @@ class MemoryBank:
     def _verified_patches(self) -> Path:
         assert self.folder is not None
         path = self.folder / "patches.parquet"
-        if digest_of(path) != manifest_of(self.folder)["files"][path.name]["sha256"]:
+        if digest_of(path) != _manifest_of(self.folder)["files"][path.name]["sha256"]:
             raise DamagedStore(damaged(path, "is not what was written: its checksum differs"))
         return path
 
@@ -280,6 +280,57 @@ class MemoryBank:
         for start in range(0, len(features), step):
             similarities, positions = index.search(unit_rows(features[start : start + step]), k)
             for at in range(0, len(positions), few):
-                some = slice(at, at + few)
-                probabilities[start:][some] = vote(similarities[some], self.histograms[positions[some]], temperature)
+                part = slice(at, at + few)
+                probabilities[start:][part] = vote(similarities[part], self.histograms[positions[part]], temperature)
         return probabilities
+
+
+def refuse_finished(folder: Path) -> None:
+    """Raises StoreError where a new bank cannot go: the folder is a file, or holds a finished bank."""
+    if folder.exists() and not folder.is_dir():
+        raise StoreError(f"'{folder}' is a file; a bank needs a folder: give another name")
+    if (folder / "manifest.json").exists():
+        raise StoreError(f"'{folder}' holds a finished bank; give another folder, or remove it")
+
+
+def remove_bank(folder: Path) -> None:
+    """Remove a bank's files, and nothing else. Maps of them stay readable, except on Windows. Raises StoreError."""
+    with _as_store_error(folder), lock(folder / ".lock") or nullcontext():
+        (folder / "manifest.json").unlink(missing_ok=True)  # first: from here on it is unfinished
+        for name in ("features.safetensors", "histograms.safetensors", "patches.parquet"):
+            (folder / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def _as_store_error(folder: Path) -> Iterator[None]:
+    """Raise StoreError for what the system refuses inside."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"the bank in '{folder}' was not written: {error.strerror or error}; "
+            "free some space, fix the permissions or give another folder, then make it again"
+        ) from error
+
+
+def _check_size(path: Path, expected: int) -> None:
+    """Raises DamagedStore where the file is missing or has another size."""
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise DamagedStore(damaged(path, f"cannot be read ({error.strerror or error})")) from None
+    if size != expected:
+        raise DamagedStore(damaged(path, f"has {size} bytes; {expected} were written"))
+
+
+def _manifest_of(folder: Path) -> dict[str, Any]:
+    """The manifest of a finished bank. Raises DamagedStore where there is none, StoreError for another format."""
+    path = folder / "manifest.json"
+    if not path.exists() and (folder / "features.safetensors").exists():
+        raise DamagedStore(f"the bank in '{folder}' was not finished; run the command that made it again")
+    about = unseal(KIND, path)
+    if about["format"] != FORMAT:
+        raise StoreError(
+            f"'{folder}' is a bank of format {about['format']}; this version reads {FORMAT}: make the bank again"
+        )
+    return about

@@ -1,4 +1,4 @@
-"""One kind of patch features with its memory bank: training patches in, label maps out."""
+"""A labeller: one kind of patch features with its memory bank, from training patches to label maps."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +15,9 @@ from sporeprint.evaluate.segmentation import confusion, segmentation
 from sporeprint.features.combine import Combiner
 from sporeprint.search.base import Index
 from sporeprint.search.indexes import Choice, check_choice_of_index, make_index
-from sporeprint.segment.bank import NEIGHBOURS, TEMPERATURE, BankWriter, MemoryBank
-from sporeprint.segment.patches import checked, unit_rows
-from sporeprint.segment.upsample import upsample
-from sporeprint.segment.vote import vote
+from sporeprint.segment.bank import BankWriter, MemoryBank
+from sporeprint.segment.patches import check_patches, unit_rows
+from sporeprint.segment.vote import NEIGHBOURS, TEMPERATURE, upsample, vote
 from sporeprint.values import is_count, is_positive
 
 AUTO = "auto"
@@ -28,13 +26,17 @@ GRID_NEIGHBOURS, GRID_TEMPERATURES = (NEIGHBOURS, 10, 90), (TEMPERATURE, 0.01, 0
 ASKED_IMAGES, ASKED_PATCHES, ASKED_PIXELS = 32, 64, 256
 
 Maps = dict[str, NDArray[np.float32]]
-Judged = tuple[NDArray[np.int64], NDArray[np.int64]]  # pixels: the patch that each lies in, and its label
+Judged = tuple[NDArray[np.int64], NDArray[np.int64]]  # of pixels: the patch that each lies in, and its label
+Asked = tuple[int, NDArray[np.float32], NDArray[np.int64]]  # of patches of one image: its number, features, labels
 
 
 @dataclass(frozen=True)
 class Voting:
-    """How a bank is kept and asked. neighbours, temperature: numbers, or "auto" (leave-one-image-out on the training
-    images). index: see `make_index`. dtype: of the bank on disk."""
+    """Settings of a bank and of its vote.
+
+    neighbours, temperature: numbers, or "auto" (leave-one-image-out on the training images). index: see `make_index`.
+    dtype: of the bank on disk.
+    """
 
     neighbours: int | str = NEIGHBOURS
     temperature: float | str = TEMPERATURE
@@ -57,8 +59,10 @@ class Voting:
 
 @dataclass(frozen=True)
 class Chosen:
-    """What a bank is asked with. score: mIoU over some pixels of training images, each answered by the other images'
-    patches, which tells kinds of features apart, whatever their grids; None where nothing was chosen. pixels: how many.
+    """The neighbours and the temperature that a bank votes with.
+
+    score: mIoU over `pixels` pixels of training images, each labelled by the other images' patches, by which kinds of
+    features are compared, whatever their grids; None where nothing was chosen.
     """
 
     neighbours: int
@@ -68,7 +72,7 @@ class Chosen:
 
 
 class _Rows:
-    """Rows [R, width], at most `most`, that come in parts: one array that grows by half, never a copy of the whole."""
+    """Rows [R, width], at most `most`, come in parts into one array that grows by half, never a copy of the whole."""
 
     def __init__(self, width: int, most: int) -> None:
         self.most, self.count = most, 0
@@ -82,7 +86,7 @@ class _Rows:
         self.count = end
 
     def all(self) -> NDArray[np.float32]:
-        """The last call: what it gives is the array itself."""
+        """The array itself; call it last."""
         self._resize(self.count)
         return self._rows
 
@@ -113,8 +117,8 @@ class Labeller:
         self._writer: BankWriter | None = None
         self._kept: tuple[_Rows, _Rows] | None = None  # features and histograms of a bank in RAM
         self._owners: list[NDArray[np.int64]] = []
-        self._asked: list[tuple[int, NDArray[np.float32], NDArray[np.int64]]] = []  # owner, features, labels
-        self._judged: list[tuple[int, NDArray[np.float32], NDArray[np.int64]]] = []
+        self._asked: list[Asked] = []
+        self._judged: list[Asked] = []
         self._numbers: dict[str, int] = {}  # of images
         if self.folder is not None:
             about = {"features": self.combiner.describe()}
@@ -141,10 +145,11 @@ class Labeller:
         asked: NDArray[np.int64] | None = None,
         judged: Judged | None = None,
     ) -> None:
-        """Patches of one image: its blocks [H, W, D], histograms [H, W, C]; positions, in H * W, are put into the bank.
+        """Add patches of one image, with blocks [H, W, D] and histograms [H, W, C], to the bank.
 
-        asked: patches that "auto" neighbours and temperature are chosen by. judged: pixels that kinds of features are
-        compared by, whatever their grids. Raises SampleError, and then adds nothing.
+        positions: of these patches, in H * W. asked: patches that "auto" neighbours and temperature are chosen by.
+        judged: pixels that kinds of features are compared by, whatever their grids. Raises SampleError, and then adds
+        nothing.
         """
         owner = self._numbers.setdefault(image_id, len(self._numbers))
         flat = histograms.reshape(-1, self.classes)
@@ -154,7 +159,7 @@ class Labeller:
                 places = np.stack(np.unravel_index(positions, histograms.shape[:2]), axis=1)
                 self._writer.add(features, kept, image_id, places)
             elif self._kept is not None:
-                parts = checked(features, kept, self.width, self.classes)
+                parts = check_patches(features, kept, self.width, self.classes)
                 if len(self) + len(positions) > self.capacity:
                     raise SampleError(
                         f"{len(positions)} patches more would make {len(self) + len(positions)}; "
@@ -171,7 +176,7 @@ class Labeller:
             self._judged.append((owner, self._features(maps, judged[0]), judged[1]))
 
     def close(self) -> None:
-        """Finish the bank, make its index, choose what is "auto". Raises SampleError for an empty bank."""
+        """Finish the bank, make its index, choose settings that are "auto". Raises SampleError for an empty bank."""
         if not len(self):
             raise SampleError(
                 "no training patch has a label, so the bank is empty; look at the masks, and at which values are void"
@@ -203,8 +208,8 @@ class Labeller:
             raise NotFitted("labels before the bank is finished: add training images, then close()")
         grid = next(iter(maps.values())).shape[:2]
         features = self._features(maps, np.arange(grid[0] * grid[1]))
-        found = bank.predict(features, chosen.neighbours, chosen.temperature, self._index)
-        return upsample(found.reshape(*grid, -1), size)
+        probabilities = bank.predict(features, chosen.neighbours, chosen.temperature, self._index)
+        return upsample(probabilities.reshape(*grid, -1), size)
 
     def _features(self, maps: Maps, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         flat = {name: maps[name].reshape(-1, maps[name].shape[-1])[positions] for name in self.combiner.names}
@@ -219,8 +224,8 @@ class Labeller:
             return grid[0]
         if not self._asked or len(np.unique(np.concatenate(self._owners))) < 2:
             warnings.warn(
-                f"'auto' needs two training images, each to be asked of the other; {grid[0].neighbours} neighbours and "
-                f"temperature {grid[0].temperature} are taken",
+                f"'auto' needs two training images, each to be labelled by the other; {grid[0].neighbours} neighbours "
+                f"and temperature {grid[0].temperature} are taken",
                 stacklevel=2,
             )
             return grid[0]
@@ -228,32 +233,27 @@ class Labeller:
         score = self._scores([best], self._judged)[0] if self._judged else None
         return replace(best, score=score, pixels=sum(len(labels) for _, _, labels in self._judged))
 
-    def _scores(
-        self, grid: Sequence[Chosen], some: Sequence[tuple[int, NDArray[np.float32], NDArray[np.int64]]]
-    ) -> list[float]:
-        """mIoU of each way over what is asked of some images, each answered by the patches of the others."""
-        truth = np.concatenate([labels for _, _, labels in some])
-        said = np.concatenate([self._asked_with(grid, *one) for one in some])  # [Q, ways]
-        return [
-            segmentation([confusion(truth[None], one[None], self.classes)]).value for one in said.T.astype(np.int64)
-        ]
+    def _scores(self, grid: Sequence[Chosen], asked: Sequence[Asked]) -> list[float]:
+        """mIoU of each setting of the grid over patches of some images, each labelled by those of the other images."""
+        truth = np.concatenate([labels for _, _, labels in asked])
+        answers = np.concatenate([self._answers(grid, owner, features) for owner, features, _ in asked])  # [Q, S]
+        columns = answers.T.astype(np.int64)
+        return [segmentation([confusion(truth[None], column[None], self.classes)]).value for column in columns]
 
-    def _asked_with(
-        self, grid: Sequence[Chosen], owner: int, features: NDArray[np.float32], labels: NDArray[Any]
-    ) -> NDArray[np.int64]:
-        """Labels [Q, ways] of patches of one image, by the patches of the others."""
+    def _answers(self, grid: Sequence[Chosen], owner: int, features: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Labels [Q, S] of patches of one image, by the patches of the others, with each of S settings."""
         assert self.bank is not None
         assert self._index is not None
         owners = np.concatenate(self._owners)
-        most = max(one.neighbours for one in grid)
+        most = max(setting.neighbours for setting in grid)
         own = owners == owner
         similarities, positions = self._index.search(unit_rows(features), most + int(own.sum()))
         order = np.argsort(own[positions], axis=1, kind="stable")  # those of other images first, nearest first
         others = int((~own).sum())
-        said = []
-        for one in grid:
-            nearest = order[:, : min(one.neighbours, others)]
-            found = np.take_along_axis(similarities, nearest, 1)
+        answers = []
+        for setting in grid:
+            nearest = order[:, : min(setting.neighbours, others)]
             histograms = self.bank.histograms[np.take_along_axis(positions, nearest, 1)]
-            said.append(vote(found, histograms, one.temperature).argmax(axis=1))
-        return np.stack(said, axis=1)
+            shares = vote(np.take_along_axis(similarities, nearest, 1), histograms, setting.temperature)
+            answers.append(shares.argmax(axis=1))
+        return np.stack(answers, axis=1)

@@ -1,4 +1,4 @@
-"""Segmentation by retrieval, for library users: fit on a few images with masks, predict label maps of others."""
+"""Segmentation by retrieval for library users: fit on a few images with masks, predict label maps of others."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from sporeprint.features.dense.support import least
 from sporeprint.features.failures import Failures
 from sporeprint.features.fungi import Fungi
 from sporeprint.search.indexes import Choice
-from sporeprint.segment.bank import NEIGHBOURS, TEMPERATURE
-from sporeprint.segment.bank_files import refuse_finished, remove_bank
+from sporeprint.segment.bank import refuse_finished, remove_bank
 from sporeprint.segment.labeller import Chosen, Labeller, Voting
 from sporeprint.segment.training import Group, Sampling, Truth, batched, fill, read_ahead, survey
+from sporeprint.segment.vote import NEIGHBOURS, TEMPERATURE
 
 
 class Segmenter:
-    """Labels images by the most similar patches of training images (Hummingbird); nothing is trained.
+    """A segmenter labels images by the most similar patches of training images (Hummingbird); nothing is trained.
 
         fungi = Fungi(Recipe(backbone="facebook/dinov2-small", dense=Dense(size=(224, 224))))
         segmenter = Segmenter(fungi, ignore=(255,)).fit(images, masks)
         label_maps = segmenter.predict(other_images)  # int32 [height, width] each, None for one that cannot be read
 
     fungi: makes the features, as its recipe's `dense` says; its batch_size, workers and max_failures are used.
-    classes: C; labels are 0 to C - 1; default the greatest label of the masks and one. ignore: labels that are void.
+    classes: C; labels are 0 to C - 1; by default one more than the greatest label. ignore: labels that are void.
     bank: patches that are kept, of all training images together. neighbours, temperature: of the vote, or "auto":
-    chosen on the training images, each asked of the others; then see `chosen`. index: "exact", "ivf", "hnsw", ..., or
-    one of your own (see `make_index`). sampling: "balanced" (patches of rare classes first) or "uniform". epochs: above
-    1, crops of the training images too. folder: where the bank is written, and read without RAM; default RAM. A second
-    `fit` replaces the bank that the first wrote; any other bank in the folder is refused before an image is read.
+    chosen on the training images, each labelled by the others; then see `chosen`. index: "exact", "ivf", "hnsw", ...,
+    or one of your own (see `make_index`). sampling: "balanced" (patches of rare classes first) or "uniform". epochs:
+    above 1, crops of the training images too. folder: where the bank is written, and read without RAM; default RAM. A
+    second `fit` replaces the bank that the first wrote; any other bank in the folder is refused before an image is
+    read.
     """
 
     def __init__(
@@ -65,7 +66,9 @@ class Segmenter:
         self._written: bytes | None = None  # the manifest of the bank in `folder`
 
     def fit(self, images: Any, masks: Any, ids: Sequence[str] | None = None) -> Segmenter:
-        """images: as `Fungi` takes them. masks: one each: arrays of whole numbers [height, width], paths, encoded
+        """Fit features on images with masks, and fill the bank.
+
+        images: as `Fungi` takes them. masks: one each: arrays of whole numbers [height, width], paths, encoded
         bytes or PIL images, of the image's size. ids: one string each, default their numbers.
 
         Features are fitted on these images for this segmenter alone. `failures` names images or masks that cannot be
@@ -77,7 +80,7 @@ class Segmenter:
         images, masks = list(images), list(masks)
         if len(images) != len(masks):
             raise SampleError(f"{len(images)} images, {len(masks)} masks; expected one mask an image")
-        names = [str(one) for one in range(len(images))] if ids is None else ids
+        names = [str(number) for number in range(len(images))] if ids is None else ids
         if len(set(names)) < len(names):
             raise SampleError("two images have one id; expected an id of its own for each")
         rows = as_rows(images, names)
@@ -85,12 +88,12 @@ class Segmenter:
         classes = self.classes or find_classes(scenes, self.ignore)
         truth, seed = Truth(classes, self.ignore), self.sampling.seed
         size, workers, most = self.fungi.batch_size, self.fungi.workers, self.fungi.max_failures
-        # Its own: another segmenter, or fit_dense, would fit those of the Fungi anew.
+        # Its own features: another segmenter, or fit_dense, would fit those of the Fungi again.
         patches = DenseFeatures.of(
             self.fungi._recipe(), self.fungi.engine, batch_size=size, workers=workers, max_failures=most
         )
-        found = survey(scenes, patches, truth, (most, len(scenes)))
-        drawn = least(seed, found.counts, len(found.counts))
+        surveyed = survey(scenes, patches, truth, (most, len(scenes)))
+        drawn = least(seed, surveyed.counts, len(surveyed.counts))
         fitting = set(drawn[: patches.engine.settings.fit_images])
         combination = named(patches.engine.settings.combination, patches.recipe.size)
         blocks = patches.fit([("", scene.image) for scene in scenes if scene.id in fitting])
@@ -102,8 +105,8 @@ class Segmenter:
         )
         try:
             group = Group(patches, {"features": labeller})
-            failed = fill([group], scenes, drawn, truth, found.counts, self.sampling, size, workers)
-            failures = Failures(most, len(scenes), found.failures)
+            failed = fill([group], scenes, drawn, truth, surveyed.counts, self.sampling, size, workers)
+            failures = Failures(most, len(scenes), surveyed.failures)
             self.failures = failures.rows
             failures.extend(failed)
         except BaseException:  # whoever keeps it keeps the labeller too, whose files would stay locked
@@ -119,7 +122,7 @@ class Segmenter:
 
     @property
     def chosen(self) -> Chosen:
-        """Neighbours and temperature, and the score that they were chosen by."""
+        """The neighbours and temperature in use, and the score that they were chosen by."""
         chosen = self._labeller().chosen
         assert chosen is not None
         return chosen
@@ -135,7 +138,7 @@ class Segmenter:
         failures = Failures(self.fungi.max_failures, len(rows))
         self.failures = failures.rows
         scenes = [Scene(str(number), image) for number, (_, image) in enumerate(rows)]
-        made: list[NDArray[np.int32] | None] = []
+        label_maps: list[NDArray[np.int32] | None] = []
         for batch in batched(read_ahead(scenes, None, self.fungi.workers), self.fungi.batch_size):
             good = [read[0] for _, read in batch if not isinstance(read, SampleError)]
             maps = iter(group.maps(good, [group.content(image) for image in good]))
@@ -143,13 +146,13 @@ class Segmenter:
                 try:
                     if isinstance(read, SampleError):
                         raise read
-                    if isinstance(found := next(maps), SampleError):
-                        raise found
-                    made.append(labeller.labels(found, (read[0].height, read[0].width)))
+                    if isinstance(blocks := next(maps), SampleError):
+                        raise blocks
+                    label_maps.append(labeller.labels(blocks, (read[0].height, read[0].width)))
                 except SampleError as error:
-                    made.append(None)
+                    label_maps.append(None)
                     failures.add(scene.id, error)
-        return made
+        return label_maps
 
     def _own_bank(self, folder: Path) -> bool:
         """Whether the bank in the folder is that of the last `fit`, which a second one may replace."""

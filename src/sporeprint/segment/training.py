@@ -1,4 +1,4 @@
-"""Training images into memory banks: looked through once for their labels, then streamed once for all banks."""
+"""Training images are read once for their labels, then once more to fill all memory banks."""
 
 from __future__ import annotations
 
@@ -19,21 +19,20 @@ from sporeprint.features.dense.dense_features import DenseFeatures
 from sporeprint.features.failures import Failures
 from sporeprint.objectives.view_sets import generator
 from sporeprint.segment.augment import augmented
-from sporeprint.segment.histograms import patch_histograms
 from sporeprint.segment.labeller import ASKED_IMAGES, ASKED_PATCHES, ASKED_PIXELS, Judged, Labeller, Maps
-from sporeprint.segment.patch_sampling import choose, class_counts
+from sporeprint.segment.patches import class_counts, draw_patches, patch_histograms
 from sporeprint.values import check_count
 
 SAMPLINGS = ("balanced", "uniform")
 
-Progress = Callable[[int, int], None]  # done, of so many
+Progress = Callable[[int, int], None]  # number done, number in all
 Labels = NDArray[np.int32]
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What the masks say. classes: C, labels 0 to C - 1. ignore: labels that are void."""
+    """The meaning of masks. classes: C, labels 0 to C - 1. ignore: labels that are void."""
 
     classes: int
     ignore: tuple[int, ...] = ()
@@ -41,8 +40,11 @@ class Truth:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which patches a bank takes. patches: at most so many, of all images alike. balance: "balanced", rare classes
-    first (Hummingbird), or "uniform". epochs: looks of each image, the first of them the image itself."""
+    """Settings of the draw of a bank's patches.
+
+    patches: the most of them, of all images alike. balance: "balanced", rare classes first (Hummingbird), or "uniform".
+    epochs: how often each image is seen, first as it is, then augmented.
+    """
 
     patches: int = 102_400
     balance: str = "balanced"
@@ -56,14 +58,14 @@ class Sampling:
             check_count(name, getattr(self, name))
 
     def share(self, number: int, images: int) -> int:
-        """Patches of the look `number` of images * epochs: the whole is `patches`."""
+        """The number of patches of look `number`, of images * epochs looks, which together give `patches`."""
         looks = images * self.epochs
         return self.patches * (number + 1) // looks - self.patches * number // looks
 
 
 @dataclass
 class Survey:
-    """Training images that can be read, with the number of patches of each class [C], and those that cannot."""
+    """A survey has the training images that can be read, with the patches of each class [C], and those that cannot."""
 
     counts: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     failures: list[RowFailure] = field(default_factory=list)
@@ -71,18 +73,18 @@ class Survey:
 
 @dataclass
 class Group:
-    """Kinds of features that are made of the same blocks."""
+    """A group of labellers whose features are made of the same blocks."""
 
     features: DenseFeatures
     labellers: dict[str, Labeller] = field(default_factory=dict)
 
     def maps(self, images: Sequence[Image.Image], ids: Sequence[str]) -> list[Maps | SampleError]:
-        """Blocks of each image, or why there are none. ids: of their content, which negatives are drawn by."""
-        found: list[Maps | SampleError] = []
+        """The blocks of each image, or why there are none. ids: of their content, by which negatives are drawn."""
+        results: list[Maps | SampleError] = []
         self.features.max_failures = 1.0  # the caller counts
         for _, maps in self.features.blocks(list(zip(ids, images, strict=True))):
-            found.append(SampleError(self.features.failures[-1].reason) if maps is None else maps)
-        return found
+            results.append(SampleError(self.features.failures[-1].reason) if maps is None else maps)
+        return results
 
     def content(self, image: Image.Image) -> str:
         """The id by which an image is known again, in whatever set it is."""
@@ -96,23 +98,27 @@ def survey(
     most: tuple[float, int],
     progress: Progress = lambda done, all: None,
 ) -> Survey:
-    """most: the fraction of how many scenes may fail. Raises TooManyFailures, SampleError where there is none."""
+    """Count the patches of each class in every scene.
+
+    most: the fraction of scenes that may fail, and the number of scenes. Raises TooManyFailures; SampleError where no
+    scene can be read.
+    """
     failures = Failures(*most)
-    found = Survey(failures=failures.rows)
+    result = Survey(failures=failures.rows)
     for done, (scene, read) in enumerate(read_ahead(scenes, truth, features.workers), 1):
         try:
             if isinstance(read, SampleError):
                 raise read
             image, labels = read
             histograms = patch_histograms(labels, features.engine.grid_of(image), truth.classes, truth.ignore)
-            found.counts[scene.id] = class_counts(histograms)
+            result.counts[scene.id] = class_counts(histograms)
         except SampleError as error:
             failures.add(scene.id, error)
         progress(done, most[1])
-    if not found.counts:
-        first = f" ({found.failures[0].id}: {found.failures[0].reason})" if found.failures else ""
+    if not result.counts:
+        first = f" ({result.failures[0].id}: {result.failures[0].reason})" if result.failures else ""
         raise SampleError(f"none of {most[1]} training images can be read with its mask{first}")
-    return found
+    return result
 
 
 def fill(
@@ -126,7 +132,7 @@ def fill(
     workers: int = 1,
     progress: Progress = lambda done, all: None,
 ) -> list[RowFailure]:
-    """Put patches of the drawn scenes into the banks of every group, then close these.
+    """Put patches of the drawn scenes into the banks of every group, then close the banks.
 
     drawn: ids, in the order of the draw. counts: of the survey. Returns the images that have no features.
     """
@@ -143,8 +149,8 @@ def fill(
         for epoch in range(sampling.epochs):
             looks = [augmented(image, labels, sampling.seed, scene.id, epoch) for scene, image, labels in good]
             for group in groups:
-                made = group.maps([image for image, _ in looks], [group.content(image) for _, image, _ in good])
-                for (scene, _, _), (_, labels), maps in zip(good, looks, made, strict=True):
+                results = group.maps([image for image, _ in looks], [group.content(image) for _, image, _ in good])
+                for (scene, _, _), (_, labels), maps in zip(good, looks, results, strict=True):
                     try:
                         if isinstance(maps, SampleError):
                             raise maps
@@ -175,10 +181,10 @@ def _add(
     flat = histograms.reshape(-1, truth.classes)
     rank, epoch = divmod(number, sampling.epochs)
     rng = generator(sampling.seed, image_id, f"segment patches {epoch}")
-    positions = choose(flat, sampling.share(number, images), rng, total)
+    positions = draw_patches(flat, sampling.share(number, images), rng, total)
     asked, judged = None, None
     if epoch == 0 and rank < ASKED_IMAGES:
-        asked = choose(flat, ASKED_PATCHES, generator(sampling.seed, image_id, "segment asked"))
+        asked = draw_patches(flat, ASKED_PATCHES, generator(sampling.seed, image_id, "segment asked"))
         judged = _pixels(labels, histograms.shape[:2], truth, generator(sampling.seed, image_id, "segment judged"))
     for labeller in group.labellers.values():
         auto = labeller.voting.auto
@@ -186,10 +192,10 @@ def _add(
 
 
 def _pixels(labels: Labels, grid: Sequence[int], truth: Truth, rng: np.random.Generator) -> Judged:
-    """Some pixels that have a label, the same on every grid: the patch that each lies in, and its label."""
+    """Labelled pixels, the same ones on every grid: the patch that each lies in, and its label."""
     rows, columns = np.nonzero(~np.isin(labels, truth.ignore))
-    some = rng.permutation(len(rows))[:ASKED_PIXELS]
-    rows, columns = rows[some], columns[some]
+    drawn = rng.permutation(len(rows))[:ASKED_PIXELS]
+    rows, columns = rows[drawn], columns[drawn]
     inside = (rows * 2 + 1) * grid[0] // (2 * labels.shape[0]), (columns * 2 + 1) * grid[1] // (2 * labels.shape[1])
     return np.ravel_multi_index(inside, (grid[0], grid[1])), labels[rows, columns].astype(np.int64)
 
@@ -197,7 +203,7 @@ def _pixels(labels: Labels, grid: Sequence[int], truth: Truth, rng: np.random.Ge
 def read_ahead(
     scenes: Iterable[Scene], truth: Truth | None, workers: int
 ) -> Iterator[tuple[Scene, tuple[Image.Image, Any] | SampleError]]:
-    """Each scene with its image and labels [H, W], or why they cannot be read. Without a truth labels are None."""
+    """Read scenes ahead: image and labels [H, W], or why they cannot be read. Without a truth labels are None."""
     yield from ahead(partial(_read, truth), scenes, workers)
 
 
@@ -211,6 +217,7 @@ def _read(truth: Truth | None, scene: Scene) -> tuple[Scene, tuple[Image.Image, 
 
 
 def batched(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    """Lists of `size` items, the last one shorter."""
     batch: list[_T] = []
     for item in items:
         batch.append(item)

@@ -52,8 +52,8 @@ def test_layers_whitened_segment_streets_better_than_plain_tokens(shared):
     from sporeprint import Combination
     from sporeprint.data.scenes.scenes import read_scene
     from sporeprint.segment.bank import MemoryBank
-    from sporeprint.segment.histograms import patch_histograms
-    from sporeprint.segment.upsample import upsample
+    from sporeprint.segment.patches import patch_histograms
+    from sporeprint.segment.vote import upsample
 
     train = [read_scene(one, 11, (11,)) for one in list(open_scenes(shared / "data/camvid/train.parquet"))[::12]]
     test = [read_scene(one, 11, (11,)) for one in list(open_scenes(shared / "data/camvid/val.parquet"))[::10]]

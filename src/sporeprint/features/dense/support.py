@@ -26,7 +26,7 @@ def owner_of(digest: str) -> int:
 class Support:
     """tokens: [M, E], as the backbone gave them, not normalised. owners: [M], `owner_of` each token's image.
 
-    Of one image alone there are no negatives, for no image: its own would be without them, and those of others not.
+    A support of one image alone gives no image negatives: otherwise that image would be the only one without them.
     """
 
     tokens: Tensor
@@ -46,25 +46,19 @@ class Support:
         unit, owners = self._on(tokens)
         others = owners != owner if owner is not None else torch.ones_like(owners, dtype=torch.bool)
         count = min(count, int(others.sum()))
-        found = []
-        for some in normalize(tokens.to(unit), dim=-1).split(_AT_A_TIME):
-            cosines = (some @ unit.T).masked_fill(~others, -torch.inf)
-            found.append(cosines.topk(count, dim=1).indices)
-        return torch.cat(found)
+        nearest = []
+        for queries in normalize(tokens.to(unit), dim=-1).split(_AT_A_TIME):
+            cosines = (queries @ unit.T).masked_fill(~others, -torch.inf)
+            nearest.append(cosines.topk(count, dim=1).indices)
+        return torch.cat(nearest)
 
     def negatives(self, objective: TokenSimCLR, tokens: Tensor, owner: int, rng: np.random.Generator) -> Tensor:
         """Tokens [M', E] for the head, of those nearest to an image's tokens [P, E]. rng: of the image."""
-        if not objective.own_image and bool((self.owners == self.owners[0]).all()):
+        if bool((self.owners == self.owners[0]).all()):
             return self.tokens[:0]
-        positions = self.nearest(tokens, objective.neighbours, None if objective.own_image else owner)  # [P, K]
-        bank = self._unit if objective.unit_negatives else self.tokens
-        assert bank is not None
-        found = bank[positions]  # [P, K, E]
-        if objective.scrambled:
-            count, neighbours, width = found.shape
-            found = found.reshape(count, width, neighbours).transpose(1, 2)
-        kept = torch.from_numpy(rng.random(positions.numel()) < objective.kept).to(found.device)
-        return found.flatten(0, 1)[kept]
+        positions = self.nearest(tokens, objective.neighbours, owner).flatten()  # [P * K]
+        kept = torch.from_numpy(rng.random(len(positions)) < objective.kept).to(positions.device)
+        return self.tokens[positions[kept]]
 
     def _on(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """The tokens, L2-normalised, and their owners, where `tokens` are."""

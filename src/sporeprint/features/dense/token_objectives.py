@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -32,31 +33,32 @@ class TokenObjective(Protocol):
         ...
 
 
+_PUBLIC_CODE = "of the paper's public code, which made features worse; use TokenSimCLR without it"
+
+
 @kind("token-simclr")
 @dataclass(frozen=True)
 class TokenSimCLR:
     """InfoNCE over an image's patches: the others are its positives, similar patches of other images its negatives.
 
-    Constants are those of the paper's public code for segmentation, whose two mistakes are left out. neighbours: looked
-    up for each token, of which the fraction `kept` (drawn by the image's id) takes part.
-
-    To compare with that code: scrambled=True mixes up the numbers of the tokens that were looked up, as its `reshape`
-    does; unit_negatives=True gives them to the head L2-normalised, while the image's own tokens are not; own_image=True
-    lets an image whose tokens were fitted on find itself (training images then have other features than test images);
-    temper_negatives=False leaves the logsumexp at T = 1.
+    Constants are those of the paper's public code for segmentation, without its mistakes, which
+    benchmarks/dense_variants.py measures. neighbours: looked up for each token, of which the fraction `kept` (drawn by
+    the image's id) takes part.
     """
 
     normalize: ClassVar[bool] = False
+    removed: ClassVar[Mapping[str, tuple[bool, str]]] = {
+        "temper_negatives": (True, f"false left the logsumexp at temperature 1, a mistake {_PUBLIC_CODE}"),
+        "scrambled": (False, f"it mixed up the numbers of the negatives, a mistake {_PUBLIC_CODE}"),
+        "unit_negatives": (False, f"it L2-normalised the negatives alone before the head, a mistake {_PUBLIC_CODE}"),
+        "own_image": (False, f"it gave a training image its own tokens as negatives, a mistake {_PUBLIC_CODE}"),
+    }
 
     name: str = "simclr"
     latent: int = 96
     temperature: float = 0.07
     neighbours: int = 2
     kept: float = 0.5
-    temper_negatives: bool = True
-    scrambled: bool = False
-    unit_negatives: bool = False
-    own_image: bool = False
 
     def __post_init__(self) -> None:
         _check(self)
@@ -73,15 +75,13 @@ class TokenSimCLR:
         everything = similarities.masked_fill(itself, -torch.inf)
         if negatives is not None and len(negatives):
             everything = torch.cat([everything, latents @ normalize(negatives.to(latents), dim=-1).T], dim=1)
-        if self.temper_negatives:
-            everything = everything / self.temperature
-        return torch.logsumexp(everything, dim=1) - positives
+        return torch.logsumexp(everything / self.temperature, dim=1) - positives
 
 
 @kind("token-kl")
 @dataclass(frozen=True)
 class TokenKL:
-    """KL(uniform || softmax(latent / T)) of every token by itself; needs neither other tokens nor other images."""
+    """KL(uniform || softmax(latent / T)) of every token by itself, without other tokens or images."""
 
     normalize: ClassVar[bool] = True
     neighbours: ClassVar[int] = 0

@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 import pytest
 
 from sporeprint.errors import StoreError
-from sporeprint.run.known_images import LOG, Made, file_name, refuse_foreign
+from sporeprint.run.labelled_folder import LOG, MaskLog, is_of_propagate, mask_name, refuse_foreign
 
 
 @pytest.mark.parametrize(
@@ -24,54 +24,67 @@ from sporeprint.run.known_images import LOG, Made, file_name, refuse_foreign
     ],
 )
 def test_an_id_never_leads_out_of_its_folder(row_id, name):
-    assert file_name(row_id) == name
+    assert mask_name(row_id) == name
     assert not PurePosixPath(name).is_absolute()
     assert ".." not in PurePosixPath(name).parts
+
+
+@pytest.mark.parametrize("image_id", ["../../up", "/etc/passwd", "a/../b", "..", "", "a" * 300, "C:\\x", "ü/ö"])
+def test_masks_stay_in_their_folder(image_id, tmp_path):
+    path = (tmp_path / "masks" / mask_name(image_id)).resolve()
+    assert tmp_path / "masks" in path.parents
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+
+
+def test_no_two_ids_share_a_mask():
+    ids = ["a/b", "a%2Fb", "a//b", "a/./b", "a/../b", "a", "a.png", "a" * 300, "a" * 301, "..", "%2E%2E", ".", "%"]
+    assert len({mask_name(name) for name in ids}) == len(ids)
 
 
 @pytest.mark.parametrize("letter", ["a", "é", "日", "%", "a/", "\udce9"])
 def test_ids_too_long_for_a_name_are_cut_and_stay_apart(tmp_path, letter):
     ends = ["", "x", "y", "/x", "/y"]
-    names = {file_name(letter * 3000 + end) for end in ends}
+    names = {mask_name(letter * 3000 + end) for end in ends}
     assert len(names) == len(ends)
     for name in names:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.with_name(path.name + ".tmp").touch()
         assert ".." not in PurePosixPath(name).parts
-    assert file_name("é" * 75) == "é" * 75 + ".png"
+    assert mask_name("é" * 75) == "é" * 75 + ".png"
 
 
 @pytest.mark.parametrize("name", ["result.json", "sheet.png", "classes.txt", "masks"])
 def test_a_folder_of_something_else_is_refused(tmp_path, name):
-    refuse_foreign(tmp_path / "new")
+    refuse_foreign(tmp_path / "new", LOG, is_of_propagate)
     (tmp_path / ".lock").touch()
-    refuse_foreign(tmp_path)
+    refuse_foreign(tmp_path, LOG, is_of_propagate)
     (tmp_path / name).mkdir()
     with pytest.raises(StoreError, match=f"holds {name}, but no propagation.jsonl: .*another --out"):
-        refuse_foreign(tmp_path)
+        refuse_foreign(tmp_path, LOG, is_of_propagate)
     (tmp_path / LOG).touch()
-    refuse_foreign(tmp_path)
+    refuse_foreign(tmp_path, LOG, is_of_propagate)
 
 
-def test_what_other_settings_wrote_is_removed_but_not_what_was_mended(tmp_path):
-    old = Made(tmp_path, "one")
+def test_what_other_settings_wrote_is_removed_but_not_what_was_corrected(tmp_path):
+    old = MaskLog(tmp_path, "one")
     for name in "abc":
         old.write({"id": name}, {f"masks/{name}.png": b"old", f"confidence/sub/{name}.png": b"old"})
     assert old.remove_stale() == 0
-    (tmp_path / "masks/b.png").write_bytes(b"mended")
+    (tmp_path / "masks/b.png").write_bytes(b"corrected")
     (tmp_path / "masks/mine.png").write_bytes(b"mine")
-    new = Made(tmp_path, "two")
+    new = MaskLog(tmp_path, "two")
     new.write({"id": "a"}, {"masks/a.png": b"new"})
     assert new.remove_stale() == 4
     assert not (tmp_path / "confidence").exists()
     assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == ["a.png", "b.png", "mine.png"]
-    assert Made(tmp_path, "two").remove_stale() == 0
+    assert MaskLog(tmp_path, "two").remove_stale() == 0
 
 
 def test_files_of_the_same_settings_stay_where_fewer_are_asked_for(tmp_path):
-    Made(tmp_path, "one").write({"id": "a"}, {"masks/a.png": b"x", "confidence/a.png": b"y"})
-    made = Made(tmp_path, "one")
+    MaskLog(tmp_path, "one").write({"id": "a"}, {"masks/a.png": b"x", "confidence/a.png": b"y"})
+    made = MaskLog(tmp_path, "one")
     made.write({"id": "a"}, {"masks/a.png": b"x"})
     assert made.remove_stale() == 0
     assert (tmp_path / "confidence/a.png").read_bytes() == b"y"
@@ -84,48 +97,48 @@ def test_a_log_from_elsewhere_removes_nothing_else(tmp_path, name):
     (folder / "outside.txt").write_bytes(b"kept")
     line = {"id": "a", "fingerprint": "zero", "files": {name: sha256(b"kept").hexdigest()}}
     (folder / LOG).write_text(json.dumps(line) + "\n")
-    assert Made(folder, "one").remove_stale() == 0
+    assert MaskLog(folder, "one").remove_stale() == 0
     assert (folder / "outside.txt").exists()
 
 
 def written(folder, fingerprint="one"):
-    made = Made(folder, fingerprint)
+    made = MaskLog(folder, fingerprint)
     made.write({"id": "a", "confidence": 0.5}, {"masks/a.png": b"first"})
     return made
 
 
 def test_what_was_written_is_known_again(tmp_path):
     written(tmp_path)
-    again = Made(tmp_path, "one")
+    again = MaskLog(tmp_path, "one")
     assert again.record("a", ["masks/a.png"]) == {"id": "a", "confidence": 0.5}
     assert again.record("b", ["masks/b.png"]) is None
     assert again.record("a", ["masks/a.png", "confidence/a.png"]) is None
-    assert Made(tmp_path, "two").record("a", ["masks/a.png"]) is None
+    assert MaskLog(tmp_path, "two").record("a", ["masks/a.png"]) is None
 
 
 def test_a_file_that_was_removed_is_made_again(tmp_path):
     written(tmp_path)
     (tmp_path / "masks" / "a.png").unlink()
-    again = Made(tmp_path, "one")
-    again.refuse_others(["masks/a.png"])
+    again = MaskLog(tmp_path, "one")
+    again.refuse_changed(["masks/a.png"])
     assert again.record("a", ["masks/a.png"]) is None
 
 
 def test_other_settings_replace_what_was_written_and_take_it_back(tmp_path):
     written(tmp_path)
-    other = Made(tmp_path, "two")
-    other.refuse_others(["masks/a.png"])
+    other = MaskLog(tmp_path, "two")
+    other.refuse_changed(["masks/a.png"])
     other.write({"id": "a"}, {"masks/a.png": b"second"})
-    assert Made(tmp_path, "two").record("a", ["masks/a.png"]) == {"id": "a"}
-    assert Made(tmp_path, "one").record("a", ["masks/a.png"]) is None
-    Made(tmp_path, "one").refuse_others(["masks/a.png"])
+    assert MaskLog(tmp_path, "two").record("a", ["masks/a.png"]) == {"id": "a"}
+    assert MaskLog(tmp_path, "one").record("a", ["masks/a.png"]) is None
+    MaskLog(tmp_path, "one").refuse_changed(["masks/a.png"])
 
 
-def test_a_file_that_was_mended_by_hand_is_not_replaced(tmp_path):
+def test_a_file_that_was_corrected_by_hand_is_not_replaced(tmp_path):
     written(tmp_path)
-    (tmp_path / "masks" / "a.png").write_bytes(b"mended")
+    (tmp_path / "masks" / "a.png").write_bytes(b"corrected")
     with pytest.raises(StoreError, match=r"masks/a.png' is not as sporeprint wrote it.*another --out"):
-        Made(tmp_path, "one").refuse_others(["masks/a.png"])
+        MaskLog(tmp_path, "one").refuse_changed(["masks/a.png"])
 
 
 def test_files_of_others_are_not_replaced(tmp_path):
@@ -133,7 +146,7 @@ def test_files_of_others_are_not_replaced(tmp_path):
     for name in "ab":
         (tmp_path / "masks" / f"{name}.png").write_bytes(b"truth")
     with pytest.raises(StoreError, match="and 1 more files are not as sporeprint wrote"):
-        Made(tmp_path, "one").refuse_others(["masks/a.png", "masks/b.png", "masks/c.png"])
+        MaskLog(tmp_path, "one").refuse_changed(["masks/a.png", "masks/b.png", "masks/c.png"])
 
 
 def test_a_run_that_was_stopped_between_the_log_and_the_file(tmp_path):
@@ -144,8 +157,8 @@ def test_a_run_that_was_stopped_between_the_log_and_the_file(tmp_path):
         + "\n"
         + (tmp_path / LOG).read_text()
     )
-    again = Made(tmp_path, "one")
-    again.refuse_others(["masks/a.png"])
+    again = MaskLog(tmp_path, "one")
+    again.refuse_changed(["masks/a.png"])
     assert again.record("a", ["masks/a.png"]) is None
 
 
@@ -153,9 +166,9 @@ def test_a_torn_line_costs_its_own_image_only(tmp_path):
     written(tmp_path)
     with open(tmp_path / LOG, "a") as log:
         log.write('{"id": "b", "fing')
-    again = Made(tmp_path, "one")
+    again = MaskLog(tmp_path, "one")
     again.write({"id": "c"}, {"masks/sub/c.png": b"third"})
-    last = Made(tmp_path, "one")
+    last = MaskLog(tmp_path, "one")
     assert last.record("a", ["masks/a.png"])
     assert last.record("c", ["masks/sub/c.png"])
     assert last.record("b", ["masks/b.png"]) is None

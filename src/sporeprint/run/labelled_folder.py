@@ -1,0 +1,319 @@
+"""The folder that `segment` and `propagate` write masks into: file names, whose folder it is, and what is done."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from hashlib import blake2b, sha256
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sporeprint.errors import RecipeError, StoreError, StoreMismatch
+from sporeprint.report.palette import RGB, write_mask
+from sporeprint.store.atomic import TEMPORARY, lock, seal, unseal, write_file
+from sporeprint.store.plan import differences
+
+RESULT, MASKS, SHEET, CLASSES, LOCK = "result.json", "masks", "sheet.png", "classes.txt", ".lock"
+KIND, FORMAT = "sporeprint segmentation", 1
+BANKS, TEMPORARY_BANKS = "banks", ".banks"
+LOG, CONFIDENCE = "propagation.jsonl", "confidence"
+
+_LISTED = 5  # files in a message
+_LONGEST, _LONGEST_PATH = 150, 1000  # bytes, without the suffix; systems take 255 and some 4,096
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f%\\:*?"<>|]')
+
+
+def mask_name(image_id: str) -> str:
+    """The relative path, ending in .png, of an image's mask: a "/" of its id separates folders, and none leads out.
+
+    Different ids have different paths: a character that no name can hold is written as % and its number; a name that is
+    too long is cut, and ends in %- and a digest.
+    """
+    name = "/".join(map(_safe, image_id.split("/")))
+    return (name if len(_bytes(name)) <= _LONGEST_PATH else f"%-{_digest_of(image_id)}") + ".png"
+
+
+def folder_name(kind: str) -> str:
+    """The folder of a kind of features: `copies-layers-gradients`."""
+    return re.sub("[^a-z0-9]+", "-", kind.lower()).strip("-")
+
+
+def _safe(part: str) -> str:
+    if not part.strip("."):  # "", ".", ".."
+        return "%2E" * len(part) or "%"
+    written = _UNSAFE.sub(lambda match: f"%{ord(match[0]):02X}", part)
+    if len(_bytes(written)) <= _LONGEST:
+        return written
+    return f"{_bytes(written)[: _LONGEST - 34].decode(errors='ignore')}%-{_digest_of(part)}"
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="surrogatepass")
+
+
+def _digest_of(text: str) -> str:
+    return blake2b(_bytes(text), digest_size=16).hexdigest()
+
+
+def refuse_among_images(out: Path, suffix: str, **sources: Path) -> None:
+    """Raise RecipeError where OUT is a file, or lies in a source: its masks would be images of the next run.
+
+    sources: by their names on the command line. suffix: of the folder that the message proposes.
+    """
+    if out.is_file():
+        raise RecipeError(f"--out '{out}' is a file; give the name of a folder")
+    inside = out.resolve()
+    for name, source in sources.items():
+        folder = source.resolve()
+        if folder.is_dir() and (inside == folder or folder in inside.parents):
+            raise RecipeError(
+                f"--out '{out}' is inside {name} ('{source}'), where the masks would be taken for images; give a "
+                f"folder next to it, such as '{source.absolute().parent / f'{folder.name}-{suffix}'}'"
+            )
+
+
+def refuse_foreign(out: Path, mark: str, is_result: Callable[[str], bool]) -> None:
+    """Raise StoreError where `out` holds results, but not the file `mark`, which every run writes first."""
+    if os.path.lexists(out / mark) or not out.is_dir():
+        return
+    with _unwritable(out):
+        results = sorted(filter(is_result, os.listdir(out)))
+    if results:
+        more = ", ..." if len(results) > _LISTED else ""
+        raise StoreError(
+            f"'{out}' holds {', '.join(results[:_LISTED])}{more}, but no {mark}: no run of this command wrote these "
+            "files, and its own would replace them; give another --out"
+        )
+
+
+@contextmanager
+def held(out: Path, mark: str, is_result: Callable[[str], bool]) -> Iterator[None]:
+    """Make OUT, and hold it against other writers. Raises StoreError, also where it is foreign (`refuse_foreign`)."""
+    with _unwritable(out):
+        out.mkdir(parents=True, exist_ok=True)
+        refuse_foreign(out, mark, is_result)
+        handle = lock(out / LOCK)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            handle.close()
+
+
+@contextmanager
+def _unwritable(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"'{out}' cannot be made or written to: {error.strerror} ('{error.filename}'); fix the permissions, or "
+            "give another folder"
+        ) from error
+
+
+class SegmentFolder:
+    """OUT of `segment`, held against other writers. runs: results of the finished ones, by key. A context manager."""
+
+    def __init__(self, out: str | Path, plan: Mapping[str, Any], keep_bank: bool = False):
+        """Raises StoreMismatch where OUT holds runs of another plan, StoreError where it holds something else."""
+        self.out, self.plan, self.keep_bank = Path(out), dict(plan), keep_bank
+        self.runs: dict[str, Any] = {}
+        with ExitStack() as stack:
+            stack.enter_context(held(self.out, RESULT, _is_of_segment))
+            for name in (MASKS, BANKS, TEMPORARY_BANKS):
+                if os.path.lexists(self.out / name) and not (self.out / name).is_dir():
+                    raise StoreError(f"'{self.out / name}' is a file; expected a folder: move it away")
+            self._resume()
+            self.drop_banks()  # of a run that was killed
+            self._release = stack.pop_all()
+
+    def _resume(self) -> None:
+        if not (self.out / RESULT).exists():
+            self._write()
+            return
+        stored = unseal(KIND, self.out / RESULT)
+        changed = differences(stored["plan"], self.plan) if stored["format"] == FORMAT else ["another version wrote it"]
+        if changed and stored["runs"]:
+            raise StoreMismatch(
+                f"'{self.out}' has results of another plan:\n  "
+                + "\n  ".join(changed)
+                + "\nGive another folder, or the options that made it; more --fractions and --seeds go with the same."
+            )
+        self.runs = {} if changed else stored["runs"]
+        self._write()
+
+    def add(self, key: str, result: Mapping[str, Any]) -> None:
+        """Keep a finished run."""
+        self.runs[key] = dict(result)
+        self._write()
+
+    def _write(self) -> None:
+        write_file(self.out / RESULT, seal(KIND, {"format": FORMAT, "plan": self.plan, "runs": self.runs}))
+
+    def bank(self, run: str, kind: str) -> Path:
+        """The empty folder that a bank is to be written into."""
+        folder = self.out / (BANKS if self.keep_bank else TEMPORARY_BANKS) / run / folder_name(kind)
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that did not finish
+        return folder
+
+    def drop_banks(self) -> None:
+        """Remove the banks that are not to be kept."""
+        shutil.rmtree(self.out / TEMPORARY_BANKS, ignore_errors=True)
+
+    def write_mask(self, kind: str, image_id: str, labels: NDArray[np.int32], palette: Sequence[RGB]) -> None:
+        write_mask(self.out / MASKS / folder_name(kind) / mask_name(image_id), labels, palette)
+
+    def write_sheet(self, data: bytes) -> None:
+        write_file(self.out / SHEET, data)
+
+    def __enter__(self) -> SegmentFolder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.drop_banks()
+        self._release.close()
+
+
+def _is_of_segment(name: str) -> bool:
+    """Whether a file without result.json is a result, or another's: all but what a killed run leaves before that."""
+    return name not in (LOCK, TEMPORARY_BANKS, RESULT + TEMPORARY)
+
+
+def finished_runs(out: Path) -> int:
+    """The number of finished runs in a folder that may not be of `segment`, or may be damaged."""
+    try:
+        return len(unseal(KIND, out / RESULT)["runs"])
+    except (StoreError, KeyError):
+        return 0
+
+
+def is_of_propagate(name: str) -> bool:
+    """Whether `propagate` would replace a file of this name."""
+    return name in (RESULT, SHEET, CLASSES, MASKS)
+
+
+class MaskLog:
+    """A log of the files below `folder` that this run of `propagate` and earlier ones wrote.
+
+    A line of the log is written before its files. So a file that the log does not know, or that was changed since, is
+    somebody's work: it is never replaced.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str):
+        self.folder, self.fingerprint = folder, fingerprint
+        self._written: dict[str, set[str]] = {}  # digests by file
+        self._records: dict[str, dict[str, Any]] = {}  # by id, of this fingerprint
+        self._current: dict[str, str] = {}  # digest by file, of this fingerprint
+        log = folder / LOG
+        try:
+            text = log.read_text(encoding="utf-8") if log.exists() else ""
+        except (OSError, ValueError) as error:
+            raise StoreError(f"'{log}' cannot be read ({error}); remove it, or give another --out") from None
+        self._torn = bool(text) and not text.endswith("\n")
+        for line in text.splitlines():
+            self._read(line)
+
+    def _read(self, line: str) -> None:
+        try:
+            record = json.loads(line)
+            files, fingerprint = record.pop("files"), record.pop("fingerprint")
+            for name, digest in files.items():
+                self._written.setdefault(name, set()).add(digest)
+            if fingerprint == self.fingerprint:
+                self._records[record["id"]] = {**record, "files": files}
+                self._current.update(files)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return  # a line that was being written when the run was stopped
+
+    def refuse_changed(self, names: Iterable[str]) -> None:
+        """Raise StoreError where a file of one of these names is not as a run wrote it."""
+        changed = [name for name in names if not self._is_known(name)]
+        if changed:
+            raise StoreError(
+                f"'{self.folder / changed[0]}' {f'and {len(changed) - 1} more files are' if changed[1:] else 'is'} not "
+                "as sporeprint wrote it: changed since, or from another program, and not replaced; move it away (a "
+                "mask that you corrected can be given as --mask), or give another --out"
+            )
+
+    def _is_known(self, name: str) -> bool:
+        digest = _file_digest(self.folder / name)
+        return digest is None or digest in self._written.get(name, ())
+
+    def remove_stale(self) -> int:
+        """Remove files of earlier runs with other settings, or of other images; returns their number.
+
+        What was changed since they wrote it stays, and so do files that runs of this fingerprint wrote.
+        """
+        count = 0
+        for name, digests in self._written.items():
+            parts = PurePosixPath(name).parts
+            if not parts or parts[0] not in (MASKS, CONFIDENCE) or ".." in parts:
+                continue  # a log that somebody else wrote does not decide what is removed elsewhere
+            digest = _file_digest(self.folder / name)
+            if digest in digests and digest != self._current.get(name):
+                _remove(self.folder / name, len(parts) - 1)
+                count += 1
+        return count
+
+    def record(self, image_id: str, names: Iterable[str]) -> dict[str, Any] | None:
+        """The record of an image with this fingerprint; None unless all its files are there as written."""
+        record = self._records.get(image_id)
+        if record is None or any(
+            name not in record["files"] or _file_digest(self.folder / name) != record["files"][name] for name in names
+        ):
+            return None
+        return {key: value for key, value in record.items() if key != "files"}
+
+    def write(self, record: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+        """Write the record of an image, then its files. Raises StoreError where they cannot be written."""
+        digests = {name: sha256(data).hexdigest() for name, data in files.items()}
+        line = json.dumps({**record, "fingerprint": self.fingerprint, "files": digests}, ensure_ascii=False)
+        path = self.folder / LOG
+        try:
+            with open(path, "a", encoding="utf-8") as log:
+                log.write(("\n" if self._torn else "") + line + "\n")
+                log.flush()
+                os.fsync(log.fileno())
+            self._torn = False
+            self._current.update(digests)
+            for name in files:
+                (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"'{self.folder}' cannot be written to: {error.strerror or error}; fix that, then run the same "
+                "command again: what is complete is kept"
+            ) from error
+        for name, data in files.items():
+            write_file(self.folder / name, data)
+
+
+def _remove(path: Path, depth: int) -> None:
+    """Remove a file, and those of the `depth` folders above it that are then empty."""
+    try:
+        path.unlink()
+    except OSError as error:
+        raise StoreError(f"'{path}', of an earlier run, cannot be removed: {error.strerror or error}") from error
+    with contextlib.suppress(OSError):  # not empty
+        for folder in list(path.parents)[:depth]:
+            folder.rmdir()
+
+
+def _file_digest(path: Path) -> str | None:
+    """The digest of a file; None where there is no such file."""
+    try:
+        return sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StoreError(
+            f"'{path}' cannot be read: {error.strerror or error}; move it, or give another --out"
+        ) from None

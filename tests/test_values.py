@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pytest
+
+from sporeprint.errors import RecipeError
+from sporeprint.values import from_json, kind, make, to_json
+
+
+@kind("test-lamp")
+@dataclass(frozen=True)
+class Lamp:
+    removed: ClassVar[dict[str, tuple[Any, str]]] = {
+        "flickers": (False, "no lamp should; use Strobe()"),
+        "watts": (60, "LEDs took over; use lumens=800"),
+    }
+
+    lumens: int = 800
+
+
+@kind("test-old-lamp")
+@dataclass(frozen=True)
+class OldLamp(Lamp):
+    flickers: bool = False
+
+
+WHOLE = {"kind": "test-lamp", "lumens": 5, "flickers": False, "watts": 60}
+
+
+def test_a_removed_field_stays_in_the_json_with_its_last_default():
+    assert to_json(Lamp(5)) == WHOLE
+    assert from_json(WHOLE) == Lamp(5)
+    assert from_json({**WHOLE, "watts": 60.0}) == Lamp(5)
+
+
+def test_json_without_a_removed_field_is_read_too():
+    assert from_json({"kind": "test-lamp", "lumens": 5}) == make(Lamp, {"lumens": 5}) == Lamp(5)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("flickers", True, r"^Lamp flickers=true was removed: no lamp should; use Strobe\(\)$"),
+        ("flickers", 0, r"Lamp flickers=0 was removed"),
+        ("watts", 40, r"^Lamp watts=40 was removed: LEDs took over; use lumens=800$"),
+        ("watts", None, r"Lamp watts=null was removed"),
+    ],
+)
+def test_another_value_of_a_removed_field_is_refused_with_what_to_use(field, value, message):
+    with pytest.raises(RecipeError, match=message):
+        from_json({**WHOLE, field: value})
+
+
+def test_a_removed_field_is_no_argument_and_not_listed_among_the_fields():
+    with pytest.raises(TypeError):
+        Lamp(watts=60)  # type: ignore[call-arg]
+    with pytest.raises(RecipeError, match=r"Lamp has no field 'colour'; it has: lumens$"):
+        make(Lamp, {"colour": "red"})
+
+
+def test_a_subclass_can_have_the_field_again():
+    assert to_json(OldLamp(5, flickers=True)) == {"kind": "test-old-lamp", "lumens": 5, "flickers": True, "watts": 60}
+    assert from_json(to_json(OldLamp(5, flickers=True))) == OldLamp(5, flickers=True)

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from sporeprint import Combination, Store
+from sporeprint.evaluate.choice.candidates import EMBEDDINGS
 from sporeprint.evaluate.choice.intervals import bootstrap_difference
 from sporeprint.evaluate.choice.leave_one_out import leave_one_out_of
-from sporeprint.evaluate.choice.measure import EMBEDDINGS
 from sporeprint.evaluate.choice.select import select
 from sporeprint.evaluate.knn import choose_k, knn_predict
 from sporeprint.evaluate.shots import draws

@@ -17,7 +17,8 @@ from collections.abc import Iterator
 import numpy as np
 from combining import Pair
 
-from sporeprint.evaluate.choice.select import choose, select_candidates
+from sporeprint.evaluate.choice.candidates import choices
+from sporeprint.evaluate.choice.select import choose
 from sporeprint.evaluate.knn import choose_k, knn_predict, leave_one_out
 from sporeprint.evaluate.shots import draws
 from sporeprint.evaluate.similarity import anisotropy, effective_rank
@@ -147,7 +148,7 @@ def sizes(pair: Pair) -> Iterator[Row]:
 
 def guards(pair: Pair) -> Iterator[Row]:
     """Of draws of few labels, what `choose` takes under each guard: mean gain and worst loss over the raw embedding."""
-    found = {name: one.over(pair.train) for name, one in select_candidates(list(pair.train)).items()}
+    found = {name: one.over(pair.train) for name, one in choices(list(pair.train)).items()}
     made = {}
     for name, one in found.items():
         combiner = one.fit(pair.train, pair.whiteners)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from sporeprint.evaluate.analyse import Analysis, BlockFigures, ClassChange
 from sporeprint.evaluate.choice.intervals import Interval
-from sporeprint.evaluate.comparison import Changed, Compared, Comparison, Neighbour
+from sporeprint.evaluate.comparison import Accuracy, Changed, Comparison, Neighbour
+from sporeprint.evaluate.table import Entry
 from sporeprint.features.combine import Combination
 
 
-def entry(name: str, role: str, passes: int, accuracy: float, **others: Any) -> Compared:
-    interval = Interval(accuracy, accuracy - 0.02, accuracy + 0.03, difference=False)
-    one = Compared(
+def entry(name: str, role: str, passes: int, accuracy: float, **others: Any) -> Entry:
+    """An entry whose figures follow from its accuracy. others: fields of the entry, or of its accuracy."""
+    figures = Accuracy(
+        value=Interval(accuracy, accuracy - 0.02, accuracy + 0.03, difference=False),
+        mean_per_class=accuracy - 0.05,
+        gain=Interval(accuracy - 0.6, accuracy - 0.63, accuracy - 0.57),
+        k=5,
+        leave_one_out=accuracy - 0.01,
+    )
+    row = Entry(
         name=name,
         role=role,
         combination=Combination(("embedding",)),
@@ -21,14 +29,16 @@ def entry(name: str, role: str, passes: int, accuracy: float, **others: Any) -> 
         width=384,
         passes=passes,
         rows_per_second=1240.0 / passes,
-        bytes_per_row=1536,
-        k=5,
-        leave_one_out=accuracy - 0.01,
-        value=interval,
-        mean_per_class=accuracy - 0.05,
-        gain=Interval(accuracy - 0.6, accuracy - 0.63, accuracy - 0.57),
+        results={"auto": figures},
     )
-    return replace(one, **others)
+    return altered(row, **others)
+
+
+def altered(row: Entry, **others: Any) -> Entry:
+    """The entry with other fields, its own or of its accuracy."""
+    names = {one.name for one in fields(Accuracy)} & others.keys()
+    accuracy = replace(row.result, **{name: others.pop(name) for name in names})
+    return replace(row, **{"results": {"auto": accuracy}, **others})
 
 
 def comparison(**others: Any) -> Comparison:

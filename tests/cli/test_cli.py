@@ -211,7 +211,7 @@ def test_what_is_logged_and_warned_of_are_plain_lines(run, tmp_path):
 def test_knn_prints_the_table_of_two_stores(data, run):
     status, out, _ = run("knn", data / "train", data / "test", "--k", "1,auto")
     assert status == 0
-    for row in ("embedding", "embedding + kl", "paper: embedding + all gradients", "control: embedding, white"):
+    for row in ("embedding", "embedding + kl", "paper", "control: layers, white"):
         assert row in out
     status, out, _ = run("knn", data / "train", data / "test", "--k", "1,3,auto", "--json")
     assert status == 0
@@ -296,7 +296,7 @@ def test_rows_without_a_label_are_left_out_and_counted(tmp_path, run):
     assert status == 0
     body = json.loads(out)
     assert body["note"].endswith(
-        "9 training rows, 11 test rows, 3 classes; left out, having no label: 3 training rows, 1 test rows"
+        "9 training rows, 11 test rows, 3 classes; left out, having no label: 3 training rows, 1 test row"
     )
     has = np.array([label is not None for label in some])
     plain = Combination(("embedding",)).fit({"embedding": train[has]})
@@ -315,7 +315,7 @@ def test_a_rank_that_a_block_does_not_have_is_warned_of(data, run):
     status, out, err = run(*words)
     assert (status, err) == (0, "")
     entries = {entry["name"]: entry for entry in json.loads(out)["entries"]}
-    assert entries["control: embedding, white"]["whitened"] == {"embedding": 14}
+    assert entries["embedding, white"]["whitened"] == {"embedding": 15}
     assert entries["embedding"]["whitened"] == {}
 
 

@@ -8,7 +8,7 @@ import pytest
 from small_comparison import comparison
 from small_stores import store_of
 from sporeprint.data.sources import ListSource
-from sporeprint.evaluate.choice.measure import ALL, FREE
+from sporeprint.evaluate.choice.candidates import ALL, FREE
 from sporeprint.report.samples import Samples
 
 ROWS = 40
@@ -45,7 +45,7 @@ def test_it_ends_in_the_sentence_and_writes_the_report(run, made, tmp_path):
     assert said.split(":")[0] in page
     found = json.loads((tmp_path / "report" / "comparison.json").read_text())
     assert found["verdict"] == said
-    assert {"embedding", "embedding, white 1", "cls-2", "paper", "decorrelated", FREE, ALL} <= {
+    assert {"embedding", "embedding, white", "cls-2", "paper", "decorrelated", FREE, ALL} <= {
         one["name"] for one in found["entries"]
     }
     for one in found["entries"]:
@@ -57,8 +57,8 @@ def test_json_is_the_comparison_and_nothing_else(run, made):
     assert status == 0
     found = json.loads(out)
     by_name = {one["name"]: one for one in found["entries"]}
-    assert by_name[FREE]["gain"]["low"] > 0.1
-    assert by_name[FREE]["value"]["value"] > 0.9
+    assert by_name[FREE]["results"]["auto"]["gain"]["low"] > 0.1
+    assert by_name[FREE]["results"]["auto"]["value"]["value"] > 0.9
     assert found["settings"]["test_rows"] == ROWS
 
 
@@ -75,7 +75,7 @@ def test_blocks_may_be_named_and_a_store_alone_is_split(run, made):
     ("words", "status", "told"),
     [
         (("a", "bare"), 1, "has no labels"),
-        (("a", "b", "--blocks", "cls-9"), 2, "no block or family 'cls-9'"),
+        (("a", "b", "--blocks", "cls-9"), 2, "has no block 'cls-9'"),
         (("a", "--test", "x.csv"), 2, "--test and --test-split are of TEST_STORE, which is not given"),
         (("a", "b", "--label-column", "x"), 2, "--label-column needs"),
         (("nowhere", "b"), 1, "nowhere"),

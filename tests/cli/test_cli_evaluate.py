@@ -74,8 +74,8 @@ def test_probe_gives_what_the_function_gives_for_each_way_of_joining(run, made):
     assert list(found) == ["embedding", "embedding, white", "paper", "decorrelated"]  # loo chose one of them
     for name, one in (("embedding", None), ("paper", NAMED["paper"]), ("decorrelated", NAMED["decorrelated"])):
         expected = probe(rows_of(made, "a", one), PLACES, rows_of(made, "b", one), PLACES)
-        assert found[name]["result"] == as_json(expected)
-    assert found["embedding"]["result"]["value"] == 1.0
+        assert found[name]["results"]["probe"] == as_json(expected)
+    assert found["embedding"]["results"]["probe"]["value"] == 1.0
     assert (found["paper"]["blocks"], found["paper"]["width"], found["paper"]["passes"]) == (["embedding", "kl"], 4, 1)
 
 
@@ -94,7 +94,7 @@ def test_few_shot_draws_are_shown_with_their_spread(run, made):
     assert f"{expected.value:.1%} ± {expected.spread:.1%}" in out
     assert "mean and standard deviation of 4 draws of 2 rows a class" in " ".join(out.split())
     (one,) = entries(run, "probe", *words).values()
-    assert one["result"] == as_json(probe(features, labels, others, labels, shots=2, draws=4, seed=7))
+    assert one["results"]["probe"] == as_json(probe(features, labels, others, labels, shots=2, draws=4, seed=7))
 
 
 def test_knn_takes_metric_and_vote(run, made):
@@ -132,7 +132,7 @@ def test_lists_of_labels_are_judged_by_average_precision(run, made):
     found = entries(run, "knn", *stores, "--k", "1,auto")
     assert found["embedding"]["results"]["1"] == as_json(multilabel(*sets, k=1))
     assert found["embedding"]["results"]["1"]["value"] == 1.0  # the nearest row has the very same topics
-    assert entries(run, "probe", *stores)["embedding"]["result"] == as_json(multilabel(*sets, method="probe"))
+    assert entries(run, "probe", *stores)["embedding"]["results"]["probe"] == as_json(multilabel(*sets, method="probe"))
     _, out, _ = run("knn", *stores)
     assert "kNN mAP: b, 4 training rows, 4 test rows, 2 labels, several a row" in out
     assert "micro" in out
@@ -142,21 +142,25 @@ def test_lists_of_labels_are_judged_by_average_precision(run, made):
 def test_clusters_of_one_store_are_scored_by_its_labels(run, made):
     found = entries(run, "cluster", made / "a", "--starts", "2", "--clusters", "2")
     assert list(found) == ["embedding", "embedding, white", "paper", "decorrelated"]
-    assert found["embedding"]["result"] == as_json(cluster(rows_of(made, "a"), PLACES, clusters=2, starts=2))
-    assert found["embedding"]["result"]["value"] == 1.0
+    assert found["embedding"]["results"]["cluster"] == as_json(
+        cluster(rows_of(made, "a"), PLACES, clusters=2, starts=2)
+    )
+    assert found["embedding"]["results"]["cluster"]["value"] == 1.0
     assert "100.0% ± 0.0%" in run("cluster", made / "a")[1]
 
 
 def test_retrieval_ranks_the_database_or_the_other_rows(run, made):
     found = entries(run, "retrieve", made / "b", made / "a", "--k", "1,3")
     expected = retrieve(rows_of(made, "b"), PLACES, rows_of(made, "a"), PLACES, ks=(1, 3))
-    assert found["embedding"]["result"] == as_json(expected)
-    assert found["embedding"]["result"]["value"] == 1.0  # both rows of the place come first
-    assert found["embedding"]["result"]["precision_at"] == {"1": 1.0, "3": pytest.approx(2 / 3)}
+    assert found["embedding"]["results"]["retrieve"] == as_json(expected)
+    assert found["embedding"]["results"]["retrieve"]["value"] == 1.0  # both rows of the place come first
+    assert found["embedding"]["results"]["retrieve"]["precision_at"] == {"1": 1.0, "3": pytest.approx(2 / 3)}
     white = Combination(("embedding",), "auto")  # fitted on the database
     (one,) = entries(run, "retrieve", made / "b", made / "a", "--blocks", "embedding", "--whiten", "auto").values()
-    assert one["result"] == as_json(retrieve(rows_of(made, "b", white), PLACES, rows_of(made, "a", white), PLACES))
-    alone = entries(run, "retrieve", made / "b")["embedding"]["result"]
+    assert one["results"]["retrieve"] == as_json(
+        retrieve(rows_of(made, "b", white), PLACES, rows_of(made, "a", white), PLACES)
+    )
+    alone = entries(run, "retrieve", made / "b")["embedding"]["results"]["retrieve"]
     assert alone == as_json(retrieve(rows_of(made, "b", of="b"), PLACES))
     status, out, _ = run("retrieve", made / "b", made / "a")
     assert (status, "4 database rows, 4 queries" in out) == (0, True)
@@ -173,7 +177,7 @@ def test_the_revisited_protocol_knows_rows_by_their_ids(run, made):
     (made / "gnd.json").write_text(json.dumps(truth))
     words = ["retrieve", made / "query", made / "base", "--ground-truth", made / "gnd.json"]
     (one,) = entries(run, *words, "--blocks", "embedding").values()
-    assert one["result"]["mean_precision"] == {"easy": 1.0, "medium": 1.0, "hard": 1.0}
+    assert one["results"]["revisited"]["mean_precision"] == {"easy": 1.0, "medium": 1.0, "hard": 1.0}
     status, out, _ = run(*words)
     assert (status, "medium mAP" in out, "below 100 %" in out) == (0, True, False)
 
@@ -190,7 +194,7 @@ def test_images_without_ids_are_in_the_order_of_the_ground_truth(run, tmp_path):
     words = [tmp_path / "query", tmp_path / "base", "--ground-truth", tmp_path / "gnd.json", "--blocks", "embedding"]
     status, out, _ = run("retrieve", *words, "--json")
     body = json.loads(out)
-    assert (status, body["entries"][0]["result"]["mean_precision"]["easy"]) == (0, 0.25)
+    assert (status, body["entries"][0]["results"]["revisited"]["mean_precision"]["easy"]) == (0, 0.25)
     assert body["note"] == "b, gnd.json; without ids, so taken in the order of the ground truth: queries and database"
 
 
@@ -198,10 +202,10 @@ def test_numbers_are_predicted_by_neighbours_and_by_ridge(run, made):
     stores = [made / "heights-a", made / "heights-b"]
     sets = (rows_of(made, "heights-a", of="heights-a"), HEIGHTS, rows_of(made, "heights-b", of="heights-a"), HEIGHTS)
     found = entries(run, "regress", *stores, "--k", "1")
-    assert found["embedding"]["result"] == as_json(regress(*sets, k=1))
-    assert found["embedding"]["result"]["value"] == 1.0
+    assert found["embedding"]["results"]["regress"] == as_json(regress(*sets, k=1))
+    assert found["embedding"]["results"]["regress"]["value"] == 1.0
     found = entries(run, "regress", *stores, "--method", "ridge")
-    assert found["embedding"]["result"] == as_json(regress(*sets, method="ridge"))
+    assert found["embedding"]["results"]["regress"] == as_json(regress(*sets, method="ridge"))
     status, out, _ = run("regress", *stores)
     assert (status, "R^2" in out, "4 training rows, 4 test rows, 1 target" in out) == (0, True, True)
 
@@ -216,14 +220,14 @@ def test_numbers_of_a_csv_are_predicted_though_they_are_texts_there(run, tmp_pat
     status, out, err = run("regress", tmp_path / "held", tmp_path / "asked", "--k", "1", "--json")
     assert (status, err) == (0, "")
     body = json.loads(out)
-    assert body["entries"][0]["result"]["value"] == 1.0
+    assert body["entries"][0]["results"]["regress"]["value"] == 1.0
     assert body["note"] == "b, 4 training rows, 4 test rows, 1 target, its texts read as numbers"
 
 
 def test_lists_of_numbers_are_several_targets(run, made):
     status, out, _ = run("regress", made / "pairs-a", made / "pairs-b", "--k", "1", "--json")
     body = json.loads(out)
-    assert (status, body["entries"][0]["result"]["r2"]) == (0, [1.0, 1.0])
+    assert (status, body["entries"][0]["results"]["regress"]["r2"]) == (0, [1.0, 1.0])
     assert body["note"] == "b, 4 training rows, 4 test rows, 2 targets"
 
 
@@ -252,7 +256,7 @@ def test_cluster_takes_labels_of_another_column(run, tmp_path):
     store_of(tmp_path / "s", source, {"embedding": circle(TRAIN)})
     words = ["cluster", tmp_path / "s", "--blocks", "embedding", "--label-column", "side"]
     (one,) = entries(run, *words, "--source", tmp_path / "t.parquet").values()
-    assert one["result"]["value"] == 0.5
+    assert one["results"]["cluster"]["value"] == 0.5
     status, _, err = run(*words)
     assert (status, "--label-column needs --source" in err) == (2, True)
 
@@ -267,7 +271,7 @@ def test_retrieval_takes_labels_of_another_column(run, tmp_path):
     sources = ["--query", tmp_path / "asked.parquet", "--database", tmp_path / "held.parquet"]
     (one,) = entries(run, *words, *sources).values()
     # Sides l at 0 and 95, r at 5 and 90 degrees: the other row of a side is third or last for every query.
-    assert one["result"]["value"] == pytest.approx(np.mean([(1 + 2 / 4) / 2, (1 + 2 / 3) / 2] * 2))
+    assert one["results"]["retrieve"]["value"] == pytest.approx(np.mean([(1 + 2 / 4) / 2, (1 + 2 / 3) / 2] * 2))
     status, _, err = run(*words, *sources[:2])
     assert (status, "--label-column needs --database and --query" in err) == (2, True)
 
@@ -330,7 +334,7 @@ def test_progress_is_a_line_at_times_and_nothing_before(capsys):
         (["cluster", "topics-a"], 1, "has lists of labels; cluster needs one a row"),
         (["cluster", "a", "--combination", "loo"], 2, "by the labels that judge; take decorrelated, which needs no"),
         (["cluster", "nowhere"], 1, "is not a store"),
-        (["retrieve", "b", "topics-a"], 1, "are lists"),
+        (["retrieve", "b", "topics-a"], 1, "has lists of labels; retrieve needs one a row"),
         (["retrieve", "b", "--combination", "loo"], 2, "by the labels that judge"),
         (["retrieve", "b", "a", "--k", "auto"], 2, "--k 'auto'; expected positive integers, comma-separated"),
         (["retrieve", "b", "--ground-truth", "gnd"], 2, "--ground-truth needs two stores"),
@@ -358,12 +362,12 @@ def test_one_class_and_one_row_are_said_and_not_an_error(run, made):
     for words in (["knn", "one", "b"], ["probe", "one", "b"], ["retrieve", "b", "one"], ["probe", "single", "b"]):
         status, out, err = run(words[0], *(made / name for name in words[1:]), "--blocks", "embedding")
         assert status == 0, err
-        assert "1 classes (nothing to tell apart)" in out
-    for name, said in (("single", "1 rows, 1 classes (nothing to tell apart)"), ("one", "1 classes (nothing to tell")):
+        assert "one class only: nothing to tell apart" in out
+    for name, said in (("single", "1 row, 1 class; one class only"), ("one", "4 rows, 1 class; one class only")):
         assert said in run("cluster", made / name, "--blocks", "embedding")[1]
     save(made, "each", [*"wxyz"], TRAIN)
     status, out, _ = run("cluster", made / "each", "--blocks", "embedding")
-    assert (status, "4 classes (every row a class of its own: nothing to group)" in out) == (0, True)
+    assert (status, "4 classes; every row a class of its own: nothing to group" in out) == (0, True)
     assert "nothing to" not in run("cluster", made / "a", "--blocks", "embedding")[1]
     for words in (["knn", "single", "b"], ["cluster", "single"], ["analyse", "single"], ["analyse", "one", "b"]):
         status, _, err = run(words[0], *(made / name for name in words[1:]))

@@ -119,7 +119,7 @@ def test_texts_from_the_table_to_the_neighbours(run, bert, tmp_path):
     status, out, _ = run("knn", tmp_path / "train", tmp_path / "test", "--k", "1,auto", "--json")
     assert status == 0
     entries = {entry["name"]: entry for entry in json.loads(out)["entries"]}
-    assert entries["paper: embedding + all gradients"]["passes"] == 1 + 12
+    assert entries["paper"]["passes"] == 1 + 12
     status, out, _ = run("info", tmp_path / "test")
     assert status == 0
     for fact in (

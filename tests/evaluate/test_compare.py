@@ -5,47 +5,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from small_comparison import entry
+from small_blocks import INFO
+from small_blocks import classed_blocks as drawn
 from sporeprint.errors import SampleError
-from sporeprint.evaluate.choice.intervals import (
-    Interval,
-    bootstrap_difference,
-    bootstrap_mean,
-    repeated_splits,
-    split_interval,
-)
-from sporeprint.evaluate.choice.measure import ALL, FREE, PLAIN
-from sporeprint.evaluate.choice.select import RAW, select
-from sporeprint.evaluate.choice.verdict import verdict
+from sporeprint.evaluate.choice.candidates import ALL, FREE, HALF_WHITE, PLAIN, RAW, WHITE
+from sporeprint.evaluate.choice.intervals import bootstrap_difference, bootstrap_mean, repeated_splits, split_interval
+from sporeprint.evaluate.choice.select import select
 from sporeprint.evaluate.compare import compare
 from sporeprint.evaluate.knn import knn_predict
 from sporeprint.features.combine import Combination
 
-WHITE = "embedding, white 0.5"
 pytestmark = pytest.mark.filterwarnings("error")
-
-WHOLE, CUT = {"views": "whole", "passes": 1}, {"views": "simclr", "passes": 9}
-INFO = {
-    "embedding": {"family": "embedding", **WHOLE},
-    "cls-1": {"family": "layers", **WHOLE},
-    "simclr.views": {"family": "views", **CUT},
-    "kl": {"family": "gradients", **WHOLE},
-    "simclr": {"family": "gradients", **CUT},
-}
-
-
-def drawn(rows, seed=0, names=tuple(INFO), classes=3, **strength):
-    """Blocks in which classes stand apart so far (1 where not given), and the labels, by turns."""
-    rng = np.random.default_rng(seed)
-    labels = np.arange(rows) % classes
-    centres = np.random.default_rng(99).standard_normal((classes, 6))
-    apart = {name: strength.get(name, 1.0) * centres[labels] for name in names}
-    return {name: (mean + rng.standard_normal((rows, 6))).astype(np.float32) for name, mean in apart.items()}, labels
 
 
 def decided(found):
     """All that must not depend on a test row."""
-    return found.reference, [(one.name, one.combination, one.k, one.leave_one_out, one.passes) for one in found.entries]
+    return found.reference, [
+        (one.name, one.combination, one.result.k, one.result.leave_one_out, one.passes) for one in found.entries
+    ]
 
 
 def test_every_figure_is_of_the_public_functions():
@@ -54,7 +31,7 @@ def test_every_figure_is_of_the_public_functions():
     right = {}
     for one in found.entries:
         combiner = one.combination.fit(train)
-        guess = knn_predict(combiner.transform(train), labels, combiner.transform(test), one.k)
+        guess = knn_predict(combiner.transform(train), labels, combiner.transform(test), one.result.k)
         right[one.name] = guess == test_labels
         assert one.value == bootstrap_mean(right[one.name], level=0.9, seed=3)
     for one in found.entries:
@@ -78,7 +55,7 @@ def test_no_test_row_has_a_say():
     assert again.analysis.cka == found.analysis.cka
 
 
-@pytest.mark.parametrize(("reference", "other"), [(RAW, "embedding, white 1"), (WHITE, RAW)])
+@pytest.mark.parametrize(("reference", "other"), [(RAW, WHITE), (HALF_WHITE, RAW)])
 def test_the_reference_is_the_better_one_in_training_even_where_the_test_says_otherwise(reference, other):
     rng = np.random.default_rng(2)
     labels, test = np.arange(40) % 2, {"embedding": rng.standard_normal((30, 8)).astype(np.float32)}
@@ -89,9 +66,9 @@ def test_the_reference_is_the_better_one_in_training_even_where_the_test_says_ot
     train = {"embedding": rows.astype(np.float32)}
     first = compare(train, labels, test, np.zeros(30, int), INFO)
     assert first.reference == reference
-    assert first.entry(reference).leave_one_out > first.entry(other).leave_one_out
+    assert first.entry(reference).result.leave_one_out > first.entry(other).result.leave_one_out
     combiner = first.entry(other).combination.fit(train)
-    wished = knn_predict(combiner.transform(train), labels, combiner.transform(test), first.entry(other).k)
+    wished = knn_predict(combiner.transform(train), labels, combiner.transform(test), first.entry(other).result.k)
     found = compare(train, labels, test, wished, INFO)
     assert found.reference == reference
     assert found.entry(other).value.value == 1.0 > found.entry(reference).value.value
@@ -135,76 +112,6 @@ def test_blocks_that_say_nothing_leave_the_embedding():
     assert found.changed == ()
 
 
-def judged(free, everything, recommended=FREE, plain=None, passes=10, reference=RAW):
-    """The verdict on two choices, each (gain, low, high), over an embedding that is right in 60 %."""
-    own = Combination(("embedding",))
-    joined = Combination(("embedding", "layers", "gradients"), "auto", exponent=0.5)
-    entries = [entry(RAW, "embedding", 1, 0.6, combination=own)]
-    if reference != RAW:
-        entries.append(entry(reference, "embedding", 1, 0.6, combination=replace(own, whiten="auto", exponent=0.5)))
-    for name, gain, count in ((FREE, free, 1), (ALL, everything, passes), (PLAIN, plain, 4)):
-        if gain is not None:
-            how = own if gain == (0, 0, 0) else joined
-            blocks = ("embedding",) if gain == (0, 0, 0) else ("embedding", "cls-1", "cls-2", "kl")
-            gained = Interval(*gain)
-            entries.append(entry(name, "chosen", count, 0.6 + gain[0], gain=gained, combination=how, blocks=blocks))
-    return verdict(entries, reference, recommended)
-
-
-def test_the_sentence_says_what_to_use_its_gain_and_its_price():
-    assert judged((0.05, 0.01, 0.09), (0.07, 0.03, 0.11)) == (
-        "Use embedding + cls-1 + cls-2 + kl, whitened with exponent 0.5: +5.0 points (+1.0 to +9.0) over the embedding "
-        "(top-1 60.0%), for one pass a row, 1,240 rows/s, 1,536 bytes a row against 1,536; "
-        "10 passes instead bring +7.0 points (+3.0 to +11.0)."
-    )
-    assert judged((0.05, 0.01, 0.09), (0.07, 0.03, 0.11), ALL, plain=(0.02, -0.01, 0.05)) == (
-        "Use embedding + cls-1 + cls-2 + kl, whitened with exponent 0.5: +7.0 points (+3.0 to +11.0) over the "
-        "embedding (top-1 60.0%), for 10 passes a row, 124 rows/s, 1,536 bytes a row against 1,536; "
-        "one pass brings +5.0 points (+1.0 to +9.0); "
-        "the best without gradients, 4 passes, brings +2.0 points (-1.0 to +5.0)."
-    )
-    assert "over the whitened embedding" in judged((0.05, 0.01, 0.09), (0.07, 0.03, 0.11), reference=WHITE)
-    assert "; " not in judged((0.05, 0.01, 0.09), (0.05, 0.01, 0.09), passes=1)
-
-
-def test_the_test_rows_judge_what_was_recommended_and_recommend_nothing():
-    surer = (0.07, 0.03, 0.11)
-    assert judged((0.01, -0.01, 0.03), surer).startswith("Use the embedding alone until more test rows say otherwise")
-    assert judged(surer, (0.01, -0.01, 0.03), ALL).startswith("Use the embedding alone until more test rows")
-
-
-@pytest.mark.parametrize(
-    ("gain", "words"),
-    [
-        (
-            (0.05, 0.0, 0.1),
-            "Use the embedding alone until more test rows say otherwise: what the training rows chose, {}, brings "
-            "+5.0 points (+0.0 to +10.0) over the embedding (top-1 60.0%), which may be chance.",
-        ),
-        (
-            (0.05, math.nan, math.nan),
-            "Use the embedding alone until more test rows say otherwise: what the training rows chose, {}, brings "
-            "+5.0 points (no interval) over the embedding (top-1 60.0%), which may be chance.",
-        ),
-        (
-            (0.002, -0.004, 0.008),
-            "The embedding alone is as good: {} brings +0.2 points (-0.4 to +0.8) over the embedding (top-1 60.0%).",
-        ),
-        (
-            (-0.06, -0.1, -0.02),
-            "Use the embedding alone: what the training rows chose, {}, is worse here: -6.0 points (-10.0 to -2.0) "
-            "over the embedding (top-1 60.0%).",
-        ),
-        (
-            (0, 0, 0),
-            "Use the embedding alone (top-1 60.0% (58.0% to 63.0%)): on the training rows nothing is surely better.",
-        ),
-    ],
-)
-def test_without_a_sure_gain_the_embedding_stays_and_what_the_choice_brought_is_told(gain, words):
-    assert judged(gain, gain) == words.format("embedding + cls-1 + cls-2 + kl, whitened with exponent 0.5")
-
-
 def test_rows_that_changed_are_shown_with_neighbours_under_both():
     weak = {name: 0.3 for name in INFO if name != "kl"}
     (train, labels), (test, test_labels) = drawn(60, **weak, kl=6.0), drawn(45, seed=1, **weak, kl=6.0)
@@ -215,7 +122,7 @@ def test_rows_that_changed_are_shown_with_neighbours_under_both():
     for name in (found.reference, found.chosen):
         combiner = found.entry(name).combination.fit(train)
         features[name] = combiner.transform(train).astype(float), combiner.transform(test).astype(float)
-    guesses = {n: knn_predict(rows, names, asked, found.entry(n).k) for n, (rows, asked) in features.items()}
+    guesses = {n: knn_predict(rows, names, asked, found.entry(n).result.k) for n, (rows, asked) in features.items()}
     before, after = guesses[found.reference], guesses[found.chosen]
     assert len(found.changed) == 12
     for one in found.changed:
@@ -249,7 +156,7 @@ def test_rows_are_called_by_their_numbers_where_no_ids_are_given():
 def test_stores_of_fewer_families_can_be_compared(names):
     (train, labels), (test, test_labels) = drawn(24, names=names), drawn(12, seed=1, names=names)
     found = compare(train, labels, test, test_labels, INFO)
-    assert {RAW, WHITE, FREE, ALL} <= {one.name for one in found.entries}
+    assert {RAW, HALF_WHITE, FREE, ALL} <= {one.name for one in found.entries}
     assert found.entry(FREE).passes == 1
     assert (PLAIN in [one.name for one in found.entries]) == bool({"kl", "simclr"} & set(names))
     assert list(found.analysis.blocks) == list(names)
@@ -259,7 +166,7 @@ def test_stores_of_fewer_families_can_be_compared(names):
 def test_a_class_without_training_rows_is_wrong_for_every_entry():
     (train, labels), (test, test_labels) = drawn(30, embedding=9.0), drawn(12, seed=1, embedding=9.0)
     found = compare(train, labels, test, np.full(12, 7), INFO)
-    assert all(one.value.value == one.mean_per_class == 0.0 for one in found.entries)
+    assert all(one.value.value == one.result.mean_per_class == 0.0 for one in found.entries)
     mixed = np.where(np.arange(12) < 3, 7, test_labels)
     assert compare(train, labels, test, mixed, INFO).entry(RAW).value.value <= 0.75
 
@@ -267,7 +174,7 @@ def test_a_class_without_training_rows_is_wrong_for_every_entry():
 def test_one_class_is_always_right():
     (train, labels), (test, test_labels) = drawn(20), drawn(10, seed=1)
     found = compare(train, labels * 0, test, test_labels * 0, INFO)
-    assert all(one.value.value == one.leave_one_out == 1.0 for one in found.entries)
+    assert all(one.value.value == one.result.leave_one_out == 1.0 for one in found.entries)
     assert "Use the embedding alone" in found.verdict
 
 
@@ -275,9 +182,9 @@ def test_one_test_row_and_two_training_rows_give_figures_without_intervals():
     (train, labels), (test, test_labels) = drawn(2), drawn(1, seed=1)
     found = compare(train, labels, test, test_labels, INFO)
     assert math.isnan(found.entry(RAW).value.low)
-    assert all(one.k == 1 for one in found.entries)
+    assert all(one.result.k == 1 for one in found.entries)
     said = json.loads(json.dumps(found.to_json(), allow_nan=False))
-    assert said["entries"][0]["value"]["low"] is None
+    assert said["entries"][0]["results"]["auto"]["value"]["low"] is None
 
 
 def test_a_constant_block_and_repeated_rows_do_no_harm():
@@ -286,7 +193,7 @@ def test_a_constant_block_and_repeated_rows_do_no_harm():
     train = {name: np.repeat(rows, 2, axis=0) for name, rows in train.items()}
     found = compare(train, np.repeat(labels, 2), test, test_labels, INFO)
     json.dumps(found.to_json(), allow_nan=False)
-    assert found.entry(RAW).leave_one_out > 0.9
+    assert found.entry(RAW).result.leave_one_out > 0.9
 
 
 def test_more_training_rows_than_may_choose_are_said():
@@ -315,19 +222,19 @@ def test_without_a_test_set_each_split_chooses_blindly():
     blocks, labels = drawn(30, kl=2.0)
     blocks["embedding"][:, 0] *= 12  # says little, and drowns the others until it is whitened
     found = compare(blocks, labels, None, None, INFO, splits=3, seed=2)
-    assert found.reference == WHITE
-    scores = {name: [] for name in (RAW, WHITE, ALL)}
+    assert found.reference == HALF_WHITE
+    scores = {name: [] for name in (RAW, HALF_WHITE, ALL)}
     for rows, others in repeated_splits(labels, 0.3, 3, 2):
         train, test = ({name: block[some] for name, block in blocks.items()} for some in (rows, others))
         chosen = select(train, labels[rows], seed=2).combination
         for name, one in (
             (RAW, Combination(("embedding",))),
-            (WHITE, Combination(("embedding",), "auto", exponent=0.5)),
+            (HALF_WHITE, Combination(("embedding",), "auto", exponent=0.5)),
             (ALL, chosen),
         ):
             told = compare(train, labels[rows], test, labels[others] * 0, INFO, seed=2).entry(name)
             combiner = one.fit(train)
-            guess = knn_predict(combiner.transform(train), labels[rows], combiner.transform(test), told.k)
+            guess = knn_predict(combiner.transform(train), labels[rows], combiner.transform(test), told.result.k)
             scores[name].append((guess == labels[others]).mean())
     for name, values in scores.items():
         expected = split_interval(values, 0.3)

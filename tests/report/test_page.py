@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from small_comparison import comparison, entry
+from small_comparison import altered, comparison, entry
 from sporeprint.errors import StoreError
 from sporeprint.evaluate.analyse import Analysis, BlockFigures, ClassChange
 from sporeprint.evaluate.choice.intervals import Interval
@@ -146,7 +146,7 @@ def test_what_was_chosen_is_said_in_words(combination, words):
 
 def test_the_legend_has_the_marks_that_are_drawn():
     one = comparison()
-    same = tuple(replace(each, value=one.entries[0].value, passes=1) for each in one.entries[:2])
+    same = tuple(altered(each, value=one.entries[0].value, passes=1) for each in one.entries[:2])
     page = Page(render(replace(one, entries=same, free="layers", chosen="layers")))
     assert "the embedding Up is better" in page.text
     assert "families joined" not in page.text
@@ -297,7 +297,7 @@ def test_what_the_test_rows_had_a_say_in_is_told_of_a_test_set_and_of_splits():
 @pytest.mark.parametrize("gain", [Interval(0.0, -0.0004, 0.0004), Interval(-0.0004, -0.02, 0.03)])
 def test_a_gain_of_nought_looks_as_it_does_in_the_verdict(gain):
     *others, chosen = comparison().entries
-    page = Page(render(comparison(entries=(*others, replace(chosen, gain=gain)))))
+    page = Page(render(comparison(entries=(*others, altered(chosen, gain=gain)))))
     shown = str(gain).replace(" points", "").replace("-", "\u2212").replace("(", "").replace(")", "")
     assert shown.startswith("+0.0 ")
     assert page.cells("all,")[-1] == shown
@@ -310,7 +310,7 @@ def test_equal_comparisons_give_equal_pages():
 def test_a_comparison_that_found_nothing_says_so():
     nan = math.nan
     only = entry("embedding", "embedding", 1, 0.6, rows_per_second=None, leave_one_out=nan)
-    only = replace(only, value=Interval(nan, nan, nan), gain=Interval(nan, nan, nan), mean_per_class=nan)
+    only = altered(only, value=Interval(nan, nan, nan), gain=Interval(nan, nan, nan), mean_per_class=nan)
     bare = comparison(
         entries=(only,),
         free="embedding",

@@ -9,7 +9,7 @@ import torch
 from small_stores import circle, store_of
 from sporeprint.data.sources import open_source
 from sporeprint.errors import RecipeError, SampleError, SourceError, StoreError
-from sporeprint.evaluate.choice.measure import ALL, FREE
+from sporeprint.evaluate.choice.candidates import ALL, FREE
 from sporeprint.features import saved
 from sporeprint.run.compare_stores import compare_stores, shown_samples
 from sporeprint.run.store_source import Rows
@@ -63,7 +63,7 @@ def test_blocks_and_families_can_be_named_and_the_embedding_is_always_there(made
     for words, names in (("cls-2", ["embedding", "cls-2"]), ("gradients, kl", ["embedding", "kl"])):
         found = compare_stores(Rows(made / "a"), Rows(made / "b"), blocks=words)
         assert list(found.analysis.blocks) == names
-    with pytest.raises(RecipeError, match="no block or family 'views'; there are: embedding, kl, cls-2"):
+    with pytest.raises(RecipeError, match="has no block of the family 'views'; there are: embedding, kl, cls-2"):
         compare_stores(Rows(made / "a"), Rows(made / "b"), blocks="kl,views")
 
 
@@ -81,7 +81,7 @@ def test_labels_of_another_column_are_compared(made):
     assert {one.label for one in found.classes} == {"a", "b"}
     assert {one.label: one.count for one in found.classes} == {"a": 4, "b": 8}
     assert found.settings["labels"] == "side"
-    with pytest.raises(RecipeError, match="--label-column needs the sources"):
+    with pytest.raises(RecipeError, match="--label-column needs --train and --test: the source"):
         compare_stores(rows[0], Rows(made / "b"), label_column="side")
     with pytest.raises(SourceError, match="no column 'colour'"):
         compare_stores(*rows, label_column="colour")
@@ -93,7 +93,7 @@ def test_rows_of_both_stores_are_told(made):
     source = open_source(made / "train.parquet", modality="text", label_column="place")
     store_of(made / "c", source, blocks_of(0), failed=[2, 5])
     found = compare_stores(Rows(made / "c"), Rows(made / "a"))
-    assert found.notes == ("10 test rows are training rows themselves, each its own nearest neighbour",)
+    assert found.notes == ("10 test rows are also training rows",)
 
 
 def test_rows_without_a_label_and_labels_without_training_rows_are_told(made):
@@ -104,8 +104,8 @@ def test_rows_without_a_label_and_labels_without_training_rows_are_told(made):
     found = compare_stores(Rows(made / "c"), Rows(made / "d"))
     assert (found.settings["train_rows"], found.settings["test_rows"]) == (10, 11)
     assert found.notes == (
-        "2 test rows count as wrong, since no training row has their label",
-        "3 rows without a label are left out",
+        "left out, having no label: 2 training rows, 1 test row",
+        "counted as wrong, since no training row has their label: 2 test rows",
     )
     assert all(one.value.value <= 9 / 11 for one in found.entries)
     ids = {neighbour.id for one in found.changed for neighbour in one.neighbours_after}

@@ -4,14 +4,17 @@ import numpy as np
 import pytest
 
 from small_stores import circle, store_of
+from sporeprint import knn, probe
 from sporeprint.data.sources import ListSource
 from sporeprint.errors import StoreError
-from sporeprint.evaluate.choice.joined_features import short_table
+from sporeprint.evaluate.choice.candidates import short_table
 from sporeprint.features.combine import NAMED, Combination
-from sporeprint.run.combination_flags import combinations, title_of, wanted
-from sporeprint.run.scores import probe_scores
+from sporeprint.run.combination_flags import candidates, wanted
+from sporeprint.run.compare_stores import compare_stores
+from sporeprint.run.scores import knn_scores, probe_scores
 from sporeprint.run.store_pair import numbers_hint, targets_of
 from sporeprint.run.store_source import Rows
+from sporeprint.store.reader import Store
 
 BLOCKS = {"embedding": circle([0, 5, 10, 90, 95, 99.0]), "kl": circle([9, 50, 200, 31, 77, 3.0])}
 
@@ -20,11 +23,11 @@ BLOCKS = {"embedding": circle([0, 5, 10, 90, 95, 99.0]), "kl": circle([9, 50, 20
     ("options", "expected", "title"),
     [
         ({"blocks": " kl, embedding,kl"}, Combination(("kl", "embedding")), "kl + embedding"),
-        ({"blocks": "layers", "whiten": "auto"}, Combination(("layers",), "auto"), "layers, white auto"),
+        ({"blocks": "layers", "whiten": "auto"}, Combination(("layers",), "auto"), "layers, white"),
         (
             {"blocks": "kl", "whiten": "5", "exponent": 0.5, "size": 3},
             Combination(("kl",), 5, 3, 0.5),
-            "kl, white 5, exponent 0.5, PCA 3",
+            "kl alone, whitened to 5 dimensions, exponent 0.5, PCA 3",
         ),
         ({"combination": "decorrelated"}, NAMED["decorrelated"], "decorrelated"),
         ({"combination": "paper", "size": 2}, Combination(size=2), "paper"),
@@ -35,23 +38,19 @@ def test_options_become_a_combination_with_a_name(options, expected, title):
     assert (found.combination, found.name) == (expected, title)
 
 
-def test_a_title_says_whatever_is_set():
-    assert title_of(Combination(None, "auto", 4)) == "paper, white auto, PCA 4"
-
-
 def test_a_size_alone_reduces_every_row_of_the_short_table():
-    made, selection = combinations(wanted(size=1), BLOCKS)
-    assert list(made) == list(short_table())
-    assert {one.size for one in made.values()} == {1}
+    listed, selection = candidates(wanted(size=1), BLOCKS)
+    assert [row.name for row in listed] == [row.name for row in short_table(list(BLOCKS))]
+    assert {row.combination.size for row in listed} == {1}
     assert selection is None
 
 
 def test_loo_is_asked_where_labels_may_be_seen_and_there_are_two():
     labels = np.array(["a", "a", "a", "b", "b", "b"])
-    assert combinations(wanted(), BLOCKS, labels)[1] is not None
-    assert combinations(wanted(), BLOCKS)[1] is None
-    assert combinations(wanted(), {name: rows[:1] for name, rows in BLOCKS.items()}, labels[:1])[1] is None
-    assert combinations(wanted(blocks="kl"), BLOCKS, labels)[1] is None
+    assert candidates(wanted(), BLOCKS, labels)[1] is not None
+    assert candidates(wanted(), BLOCKS)[1] is None
+    assert candidates(wanted(), {name: rows[:1] for name, rows in BLOCKS.items()}, labels[:1])[1] is None
+    assert candidates(wanted(blocks="kl"), BLOCKS, labels)[1] is None
 
 
 def test_loo_and_the_combinations_never_see_the_test_rows(tmp_path):
@@ -64,6 +63,52 @@ def test_loo_and_the_combinations_never_see_the_test_rows(tmp_path):
     assert one.loo == other.loo
     assert [entry.result.penalty for entry in one.entries] == [entry.result.penalty for entry in other.entries]
     assert [entry.result.value for entry in one.entries] != [entry.result.value for entry in other.entries]
+
+
+SAMPLES, WIDE = 80, 128
+
+
+def wide_stores(folder):
+    """Few rows of many dimensions: classes that a few directions tell apart, amid noise in all of them."""
+    rng = np.random.default_rng(0)
+    signal = rng.standard_normal((8, WIDE))[np.arange(SAMPLES) % 8]
+    for name in ("train", "test"):
+        labels = [f"class {at % 8}" for at in range(SAMPLES)]
+        blocks = {
+            block: (strength * signal + rng.standard_normal((SAMPLES, WIDE))).astype(np.float32)
+            for block, strength in (("embedding", 0.5), ("kl", 0.3), ("cls-2", 0.4))
+        }
+        ids = [f"{name}{at}" for at in range(SAMPLES)]
+        store_of(folder / name, ListSource(ids, labels=labels, ids=ids), blocks)
+    return Rows(folder / "train"), Rows(folder / "test")
+
+
+def test_every_table_says_the_same_of_the_same_features_also_where_rows_are_few(tmp_path):
+    pair = wide_stores(tmp_path)
+    neighbours = {entry.name: entry for entry in knn_scores(*pair, wanted(), ks="auto").entries}
+    probed = {entry.name: entry for entry in probe_scores(*pair, wanted()).entries}
+    compared = {entry.name: entry for entry in compare_stores(*pair).entries}
+    train, test = (Store.open(rows.store) for rows in pair)
+    assert {"embedding", "embedding, white", "paper", "decorrelated"} <= set(neighbours) & set(probed) & set(compared)
+    for name in set(neighbours) & set(compared):
+        one, other = neighbours[name], compared[name]
+        assert (one.combination, one.width, one.whitened) == (other.combination, other.width, other.whitened)
+        assert (one.value, one.result.k) == (other.value.value, other.result.k), name
+        assert one.result.mean_per_class == pytest.approx(other.result.mean_per_class)
+    for name in ("embedding", "embedding, white", "paper", "decorrelated"):
+        one, other = probed[name], neighbours[name]
+        assert (one.combination, one.width, one.whitened) == (other.combination, other.width, other.whitened)
+        combiner = other.combination.fit(train.blocks())
+        features = combiner.transform(train.blocks()), combiner.transform(test.blocks())
+        assert one.value == probe(features[0], train.labels, features[1], test.labels).value
+    (asked,) = knn_scores(*pair, wanted(blocks="embedding", whiten="auto"), ks="auto").entries
+    assert asked == neighbours["embedding, white"]
+    # A rank of N - 1 without shrinkage gives every direction the same say, noise too; white must not be that.
+    collapsed = Combination(("embedding",), SAMPLES - 1).fit(train.blocks())
+    before = knn(
+        collapsed.transform(train.blocks()), train.labels, collapsed.transform(test.blocks()), test.labels, k="auto"
+    )
+    assert neighbours["embedding, white"].value > before.value + 0.2
 
 
 @pytest.mark.parametrize(

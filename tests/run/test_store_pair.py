@@ -4,10 +4,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from small_stores import circle, store_of
 from sporeprint.data.sampling import Sampled
 from sporeprint.data.sources import open_source
+from sporeprint.errors import StoreError
+from sporeprint.features import saved
+from sporeprint.run.store_pair import read_pair
+from sporeprint.run.store_source import Rows
+from sporeprint.store.writer import StoreWriter
 
 # Four training rows on a circle, at 0 and 5 degrees and at 90 and 95; four queries beside them.
 TRAIN, TEST = [0.0, 5.0, 90.0, 95.0], [1.0, 4.0, 91.0, 94.0]
@@ -78,7 +84,7 @@ def test_named_classes_are_joined_by_name_and_missing_labels_are_left_out(run, m
     value, note = accuracy(out)
     assert value == 1.0
     assert note == (
-        "b, 3 training rows, 4 test rows, 2 classes of 'side'; left out, having no label: 1 training rows, 0 test rows"
+        "b, 3 training rows, 4 test rows, 2 classes of 'side'; left out, having no label: 1 training row, 0 test rows"
     )
 
 
@@ -147,15 +153,15 @@ def test_labels_of_two_kinds_are_told_apart_where_none_is_shared(run, tmp_path, 
 
 def test_test_rows_that_are_training_rows_are_counted_in_the_title(run, made):
     folder, words, _ = made
-    said = "training rows themselves, so that each is its own nearest neighbour"
+    said = "test rows are also training rows"
     value, note = accuracy(run(words[0], folder / "a", folder / "a", *words[3:])[1])
-    assert (value, note) == (1.0, f"b, 4 training rows, 4 test rows, 2 classes; {said}: 4 test rows")
+    assert (value, note) == (1.0, f"b, 4 training rows, 4 test rows, 2 classes; 4 {said}")
     source = open_source(folder / "train.parquet", modality="text", label_column="place")
     store_of(folder / "c", source, {"embedding": circle(TRAIN)}, failed=[2])
-    assert f"; {said}: 3 test rows" in run("knn", folder / "c", folder / "a", *words[3:-1])[1]
+    assert f"; 3 {said}" in run("knn", folder / "c", folder / "a", *words[3:-1])[1]
     missing = table(folder / "e.parquet", place=["low", None, "high", "high"])
     store_of(folder / "e", missing, {"embedding": circle(TRAIN)})
-    assert accuracy(run("knn", folder / "e", folder / "e", *words[3:])[1])[1].endswith(f"; {said}: 3 test rows")
+    assert accuracy(run("knn", folder / "e", folder / "e", *words[3:])[1])[1].endswith(f"; 3 {said}")
 
 
 def test_a_test_set_takes_its_columns_from_the_training_sets_store_where_it_has_them(run, tmp_path):
@@ -187,3 +193,37 @@ def test_knn_of_real_values_names_regress_where_none_is_shared_and_where_some_ar
         f"b, 4 training rows, 4 test rows, 4 classes; {hint}; "
         "counted as wrong, since no training row has their label: 3 test rows"
     )
+
+
+def with_parts(folder, **parts):
+    """A store with these fitted tensors (heads, negatives), as `extract` without --fit-from makes its own."""
+    plan = {"recipe": {"seed": 0}, "resolved": {"backbone": {"name": "b"}, "device": "cpu"}}
+    with StoreWriter(folder, plan) as writer:
+        tensors = {name: torch.full((2,), float(value)) for name, value in parts.items()}
+        for name, data in saved.pack_parts({}, tensors).items():
+            writer.write_state(name, data)
+        blocks = {"embedding": circle(TRAIN)}
+        writer.write_shard(0, [*"wxyz"], [*"abab"], blocks, [], {})
+        info = {"embedding": {"dim": 2, "family": "embedding", "views": "whole", "passes": 1}}
+        writer.commit(blocks=info, label_names=None, cost={})
+    return Rows(folder)
+
+
+@pytest.mark.parametrize(
+    ("parts", "refused"),
+    [
+        ({"heads/kl": 1, "negatives/simclr": 2}, False),
+        ({"heads/kl": 3, "negatives/simclr": 2}, True),
+        ({"heads/kl": 1, "negatives/simclr": 3}, True),
+        ({"heads/kl": 1}, True),
+        ({"heads/kl": 1, "negatives/simclr": 2, "combiner/pca": 5}, False),  # how blocks are joined is no part of them
+    ],
+)
+def test_a_test_store_with_other_heads_or_negatives_is_refused(tmp_path, parts, refused):
+    train = with_parts(tmp_path / "a", **{"heads/kl": 1, "negatives/simclr": 2})
+    test = with_parts(tmp_path / "b", **parts)
+    if not refused:
+        assert len(read_pair(train, test, lambda store: store.block_names).test_labels) == 4
+        return
+    with pytest.raises(StoreError, match=r"(?s)was not fitted with .* heads and negatives.* --fit-from"):
+        read_pair(train, test, lambda store: store.block_names)

@@ -221,7 +221,7 @@ def demo(
         print_json(result.to_json())
         return
     note = f"scikit-learn digits, {result.train_rows} training rows, {result.test_rows} test rows, shipped backbone"
-    print_entries(note, result.entries, result.images_per_second)
+    print_entries(note, result.entries, rates=True)
     typer.echo(result.verdict())
 
 

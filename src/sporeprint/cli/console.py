@@ -17,8 +17,8 @@ from rich.text import Text
 
 from sporeprint.cli.figures import FIGURES, MEANINGS, number, percent
 from sporeprint.evaluate.analyse import Analysis
-from sporeprint.evaluate.choice.standard_table import Entry
 from sporeprint.evaluate.multilabel import MultiLabelResult
+from sporeprint.evaluate.table import Entry
 
 
 def print_json(value: Any) -> None:
@@ -46,20 +46,20 @@ def print_table(
     console.print(table)
 
 
-def print_entries(title: str, entries: Sequence[Entry], rows_per_second: Mapping[str, float] | None = None) -> None:
-    """A kNN table: accuracies in percent, with the k that was chosen, and what the columns mean.
+def print_entries(title: str, entries: Sequence[Entry], rates: bool = False) -> None:
+    """A kNN table on stdout: accuracies in percent, with the k that was chosen, and what the columns mean.
 
-    Of lists of labels mAP, and micro average precision in the place of classes.
+    For lists of labels mAP, and micro average precision instead of classes. rates: rows a second too.
     """
-    several = isinstance(next(iter(entries[0].results.values())), MultiLabelResult)
+    several = isinstance(entries[0].result, MultiLabelResult)
     columns = ["features", "width", "passes"]
     for k in entries[0].results:
         columns += [f"k={k}"] if k != "auto" else ["k auto", "its k", "micro" if several else "class"]
-    if rows_per_second:
+    if rates:
         columns.append("rows/s")
     rows = []
     for entry in entries:
-        row = [entry.name, str(entry.width), str(entry.passes)]
+        row = [entry.title, str(entry.width), str(entry.passes)]
         for k, result in entry.results.items():
             row.append(percent(result.value, result.spread))
             if k == "auto" and several:
@@ -67,7 +67,7 @@ def print_entries(title: str, entries: Sequence[Entry], rows_per_second: Mapping
             elif k == "auto":
                 ks = ", ".join(map(str, sorted(set(result.ks)) or [result.k]))
                 row += [ks, percent(result.mean_per_class, result.mean_per_class_spread)]
-        rows.append([*row, f"{rows_per_second[entry.name]:,.0f}"] if rows_per_second else row)
+        rows.append([*row, "-" if entry.rows_per_second is None else f"{entry.rows_per_second:,.0f}"] if rates else row)
     print_table(title, columns, rows)
     meanings = [*MEANINGS]
     if "auto" in entries[0].results:
@@ -76,54 +76,57 @@ def print_entries(title: str, entries: Sequence[Entry], rows_per_second: Mapping
             meanings.append("micro: average precision of all pairs of a row and a label, at that k")
         else:
             meanings.append("class: mean per-class accuracy at that k")
-    if rows_per_second:
+    if rates:
         meanings.append("rows/s: rows a second here, decoding left out")
-    print_meanings([*meanings, *_draws(next(iter(entries[0].results.values())).settings)])
+    print_meanings([*meanings, *_draws(entries[0].result.settings)])
 
 
-def print_scores(title: str, entries: Sequence[Any], kind: str) -> None:
-    """A table of scores (see run/scores.py), whose results are of one kind, a key of FIGURES; what its columns mean."""
+def print_scores(title: str, entries: Sequence[Entry], kind: str) -> None:
+    """A table on stdout of entries with one result each, of one kind, a key of FIGURES; and what its columns mean."""
     figures, meanings = FIGURES[kind]
     shown = [
-        {"features": entry.name, "width": str(entry.width), "passes": str(entry.passes), **figures(entry.result)}
+        {"features": entry.title, "width": str(entry.width), "passes": str(entry.passes), **figures(entry.result)}
         for entry in entries
     ]
-    print_table(title, list(shown[0]), [list(one.values()) for one in shown])
+    print_table(title, list(shown[0]), [list(row.values()) for row in shown])
     print_meanings([*MEANINGS, *meanings, *_draws(entries[0].result.settings)])
 
 
-def print_analysis(title: str, found: Analysis) -> None:
-    """The blocks with their CKA, under numbers, and the classes that changed most."""
-    names = [f"{at + 1} {name}" for at, name in enumerate(found.blocks)]
+def print_analysis(title: str, analysis: Analysis) -> None:
+    """The blocks with their CKA, under numbers, and the classes that changed most, on stdout."""
+    names = [f"{at + 1} {name}" for at, name in enumerate(analysis.blocks)]
     rows = [
-        [name, str(one.width), number(one.effective_rank, digits=1), number(one.anisotropy)]
-        for name, one in zip(names, found.blocks.values(), strict=True)
+        [name, str(block.width), number(block.effective_rank, digits=1), number(block.anisotropy)]
+        for name, block in zip(names, analysis.blocks.values(), strict=True)
     ]
     print_table(title, ["block", "width", "effective rank", "anisotropy"], rows)
     shared = [
         [name, *("-" if math.isnan(value) else f"{100 * value:.0f}" for value in row)]
-        for name, row in zip(names, found.cka, strict=True)
+        for name, row in zip(names, analysis.cka, strict=True)
     ]
     print_table("CKA with block n, %: what two blocks share", ["", *map(str, range(1, len(names) + 1))], shared)
-    meanings = ["effective rank: of the dimensions, so many are in use", "anisotropy: mean cosine of two rows"]
+    meanings = ["effective rank: how many of the dimensions are in use", "anisotropy: mean cosine of two rows"]
     meanings.append("CKA: 0 where nothing is shared, 100 where blocks differ by a rotation and a scale at most")
-    if found.used < found.rows:
-        meanings.append(f"of {found.used:,} rows, drawn from {found.rows:,}")
+    if analysis.used < analysis.rows:
+        meanings.append(f"of {analysis.used:,} rows, drawn from {analysis.rows:,}")
     print_meanings(meanings)
-    if not found.classes:
+    if not analysis.classes:
         return
-    most = found.classes if len(found.classes) <= 2 * _SHOWN else found.classes[:_SHOWN] + found.classes[-_SHOWN:]
+    most = (
+        analysis.classes
+        if len(analysis.classes) <= 2 * _SHOWN
+        else analysis.classes[:_SHOWN] + analysis.classes[-_SHOWN:]
+    )
     changes = [
-        [str(one.label), str(one.count), percent(one.before), percent(one.after), f"{100 * one.change:+.1f}"]
-        for one in most
+        [str(of.label), str(of.count), percent(of.before), percent(of.after), f"{100 * of.change:+.1f}"] for of in most
     ]
-    title = f"Classes that gain and lose most, {len(most)} of {len(found.classes)}"
+    title = f"Classes that gain and lose most, {len(most)} of {len(analysis.classes)}"
     sys.stdout.write("\n")
     print_table(title, ["class", "test rows", "embedding", "joined", "points"], changes)
 
 
 def _draws(settings: Mapping[str, Any]) -> list[str]:
-    """What few-shot figures are of."""
+    """What few-shot figures are taken over, in words."""
     if "shots" not in settings:
         return []
     draws = settings["draws"]
@@ -135,12 +138,12 @@ _SHOWN = 5  # classes that gain most, and as many that lose most
 
 
 def print_meanings(meanings: Sequence[str]) -> None:
-    """What a table's columns mean, on stdout."""
+    """Print what a table's columns mean, on stdout."""
     sys.stdout.write(textwrap.fill("; ".join(meanings) + ".", 100) + "\n")
 
 
 class ProgressLine:
-    """What is done, its rate and time left, on stderr: one rewritten line on a terminal, elsewhere a line at times."""
+    """Shows what is done, its rate and time left on stderr: one rewritten line on a terminal, else a line at times."""
 
     def __init__(self, every_s: float = 10.0):
         self.console = Console(stderr=True)
@@ -180,7 +183,7 @@ def _clock(seconds: float) -> str:
 
 
 class Working:
-    """What is being done, on stderr: on a terminal one line, which `close` clears; elsewhere a line at times."""
+    """Shows what is being done on stderr: on a terminal one line, which `close` clears; elsewhere a line at times."""
 
     def __init__(self, every_s: float = 10.0):
         self.live = Console(stderr=True).is_terminal

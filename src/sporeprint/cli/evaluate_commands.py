@@ -73,7 +73,7 @@ def knn(
             shots, draws, seed, progress, **way_of(metric, vote, temperature),
         )  # fmt: skip
     title = "kNN mAP" if found.several else "kNN top-1"
-    _show(found, json, lambda: print_entries(f"{title}: {found.note}", found.entries))  # type: ignore[arg-type]
+    _show(found, json, lambda: print_entries(f"{title}: {found.note}", found.entries))
 
 
 def probe(

@@ -1,4 +1,4 @@
-"""Which figures of a result a table shows, under which heads, and what they mean."""
+"""The figures of each kind of result that a table shows, under which heads, and what they mean."""
 
 from __future__ import annotations
 
@@ -6,73 +6,73 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-MEANINGS = ("passes: backbone passes a row", "white: each block whitened (PCA) by itself")
+WHITE_MEANS = "white: each block whitened by itself as --whiten auto does, in full or with the exponent given"
+MEANINGS = ("passes: backbone passes a row", WHITE_MEANS)
 
 
 def percent(value: float, spread: float | None = None) -> str:
-    """A dash where there is no such figure."""
-    said = "-" if math.isnan(value) else f"{value:.1%}"
-    return said if spread is None else f"{said} ± {spread:.1%}"
+    """A fraction in percent; a dash where there is no such figure."""
+    text = "-" if math.isnan(value) else f"{value:.1%}"
+    return text if spread is None else f"{text} ± {spread:.1%}"
 
 
 def number(value: float, digits: int = 3) -> str:
-    """A dash where there is no such figure."""
+    """A number with this many digits; a dash where there is no such figure."""
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _probe(one: Any) -> dict[str, str]:
-    """Of draws the penalties are each draw's own."""
-    found = {one.penalty} if not one.draws else {draw["penalty"] for draw in one.draws}
-    penalties = sorted(penalty for penalty in found if penalty is not None)
-    said = ", ".join(f"{penalty:g}" for penalty in penalties) or "-"
+def _probe(result: Any) -> dict[str, str]:
+    chosen = {draw["penalty"] for draw in result.draws} or {result.penalty}  # every draw has its own
+    penalties = sorted(penalty for penalty in chosen if penalty is not None)
+    penalty = ", ".join(f"{penalty:g}" for penalty in penalties) or "-"
     return {
-        "top-1": percent(one.value, one.spread),
-        "class": percent(one.mean_per_class, one.mean_per_class_spread),
-        "penalty": said if one.converged else f"{said} (not converged)",
+        "top-1": percent(result.value, result.spread),
+        "class": percent(result.mean_per_class, result.mean_per_class_spread),
+        "penalty": penalty if result.converged else f"{penalty} (not converged)",
     }
 
 
-def _several(one: Any) -> dict[str, str]:
-    said = "-" if one.penalty is None else f"{one.penalty:g}"
+def _several(result: Any) -> dict[str, str]:
+    penalty = "-" if result.penalty is None else f"{result.penalty:g}"
     return {
-        "mAP": percent(one.value),
-        "micro": percent(one.micro),
-        "labels": str(len(one.per_class)),
-        "penalty": said if one.converged else f"{said} (not converged)",
+        "mAP": percent(result.value),
+        "micro": percent(result.micro),
+        "labels": str(len(result.per_class)),
+        "penalty": penalty if result.converged else f"{penalty} (not converged)",
     }
 
 
-def _cluster(one: Any) -> dict[str, str]:
-    shown = {"accuracy": percent(one.value, one.spread), "NMI": number(one.nmi), "ARI": number(one.ari)}
-    return shown | {"clusters": str(one.clusters), "least inertia": percent(one.least_inertia["accuracy"])}
+def _cluster(result: Any) -> dict[str, str]:
+    shown = {"accuracy": percent(result.value, result.spread), "NMI": number(result.nmi), "ARI": number(result.ari)}
+    return shown | {"clusters": str(result.clusters), "least inertia": percent(result.least_inertia["accuracy"])}
 
 
-def _retrieve(one: Any) -> dict[str, str]:
-    shown = {"mAP": percent(one.value)}
-    shown |= {f"mP@{k}": percent(value) for k, value in one.precision_at.items()}
-    shown |= {f"recall@{k}": percent(value) for k, value in one.recall_at.items()}
-    return shown | {"queries": str(one.queries), "left out": str(one.left_out)}
+def _retrieve(result: Any) -> dict[str, str]:
+    shown = {"mAP": percent(result.value)}
+    shown |= {f"mP@{k}": percent(value) for k, value in result.precision_at.items()}
+    shown |= {f"recall@{k}": percent(value) for k, value in result.recall_at.items()}
+    return shown | {"queries": str(result.queries), "left out": str(result.left_out)}
 
 
-def _revisited(one: Any) -> dict[str, str]:
-    shown = {f"{name} mAP": percent(value) for name, value in one.mean_precision.items()}
+def _revisited(result: Any) -> dict[str, str]:
+    shown = {f"{name} mAP": percent(value) for name, value in result.mean_precision.items()}
     return shown | {
         f"{name} mP@{k}": percent(value)
         for name in ("medium", "hard")
-        for k, value in one.precision_at[name].items()
+        for k, value in result.precision_at[name].items()
     }  # fmt: skip
 
 
-def _regress(one: Any) -> dict[str, str]:
+def _regress(result: Any) -> dict[str, str]:
     def mean(values: Any) -> float:
         there = [value for value in values if not math.isnan(value)]
         return sum(there) / len(there) if there else float("nan")
 
-    shown = {"R^2": number(one.value), "MAE": f"{mean(one.mae):.4g}", "RMSE": f"{mean(one.rmse):.4g}"}
-    shown["Spearman"] = number(mean(one.spearman))
-    if one.k is not None:
-        return shown | {"k": str(one.k)}
-    penalties = sorted(set(one.penalty or ()))
+    shown = {"R^2": number(result.value), "MAE": f"{mean(result.mae):.4g}", "RMSE": f"{mean(result.rmse):.4g}"}
+    shown["Spearman"] = number(mean(result.spearman))
+    if result.k is not None:
+        return shown | {"k": str(result.k)}
+    penalties = sorted(set(result.penalty or ()))
     return shown | {"penalty": ", ".join(f"{penalty:g}" for penalty in penalties) or "-"}
 
 

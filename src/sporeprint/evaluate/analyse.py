@@ -1,4 +1,4 @@
-"""What the blocks are like, what they share, and which classes gain or lose."""
+"""What blocks are like, what they share, and which classes gain or lose."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ _SHOWN = 5  # classes with the largest gains, and as many with the largest losse
 
 @dataclass(frozen=True)
 class BlockFigures:
-    """width: dimensions. effective_rank: of them in use. anisotropy: mean cosine of two rows. See `similarity`."""
+    """The figures of one block, as `similarity` defines them.
+
+    width: dimensions. effective_rank: how many of them are in use. anisotropy: mean cosine of two rows.
+    """
 
     width: int
     effective_rank: float
@@ -29,7 +32,7 @@ class BlockFigures:
 
 @dataclass(frozen=True)
 class ClassChange:
-    """One class: its test rows, the fractions of them that are right before and after, and after less before."""
+    """One class: its number of test rows, the fractions of them that are right before and after, and the change."""
 
     label: str | int | float
     count: int
@@ -40,9 +43,10 @@ class ClassChange:
 
 @dataclass(frozen=True)
 class Analysis:
-    """blocks: by name. cka: of every two of them, in that order, debiased. classes: largest gain first.
+    """What `analyse` returns.
 
-    used: how many of the `rows` the figures are of. NaN (None in JSON) stands where a block has no such figure.
+    blocks: by name. cka: of every two of them, in that order, debiased. classes: largest gain first.
+    used: how many of the `rows` the figures are computed on. NaN (None in JSON) stands where a block has no figure.
     """
 
     rows: int
@@ -52,15 +56,14 @@ class Analysis:
     classes: tuple[ClassChange, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        found: dict[str, Any] = plain(asdict(self))
-        return found
+        return dict(plain(asdict(self)))
 
     def __str__(self) -> str:
         """Two aligned tables: the blocks with their CKA, and the classes that changed most, if known."""
         head = ["block", "width", "effective rank", "anisotropy", *(f"CKA {name}" for name in self.blocks)]
         lines = [
-            [name, str(one.width), f"{one.effective_rank:.1f}", f"{one.anisotropy:.3f}", *(f"{x:.2f}" for x in shared)]
-            for (name, one), shared in zip(self.blocks.items(), self.cka, strict=True)
+            [name, str(of.width), f"{of.effective_rank:.1f}", f"{of.anisotropy:.3f}", *(f"{x:.2f}" for x in shared)]
+            for (name, of), shared in zip(self.blocks.items(), self.cka, strict=True)
         ]
         text = f"{_table(head, lines)}\n{self.used:,} of {self.rows:,} rows"
         if not self.classes:
@@ -69,8 +72,8 @@ class Analysis:
         if len(most) > 2 * _SHOWN:
             most = most[:_SHOWN] + most[-_SHOWN:]
         changes = [
-            [str(one.label), f"{one.count:,}", f"{one.before:.1%}", f"{one.after:.1%}", f"{100 * one.change:+.1f}"]
-            for one in most
+            [str(of.label), f"{of.count:,}", f"{of.before:.1%}", f"{of.after:.1%}", f"{100 * of.change:+.1f}"]
+            for of in most
         ]
         table = _table(["class", "rows", "before", "after", "points"], changes)
         return f"{text}\n\n{table}\n{len(most):,} of {len(self.classes):,} classes"
@@ -88,7 +91,7 @@ def analyse(
 
     labels, before, after: [M], the test rows' labels and two predictions of them (say, from the embedding and from
     the features), for `per_class_change`; all three or none. M need not be N.
-    Of more than most_rows rows as many are drawn, the same of every block: for estimates, and CKA takes its time.
+    Where there are more than most_rows rows, that many are drawn, the same of every block: CKA takes its time.
     Raises SampleError for no blocks, rows with NaN, and counts that do not match.
     """
     check_count("most_rows", most_rows, error=SampleError)
@@ -113,10 +116,10 @@ def analyse(
 
 
 def per_class_change(labels: ArrayLike, before: ArrayLike, after: ArrayLike) -> list[ClassChange]:
-    """Accuracy of each class under two predictions [M] of the test labels [M], the largest gain first.
+    """The accuracy of each class under two predictions [M] of the test labels [M], the largest gain first.
 
     Equal changes go by the label. A predicted class that no test row has is wrong, and has no line of its own.
-    Raises SampleError for no rows, missing labels, counts that do not match, and texts beside numbers.
+    Raises SampleError for no rows, missing labels, counts that do not match, and texts mixed with numbers.
     """
     array = np.asarray(labels)
     if array.ndim != 1 or not len(array):
@@ -126,7 +129,7 @@ def per_class_change(labels: ArrayLike, before: ArrayLike, after: ArrayLike) -> 
         raise SampleError(f"{missing} of {len(array)} test labels are NaN (missing); drop those rows")
     right = [_right(array, predicted, which) for predicted, which in ((before, "earlier"), (after, "later"))]
     names, codes, counts = np.unique(array, return_inverse=True, return_counts=True)
-    hits = [np.bincount(codes, weights=one, minlength=len(names)).astype(int) for one in right]
+    hits = [np.bincount(codes, weights=hit, minlength=len(names)).astype(int) for hit in right]
     order = sorted(range(len(names)), key=lambda at: (hits[0][at] - hits[1][at]) / counts[at])  # stable: by label
     return [
         ClassChange(
@@ -156,7 +159,7 @@ def _right(labels: NDArray[Any], predicted: ArrayLike, which: str) -> NDArray[np
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """The first column to the left, the others to the right."""
+    """The lines as text, the first column aligned to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
     padded = [
         [

@@ -1,4 +1,4 @@
-"""Does it help here, how much, at what cost: combinations against controls of equal cost, with intervals."""
+"""Does it help here, how much, at what cost? Combinations against controls of equal cost, with intervals."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from sporeprint.errors import SampleError
 from sporeprint.evaluate.accuracy import mean_per_class
 from sporeprint.evaluate.analyse import analyse
 from sporeprint.evaluate.checks import check_same_kind, features_of, labels_of
+from sporeprint.evaluate.choice.candidates import FREE
 from sporeprint.evaluate.choice.intervals import (
     Interval,
     bootstrap_difference,
@@ -21,9 +22,10 @@ from sporeprint.evaluate.choice.intervals import (
     split_interval,
 )
 from sporeprint.evaluate.choice.leave_one_out import MOST_ROWS
-from sporeprint.evaluate.choice.measure import FREE, Facts, Info, Trained
+from sporeprint.evaluate.choice.select import Trained
 from sporeprint.evaluate.choice.verdict import verdict
-from sporeprint.evaluate.comparison import Changed, Comparison, Neighbour
+from sporeprint.evaluate.comparison import Accuracy, Changed, Comparison, Neighbour
+from sporeprint.evaluate.table import Costs, Entry, Info
 from sporeprint.features.blocks import Blocks
 from sporeprint.search.neighbours import neighbours
 
@@ -49,8 +51,8 @@ def compare(
     """Measure the embedding, every block, controls and combinations on the test rows; choose on the training rows.
 
     train, test: blocks [N, D], [M, D] by name. Without test, `splits` stratified splits of train stand in for it, 30 %
-    of the rows held out in each, with Nadeau and Bengio's corrected interval: the choice and every k are made anew in
-    each split, while entries show what all rows choose, and the reference that all rows name is the same in all splits.
+    of the rows held out in each, with Nadeau and Bengio's corrected interval: every split makes its own choice, of
+    every k too, while entries show what all rows choose, and all splits share the reference that all rows name.
     info: `Store.blocks_info`. seconds: spent on each set of views for `rows_timed` rows, as a store's cost says. ids,
     test_ids: of the rows, for the neighbours shown.
     k is chosen for every entry by leave-one-out on the training rows (at most `most_rows` of them ask, all are
@@ -64,23 +66,24 @@ def compare(
     if missing := [name for name in train if name not in info]:
         raise SampleError(f"info says nothing of block {missing[0]!r}; expected its family, views and passes")
     _check_ids(ids, len(labels), "train")
-    facts = Facts(info, seconds or {}, rows_timed)
-    told = {"train_rows": len(labels), "classes": len(np.unique(labels)), "metric": "euclidean", "vote": "uniform"}
-    told |= {"level": level, "seed": seed, **(settings or {})}
+    costs = Costs(info, seconds, rows_timed)
+    known = {"train_rows": len(labels), "classes": len(np.unique(labels)), "metric": "euclidean", "vote": "uniform"}
+    known |= {"level": level, "seed": seed, **(settings or {})}
     if len(labels) > most_rows:
-        told["rows that choose"] = most_rows
+        known["rows that choose"] = most_rows
     if test is None:
-        return _of_splits(train, labels, facts, splits, most_rows, level, seed, told)
+        return _of_splits(train, labels, costs, splits, most_rows, level, seed, known)
     test = _blocks(test, list(train), "test")
     names = labels_of(test_labels if test_labels is not None else [], len(test["embedding"]), "test")
     check_same_kind(labels, names)
     _check_ids(test_ids, len(names), "test")
-    trained = Trained(train, labels, facts, most_rows, seed)
+    trained = Trained(train, labels, costs, most_rows, seed)
     guesses = trained.guesses(test)
     right = {name: guess == names for name, guess in guesses.items()}
     base = right[trained.reference]
     entries = [
-        replace(
+        _measured(
+            trained,
             entry,
             value=bootstrap_mean(right[entry.name], level=level, seed=seed),
             mean_per_class=mean_per_class(right[entry.name], names),
@@ -88,7 +91,7 @@ def compare(
         )
         for entry in trained.entries
     ]
-    before, after = (guesses[one] for one in (trained.reference, trained.recommended))
+    before, after = (guesses[name] for name in (trained.reference, trained.recommended))
     figures = analyse(train, names, before, after, seed=seed)
     return Comparison(
         verdict=verdict(entries, trained.reference, trained.recommended),
@@ -99,17 +102,24 @@ def compare(
         classes=figures.classes,
         analysis=figures,
         changed=tuple(_changed(trained, test, names, before, after, ids, test_ids)),
-        settings={**told, "test_rows": len(names), "intervals": "bootstrap over test rows"},
+        settings={**known, "test_rows": len(names), "intervals": "bootstrap over test rows"},
     )
+
+
+def _measured(trained: Trained, entry: Entry, value: Interval, mean_per_class: float, gain: Interval) -> Entry:
+    """The entry with what the training rows chose for it and what the test rows say of it."""
+    name = entry.name
+    accuracy = Accuracy(value, mean_per_class, gain, trained.ks[name], trained.leave_one_out[name])
+    return replace(entry, results={"auto": accuracy})
 
 
 def _blocks(blocks: Blocks, names: Sequence[str], which: str) -> dict[str, NDArray[np.float32]]:
     if missing := [name for name in ("embedding", *names) if name not in blocks]:
         raise SampleError(f"{which} has no block {missing[0]!r}; there are: {', '.join(blocks)}")
-    found = {name: features_of(blocks[name], f"{which} block {name!r}") for name in names}
-    if len(rows := {len(block) for block in found.values()}) > 1:
+    arrays = {name: features_of(blocks[name], f"{which} block {name!r}") for name in names}
+    if len(rows := {len(block) for block in arrays.values()}) > 1:
         raise SampleError(f"{which} blocks have {sorted(rows)} rows; expected the same rows in each")
-    return found
+    return arrays
 
 
 def _check_ids(ids: Sequence[str] | None, rows: int, which: str) -> None:
@@ -117,10 +127,10 @@ def _check_ids(ids: Sequence[str] | None, rows: int, which: str) -> None:
         raise SampleError(f"{len(ids)} {which} ids for {rows} rows; expected one a row, or None")
 
 
-def _share(found: Interval) -> Interval:
-    """Of an accuracy, which a t interval may take below 0 or above 1."""
-    low, high = np.clip((found.low, found.high), 0, 1).tolist()  # NaN stays
-    return replace(found, low=low, high=high, difference=False)
+def _share(interval: Interval) -> Interval:
+    """The interval of an accuracy, which a t interval may take below 0 or above 1."""
+    low, high = np.clip((interval.low, interval.high), 0, 1).tolist()  # NaN stays
+    return replace(interval, low=low, high=high, difference=False)
 
 
 def _changed(
@@ -132,9 +142,10 @@ def _changed(
     ids: Sequence[str] | None,
     test_ids: Sequence[str] | None,
 ) -> Iterator[Changed]:
-    """Test rows that one of the two classifies rightly and the other not: those that gain, then those that lose.
+    """The test rows that only one of the two classifies rightly: those that gain, then those that lose.
 
-    Of many as many of each, evenly spaced, since sources often come sorted by class; nothing is picked by its look.
+    Where there are many, as many of each are taken, evenly spaced, since sources often come sorted by class; nothing is
+    picked by its look.
     """
     better = np.flatnonzero((before != names) & (after == names))
     worse = np.flatnonzero((before == names) & (after != names))
@@ -143,10 +154,10 @@ def _changed(
     rows = np.concatenate([better, _spaced(worse, _SHOWN - len(better))])
     if not len(rows):
         return
-    found = []
+    nearest = []
     for name in (trained.reference, trained.recommended):
-        features, asked = trained.features(name, {block: test[block][rows] for block in trained.train})
-        found.append(np.concatenate([near for near, _ in neighbours(features, asked, 5)]))
+        features, others = trained.features(name, {block: test[block][rows] for block in trained.train})
+        nearest.append(np.concatenate([near for near, _ in neighbours(features, others, 5)]))
 
     def show(near: NDArray[np.intp]) -> tuple[Neighbour, ...]:
         return tuple(
@@ -160,8 +171,8 @@ def _changed(
             label=str(names[row]),
             before=str(before[row]),
             after=str(after[row]),
-            neighbours_before=show(found[0][at]),
-            neighbours_after=show(found[1][at]),
+            neighbours_before=show(nearest[0][at]),
+            neighbours_after=show(nearest[1][at]),
         )
 
 
@@ -172,14 +183,14 @@ def _spaced(rows: NDArray[np.intp], most: int) -> NDArray[np.intp]:
 def _of_splits(
     blocks: Blocks,
     labels: NDArray[Any],
-    facts: Facts,
+    costs: Costs,
     splits: int,
     most_rows: int,
     level: float,
     seed: int,
-    told: dict[str, Any],
+    known: dict[str, Any],
 ) -> Comparison:
-    """The same without a test set: choice and measure are repeated on splits, each blind to its own test rows.
+    """A comparison without a test set: choice and measure are repeated on splits, each blind to its own test rows.
 
     The reference alone is named by all rows: one that moved with the splits would be no baseline that anyone could use,
     and a weaker one, from fewer rows.
@@ -187,19 +198,22 @@ def _of_splits(
     named = []  # the test labels of each split
     runs: list[dict[str, NDArray[Any]]] = []
     for rows, others in repeated_splits(labels, 0.3, splits, seed):
-        part, rest = ({name: block[some] for name, block in blocks.items()} for some in (rows, others))
-        runs.append(Trained(part, labels[rows], facts, most_rows, seed).guesses(rest))
+        part, rest = ({name: block[subset] for name, block in blocks.items()} for subset in (rows, others))
+        runs.append(Trained(part, labels[rows], costs, most_rows, seed).guesses(rest))
         named.append(labels[others])
     held = len(named[0]) / len(labels)
-    whole = Trained(blocks, labels, facts, most_rows, seed)
+    whole = Trained(blocks, labels, costs, most_rows, seed)
     splits_of = list(zip(runs, named, strict=True))
-    scores = {name: np.array([(run[name] == right).mean() for run, right in splits_of]) for name in runs[0]}
+    scores = {name: np.array([(run[name] == names).mean() for run, names in splits_of]) for name in runs[0]}
     entries = [
-        replace(
+        _measured(
+            whole,
             entry,
             value=_share(split_interval(scores[entry.name], held, level)),
+            mean_per_class=float(
+                np.mean([mean_per_class(run[entry.name] == right, right) for run, right in splits_of])
+            ),
             gain=split_interval(scores[entry.name] - scores[whole.reference], held, level),
-            mean_per_class=float(np.mean([mean_per_class(run[entry.name] == one, one) for run, one in splits_of])),
         )
         for entry in whole.entries
     ]
@@ -213,10 +227,10 @@ def _of_splits(
         chosen=whole.recommended,
         classes=figures.classes,
         analysis=figures,
-        settings={**told, "splits": splits, "held_out": held, "intervals": "repeated splits (Nadeau and Bengio)"},
+        settings={**known, "splits": splits, "held_out": held, "intervals": "repeated splits (Nadeau and Bengio)"},
         notes=(
-            "no test set: accuracies are means over repeated splits of the training rows, in each of which the choice "
-            "is made anew; what is shown as chosen, and its k, is the choice of all rows",
+            "no test set: accuracies are means over repeated splits of the training rows, each of which makes its own "
+            "choice; what is shown as chosen, and its k, is the choice of all rows",
             "a class's test rows are counted once in each split",
         ),
     )

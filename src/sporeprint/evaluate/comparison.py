@@ -1,4 +1,4 @@
-"""What a comparison found, as values: for the command line, for JSON, for the report."""
+"""The result of a comparison, as values: for the command line, for JSON, for the report."""
 
 from __future__ import annotations
 
@@ -9,74 +9,32 @@ from typing import Any
 from sporeprint.evaluate.analyse import Analysis, ClassChange
 from sporeprint.evaluate.choice.intervals import Interval
 from sporeprint.evaluate.result import plain
-from sporeprint.features.blocks import family
-from sporeprint.features.combine import Combination
-from sporeprint.values import to_json
-
-_FEW = 3  # blocks of a family that are named
+from sporeprint.evaluate.table import Entry
 
 
 @dataclass(frozen=True)
-class Compared:
-    """One way to make features: what it takes and what it gives.
+class Accuracy:
+    """What a comparison says of an entry.
 
-    role: "embedding" (raw and white), "block" (one gradient alone), "control" (no gradient in it, at a price that a
-    gradient would have; one of them chosen as the chosen are), "paper", "combined" (families joined), "chosen" (by
-    leave-one-out on the training rows).
-    passes: of the backbone, a row; a gradient's way back is not counted. rows_per_second: as measured when the store
-    was made, None where it does not say; what is read in the embedding's own pass is timed with it.
-    bytes_per_row: of a feature in float32. k, leave_one_out: the k of the best accuracy on the training rows, and that
-    accuracy, a fraction. value: top-1 accuracy on the test rows. gain: over the reference, on the same test rows.
+    value: top-1 accuracy on the test rows. mean_per_class: the mean of the classes' accuracies there. gain: over the
+    reference, on the same test rows. k, leave_one_out: the k of the best accuracy on the training rows, and that
+    accuracy, a fraction.
     """
 
-    name: str
-    role: str
-    combination: Combination
-    blocks: tuple[str, ...]
-    width: int
-    passes: int
-    rows_per_second: float | None
-    bytes_per_row: int
-    k: int
-    leave_one_out: float
     value: Interval
     mean_per_class: float
     gain: Interval
-
-    @property
-    def joins(self) -> str:
-        """What an entry joins, and how, in words: its families, a few blocks by their names, many by their number."""
-        of: dict[str, list[str]] = {}
-        for name in self.blocks:
-            of.setdefault(family(name), []).append(name)
-        parts = [
-            " + ".join(names) if len(names) <= _FEW else f"{kind} ({len(names)} blocks)" for kind, names in of.items()
-        ]
-        how = self.combination
-        words = [" + ".join(parts), "as they are" if how.whiten is None else "whitened"]
-        if how.whiten is not None and how.whiten != "auto":
-            words[1] += f" to {how.whiten} dimensions"
-        if how.whiten is not None and how.exponent != 1:
-            words[1] += f" with exponent {how.exponent:g}"
-        if how.weights is not None:
-            words.append("every family alike" if self._families_alike() else "weighed")
-        return ", ".join(words) if len(self.blocks) > 1 or how.whiten is not None else parts[0]
-
-    def _families_alike(self) -> bool:
-        shares: dict[str, float] = {}
-        for name, weight in self.combination.members(self.blocks).items():
-            shares[family(name)] = shares.get(family(name), 0.0) + weight**2
-        return max(shares.values()) - min(shares.values()) < 1e-6
+    k: int
+    leave_one_out: float
 
     def to_json(self) -> dict[str, Any]:
-        whole = {**self.__dict__, "combination": to_json(self.combination)}
-        whole |= {"value": self.value.to_json(), "gain": self.gain.to_json()}
-        return dict(plain(whole))
+        """Plain JSON types."""
+        return {**self.__dict__, "value": self.value.to_json(), "gain": self.gain.to_json()}
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A training row: where it stands among them, its id and its label."""
+    """A training row: its number, its id and its label."""
 
     row: int
     id: str
@@ -85,7 +43,7 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Changed:
-    """A test row that the chosen features classify otherwise than the reference, and its neighbours under both."""
+    """A test row that the reference and the chosen features classify differently, and its neighbours under both."""
 
     row: int
     id: str
@@ -98,18 +56,19 @@ class Changed:
 
 @dataclass(frozen=True)
 class Comparison:
-    """entries: in the order of the table. reference, free, chosen: names of entries.
+    """What `compare` returns: the verdict, the table, and what is needed to believe them.
 
-    reference: the best of the raw and the whitened embeddings. free: the choice among what the embedding's own pass
+    entries: in the order of the table, each with an `Accuracy`. reference, free, chosen: names of entries.
+    reference: the best of the raw and the white embeddings. free: the choice among what the embedding's own pass
     gives, gradients read in it included. chosen: that, or the choice among everything where it is surely better. All
-    three are chosen by leave-one-out on the training rows; no test row has a say, but in repeated splits: there all
+    three are chosen by leave-one-out on the training rows; no test row has a say, except in repeated splits: there all
     rows name the one reference, and each split makes its own choices, while the entries show those of all rows.
     classes: per-class change of accuracy from the reference to the chosen. analysis: of the blocks.
     settings: backbone, rows, classes, metric, level, seed and the like. notes: what a reader must know about the rows.
     """
 
     verdict: str
-    entries: tuple[Compared, ...]
+    entries: tuple[Entry, ...]
     reference: str
     free: str
     chosen: str
@@ -119,21 +78,21 @@ class Comparison:
     settings: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    def entry(self, name: str) -> Compared:
+    def entry(self, name: str) -> Entry:
         """The entry of that name."""
-        return next(one for one in self.entries if one.name == name)
+        return next(entry for entry in self.entries if entry.name == name)
 
     def noted(self, notes: Iterable[str]) -> Comparison:
-        """The same with more notes."""
+        """This comparison with more notes."""
         return replace(self, notes=(*self.notes, *notes))
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
-        whole = {**self.__dict__, "entries": [one.to_json() for one in self.entries]}
-        whole |= {"classes": [one.__dict__ for one in self.classes], "analysis": self.analysis.to_json()}
+        whole = {**self.__dict__, "entries": [entry.to_json() for entry in self.entries]}
+        whole |= {"classes": [change.__dict__ for change in self.classes], "analysis": self.analysis.to_json()}
         whole["changed"] = [
-            {**one.__dict__, **{key: [n.__dict__ for n in getattr(one, key)] for key in _NEIGHBOURS}}
-            for one in self.changed
+            {**row.__dict__, **{key: [near.__dict__ for near in getattr(row, key)] for key in _NEIGHBOURS}}
+            for row in self.changed
         ]
         return dict(plain(whole))
 

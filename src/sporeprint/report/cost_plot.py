@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
-from sporeprint.evaluate.comparison import Compared, Comparison
+from sporeprint.evaluate.comparison import Comparison
+from sporeprint.evaluate.table import Entry
 from sporeprint.report.numbers import between, percent, times, width_of
 from sporeprint.report.svg import BLACK, GREY, MARKS, PALE, add, drawing, mark, round_ticks, text_of
 
@@ -63,12 +64,12 @@ def named(comparison: Comparison) -> dict[str, str]:
     return {name: ", ".join(found) for name, found in words.items()}
 
 
-def merged(entries: Sequence[Compared], words: Mapping[str, str]) -> list[tuple[Compared, str, str]]:
+def merged(entries: Sequence[Entry], words: Mapping[str, str]) -> list[tuple[Entry, str, str]]:
     """(entry, its names, its words), those with words first; equal combinations are one, as choices often are.
 
-    Compared by combination, passes and accuracy; the mark is that of the first.
+    Two are equal by combination, passes and accuracy; the mark is that of the first.
     """
-    groups: dict[tuple[object, ...], list[Compared]] = {}
+    groups: dict[tuple[object, ...], list[Entry]] = {}
     for one in sorted(entries, key=lambda one: one.name not in words):
         groups.setdefault((one.combination, one.passes, one.value.value), []).append(one)
     return [
@@ -119,7 +120,7 @@ def cost_plot(comparison: Comparison, width: float, height: float) -> str:
     return text_of(svg)
 
 
-def frame_of(entries: Sequence[Compared], width: float, height: float) -> Frame:
+def frame_of(entries: Sequence[Entry], width: float, height: float) -> Frame:
     """Axes that hold every accuracy and every known interval, with a little air."""
     known = [
         figure
@@ -133,7 +134,7 @@ def frame_of(entries: Sequence[Compared], width: float, height: float) -> Frame:
     return Frame(area, (min(passes), max(passes)), (min(known) - air, max(known) + air))
 
 
-def places(entries: Sequence[Compared], frame: Frame) -> list[tuple[float, float]]:
+def places(entries: Sequence[Entry], frame: Frame) -> list[tuple[float, float]]:
     """Where each entry's mark lies: at its passes, or as little beside them as leaves marks and intervals free.
 
     Earlier entries take their places first. Where all room is taken an entry lies at its passes, on top of others.
@@ -188,7 +189,7 @@ def _axes(svg: Element, frame: Frame, passes: Sequence[int]) -> None:
 
 
 def _taken(
-    spots: Sequence[tuple[float, float]], strong: Sequence[tuple[Compared, float]], reference: float, frame: Frame
+    spots: Sequence[tuple[float, float]], strong: Sequence[tuple[Entry, float]], reference: float, frame: Frame
 ) -> list[Box]:
     """What no word may cover: the marks, the intervals of the entries that have a word, the reference's line."""
     far = 1.5 * RADIUS

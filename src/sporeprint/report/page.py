@@ -22,7 +22,7 @@ PAGE, DATA = "report.html", "comparison.json"
 
 ROLE_NAMES = {
     "embedding": "the embedding",
-    "block": "one gradient alone",
+    "block": "gradients alone",
     "control": "control: same passes, no gradient",
     "paper": "the paper's assembly",
     "combined": "families joined",

@@ -6,12 +6,13 @@ import numpy as np
 
 from sporeprint.errors import RecipeError
 from sporeprint.evaluate.analyse import Analysis, analyse
-from sporeprint.evaluate.choice.joined_features import features
+from sporeprint.evaluate.choice.candidates import DECORRELATED, EMBEDDING, EMBEDDINGS, RAW
 from sporeprint.evaluate.knn import choose_k, knn_predict
-from sporeprint.features.combine import NAMED, Combination, named
-from sporeprint.run.combination_flags import Wanted, combinations
+from sporeprint.evaluate.table import features
+from sporeprint.features.combine import NAMED, named
+from sporeprint.run.combination_flags import Wanted, candidates
 from sporeprint.run.scores import Progress
-from sporeprint.run.store_pair import one_label, read_pair
+from sporeprint.run.store_pair import read_pair
 from sporeprint.run.store_source import Rows
 from sporeprint.store.reader import Store
 
@@ -40,19 +41,19 @@ def analysis(
         note = f"{store.plan['resolved']['backbone']['name']}, {len(store)} rows"
         return analyse(blocks, most_rows=most_rows, seed=seed), note
     if what.table:
-        what = Wanted(named("decorrelated", what.size), name="decorrelated")
+        what = Wanted(named(DECORRELATED, what.size), name=DECORRELATED)
     reads = what.reads
-    pair = read_pair(train, test, lambda store: tuple(dict.fromkeys(["embedding", *reads(store)])), label_column)
-    labels, truth = one_label(pair.labels, train.store, "analyse"), one_label(pair.test_labels, test.store, "analyse")
-    made, _ = combinations(what, pair.blocks, labels, seed=seed)
-    ((name, one),) = made.items()
+    pair = read_pair(
+        train, test, lambda store: tuple(dict.fromkeys([EMBEDDING, *reads(store)])), label_column, who="analyse"
+    )
+    (candidate,), _ = candidates(what, pair.blocks, pair.labels, seed=seed)
     predicted = []
     progress("neighbours")
-    for made_of in features(pair.blocks, pair.test_blocks, (Combination(("embedding",)), one)):
-        table = choose_k(made_of.rows, labels) if k == "auto" else {int(k): 0.0}
-        nearest = max(table, key=lambda each: (np.nan_to_num(table[each]), -each))
-        predicted.append(knn_predict(made_of.rows, labels, made_of.others, k=nearest))
+    for of in features(pair.blocks, pair.test_blocks, (EMBEDDINGS[RAW], candidate.combination)):
+        table = choose_k(of.rows, pair.labels) if k == "auto" else {int(k): 0.0}
+        nearest = max(table, key=lambda count: (np.nan_to_num(table[count]), -count))
+        predicted.append(knn_predict(of.rows, pair.labels, of.others, k=nearest))
     progress(f"{len(pair.blocks)} blocks")
     before, after = predicted
-    found = analyse(pair.blocks, truth, before, after, most_rows, seed)
-    return found, f"{pair.note}; classes by k nearest neighbours, from the embedding to {name}"
+    figures = analyse(pair.blocks, pair.test_labels, before, after, most_rows, seed)
+    return figures, f"{pair.note}; classes by k nearest neighbours, from the embedding to {candidate.name}"

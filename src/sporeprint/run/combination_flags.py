@@ -1,13 +1,13 @@
-"""What --blocks, --whiten, --exponent, --size and --combination ask for, of the blocks that a store has."""
+"""What --blocks, --whiten, --exponent, --size and --combination ask for, among the blocks that a store has."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sporeprint.errors import RecipeError
-from sporeprint.evaluate.choice.joined_features import distinct, short_table
+from sporeprint.evaluate.choice.candidates import Candidate, candidate_of, distinct, short_table, title_of
 from sporeprint.evaluate.choice.select import Selection, select
 from sporeprint.features.blocks import FAMILIES, Blocks, family
 from sporeprint.features.combine import NAMED, Combination, named
@@ -20,9 +20,10 @@ NO_LABELS = "take decorrelated, which needs no labels"
 
 @dataclass(frozen=True)
 class Wanted:
-    """combination: the one that was asked for; None for loo, which chooses it, and where a table is wanted.
+    """What the flags ask for: one combination, the choice of loo, or a table.
 
-    name: of it. size: of a PCA over whatever is joined.
+    combination: None for loo, which chooses it, and for a table. name: of the combination. size: of a PCA over
+    whatever is joined.
     """
 
     combination: Combination | None = None
@@ -51,11 +52,13 @@ def wanted(
     size: int | None = None,
     combination: str | None = None,
 ) -> Wanted:
-    """As given on a command line; without any of them a table. Raises RecipeError for what does not go together."""
+    """What the flags of a command line ask for; without any, a table. Raises RecipeError where they contradict."""
     if combination is not None:
         given = [("--blocks", blocks), ("--whiten", whiten), ("--exponent", exponent)]
-        if beside := [flag for flag, value in given if value is not None]:
-            raise RecipeError(f"--combination {combination} says which blocks and how; leave out {', '.join(beside)}")
+        if contradicting := [flag for flag, value in given if value is not None]:
+            raise RecipeError(
+                f"--combination {combination} says which blocks and how; leave out {', '.join(contradicting)}"
+            )
         if combination == LOO:
             return Wanted(loo=True, size=size)
         if combination not in NAMED:
@@ -70,53 +73,48 @@ def wanted(
         if rank is not None:
             raise RecipeError("--whiten goes with --blocks; name them, or a family: layers, views, gradients")
         return Wanted(size=size)
-    made = Combination(block_list(blocks), rank, size, 1.0 if exponent is None else exponent)
-    return Wanted(made, size=size, name=title_of(made))
+    combination_of_blocks = Combination(block_list(blocks), rank, size, 1.0 if exponent is None else exponent)
+    return Wanted(combination_of_blocks, size=size, name=title_of(combination_of_blocks))
 
 
-def combinations(
+def candidates(
     what: Wanted,
     blocks: Blocks,
     labels: Any = None,
     unlabelled: str = "",
     seed: int = 0,
-    table: Mapping[str, Combination] | None = None,
-) -> tuple[dict[str, Combination], Selection | None]:
-    """Those to evaluate, by name, and what loo chose, if it was asked.
+    table: Callable[[Sequence[str]], list[Candidate]] = short_table,
+) -> tuple[list[Candidate], Selection | None]:
+    """The candidates to evaluate, and what loo chose, if it was asked.
 
     labels: of the training rows, for loo to choose by; None where it must not. unlabelled: why not, and what to take
-    instead. table: what is evaluated beside loo's choice where no way is named; without it the short one.
+    instead. table: what is evaluated, with loo's choice, where the flags name no combination.
     Raises RecipeError where only loo is wanted and must not be.
     """
+    names = list(blocks)
     if what.combination is not None:
-        return {what.name: what.combination}, None
+        return [candidate_of(what.combination, names, what.name)], None
     if what.loo and labels is None:
         raise RecipeError(f"--combination loo: {unlabelled}")
     selection = None
-    if what.loo or (labels is not None and len(labels) > 1):  # of one row there is no other to ask
+    if what.loo or (labels is not None and len(labels) > 1):  # a single row has no other to ask
         selection = select(blocks, labels, seed=seed)
-    chosen = {} if selection is None else {f"loo: {selection.name}": selection.combination}
-    made = chosen if what.loo else {**(short_table() if table is None else table), **chosen}
-    return distinct({name: named(one, what.size) for name, one in made.items()}, list(blocks)), selection
+    listed = [] if what.loo else table(names)
+    if selection is not None:
+        listed.append(Candidate(f"loo: {selection.name}", "chosen", selection.combination))
+    sized = [replace(candidate, combination=named(candidate.combination, what.size)) for candidate in listed]
+    return distinct(sized, names), selection
 
 
 def check_blocks(wanted: Sequence[str], there: Sequence[str], where: str) -> None:
     """Raises RecipeError for a block, or a family, that is not there."""
     for name in wanted:
-        if name in FAMILIES and not any(family(one) == name for one in there):
+        if name in FAMILIES and not any(family(block) == name for block in there):
             raise RecipeError(f"'{where}' has no block of the family {name!r}; there are: {', '.join(there)}")
         if name not in FAMILIES and name not in there:
             raise RecipeError(
                 f"'{where}' has no block {name!r}; there are: {', '.join(there)}; and families: {', '.join(FAMILIES)}"
             )
-
-
-def title_of(one: Combination) -> str:
-    """For people: what is joined, and how."""
-    words = [" + ".join(one.blocks or ("paper",))]
-    if one.whiten is not None:
-        words.append(f"white {one.whiten}" + ("" if one.exponent == 1 else f", exponent {one.exponent:g}"))
-    return ", ".join([*words, *([] if one.size is None else [f"PCA {one.size}"])])
 
 
 def _rank(word: str) -> int | str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from sporeprint.evaluate.choice.standard_table import Entry, evaluate, standard_candidates
+from sporeprint.evaluate.choice.candidates import family_table
+from sporeprint.evaluate.knn import knn
+from sporeprint.evaluate.result import Result
+from sporeprint.evaluate.table import Costs, Entry, Features, entries_of
 from sporeprint.features.blocks import family
 from sporeprint.features.fungi import Fungi
 from sporeprint.features.recipe import Recipe
@@ -21,10 +24,9 @@ TRAIN_ROWS, TEST_ROWS, TIMED_ROWS = 300, 300, 50
 
 @dataclass(frozen=True)
 class Demo:
-    """The table's entries, and images per second of each."""
+    """The table of the demo; the entries' rows per second are measured on this machine."""
 
     entries: list[Entry]
-    images_per_second: dict[str, float]
     train_rows: int
     test_rows: int
 
@@ -32,15 +34,15 @@ class Demo:
         """What the table says, in two sentences, with k chosen on the training rows."""
 
         def best(with_gradients: bool) -> Entry:
-            some = [
+            subset = [
                 entry
                 for entry in self.entries
                 if any(family(name) == "gradients" for name in entry.blocks) == with_gradients
             ]
-            return max(some, key=lambda entry: entry.results["auto"].value)
+            return max(subset, key=lambda entry: entry.value)
 
         plain, without, using = self.entries[0], best(False), best(True)
-        error = (plain.results["auto"].value * (1 - plain.results["auto"].value) / self.test_rows) ** 0.5
+        error = (plain.value * (1 - plain.value) / self.test_rows) ** 0.5
         return (
             f"The embedding alone: {_percent(plain)}. Best without gradients: {without.name}, {_percent(without)}; "
             f"best with them: {using.name}, {_percent(using)}.\nThese two were picked by looking at the test rows, and "
@@ -48,12 +50,12 @@ class Demo:
         )
 
     def to_json(self) -> dict[str, Any]:
-        rows = [{**entry.to_json(), "images_per_second": self.images_per_second[entry.name]} for entry in self.entries]
-        return {"train_rows": self.train_rows, "test_rows": self.test_rows, "entries": rows}
+        entries = [entry.to_json() for entry in self.entries]
+        return {"train_rows": self.train_rows, "test_rows": self.test_rows, "entries": entries}
 
 
 def _percent(entry: Entry) -> str:
-    return f"{entry.results['auto'].value:.1%}"
+    return f"{entry.value:.1%}"
 
 
 def digits() -> tuple[list[Image.Image], np.ndarray]:
@@ -78,31 +80,36 @@ def demo(seed: int = 0, train_rows: int = TRAIN_ROWS, test_rows: int = TEST_ROWS
     train_blocks = fungi.fit_blocks([images[at] for at in train])
     test_blocks = fungi.blocks([images[at] for at in test])
     info = fungi.block_info()
-    candidates = standard_candidates(list(train_blocks), len(train), size=fungi.network.width)
-    entries = [evaluate(one, train_blocks, labels[train], test_blocks, labels[test], info) for one in candidates]
-    costs = block_seconds(fungi, [images[at] for at in test[:TIMED_ROWS]], len(train) + len(test))
-    rates = {entry.name: 1 / price(entry.blocks, info, costs) for entry in entries}
-    return Demo(entries, rates, len(train), len(test))
+    candidates = family_table(list(train_blocks), size=fungi.network.width)
+
+    def judge(of: Features) -> Mapping[str, Result]:
+        sets = (of.rows, labels[train], of.others, labels[test])
+        return {"20": knn(*sets, k=20), "auto": knn(*sets, k="auto")}
+
+    entries = entries_of(candidates, train_blocks, test_blocks, Costs(info), judge)
+    seconds = block_seconds(fungi, [images[at] for at in test[:TIMED_ROWS]], len(train) + len(test))
+    timed = [replace(entry, rows_per_second=1 / price(entry.blocks, info, seconds)) for entry in entries]
+    return Demo(timed, len(train), len(test))
 
 
-def block_seconds(fungi: Fungi, some: list[Image.Image], rows: int) -> dict[tuple[str, bool], float]:
+def block_seconds(fungi: Fungi, images: list[Image.Image], rows: int) -> dict[tuple[str, bool], float]:
     """Seconds an image for each set of views, without and with its gradients; decoding is in neither.
 
-    With gradients: the run so far, over its `rows`, each gradient with its share of the projection. Without: `some`
-    images passed again with no loss.
+    With gradients: the run so far, over its `rows`, each gradient with its share of the projection. Without: `images`
+    passed again with no loss.
     """
     bare = Fungi(Recipe(objectives=[]), backbone=fungi.network)
-    bare.blocks(some)  # the first pass is slower
+    bare.blocks(images)  # the first pass is slower
     before, repeats = bare.seconds["whole"], 5
     for _ in range(repeats):
-        bare.blocks(some)
-    seconds = {("whole", False): (bare.seconds["whole"] - before) / len(some) / repeats}
-    numbered = [(str(at), image) for at, image in enumerate(some)]
+        bare.blocks(images)
+    seconds = {("whole", False): (bare.seconds["whole"] - before) / len(images) / repeats}
+    numbered = [(str(at), image) for at, image in enumerate(images)]
     for view_set in view_sets(fungi.engine.objectives):
         if view_set.name != "whole":
             before = fungi.seconds["negatives"]
             fungi.engine.encode(view_set.objectives[0], numbered)
-            seconds[view_set.name, False] = (fungi.seconds["negatives"] - before) / len(some)
+            seconds[view_set.name, False] = (fungi.seconds["negatives"] - before) / len(images)
         projection = fungi.seconds["projection"] * len(view_set.objectives) / len(fungi.engine.gradient_names())
         seconds[view_set.name, True] = (fungi.seconds[view_set.name] + projection) / rows
     return seconds

@@ -13,7 +13,7 @@ from sporeprint.errors import RecipeError, StoreError
 from sporeprint.evaluate.demonstrations import CHOICES, ORDERS, demonstrations
 from sporeprint.evaluate.template import Template
 from sporeprint.features.combine import named
-from sporeprint.run.combination_flags import Wanted, combinations
+from sporeprint.run.combination_flags import Wanted, candidates
 from sporeprint.run.store_pair import are_lists, labelled, open_pair
 from sporeprint.run.store_source import Rows, samples_of, store_modality
 from sporeprint.store.reader import Store
@@ -57,8 +57,8 @@ def make_prompts(
     known, labels, has = labelled(trained, train, what.reads(trained))
     if are_lists(labels):
         raise StoreError(f"{train.store} has lists of labels; an example shows one: extract it with one label a row")
-    (combination,) = combinations(what, known, labels)[0].values()
-    combiner = combination.fit(known)
+    (candidate,), _ = candidates(what, known, labels)
+    combiner = candidate.combination.fit(known)
     names = None if trained.label_names is None else dict(zip(trained.label_names, trained.label_names, strict=True))
     examples = np.flatnonzero(has).tolist()
     made = demonstrations(

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sporeprint.errors import RecipeError
-from sporeprint.evaluate.choice.joined_features import Features
 from sporeprint.evaluate.result import Result
 from sporeprint.evaluate.retrieve import retrieve
 from sporeprint.evaluate.revisited import revisited
+from sporeprint.evaluate.table import Features
 from sporeprint.run.combination_flags import NO_LABELS, Wanted
-from sporeprint.run.scores import Progress, Scores, count_of, loo_labels, one_store, scores_of
-from sporeprint.run.store_pair import check_sources, one_label, open_pair, read_pair
+from sporeprint.run.scores import Progress, Scores, count_of, loo_labels, scores_of
+from sporeprint.run.store_pair import check_sources, open_pair, read_pair, read_store
 from sporeprint.run.store_source import Rows
 from sporeprint.store.reader import Store
 
@@ -31,9 +31,9 @@ def retrieval_scores(
 ) -> Scores:
     """The database ranked for every query, fitted on the database; of one store every row queries the others.
 
-    ground_truth: of the revisited Oxford and Paris protocol, in the place of labels. ks: comma-separated.
+    ground_truth: of the revisited Oxford and Paris protocol, instead of labels. ks: comma-separated.
     """
-    counts = [count_of(one, auto=False) for one in ks.split(",")]
+    counts = [count_of(word, auto=False) for word in ks.split(",")]
     if ground_truth is None:
         return _labelled(query, database, what, label_column, counts, metric, seed, progress)
     if database is None:
@@ -41,7 +41,7 @@ def retrieval_scores(
             "--ground-truth needs two stores: of the query images, cropped to their boxes, and the database"
         )
     if label_column is not None:
-        raise RecipeError("--ground-truth stands in the place of labels; leave out --label-column")
+        raise RecipeError("--ground-truth is read instead of labels; leave out --label-column")
     check_sources((query, database), None, ("--query", "--database"))
     return _revisited(query, database, what, ground_truth, counts, metric, progress)
 
@@ -57,24 +57,21 @@ def _labelled(
     progress: Progress,
 ) -> Scores:
     if database is None:
-        store, blocks, labels, note = one_store(query, what, label_column, "retrieve")
+        single = read_store(query, what.reads, label_column, "retrieve")
 
-        def judge(made: Features) -> Result:
-            return retrieve(made.rows, labels, ks=ks, metric=metric)
+        def judge(of: Features) -> Mapping[str, Result]:
+            return {"retrieve": retrieve(of.rows, single.labels, ks=ks, metric=metric)}
 
         why = f"of one store it would choose by the labels that judge; {NO_LABELS}"
-        entries, _ = scores_of(store, blocks, None, what, judge, progress, None, why)
-        return Scores(entries, f"{note}, each row a query among the others")
+        entries, _ = scores_of(single.store, single.blocks, None, what, judge, progress, None, why)
+        return Scores(entries, f"{single.note}; each row is a query among the others")
     pair = read_pair(
-        database, query, what.reads, label_column, flags=("--database", "--query"), roles=("database rows", "queries"),
-        unknown="left out, since no database row has their label",
+        database, query, what.reads, label_column, who="retrieve", flags=("--database", "--query"),
+        roles=("database row", "query"), unknown="left out",
     )  # fmt: skip
-    labels, query_labels = (
-        one_label(some, rows.store, "retrieve") for some, rows in ((pair.labels, database), (pair.test_labels, query))
-    )
 
-    def rank(made: Features) -> Result:
-        return retrieve(made.others, query_labels, made.rows, labels, ks, metric)
+    def rank(of: Features) -> Mapping[str, Result]:
+        return {"retrieve": retrieve(of.others, pair.test_labels, of.rows, pair.labels, ks, metric)}
 
     entries, selection = scores_of(
         pair.store, pair.blocks, pair.test_blocks, what, rank, progress, *loo_labels(pair, None), seed
@@ -87,16 +84,16 @@ def _revisited(
 ) -> Scores:
     store, queries = open_pair(database.store, query.store)
     names = what.reads(store)
-    blocks, asked = store.blocks(names), queries.blocks(names)
+    blocks, query_blocks = store.blocks(names), queries.blocks(names)
     known = _image_names(queries), _image_names(store)
 
-    def judge(made: Features) -> Result:
-        return revisited(made.others, made.rows, ground_truth, *known, ks=ks, metric=metric)
+    def judge(of: Features) -> Mapping[str, Result]:
+        return {"revisited": revisited(of.others, of.rows, ground_truth, *known, ks=ks, metric=metric)}
 
     why = f"there are no labels to choose by; {NO_LABELS}"
-    entries, _ = scores_of(store, blocks, asked, what, judge, progress, None, why)
+    entries, _ = scores_of(store, blocks, query_blocks, what, judge, progress, None, why)
     note = f"{store.plan['resolved']['backbone']['name']}, {ground_truth.name}"
-    ordered = [role for role, one in zip(("queries", "database"), known, strict=True) if one is None]
+    ordered = [role for role, ids in zip(("queries", "database"), known, strict=True) if ids is None]
     note += f"; without ids, so taken in the order of the ground truth: {' and '.join(ordered)}" if ordered else ""
     return Scores(entries, note)
 

@@ -1,26 +1,24 @@
-"""What the evaluation commands do: read the stores, make features of every combination, judge each."""
+"""What the evaluation commands do: read the stores, make the features of every candidate, judge each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sporeprint.errors import RecipeError
-from sporeprint.evaluate.choice.joined_features import Features, features, passes_of
+from sporeprint.evaluate.choice.candidates import Candidate, family_table, short_table
 from sporeprint.evaluate.choice.select import Selection
-from sporeprint.evaluate.choice.standard_table import Candidate, Entry, evaluate, standard_candidates
 from sporeprint.evaluate.cluster import cluster
 from sporeprint.evaluate.knn import knn
 from sporeprint.evaluate.multilabel import multilabel
 from sporeprint.evaluate.probe import probe
 from sporeprint.evaluate.regress import regress
 from sporeprint.evaluate.result import Result
+from sporeprint.evaluate.table import Costs, Entry, Features, Judge, entries_of
 from sporeprint.features.blocks import Blocks
-from sporeprint.features.combine import NAMED
-from sporeprint.features.whiten import Axes
-from sporeprint.run.combination_flags import NO_LABELS, Wanted, combinations
-from sporeprint.run.store_pair import Pair, check_sources, labelled, one_label, read_pair
+from sporeprint.run.combination_flags import NO_LABELS, Wanted, candidates
+from sporeprint.run.store_pair import Pair, read_pair, read_store
 from sporeprint.run.store_source import Rows
 from sporeprint.store.reader import Store
 
@@ -29,28 +27,14 @@ Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Score:
-    """Features, their price and what they are worth. whitened: {block: dimensions}."""
-
-    name: str
-    blocks: tuple[str, ...]
-    width: int
-    passes: int
-    result: Result
-    whitened: dict[str, int]
-
-    def to_json(self) -> dict[str, Any]:
-        return {**self.__dict__, "blocks": list(self.blocks), "result": self.result.to_json()}
-
-
-@dataclass(frozen=True)
 class Scores:
-    """entries: in the order of the table. note: what was compared. loo: what leave-one-out chose, where it did.
+    """The table of an evaluation command.
 
+    entries: in the order of the table. note: what was compared. loo: what leave-one-out chose, where it did.
     several: the labels are lists of labels.
     """
 
-    entries: Sequence[Score | Entry]
+    entries: Sequence[Entry]
     note: str
     loo: Selection | None = None
     several: bool = False
@@ -72,32 +56,28 @@ def knn_scores(
     progress: Progress = lambda _: None,
     **way: Any,
 ) -> Scores:
-    """The standard table, or one row where features are named; of lists of labels mAP. way: metric, vote, ..."""
-    counts = [count_of(one) for one in ks.split(",")]
+    """The table of families, or one row where features are named; for lists of labels mAP. way: metric, vote, ..."""
+    counts = [count_of(word) for word in ks.split(",")]
     few: dict[str, Any] = few_shot(shots, draws, seed)
     pair = read_pair(train, test, what.reads, label_column)
-    judge = multilabel if pair.several else knn
+    judge_of: Callable[..., Result] = multilabel if pair.several else knn
     no_shots_of_lists(pair, shots)
-    progress("choosing by leave-one-out")
-    names = tuple(pair.blocks)
-    standard: list[Candidate] = []
+
+    def judge(of: Features) -> Mapping[str, Result]:
+        sets = (of.rows, pair.labels, of.others, pair.test_labels)
+        return {str(k): judge_of(*sets, k=k, **way, **few) for k in counts}
+
+    size = what.size or min(MOST_PCA, pair.store.blocks_info["embedding"]["dim"], len(pair.labels) - 1) or None
+
+    def table(names: Sequence[str]) -> list[Candidate]:
+        return family_table(names, size)
+
     if what.table:
-        size = what.size or min(MOST_PCA, pair.store.blocks_info["embedding"]["dim"], len(pair.labels) - 1) or None
-        standard = standard_candidates(names, len(pair.labels), size)
         what = Wanted()  # the size is of the paper's PCA alone
-    table = {one.name: one.combination for one in standard} | {"decorrelated": NAMED["decorrelated"]}
-    made, selection = combinations(what, pair.blocks, *loo_labels(pair, shots), seed, table)
-    known = {one.name for one in standard}
-    found = [*standard, *(Candidate(name, one) for name, one in made.items() if name not in known)]
-    whiteners: dict[tuple[str, Any], Axes] = {}
-    entries: list[Entry] = []
-    for one in found:
-        progress(f"{one.name} ({len(entries) + 1} of {len(found)})")
-        entry = evaluate(
-            one, pair.blocks, pair.labels, pair.test_blocks, pair.test_labels, pair.store.blocks_info, counts, judge,
-            whiteners, **way, **few,
-        )  # fmt: skip
-        entries.append(entry)
+    loo = loo_labels(pair, shots)
+    entries, selection = scores_of(
+        pair.store, pair.blocks, pair.test_blocks, what, judge, progress, *loo, seed, table=table
+    )
     return Scores(entries, pair.note, selection, pair.several)
 
 
@@ -112,16 +92,16 @@ def probe_scores(
     standardise: bool = False,
     progress: Progress = lambda _: None,
 ) -> Scores:
-    """A linear probe on each of the features; of lists of labels one probe a label, and mAP."""
+    """A linear probe on each of the features; for lists of labels one probe a label, and mAP."""
     few: dict[str, Any] = few_shot(shots, draws, seed)
     pair = read_pair(train, test, what.reads, label_column)
     no_shots_of_lists(pair, shots)
 
-    def judge(made: Features) -> Result:
-        sets = (made.rows, pair.labels, made.others, pair.test_labels)
+    def judge(of: Features) -> Mapping[str, Result]:
+        sets = (of.rows, pair.labels, of.others, pair.test_labels)
         if pair.several:
-            return multilabel(*sets, method="probe", seed=seed, standardise=standardise)
-        return probe(*sets, standardise=standardise, **{"seed": seed, **few})
+            return {"probe": multilabel(*sets, method="probe", seed=seed, standardise=standardise)}
+        return {"probe": probe(*sets, standardise=standardise, **{"seed": seed, **few})}
 
     loo = loo_labels(pair, shots)
     entries, selection = scores_of(pair.store, pair.blocks, pair.test_blocks, what, judge, progress, *loo, seed)
@@ -139,8 +119,8 @@ def regress_scores(
     """Real-valued labels, predicted from each of the features. way: method, k, metric, vote, ..."""
     pair = read_pair(train, test, what.reads, label_column, targets=True)
 
-    def judge(made: Features) -> Result:
-        return regress(made.rows, pair.labels, made.others, pair.test_labels, **way)
+    def judge(of: Features) -> Mapping[str, Result]:
+        return {"regress": regress(of.rows, pair.labels, of.others, pair.test_labels, **way)}
 
     why = f"it chooses by classes, and these labels are numbers to predict; {NO_LABELS}"
     entries, _ = scores_of(pair.store, pair.blocks, pair.test_blocks, what, judge, progress, None, why)
@@ -157,14 +137,14 @@ def cluster_scores(
     progress: Progress = lambda _: None,
 ) -> Scores:
     """k-means on each of the features of one store, scored by its labels."""
-    store, blocks, labels, note = one_store(rows, what, label_column, "cluster")
+    single = read_store(rows, what.reads, label_column, "cluster")
 
-    def judge(made: Features) -> Result:
-        return cluster(made.rows, labels, clusters, starts, seed)
+    def judge(of: Features) -> Mapping[str, Result]:
+        return {"cluster": cluster(of.rows, single.labels, clusters, starts, seed)}
 
     why = f"it would choose by the labels that judge; {NO_LABELS}"
-    entries, _ = scores_of(store, blocks, None, what, judge, progress, None, why)
-    return Scores(entries, note)
+    entries, _ = scores_of(single.store, single.blocks, None, what, judge, progress, None, why)
+    return Scores(entries, single.note)
 
 
 def scores_of(
@@ -172,38 +152,18 @@ def scores_of(
     blocks: Blocks,
     others: Blocks | None,
     what: Wanted,
-    judge: Callable[[Features], Result],
+    judge: Judge,
     progress: Progress,
     labels: Any,
     unlabelled: str,
     seed: int = 0,
-) -> tuple[list[Score], Selection | None]:
-    """Each of the features that are wanted, judged. labels, unlabelled: as of `combinations`."""
+    table: Callable[[Sequence[str]], list[Candidate]] = short_table,
+) -> tuple[list[Entry], Selection | None]:
+    """Each of the features that are wanted, judged. labels, unlabelled, table: as of `combination_flags.candidates`."""
     progress("choosing by leave-one-out" if labels is not None else "reading")
-    made, selection = combinations(what, blocks, labels, unlabelled, seed)
-    names, entries = list(made), []
-    progress(f"{names[0]} (1 of {len(names)})")
-    for at, one in enumerate(features(blocks, others, made.values())):
-        whitened = {name: len(axes.variance) for name, axes in one.combiner.whiteners.items()}
-        passes = passes_of(one.combiner.names, store.blocks_info)
-        entries.append(Score(names[at], one.combiner.names, one.combiner.width, passes, judge(one), whitened))
-        if at + 1 < len(names):
-            progress(f"{names[at + 1]} ({at + 2} of {len(names)})")
-    return entries, selection
-
-
-def one_store(rows: Rows, what: Wanted, label_column: str | None, who: str) -> tuple[Store, Blocks, Any, str]:
-    """A store, its blocks and labels, and what they are. Raises StoreError, RecipeError, SourceError."""
-    check_sources((rows,), label_column, ("--source",))
-    store = Store.open(rows.store)
-    blocks, labels, has = labelled(store, rows, what.reads(store), label_column)
-    labels = one_label(labels, rows.store, who)
-    classes = len(set(labels.tolist()))
-    note = f"{store.plan['resolved']['backbone']['name']}, {len(labels)} rows, {classes} classes"
-    note += " (nothing to tell apart)" if classes == 1 else ""
-    note += " (every row a class of its own: nothing to group)" if 1 < classes == len(labels) else ""
-    note += "" if label_column is None else f" of {label_column!r}"
-    return store, blocks, labels, note + ("" if has.all() else f"; left out, having no label: {int((~has).sum())} rows")
+    listed, selection = candidates(what, blocks, labels, unlabelled, seed, table)
+    costs = Costs(store.blocks_info, store.cost.get("seconds"), store.cost.get("rows", 0))
+    return entries_of(listed, blocks, others, costs, judge, progress), selection
 
 
 def loo_labels(pair: Pair, shots: int | None) -> tuple[Any, str]:
@@ -226,7 +186,7 @@ def few_shot(shots: int | None, draws: int | None, seed: int) -> dict[str, int]:
 
 
 def way_of(metric: str, vote: str, temperature: float | None) -> dict[str, Any]:
-    """How neighbours are found and weighed. Raises RecipeError."""
+    """The options that say how neighbours are found and weighed. Raises RecipeError."""
     if temperature is None:
         return {"metric": metric, "vote": vote}
     if vote != "softmax":
@@ -237,7 +197,7 @@ def way_of(metric: str, vote: str, temperature: float | None) -> dict[str, Any]:
 
 
 def no_shots_of_lists(pair: Pair, shots: int | None) -> None:
-    """Raises RecipeError."""
+    """Raises RecipeError where few-shot draws are asked for and labels are lists."""
     if pair.several and shots is not None:
         raise RecipeError("--shots draws rows of each class; these labels are lists: leave it out")
 

@@ -1,4 +1,4 @@
-"""Two stores, to fit on and to ask about: whether they go together, and their rows with their labels."""
+"""One store with its labels, or two that go together: to fit on, and to ask about."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from sporeprint.store.plan import differences
 from sporeprint.store.reader import Store
 from sporeprint.values import is_number
 
+ONE_CLASS = "one class only: nothing to tell apart"
 KINDS = {str: "texts", bool: "booleans", int: "integers", float: "numbers"}
 
 
@@ -39,83 +40,154 @@ def open_pair(train_path: Path, test_path: Path) -> tuple[Store, Store]:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Rows to fit on [N] and rows to ask about [M], of stores that go together: their blocks and labels.
+class Single:
+    """The rows of one store that have a label: [N].
 
-    Only rows that have a label. several: a label is a list of them. note: what was compared, in a line.
+    headline: what they are, in a line. notes: what a reader must know about them.
     """
 
     store: Store
     blocks: Blocks
     labels: np.ndarray
+    ids: list[str]
+    headline: str
+    notes: tuple[str, ...]
+
+    @property
+    def note(self) -> str:
+        return "; ".join((self.headline, *self.notes))
+
+
+@dataclass(frozen=True)
+class Pair(Single):
+    """Rows to fit on [N] and rows to ask about [M], of stores that go together: their blocks and labels.
+
+    Only rows that have a label. several: a label is a list of them.
+    """
+
     test_blocks: Blocks
     test_labels: np.ndarray
+    test_ids: list[str]
     several: bool
-    note: str
+
+
+Reads = Callable[[Store], Sequence[str]]
+
+
+def read_store(
+    rows: Rows, reads: Reads, label_column: str | None, who: str, flag: str = "--source", samples: bool = False
+) -> Single:
+    """A store's blocks and labels, one label a row. who: the command, which needs one. Others: as of `read_pair`."""
+    check_sources((rows,), label_column, (flag,), samples)
+    store = Store.open(rows.store)
+    blocks, labels, has = labelled(store, rows, reads(store), label_column)
+    labels = one_label(labels, rows.store, who)
+    classes = len(set(labels.tolist()))
+    headline = f"{store.plan['resolved']['backbone']['name']}, {count(len(labels), 'row')}, {count(classes, 'class')}"
+    headline += "" if label_column is None else f" of {label_column!r}"
+    notes = [ONE_CLASS] if classes == 1 else []
+    notes += ["every row a class of its own: nothing to group"] if 1 < classes == len(labels) else []
+    notes += [] if has.all() else [f"left out, having no label: {count(int((~has).sum()), 'row')}"]
+    notes += [hint] if (hint := numbers_hint(labels.tolist())) else []
+    return Single(store, blocks, labels, np.array(store.ids)[has].tolist(), headline, tuple(notes))
 
 
 def read_pair(
     train_rows: Rows,
     test_rows: Rows,
-    reads: Callable[[Store], Sequence[str]],
+    reads: Reads,
     label_column: str | None = None,
     *,
     targets: bool = False,
+    who: str | None = None,
     flags: tuple[str, str] = ("--train", "--test"),
-    roles: tuple[str, str] = ("training rows", "test rows"),
-    unknown: str = "counted as wrong, since no training row has their label",
+    roles: tuple[str, str] = ("training row", "test row"),
+    unknown: str = "counted as wrong",
+    samples: bool = False,
 ) -> Pair:
     """Both stores' blocks and labels.
 
-    reads: the blocks to read, of the first store. label_column: of the stores' sources, in the place of the labels that
-    the stores hold. targets: labels are numbers to predict, [rows] or [rows, targets], as float64.
-    flags: of the sources. roles: of the rows. unknown: what becomes of test rows whose label no training row has.
+    reads: the blocks to read, of the first store. label_column: of the stores' sources, instead of the labels that
+    the stores hold. targets: labels are numbers to predict, [rows] or [rows, targets], as float64. who: the command
+    that needs one label a row, None where lists of labels will do. flags: of the sources. roles: what a row is, in
+    each store. unknown: what becomes of test rows whose label no training row has. samples: the sources may be given
+    for their samples too, without a label column.
     Raises StoreError, RecipeError, and SourceError where a source is not the one that its store was made of.
     """
-    check_sources((train_rows, test_rows), label_column, flags)
+    check_sources((train_rows, test_rows), label_column, flags, samples)
     train, test = open_pair(train_rows.store, test_rows.store)
     names = reads(train)
     blocks, labels, has = labelled(train, train_rows, names, label_column)
     test_blocks, test_labels, test_has = labelled(test, test_rows, names, label_column)
-    name = train.plan["resolved"]["backbone"]["name"]
-    note = f"{name}, {len(labels)} {roles[0]}, {len(test_labels)} {roles[1]}, "
-    several, strange = False, 0
+    if who is not None:
+        labels, test_labels = (
+            one_label(array, rows.store, who) for array, rows in ((labels, train_rows), (test_labels, test_rows))
+        )
+    counts = f"{count(len(labels), roles[0])}, {count(len(test_labels), roles[1])}"
+    notes, several, strange = [], False, 0
     if targets:
         texts = any(isinstance(label, str) for label in (*labels, *test_labels))
         labels, test_labels = targets_of(labels, train_rows.store), targets_of(test_labels, test_rows.store)
-        note += "1 target" if labels.ndim == 1 else f"{labels.shape[1]} targets"
-        note += ", its texts read as numbers" if texts else ""
+        kinds = count(1 if labels.ndim == 1 else labels.shape[1], "target")
+        kinds += ", its texts read as numbers" if texts else ""
     else:
         several = are_lists(labels)
         if several != are_lists(test_labels):
             other, lists = (test_rows, train_rows) if several else (train_rows, test_rows)
             raise StoreError(f"the labels of {lists.store} are lists, those of {other.store} are not")
         strange = 0 if several else strangers(labels, test_labels, (train_rows.store, test_rows.store))
-        classes = len({one for row in labels for one in row} if several else set(labels.tolist()))
-        note += f"{classes} labels, several a row" if several else f"{classes} classes"
-        note += " (nothing to tell apart)" if classes == 1 and not several else ""
+        classes = len({label for row in labels for label in row} if several else set(labels.tolist()))
+        kinds = f"{count(classes, 'label')}, several a row" if several else count(classes, "class")
+        notes += [ONE_CLASS] if classes == 1 and not several else []
     if label_column is not None:
-        note += f" of {label_column!r}"
+        kinds += f" of {label_column!r}"
     left_out, test_left_out = int((~has).sum()), int((~test_has).sum())
     if left_out or test_left_out:
-        note += f"; left out, having no label: {left_out} {roles[0]}, {test_left_out} {roles[1]}"
+        notes.append(f"left out, having no label: {count(left_out, roles[0])}, {count(test_left_out, roles[1])}")
     if not targets and (hint := numbers_hint(labels.tolist())):
-        note += f"; {hint}"
+        notes.append(hint)
     if strange:
-        note += f"; {unknown}: {strange} {roles[1]}"
+        notes.append(f"{unknown}, since no {roles[0]} has their label: {count(strange, roles[1])}")
     if shared := shared_rows(train, test, has, test_has):
-        note += f"; {roles[0]} themselves, so that each is its own nearest neighbour: {shared} {roles[1]}"
-    return Pair(train, blocks, labels, test_blocks, test_labels, several, note)
+        also = f"is also a {roles[0]}" if shared == 1 else f"are also {plural(roles[0])}"
+        notes.append(f"{count(shared, roles[1])} {also}")
+    return Pair(
+        store=train,
+        blocks=blocks,
+        labels=labels,
+        ids=np.array(train.ids)[has].tolist(),
+        headline=f"{train.plan['resolved']['backbone']['name']}, {counts}, {kinds}",
+        notes=tuple(notes),
+        test_blocks=test_blocks,
+        test_labels=test_labels,
+        test_ids=np.array(test.ids)[test_has].tolist(),
+        several=several,
+    )
 
 
-def check_sources(rows: Sequence[Rows], label_column: str | None, flags: Sequence[str]) -> None:
-    """Raises RecipeError where a label column comes without the sources that have it, or they without it."""
-    sources, names = [one.source for one in rows], " and ".join(flags)
-    if any(one.split is not None and one.source is None for one in rows):
+def count(number: int, noun: str) -> str:
+    """A number with its noun: 1 row, 2 rows."""
+    return f"{number} {noun if number == 1 else plural(noun)}"
+
+
+def plural(noun: str) -> str:
+    """More than one of these."""
+    if noun.endswith("y"):
+        return f"{noun[:-1]}ies"
+    return f"{noun}es" if noun.endswith("s") else f"{noun}s"
+
+
+def check_sources(rows: Sequence[Rows], label_column: str | None, flags: Sequence[str], samples: bool = False) -> None:
+    """Raises RecipeError where a label column comes without the sources that have it, or they without it.
+
+    samples: the sources may be given without a label column, for their samples.
+    """
+    sources, names = [store.source for store in rows], " and ".join(flags)
+    if any(store.split is not None and store.source is None for store in rows):
         raise RecipeError(f"a split goes with the source that it is of; give {names} too, or leave it out")
     if label_column is not None and None in sources:
         raise RecipeError(f"--label-column needs {names}: the source that each store was made of")
-    if label_column is None and any(source is not None for source in sources):
+    if not samples and label_column is None and any(source is not None for source in sources):
         verb = "are" if len(flags) > 1 else "is"
         raise RecipeError(f"{names} {verb} for --label-column, other labels than the stores'")
 
@@ -133,32 +205,32 @@ def one_label(labels: np.ndarray, store: Path, what: str) -> np.ndarray:
 
 
 def targets_of(labels: np.ndarray, store: Path) -> np.ndarray:
-    """[N] or, of lists of numbers, [N, T]: float64. Texts, as a CSV has them, are read where all are finite numbers.
+    """The labels as numbers, float64: [N] or, of lists of numbers, [N, T].
 
+    Texts, as a CSV has them, are read where all are finite numbers.
     Raises StoreError for other texts and for lists of several lengths.
     """
-    found = labels.tolist()
-    if all(isinstance(one, str) for one in found):
-        found = [one if (value := number_of(one)) is None else value for one in found]
+    values = labels.tolist()
+    if all(isinstance(value, str) for value in values):
+        values = [text if (value := number_of(text)) is None else value for text in values]
+    flat = values
     if are_lists(labels):
-        if len({len(row) if isinstance(row, list) else 0 for row in found}) > 1 or not found[0]:
+        if len({len(row) if isinstance(row, list) else 0 for row in values}) > 1 or not values[0]:
             raise StoreError(
                 f"{store} has lists of different lengths as labels; regress needs a number for every target"
             )
-        some = [one for row in found for one in row]
-    else:
-        some = found
-    if wrong := [one for one in some if isinstance(one, bool) or not isinstance(one, (int, float))]:
+        flat = [value for row in values for value in row]
+    if wrong := [value for value in flat if isinstance(value, bool) or not isinstance(value, (int, float))]:
         seen = KINDS.get(type(wrong[0]), "not all numbers")
         raise StoreError(
             f"the labels of {store} are {seen}, such as {wrong[0]!r}; regress needs "
             "numbers: name a column of numbers with --label-column, or store the labels as numbers in the source"
         )
-    return np.asarray(found, dtype=np.float64)
+    return np.asarray(values, dtype=np.float64)
 
 
 def number_of(label: Any) -> float | None:
-    """A finite number, or a text that is one; None for anything else, booleans among it."""
+    """A label as a finite number, also where it is a text; None for anything else, booleans among it."""
     if isinstance(label, str) and "_" not in label:  # which Python takes between digits
         with contextlib.suppress(ValueError):
             label = float(label)
@@ -167,33 +239,34 @@ def number_of(label: Any) -> float | None:
 
 def numbers_hint(labels: Sequence[Any]) -> str:
     """What to do about labels that are all numbers, not all of them whole; "" of any others: those are classes."""
-    found = [number_of(label) for label in labels]
-    if None in found or not (broken := [one for one in found if one is not None and not one.is_integer()]):
+    values = [number_of(label) for label in labels]
+    if None in values or not (broken := [value for value in values if value is not None and not value.is_integer()]):
         return ""
     return f"these labels are numbers such as {broken[0]:g}; `sporeprint regress` predicts numbers"
 
 
 def strangers(labels: np.ndarray, test_labels: np.ndarray, stores: tuple[Path, Path]) -> int:
-    """How many test rows have a label that no training row has. Raises StoreError where all of them have."""
+    """The number of test rows whose label no training row has. Raises StoreError where that is all of them."""
     known = set(labels.tolist())
     strange = sum(label not in known for label in test_labels.tolist())
     if strange == len(test_labels):
         hint = numbers_hint([*labels.tolist(), *test_labels.tolist()])
+        there, here = examples_of(test_labels), examples_of(labels)
         raise StoreError(
-            f"no label of {stores[1]} is a label of {stores[0]}: {some_of(test_labels)} there, {some_of(labels)} here; "
+            f"no label of {stores[1]} is a label of {stores[0]}: {there} there, {here} here; "
             + (hint or "were both made with the same --label-column?")
         )
     return strange
 
 
-def some_of(labels: np.ndarray) -> str:
-    """What kind they are and the first three: 1 and "1" are not the same label."""
-    found = sorted(set(labels.tolist()))
-    return f"{KINDS[type(found[0])]} {', '.join(map(repr, found[:3]))}{', ...' if len(found) > 3 else ''}"
+def examples_of(labels: np.ndarray) -> str:
+    """The labels' kind and the first three: 1 and "1" are not the same label."""
+    names = sorted(set(labels.tolist()))
+    return f"{KINDS[type(names[0])]} {', '.join(map(repr, names[:3]))}{', ...' if len(names) > 3 else ''}"
 
 
 def shared_rows(train: Store, test: Store, has: np.ndarray, test_has: np.ndarray) -> int:
-    """How many of the rows asked about are rows that are fitted on: of one source, under one id."""
+    """The number of test rows that are also training rows: of one source, under one id."""
     ours, theirs = (store.plan.get("source", {}).get("digest") for store in (train, test))
     if ours is None or ours != theirs:
         return 0

@@ -1,98 +1,29 @@
+"""What training rows choose: `select` on a user's labels, and all that `compare` takes from them."""
+
 import json
-import math
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from small_blocks import INFO, classed_blocks, unlabelled_blocks
 from sporeprint.errors import RecipeError, SampleError
+from sporeprint.evaluate.accuracy import mean_per_class
+from sporeprint.evaluate.choice.candidates import ALL, EMBEDDINGS, FREE, PLAIN, REFERENCES, choices, full_table
 from sporeprint.evaluate.choice.leave_one_out import leave_one_out_of
-from sporeprint.evaluate.choice.select import REFERENCES, choose, select, select_candidates
-from sporeprint.evaluate.knn import leave_one_out
+from sporeprint.evaluate.choice.select import Trained, choose, select
+from sporeprint.evaluate.knn import choose_k, knn, leave_one_out
+from sporeprint.evaluate.table import Costs
 from sporeprint.features.combine import Combination
 
 pytestmark = pytest.mark.filterwarnings("error")
 KS = (1, 3, 5)
-
-
-def drawn(rows, seed=0, **blocks):
-    """Blocks that share a few directions, of rows that no label is about. blocks: name to width."""
-    rng = np.random.default_rng(seed)
-    common = rng.standard_normal((rows, 4))
-    widths = blocks or {"embedding": 6, "cls-1": 5, "patches-1": 4, "dino.views": 6, "kl": 7}
-    made = {}
-    for name, width in widths.items():
-        made[name] = (common @ rng.standard_normal((4, width)) + rng.standard_normal((rows, width))).astype(np.float32)
-    return made
-
-
-def slowly(features, labels, k):
-    """Whether the k nearest others vote for each row's label: plain Python, ties to the nearest, then the first row."""
-    rows = [[float(x) for x in row] for row in features]
-    right = []
-    for at, row in enumerate(rows):
-        apart = [(math.dist(row, other), i) for i, other in enumerate(rows)]
-        votes = [labels[i] for _, i in sorted(one for one in apart if one[1] != at)[:k]]
-        counts = Counter(votes)
-        most = max(counts.values())
-        right.append(next(vote for vote in votes if counts[vote] == most) == labels[at])
-    return right
-
-
-def test_every_candidate_is_asked_what_a_slow_loop_over_its_features_asks():
-    blocks = drawn(18)
-    labels = [*"aaabbbccc", *"abcabcabc"]
-    candidates = select_candidates(list(blocks))
-    found, whiteners = leave_one_out_of(blocks, labels, candidates, KS), {}
-    assert list(found) == list(candidates)
-    for name, one in candidates.items():
-        features = one.fit(blocks, whiteners).transform(blocks)
-        for k in KS:
-            assert found[name][k].tolist() == slowly(features, labels, k), (name, k)
-
-
-def test_weights_given_to_blocks_and_a_fixed_rank_are_respected():
-    blocks = drawn(20)
-    labels = [*"abcd"] * 5
-    odd = {
-        "weighed": Combination(("kl", "embedding", "layers"), weights=(3.0, 0.5, 1.5)),
-        "ranked": Combination(("embedding", "kl"), whiten=2, exponent=0.5),
-        "paper": Combination(),
-    }
-    found = leave_one_out_of(blocks, labels, odd, KS)
-    for name, one in odd.items():
-        features = one.fit(blocks).transform(blocks)
-        assert {k: right.tolist() for k, right in found[name].items()} == {k: slowly(features, labels, k) for k in KS}
-
-
-def test_rows_without_a_label_fit_the_whitening_and_are_not_asked():
-    blocks = drawn(30)
-    labels = ["a", None, "b", float("nan"), "a", "b"] * 5
-    has = np.array([one in ("a", "b") for one in labels])
-    for whiten in (None, "auto"):
-        one = Combination(("embedding", "kl"), whiten)
-        found = leave_one_out_of(blocks, labels, {"it": one}, KS)["it"]
-        features = one.fit(blocks).transform(blocks)[has]
-        assert {k: right.tolist() for k, right in found.items()} == {
-            k: slowly(features, [one for one in labels if one in ("a", "b")], k) for k in KS
-        }
-    alone = Combination(("embedding", "kl"), "auto").fit({name: rows[has] for name, rows in blocks.items()})
-    assert not np.allclose(features, alone.transform({name: rows[has] for name, rows in blocks.items()}), atol=1e-3)
-
-
-@pytest.mark.parametrize(
-    "labels",
-    [[0.0, np.nan, 1.0, 0.0, 1.0], np.array([0, np.nan, 1, 0, 1]), np.array([0, None, 1, 0, 1]), [0, None, 1, 0, 1]],
-)
-def test_missing_numbers_are_missing_however_they_come(labels):
-    rows = {"embedding": np.array([[1, 0], [0, 1], [0, 1], [1, 0.1], [0.1, 1]], np.float32)}
-    found = leave_one_out_of(rows, labels, {"it": Combination(("embedding",))}, [1])["it"]
-    assert found[1].tolist() == [True, True, True, True]
+SECONDS = {"whole": 2.0, "simclr": 6.0, "projection": 1.0, "negatives": 99.0}
 
 
 def test_rows_with_nan_in_any_block_are_neither_fitted_on_nor_asked():
-    blocks = drawn(20)
+    blocks = unlabelled_blocks(20)
     labels = np.array([*"abcd"] * 5)
     broken = {name: rows.copy() for name, rows in blocks.items()}
     broken["kl"][3, 2] = np.nan
@@ -102,33 +33,11 @@ def test_rows_with_nan_in_any_block_are_neither_fitted_on_nor_asked():
     assert select(broken, labels, ks=KS) == select(whole, labels[kept], ks=KS)
 
 
-def test_of_many_labelled_rows_some_are_drawn_and_ask_each_other():
-    blocks = drawn(40)
+def test_of_many_labelled_rows_some_are_drawn_to_choose():
+    blocks = unlabelled_blocks(40)
     labels = np.array([*"abcd"] * 10)
-    one = {"it": Combination(("embedding", "kl"), "auto")}
-    found = leave_one_out_of(blocks, labels, one, KS, most_rows=15, seed=4)["it"]
-    rows = np.sort(np.random.default_rng(4).choice(40, 15, replace=False))
-    features = one["it"].fit(blocks).transform(blocks)[rows]
-    assert found[3].tolist() == slowly(features, labels[rows], 3)
     assert select(blocks, labels, most_rows=15).settings["labelled_rows"] == 15
     assert select(blocks, labels, most_rows=40) == select(blocks, labels)
-
-
-def test_the_raw_embedding_comes_first_and_each_way_is_tried_once():
-    names = ["embedding", "cls-1", "cls-2", "dino.views", "kl", "dino"]
-    found = select_candidates(names)
-    assert list(found)[:2] == ["embedding", "embedding, white 0.5"]
-    ways = [(frozenset(one.members(names).items()), one.whiten, one.exponent) for one in found.values()]
-    assert len(set(ways)) == len(ways)
-    # Eleven sets: seven of the three families beside the embedding, four with layers without it. Four exponents each.
-    # Weights by family differ but where each has one member: embedding + views; and a family by itself has none.
-    assert len(found) == 4 + 4 * 11 + 4 * (11 - 2)
-    assert list(select_candidates(["embedding"])) == [
-        "embedding",
-        "embedding, white 0.5",
-        "embedding, white 0.75",
-        "embedding, white 1",
-    ]
 
 
 def rights(**answers):
@@ -214,9 +123,9 @@ def test_a_label_that_the_embedding_carries_keeps_it():
 def test_few_labels_that_say_nothing_mostly_keep_the_reference_behind_two_errors():
     kept = Counter()
     for seed in range(20):
-        blocks = drawn(20, seed, **{"embedding": 6, "cls-1": 6, "dino.views": 6, "kl": 6})
+        blocks = unlabelled_blocks(20, seed, **{"embedding": 6, "cls-1": 6, "dino.views": 6, "kl": 6})
         labels = np.random.default_rng(seed).permutation(np.repeat([*"abcd"], 5))
-        found = leave_one_out_of(blocks, labels, candidates := select_candidates(list(blocks)))
+        found = leave_one_out_of(blocks, labels, candidates := choices(list(blocks)))
         for guard in (0, 1, 2, 3):
             chosen = choose(candidates, found, guard)
             kept[guard] += chosen.name == "embedding"
@@ -226,7 +135,7 @@ def test_few_labels_that_say_nothing_mostly_keep_the_reference_behind_two_errors
 
 
 def test_a_choice_is_the_same_again_and_does_not_change_what_it_is_given():
-    blocks, labels = drawn(24), [*"abc"] * 8
+    blocks, labels = unlabelled_blocks(24), [*"abc"] * 8
     before = {name: rows.copy() for name, rows in blocks.items()}
     assert select(blocks, labels, ks=KS) == select(blocks, labels, ks=KS)
     for name, rows in blocks.items():
@@ -253,24 +162,8 @@ def test_given_candidates_are_those_tried_beside_the_references():
     )
 
 
-def test_a_constant_block_is_nothing_and_ties_go_by_the_order_of_rows():
-    rows = np.tile(np.array([[3.0, 4.0]], np.float32), (30, 1))
-    labels = [*"abb"] * 10
-    found = leave_one_out_of({"embedding": rows}, labels, select_candidates(["embedding"]), [1, 3])
-    # The first rows are nearest: row 0 sees b, b, a; row 1 a, b, a; row 2 a, b, a; the others a, b, b.
-    for right in found.values():
-        assert right[1].tolist() == [False, False, False] + [label == "a" for label in labels[3:]]
-        assert right[3].tolist() == [False, False, False] + [label == "b" for label in labels[3:]]
-
-
-def test_rows_that_stand_more_than_once_find_their_doubles():
-    blocks = {name: np.repeat(rows, 2, axis=0) for name, rows in drawn(10).items()}
-    found = leave_one_out_of(blocks, np.repeat(np.arange(10), 2), select_candidates(list(blocks)), [1])
-    assert all(right[1].all() for right in found.values())
-
-
 def test_one_class_is_always_right_and_two_rows_can_be_asked():
-    blocks = drawn(6)
+    blocks = unlabelled_blocks(6)
     chosen = select(blocks, ["a"] * 6)
     assert (chosen.name, chosen.value, chosen.k) == ("embedding", 1.0, 1)
     chosen = select(blocks, ["a", "b", None, None, None, None])
@@ -297,7 +190,7 @@ def test_one_class_is_always_right_and_two_rows_can_be_asked():
 )
 def test_what_cannot_be_asked_is_said(labels, options, said):
     with pytest.raises(SampleError, match=said):
-        select(drawn(4), labels, **options)
+        select(unlabelled_blocks(4), labels, **options)
 
 
 def test_blocks_that_do_not_go_together_are_said():
@@ -310,11 +203,82 @@ def test_blocks_that_do_not_go_together_are_said():
     with pytest.raises(SampleError, match=r"blocks have shapes \{\}"):
         select({}, [])
     with pytest.raises(RecipeError, match="no block of views"):
-        select(drawn(4, embedding=3), [*"abab"], {"it": Combination(("views",))})
+        select(unlabelled_blocks(4, embedding=3), [*"abab"], {"it": Combination(("views",))})
 
 
 def test_what_is_counted_for_a_choice_is_what_knn_counts():
-    blocks, labels = drawn(60, seed=3), np.arange(60) % 3
+    blocks, labels = unlabelled_blocks(60, seed=3), np.arange(60) % 3
     chosen = select(blocks, labels)
     features = chosen.combination.fit(blocks).transform(blocks)
     assert leave_one_out(features, labels)[chosen.k].mean() == chosen.value
+
+
+def test_every_entry_is_what_the_public_functions_give():
+    (train, labels), (test, test_labels) = classed_blocks(36), classed_blocks(15, seed=1)
+    trained = Trained(train, labels, Costs(INFO, SECONDS, 100), 1000, 0)
+    guesses = trained.guesses(test)
+    assert (
+        list(guesses)
+        == [one.name for one in trained.entries]
+        == [*(candidate.name for candidate in full_table(list(INFO))), FREE, PLAIN, ALL]
+    )
+    for one in trained.entries:
+        combiner = one.combination.fit(train)
+        features, asked = combiner.transform(train), combiner.transform(test)
+        table = choose_k(features, labels)
+        found = knn(features, labels, asked, test_labels, k="auto")
+        assert (trained.ks[one.name], trained.leave_one_out[one.name]) == (found.k, table[found.k]), one.name
+        assert (guesses[one.name] == test_labels).mean() == found.value
+        assert mean_per_class(guesses[one.name] == test_labels, test_labels) == pytest.approx(found.mean_per_class)
+        assert (one.blocks, one.width) == (combiner.names, features.shape[1])
+    better = max(EMBEDDINGS, key=trained.leave_one_out.get)
+    assert trained.reference == better
+
+
+@pytest.mark.parametrize(("views", "recommended"), [(0.0, FREE), (6.0, ALL)])
+def test_more_passes_are_recommended_where_the_training_rows_surely_gain(views, recommended):
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    train = {name: rng.standard_normal((60, 6)).astype(np.float32) for name in ("embedding", "cls-1", "simclr.views")}
+    train["cls-1"][np.arange(60), labels] += 2
+    train["simclr.views"][np.arange(60), labels] += views
+    trained = Trained(train, labels, Costs(INFO, {}, 0), 1000, 0)
+    assert trained.recommended == recommended
+    assert trained.entry(FREE).blocks != ("embedding",)
+
+
+def test_choices_are_those_of_select_among_what_each_may_take():
+    train, labels = classed_blocks(36)
+    trained = Trained(train, labels, Costs(INFO, {}, 0), 1000, 0)
+    assert trained.entry(ALL).combination == select(train, labels).combination
+    free = {name: train[name] for name in ("embedding", "cls-1", "kl")}
+    assert trained.entry(FREE).combination == select(free, labels).combination
+    assert set(trained.entry(FREE).blocks) <= set(free)
+    plain = {name: train[name] for name in ("embedding", "cls-1", "simclr.views")}
+    assert trained.entry(PLAIN).combination == select(plain, labels).combination
+    assert [trained.entry(name).role for name in (FREE, PLAIN, ALL)] == ["chosen", "control", "chosen"]
+
+
+def test_the_control_without_gradients_is_there_only_where_there_are_gradients():
+    train, labels = classed_blocks(20, names=("embedding", "cls-1"))
+    names = [one.name for one in Trained(train, labels, Costs(INFO, {}, 0), 1000, 0).entries]
+    assert names[-2:] == [FREE, ALL]
+    assert PLAIN not in names
+
+
+def test_a_choice_among_some_candidates_is_that_of_asking_them_alone():
+    train, labels = classed_blocks(30)
+    found = choices(list(train))
+    some = {name: found[name] for name in choices(["embedding", "cls-1", "simclr.views"])}
+    rights = leave_one_out_of(train, labels, found)
+    assert choose(some, rights) == choose(some, leave_one_out_of(train, labels, some))
+
+
+def test_more_rows_than_may_choose_are_neighbours_all_the_same():
+    train, labels = classed_blocks(45)
+    trained = Trained(train, labels, Costs(INFO, {}, 0), 20, 5)
+    rows = np.sort(np.random.default_rng(5).choice(45, 20, replace=False))
+    for one in trained.entries:
+        right = leave_one_out(one.combination.fit(train).transform(train), labels)
+        table = {k: found[rows].mean() for k, found in right.items()}
+        assert trained.leave_one_out[one.name] == max(table.values()) == table[trained.ks[one.name]]

@@ -101,10 +101,10 @@ def repeated_splits(
 
 
 def split_interval(differences: ArrayLike, test_fraction: float, level: float = 0.95) -> Interval:
-    """Mean of the differences [J] seen in J repeated splits, with Nadeau & Bengio's (2003) corrected t interval.
+    """The mean of the differences [J] seen in J repeated splits, with Nadeau & Bengio's (2003) corrected t interval.
 
     The splits share rows, so their differences agree more than those of fresh data would: the variance of the mean is
-    taken as (1 / J + tested / trained) s^2 in place of s^2 / J. More splits therefore narrow the interval only so far.
+    taken as (1 / J + tested / trained) s^2 instead of s^2 / J. More splits therefore narrow the interval only so far.
     test_fraction: of all rows, as it came to. One split gives no interval (NaN); equal differences one of no width.
     """
     from scipy import stats
@@ -145,16 +145,16 @@ def _bootstrap(
 def _resampled_means(
     scores: NDArray[np.float64], size: int, draws: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Mean of `size` scores drawn with replacement, for each draw: [draws]."""
+    """The mean of `size` scores drawn with replacement, for each draw: [draws]."""
     values, counts = np.unique(scores, return_counts=True)
     if len(values) == 1:
         return np.full(draws, values[0])
     means = np.empty(draws)
     if len(values) <= _FEW_VALUES:
-        some = _CHUNK // len(values)
-        for at in range(0, draws, some):
-            drawn = rng.multinomial(size, counts / len(scores), min(some, draws - at))
-            means[at : at + some] = drawn @ values / size
+        step = _CHUNK // len(values)
+        for at in range(0, draws, step):
+            drawn = rng.multinomial(size, counts / len(scores), min(step, draws - at))
+            means[at : at + step] = drawn @ values / size
         return means
     for draw in range(draws):
         parts = (min(_CHUNK, size - at) for at in range(0, size, _CHUNK))

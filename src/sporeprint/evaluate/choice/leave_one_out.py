@@ -1,4 +1,4 @@
-"""Leave-one-out of many combinations of the same blocks: whitened once, similarities added up."""
+"""Leave-one-out: of many combinations of the same blocks, whitened once, similarities added up; and of some rows."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.checks import labels_of
-from sporeprint.evaluate.knn import CANDIDATES, counts_of
+from sporeprint.evaluate.knn import CANDIDATES, counts_of, leave_one_out
 from sporeprint.evaluate.votes import winners
 from sporeprint.features.blocks import Blocks, family
 from sporeprint.features.combine import Combination, unit
 from sporeprint.features.whiten import Axes
+from sporeprint.search.neighbours import neighbours
 
 MOST_ROWS = 3000  # labelled rows that leave-one-out looks at: 36 MB a matrix of similarities
 
@@ -27,59 +28,81 @@ def leave_one_out_of(
     most_rows: int = MOST_ROWS,
     seed: int = 0,
 ) -> dict[str, dict[int, NDArray[np.bool_]]]:
-    """For each candidate and each k, whether the vote of the other labelled rows is right, of each labelled row.
+    """Whether the other labelled rows vote rightly for each labelled row, by candidate and k: {name: {k: [rows]}}.
 
-    Every k below their number; of more than `most_rows` labelled rows, those drawn by `seed` stand for all. Votes and
-    ties as in `knn_predict`. A joined feature's similarities are the weighed sum of its blocks', so each block is
-    whitened once for all. Raises SampleError as `select`.
+    Every k below their number is tried; of more than `most_rows` labelled rows, those drawn by `seed` stand for all.
+    Votes and ties are as in `knn_predict`. A joined feature's similarities are the weighed sum of its blocks', so each
+    block is whitened once for all. Raises SampleError as `select`.
     """
-    blocks, wanted = _checked(blocks, candidates), counts_of(ks)
+    blocks, counts = _checked(blocks, candidates), counts_of(ks)
     rows, codes = _labelled(blocks, labels, most_rows, seed)
     finite = np.all([np.isfinite(block).all(axis=1) for block in blocks.values()], axis=0)
     if not finite.all():
         blocks = {name: block[finite] for name, block in blocks.items()}
         rows = np.searchsorted(np.flatnonzero(finite), rows)
-    possible = [k for k in wanted if k < len(rows)]
+    possible = [k for k in counts if k < len(rows)]
     if not possible:
-        raise SampleError(f"{len(rows)} labelled rows, k of {wanted}; expected a k below the number of rows")
-    found: dict[str, dict[int, NDArray[np.bool_]]] = {}
+        raise SampleError(f"{len(rows)} labelled rows, k of {counts}; expected a k below the number of rows")
+    rights: dict[str, dict[int, NDArray[np.bool_]]] = {}
     whiteners: dict[tuple[str, Any], Axes] = {}
-    ways = dict.fromkeys((one.whiten, one.exponent) for one in candidates.values())
-    for whiten, exponent in ways:  # one at a time: the parts of one way only are held
+    whitenings = dict.fromkeys((combination.whiten, combination.exponent) for combination in candidates.values())
+    for whitening in whitenings:  # one at a time: only the similarities of one whitening are held
         shared: dict[tuple[str, ...], NDArray[np.float32]] = {}
-        for name, one in candidates.items():
-            if (one.whiten, one.exponent) != (whiten, exponent):
+        for name, combination in candidates.items():
+            if (combination.whiten, combination.exponent) != whitening:
                 continue
             similar = np.zeros((len(rows), len(rows)), np.float32)
-            for members, weight in _groups(one, list(blocks)):
+            for members, weight in _groups(combination, list(blocks)):
                 if members not in shared:
-                    shared[members] = _similar(blocks, members, one, rows, whiteners)
+                    shared[members] = _similar(blocks, members, combination, rows, whiteners)
                 similar += np.float32(weight**2) * shared[members]
-            found[name] = _right(similar, codes, possible)
-    return {name: found[name] for name in candidates}
+            rights[name] = _right(similar, codes, possible)
+    return {name: rights[name] for name in candidates}
+
+
+def votes_of_others(
+    features: NDArray[Any], labels: NDArray[Any], asking: NDArray[np.intp], ks: Sequence[int] = CANDIDATES
+) -> dict[int, NDArray[np.bool_]]:
+    """`knn.leave_one_out` of the rows `asking` [M] only; all other rows [N, D] remain their neighbours."""
+    if len(asking) == len(labels):
+        return leave_one_out(features, labels, ks)
+    possible = [k for k in ks if k < len(labels)]
+    classes, codes = np.unique(labels, return_inverse=True)
+    parts, start = [], 0
+    for near, _ in neighbours(features, features[asking], max(possible) + 1):
+        own = near == asking[start : start + len(near), None]
+        own[~own.any(axis=1), -1] = True  # the row has more duplicates than are listed, and is not among them
+        parts.append(codes[near[~own].reshape(len(near), -1)])
+        start += len(near)
+    votes = np.concatenate(parts)
+    return {k: winners(votes[:, :k], np.ones((len(votes), k)), len(classes)) == codes[asking] for k in possible}
 
 
 def _checked(blocks: Blocks, candidates: Mapping[str, Combination]) -> dict[str, NDArray[Any]]:
     arrays = {name: np.asarray(block) for name, block in blocks.items()}
     shapes = {name: block.shape for name, block in arrays.items()}
-    if not shapes or any(len(shape) != 2 for shape in shapes.values()) or len({one[0] for one in shapes.values()}) > 1:
+    if (
+        not shapes
+        or any(len(shape) != 2 for shape in shapes.values())
+        or len({shape[0] for shape in shapes.values()}) > 1
+    ):
         raise SampleError(f"blocks have shapes {shapes}; expected [rows, dimensions], the same rows in each")
-    for title, one in candidates.items():
-        if one.size is not None:
-            raise SampleError(f"candidate {title!r} has size={one.size}; choose first, then reduce")
-        if missing := [name for name in one.members(arrays) if name not in arrays]:
+    for title, combination in candidates.items():
+        if combination.size is not None:
+            raise SampleError(f"candidate {title!r} has size={combination.size}; choose first, then reduce")
+        if missing := [name for name in combination.members(arrays) if name not in arrays]:
             raise SampleError(f"candidate {title!r} takes block {missing[0]!r}; there are: {', '.join(arrays)}")
     return arrays
 
 
 def _labelled(blocks: Blocks, labels: ArrayLike, most: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows that have a label and no NaN, and the codes of their labels."""
+    """The rows that have a label and no NaN, and the codes of their labels."""
     total = len(next(iter(blocks.values())))
-    given = np.asarray(labels, dtype=object if isinstance(labels, (list, tuple)) else None)  # NaN stays one amid texts
+    given = np.asarray(labels, dtype=object if isinstance(labels, (list, tuple)) else None)  # among texts NaN stays NaN
     if given.shape != (total,):
         raise SampleError(f"labels have shape {given.shape} for {total} rows; expected one label a row, None for none")
     if given.dtype.kind == "O":
-        has = np.array([not _is_missing(one) for one in given], bool)
+        has = np.array([not _is_missing(label) for label in given], bool)
     else:
         has = ~np.isnan(given) if given.dtype.kind == "f" else np.ones(total, bool)
     for block in blocks.values():
@@ -96,10 +119,10 @@ def _is_missing(label: Any) -> bool:
     return label is None or (isinstance(label, (float, np.floating)) and bool(np.isnan(label)))
 
 
-def _groups(one: Combination, names: Sequence[str]) -> Iterator[tuple[tuple[str, ...], float]]:
+def _groups(combination: Combination, names: Sequence[str]) -> Iterator[tuple[tuple[str, ...], float]]:
     """The blocks of each weight and family, since candidates share families."""
     groups: dict[tuple[str, float], list[str]] = {}
-    for name, weight in one.members(names).items():
+    for name, weight in combination.members(names).items():
         groups.setdefault((family(name), weight), []).append(name)
     for (_, weight), members in groups.items():
         yield tuple(members), weight
@@ -108,14 +131,15 @@ def _groups(one: Combination, names: Sequence[str]) -> Iterator[tuple[tuple[str,
 def _similar(
     blocks: Blocks,
     members: tuple[str, ...],
-    one: Combination,
+    combination: Combination,
     rows: NDArray[np.intp],
     whiteners: dict[tuple[str, Any], Axes],
 ) -> NDArray[np.float32]:
     total = np.zeros((len(rows), len(rows)), np.float32)
     for name in members:
-        alone = Combination((name,), one.whiten, exponent=one.exponent).fit({name: blocks[name]}, whiteners)
-        part = unit(alone.join({name: blocks[name][rows]}))
+        alone = Combination((name,), combination.whiten, exponent=combination.exponent)
+        combiner = alone.fit({name: blocks[name]}, whiteners)
+        part = unit(combiner.join({name: blocks[name][rows]}))
         total += part @ part.T
     return total
 
@@ -127,6 +151,6 @@ def _right(similar: NDArray[np.float32], codes: NDArray[np.intp], ks: Sequence[i
     for at, row in enumerate(similar):
         squares = lengths - 2 * row  # and this row's own length, which changes no order
         squares[at] = np.inf
-        near = np.flatnonzero(squares <= np.partition(squares, most - 1)[most - 1])  # with all that tie for the last
+        near = np.flatnonzero(squares <= np.partition(squares, most - 1)[most - 1])  # with all that tie for last place
         votes[at] = codes[near[np.argsort(squares[near], kind="stable")[:most]]]
     return {k: winners(votes[:, :k], np.ones((len(codes), k)), classes) == codes for k in ks}

@@ -1,8 +1,8 @@
-"""Which families to join, how far to even them out, at what weights: chosen by leave-one-out on a user's labels."""
+"""What training rows choose, by leave-one-out: families to join, how far to even them out, at what weights."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,25 +10,36 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.errors import SampleError
-from sporeprint.evaluate.choice.leave_one_out import MOST_ROWS, leave_one_out_of
-from sporeprint.evaluate.knn import CANDIDATES
+from sporeprint.evaluate.choice.candidates import (
+    ALL,
+    EMBEDDINGS,
+    FREE,
+    HALF_WHITE,
+    PLAIN,
+    RAW,
+    REFERENCES,
+    Candidate,
+    choices,
+    full_table,
+)
+from sporeprint.evaluate.choice.guard import GUARD, check_guard, paired, surely_better
+from sporeprint.evaluate.choice.leave_one_out import MOST_ROWS, leave_one_out_of, votes_of_others
+from sporeprint.evaluate.knn import CANDIDATES, knn_predict
 from sporeprint.evaluate.result import Result
-from sporeprint.features.blocks import FAMILIES, Blocks, family
+from sporeprint.evaluate.table import Costs, Entry, entry_of
+from sporeprint.features.blocks import Blocks, family
 from sporeprint.features.combine import Combination
-
-EXPONENTS = (0.5, 0.75, 1.0)
-RAW, WHITE = "embedding", "embedding, white 0.5"
-REFERENCES = {RAW: Combination((RAW,)), WHITE: Combination((RAW,), whiten="auto", exponent=0.5)}
-GUARD = 2.0  # standard errors
+from sporeprint.features.whiten import Axes
 
 
 @dataclass(frozen=True)
 class Selection(Result):
-    """value: leave-one-out accuracy of the chosen combination, on the very rows that chose it: a little optimistic.
+    """What `select` returns: the chosen combination, and how it fared against the others.
 
+    value: leave-one-out accuracy of the chosen combination, on the very rows that chose it: a little optimistic.
     name, combination, k: the choice. gain: leave-one-out accuracy over the raw embedding's. error: its standard error,
-    by the paired rows; it knows nothing of how many candidates were tried. table: the accuracy of every candidate, each
-    with its best k.
+    by the paired rows; it knows nothing of the number of candidates that were tried. table: the accuracy of every
+    candidate, each with its best k.
     """
 
     name: str = ""
@@ -48,38 +59,6 @@ class Selection(Result):
         return f"{self.name}: leave-one-out {self.value:.1%}, k = {self.k}; {points} over the raw embedding"
 
 
-def select_candidates(names: Sequence[str]) -> dict[str, Combination]:
-    """What `select` chooses from by default, for these blocks; the raw and the whitened embedding come first.
-
-    Every set of families that has members, with the embedding and (where there are layers) without; raw, and evened
-    out with exponents 0.5, 0.75 and 1; every block alike, and every family alike where that is not the same.
-    """
-    there = [one for one in FAMILIES if any(family(name) == one for name in names)]
-    sets: list[tuple[str, ...]] = [("embedding",)]
-    for chosen in _subsets(there):
-        sets.append(("embedding", *chosen))
-        if "layers" in chosen:
-            sets.append(chosen)
-    made = dict(REFERENCES)
-    for blocks in sets:
-        title = " + ".join(blocks)
-        for exponent in (None, *EXPONENTS):
-            how = "raw" if exponent is None else f"white {exponent:g}"
-            one = Combination(blocks) if exponent is None else Combination(blocks, "auto", exponent=exponent)
-            if one in made.values():
-                continue
-            made[f"{title}, {how}"] = one
-            alike = replace(one, weights=(1.0,) * len(blocks))
-            if len(blocks) > 1 and alike.members(names) != one.members(names):
-                made[f"{title}, {how}, families alike"] = alike
-    return made
-
-
-def _subsets(families: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    for bits in range(1, 2 ** len(families)):
-        yield tuple(one for at, one in enumerate(families) if bits >> at & 1)
-
-
 def select(
     blocks: Blocks,
     labels: ArrayLike,
@@ -94,19 +73,19 @@ def select(
     blocks: of the training rows, each [N, D]. labels: [N], None (or NaN) for a row without one: whitening is fitted on
     all rows, which costs no label; leave-one-out asks the labelled ones only, at most `most_rows` of them, drawn by
     `seed`, about each other. Rows with NaN in any block are left out of both. candidates: by name; they must not reduce
-    (`size`), which can be added to the choice. The raw and the whitened embedding are always among them.
+    (`size`), which can be added to the choice. The raw and the half-white embedding are always among them.
     guard: see `choose`. Raises SampleError for fewer than two labelled rows, blocks of other rows or that are not
     there, candidates that reduce or take the name of one of these two, and numbers out of range.
     """
-    found = select_candidates(list(blocks)) if candidates is None else dict(candidates)
-    for name, one in REFERENCES.items():
-        if found.get(name, one) != one:
-            raise SampleError(f"a candidate is called {name!r}, which is another's name; call it otherwise")
-    found = {**REFERENCES, **found}
-    _check_guard(guard)
-    rights = leave_one_out_of(blocks, labels, found, ks, most_rows, seed)
-    choice = choose(found, rights, guard, {"ks": list(ks), "seed": seed})
-    return replace(choice, combination=choice.combination.over(list(blocks)))  # of these blocks, also beside others
+    listed = choices(list(blocks)) if candidates is None else dict(candidates)
+    for name, reference in REFERENCES.items():
+        if listed.get(name, reference) != reference:
+            raise SampleError(f"a candidate is called {name!r}, which is another's name; give it a name of its own")
+    listed = {**REFERENCES, **listed}
+    check_guard(guard)
+    rights = leave_one_out_of(blocks, labels, listed, ks, most_rows, seed)
+    choice = choose(listed, rights, guard, {"ks": list(ks), "seed": seed})
+    return replace(choice, combination=choice.combination.over(list(blocks)))  # the same where there are more blocks
 
 
 def choose(
@@ -115,28 +94,28 @@ def choose(
     guard: float = GUARD,
     settings: Mapping[str, Any] | None = None,
 ) -> Selection:
-    """The best of some candidates, the raw and the whitened embedding among them, by what `leave_one_out_of` found.
+    """The best of the candidates, the raw and the half-white embedding among them, from what `leave_one_out_of` gave.
 
-    Each candidate has its best k, the smaller one in a tie. One is taken only if it beats both of these two by more
-    than `guard` standard errors of the paired difference, the whitened embedding if it so beats the raw one; the best
-    of those is taken, the earlier one in a tie; where there is none, the raw embedding stays. The errors are of one
-    difference and many are looked at, so labels that say nothing still move the choice: in half of our trials at guard
-    1, in a sixth at 2, hardly ever at 3.
+    Each candidate has its best k, the smaller one in a tie. A candidate is taken only if it beats both of these two by
+    more than `guard` standard errors of the paired difference, the half-white embedding if it so beats the raw one; the
+    best of those is taken, the earlier one in a tie; where there is none, the raw embedding stays. The errors are of
+    one difference and many are looked at, so labels that say nothing still move the choice: in half of our trials at
+    guard 1, in a sixth at 2, hardly ever at 3.
     """
-    _check_guard(guard)
+    check_guard(guard)
     best = {name: max(rights[name], key=lambda k: (rights[name][k].mean(), -k)) for name in candidates}
     right = {name: rights[name][k] for name, k in best.items()}
     table = {name: float(hits.mean()) for name, hits in right.items()}
     chosen, gain, error = RAW, 0.0, 0.0
-    for name in sorted(table, key=lambda one: -table[one]):  # stable: the earlier one in a tie
-        apart = {one: paired(right[one], right[name]) for one in (RAW, WHITE) if one != name}
-        if all(by > guard * spread for by, spread in apart.values()) and RAW in apart:
-            chosen, (gain, error) = name, apart[RAW]
+    for name in sorted(table, key=lambda name: -table[name]):  # stable: the earlier one in a tie
+        references = [reference for reference in (RAW, HALF_WHITE) if reference != name]
+        if name != RAW and all(surely_better(right[reference], right[name], guard) for reference in references):
+            chosen, (gain, error) = name, paired(right[RAW], right[name])
             break
-    told = {"labelled_rows": len(right[chosen]), "guard": guard, "candidates": len(candidates), **(settings or {})}
+    whole = {"labelled_rows": len(right[chosen]), "guard": guard, "candidates": len(candidates), **(settings or {})}
     return Selection(
         value=table[chosen],
-        settings=told,
+        settings=whole,
         name=chosen,
         combination=candidates[chosen],
         k=best[chosen],
@@ -146,12 +125,68 @@ def choose(
     )
 
 
-def _check_guard(guard: float) -> None:
-    if not 0 <= guard < np.inf:
-        raise SampleError(f"guard={guard!r}; expected a number of standard errors, 0 or more")
+class Trained:
+    """What the training rows decide for `compare`: the choices, the reference, each entry's k. It sees no test row.
+
+    entries: without results. ks, leave_one_out: of each entry by name, the k of the best accuracy on the training rows
+    and that accuracy. reference: the best of the raw and the white embeddings by leave-one-out.
+    recommended: the choice among everything if it beats the choice of one pass by two standard errors, else that.
+    """
+
+    def __init__(self, train: Blocks, labels: NDArray[Any], costs: Costs, most_rows: int, seed: int):
+        self.train, self.labels = train, labels
+        self.whiteners: dict[tuple[str, Any], Axes] = {}
+        asking = np.arange(len(labels))
+        if len(labels) > most_rows:
+            asking = np.sort(np.random.default_rng(seed).choice(len(labels), most_rows, replace=False))
+        self.entries: list[Entry] = []
+        self.ks: dict[str, int] = {}
+        self.leave_one_out: dict[str, float] = {}
+        rights: dict[str, NDArray[np.bool_]] = {}
+        for candidate in [*full_table(list(train)), *self._chosen(costs, most_rows, seed)]:
+            name = candidate.name
+            combiner = candidate.combination.fit(train, self.whiteners)
+            right = votes_of_others(combiner.transform(train), labels, asking)
+            k = max(right, key=lambda k: (right[k].mean(), -k))
+            self.entries.append(entry_of(candidate, combiner, costs, {}))
+            self.ks[name], self.leave_one_out[name], rights[name] = k, float(right[k].mean()), right[k]
+        self.reference = max(EMBEDDINGS, key=self.leave_one_out.__getitem__)
+        self.recommended = recommended(rights[FREE], rights[ALL])
+
+    def _chosen(self, costs: Costs, most_rows: int, seed: int) -> list[Candidate]:
+        names = list(self.train)
+        listed = choices(names)
+        rights = leave_one_out_of(self.train, self.labels, listed, most_rows=most_rows, seed=seed)
+        free = {name: self.train[name] for name in costs.free(names)}
+        cheap = select(free, self.labels, most_rows=most_rows, seed=seed).combination
+        chosen = [Candidate(FREE, "chosen", cheap)]
+        plain = [name for name in names if family(name) != "gradients"]
+        if len(plain) < len(names):  # the control is chosen with the same care, from the same candidates
+            subset = {name: listed[name] for name in choices(plain)}
+            chosen.append(Candidate(PLAIN, "control", choose(subset, rights).combination.over(plain)))
+        return [*chosen, Candidate(ALL, "chosen", choose(listed, rights).combination.over(names))]
+
+    def entry(self, name: str) -> Entry:
+        """The entry of that name."""
+        return next(entry for entry in self.entries if entry.name == name)
+
+    def guesses(self, test: Blocks) -> dict[str, NDArray[Any]]:
+        """The label of each test row by each entry."""
+        predicted = {}
+        for entry in self.entries:
+            rows, others = self.features(entry.name, test)
+            predicted[entry.name] = knn_predict(rows, self.labels, others, self.ks[entry.name])
+        return predicted
+
+    def features(self, name: str, test: Blocks) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """An entry's features of the training rows, and of the test rows."""
+        combiner = self.entry(name).combination.fit(self.train, self.whiteners)
+        return combiner.transform(self.train), combiner.transform(test)
 
 
-def paired(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> tuple[float, float]:
-    """mean(b) - mean(a) and its standard error, over the same rows."""
-    apart = b.astype(float) - a
-    return float(apart.mean()), float(apart.std(ddof=1) / np.sqrt(len(apart)))
+def recommended(free: NDArray[np.bool_], everything: NDArray[np.bool_]) -> str:
+    """The name of the choice to recommend, from which training rows [N] each of the two classifies rightly.
+
+    The choice among everything is recommended only if it is surely better than the choice of one pass (`GUARD`).
+    """
+    return ALL if surely_better(free, everything) else FREE

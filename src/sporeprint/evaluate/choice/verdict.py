@@ -1,23 +1,22 @@
-"""What a comparison comes to, in one sentence."""
+"""The verdict of a comparison, in one sentence."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sporeprint.evaluate.choice.measure import ALL, FREE, PLAIN
-from sporeprint.evaluate.choice.select import RAW
-from sporeprint.evaluate.comparison import Compared
+from sporeprint.evaluate.choice.candidates import ALL, FREE, PLAIN, RAW
+from sporeprint.evaluate.table import Entry
 from sporeprint.features.blocks import family
 
 SAME = 0.01  # a gain that is surely smaller than a point is none
 
 
-def verdict(entries: Sequence[Compared], reference: str, recommended: str) -> str:
-    """One sentence: what to use here, the expected gain with its interval, and its price.
+def verdict(entries: Sequence[Entry], reference: str, recommended: str) -> str:
+    """What to use here, the expected gain with its interval, and its price, in one sentence.
 
     recommended: what the training rows speak for. The test rows say whether it is surely better than the reference.
     """
-    by_name = {one.name: one for one in entries}
+    by_name = {entry.name: entry for entry in entries}
     base, best = by_name[reference], by_name[recommended]
     the = "the embedding" if base.name == RAW else "the whitened embedding"
     if best.combination == by_name[RAW].combination:
@@ -36,7 +35,7 @@ def verdict(entries: Sequence[Compared], reference: str, recommended: str) -> st
     )
 
 
-def _also(best: Compared, by_name: Mapping[str, Compared]) -> str:
+def _also(best: Entry, by_name: Mapping[str, Entry]) -> str:
     free, everything, plain = by_name[FREE], by_name[ALL], by_name.get(PLAIN)
     parts = []
     if best is free and everything.passes > free.passes:
@@ -48,11 +47,11 @@ def _also(best: Compared, by_name: Mapping[str, Compared]) -> str:
     return "".join(f"; {part}" for part in parts)
 
 
-def _families(entry: Compared) -> list[str]:
+def _families(entry: Entry) -> list[str]:
     return list(dict.fromkeys(family(name) for name in entry.blocks))
 
 
-def _price(entry: Compared, base: Compared) -> str:
+def _price(entry: Entry, base: Entry) -> str:
     rate = "" if entry.rows_per_second is None else f", {_rate(entry.rows_per_second)} rows/s"
     return f"{_passes(entry)} a row{rate}, {entry.bytes_per_row:,} bytes a row against {base.bytes_per_row:,}"
 
@@ -61,5 +60,5 @@ def _rate(rows: float) -> str:
     return f"{rows:,.0f}" if rows >= 100 else f"{rows:.3g}"
 
 
-def _passes(entry: Compared) -> str:
+def _passes(entry: Entry) -> str:
     return "one pass" if entry.passes == 1 else f"{entry.passes} passes"

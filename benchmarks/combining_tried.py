@@ -23,7 +23,8 @@ from sporeprint.evaluate.knn import choose_k, knn_predict, leave_one_out
 from sporeprint.evaluate.shots import draws
 from sporeprint.evaluate.similarity import anisotropy, effective_rank
 from sporeprint.features.blocks import family
-from sporeprint.features.combine import Combination, Combiner, unit
+from sporeprint.features.combine import Combination, Combiner
+from sporeprint.features.unit import unit
 
 Row = tuple[str, float, float]
 

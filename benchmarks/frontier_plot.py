@@ -1,4 +1,4 @@
-"""The frontier as SVG: accuracy, mean over the sets, against cost; points by name."""
+"""The frontier as SVG: accuracy, mean over the sets, against cost; points by number, their names below."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sporeprint.report.cost_plot import Box, place_label
-from sporeprint.report.svg import BLACK, GREY, PALE, add, drawing, mark, round_ticks, text_of
+from sporeprint.report.cost_plot import Box
+from sporeprint.report.svg import BLACK, GREY, PALE, add, drawing, numbered_mark, round_ticks, text_of
 
-WIDTH, HEIGHT, SIZE = 700, 380, 13  # pixels
+WIDTH, HEIGHT, SIZE = 700, 380, 13  # pixels, without the names
+_LINE = 20  # height of a name
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,11 @@ def plot(points: Sequence[Point], sets: Sequence[str], show: Sequence[str]) -> s
         return area.bottom - (area.bottom - area.top) * (value - low) / (high - low)
 
     told = ", ".join(f"{words} {100 * one.value:.1f} % at {one.passes:.1f}" for one, words in shown)
-    svg = drawing(WIDTH, HEIGHT, f"Accuracy against cost. {told}")
+    whole = HEIGHT + _LINE * len(shown)
+    svg = drawing(WIDTH, whole, f"Accuracy against cost. {told}")
     svg.set("xmlns", "http://www.w3.org/2000/svg")
     svg.set("font-family", "system-ui, sans-serif")
-    add(svg, "rect", x=0, y=0, width=WIDTH, height=HEIGHT, fill="#ffffff")
+    add(svg, "rect", x=0, y=0, width=WIDTH, height=whole, fill="#ffffff")
     words = {"font_size": SIZE, "fill": BLACK}
     add(svg, "text", f"kNN top-1, %, mean of {', '.join(sets)}", x=8, y=18, **words)
     for tick in round_ticks(100 * low, 100 * high, 7):
@@ -64,19 +66,13 @@ def plot(points: Sequence[Point], sets: Sequence[str], show: Sequence[str]) -> s
     front = [a for a in front if not any(b.passes <= a.passes and b.value > a.value for b in front)]
     line = " ".join(f"{x(one.passes):.1f},{y(one.value):.1f}" for one in sorted(front, key=lambda one: one.passes))
     add(svg, "polyline", points=line, fill="none", stroke=GREY, stroke_width=1.2, stroke_dasharray="5 4")
-    taken = []
-    for one, words_of in shown:
+    for number, (one, words_of) in enumerate(shown, 1):
         role = "paper" if one.way == "paper" else "embedding" if one.way == "embedding" else "chosen"
-        across, down = x(one.passes), y(one.value)
         group = add(svg, "g")
         each = ", ".join(f"{name} {100 * value:.1f}" for name, value in zip(sets, one.values, strict=True))
         add(group, "title", f"{words_of}: {100 * one.value:.1f} %, {one.passes:.1f} embeddings; {each}")
-        mark(group, role, across, down, 6)
-        taken.append(Box(across - 9, down - 9, across + 9, down + 9))
-    for one, words_of in shown:
-        box = place_label(words_of, x(one.passes), y(one.value), taken, area)
-        taken.append(box)
-        halo = {"stroke": "#ffffff", "stroke_width": 3, "stroke_linejoin": "round", "paint_order": "stroke"}
-        at = {"x": (box.left + box.right) / 2, "y": box.bottom - 4, "text_anchor": "middle"}
-        add(svg, "text", words_of, font_weight="bold", **at, **words, **halo)
+        numbered_mark(group, role, number, x(one.passes), y(one.value))
+        down = HEIGHT + _LINE * (number - 0.5)
+        numbered_mark(svg, role, number, area.left, down)
+        add(svg, "text", words_of, x=area.left + 20, y=down + 0.36 * SIZE, **words)
     return text_of(svg)

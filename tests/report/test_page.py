@@ -68,7 +68,7 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
     def cells(self, name: str) -> list[str]:
-        return next([" ".join(one.split()) for one in row] for row in self.rows if row[0].split()[0] == name)
+        return next([" ".join(one.split()) for one in row] for row in self.rows if name in row[0].split()[:2])
 
 
 def pictures() -> Samples:
@@ -115,7 +115,7 @@ def test_the_parts_come_in_their_order():
 def test_the_table_has_every_entry_with_its_figures():
     page = Page(render(comparison()))
     assert page.cells("layers") == (
-        ["layers one pass", "1", "1,240", "1,536", "5", "69.0", "70.0 68.0 to 73.0", "65.0", "+10.0 +7.0 to +13.0"]
+        ["2 layers one pass", "1", "1,240", "1,536", "5", "69.0", "70.0 68.0 to 73.0", "65.0", "+10.0 +7.0 to +13.0"]
     )
     assert page.cells("kl")[-1] == "\u221210.0 \u221213.0 to \u22127.0"
     assert page.cells("embedding")[-1] == "\u2013"
@@ -140,7 +140,7 @@ def test_what_was_chosen_is_said_in_words(combination, words):
     one = entry("all, white", "chosen", 10, 0.8, combination=combination, blocks=("embedding", "kl"))
     assert one.joins == words
     page = Page(render(comparison(entries=(*comparison().entries[:-1], one))))
-    assert page.cells("all,")[0] == f"all, white chosen {words}"
+    assert page.cells("all,")[0] == f"5 all, white chosen {words}"
     assert f"chosen all, white {words}" in page.text
 
 
@@ -150,6 +150,29 @@ def test_the_legend_has_the_marks_that_are_drawn():
     page = Page(render(replace(one, entries=same, free="layers", chosen="layers")))
     assert "the embedding Up is better" in page.text
     assert "families joined" not in page.text
+
+
+def test_every_mark_has_its_number_and_names_next_to_the_plot_and_in_the_table():
+    page = Page(render(comparison()))
+    listed = "1 embedding reference 2 layers one pass 3 kl alone 4 paper's assembly paper 5 all, white chosen"
+    assert page.text.count(listed) == 1
+    heads = [" ".join(row[0].split()) for row in page.rows[1:6]]
+    assert [head.split()[0] for head in heads] == ["1", "2", "3", "4", "5"]
+
+
+def test_entries_that_share_a_mark_share_its_number_and_those_without_accuracy_have_none():
+    first, second, *_ = comparison().entries
+    same = replace(first, name="copy")
+    nothing = altered(second, name="nothing", value=Interval(math.nan, math.nan, math.nan))
+    one = comparison(entries=(first, nothing, second, same), chosen="layers")
+    page = Page(render(one))
+    assert [" ".join(row[0].split()) for row in page.rows[1:5]] == [
+        "1 embedding reference",
+        "nothing",
+        "2 layers chosen one pass",
+        "1 copy",
+    ]
+    assert "1 embedding ; copy reference 2 layers chosen one pass" in page.text
 
 
 def test_heads_of_rows_and_columns_say_which_they_are():

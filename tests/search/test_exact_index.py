@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sporeprint.errors import RecipeError, SampleError
+from sporeprint.search import best_rows as candidates
 from sporeprint.search import exact
 from sporeprint.search.exact import ExactIndex
 from sporeprint.search.indexes import make_index
@@ -14,7 +13,7 @@ def slow(rows, queries, k):
     positions = []
     for query in queries.astype(float):
         products = [float(row @ query) for row in rows.astype(float)]
-        positions.append(sorted(range(len(rows)), key=lambda at, found=products: (-found[at], at))[:k])
+        positions.append(sorted(range(len(rows)), key=lambda at, products=products: (-products[at], at))[:k])
     return np.array(positions)
 
 
@@ -22,7 +21,7 @@ def slow(rows, queries, k):
 def small_parts(monkeypatch):
     monkeypatch.setattr(exact, "_NUMBERS", 40)
     monkeypatch.setattr(exact, "_SCORES", 40)
-    monkeypatch.setattr(exact, "_KEYS", 60)
+    monkeypatch.setattr(candidates, "_KEYS", 60)
 
 
 def test_a_worked_example():
@@ -60,18 +59,9 @@ def test_rows_nearer_to_each_other_than_float32_products_tell_apart_are_ordered(
     rows = np.float32(base / np.linalg.norm(base)) + np.zeros((12, 1), np.float32)
     rows[np.arange(12), np.arange(12)] += random.permutation(12).astype(np.float32) * np.float32(2e-7)
     query = np.abs(rows[:1])
-    found = ExactIndex(rows).search(query, 12)[1]
+    positions = ExactIndex(rows).search(query, 12)[1]
     products = np.float32(rows.astype(float) @ query[0].astype(float))
-    assert found[0].tolist() == sorted(range(12), key=lambda at: (-products[at], at))
-
-
-@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=20))
-def test_keys_order_as_scores_and_give_them_back(scores):
-    scores = np.array(scores, np.float32)
-    keys = exact._keys(scores, np.zeros(len(scores), int))
-    assert (keys > 0).all()
-    assert (exact._score(keys) == scores).all()
-    assert ((keys[:, None] < keys) == (scores[:, None] < scores)).all()
+    assert positions[0].tolist() == sorted(range(12), key=lambda at: (-products[at], at))
 
 
 def test_a_query_is_answered_the_same_alone_and_among_others():
@@ -91,12 +81,12 @@ def test_no_queries_no_answers():
 def test_what_cannot_be_searched_is_refused():
     rows = np.ones((4, 3), np.float32)
     index = ExactIndex(rows)
-    for queries, k, said in [
+    for queries, k, message in [
         (np.ones((2, 4), np.float32), 1, r"floats \[queries, 3\]"),
         (np.ones((2, 3), np.float32), 0, "at least 1"),
         (np.full((2, 3), np.nan, np.float32), 1, "2 of 2 queries are NaN"),
     ]:
-        with pytest.raises(SampleError, match=said):
+        with pytest.raises(SampleError, match=message):
             index.search(queries, k)
     for wrong in (np.ones((2, 2)), np.ones((0, 2), np.float32), np.ones(3, np.float32)):
         with pytest.raises(SampleError, match="float16 or float32"):

@@ -6,11 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sporeprint.errors import SampleError
+from sporeprint.search import best_rows as candidates
 from sporeprint.search import neighbours as module
 from sporeprint.search import points
-from sporeprint.search.neighbours import neighbours, rows_of
+from sporeprint.search.neighbours import neighbours
 
 METRICS = ["euclidean", "cosine"]
+SIZES = ((module, "_WIDE"), (module, "_SLICE"), (points, "SMALL"), (candidates, "_KEYS"))
 KINDS = {
     "cloud": lambda rng, shape: rng.standard_normal(shape),
     "grid": lambda rng, shape: rng.integers(-1, 2, shape),  # many ties, and rows of zeros
@@ -52,6 +54,7 @@ def small_chunks(patch, rng):
     for name, most in (("SPARE", 3), ("_QUERIES", 30), ("_ROWS", 30), ("_WIDE", 300), ("_SLICE", 500)):
         patch.setattr(module, name, int(rng.integers(name != "SPARE", most)))
     patch.setattr(points, "SMALL", int(rng.integers(1, 300)))
+    patch.setattr(candidates, "_KEYS", int(rng.integers(1, 500)))
 
 
 @settings(max_examples=150, deadline=None)
@@ -172,7 +175,7 @@ def test_numbers_whose_squares_overflow_are_refused():
 def test_a_mapped_file_is_searched_in_bounded_memory(metric, monkeypatch, tmp_path):
     for name in ("_QUERIES", "_ROWS"):
         monkeypatch.setattr(module, name, getattr(module, name) // 8)
-    for where, name in ((module, "_WIDE"), (module, "_SLICE"), (points, "SMALL")):
+    for where, name in SIZES:
         monkeypatch.setattr(where, name, getattr(where, name) // 64)
     rng = np.random.default_rng(0)
     train = np.memmap(tmp_path / "rows", np.float32, "w+", shape=(40_000, 128))
@@ -180,7 +183,7 @@ def test_a_mapped_file_is_searched_in_bounded_memory(metric, monkeypatch, tmp_pa
     train[20_000:20_200] = train[0]  # in doubt for the query that it equals
     queries = np.array(train[:400])
     tracemalloc.start()
-    rows, _ = whole(rows_of(train, "train"), queries, 10, metric)
+    rows, _ = whole(train, queries, 10, metric)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     np.testing.assert_array_equal(rows[0], [0, *range(20_000, 20_009)])
@@ -189,7 +192,7 @@ def test_a_mapped_file_is_searched_in_bounded_memory(metric, monkeypatch, tmp_pa
 
 
 def test_few_very_wide_rows_are_searched_in_bounded_memory(monkeypatch):
-    for where, name in ((module, "_WIDE"), (module, "_SLICE"), (points, "SMALL")):
+    for where, name in SIZES:
         monkeypatch.setattr(where, name, getattr(where, name) // 64)
     rows = np.random.default_rng(0).standard_normal((300, 20_000))
     tracemalloc.start()
@@ -198,31 +201,3 @@ def test_few_very_wide_rows_are_searched_in_bounded_memory(monkeypatch):
     tracemalloc.stop()
     np.testing.assert_array_equal(found[:, 0], np.arange(3))
     assert peak < 256 * 2**20 / 64  # the rows take 48 MB
-
-
-def test_a_mapped_file_is_not_copied(tmp_path):
-    train = np.memmap(tmp_path / "rows", np.float32, "w+", shape=(10, 3))
-    assert np.shares_memory(rows_of(train, "train"), train)
-
-
-def test_rows_that_are_not_finite_are_counted_over_all_chunks(monkeypatch):
-    monkeypatch.setattr(module, "_WIDE", 8)
-    rows = np.zeros((50, 4), np.float32)
-    rows[[0, 13, 49], [1, 2, 3]] = np.nan, np.inf, -np.inf
-    with pytest.raises(SampleError, match="3 of 50 train rows are NaN or infinite"):
-        rows_of(rows, "train")
-
-
-@pytest.mark.parametrize(
-    ("rows", "complaint"),
-    [
-        (np.zeros((3, 0)), r"shape \(3, 0\); expected \[rows, dimensions\]"),
-        (np.zeros((0, 3)), r"shape \(0, 3\)"),
-        (np.zeros(3), r"shape \(3,\)"),
-        ([["a"]], "train features are <U1; expected real numbers"),
-        (np.zeros((2, 2), complex), "train features are complex128"),
-    ],
-)
-def test_what_is_not_rows_of_numbers_is_refused(rows, complaint):
-    with pytest.raises(SampleError, match=complaint):
-        rows_of(rows, "train")

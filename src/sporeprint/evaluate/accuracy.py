@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 
 def mean_per_class(right: NDArray[np.bool_], labels: NDArray[Any]) -> float:
-    """right: [M], whether a row was classified rightly; labels: [M], what it is. Over the classes that rows have."""
+    """The mean over the classes that rows have.
+
+    right: [M], whether a row is classified rightly. labels: [M], the row's class.
+    """
     members = np.unique(labels, return_inverse=True)[1]
     return float((np.bincount(members, right) / np.bincount(members)).mean())

@@ -8,17 +8,23 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.errors import SampleError
+from sporeprint.search.best_rows import slices
+
+_NUMBERS = 2**22  # of rows at a time
 
 
 def features_of(rows: ArrayLike, which: str) -> NDArray[np.float32]:
-    """rows [N, D], at least one of each, numbers, all finite; checked a part at a time. Raises SampleError."""
+    """The rows [N, D] as they are, not copied: at least one of each, numbers, all finite; checked part by part.
+
+    Raises SampleError.
+    """
     array = np.asarray(rows)
     if array.ndim != 2 or not array.size:
         raise SampleError(f"{which} features have shape {array.shape}; expected [rows, width], at least 1 of each")
     if array.dtype.kind not in "fiub":
         raise SampleError(f"{which} features are of type {array.dtype}; expected numbers")
-    step = max(1, 2**22 // array.shape[1])
-    if bad := sum(int((~np.isfinite(array[at : at + step]).all(axis=1)).sum()) for at in range(0, len(array), step)):
+    width = array.shape[1]
+    if bad := sum(int((~np.isfinite(array[part]).all(axis=1)).sum()) for part in slices(len(array), _NUMBERS, width)):
         raise SampleError(f"{bad} of {len(array)} {which} rows are NaN or infinite (unreadable samples?); drop them")
     return array
 
@@ -37,6 +43,12 @@ def labels_of(labels: ArrayLike, rows: int, which: str) -> NDArray[Any]:
     if len({isinstance(label, str) for label in array}) > 1 or any(isinstance(label, (list, tuple)) for label in array):
         raise SampleError(f"{which} labels are of different kinds, or lists; expected one string or number a row")
     return np.asarray(array.tolist())
+
+
+def check_directions(rows: NDArray[Any], which: str) -> None:
+    """Raises SampleError where rows [N, D] are all 0, which have no direction for a cosine."""
+    if zero := int((~rows.any(axis=1)).sum()):
+        raise SampleError(f"{zero} of {len(rows)} {which} rows are all 0, which have no cosine; drop them")
 
 
 def are_strings(labels: NDArray[Any]) -> bool:

@@ -19,20 +19,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.data.texts import load_text
 from sporeprint.errors import SampleError
-from sporeprint.evaluate.checks import features_of, labels_of
-from sporeprint.evaluate.knn import METRICS
+from sporeprint.evaluate.checks import check_directions, features_of, labels_of
 from sporeprint.evaluate.template import Template
+from sporeprint.search.best_rows import slices
+from sporeprint.search.neighbours import METRICS, Nearest, neighbours
 from sporeprint.store.atomic import write_file
 from sporeprint.values import check_choice, is_count
 
 CHOICES = ("nearest", "balanced")
 ORDERS = ("nearest_last", "nearest_first")
 
-_MATRIX_MIB = 64  # distances held at a time
-_EXACT_ROWS = 4096  # rows whose exact distance is taken at a time
-_SLACK = 1e-6  # of the norms; fast distances are off by up to 3e-8 of them where two rows are nearly equal
+_NEIGHBOURS = 2**20  # held at a time, of several queries: 16 MiB
 
-# What ends a line for some readers, though JSON lets it stand in a string.
+# Characters that end a line for some readers, though JSON lets them stand in a string.
 _LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 
 
@@ -74,7 +73,7 @@ def demonstrations(
     every class, and so on. In the last round, where not all classes fit, those whose example is nearest come in; a
     class that has no more is passed over. Either way equal distances go by the order of the training rows, and all
     rows are shown where there are fewer than k. order: of the examples in the prompt; "nearest_last" puts the nearest
-    beside the query. label_names: by number, or a mapping from labels; without it labels are shown as they are.
+    next to the query. label_names: by number, or a mapping from labels; without it labels are shown as they are.
     exclude_identical: training rows whose text is the query's, character by character, are not shown: they would give
     its label away. Texts are read by `load_text`.
     Raises SampleError for rows with NaN, texts that cannot be read, and counts or labels that do not match.
@@ -99,81 +98,82 @@ def demonstrations(
     left_out = [identical.get(text, []) for text in queries]
     codes = np.unique(names, return_inverse=True)[1] if choose == "balanced" else np.zeros(len(train), np.intp)
     if metric == "cosine":
-        train, test = _unit(train, "train"), _unit(test, "query")
-    made = []
-    for text, gone, (rows, distances) in zip(queries, left_out, _chosen(train, codes, test, left_out, k), strict=True):
-        if metric == "cosine":
-            distances = distances**2 / 2  # of unit vectors: 1 - cosine
+        check_directions(train, "train")
+        check_directions(test, "query")
+    prompts: dict[int, Demonstration] = {}
+    for query, (rows, distances) in _chosen(train, codes, test, left_out, k, metric):
+        text = queries[query]
         if order == "nearest_last":
             rows, distances = rows[::-1], distances[::-1]
         listed = rows.tolist()
         prompt = template.prompt([(shown[row], names[row]) for row in listed], text, classes)
         tags = tuple(names[row] for row in listed)
-        made.append(Demonstration(text, prompt, tuple(listed), tags, tuple(distances.tolist()), len(gone)))
-    return made
+        gone = len(left_out[query])
+        prompts[query] = Demonstration(text, prompt, tuple(listed), tags, tuple(distances.tolist()), gone)
+    return [prompts[query] for query in range(len(queries))]
 
 
 def write_jsonl(shown: Iterable[Demonstration | Mapping[str, Any]], path: str | os.PathLike[str]) -> None:
     """One JSON object a line, UTF-8, in order; the file is complete or as it was before. Raises StoreError."""
-    found = (one.to_json() if isinstance(one, Demonstration) else dict(one) for one in shown)
-    lines = [json.dumps(one, ensure_ascii=False, allow_nan=False).translate(_LINE_ENDS) for one in found]
+    values = (prompt.to_json() if isinstance(prompt, Demonstration) else dict(prompt) for prompt in shown)
+    lines = [json.dumps(value, ensure_ascii=False, allow_nan=False).translate(_LINE_ENDS) for value in values]
     write_file(Path(path), "".join(f"{line}\n" for line in lines).encode())
 
 
 def _chosen(
-    train: NDArray[Any], codes: NDArray[np.intp], test: NDArray[Any], left_out: Sequence[Sequence[int]], k: int
-) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float64]]]:
-    """For each query the rows chosen and their distances, nearest first. Classes are told by codes [N]."""
-    from sklearn.metrics import pairwise_distances_chunked
+    train: NDArray[Any],
+    codes: NDArray[np.intp],
+    queries: NDArray[Any],
+    left_out: Sequence[Sequence[int]],
+    k: int,
+    metric: str,
+) -> Iterator[tuple[int, Nearest]]:
+    """Each query's number with the rows chosen and their distances, nearest first; codes [N] are the rows' classes.
 
-    groups = [np.flatnonzero(codes == code) for code in range(codes.max() + 1)]
-    scale = max(float(np.abs(rows).max()) for rows in (train, test)) * train.shape[1] ** 0.5  # no norm is larger
-    query = 0
-    for block in pairwise_distances_chunked(test, train, metric="euclidean", working_memory=_MATRIX_MIB):
-        if not np.isfinite(block).all():
-            raise SampleError(f"features of up to {scale:.0e} are too large for distances; scale them")
-        for near in block:
-            near[list(left_out[query])] = np.inf
-            rows = _candidates(near, groups, k, scale)
-            distances = _exact(train, rows, test[query])
-            by_class = np.lexsort((rows, distances, codes[rows]))
-            starts = np.searchsorted(codes[rows][by_class], np.arange(len(groups)))
-            rank = np.empty(len(rows), np.intp)  # 0 for the nearest of its class
-            rank[by_class] = np.arange(len(rows)) - starts[codes[rows][by_class]]
-            taken = np.lexsort((rows, distances, rank))[:k]
-            taken = taken[np.lexsort((rows[taken], distances[taken]))]
-            yield rows[taken], distances[taken]
-            query += 1
-
-
-def _candidates(near: NDArray[Any], groups: Sequence[NDArray[np.intp]], k: int, scale: float) -> NDArray[np.intp]:
-    """Rows among which those to be chosen are. near: [N], fast distances, infinite where a row is left out."""
-    counts = np.array([np.isfinite(near[group]).sum() for group in groups])
-    wanted = min(k, int(counts.sum()))
-    rounds = bisect_left(range(k + 1), wanted, key=lambda each: int(np.minimum(counts, each).sum()))
-    found = [np.empty(0, np.intp)]
-    for group, count in zip(groups, counts.tolist(), strict=True):
-        if count and rounds:
-            some = near[group]
-            last = np.partition(some, min(rounds, count) - 1)[min(rounds, count) - 1]
-            found.append(group[(some <= last + _SLACK * (last + scale)) & np.isfinite(some)])
-    return np.concatenate(found)
+    A query with rows to leave out is searched for as many neighbours more, up to twice as many.
+    """
+    classes = [np.flatnonzero(codes == code) for code in range(codes.max() + 1)]
+    more = np.array([len(rows) and 2 ** (len(rows) - 1).bit_length() for rows in left_out])
+    for spare in np.unique(more).tolist():
+        count = min(k, _most_of_a_class([len(rows) for rows in classes], k + spare)) + spare
+        members = np.flatnonzero(more == spare)
+        for part in slices(len(members), _NEIGHBOURS, sum(min(count, len(rows)) for rows in classes)):
+            asking = members[part]
+            rows, distances = _nearest_of_classes(train, classes, queries[asking], count, metric)
+            for query, near, apart in zip(asking.tolist(), rows, distances, strict=True):
+                stays = ~np.isin(near, left_out[query])
+                near, apart = near[stays], apart[stays]
+                taken = _round_by_round(near, apart, codes[near])[:k]
+                taken = taken[np.lexsort((near[taken], apart[taken]))]
+                yield query, (near[taken], apart[taken])
 
 
-def _exact(train: NDArray[Any], rows: NDArray[np.intp], query: NDArray[Any]) -> NDArray[np.float64]:
-    """Euclidean distances [n] by differences, which are 0 for equal rows and the same for rows that are the same."""
-    distances = np.empty(len(rows))
-    for at in range(0, len(rows), _EXACT_ROWS):
-        apart = train[rows[at : at + _EXACT_ROWS]].astype(np.float64) - query.astype(np.float64)
-        distances[at : at + _EXACT_ROWS] = np.sqrt((apart**2).sum(axis=1))
-    return distances
+def _most_of_a_class(counts: Sequence[int], k: int) -> int:
+    """How many rows of a class are shown at most: the rounds over classes of these sizes until k rows are shown."""
+    wanted = min(k, sum(counts))
+    return bisect_left(range(k + 1), wanted, key=lambda rounds: sum(min(count, rounds) for count in counts))
 
 
-def _unit(rows: NDArray[Any], which: str) -> NDArray[Any]:
-    norms = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))  # squares of tiny numbers are 0 in float32
-    if zero := int((norms == 0).sum()):
-        raise SampleError(f"{zero} of {len(rows)} {which} rows are all 0, which have no cosine; drop them")
-    return rows / norms[:, None]
+def _nearest_of_classes(
+    train: NDArray[Any], classes: Sequence[NDArray[np.intp]], queries: NDArray[Any], count: int, metric: str
+) -> Nearest:
+    """Rows and distances [n, K] of each query's nearest rows, up to `count` of each class."""
+    rows, distances = [], []
+    for members in classes:
+        chunks = list(neighbours(train[members] if len(classes) > 1 else train, queries, count, metric))
+        rows.append(members[np.concatenate([numbers for numbers, _ in chunks])])
+        distances.append(np.concatenate([apart for _, apart in chunks]))
+    return np.concatenate(rows, axis=1), np.concatenate(distances, axis=1)
+
+
+def _round_by_round(
+    rows: NDArray[np.intp], distances: NDArray[np.float64], codes: NDArray[np.intp]
+) -> NDArray[np.intp]:
+    """An order of rows [n]: the nearest of every class, then the second of every class; nearest first in a round."""
+    by_class = np.lexsort((rows, distances, codes))
+    rank = np.empty(len(rows), np.intp)  # 0 for the nearest of its class
+    rank[by_class] = np.arange(len(rows)) - np.searchsorted(codes[by_class], codes[by_class])
+    return np.lexsort((rows, distances, rank))
 
 
 def _texts(texts: Sequence[Any], rows: int, which: str) -> list[str]:

@@ -12,11 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.accuracy import mean_per_class
-from sporeprint.evaluate.checks import check_same_kind, check_same_width, labels_of
+from sporeprint.evaluate.checks import check_same_kind, check_same_width, features_of, labels_of
 from sporeprint.evaluate.result import Result
 from sporeprint.evaluate.shots import draws as rows_of_draws
 from sporeprint.evaluate.votes import VOTES, weights_of, winners
-from sporeprint.search.neighbours import METRICS, neighbours, rows_of
+from sporeprint.search.neighbours import METRICS, neighbours
 from sporeprint.values import check_choice, is_count, is_positive
 
 CANDIDATES = (1, 3, 5, 10, 20)  # for k="auto"; METHOD's protocol
@@ -31,7 +31,7 @@ class KNNResult(Result):
 
     Of few-shot draws both are the mean over the draws, the spreads their standard deviations (of a sample, n - 1), and
     values and ks hold each draw's top-1 and k; k is then the most frequent one, leave_one_out the mean over the draws.
-    train_rows: of one draw.
+    train_rows: the number in one draw.
     """
 
     mean_per_class: float
@@ -73,10 +73,11 @@ def knn(
     """Classify test rows [M, D] by a vote of their k nearest training rows [N, D]; exact search in bounded memory.
 
     k="auto" takes the candidate with the best leave-one-out accuracy on the training rows (`choose_k`), the smaller one
-    in a tie; the test rows are not looked at. shots: so many training rows of each class only (all of a class that has
-    fewer), drawn `draws` times from `seed`; k="auto" then chooses in each draw, from its rows. vote, temperature: see
-    `knn_predict`, as for fewer than k rows. A test class that is absent from train counts as wrong; with one class in
-    train every row is of that class. With one training row k="auto" is the smallest candidate, its accuracy NaN.
+    in a tie; the test rows are not looked at. shots: training rows of each class, and no others (all of a class
+    that has fewer), drawn `draws` times from `seed`; k="auto" then chooses in each draw, from its rows. vote,
+    temperature: see `knn_predict`, as for fewer than k rows. A test class that is absent from train counts as wrong;
+    with one class in train every row is of that class. With one training row k="auto" is the smallest candidate, its
+    accuracy NaN.
     Raises SampleError for rows with NaN, labels that do not match, and settings that are not as above.
     """
     train, labels, test = _checked(train, labels, test, metric, vote, temperature)
@@ -92,15 +93,15 @@ def knn(
     everything: NDArray[np.intp] | slice = slice(None)
     tops, means, ks, tables, rows = [], [], [], [], 0
     for drawn in [everything] if shots is None else rows_of_draws(labels, shots, draws, seed):
-        some, names_of_some = train[drawn], labels[drawn]
-        table = _choose_k(some, names_of_some, candidates, *way) if k == "auto" else {}
-        nearest = max(table.items(), key=lambda one: (one[1], -one[0]))[0] if k == "auto" else k
-        right = _predict(some, names_of_some, test, nearest, *way) == test_labels
+        rows_drawn, labels_drawn = train[drawn], labels[drawn]
+        table = _choose_k(rows_drawn, labels_drawn, candidates, *way) if k == "auto" else {}
+        nearest = max(table, key=lambda candidate: (table[candidate], -candidate)) if k == "auto" else k
+        right = _predict(rows_drawn, labels_drawn, test, nearest, *way) == test_labels
         tops.append(float(right.mean()))
         means.append(mean_per_class(right, test_labels))
         ks.append(nearest)
         tables.append(table)
-        rows = len(some)
+        rows = len(rows_drawn)
     single = len(tops) == 1
     return KNNResult(
         value=float(np.mean(tops)),
@@ -111,7 +112,7 @@ def knn(
         mean_per_class_spread=None if single else float(np.std(means, ddof=1)),
         values=() if shots is None else tuple(tops),
         ks=() if shots is None else tuple(ks),
-        leave_one_out={one: float(np.mean([table[one] for table in tables])) for one in tables[0]},
+        leave_one_out={candidate: float(np.mean([table[candidate] for table in tables])) for candidate in tables[0]},
         train_rows=rows,
         test_rows=len(test),
         metric=metric,
@@ -188,14 +189,15 @@ def _leave_one_out(
         return {}
     codes = np.unique(labels, return_inverse=True)[1]
     chunks = list(zip(*_votes(train, codes, None, possible, metric, vote, temperature), strict=True))
-    return {k: np.concatenate(found) == codes for k, found in zip(possible, chunks, strict=True)}
+    return {k: np.concatenate(winner) == codes for k, winner in zip(possible, chunks, strict=True)}
 
 
 def _predict(
     train: NDArray[Any], labels: NDArray[Any], test: NDArray[Any], k: int, metric: str, vote: str, temperature: float
 ) -> NDArray[Any]:
     classes, codes = np.unique(labels, return_inverse=True)
-    return classes[np.concatenate([one for (one,) in _votes(train, codes, test, [k], metric, vote, temperature)])]
+    chunks = [winner for (winner,) in _votes(train, codes, test, [k], metric, vote, temperature)]
+    return classes[np.concatenate(chunks)]
 
 
 def _votes(
@@ -221,9 +223,9 @@ def _checked(
         check_choice(name, value, allowed, SampleError)
     if not is_positive(temperature):
         raise SampleError(f"temperature={temperature!r}; expected a number above 0")
-    rows = rows_of(train, "train")
+    rows = features_of(train, "train")
     names = labels_of(labels, len(rows), "train")
-    others = rows if test is None else rows_of(test, "test")
+    others = rows if test is None else features_of(test, "test")
     check_same_width(rows, others)
     return rows, names, others
 

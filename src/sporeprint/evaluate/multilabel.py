@@ -44,14 +44,14 @@ class MultiLabelResult(Result):
     converged: bool = True
 
     def __str__(self) -> str:
-        said = f"mAP {self.value:.1%} of {len(self.per_class)} labels"
-        said += f" ({self.left_out} without a positive left out)" if self.left_out else ""
-        said += f", micro AP {self.micro:.1%}"
+        text = f"mAP {self.value:.1%} of {len(self.per_class)} labels"
+        text += f" ({self.left_out} without a positive left out)" if self.left_out else ""
+        text += f", micro AP {self.micro:.1%}"
         if self.k is not None:
-            said += f", k = {self.k}{' (leave-one-out)' if self.leave_one_out else ''}"
+            text += f", k = {self.k}{' (leave-one-out)' if self.leave_one_out else ''}"
         elif self.penalty is not None:
-            said += f", penalty {self.penalty:g}{' (validation)' if self.validation else ''}"
-        return said if self.converged else f"{said}, NOT CONVERGED in {self.settings['iterations']} iterations"
+            text += f", penalty {self.penalty:g}{' (validation)' if self.validation else ''}"
+        return text if self.converged else f"{text}, NOT CONVERGED in {self.settings['iterations']} iterations"
 
 
 def multilabel(
@@ -94,8 +94,8 @@ def multilabel(
     if method == "knn":
         check_neighbours(k, metric, vote, temperature)
         way, values = (metric, vote, temperature), known.astype(np.float64)
-        table = loo_scores(rows, values, lambda found: _mean_precision(known, found), *way) if k == "auto" else {}
-        nearest = max(table, key=lambda one: (np.nan_to_num(table[one]), -one)) if k == "auto" else k
+        table = loo_scores(rows, values, lambda scores: _mean_precision(known, scores), *way) if k == "auto" else {}
+        nearest = max(table, key=lambda each: (np.nan_to_num(table[each]), -each)) if k == "auto" else k
         scores = neighbour_means(rows, values, queries, [nearest], *way)[nearest]
         chosen = {"k": int(nearest), "leave_one_out": table}
         settings |= {"k": k, "metric": metric, "vote": vote}
@@ -112,7 +112,7 @@ def multilabel(
         value=mean_of(precisions),
         settings=settings,
         micro=float(_precisions(truth.reshape(-1, 1), scores.reshape(-1, 1))[0]),
-        per_class={name: float(one) for name, one in zip(names, precisions, strict=True) if not np.isnan(one)},
+        per_class={name: float(value) for name, value in zip(names, precisions, strict=True) if not np.isnan(value)},
         left_out=int(np.isnan(precisions).sum()),
         **chosen,
     )
@@ -131,15 +131,15 @@ def indicators(
             raise SampleError(f"{known.shape[1]} labels in train, {truth.shape[1]} in test; expected the same columns")
         names = list(range(known.shape[1]))
     else:
-        found = {name for side in given for row in side for name in row}
-        if len({isinstance(name, str) for name in found}) > 1:
+        everything = {name for side in given for row in side for name in row}
+        if len({isinstance(name, str) for name in everything}) > 1:
             raise SampleError("some labels are texts and some are numbers; expected one kind in train and test")
-        names = sorted(found)
+        names = sorted(everything)
         column = {name: at for at, name in enumerate(names)}
         known, truth = (np.zeros((len(side), len(names)), bool) for side in given)
-        for side, made in zip(given, (known, truth), strict=True):
+        for side, matrix in zip(given, (known, truth), strict=True):
             for at, row in enumerate(side):
-                made[at, [column[name] for name in row]] = True
+                matrix[at, [column[name] for name in row]] = True
     if not truth.any():
         raise SampleError("no test row has a label; expected at least one, to rank")
     return names, known, truth
@@ -166,14 +166,14 @@ def _read(labels: Any, rows: int, which: str) -> Any:
 def _row(row: Any, where: str) -> list[Any]:
     if isinstance(row, (str, bytes)) or not hasattr(row, "__len__") or getattr(row, "ndim", 1) != 1:
         raise SampleError(f"{where} has the labels {row!r}; expected a list, perhaps empty")
-    found = [name.item() if isinstance(name, np.generic) else name for name in row]
-    for name in found:
+    names = [name.item() if isinstance(name, np.generic) else name for name in row]
+    for name in names:
         if isinstance(name, bool) or not isinstance(name, (str, int)):
             raise SampleError(f"{where} has the label {name!r}; expected a text or a whole number")
-    if len(set(found)) < len(found):
-        twice = next(name for name in found if found.count(name) > 1)
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
         raise SampleError(f"{where} has the label {twice!r} twice; give an indicator matrix as an array, not as lists")
-    return found
+    return names
 
 
 def _probe(
@@ -186,7 +186,7 @@ def _probe(
     standardise: bool,
     iterations: int,
 ) -> tuple[NDArray[np.float64], dict[str, Any]]:
-    """Scores [M, C], and what is said of the fit."""
+    """Scores [M, C]; and the penalty, its validation and whether the fit converged, by name."""
     scaling = Scaling.fit(train, standardise)
     rows, tests = scaling(train), scaling(queries)
     fitted = [at for at in range(known.shape[1]) if 0 < known[:, at].sum() < len(known)]
@@ -199,16 +199,16 @@ def _probe(
             tables.append([])
             for penalty in grid:
                 paths[at].fit(rows[~held], has[~held].astype(np.intp), penalty)
-                scores = paths[at].model.decision_function(rows[held])
-                tables[-1].append(float(_precisions(has[held, None], scores[:, None])[0]))
+                held_scores = paths[at].model.decision_function(rows[held])
+                tables[-1].append(float(_precisions(has[held, None], held_scores[:, None])[0]))
     means = dict(zip(grid, np.mean(tables, axis=0).tolist(), strict=True)) if tables else {}
-    penalty = max(means, key=lambda one: means[one]) if means else FALLBACK if len(grid) > 1 else grid[0]
-    made = np.where(known.all(axis=0), _ALWAYS, _NEVER) * np.ones((len(queries), 1))
+    penalty = max(means, key=lambda penalty: means[penalty]) if means else FALLBACK if len(grid) > 1 else grid[0]
+    scores = np.where(known.all(axis=0), _ALWAYS, _NEVER) * np.ones((len(queries), 1))
     converged = True
     for at, path in paths.items():
         converged &= path.fit(rows, known[:, at].astype(np.intp), penalty)
-        made[:, at] = path.model.decision_function(tests)
-    return made, {"penalty": penalty if fitted else None, "validation": means, "converged": converged}
+        scores[:, at] = path.model.decision_function(tests)
+    return scores, {"penalty": penalty if fitted else None, "validation": means, "converged": converged}
 
 
 def _precisions(truth: Indicator, scores: NDArray[np.float64]) -> NDArray[np.float64]:

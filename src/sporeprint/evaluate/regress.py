@@ -44,15 +44,15 @@ class RegressionResult(Result):
 
     def __str__(self) -> str:
         errors = f"MAE {np.mean(self.mae):.4g}, RMSE {np.mean(self.rmse):.4g}, Spearman {mean_of(self.spearman):.3f}"
-        said = f"R^2 {self.value:.3f}, {errors}"
+        text = f"R^2 {self.value:.3f}, {errors}"
         if len(self.r2) > 1:
             constant = sum(np.isnan(self.r2))
-            said += f", means of {len(self.r2)} targets" + (f" ({constant} constant: no R^2)" if constant else "")
+            text += f", means of {len(self.r2)} targets" + (f" ({constant} constant: no R^2)" if constant else "")
         if self.k is not None:
-            said += f", k = {self.k}"
+            text += f", k = {self.k}"
         elif self.penalty is not None:
-            said += f", penalty {' '.join(f'{one:g}' for one in sorted(set(self.penalty)))}"
-        return said + (" (leave-one-out)" if self.leave_one_out else "")
+            text += f", penalty {' '.join(f'{penalty:g}' for penalty in sorted(set(self.penalty)))}"
+        return text + (" (leave-one-out)" if self.leave_one_out else "")
 
 
 def regress(
@@ -91,8 +91,8 @@ def regress(
     if method == "knn":
         check_neighbours(k, metric, vote, temperature)
         way = (metric, vote, temperature)
-        scores = loo_scores(flat, known, lambda found: mean_of(_r2(known, found)), *way) if k == "auto" else {}
-        nearest = max(scores, key=lambda one: (np.nan_to_num(scores[one], nan=-np.inf), -one)) if k == "auto" else k
+        scores = loo_scores(flat, known, lambda values: mean_of(_r2(known, values)), *way) if k == "auto" else {}
+        nearest = max(scores, key=lambda each: (np.nan_to_num(scores[each], nan=-np.inf), -each)) if k == "auto" else k
         predicted = neighbour_means(flat, known, queries, [nearest], *way)[nearest]
         chosen = {"k": int(nearest), "leave_one_out": scores}
         settings |= {"k": k, "metric": metric, "vote": vote}
@@ -120,7 +120,7 @@ def neighbour_means(
     queries None: of the training rows, each without itself; there have to be two.
     """
     count = len(train if queries is None else queries)
-    made = {k: np.full((count, values.shape[1]), np.nan) for k in ks}
+    means = {k: np.full((count, values.shape[1]), np.nan) for k in ks}
     at = 0
     for rows, distances in neighbours(train, queries, max(ks), metric):
         weights = weights_of(distances, vote, metric, temperature)
@@ -131,9 +131,9 @@ def neighbour_means(
             total += weights[:, number, None]
             for k in ks:
                 if number + 1 == min(k, rows.shape[1]):
-                    made[k][part] = sums / total
+                    means[k][part] = sums / total
         at += len(rows)
-    return made
+    return means
 
 
 def loo_scores(train: NDArray[Any], values: NDArray[Any], score: Any, *way: Any) -> dict[int, float]:
@@ -141,7 +141,7 @@ def loo_scores(train: NDArray[Any], values: NDArray[Any], score: Any, *way: Any)
     ks = [k for k in CANDIDATES if k < len(train)]
     if not ks:
         return {1: float("nan")}
-    return {k: score(found) for k, found in neighbour_means(train, values, None, ks, *way).items()}
+    return {k: score(means) for k, means in neighbour_means(train, values, None, ks, *way).items()}
 
 
 def check_neighbours(k: Any, metric: str, vote: str, temperature: float) -> None:
@@ -155,29 +155,29 @@ def check_neighbours(k: Any, metric: str, vote: str, temperature: float) -> None
 
 
 def mean_of(values: Sequence[float] | Values) -> float:
-    """Of those that are numbers; NaN of none."""
-    numbers = [one for one in values if not np.isnan(one)]
+    """The mean of those values that are numbers; NaN where none is."""
+    numbers = [value for value in values if not np.isnan(value)]
     return float(np.mean(numbers)) if numbers else float("nan")
 
 
 def _ridge(
     train: NDArray[Any], known: Values, queries: NDArray[Any], grid: Sequence[float], standardise: bool
 ) -> tuple[Values, tuple[float, ...] | None, dict[float, float]]:
-    """known: [N, T], centred. Returns predictions [M, T], penalties [T], and leave-one-out R^2 by penalty."""
+    """Predictions [M, T], penalties [T], and leave-one-out R^2 by penalty. known: targets [N, T], centred."""
     from sklearn.linear_model import RidgeCV
 
     if len(train) == 1:
         return np.repeat(known, len(queries), axis=0), None, {}
     scaling = Scaling.fit(train, standardise)
     unit = len(train) * scaling.squared_length
-    model = RidgeCV(alphas=[one * unit for one in grid], alpha_per_target=True, store_cv_results=True)
+    model = RidgeCV(alphas=[penalty * unit for penalty in grid], alpha_per_target=True, store_cv_results=True)
     model.fit(scaling(train), known)
     predicted = model.predict(scaling(queries)).reshape(len(queries), -1)
     errors = model.cv_results_.reshape(len(train), -1, len(grid)).mean(axis=0)  # [T, penalties]
     best = errors.argmin(axis=1)
     variances = np.where(_constant(known), np.nan, known.var(axis=0))
     scores = {penalty: mean_of(1 - errors[:, at] / variances) for at, penalty in enumerate(grid)}
-    return predicted, tuple(grid[one] for one in best), scores
+    return predicted, tuple(grid[at] for at in best), scores
 
 
 def _figures(truth: Values, predicted: Values) -> dict[str, Any]:
@@ -202,11 +202,11 @@ def _r2(truth: Values, predicted: Values) -> Values:
     """[T], NaN for constant targets."""
     from sklearn.metrics import r2_score
 
-    made = np.full(truth.shape[1], np.nan)
+    scores = np.full(truth.shape[1], np.nan)
     varied = ~_constant(truth)
     if varied.any():
-        made[varied] = r2_score(truth[:, varied], predicted[:, varied], multioutput="raw_values")
-    return made
+        scores[varied] = r2_score(truth[:, varied], predicted[:, varied], multioutput="raw_values")
+    return scores
 
 
 def _constant(values: Values) -> NDArray[np.bool_]:

@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.errors import SampleError
-from sporeprint.evaluate.checks import check_same_kind, features_of, labels_of
+from sporeprint.evaluate.checks import check_directions, check_same_kind, features_of, labels_of
 from sporeprint.evaluate.result import Result
+from sporeprint.features.unit import unit_float64
+from sporeprint.search.neighbours import METRICS
+from sporeprint.search.points import largest_of
 from sporeprint.values import check_choice, is_count
 
-METRICS = ("euclidean", "cosine")
 MATRIX_MIB = 64  # distances held at a time in float64; with their copies and the ranking four times as much
 
 # Squared distances below this share of the squared norms are 0: the product's own error is up to 1e-14 of them.
@@ -80,19 +82,19 @@ def retrieve(
     codes = np.unique(np.concatenate([labels, other_labels]), return_inverse=True)[1]
     asked, held = codes[: len(labels)], codes[len(labels) :]
     precisions: list[float] = []
-    found: list[list[int]] = []
+    hits: list[list[int]] = []
     relevant: list[int] = []
     for query, order in rankings(rows, others, metric):
         ranks = np.flatnonzero(held[order] == asked[query])
         if len(ranks):
             precisions.append(float(np.mean(np.arange(1, len(ranks) + 1) / (ranks + 1))))
-            found.append([int(np.searchsorted(ranks, k)) for k in wanted])
+            hits.append([int(np.searchsorted(ranks, k)) for k in wanted])
             relevant.append(len(ranks))
     if not precisions:
         raise SampleError(
             f"none of the {len(rows)} queries has its label on a row of the database; expected labels that are shared"
         )
-    within = np.asarray(found, dtype=np.float64).reshape(len(found), len(wanted))
+    within = np.asarray(hits, dtype=np.float64).reshape(len(hits), len(wanted))
     return RetrievalResult(
         value=float(np.mean(precisions)),
         settings={"metric": metric, "ks": list(wanted), "leave_one_out": others is None},
@@ -110,8 +112,9 @@ def rankings(
 ) -> Iterator[tuple[int, NDArray[np.intp]]]:
     """Each query's number with the database rows [N], nearest first, ties in order; without a database, all others.
 
-    In float64, since in float32 the distances of near neighbours are mostly rounding; then told apart as float32 does,
-    so that equal rows tie. Raises SampleError.
+    Distances are products in float64, since in float32 those of near neighbours are mostly rounding; they are compared
+    as float32, so that equal rows tie. Not `search.neighbours`: for k = N it would take the difference of every two
+    rows, many times the work of a product. Raises SampleError.
     """
     check_choice("metric", metric, METRICS, SampleError)
     alone = database is None
@@ -120,8 +123,11 @@ def rankings(
             f"query features are {queries.shape[1]} wide, database features {database.shape[1]}; expected the same"
         )
     if metric == "cosine":  # of unit rows the Euclidean distance has the same order
-        asked = _unit(queries, "query")
-        held = asked if database is None else _unit(database, "database")
+        check_directions(queries, "query")
+        asked = unit_float64(queries)
+        if database is not None:
+            check_directions(database, "database")
+        held = asked if database is None else unit_float64(database)
     else:
         exponent = scale_exponent(queries, queries if database is None else database)
         asked = np.ldexp(queries.astype(np.float64), -exponent)
@@ -144,9 +150,8 @@ def rankings(
 
 
 def scale_exponent(*features: NDArray[Any]) -> int:
-    """Of the power of two whose division brings all features into [-1, 1]: exact, and no square overflows."""
-    ends = [float(end) for rows in features for end in (rows.max(initial=0), rows.min(initial=0))]
-    return int(np.frexp(max(map(abs, ends)))[1])
+    """Exponent of the power of two whose division brings all features into [-1, 1]: exact, and no square overflows."""
+    return int(np.frexp(largest_of(*features))[1])
 
 
 def check_ks(ks: Sequence[int]) -> tuple[int, ...]:
@@ -155,15 +160,6 @@ def check_ks(ks: Sequence[int]) -> tuple[int, ...]:
         if not is_count(k):
             raise SampleError(f"ks has {k!r}; expected positive integers")
     return tuple(int(k) for k in ks)
-
-
-def _unit(rows: NDArray[Any], which: str) -> NDArray[np.float64]:
-    peaks = np.abs(rows.astype(np.float64)).max(axis=1, initial=0)
-    if zero := int((peaks == 0).sum()):
-        raise SampleError(f"{zero} of {len(rows)} {which} rows are all 0, which have no cosine; drop them")
-    scaled = rows / peaks[:, None]
-    scaled /= np.linalg.norm(scaled, axis=1, keepdims=True)
-    return scaled
 
 
 def _means(ks: tuple[int, ...], values: NDArray[Any]) -> dict[int, float]:

@@ -94,10 +94,10 @@ def revisited(
         places[order] = np.arange(len(order))
         entry = truth["gnd"][query]
         for name, (relevant, junk) in DIFFICULTIES.items():
-            found = [image for part in relevant for image in entry[part]]
-            if found:
-                ranks = ranks_without_junk(places, found, [image for part in junk for image in entry[part]])
-                precisions[name].append(average_precision(ranks, len(found)))
+            images_to_find = [image for part in relevant for image in entry[part]]
+            if images_to_find:
+                ranks = ranks_without_junk(places, images_to_find, [image for part in junk for image in entry[part]])
+                precisions[name].append(average_precision(ranks, len(images_to_find)))
                 within[name].append([precision_at(ranks, k) for k in wanted])
     return RevisitedResult(
         value=_mean(precisions["medium"]),
@@ -127,9 +127,9 @@ def ranks_without_junk(places: NDArray[np.intp], relevant: Sequence[int], junk: 
 
 def average_precision(ranks: NDArray[np.intp], relevant: int) -> float:
     """The official area under the curve. ranks: from 0, ascending. relevant: images there are to find."""
-    before, found = np.maximum(ranks, 1), np.arange(len(ranks))
-    precision_before = np.where(ranks > 0, found / before, 1.0)
-    return float((precision_before + (found + 1) / (ranks + 1)).sum() / (2 * relevant))
+    before, earlier = np.maximum(ranks, 1), np.arange(len(ranks))
+    precision_before = np.where(ranks > 0, earlier / before, 1.0)
+    return float((precision_before + (earlier + 1) / (ranks + 1)).sum() / (2 * relevant))
 
 
 def precision_at(ranks: NDArray[np.intp], k: int) -> float:
@@ -148,18 +148,18 @@ def _listed_rows(listed: Sequence[str], names: Sequence[str] | None, rows: int, 
         return np.arange(rows)
     if len(names) != rows:
         raise SampleError(f"{len(names)} {which} names for {rows} {which} rows; expected one name a row")
-    found: dict[str, list[int]] = {_stem(name): [] for name in listed}
+    rows_of: dict[str, list[int]] = {_stem(name): [] for name in listed}
     for row, name in enumerate(names):
-        if (stem := _stem(name)) in found:
-            found[stem].append(row)
-    if absent := [name for name in listed if not found[_stem(name)]]:
+        if (stem := _stem(name)) in rows_of:
+            rows_of[stem].append(row)
+    if absent := [name for name in listed if not rows_of[_stem(name)]]:
         raise SampleError(
             f"{len(absent)} of {len(listed)} images of the ground truth have no {which} row: "
             f"{', '.join(absent[:3])}{', ...' if len(absent) > 3 else ''}; expected all of them in {which}_names"
         )
-    if twice := [name for name in listed if len(found[_stem(name)]) > 1]:
-        raise SampleError(f"{which}_names has {twice[0]} {len(found[_stem(twice[0])])} times; expected once")
-    return np.array([found[_stem(name)][0] for name in listed])
+    if twice := [name for name in listed if len(rows_of[_stem(name)]) > 1]:
+        raise SampleError(f"{which}_names has {twice[0]} {len(rows_of[_stem(twice[0])])} times; expected once")
+    return np.array([rows_of[_stem(name)][0] for name in listed])
 
 
 def _stem(name: str) -> str:

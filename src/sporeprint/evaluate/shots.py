@@ -1,4 +1,4 @@
-"""Few-shot draws: so many labelled rows of each class, drawn anew from each seed."""
+"""Few-shot draws: a number of labelled rows of each class, other ones from each seed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sporeprint.values import check_count
 def draws(labels: NDArray[Any], shots: int, count: int = 3, seed: int = 0) -> Iterator[NDArray[np.intp]]:
     """Rows of each draw, in order: `shots` of each class without repeats, all of a class that has fewer.
 
-    labels: [N]. count: of draws; draw i is seeded with (seed, i), so more draws leave the first as they are.
+    labels: [N]. count: the number of draws; draw i is seeded with (seed, i), so more draws leave the first as they are.
     Raises SampleError for counts below 1.
     """
     for name, value in (("shots", shots), ("draws", count)):

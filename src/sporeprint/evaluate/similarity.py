@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.checks import features_of
+from sporeprint.features.unit import unit_float64
 
 _CHUNK_VALUES = 2**22  # of one block, held as float64 at a time: 32 MB
 _ROUNDING = 1e-12  # of what is left where terms of size 1 should cancel
@@ -100,11 +101,10 @@ def anisotropy(rows: ArrayLike) -> float:
     array = features_of(rows, "block")
     total, count = np.zeros(array.shape[1]), 0
     for at in _chunks(array):
-        chunk = array[at].astype(np.float64)
-        largest = np.abs(chunk).max(axis=1)
-        chunk = chunk[largest > 0] / largest[largest > 0, None]  # squares of tiny numbers would be 0
-        total += (chunk / np.linalg.norm(chunk, axis=1)[:, None]).sum(axis=0)
-        count += len(chunk)
+        directions = unit_float64(array[at])
+        directions = directions[directions.any(axis=1)]
+        total += directions.sum(axis=0)
+        count += len(directions)
     if count < 2:
         return math.nan
     return float(np.clip((total @ total - count) / (count * (count - 1)), -1.0, 1.0))

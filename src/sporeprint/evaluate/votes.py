@@ -30,7 +30,7 @@ def weights_of(
 
 
 def winners(votes: NDArray[np.intp], weights: NDArray[np.float64], classes: int) -> NDArray[np.intp]:
-    """votes [M, k]: class of each neighbour, nearest first, below `classes`; weights [M, k]. Returns the winners [M].
+    """The winners [M] of votes [M, k]: classes of the neighbours, nearest first, below `classes`. weights: [M, k].
 
     A tie goes to the tied class whose nearest member is nearest. Sums are made in chunks of bounded memory.
     """

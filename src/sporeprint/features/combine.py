@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sporeprint.errors import RecipeError
 from sporeprint.features.blocks import FAMILIES, Blocks, family, paper_blocks
+from sporeprint.features.unit import unit
 from sporeprint.features.whiten import Axes, fit_axes, fit_shrunk_axes
 from sporeprint.values import is_count, is_number, is_positive, kind
 
@@ -217,9 +218,3 @@ def _get(blocks: Blocks, name: str) -> NDArray[np.float32]:
     if name not in blocks:
         raise RecipeError(f"no block {name!r}; there are: {', '.join(blocks)}")
     return blocks[name]
-
-
-def unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """L2-normalise rows [N, D]; zeros stay zeros, NaN stays NaN."""
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(norms == 0, np.float32(1), norms)

@@ -52,7 +52,7 @@ def decimal(value: float | None, digits: int) -> str:
 
 
 def width_of(text: str, size: float) -> float:
-    """Roughly how wide a sans-serif line of `size` is, on the safe side: as in DejaVu Sans, for it is a wide one."""
+    """The rough width of a sans-serif line of `size`; that of DejaVu Sans, a wide font, to be on the safe side."""
     return size * sum(map(_advance, text))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from sporeprint.evaluate.analyse import ClassChange
 from sporeprint.evaluate.comparison import Changed, Comparison, Neighbour
 from sporeprint.report import numbers as formats
-from sporeprint.report.cost_plot import cost_plot, merged, named
+from sporeprint.report.cost_plot import Numbered, cost_plot, named, numbered
 from sporeprint.report.plots import cka_plot, class_plot, sorted_changes
 from sporeprint.report.samples import Samples, Shown, thumbnail
 from sporeprint.report.svg import MARKS, clean, drawing, mark, text_of
@@ -38,8 +37,8 @@ def write_report(
 ) -> Path:
     """Write `report.html`, and the comparison as `comparison.json`, into `folder`; returns the page's path.
 
-    samples: of the rows in `comparison.changed`, to be shown; without them rows are told by id and label. queries,
-    neighbours: so many at most are shown, the first. Equal comparisons and samples give equal bytes.
+    samples: those of the rows in `comparison.changed`, to be shown; without them the page has ids and labels. queries,
+    neighbours: the first ones are shown, at most this many. Equal comparisons and samples give equal bytes.
     The page loads nothing and runs nothing; names, labels and texts in it are escaped.
     Raises StoreError where the folder cannot be written.
     """
@@ -69,13 +68,16 @@ def render(comparison: Comparison, samples: Samples | None = None, queries: int 
     names = list(comparison.analysis.blocks)
     cka = [line[:_MOST_BLOCKS] for line in comparison.analysis.cka[:_MOST_BLOCKS]]
     *_, rest = sorted_changes(comparison.classes, _MOST_CLASSES)
+    marks = numbered(comparison)
     return environment.get_template("page.html").render(
         comparison=comparison,
         level=comparison.entries[0].value.level if comparison.entries else 0.95,
         words=named(comparison),
         picked=[(word, comparison.entry(name)) for word, name in _picked(comparison) if comparison.entries],
+        marks=[(_mark(mark.entry.role), mark) for mark in marks],
+        numbers={name: mark.number for mark in marks for name in mark.names},
         cost_plots=_drawn({"wide": cost_plot(comparison, _WIDE, 440), "narrow": cost_plot(comparison, _NARROW, 380)}),
-        legend=_legend(comparison),
+        legend=_legend(marks),
         class_plots=_drawn(
             {
                 "wide": class_plot(comparison.classes, _WIDE, _MOST_CLASSES),
@@ -85,7 +87,7 @@ def render(comparison: Comparison, samples: Samples | None = None, queries: int 
         undrawn=_undrawn(rest, len(comparison.classes)),
         cka=_markup(cka_plot(names[:_MOST_BLOCKS], cka)) if names else "",
         most_blocks=_MOST_BLOCKS,
-        queries=[_query(one, samples, neighbours) for one in comparison.changed[:queries]],
+        queries=[_query(changed, samples, neighbours) for changed in comparison.changed[:queries]],
         unchanged=_unchanged(comparison),
         modality=samples.modality if samples else "",
     )
@@ -101,9 +103,9 @@ def _query(changed: Changed, samples: Samples | None, most: int) -> dict[str, An
                 "name": name,
                 "predicted": predicted,
                 "right": predicted == changed.label,
-                "neighbours": [_neighbour(one, changed.label, samples) for one in found[:most]],
+                "neighbours": [_neighbour(neighbour, changed.label, samples) for neighbour in nearest[:most]],
             }
-            for name, predicted, found in (
+            for name, predicted, nearest in (
                 ("reference", changed.before, changed.neighbours_before),
                 ("chosen", changed.after, changed.neighbours_after),
             )
@@ -111,11 +113,11 @@ def _query(changed: Changed, samples: Samples | None, most: int) -> dict[str, An
     }
 
 
-def _neighbour(one: Neighbour, label: str, samples: Samples | None) -> dict[str, Any]:
+def _neighbour(neighbour: Neighbour, label: str, samples: Samples | None) -> dict[str, Any]:
     return {
-        "row": one,
-        "right": one.label == label,
-        "shown": _shown(one.id, samples.train if samples else None, samples),
+        "row": neighbour,
+        "right": neighbour.label == label,
+        "shown": _shown(neighbour.id, samples.train if samples else None, samples),
     }
 
 
@@ -133,14 +135,15 @@ def _unchanged(comparison: Comparison) -> str:
     """Why there are no queries to show."""
     if "splits" in comparison.settings:
         return "no test set was given, and in repeated splits a row has one answer in each split that tests it"
-    used = {one.combination for one in comparison.entries if one.name in (comparison.reference, comparison.chosen)}
+    both = (comparison.reference, comparison.chosen)
+    used = {entry.combination for entry in comparison.entries if entry.name in both}
     if len(used) == 1:
         return "the chosen features are the reference's own"
     return "every test row that one of the two classifies rightly, the other does too"
 
 
 def _gain(fraction: float | None) -> str:
-    """In points, nought as the verdict has it."""
+    """A gain in points, nought as the verdict has it."""
     shown = formats.points(fraction)
     return "+0.0" if shown == "0.0" else shown
 
@@ -148,26 +151,27 @@ def _gain(fraction: float | None) -> str:
 def _undrawn(rest: Sequence[ClassChange], total: int) -> str:
     """What the plot of the classes leaves out, in words; "" for nothing."""
     counts = {
-        "with smaller gains": sum(one.change > 0 for one in rest),
-        "with smaller losses": sum(one.change < 0 for one in rest),
-        "without a change": sum(one.change == 0 for one in rest),
+        "with smaller gains": sum(change.change > 0 for change in rest),
+        "with smaller losses": sum(change.change < 0 for change in rest),
+        "without a change": sum(change.change == 0 for change in rest),
     }
-    told = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
-    return f"Not drawn of {total:,} classes: {told}." if told else ""
+    listed = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    return f"Not drawn of {total:,} classes: {listed}." if listed else ""
 
 
-def _legend(comparison: Comparison) -> list[tuple[Any, str]]:
+def _legend(marks: Sequence[Numbered]) -> list[tuple[Any, str]]:
     """The mark and the name of each role that is drawn."""
-    plotted = [one for one in comparison.entries if math.isfinite(one.value.value)]
-    found = {one.role for one, _, _ in merged(plotted, named(comparison))}
-    marks = []
-    for role in (role for role in MARKS if role in found):
-        svg = drawing(18, 18, "")
-        del svg.attrib["role"], svg.attrib["aria-label"]
-        svg.set("aria-hidden", "true")
-        mark(svg, role, 9, 9, 5)
-        marks.append((_markup(text_of(svg)), ROLE_NAMES[role]))
-    return marks
+    drawn = {mark.entry.role for mark in marks}
+    return [(_mark(role), ROLE_NAMES[role]) for role in MARKS if role in drawn]
+
+
+def _mark(role: str) -> Any:
+    """A small drawing of a role's mark, which a screen reader passes over."""
+    svg = drawing(18, 18, "")
+    del svg.attrib["role"], svg.attrib["aria-label"]
+    svg.set("aria-hidden", "true")
+    mark(svg, role, 9, 9, 5)
+    return _markup(text_of(svg))
 
 
 def _drawn(plots: dict[str, str]) -> dict[str, Any]:
@@ -175,7 +179,7 @@ def _drawn(plots: dict[str, str]) -> dict[str, Any]:
 
 
 def _markup(svg: str) -> Any:
-    """SVG of our own, which ElementTree has escaped."""
+    """Our own SVG as markup: ElementTree has escaped it."""
     from markupsafe import Markup
 
     return Markup(svg)

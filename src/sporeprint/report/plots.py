@@ -1,4 +1,4 @@
-"""The three plots of a comparison, as SVG: accuracy against cost, changes of the classes, and what the blocks share."""
+"""Two plots of a comparison, as SVG: changes of the classes, and what the blocks share."""
 
 from __future__ import annotations
 
@@ -22,35 +22,36 @@ def class_plot(classes: Sequence[ClassChange], width: float, most: int = 20) -> 
     if not gains and not losses:
         return ""
     shown = [*gains, *([None] if rest else []), *losses]
-    counts = [f" ({one.count:,})" if one else "" for one in shown]
-    longest = max(width_of(f"{one.label}{count}", _SIZE) for one, count in zip(shown, counts, strict=True) if one)
+    counts = [f" ({change.count:,})" if change else "" for change in shown]
+    labels = [f"{change.label}{count}" for change, count in zip(shown, counts, strict=True) if change]
+    longest = max(width_of(label, _SIZE) for label in labels)
     top, names = 8, min(0.4 * width, max(longest + 1, 60))
-    room = 5.2 * 0.58 * _SIZE  # of "+12.3" beside a bar
-    high = max([one.change for one in gains], default=0.0)
-    low = min([one.change for one in losses], default=0.0)
+    room = 5.2 * 0.58 * _SIZE  # for "+12.3" next to a bar
+    high = max([gain.change for gain in gains], default=0.0)
+    low = min([loss.change for loss in losses], default=0.0)
     left, right = names + 8 + (room if losses else 0), width - 4 - (room if gains else 0)
     zero = left + (right - left) * -low / (high - low)
     scale = (right - left) / (high - low)
-    told = ", ".join(f"{one.label} {points(one.change)}" for one in (*gains[:3], *losses[-3:]))
-    svg = drawing(width, 2 * top + _ROW * len(shown), f"Change of accuracy of each class, in points. {told}")
-    for at, (one, count) in enumerate(zip(shown, counts, strict=True)):
+    listed = ", ".join(f"{change.label} {points(change.change)}" for change in (*gains[:3], *losses[-3:]))
+    svg = drawing(width, 2 * top + _ROW * len(shown), f"Change of accuracy of each class, in points. {listed}")
+    for at, (change, count) in enumerate(zip(shown, counts, strict=True)):
         y = top + _ROW * at
         baseline = y + _ROW / 2 + 0.36 * _SIZE
-        if one is None:
+        if change is None:
             middle = {"font_size": _SIZE, "fill": GREY, "text_anchor": "end", "font_style": "italic"}
             add(svg, "text", f"{len(rest):,} more", x=names, y=baseline, **middle)
             continue
         group = add(svg, "g", class_="class")
-        detail = f"{one.label}: {one.count:,} rows, {one.before:.1%} before, {one.after:.1%} after"
+        detail = f"{change.label}: {change.count:,} rows, {change.before:.1%} before, {change.after:.1%} after"
         add(group, "title", detail)
-        name = cut(str(one.label), names - width_of(count, _SIZE), _SIZE)
+        name = cut(str(change.label), names - width_of(count, _SIZE), _SIZE)
         add(group, "text", isolated(name) + count, x=names, y=baseline, font_size=_SIZE, fill=BLACK, text_anchor="end")
-        end = zero + scale * one.change
-        colour = BLUE if one.change > 0 else VERMILLION
+        end = zero + scale * change.change
+        colour = BLUE if change.change > 0 else VERMILLION
         add(group, "rect", x=min(zero, end), y=y + 4, width=abs(end - zero), height=_ROW - 8, fill=colour)
-        anchor, shift = ("start", 4) if one.change > 0 else ("end", -4)
+        anchor, shift = ("start", 4) if change.change > 0 else ("end", -4)
         value = {"font_size": _SIZE, "fill": BLACK, "text_anchor": anchor}
-        add(group, "text", points(one.change), x=end + shift, y=baseline, **value)
+        add(group, "text", points(change.change), x=end + shift, y=baseline, **value)
     add(svg, "line", x1=zero, y1=top, x2=zero, y2=top + _ROW * len(shown), stroke=BLACK, stroke_width=1)
     return text_of(svg)
 
@@ -59,9 +60,9 @@ def sorted_changes(
     classes: Sequence[ClassChange], most: int
 ) -> tuple[list[ClassChange], list[ClassChange], list[ClassChange]]:
     """The largest gains, first the largest; the largest losses, the largest last; and the classes that are left."""
-    gains = [one for one in classes if one.change > 0]
-    losses = [one for one in classes if one.change < 0]
-    same = [one for one in classes if not (one.change > 0 or one.change < 0)]
+    gains = [change for change in classes if change.change > 0]
+    losses = [change for change in classes if change.change < 0]
+    same = [change for change in classes if not (change.change > 0 or change.change < 0)]
     kept = len(losses) - most if len(losses) > most else 0
     return gains[:most], losses[kept:], [*gains[most:], *same, *losses[:kept]]
 
@@ -92,17 +93,17 @@ def cka_plot(names: Sequence[str], cka: Sequence[Sequence[float]]) -> str:
             x, y = margin + cell * column_at, rise + cell * row_at
             known = math.isfinite(value)
             group = add(svg, "g", class_="cell")
-            told = f"{value:.2f}" if known else "not defined"
-            add(group, "title", f"{names[row_at]} and {names[column_at]}: {told}")
+            shown = f"{value:.2f}" if known else "not defined"
+            add(group, "title", f"{names[row_at]} and {names[column_at]}: {shown}")
             fill = shade(value) if known else "#ffffff"
             add(group, "rect", x=x, y=y, width=cell, height=cell, fill=fill, stroke=PALE, stroke_width=0.5)
             if not known:
                 add(group, "path", d=f"M{x:.1f} {y:.1f}l{cell} {cell}m{-cell} 0l{cell} {-cell}", stroke=GREY)
             elif cell >= 24:
-                shown = f"{value:.2f}" if cell >= 36 else f"{value:.1f}"
+                digits = f"{value:.2f}" if cell >= 36 else f"{value:.1f}"
                 dark = value > 0.68  # there white and black are equally legible
                 text = {"font_size": 11, "text_anchor": "middle", "fill": "#ffffff" if dark else BLACK}
-                add(group, "text", shown.replace("-", "\u2212"), x=x + cell / 2, y=y + cell / 2 + 4, **text)
+                add(group, "text", digits.replace("-", "\u2212"), x=x + cell / 2, y=y + cell / 2 + 4, **text)
     return text_of(svg)
 
 

@@ -56,7 +56,7 @@ def _image(sample: object) -> Shown:
 
     from sporeprint.data.images import load_image
 
-    image = load_image(sample).copy()  # an image without need of a change is the caller's own
+    image = load_image(sample).copy()  # an image that needed no change is the caller's own
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     data, kind = _smaller(image)
     scale = SIDE / max(image.size)  # above 1 for images of a few pixels: the browser enlarges them
@@ -69,7 +69,7 @@ def _smaller(image: Any) -> tuple[bytes, str]:
     files = {"jpeg": io.BytesIO(), "png": io.BytesIO()}
     image.save(files["jpeg"], "JPEG", quality=80)
     image.save(files["png"], "PNG", optimize=True)
-    kind = min(files, key=lambda one: files[one].tell())
+    kind = min(files, key=lambda name: files[name].tell())
     return files[kind].getvalue(), kind
 
 

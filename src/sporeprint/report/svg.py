@@ -1,8 +1,8 @@
-"""The little SVG that the plots need, through ElementTree, which escapes every text and closes every element.
+"""The SVG that the plots need, through ElementTree, which escapes every text and closes every element.
 
-Made by hand, not by matplotlib: a page is then some tens of kilobytes, equal for equal data, its text is text (it can
-be searched, selected and scaled), each point tells its figures when touched, and a plot can be laid out anew for the
-width of a phone, where a picture that shrinks has letters too small to read.
+Plots are drawn by hand, not by matplotlib: a page is then some tens of kilobytes, equal for equal data, its text is
+text (it can be searched, selected and scaled), each point shows its figures when touched, and a plot can be laid out
+again for the width of a phone, where a picture that shrinks has letters too small to read.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-# Okabe and Ito's colours, which people of all colour vision tell apart
+# Okabe and Ito's colours, which differ for people of all colour vision
 BLACK, ORANGE, SKY, GREEN = "#000000", "#e69f00", "#56b4e9", "#009e73"
 YELLOW, BLUE, VERMILLION, PURPLE = "#f0e442", "#0072b2", "#d55e00", "#cc79a7"
 GREY, PALE = "#6b6b6b", "#d9d9d9"
@@ -22,7 +22,7 @@ _NOT_XML = re.compile(
     "[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 )  # as XML 1.0 has it: no NUL, no lone surrogate
 
-# role: (colour, corners of its mark around (0, 0), () for a disc); shapes differ, so that a grey print still tells
+# role: (colour, corners of its mark around (0, 0), () for a disc); shapes differ, so that a grey print will do
 MARKS: dict[str, tuple[str, tuple[tuple[float, float], ...]]] = {
     "embedding": (BLACK, ()),
     "block": (SKY, ((-0.85, -0.85), (0.85, -0.85), (0.85, 0.85), (-0.85, 0.85))),
@@ -45,7 +45,7 @@ def clean(text: object) -> str:
 
 
 def drawing(width: float, height: float, label: str) -> Element:
-    """An empty drawing of so many units; `label` is read out in its place."""
+    """An empty drawing, in pixels; a screen reader reads out `label` instead."""
     svg = Element(
         "svg", {"viewBox": f"0 0 {number(width)} {number(height)}", "role": "img", "aria-label": clean(label)}
     )
@@ -69,7 +69,7 @@ def add(parent: Element, tag: str, text: object = None, **attributes: object) ->
 
 
 def mark(parent: Element, role: str, x: float, y: float, radius: float = 5) -> Element:
-    """The mark of a role, at its place."""
+    """The mark of a role around (x, y), in its colour and shape."""
     colour, corners = MARKS[role]
     attributes: dict[str, Any] = {"class_": f"mark {role}", "fill": colour, "stroke": "#ffffff", "stroke_width": 0.8}
     if not corners:
@@ -78,8 +78,29 @@ def mark(parent: Element, role: str, x: float, y: float, radius: float = 5) -> E
     return add(parent, "polygon", points=spots, **attributes)
 
 
+def numbered_mark(parent: Element, role: str, figure: int, x: float, y: float, radius: float = 8) -> None:
+    """The mark of a role with a number in it."""
+    mark(parent, role, x, y, _SIZES.get(role, 1) * radius)
+    size = (1.4 if figure < 100 else 1.1) * radius
+    at = {"x": x, "y": y + 0.36 * size + _LOWER.get(role, 0) * radius, "text_anchor": "middle", "class_": "number"}
+    on_black = {"fill": "#ffffff"}
+    on_colour = {"fill": BLACK, "stroke": "#ffffff", "stroke_width": 1.6, "paint_order": "stroke"}
+    ink = on_black if MARKS[role][0] == BLACK else on_colour
+    add(parent, "text", str(figure), font_size=size, font_weight="bold", stroke_linejoin="round", **at, **ink)
+
+
+_SIZES = {
+    "block": 1.2,
+    "control": 1.2,
+    "paper": 1.3,
+    "combined": 1.3,
+    "chosen": 1.15,
+}  # so that two digits leave some colour around
+_LOWER = {"paper": 0.2, "combined": -0.25, "chosen": 0.1}  # where in the mark there is most room, in radii
+
+
 def text_of(svg: Element) -> str:
-    """As it stands in a page."""
+    """The drawing as a page has it."""
     return ElementTree.tostring(svg, encoding="unicode")
 
 

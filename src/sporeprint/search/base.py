@@ -33,6 +33,7 @@ class Index(Protocol):
 
 
 def rows_of(rows: NDArray[Any]) -> NDArray[Any]:
+    """The rows of an index as they are. Raises SampleError for other arrays than it takes."""
     if rows.ndim != 2 or not rows.size or rows.dtype not in (np.float16, np.float32):
         raise SampleError(
             f"rows are {list(rows.shape)} of {rows.dtype}; expected float16 or float32 [rows, dimensions], at least one"
@@ -63,10 +64,10 @@ def nearest_of(rows: NDArray[Any], queries: NDArray[np.float32], positions: NDAr
     for at in range(0, len(queries), step):
         part = slice(at, at + step)
         candidates = rows[positions[part]].astype(np.float64)  # [q, n, D]
-        found = np.einsum("qnd,qd->qn", candidates, queries[part].astype(np.float64)).astype(np.float32)
-        found[positions[part] < 0] = -np.inf
-        order = np.lexsort((positions[part], -found), axis=1)[:, :k]
-        similarities[part] = np.take_along_axis(found, order, 1)
+        products = np.einsum("qnd,qd->qn", candidates, queries[part].astype(np.float64)).astype(np.float32)
+        products[positions[part] < 0] = -np.inf
+        order = np.lexsort((positions[part], -products), axis=1)[:, :k]
+        similarities[part] = np.take_along_axis(products, order, 1)
         nearest[part] = np.take_along_axis(positions[part], order, 1)
     return similarities, nearest
 

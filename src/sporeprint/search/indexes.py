@@ -1,4 +1,4 @@
-"""Which index: by name, a factory of your own, or an index that is made already."""
+"""An index by its name, from a factory of your own, or as you made it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def make_index(index: Choice, rows: NDArray[Any], seed: int = 0, **settings: Any
 
     index: "exact"; "ivf": cells, each row stored once more; "ivf-sq8", "ivf-sq4": cells, rows stored in 8 or 4 bits a
     number and the nearest compared again with `rows`; "hnsw": a graph, the fastest and largest. For the settings of all
-    but the first see `faiss_index.build`. Or one of your own: a callable that makes an `Index` of rows, such as a
+    but the first see `faiss_index.build`. Or your own: a callable that makes an `Index` of rows, such as a
     class; or an `Index` over these very rows. `check_index` says whether it keeps the contract.
     Raises RecipeError, SampleError, MissingExtra.
     """
@@ -39,7 +39,7 @@ def make_index(index: Choice, rows: NDArray[Any], seed: int = 0, **settings: Any
 
 
 def check_choice_of_index(index: Any) -> None:
-    """Before any work is done for an index. Raises RecipeError for what is none, MissingExtra where faiss is absent."""
+    """Check an index before work is done for it. Raises RecipeError for what is none, MissingExtra without faiss."""
     if isinstance(index, str):
         if index not in INDEXES:
             raise RecipeError(f"no index is called {index!r}; there are {', '.join(INDEXES)}")

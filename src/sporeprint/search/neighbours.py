@@ -10,52 +10,39 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from sporeprint.errors import SampleError
-from sporeprint.search.points import Points, points_of, slices, squared_distances, unit_of
+from sporeprint.search.best_rows import SPARE, Scores, best_candidates, check_row_count, slices
+from sporeprint.search.points import Points, points_of, scale_of, squared_distances
 
 METRICS = ("euclidean", "cosine")
-SPARE = 16  # candidates beyond k: where fewer are in doubt, no second search is needed
 
-_QUERIES, _ROWS = 2048, 4096  # at most so many at a time: 32 MiB of scores, or two of them
+_QUERIES, _ROWS = 2048, 4096  # the most at a time: 32 MiB of scores, or two of them
 _WIDE = 2**22  # numbers of the rows at a time, twice as many of the queries: 16 and 32 MiB
-_SLICE = 2**20  # scores or candidates at a time: up to 64 MiB with their row numbers
+_SLICE = 2**20  # candidates at a time: up to 64 MiB with their row numbers
 
 _TERMS = 2048  # dimensions of one product; the sum of several is off by less than one long product may be
 _ROUNDING, _UNDERFLOW = 1.2 * 2.0**-24, 2.0**-125  # of float32; 1.2 covers the higher orders of the rounding
 
 Rows = NDArray[np.intp]
-Found = tuple[Rows, NDArray[np.float64]]
+Nearest = tuple[Rows, NDArray[np.float64]]
 
 
-def rows_of(rows: ArrayLike, which: str) -> NDArray[Any]:
-    """`features_of`, for arrays of any size: rows [N, D] as they are, not copied, and checked in bounded memory."""
-    array = np.asarray(rows)
-    if array.ndim != 2 or not array.size:
-        raise SampleError(
-            f"{which} features have shape {array.shape}; expected [rows, dimensions], at least one row and dimension"
-        )
-    if array.dtype.kind not in "fiub":
-        raise SampleError(f"{which} features are {array.dtype}; expected real numbers")
-    bad = sum(int((~np.isfinite(array[part]).all(axis=1)).sum()) for part in slices(len(array), _WIDE, array.shape[1]))
-    if bad:
-        raise SampleError(f"{bad} of {len(array)} {which} rows are NaN or infinite (unreadable samples?); drop them")
-    return array
-
-
-def neighbours(train: NDArray[Any], queries: NDArray[Any] | None, k: int, metric: str = "euclidean") -> Iterator[Found]:
+def neighbours(
+    train: NDArray[Any], queries: NDArray[Any] | None, k: int, metric: str = "euclidean"
+) -> Iterator[Nearest]:
     """Numbers of the k nearest training rows, and their distances, both [n, k], for one chunk of queries after another.
 
-    train: [N, D], queries: [M, D], finite (see `rows_of`). queries None: each training row's neighbours among the
-    others; its duplicates are neighbours, itself never is. Nearest first; equal distances go by the order of the
-    training rows, and exact duplicates are at distance 0. k is cut to the rows there are, which may be none.
+    train: [N, D], queries: [M, D], finite numbers. queries None: each training row's neighbours among the others; its
+    duplicates are neighbours, itself never is. Nearest first; equal distances go by the order of the training rows, and
+    exact duplicates are at distance 0. k is cut to the rows there are, which may be none.
     metric: "euclidean", or "cosine": 1 - cosine, where a row of zeros is at distance 1 from every row.
     Beyond the arrays 256 MiB suffice, for up to a million k and dimensions, and 8 bytes a row for the cosine. The
     training rows are read in order, once for each 2,048 queries (fewer beyond 4,096 dimensions or a k of 500), and once
     more where some of those are in doubt.
-    Raises SampleError for numbers beyond 1e150.
+    Raises SampleError for numbers beyond 1e150 and for 2^32 rows.
     """
+    check_row_count(len(train))
     own = queries is None
     queries = train if queries is None else queries
     most = len(train) - own
@@ -64,9 +51,9 @@ def neighbours(train: NDArray[Any], queries: NDArray[Any] | None, k: int, metric
         yield np.empty((len(queries), 0), np.intp), np.empty((len(queries), 0))
         return
     keep = min(k + SPARE, most)
-    unit = unit_of(train, queries)
-    points = points_of(train, unit, metric)
-    asking = points if own else points_of(queries, unit, metric)
+    scale = scale_of(train, queries)
+    points = points_of(train, scale, metric)
+    asking = points if own else points_of(queries, scale, metric)
     centre = points.centre()
     count = min(_QUERIES, 2 * _WIDE // train.shape[1], _SLICE // keep)
     for part in slices(len(queries), max(1, count)):
@@ -75,11 +62,11 @@ def neighbours(train: NDArray[Any], queries: NDArray[Any] | None, k: int, metric
         if len(unsure):
             again = _Chunk(points, asking, part.start + unsure, centre, own, metric)
             rows[unsure], squares[unsure] = again.nearest_of_all(k, squares[unsure, -1])
-        yield rows, squares / 2 if metric == "cosine" else np.sqrt(squares) * unit
+        yield rows, squares / 2 if metric == "cosine" else np.sqrt(squares) * scale
 
 
 class _Chunk:
-    """Some queries, given by their numbers, and the search for their neighbours. own: they are training rows."""
+    """A chunk of the queries, given by their numbers, and the search for it. own: queries are training rows."""
 
     def __init__(
         self, train: Points, queries: Points, numbers: Rows, centre: NDArray[np.float64], own: bool, metric: str
@@ -91,13 +78,7 @@ class _Chunk:
 
     def nearest(self, k: int, keep: int, complete: bool) -> tuple[Rows, NDArray[np.float64], Rows]:
         """Rows [n, k], squared distances [n, k], and which queries are in doubt. complete: keep is all there are."""
-        scores = np.full((len(self.numbers), keep), -np.inf, np.float32)
-        rows = np.full(scores.shape, -1, np.intp)
-        for first, found in self._scores(_ROWS):
-            for part in slices(len(found), _SLICE, found.shape[1] + keep):
-                _merge(scores[part], rows[part], found[part], first)
-        order = np.argsort(-scores, axis=1)
-        scores, rows = np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+        scores, rows = best_candidates(self._scores(_ROWS), len(self.numbers), keep)
         squares = np.full(scores.shape, np.inf)
         sure = np.zeros(scores.shape, bool)
         sure[:, :k] = True
@@ -108,14 +89,14 @@ class _Chunk:
         doubt = np.zeros(len(rows), bool) if complete else scores[:, -1] >= self._floor(squares[:, -1])
         return rows, squares, np.flatnonzero(doubt)
 
-    def nearest_of_all(self, k: int, limit: NDArray[np.float64]) -> Found:
+    def nearest_of_all(self, k: int, limit: NDArray[np.float64]) -> Nearest:
         """As `nearest`, of every row that may be within the squared distance `limit` [n], which k rows are within."""
         rows = np.full((len(self.numbers), k), -1, np.intp)
         squares = np.full(rows.shape, np.inf)
         floor = self._floor(limit)
-        for first, found in self._scores(_ROWS // 8):
-            for part in slices(len(found), _SLICE // 4, found.shape[1] + k):
-                who, column = np.nonzero(found[part] >= floor[part, None])
+        for first, scores in self._scores(_ROWS // 8):
+            for part in slices(len(scores), _SLICE // 4, scores.shape[1] + k):
+                who, column = np.nonzero(scores[part] >= floor[part, None])
                 who += part.start
                 distances = squared_distances(self.train, self.queries, column + first, self.numbers[who], self.metric)
                 nearer = distances < squares[who, -1]  # as near as the last is not enough: rows come in order
@@ -123,7 +104,7 @@ class _Chunk:
             floor[squares[:, -1] == 0] = np.inf
         return rows, squares
 
-    def _scores(self, step: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    def _scores(self, step: int) -> Iterator[tuple[int, Scores]]:
         """The first row's number and scores [n, R], overwritten by the next, of one chunk of rows after another."""
         count, width = self.train.rows.shape
         step = max(1, min(step, _WIDE // width, count))
@@ -140,7 +121,7 @@ class _Chunk:
                 scores[here, self.numbers[here] - part.start] = -np.inf
             yield part.start, scores
 
-    def _floor(self, limit: NDArray[np.float64]) -> NDArray[np.float32]:
+    def _floor(self, limit: NDArray[np.float64]) -> Scores:
         """The least score that a row within the squared distance `limit` [n] can have, rounding and all.
 
         Such a row is no further from the centre than the query's length and the distance together. A product of n
@@ -156,30 +137,6 @@ class _Chunk:
     def _fill(self, squares: NDArray[np.float64], rows: Rows, where: NDArray[np.bool_]) -> None:
         who = self.numbers[np.nonzero(where)[0]]
         squares[where] = squared_distances(self.train, self.queries, rows[where], who, self.metric)
-
-
-def _merge(scores: NDArray[np.float32], rows: Rows, found: NDArray[np.float32], first: int) -> None:
-    """Keep the best of the scores [n, keep] and of those found [n, R] in rows from `first` on; in place."""
-    keep = scores.shape[1]
-    better = found > scores.min(axis=1)[:, None]
-    counts = np.count_nonzero(better, axis=1)
-    touched = np.flatnonzero(counts)
-    if not len(touched):
-        return
-    counts = counts[touched]
-    if counts.max() > 2 * keep:
-        column = np.argpartition(found[touched], -keep, axis=1)[:, -keep:]
-        new = np.take_along_axis(found[touched], column, 1)
-    else:
-        column = np.zeros((len(touched), counts.max()), np.intp)
-        new = np.full(column.shape, -np.inf, np.float32)
-        filled = np.arange(column.shape[1]) < counts[:, None]
-        column[filled] = np.nonzero(better)[1]
-        new[filled] = found[better]
-    joined = np.concatenate([scores[touched], new], axis=1)
-    numbers = np.concatenate([rows[touched], column + first], axis=1)
-    best = np.argpartition(joined, -keep, axis=1)[:, -keep:]
-    scores[touched], rows[touched] = np.take_along_axis(joined, best, 1), np.take_along_axis(numbers, best, 1)
 
 
 def _insert(rows: Rows, squares: NDArray[np.float64], who: Rows, new: Rows, distances: NDArray[np.float64]) -> None:

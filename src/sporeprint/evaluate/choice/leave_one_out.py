@@ -13,7 +13,8 @@ from sporeprint.evaluate.checks import labels_of
 from sporeprint.evaluate.knn import CANDIDATES, counts_of, leave_one_out
 from sporeprint.evaluate.votes import winners
 from sporeprint.features.blocks import Blocks, family
-from sporeprint.features.combine import Combination, unit
+from sporeprint.features.combine import Combination
+from sporeprint.features.unit import unit
 from sporeprint.features.whiten import Axes
 from sporeprint.search.neighbours import neighbours
 
@@ -32,7 +33,8 @@ def leave_one_out_of(
 
     Every k below their number is tried; of more than `most_rows` labelled rows, those drawn by `seed` stand for all.
     Votes and ties are as in `knn_predict`. A joined feature's similarities are the weighed sum of its blocks', so each
-    block is whitened once for all. Raises SampleError as `select`.
+    block is whitened, and multiplied with itself, once for all: `neighbours` would search every candidate's joined rows
+    again. Raises SampleError as `select`.
     """
     blocks, counts = _checked(blocks, candidates), counts_of(ks)
     rows, codes = _labelled(blocks, labels, most_rows, seed)

@@ -24,6 +24,7 @@ from sporeprint.features.dense.support import Support, least
 from sporeprint.features.engine import Engine, below, heads_of, make_head
 from sporeprint.features.failures import Failures, first_reasons
 from sporeprint.features.recipe import Recipe
+from sporeprint.features.unit import unit
 from sporeprint.objectives.view_sets import generator
 from sporeprint.values import from_json, to_json
 
@@ -133,7 +134,7 @@ class DenseFeatures:
         flat = {name: values.reshape(-1, values.shape[-1]) for name, values in blocks.items()}
         joined = combiner.transform(flat)
         if combiner.pca is None:
-            joined = joined / np.maximum(np.linalg.norm(joined, axis=1, keepdims=True), 1e-30)
+            joined = unit(joined)
         return joined.reshape(*shape, -1)
 
     @property

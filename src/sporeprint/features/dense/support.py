@@ -41,7 +41,8 @@ class Support:
     def nearest(self, tokens: Tensor, count: int, owner: int | None = None) -> Tensor:
         """Positions [P, count] of the tokens of greatest cosine with each of tokens [P, E], nearest first.
 
-        owner: whose tokens are left out. Fewer where there are fewer others.
+        owner: whose tokens are left out. Fewer where there are fewer others. Not `search.neighbours`: the tokens lie on
+        the backbone's device, and the search is part of an image's pass there.
         """
         unit, owners = self._on(tokens)
         others = owners != owner if owner is not None else torch.ones_like(owners, dtype=torch.bool)

@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+
+from sporeprint.errors import SampleError
+from sporeprint.evaluate import checks
+from sporeprint.evaluate.checks import check_directions, features_of
+
+
+def test_a_mapped_file_is_not_copied(tmp_path):
+    train = np.memmap(tmp_path / "rows", np.float32, "w+", shape=(10, 3))
+    assert np.shares_memory(features_of(train, "train"), train)
+
+
+def test_rows_that_are_not_finite_are_counted_over_all_chunks(monkeypatch):
+    monkeypatch.setattr(checks, "_NUMBERS", 8)
+    rows = np.zeros((50, 4), np.float32)
+    rows[[0, 13, 49], [1, 2, 3]] = np.nan, np.inf, -np.inf
+    with pytest.raises(SampleError, match="3 of 50 train rows are NaN or infinite"):
+        features_of(rows, "train")
+
+
+@pytest.mark.parametrize(
+    ("rows", "complaint"),
+    [
+        (np.zeros((3, 0)), r"shape \(3, 0\); expected \[rows, width\]"),
+        (np.zeros((0, 3)), r"shape \(0, 3\)"),
+        (np.zeros(3), r"shape \(3,\)"),
+        ([["a"]], "train features are of type <U1; expected numbers"),
+        (np.zeros((2, 2), complex), "train features are of type complex128"),
+    ],
+)
+def test_what_is_not_rows_of_numbers_is_refused(rows, complaint):
+    with pytest.raises(SampleError, match=complaint):
+        features_of(rows, "train")
+
+
+def test_rows_without_a_direction_are_counted():
+    rows = np.array([[0.0, 0.0], [0.0, 1e-300], [0.0, 0.0]])
+    with pytest.raises(SampleError, match="2 of 3 query rows are all 0, which have no cosine; drop them"):
+        check_directions(rows, "query")
+    check_directions(rows[1:2], "query")

@@ -137,7 +137,7 @@ def _keep_precision(fungi: Fungi, out: str | Path) -> None:
 
 
 def _plan(fungi: Fungi, source: Source, fitted: str | None) -> dict[str, Any]:
-    """Everything that determines the contents. A backbone is known by its weights, not by where it lies (plan.TOLD)."""
+    """Everything that determines the contents. A backbone is known by its weights, not its place (`NOT_COMPARED`)."""
     told = ("backbone", "views")  # what the views come to is in the objectives
     recipe = {key: value for key, value in fungi.recipe.blocks_json().items() if key not in told}  # type: ignore[union-attr]
     recipe["objectives"] = to_json(fungi.engine.objectives)  # as they are for this modality

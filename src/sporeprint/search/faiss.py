@@ -15,11 +15,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sporeprint.errors import DamagedStore, MissingExtra, RecipeError, StoreError, StoreMismatch
+from sporeprint.errors import MissingExtra, RecipeError, StoreError, StoreMismatch
 from sporeprint.search.base import RECALL, Found, nearest_of, queries_of, recall_of
 from sporeprint.search.exact import SPARE, ExactIndex
-from sporeprint.store.atomic import TEMPORARY, damaged, seal, sync_folder, unseal, write_file
-from sporeprint.store.tensor_file import digest_of
+from sporeprint.store.atomic import (
+    TEMPORARY,
+    check_digest,
+    check_size,
+    digest_of,
+    seal,
+    sync_folder,
+    unseal,
+    write_file,
+)
 
 KIND, FORMAT = "sporeprint index", 1
 SAMPLE = 256  # queries that the recall is measured on
@@ -101,11 +109,9 @@ class FaissIndex:
         about = unseal(KIND, path.with_suffix(".json"))
         if about["format"] != FORMAT:
             raise StoreError(f"'{folder}' is an index of format {about['format']}; this version reads {FORMAT}")
-        size = path.stat().st_size if path.exists() else 0
-        if size != about["bytes"]:
-            raise DamagedStore(damaged(path, f"has {size} bytes; {about['bytes']} were written"))
-        if verify and digest_of(path) != about["sha256"]:
-            raise DamagedStore(damaged(path, "is not what was written: its checksum differs"))
+        check_size(path, about["bytes"])
+        if verify:
+            check_digest(path, about["sha256"])
         if _digest(rows) != about["rows"]:
             raise StoreMismatch(f"the index in '{folder}' is of other rows; make it again for these")
         # The first maps cells, the second (since faiss 1.11) graphs.

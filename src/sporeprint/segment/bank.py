@@ -26,8 +26,8 @@ from sporeprint.search.base import Index
 from sporeprint.search.exact import ExactIndex
 from sporeprint.segment.patches import check_patches, unit_rows
 from sporeprint.segment.vote import NEIGHBOURS, TEMPERATURE, vote
-from sporeprint.store.atomic import canonical, damaged, lock, seal, unseal, write_file
-from sporeprint.store.tensor_file import DTYPES, TensorWriter, digest_of, open_tensor, verify_tensor
+from sporeprint.store.atomic import canonical, check_digest, check_size, digest_of, lock, seal, unseal, write_file
+from sporeprint.store.tensor_file import DTYPES, TensorWriter, open_tensor, verify_tensor
 
 KIND, FORMAT = "sporeprint memory bank", 1
 
@@ -224,7 +224,7 @@ class MemoryBank:
             )
             for name, wide in (("features", "width"), ("histograms", "classes"))
         ]
-        _check_size(folder / "patches.parquet", about["files"]["patches.parquet"]["bytes"])
+        check_size(folder / "patches.parquet", about["files"]["patches.parquet"]["bytes"])
         names = about["names"]
         bank = cls(tensors[0], tensors[1], None if names is None else tuple(names), about["settings"], folder)
         if verify:
@@ -253,8 +253,7 @@ class MemoryBank:
     def _verified_patches(self) -> Path:
         assert self.folder is not None
         path = self.folder / "patches.parquet"
-        if digest_of(path) != _manifest_of(self.folder)["files"][path.name]["sha256"]:
-            raise DamagedStore(damaged(path, "is not what was written: its checksum differs"))
+        check_digest(path, _manifest_of(self.folder)["files"][path.name]["sha256"])
         return path
 
     def predict(
@@ -311,16 +310,6 @@ def _as_store_error(folder: Path) -> Iterator[None]:
             f"the bank in '{folder}' was not written: {error.strerror or error}; "
             "free some space, fix the permissions or give another folder, then make it again"
         ) from error
-
-
-def _check_size(path: Path, expected: int) -> None:
-    """Raises DamagedStore where the file is missing or has another size."""
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise DamagedStore(damaged(path, f"cannot be read ({error.strerror or error})")) from None
-    if size != expected:
-        raise DamagedStore(damaged(path, f"has {size} bytes; {expected} were written"))
 
 
 def _manifest_of(folder: Path) -> dict[str, Any]:

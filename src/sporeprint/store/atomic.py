@@ -1,4 +1,4 @@
-"""Files that are complete or absent: atomic writes, JSON that carries its own checksum, and a lock for one writer."""
+"""Files are complete or absent: atomic writes, JSON that carries its own checksum, and a lock for one writer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import errno
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
@@ -17,22 +18,40 @@ from sporeprint.errors import DamagedStore, StoreError
 
 try:
     import fcntl
-except ImportError:  # Windows has no flock: there, two writers are not told apart
+except ImportError:  # Windows has no flock: there, a second writer is not noticed
     fcntl = None  # type: ignore[assignment]
 
 TEMPORARY = ".tmp"  # one writer at a time, so one fixed suffix is enough, and a killed run's leftovers are known
+_ALTERED = "is not what was written: its checksum differs"
+
+
+@dataclass(frozen=True)
+class SealForm:
+    """How a file format seals its JSON.
+
+    key: of the checksum. end: what follows the JSON. exact: the same values in other bytes, spaces say, are refused.
+    """
+
+    key: str = "checksum"
+    end: bytes = b"\n"
+    exact: bool = True
 
 
 def canonical(value: Any) -> bytes:
-    """`values.canonical`, with a StoreError for NaN and for what JSON cannot hold."""
+    """This is `values.canonical`, with a StoreError for NaN and for what JSON cannot hold."""
     try:
         return values.canonical(value)
     except (TypeError, ValueError) as error:
         raise StoreError(f"this cannot be stored as JSON ({error}); give str, int, finite float, bool, None") from None
 
 
+def digest_of_json(value: Any) -> str:
+    """The sha256 of the canonical JSON of `value`, as hex digits."""
+    return sha256(canonical(value)).hexdigest()
+
+
 def write_file(path: Path, data: bytes) -> None:
-    """Write and fsync `data` beside `path`, then rename it into place. On failure nothing new is at `path`."""
+    """Write and fsync `data` next to `path`, then rename it into place. On failure nothing new is at `path`."""
     temporary = path.with_name(path.name + TEMPORARY)
     try:
         path.parent.mkdir(exist_ok=True)
@@ -46,7 +65,7 @@ def write_file(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise StoreError(
-            f"'{path}' was not written: {error.strerror or error}; free some space or mend the permissions, "
+            f"'{path}' was not written: {error.strerror or error}; free some space or fix the permissions, "
             "then run the same command again: what is complete is kept"
         ) from error
 
@@ -62,47 +81,98 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def read_file(path: Path, record: Mapping[str, Any]) -> bytes:
-    """The bytes of `path`, if they are those of `record` ("bytes", "sha256"). Raises DamagedStore otherwise."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DamagedStore(damaged(path, f"cannot be read ({error.strerror or error})")) from None
-    if len(data) != record["bytes"]:
-        raise DamagedStore(damaged(path, f"has {len(data)} bytes; {record['bytes']} were written"))
-    if sha256(data).hexdigest() != record["sha256"]:
-        raise DamagedStore(damaged(path, "is not what was written: its checksum differs"))
-    return data
-
-
-def damaged(path: Path, what: str) -> str:
-    return f"'{path}' {what}; run the command that made this store again: it recomputes what is damaged"
-
-
 def record_of(data: bytes) -> dict[str, Any]:
+    """The record that `read_file` compares a file with: {"bytes": its size, "sha256": its checksum}."""
     return {"bytes": len(data), "sha256": sha256(data).hexdigest()}
 
 
-def seal(kind: str, value: Mapping[str, Any]) -> bytes:
-    """JSON text of `value` and two keys more: "kind", and "checksum", the sha256 of the canonical JSON of the rest."""
-    whole = {**value, "kind": kind}
-    whole["checksum"] = sha256(canonical(whole)).hexdigest()
-    return json.dumps(whole, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+def read_file(path: Path, record: Mapping[str, Any]) -> bytes:
+    """The bytes of `path`, if they are those of `record`. Raises DamagedStore otherwise."""
+    with reading(path):
+        data = path.read_bytes()
+    _compare_size(path, len(data), record["bytes"])
+    _compare_digest(path, sha256(data).hexdigest(), record["sha256"])
+    return data
+
+
+def check_size(path: Path, expected: int) -> None:
+    """Raises DamagedStore where the file is missing or has another number of bytes."""
+    with reading(path):
+        size = path.stat().st_size
+    _compare_size(path, size, expected)
+
+
+def check_digest(path: Path, expected: str, start: int = 0) -> None:
+    """Read a file from byte `start` on. Raises DamagedStore where its sha256 is not the expected one."""
+    _compare_digest(path, digest_of(path, start), expected)
+
+
+def digest_of(path: Path, start: int = 0) -> str:
+    """The sha256 of a file from byte `start` on, read in parts. Raises DamagedStore where it cannot be read."""
+    digest = sha256()
+    with reading(path), open(path, "rb") as file:
+        file.seek(start)
+        while part := file.read(2**20):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """A context in which what the system refuses to read of `path` is raised as DamagedStore."""
+    try:
+        yield
+    except OSError as error:
+        raise DamagedStore(damaged(path, f"cannot be read ({error.strerror or error})")) from None
+
+
+def _compare_size(path: Path, size: int, expected: int) -> None:
+    if size != expected:
+        raise DamagedStore(damaged(path, f"has {size} bytes; {expected} were written"))
+
+
+def _compare_digest(path: Path, digest: str, expected: str) -> None:
+    if digest != expected:
+        raise DamagedStore(damaged(path, _ALTERED))
+
+
+def damaged(path: Path, what: str) -> str:
+    """The sentence of a DamagedStore: what is wrong with `path`, and what to do about it."""
+    return f"'{path}' {what}; run the command that made this store again: it recomputes what is damaged"
+
+
+def seal(kind: str | None, value: Mapping[str, Any], form: SealForm = SealForm()) -> bytes:
+    """JSON text of `value` with its kind and, under `form.key`, the sha256 of the canonical JSON of the rest.
+
+    kind: what the file is; None adds no key for it.
+    """
+    whole = dict(value) if kind is None else {**value, "kind": kind}
+    whole[form.key] = digest_of_json(whole)
+    text = json.dumps(whole, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    return text.encode() + form.end
+
+
+def unseal_bytes(kind: str | None, data: bytes, form: SealForm = SealForm()) -> dict[str, Any]:
+    """The value that `seal` made `data` of. Raises ValueError where `data` is anything else."""
+    try:
+        value = json.loads(data)
+        checksum = value.pop(form.key)
+        same = digest_of_json(value) == checksum and (kind is None or value.pop("kind") == kind)
+        if same and (not form.exact or seal(kind, value, form) == data):
+            return value  # type: ignore[no-any-return]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, StoreError):
+        pass
+    raise ValueError(_ALTERED)
 
 
 def unseal(kind: str, path: Path) -> dict[str, Any]:
     """The value that was sealed as `kind` into `path`. Raises DamagedStore if it is not that, byte for byte."""
-    try:
+    with reading(path):
         data = path.read_bytes()
-        value = json.loads(data)
-        del value["checksum"], value["kind"]
-        if seal(kind, value) == data:
-            return value
-    except OSError as error:
-        raise DamagedStore(damaged(path, f"cannot be read ({error.strerror or error})")) from None
-    except (ValueError, KeyError, TypeError, RecursionError, StoreError):
-        pass
-    raise DamagedStore(damaged(path, "is not what was written: its checksum differs"))
+    try:
+        return unseal_bytes(kind, data)
+    except ValueError as error:
+        raise DamagedStore(damaged(path, str(error))) from None
 
 
 def lock(path: Path) -> IO[bytes] | None:

@@ -17,19 +17,19 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 LOCK = ".lock"
-# In a plan, but for people only: the weights say which backbone it is, the rows' digest which data. Not compared.
-TOLD = ("resolved.backbone.name", "resolved.backbone.class", "source.ignored_files")
+# A plan holds these for people only: the weights say which backbone it is, the rows' digest which data.
+NOT_COMPARED = ("resolved.backbone.name", "resolved.backbone.class", "source.ignored_files")
 
 
 def make_header(plan: Mapping[str, Any], dtype: str, shard_rows: int) -> dict[str, Any]:
-    """What plan.json holds: the caller's plan as JSON reads it back, and the layout."""
+    """The contents of plan.json: the caller's plan as JSON reads it back, and the layout."""
     return {"format": FORMAT, "dtype": dtype, "shard_rows": shard_rows, "plan": json.loads(canonical(dict(plan)))}
 
 
 def check_plan(folder: Path, header: dict[str, Any], locked: bool) -> dict[str, Any] | None:
-    """The header that `folder` holds, if its plan is this one; None for a folder to begin in. Touches nothing.
+    """This gives the header in `folder`, if its plan is the given one; None for a folder to begin in. Touches nothing.
 
-    That is a new one, or one of another plan that has no shard. locked: no other run can be at work on its first.
+    A folder to begin in is new, or holds another plan and no shard. locked: no other run can be at work on its first.
     Raises StoreMismatch with every difference, DamagedStore, StoreError for a folder that holds something else.
     """
     path = plan_path(folder)
@@ -57,13 +57,13 @@ def check_plan(folder: Path, header: dict[str, Any], locked: bool) -> dict[str, 
 
 
 def has_rows(folder: Path) -> bool:
-    """Whether anything of a shard or a manifest is there, damaged or not."""
+    """This says whether anything of a shard or a manifest is there, damaged or not."""
     shards = folder / "shards"
     return manifest_path(folder).exists() or any(path.suffix != TEMPORARY for path in shards.glob("[0-9]*"))
 
 
 def begin(folder: Path, header: dict[str, Any]) -> None:
-    """Write plan.json. The states of another plan are removed before: no moment leaves them beside this one."""
+    """Write plan.json. The states of another plan are removed before: at no moment do they lie next to this plan."""
     if plan_path(folder).exists():
         states = sorted((folder / "state").glob("*"), key=lambda path: path.suffix != ".record")
         for path in states:
@@ -75,14 +75,14 @@ def begin(folder: Path, header: dict[str, Any]) -> None:
 
 
 def read_plan(folder: Path) -> dict[str, Any]:
-    """The header in plan.json. Raises DamagedStore, StoreMismatch for another version's format."""
+    """Read the header in plan.json. Raises DamagedStore, StoreMismatch for another version's format."""
     path = plan_path(folder)
     try:
         header = unseal("plan", path)
     except DamagedStore:
-        what = "is not what was written" if path.exists() else "is missing"
+        damage = "is not what was written" if path.exists() else "is missing"
         raise DamagedStore(
-            f"'{path}' {what}, so nothing says what this store holds; move '{folder}' away and run the command that "
+            f"'{path}' {damage}, so nothing says what this store holds; move '{folder}' away and run the command that "
             "made it again"
         ) from None
     check_format(path, header)
@@ -90,6 +90,7 @@ def read_plan(folder: Path) -> dict[str, Any]:
 
 
 def check_format(path: Path, header: dict[str, Any]) -> None:
+    """Raises StoreMismatch where another version wrote `path`, in another format."""
     if header.get("format") != FORMAT:
         raise StoreMismatch(
             f"'{path}' is written in format {header.get('format')}; this version reads {FORMAT}: use the other version"
@@ -97,8 +98,11 @@ def check_format(path: Path, header: dict[str, Any]) -> None:
 
 
 def differences(stored: Any, given: Any, names: tuple[str, str] = ("store", "this run"), at: str = "") -> list[str]:
-    """Every key path at which two JSON values differ, with both values, each under its name; but for `TOLD`."""
-    if at in TOLD:
+    """List the key paths at which two JSON values differ, with both values; those of `NOT_COMPARED` are left out.
+
+    names: what the first and the second value are called.
+    """
+    if at in NOT_COMPARED:
         return []
     if isinstance(stored, dict) and isinstance(given, dict):
         keys = sorted({*stored, *given})

@@ -1,28 +1,27 @@
-"""Reading a complete store. Every file's checksum is looked at before the file is parsed."""
+"""A complete store is read here. Every file's checksum is compared before the file is parsed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sporeprint.errors import DamagedStore, RowFailure, StoreError
-from sporeprint.store.atomic import canonical, damaged, read_file, unseal
+from sporeprint.store.atomic import check_size, damaged, digest_of_json, read_file, unseal
 from sporeprint.store.plan import check_format, read_plan
 from sporeprint.store.shards import manifest_path, plan_path, read_shard, shard_path, state_path, to_numpy
 
 
 class Store:
-    """A complete store, for reading. `Store.open(folder)` makes one.
+    """A complete store, for reading. `Store.open(folder)` gives it.
 
     plan: what the writer was given. label_names: of integer labels, or None. failures: the rows that could not be read.
     blocks_info: {block: {"dim", ...}}. cost: what the run cost; two equal runs may differ in it, and in nothing else.
     truncated: rows that were too long for the backbone, which saw their beginning only.
-    label_counts: {"different", "missing"}; None in a store of before they were kept.
+    label_counts: {"different", "missing"}; None in a store that is older than these counts.
     """
 
     def __init__(self, folder: Path, header: dict[str, Any], manifest: dict[str, Any]):
@@ -70,13 +69,12 @@ class Store:
         check_format(manifest_path(folder), manifest)
         try:
             store = cls(folder, header, manifest)
-            if manifest["plan"] != sha256(canonical(header)).hexdigest():
+            if manifest["plan"] != digest_of_json(header):
                 raise DamagedStore(damaged(plan_path(folder), "belongs to another run than the manifest"))
             for path, record in store._files():
-                size = path.stat().st_size if path.is_file() else None
-                if size != record["bytes"]:
-                    seen = "is missing" if size is None else f"has {size} bytes; {record['bytes']} were written"
-                    raise DamagedStore(damaged(path, seen))
+                if not path.is_file():
+                    raise DamagedStore(damaged(path, "is missing"))
+                check_size(path, record["bytes"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DamagedStore(damaged(manifest_path(folder), f"cannot be understood ({error!r})")) from None
         return store
@@ -93,8 +91,8 @@ class Store:
 
     @property
     def digest(self) -> str:
-        """Hex digest of the contents; equal runs have equal ones, whatever they cost."""
-        return sha256(canonical({key: self.manifest[key] for key in self.manifest if key != "cost"})).hexdigest()
+        """Hex digest of the contents; equal runs have equal digests, whatever they cost."""
+        return digest_of_json({key: self.manifest[key] for key in self.manifest if key != "cost"})
 
     @property
     def ids(self) -> list[str]:
@@ -160,9 +158,9 @@ class Store:
     @cached_property
     def _ids_and_labels(self) -> tuple[list[str], list[Any]]:
         ids, labels = [], []
-        for some_ids, some_labels, _ in self.iter_blocks([]):
-            ids += some_ids
-            labels += some_labels
+        for shard_ids, shard_labels, _ in self.iter_blocks([]):
+            ids += shard_ids
+            labels += shard_labels
         return ids, labels
 
     def _check_names(self, names: Sequence[str] | None) -> list[str]:
@@ -185,7 +183,7 @@ class Store:
 
 
 def label_array(labels: Sequence[Any]) -> np.ndarray | None:
-    """[N] labels as `Store.labels` gives them; None when every one is None."""
+    """This makes [N] labels as `Store.labels` gives them; None when every label is None."""
     missing = sum(label is None for label in labels)
     if missing == len(labels):
         return None

@@ -1,7 +1,7 @@
-"""Where a store's files lie, and one shard as Parquet bytes: id, label and one fixed-size list for each block.
+"""This says where a store's files lie, and encodes a shard as Parquet: id, label and a fixed-size list for each block.
 
 STORE/plan.json            what determines the contents; written first
-STORE/state/NAME           fitted state, beside NAME.record with its checksum
+STORE/state/NAME           fitted state, next to NAME.record with its checksum
 STORE/shards/00000.parquet the rows
 STORE/shards/00000.json    what is in it, its checksum and the rows that failed; renamed into place after it
 STORE/manifest.json        committed last: every file above with its checksum
@@ -71,7 +71,7 @@ def record_path(folder: Path, name: str) -> Path:
 
 
 def state_path(folder: Path, name: str) -> Path:
-    """Where the state `name` lies. Raises StoreError for a name that could lie anywhere else."""
+    """The path of the state `name`. Raises StoreError for a name that could lie anywhere else."""
     if not _STATE_NAME.fullmatch(name):
         raise StoreError(f"{name!r} cannot name a state file; use letters, digits, '_', '-' and '.'")
     return folder / "state" / name
@@ -80,9 +80,10 @@ def state_path(folder: Path, name: str) -> Path:
 def encode(
     ids: list[str], labels: list[Any], blocks: Mapping[str, np.ndarray], dtype: str
 ) -> tuple[bytes, dict[str, int], str]:
-    """A shard's Parquet bytes, {block: width} and the kind of its labels.
+    """Give a shard's Parquet bytes, {block: width} and the kind of its labels.
 
-    Deterministic: no time, no name; zstd for ids and labels, none for floats, which do not compress. Raises StoreError.
+    The bytes are the same at every run: they hold no time and no name. Ids and labels are compressed by zstd; floats do
+    not compress. Raises StoreError.
     """
     columns = {name: _column(name, block, ids, dtype) for name, block in blocks.items()}
     kind, labelled = label_column(labels)
@@ -94,11 +95,11 @@ def encode(
 
 
 def read_shard(path: Path, record: dict[str, Any], names: Sequence[str]) -> pa.Table:
-    """id, label and the blocks `names` of one shard, after its checksum. Raises DamagedStore."""
+    """Read id, label and the blocks `names` of one shard, after its checksum was compared. Raises DamagedStore."""
     data = read_file(path, record)
     try:
-        wanted = ["id", "label", *names]
-        table = pq.ParquetFile(pa.BufferReader(data)).read(columns=wanted, use_threads=False).select(wanted)
+        columns = ["id", "label", *names]
+        table = pq.ParquetFile(pa.BufferReader(data)).read(columns=columns, use_threads=False).select(columns)
     except (pa.ArrowException, KeyError, ValueError, OSError) as error:
         raise DamagedStore(damaged(path, f"cannot be parsed ({error})")) from None
     if table.num_rows != record["rows"]:
@@ -107,13 +108,13 @@ def read_shard(path: Path, record: dict[str, Any], names: Sequence[str]) -> pa.T
 
 
 def to_numpy(column: pa.ChunkedArray) -> np.ndarray:
-    """A column of fixed-size lists as float32 [rows, D]."""
+    """Convert a column of fixed-size lists to float32 [rows, D]."""
     parts = [np.asarray(chunk.flatten()).reshape(-1, chunk.type.list_size) for chunk in column.chunks]
     return np.concatenate(parts, dtype=np.float32) if parts else np.empty((0, column.type.list_size), np.float32)
 
 
 def count_labels(labels: Iterable[Any]) -> dict[str, int]:
-    """How many different labels, and how many rows without one; of labels as a shard gives them back."""
+    """Count the different labels and the rows without a label. labels: as a shard gives them back."""
     seen, missing = set(), 0
     for label in labels:
         missing += label is None
@@ -126,7 +127,7 @@ def _column(name: str, block: np.ndarray, ids: list[str], dtype: str) -> pa.Arra
         raise StoreError(f"{name!r} cannot name a block; use a printable name other than 'id' and 'label'")
     if block.ndim != 2 or len(block) != len(ids) or block.shape[1] < 1 or block.dtype.kind != "f":
         raise StoreError(
-            f"block {name!r} is {list(block.shape)} of {block.dtype}; expected floats [{len(ids)}, D], a row an id"
+            f"block {name!r} is {list(block.shape)} of {block.dtype}; expected floats [{len(ids)}, D], one row an id"
         )
     with np.errstate(over="ignore"):
         cast = np.ascontiguousarray(block, dtype=dtype)
@@ -142,12 +143,12 @@ def _column(name: str, block: np.ndarray, ids: list[str], dtype: str) -> pa.Arra
 
 
 def label_column(labels: list[Any]) -> tuple[str, pa.Array]:
-    """The kind of the labels ("null", "number", "string", "bool", "list") and their column."""
+    """Give the kind of the labels ("null", "number", "string", "bool", "list") and their column."""
     try:
         column = pa.array([label.item() if isinstance(label, np.generic) else label for label in labels])
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise StoreError(
-            f"labels cannot be stored together ({error}); expected one kind: str, int, float or list"
+            f"labels cannot be stored together ({error}); expected labels of one kind: str, int, float or list"
         ) from None
     kind = "list" if pa.types.is_list(column.type) else _KINDS.get(column.type)
     if kind is None:

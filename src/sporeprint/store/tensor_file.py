@@ -1,4 +1,4 @@
-"""One large tensor in a safetensors file: written row by row, read as a memory map."""
+"""A large tensor in a safetensors file is written row by row and read as a memory map."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sporeprint.errors import DamagedStore
-from sporeprint.store.atomic import damaged
+from sporeprint.store.atomic import check_digest, check_size, damaged, reading
 
 DTYPES = {"float16": "F16", "float32": "F32"}  # NumPy's name, safetensors' name
 
-_BEFORE = 256  # bytes before the numbers: the header's length and the header, filled up with spaces
+_BEFORE = 256  # bytes before the numbers: the header's length and the header, padded with spaces
 
 
 class TensorWriter:
-    """Writes rows [P, D] as they come; the header, which needs their number, is filled in at the end."""
+    """Writes rows [P, D] as they come; the header, which needs their number, is written at the end."""
 
     def __init__(self, path: Path, name: str, width: int, dtype: str) -> None:
         self.path, self.name, self.width, self.dtype, self.rows = path, name, width, np.dtype(dtype), 0
@@ -35,7 +35,7 @@ class TensorWriter:
         self.rows += len(rows)
 
     def close(self) -> dict[str, Any]:
-        """The file's record: its size, and a checksum of its numbers."""
+        """Finish the file. Gives its record: its size, and a checksum of its numbers."""
         with self._file as file:
             size = file.tell()
             file.seek(0)
@@ -49,15 +49,10 @@ class TensorWriter:
 
 
 def open_tensor(path: Path, name: str, shape: tuple[int, int], dtype: str, size: int) -> NDArray[Any]:
-    """The tensor as a read-only memory map. Raises DamagedStore unless size and header are those that were written."""
-    try:
-        found = path.stat().st_size
-        with open(path, "rb") as file:
-            header = file.read(_BEFORE)
-    except OSError as error:
-        raise DamagedStore(damaged(path, f"cannot be read ({error.strerror or error})")) from None
-    if found != size:
-        raise DamagedStore(damaged(path, f"has {found} bytes; {size} were written"))
+    """Open the tensor as a read-only memory map. Raises DamagedStore unless size and header are as written."""
+    check_size(path, size)
+    with reading(path), open(path, "rb") as file:
+        header = file.read(_BEFORE)
     if header != _header(name, shape, np.dtype(dtype)):
         raise DamagedStore(damaged(path, "is not what was written: its header differs"))
     if not shape[0]:
@@ -67,21 +62,7 @@ def open_tensor(path: Path, name: str, shape: tuple[int, int], dtype: str, size:
 
 def verify_tensor(path: Path, record: dict[str, Any]) -> None:
     """Read all numbers. Raises DamagedStore where their checksum is not the record's."""
-    if digest_of(path, _BEFORE) != record["sha256"]:
-        raise DamagedStore(damaged(path, "is not what was written: its checksum differs"))
-
-
-def digest_of(path: Path, start: int = 0) -> str:
-    """sha256 of a file from byte `start` on, read in parts."""
-    digest = sha256()
-    try:
-        with open(path, "rb") as file:
-            file.seek(start)
-            while part := file.read(2**20):
-                digest.update(part)
-    except OSError as error:
-        raise DamagedStore(damaged(path, f"cannot be read ({error.strerror or error})")) from None
-    return digest.hexdigest()
+    check_digest(path, record["sha256"], _BEFORE)
 
 
 def _header(name: str, shape: tuple[int, int], dtype: np.dtype[Any]) -> bytes:

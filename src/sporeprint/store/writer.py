@@ -1,11 +1,10 @@
-"""The store: blocks on disk, computed once. What is there is complete or absent; damage is named and never read."""
+"""A store is written here: what is on disk is complete or absent; damage is named, and never read as features."""
 
 from __future__ import annotations
 
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 from sporeprint.errors import DamagedStore, RowFailure, StoreError
 from sporeprint.store.atomic import (
     TEMPORARY,
-    canonical,
+    digest_of_json,
     lock,
     read_file,
     record_of,
@@ -46,13 +45,13 @@ _SHARD_FILE = re.compile(r"(\d{5,})\.(json|parquet)")
 
 
 class StoreWriter:
-    """Creates a store in `folder`, or goes on with one after checking that `plan` is the same.
+    """Creates a store in `folder`, or goes on with the one that is there after checking that `plan` is the same.
 
-    Of another plan that has no shard yet, as a run leaves that failed at once, the place is taken; this is logged.
+    A store of another plan that has no shard yet, which a run leaves that failed at once, is replaced; this is logged.
     plan: JSON-able, everything that determines the contents. dtype: of the blocks on disk. shard_rows: the most rows
     (with the failed ones) in a shard. Use it in a `with` block, or call `close`: it holds a lock on the folder.
 
-    complete: the store is there and whole (every checksum was looked at); there is nothing to do.
+    complete: the store is there and whole (every checksum was compared); there is nothing to do.
     done: in an incomplete store, the shards that are whole; damaged ones are dropped with a warning and computed again.
 
     Raises StoreMismatch, naming every difference, where the store was made with another plan; StoreError where the
@@ -71,7 +70,7 @@ class StoreWriter:
         self.done: dict[int, ShardInfo] = {}
         self._states: dict[str, dict[str, Any]] = {}
         self._owner: dict[str, int] = {}  # row id -> its shard
-        self._labels: dict[int, list[Any]] = {}  # of each shard, for counting
+        self._labels: dict[int, list[Any]] = {}  # those of each shard, for counting
         header = make_header(plan, dtype, shard_rows)
         try:
             check_plan(self.folder, header, locked=True)  # before anything is touched
@@ -83,7 +82,7 @@ class StoreWriter:
             stored = check_plan(self.folder, header, locked=self._lock is not None)
             if stored is None:
                 begin(self.folder, header)
-            self._plan_digest = sha256(canonical(stored or header)).hexdigest()
+            self._plan_digest = digest_of_json(stored or header)
             self._resume()
         except OSError as error:
             self.close()
@@ -106,11 +105,11 @@ class StoreWriter:
 
     @property
     def ids(self) -> Iterable[str]:
-        """Of the rows in `done`, in no order."""
+        """The ids of the rows in `done`, in no order."""
         return self._owner.keys()
 
     def read_state(self, name: str) -> bytes | None:
-        """The state file `name`, checked, or None when it has yet to be written."""
+        """Read the state file `name`, checked; None where it was not written yet."""
         path = state_path(self.folder, name)
         return read_file(path, self._states[name]) if name in self._states else None
 
@@ -140,7 +139,7 @@ class StoreWriter:
         """Write shard `index`: ids [n], labels [n] (one kind in a store; None where missing), blocks {name: [n, D]}.
 
         truncated: how many of the rows the backbone saw the beginning of only.
-        Raises StoreError for a number that is not finite, an id met before, blocks that differ from other shards'.
+        Raises StoreError for a number that is not finite, a repeated id, blocks that differ from other shards'.
         """
         self._open_only()
         ids, labels = list(ids), [None] * len(ids) if labels is None else list(labels)
@@ -211,7 +210,7 @@ class StoreWriter:
         for folder in (self.folder, self.folder / "shards", self.folder / "state"):
             for path in folder.glob(f"*{TEMPORARY}"):
                 if folder != self.folder or path.stem in (plan_path(folder).name, manifest_path(folder).name):
-                    path.unlink()  # a killed run's
+                    path.unlink()  # a killed run left it
         if manifest_path(self.folder).exists():
             try:
                 store = Store.open(self.folder)
@@ -235,7 +234,7 @@ class StoreWriter:
             read_file(state_path(self.folder, name), record)
             self._states[name] = record
         except DamagedStore as error:
-            warnings.warn(f"state {name!r} is dropped and will be computed again: {_what(error)}", stacklevel=5)
+            warnings.warn(f"state {name!r} is dropped and will be computed again: {_damage(error)}", stacklevel=5)
             path.unlink()
 
     def _resume_shard(self, index: int) -> None:
@@ -246,7 +245,7 @@ class StoreWriter:
             if shard.index != index:
                 raise DamagedStore(f"it holds shard {shard.index}")
         except (DamagedStore, KeyError, TypeError) as error:
-            self._drop(index, _what(error))
+            self._drop(index, _damage(error))
             return
         ids = table.column("id").to_pylist()
         if not self._owner.keys().isdisjoint(ids):
@@ -270,7 +269,7 @@ class StoreWriter:
 
     def _check_rows(self, index: int, ids: list[str], labels: list[Any], failures: int) -> None:
         if index < 0 or index in self.done:
-            raise StoreError(f"shard {index} is written already, or is no index; write only what `done` lacks")
+            raise StoreError(f"shard {index} is written already, or is no index; write what `done` lacks")
         if len(labels) != len(ids):
             raise StoreError(
                 f"shard {index} has {len(ids)} ids and {len(labels)} labels; expected one label for each row"
@@ -288,5 +287,5 @@ class StoreWriter:
             seen.add(row)
 
 
-def _what(error: Exception) -> str:
+def _damage(error: Exception) -> str:
     return str(error).partition("; run ")[0]  # the advice is being followed already

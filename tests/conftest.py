@@ -47,9 +47,9 @@ def pictures() -> list[Image.Image]:
 def run(monkeypatch, capsys):
     """Run a command line in this process; gives (exit status, stdout, stderr)."""
 
-    def run(*words):
+    def run(*words, columns=200):
         monkeypatch.setattr(sys, "argv", ["sporeprint", *map(str, words)])
-        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setenv("COLUMNS", str(columns))
         capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
             main()

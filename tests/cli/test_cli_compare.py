@@ -63,7 +63,7 @@ def test_json_is_the_comparison_and_nothing_else(run, made):
 
 
 def test_blocks_may_be_named_and_a_store_alone_is_split(run, made):
-    status, out, _ = run("compare", made / "a", "--blocks", "kl", "--splits", "3", "--json")
+    status, out, _ = run("compare", made / "a", "--features", "kl", "--splits", "3", "--json")
     assert status == 0
     found = json.loads(out)
     assert {name for one in found["entries"] for name in one["blocks"]} == {"embedding", "kl"}
@@ -75,8 +75,8 @@ def test_blocks_may_be_named_and_a_store_alone_is_split(run, made):
     ("words", "status", "told"),
     [
         (("a", "bare"), 1, "has no labels"),
-        (("a", "b", "--blocks", "cls-9"), 2, "has no block 'cls-9'"),
-        (("a", "--test", "x.csv"), 2, "--test and --test-split are of TEST_STORE, which is not given"),
+        (("a", "b", "--features", "cls-9"), 2, "has no block 'cls-9'"),
+        (("a", "--test", "x.csv"), 2, "--test and --test-split belong to TEST_STORE, which is not given"),
         (("a", "b", "--label-column", "x"), 2, "--label-column needs"),
         (("nowhere", "b"), 1, "nowhere"),
         (("a", "--splits", "1"), 2, "splits"),

@@ -85,7 +85,7 @@ def test_few_shot_draws_are_shown_with_their_spread(run, made):
     save(made, "asked", ["low"] * 6 + ["high"] * 6, [one + 1 for one in degrees])
     features, others = rows_of(made, "many", of="many"), rows_of(made, "asked", of="many")
     labels = Store.open(made / "many").labels
-    words = [made / "many", made / "asked", "--blocks", "embedding", "--shots", "2", "--draws", "4", "--seed", "7"]
+    words = [made / "many", made / "asked", "--features", "embedding", "--shots", "2", "--draws", "4", "--seed", "7"]
     expected = knn(features, labels, others, labels, k=1, shots=2, draws=4, seed=7)
     (one,) = entries(run, "knn", *words, "--k", "1").values()
     assert one["results"]["1"] == as_json(expected)
@@ -99,7 +99,7 @@ def test_few_shot_draws_are_shown_with_their_spread(run, made):
 
 def test_knn_takes_metric_and_vote(run, made):
     way = {"metric": "cosine", "vote": "softmax", "temperature": 0.5}
-    words = ["--metric", "cosine", "--vote", "softmax", "--temperature", "0.5", "--k", "3", "--blocks", "embedding"]
+    words = ["--metric", "cosine", "--vote", "softmax", "--temperature", "0.5", "--k", "3", "--features", "embedding"]
     (one,) = entries(run, "knn", made / "a", made / "b", *words).values()
     expected = knn(rows_of(made, "a"), PLACES, rows_of(made, "b"), PLACES, k=3, **way)
     assert one["results"]["3"] == as_json(expected)
@@ -121,7 +121,7 @@ def test_the_table_of_knn_ends_with_the_decorrelated_and_what_loo_chose(run, mad
     assert chosen.name not in ("embedding", "embedding, white")
     assert [one["name"] for one in body["entries"]][-2:] == ["decorrelated", f"loo: {chosen.name}"]
     assert body["loo"] == as_json(chosen)
-    (one,) = entries(run, "knn", made / "c", made / "d", "--k", "1", "--combination", "loo", "--size", "3").values()
+    (one,) = entries(run, "knn", made / "c", made / "d", "--k", "1", "--combination", "loo", "--pca", "3").values()
     assert (one["name"], one["width"]) == (f"loo: {chosen.name}", 3)
     assert f"loo chose, by the labels of the training rows: {chosen}." in run("probe", made / "c", made / "d")[1]
 
@@ -156,7 +156,7 @@ def test_retrieval_ranks_the_database_or_the_other_rows(run, made):
     assert found["embedding"]["results"]["retrieve"]["value"] == 1.0  # both rows of the place come first
     assert found["embedding"]["results"]["retrieve"]["precision_at"] == {"1": 1.0, "3": pytest.approx(2 / 3)}
     white = Combination(("embedding",), "auto")  # fitted on the database
-    (one,) = entries(run, "retrieve", made / "b", made / "a", "--blocks", "embedding", "--whiten", "auto").values()
+    (one,) = entries(run, "retrieve", made / "b", made / "a", "--features", "embedding", "--whiten", "auto").values()
     assert one["results"]["retrieve"] == as_json(
         retrieve(rows_of(made, "b", white), PLACES, rows_of(made, "a", white), PLACES)
     )
@@ -176,7 +176,7 @@ def test_the_revisited_protocol_knows_rows_by_their_ids(run, made):
     truth = {"imlist": ["one", "two", "three"], "qimlist": ["q"], "gnd": [entry]}
     (made / "gnd.json").write_text(json.dumps(truth))
     words = ["retrieve", made / "query", made / "base", "--ground-truth", made / "gnd.json"]
-    (one,) = entries(run, *words, "--blocks", "embedding").values()
+    (one,) = entries(run, *words, "--features", "embedding").values()
     assert one["results"]["revisited"]["mean_precision"] == {"easy": 1.0, "medium": 1.0, "hard": 1.0}
     status, out, _ = run(*words)
     assert (status, "medium mAP" in out, "below 100 %" in out) == (0, True, False)
@@ -191,7 +191,7 @@ def test_images_without_ids_are_in_the_order_of_the_ground_truth(run, tmp_path):
     # The easy one is second to a row that is no junk: the area under precision over recall is (0 + 1/2) / 2.
     truth = {"imlist": ["a", "b"], "qimlist": ["q"], "gnd": [{"easy": [0], "hard": [], "junk": []}]}
     (tmp_path / "gnd.json").write_text(json.dumps(truth))
-    words = [tmp_path / "query", tmp_path / "base", "--ground-truth", tmp_path / "gnd.json", "--blocks", "embedding"]
+    words = [tmp_path / "query", tmp_path / "base", "--ground-truth", tmp_path / "gnd.json", "--features", "embedding"]
     status, out, _ = run("retrieve", *words, "--json")
     body = json.loads(out)
     assert (status, body["entries"][0]["results"]["revisited"]["mean_precision"]["easy"]) == (0, 0.25)
@@ -235,9 +235,9 @@ def test_analyse_describes_blocks_and_says_which_classes_gain(run, made):
     status, out, err = run("analyse", made / "a", "--json")
     assert (status, err) == (0, "")
     assert list(json.loads(out)["blocks"]) == ["embedding", "cls-2", "kl"]
-    status, out, _ = run("analyse", made / "a", "--blocks", "embedding,layers")
+    status, out, _ = run("analyse", made / "a", "--features", "embedding,layers")
     assert (status, "cls-2" in out, "kl" in out, "Classes" in out) == (0, True, False, False)
-    status, out, _ = run("analyse", made / "a", made / "b", "--blocks", "kl", "--k", "1", "--json")
+    status, out, _ = run("analyse", made / "a", made / "b", "--features", "kl", "--k", "1", "--json")
     told = {one["label"]: one for one in json.loads(out)["classes"]}
     train, test = (Store.open(made / name).blocks()["kl"] for name in ("a", "b"))
     nearest = np.array(PLACES)[(test @ train.T).argmax(axis=1)]
@@ -254,7 +254,7 @@ def test_cluster_takes_labels_of_another_column(run, tmp_path):
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")
     source = open_source(tmp_path / "t.parquet", modality="text", label_column="place")
     store_of(tmp_path / "s", source, {"embedding": circle(TRAIN)})
-    words = ["cluster", tmp_path / "s", "--blocks", "embedding", "--label-column", "side"]
+    words = ["cluster", tmp_path / "s", "--features", "embedding", "--label-column", "side"]
     (one,) = entries(run, *words, "--source", tmp_path / "t.parquet").values()
     assert one["results"]["cluster"]["value"] == 0.5
     status, _, err = run(*words)
@@ -267,7 +267,7 @@ def test_retrieval_takes_labels_of_another_column(run, tmp_path):
         pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
         source = open_source(tmp_path / f"{name}.parquet", modality="text", label_column="place")
         store_of(tmp_path / name, source, {"embedding": circle(degrees)})
-    words = ["retrieve", tmp_path / "asked", tmp_path / "held", "--label-column", "side", "--blocks", "embedding"]
+    words = ["retrieve", tmp_path / "asked", tmp_path / "held", "--label-column", "side", "--features", "embedding"]
     sources = ["--query", tmp_path / "asked.parquet", "--database", tmp_path / "held.parquet"]
     (one,) = entries(run, *words, *sources).values()
     # Sides l at 0 and 95, r at 5 and 90 degrees: the other row of a side is third or last for every query.
@@ -289,8 +289,8 @@ def test_prompts_take_a_named_combination_or_what_loo_chose(run, tmp_path):
     for name, blocks in (("paper", ["embedding"]), ("decorrelated", ["embedding", "cls-2"]), ("loo", ["embedding"])):
         status, out, err = run(*words, "--combination", name)
         assert (status, json.loads(out)["blocks"]) == (0, blocks), err
-    status, _, err = run(*words, "--combination", "loo", "--blocks", "embedding")
-    assert (status, "leave out --blocks" in err) == (2, True)
+    status, _, err = run(*words, "--combination", "loo", "--features", "embedding")
+    assert (status, "leave out --features" in err) == (2, True)
 
 
 def test_progress_is_a_line_at_times_and_nothing_before(capsys):
@@ -308,20 +308,20 @@ def test_progress_is_a_line_at_times_and_nothing_before(capsys):
 @pytest.mark.parametrize(
     ("words", "status", "complaint"),
     [
-        (["probe", "a", "b", "--blocks", "dino"], 2, "has no block 'dino'; there are: embedding, cls-2, kl"),
-        (["probe", "a", "b", "--blocks", "embedding,views"], 2, "has no block of the family 'views'"),
-        (["probe", "a", "b", "--blocks", "embedding,"], 2, "has an empty name"),
+        (["probe", "a", "b", "--features", "dino"], 2, "has no block 'dino'; there are: embedding, cls-2, kl"),
+        (["probe", "a", "b", "--features", "embedding,views"], 2, "has no block of the family 'views'"),
+        (["probe", "a", "b", "--features", "embedding,"], 2, "has an empty name"),
         (["probe", "a", "b", "--exponent", "0.5"], 2, "--exponent says how far --whiten evens out; add --whiten auto"),
-        (["probe", "a", "b", "--whiten", "auto"], 2, "--whiten goes with --blocks"),
-        (["probe", "a", "b", "--blocks", "kl", "--whiten", "some"], 2, "--whiten 'some'; expected a number"),
-        (["probe", "a", "b", "--blocks", "kl", "--combination", "paper"], 2, "leave out --blocks"),
+        (["probe", "a", "b", "--whiten", "auto"], 2, "--whiten goes with --features"),
+        (["probe", "a", "b", "--features", "kl", "--whiten", "some"], 2, "--whiten 'some'; expected a number"),
+        (["probe", "a", "b", "--features", "kl", "--combination", "paper"], 2, "leave out --features"),
         (["probe", "a", "b", "--combination", "best"], 2, "expected one of: paper, decorrelated, loo"),
         (["probe", "a", "b", "--draws", "2"], 2, "--draws goes with --shots"),
         (["probe", "a", "b", "--shots", "0"], 2, "--shots"),
         (
             ["probe", "a", "b", "--shots", "1", "--combination", "loo"],
             2,
-            "no draw has; take --blocks embedding: decorrelated needs",
+            "no draw has; take --features embedding: decorrelated needs",
         ),
         (["probe", "topics-a", "topics-b", "--shots", "1"], 2, "these labels are lists"),
         (["probe", "topics-a", "topics-b", "--combination", "loo"], 2, "one class a row; take decorrelated"),
@@ -360,15 +360,15 @@ def test_what_cannot_be_done_is_refused_with_a_reason(run, made, words, status, 
 
 def test_one_class_and_one_row_are_said_and_not_an_error(run, made):
     for words in (["knn", "one", "b"], ["probe", "one", "b"], ["retrieve", "b", "one"], ["probe", "single", "b"]):
-        status, out, err = run(words[0], *(made / name for name in words[1:]), "--blocks", "embedding")
+        status, out, err = run(words[0], *(made / name for name in words[1:]), "--features", "embedding")
         assert status == 0, err
         assert "one class only: nothing to tell apart" in out
     for name, said in (("single", "1 row, 1 class; one class only"), ("one", "4 rows, 1 class; one class only")):
-        assert said in run("cluster", made / name, "--blocks", "embedding")[1]
+        assert said in run("cluster", made / name, "--features", "embedding")[1]
     save(made, "each", [*"wxyz"], TRAIN)
-    status, out, _ = run("cluster", made / "each", "--blocks", "embedding")
+    status, out, _ = run("cluster", made / "each", "--features", "embedding")
     assert (status, "4 classes; every row a class of its own: nothing to group" in out) == (0, True)
-    assert "nothing to" not in run("cluster", made / "a", "--blocks", "embedding")[1]
+    assert "nothing to" not in run("cluster", made / "a", "--features", "embedding")[1]
     for words in (["knn", "single", "b"], ["cluster", "single"], ["analyse", "single"], ["analyse", "one", "b"]):
         status, _, err = run(words[0], *(made / name for name in words[1:]))
         assert status == 0, err

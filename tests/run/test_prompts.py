@@ -87,9 +87,9 @@ def test_gradients_count_as_much_as_the_embedding_and_layers_not_at_all_unless_n
     assert line["ids"] == ["0", "1", "2"]
     np.testing.assert_allclose(line["distances"], [1, 2**0.5, 3**0.5], atol=1e-6)
     assert line["answer"] is None
-    assert run(*words, "--blocks", "cls-2")[0] == 0
+    assert run(*words, "--features", "cls-2")[0] == 0
     assert lines(tmp_path)[0]["ids"] == ["2", "1", "0"]
-    assert run(*words, "--blocks", "embedding")[0] == 0
+    assert run(*words, "--features", "embedding")[0] == 0
     assert lines(tmp_path)[0]["ids"] == ["1", "3", "0"]
 
 
@@ -105,7 +105,7 @@ def test_the_options_are_the_librarys(run, tmp_path):
     store_of(tmp_path / "b", test, blocks[1])
     words = ["demonstrations", tmp_path / "a", tmp_path / "b", "--train", tmp_path / "t.parquet"]
     words += ["--test", tmp_path / "q.parquet", "--out", tmp_path / "p.jsonl", "--json", "--k", "5"]
-    status, out, err = run(*words, "--choose", "balanced", "--blocks", "kl, embedding", "--whiten", "4", "--size", "3")
+    status, out, err = run(*words, "--choose", "balanced", "--features", "kl, embedding", "--whiten", "4", "--pca", "3")
     assert status == 0
     note = "1 queries stand in the training set, character by character; those rows are not shown"
     expected = {"out": str(tmp_path / "p.jsonl"), "prompts": 3, "blocks": ["kl", "embedding"], "notes": [note]}
@@ -195,7 +195,7 @@ def test_another_source_than_the_stores_is_refused_by_what_differs(run, made):
         (["--choose", "best"], 2, "--choose 'best'; expected one of: nearest, balanced"),
         (["--order", "any"], 2, "--order 'any'; expected one of: nearest_last, nearest_first"),
         (["--k", "0"], 2, "--k"),
-        (["--blocks", "dino"], 2, "no block 'dino'"),
+        (["--features", "dino"], 2, "no block 'dino'"),
         (["--template", "BROKEN"], 2, "{colour}"),
         (["--template", "NOWHERE"], 2, "there is no file"),
         (["--train-split", "train"], 2, "is one file"),

@@ -13,7 +13,7 @@ from small_streets import VOID, street, streets
 from sporeprint.run import segment as module
 from sporeprint.segment.bank import MemoryBank
 
-SMALL = ("--backbone", "tiny", "--size", "16x24", "--bank", "200", "--neighbours", "5", "--sheet", "0")
+SMALL = ("--backbone", "tiny", "--size", "16x24", "--bank", "200", "--k", "5", "--sheet", "0")
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +172,7 @@ def test_copies_are_rows_of_their_own(segment):
 
 
 def test_auto_is_shown_and_picks_the_best(segment):
-    status, out, _ = segment("--neighbours", "auto", "--temperature", "auto", "--epochs", "2")
+    status, out, _ = segment("--k", "auto", "--temperature", "auto", "--epochs", "2")
     assert status == 0
     assert "on training" in out
     assert "picked by the training images" in out

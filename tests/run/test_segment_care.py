@@ -18,7 +18,7 @@ from sporeprint.run.segment_plan import KINDS, Plan
 from sporeprint.run.segment_scenes import refuse_other_names
 from sporeprint.segment.training import Truth
 
-SMALL = ("--backbone", "tiny", "--size", "16x24", "--bank", "200", "--neighbours", "5", "--sheet", "0")
+SMALL = ("--backbone", "tiny", "--size", "16x24", "--bank", "200", "--k", "5", "--sheet", "0")
 ONE = ("--features", "embedding")
 
 

@@ -32,7 +32,7 @@ def made(tmp_path):
     test = table(tmp_path / "test.parquet", **names, side=["a", "b", "b", "a"])
     store_of(tmp_path / "a", train, {"embedding": circle(TRAIN)})
     store_of(tmp_path / "b", test, {"embedding": circle(TEST)})
-    words = ["knn", tmp_path / "a", tmp_path / "b", "--blocks", "embedding", "--k", "1", "--json"]
+    words = ["knn", tmp_path / "a", tmp_path / "b", "--features", "embedding", "--k", "1", "--json"]
     return tmp_path, words, ["--train", tmp_path / "train.parquet", "--test", tmp_path / "test.parquet"]
 
 
@@ -147,7 +147,7 @@ def test_labels_of_two_kinds_are_told_apart_where_none_is_shared(run, tmp_path, 
     for name, place in (("a", first), ("b", second)):
         source = table(tmp_path / f"{name}.parquet", place=place)
         store_of(tmp_path / name, source, {"embedding": circle(TRAIN)})
-    status, _, err = run("knn", tmp_path / "a", tmp_path / "b", "--blocks", "embedding", "--k", "1")
+    status, _, err = run("knn", tmp_path / "a", tmp_path / "b", "--features", "embedding", "--k", "1")
     assert (status, said in err) == (1, True), err
 
 
@@ -184,7 +184,7 @@ def test_knn_of_real_values_names_regress_where_none_is_shared_and_where_some_ar
     values = {"a": [0.5, 1.5, 2.5, 3.5], "b": [0.25, 1.25, 2.25, 3.25], "c": [0.5, 1.25, 2.25, 3.25]}
     for name, place in values.items():
         store_of(tmp_path / name, table(tmp_path / f"{name}.parquet", place=place), {"embedding": circle(TRAIN)})
-    words = ["--blocks", "embedding", "--k", "1"]
+    words = ["--features", "embedding", "--k", "1"]
     hint = "these labels are numbers such as 0.5; `sporeprint regress` predicts numbers"
     status, out, err = run("knn", tmp_path / "a", tmp_path / "b", *words)
     assert (status, out) == (1, "")

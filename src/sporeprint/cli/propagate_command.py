@@ -1,57 +1,82 @@
-"""The command that carries the labels of a few images to others, registered by cli.py."""
+"""The command that carries the labels of a few images to others."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from sporeprint.cli.evaluate_commands import Json
+from sporeprint.cli import options
+from sporeprint.cli.option_groups import grouped
 
 
+@dataclass(frozen=True, kw_only=True)
+class PropagateWords:
+    """Which images, and how they are marked: fields of `run.propagation.Words`."""
+
+    # fmt: off
+    images: Annotated[Path, typer.Argument(help="Folder of images (flat, or with a folder images), or a table with a column of images.")]
+    out: Annotated[Path, typer.Option(help="Folder for masks/, sheet.png and result.json; outside IMAGES. Interrupted, the same command goes on.")]
+    backbone: options.Backbone
+    on: Annotated[list[str], typer.Option(help="Image that is marked: its id or file name in IMAGES, or a path. May be repeated, with marks for each.")]
+    mask: Annotated[list[Path] | None, typer.Option(help="PNG of --on's size, a label value a pixel: grey or with a palette. May be partial.", show_default=False)] = None
+    scribbles: Annotated[list[Path] | None, typer.Option(help="The same, a few strokes on a background of an --ignore value.", show_default=False)] = None
+    points: Annotated[list[str] | None, typer.Option(help='"x,y,label; x,y,label", in pixels from the upper left, or a CSV file with these columns; a label is a number or a name.', show_default=False)] = None
+    ignore: options.Ignore = None
+    scales: options.Scales = "1"
+    id_column: options.IdColumn = None
+    image_column: options.ImageColumn = None
+    split: options.Split = None
+    limit: options.Limit = None
+    device: options.Device = None
+    # fmt: on
+
+
+@dataclass(frozen=True, kw_only=True)
+class PropagateSettings:
+    """What the masks depend on: fields of `run.propagate_plan.Settings`, None for its default."""
+
+    # fmt: off
+    features: Annotated[str | None, typer.Option(help="Features of the patches: all, layers (without gradients: faster), paper, or embedding.", show_default="all; of scribbles and points embedding")] = None
+    shifts: options.Shifts = 2
+    flip: options.Flip = True
+    size: Annotated[int | None, typer.Option(min=16, help="Length in pixels that the longer side of every image is resized to; the other side follows.", show_default="their own, at most 640")] = None
+    k: Annotated[int | None, typer.Option(min=1, help="Number of nearest labelled patches of each class that vote.", show_default="30")] = None
+    temperature: Annotated[float | None, typer.Option(min=0.001, help="Temperature of the neighbours' vote: the lower, the more the nearest count.", show_default="0.05; of scribbles and points 0.1")] = None
+    seed: options.Seed = 0
+    neighbours: options.OldNeighbourCount = None
+    # fmt: on
+
+    def chosen(self) -> dict[str, Any]:
+        """Raises RecipeError where k was given under both its names."""
+        fields = asdict(self)
+        fields["k"] = options.renamed("k", self.k, "neighbours", fields.pop("neighbours"))
+        return fields
+
+
+@grouped
 def propagate(
-    images: Annotated[Path, typer.Argument(help="Folder of images (flat, or with a folder images), or a table with a column of images.")],
-    out: Annotated[Path, typer.Option(help="Folder for masks/, sheet.png and result.json; outside IMAGES. The same command goes on with it.")],
-    backbone: Annotated[str, typer.Option(help="Hugging Face id or folder, timm:NAME, or tiny.")],
-    on: Annotated[list[str], typer.Option(help="The image that is marked: its id or file name in IMAGES, or a path. May be repeated, with marks for each.")],
-    mask: Annotated[list[Path] | None, typer.Option(help="PNG of --on's size, a label value a pixel: grey or with a palette. May be partial.", show_default=False)] = None,
-    scribbles: Annotated[list[Path] | None, typer.Option(help="The same, a few strokes on a background of an --ignore value.", show_default=False)] = None,
-    points: Annotated[list[str] | None, typer.Option(help='"x,y,label; x,y,label", in pixels from the upper left, or a CSV file with these columns; a label is a number or a name.', show_default=False)] = None,
-    ignore: Annotated[str | None, typer.Option(help="Values of --mask and --scribbles that mean unlabelled, comma-separated; none for no such value.", show_default="255")] = None,
-    features: Annotated[str | None, typer.Option(help="all, layers (without gradients: faster), paper, or embedding.", show_default="all; of scribbles and points embedding")] = None,
-    shifts: Annotated[int, typer.Option(min=1, help="n x n shifted copies of each image, and a grid n times as fine.")] = 2,
-    flip: Annotated[bool, typer.Option(help="Mirrored copies too.")] = True,
-    scales: Annotated[str, typer.Option(help="Scaled copies, comma-separated, such as 1,1.5.")] = "1",
-    size: Annotated[int | None, typer.Option(min=16, help="Longest side, in pixels, that the backbone gets images at.", show_default="their own, at most 640")] = None,
-    neighbours: Annotated[int | None, typer.Option(min=1, help="Labelled patches of each class that vote.", show_default="30")] = None,
-    temperature: Annotated[float | None, typer.Option(min=0.001, help="Of the vote: the lower, the more the nearest counts.", show_default="0.05; of scribbles and points 0.1")] = None,
+    words: PropagateWords,
+    settings: PropagateSettings,
     confidence: Annotated[bool, typer.Option("--confidence", help="Write confidence/ too: grey pictures, black where the vote was close.")] = False,
-    sheet: Annotated[int, typer.Option(min=0, help="Images on sheet.png; 0 for none.")] = 12,
-    id_column: Annotated[str | None, typer.Option(help="Column of ids, of a table; default the row number.")] = None,
-    image_column: Annotated[str | None, typer.Option(help="Column of images, of a table; found when absent.")] = None,
-    split: Annotated[str | None, typer.Option(help="Which split, of a folder that holds several.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many images.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of head, projection and negatives.")] = 0,
-    device: Annotated[str | None, typer.Option(help="Default cuda where there is one, else cpu.")] = None,
-    json: Json = False,
+    sheet: options.Sheet = 12,
+    json: options.Json = False,
 ) -> None:  # fmt: skip
     """Label one image, or click a few points on it: masks for all others, and which of them to label next."""
     from sporeprint.cli.console import ProgressLine, print_json
+    from sporeprint.errors import SporeprintError
     from sporeprint.run.propagation import Words, run_propagate
 
-    words = Words(images, out, backbone, on, mask, scribbles, points, ignore, scales, id_column, image_column, split, limit, device)  # fmt: skip
-    chosen: dict[str, Any] = {"features": features, "shifts": shifts, "flip": flip, "size": size, "seed": seed}
-    chosen |= {"k": neighbours, "temperature": temperature}
     try:
-        found = run_propagate(words, chosen, confidence, sheet, ProgressLine())
+        result = run_propagate(Words(**asdict(words)), settings.chosen(), confidence, sheet, ProgressLine())
     except KeyboardInterrupt:
-        typer.echo("error: interrupted; what is done is kept, the same command goes on from there", err=True)
-        raise typer.Exit(1) from None
-    for failure in found.failures:
+        raise SporeprintError("interrupted; what is done is kept, the same command goes on from there") from None
+    for failure in result.failures:
         typer.echo(f"not read: {failure.id}: {failure.reason}", err=True)
     if json:
-        print_json(found.to_json())
+        print_json(result.to_json())
         return
-    for line in found.lines():
+    for line in result.lines():
         typer.echo(line)

@@ -1,4 +1,4 @@
-"""What --blocks, --whiten, --exponent, --size and --combination ask for, among the blocks that a store has."""
+"""What --features, --whiten, --exponent, --pca and --combination ask for, among the blocks that a store has."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def wanted(
 ) -> Wanted:
     """What the flags of a command line ask for; without any, a table. Raises RecipeError where they contradict."""
     if combination is not None:
-        given = [("--blocks", blocks), ("--whiten", whiten), ("--exponent", exponent)]
+        given = [("--features", blocks), ("--whiten", whiten), ("--exponent", exponent)]
         if contradicting := [flag for flag, value in given if value is not None]:
             raise RecipeError(
                 f"--combination {combination} says which blocks and how; leave out {', '.join(contradicting)}"
@@ -71,7 +71,7 @@ def wanted(
         )
     if blocks is None:
         if rank is not None:
-            raise RecipeError("--whiten goes with --blocks; name them, or a family: layers, views, gradients")
+            raise RecipeError("--whiten goes with --features; name them, or a family: layers, views, gradients")
         return Wanted(size=size)
     combination_of_blocks = Combination(block_list(blocks), rank, size, 1.0 if exponent is None else exponent)
     return Wanted(combination_of_blocks, size=size, name=title_of(combination_of_blocks))

@@ -20,8 +20,8 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     expected = "height x width in pixels: 240x320, or 512 for a square"
-    sides = [parse_number("size", side, int, expected, text) for side in text.lower().split("x")]
-    if len(sides) > 2 or min(sides) < 1:
+    sides = [parse_number("size", side, count, expected, text) for side in text.lower().split("x")]
+    if len(sides) > 2:
         raise RecipeError(f"--size {text!r}; expected {expected}")
     return sides[0], sides[-1]
 
@@ -48,7 +48,7 @@ def parse_words(option: str, text: str, expected: str) -> tuple[str, ...]:
 
 
 def parse_numbers(option: str, text: str, kind: Callable[[str], _T], expected: str) -> tuple[_T, ...]:
-    """Numbers between commas. kind: int, float or Fraction."""
+    """Numbers between commas. kind: int, float, Fraction or `count`."""
     return tuple(parse_number(option, word, kind, expected, text) for word in text.split(","))
 
 
@@ -58,3 +58,10 @@ def parse_number(option: str, word: str, kind: Callable[[str], _T], expected: st
         return kind(word.strip())
     except (ValueError, ZeroDivisionError):
         raise RecipeError(f"--{option} {text or word!r}; expected {expected}") from None
+
+
+def count(word: str) -> int:
+    """An integer of at least 1. Raises ValueError."""
+    if (number := int(word)) < 1:
+        raise ValueError
+    return number

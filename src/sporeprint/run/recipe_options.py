@@ -23,7 +23,7 @@ def make_recipe(
     """The recipe of a file, or of options; None where neither is given and `bare` is false (the fit brings its own).
 
     Raises RecipeError for both at once, for unknown objectives, for negatives that nothing uses, where no backbone is
-    named, and for a preset beside what it decides.
+    named, and for a preset next to an option that it decides.
     """
     given = {key: value for key, value in {"preset": preset, **options}.items() if value is not None}
     if file is not None:
@@ -50,28 +50,30 @@ def make_recipe(
     if objectives is None and negatives is None:
         return recipe  # the paper's, for whatever the backbone takes
     if objectives is None:
-        made = list(paper(find_modality(given["backbone"], recipe.modality), recipe.views))
+        chosen = list(paper(find_modality(given["backbone"], recipe.modality), recipe.views))
     else:
         names = [name.strip() for name in objectives.split(",")]
         if unknown := [name for name in names if name not in NAMES and names != ["none"]]:
             raise RecipeError(f"no objective {unknown[0]!r}; known: {', '.join(NAMES)}, or none")
-        made = [] if names == ["none"] else [NAMES[name]() for name in names]
+        chosen = [] if names == ["none"] else [NAMES[name]() for name in names]
     if negatives is not None:
-        if not any(one.negatives != 0 for one in made):
+        if not any(objective.negatives != 0 for objective in chosen):
             raise RecipeError(f"--negatives {negatives}, but none of --objectives {objectives} uses any; leave it out")
-        made = [replace(one, negatives=negatives) if one.negatives != 0 else one for one in made]
-    return replace(recipe, objectives=made)
+        chosen = [
+            replace(objective, negatives=negatives) if objective.negatives != 0 else objective for objective in chosen
+        ]
+    return replace(recipe, objectives=chosen)
 
 
 def _of_preset(name: str, negatives: int | None, given: dict[str, Any]) -> Recipe:
-    beside = [one for one in DECIDES if one in given] + ["negatives"] * (negatives is not None)
-    if beside:
-        raise RecipeError(f"--preset {name} decides on --{beside[0]}; leave one of them out")
+    decided = [option for option in DECIDES if option in given] + ["negatives"] * (negatives is not None)
+    if decided:
+        raise RecipeError(f"--preset {name} decides on --{decided[0]}; leave one of them out")
     return Recipe.preset(name, **given)
 
 
 def source_modality(recipe: Recipe | None, fit_from: Path | None, backbone: str | None) -> str:
-    """ "image", "text" or "audio": what the rows of a source are, from the backbone that will take them.
+    """The kind of a source's rows, by the backbone that will take them: "image", "text" or "audio".
 
     Raises RecipeError for objectives that are not for it, before any weight is loaded; BackboneError.
     """
@@ -90,7 +92,7 @@ def source_modality(recipe: Recipe | None, fit_from: Path | None, backbone: str 
 
 
 def fitted_columns(fit_from: Path | None) -> dict[str, str | None]:
-    """The columns of the table that a store was made of; {} where it was made of anything else."""
+    """The columns of the table that a store was made from; {} where it was made from anything else."""
     if fit_from is None or (fit_from / saved.JSON_NAME).exists():
         return {}
     source = Store.open(fit_from).plan["source"]

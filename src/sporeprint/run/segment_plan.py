@@ -16,14 +16,8 @@ from sporeprint.features.dense.dense_settings import NAMES, Dense
 from sporeprint.features.recipe import Recipe
 from sporeprint.run.dense_options import (
     middle_layers,
-    parse_ignore,
-    parse_number,
-    parse_numbers,
-    parse_scales,
-    parse_size,
-    parse_words,
 )
-from sporeprint.segment.labeller import AUTO, Voting
+from sporeprint.segment.labeller import Voting
 from sporeprint.segment.training import Sampling
 from sporeprint.values import to_json
 
@@ -237,46 +231,3 @@ class Plan:
 def _bare(name: str) -> str:
     """A name without blanks: `layers+gradients` will do."""
     return "".join(name.split())
-
-
-def make_plan(
-    size: str | None,
-    bank: int,
-    neighbours: str,
-    temperature: str,
-    objectives: str,
-    layers: str | None,
-    shifts: int,
-    flip: bool,
-    scales: str,
-    features: str | None,
-    fractions: str,
-    ignore: str | None,
-    sampling: str,
-    epochs: int,
-    index: str,
-    bank_dtype: str,
-    **others: Any,
-) -> Plan:
-    """A plan from the words of the command line. Raises RecipeError, which names the option."""
-    return Plan(
-        size=parse_size(size),
-        objectives=() if objectives == "none" else parse_words("objectives", objectives, "simclr, kl, or none"),
-        layers=None if layers is None else parse_numbers("layers", layers, int, "numbers of blocks, such as 6,8,10"),
-        copies=Copies(shifts, flip, parse_scales(scales)),
-        features=None if features is None else parse_words("features", features, "such as layers,paper"),
-        voting=Voting(
-            _number_or_auto("neighbours", neighbours, int, "30"),
-            _number_or_auto("temperature", temperature, float, "0.02"),
-            index,
-            bank_dtype,
-        ),
-        sampling=Sampling(bank, sampling, epochs),
-        fractions=parse_numbers("fractions", fractions, Fraction, "numbers such as 1,1/8,1/64"),
-        ignore=parse_ignore(ignore),
-        **others,
-    )
-
-
-def _number_or_auto(option: str, word: str, kind: type, example: str) -> Any:
-    return AUTO if word == AUTO else parse_number(option, word, kind, f"a number such as {example}, or auto")

@@ -317,5 +317,5 @@ def block_list(words: str) -> tuple[str, ...]:
     """Comma-separated names, each once. Raises RecipeError for an empty one."""
     names = tuple(dict.fromkeys(name.strip() for name in words.split(",")))
     if not all(names):
-        raise RecipeError(f"--blocks {words!r} has an empty name; give names of blocks or families, comma-separated")
+        raise RecipeError(f"--features {words!r} has an empty name; give names of blocks or families, comma-separated")
     return names

@@ -159,7 +159,7 @@ def unseal_bytes(kind: str | None, data: bytes, form: SealForm = SealForm()) -> 
         checksum = value.pop(form.key)
         same = digest_of_json(value) == checksum and (kind is None or value.pop("kind") == kind)
         if same and (not form.exact or seal(kind, value, form) == data):
-            return value  # type: ignore[no-any-return]
+            return value
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, StoreError):
         pass
     raise ValueError(_ALTERED)

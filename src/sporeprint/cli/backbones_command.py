@@ -1,0 +1,39 @@
+"""The command that lists the supported backbones, or says what is found in one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sporeprint.cli import options
+
+
+def backbones(
+    name: Annotated[str | None, typer.Argument(help="Hugging Face id or folder, timm:NAME or tiny: load it and say what was found.")] = None,
+    modality: options.Modality = "auto",
+    json: options.Json = False,
+) -> None:  # fmt: skip
+    """What is supported, and how the target layer is found."""
+    from sporeprint.cli.console import print_json, print_table
+    from sporeprint.run.store_info import SUPPORTED, describe_backbone
+
+    if name is not None:
+        description = describe_backbone(name, modality)
+        if json:
+            print_json(description)
+            return
+        for key, value in description.items():
+            typer.echo(f"{key}: {', '.join(value) if isinstance(value, list) else value}")
+        return
+    if json:
+        print_json([dict(zip(("modality", "backbones", "embedding"), row, strict=True)) for row in SUPPORTED])
+        return
+    print_table(
+        "Backbones", ["", "library and families", "embedding (pooling auto)"], SUPPORTED, numbers=False, group=True
+    )
+    typer.echo(
+        "The target is found by structure: the longest list of equal blocks that hold an attention; in its last block, "
+        "the attention's last linear layer that makes no query, key or value. Any other layer: --targets PATH. "
+        "`sporeprint backbones NAME` says what is found in a checkpoint."
+    )

@@ -1,0 +1,50 @@
+"""The command that writes prompts with the nearest labelled texts as examples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sporeprint.cli import options
+from sporeprint.cli.option_groups import PromptFeatures, grouped
+
+
+@grouped
+def demonstrations(
+    train_store: Annotated[Path, typer.Argument(help="Store of the labelled texts, which become examples.")],
+    test_store: Annotated[Path, typer.Argument(help="Store of the texts to ask about.")],
+    train: options.Train,
+    test: options.Test,
+    out: Annotated[Path, typer.Option(help="JSON lines file to write: a prompt a line.")],
+    joined: PromptFeatures,
+    template: Annotated[Path | None, typer.Option(help="Text file: example and query, or header, example and query, with a line --- between; fields {text}, {label}, {labels}.")] = None,
+    k: Annotated[int, typer.Option(min=1, help="Number of nearest training texts in a prompt.")] = 8,
+    choose: Annotated[str, typer.Option(help="nearest, or balanced: the nearest of every class in turn.")] = "nearest",
+    order: Annotated[str, typer.Option(help="nearest_last (next to the query) or nearest_first.")] = "nearest_last",
+    train_split: options.TrainSplit = None,
+    test_split: options.TestSplit = None,
+    json: options.Json = False,
+) -> None:  # fmt: skip
+    """Prompts for a language model: for each test text the nearest training texts with their labels. None is called."""
+    from sporeprint.cli.console import print_json
+    from sporeprint.errors import RecipeError
+    from sporeprint.evaluate.demonstrations import write_jsonl
+    from sporeprint.run.prompts import make_prompts
+    from sporeprint.run.store_source import Rows
+
+    if out.is_dir():
+        raise RecipeError(f"--out '{out}' is a folder; give the name of a file, such as {out / 'prompts.jsonl'}")
+    prompts = make_prompts(
+        Rows(train_store, train, train_split), Rows(test_store, test, test_split), template, k, choose, order, joined.wanted()
+    )  # fmt: skip
+    write_jsonl(prompts.lines, out)
+    for note in prompts.notes:
+        typer.echo(note, err=True)
+    if json:
+        print_json(
+            {"out": str(out), "prompts": len(prompts.lines), "blocks": list(prompts.blocks), "notes": prompts.notes}
+        )
+        return
+    typer.echo(f"{out}: {len(prompts.lines)} prompts, neighbours by {', '.join(prompts.blocks)}")

@@ -1,0 +1,117 @@
+"""The command that computes the blocks of every row into a store."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sporeprint.cli import options
+from sporeprint.cli.option_groups import grouped
+
+if TYPE_CHECKING:
+    from sporeprint.run.extract import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeWords:
+    """What decides the numbers of `extract`: words of `run.recipe_options.make_recipe`."""
+
+    # fmt: off
+    backbone: options.OptionalBackbone = None
+    objectives: Annotated[str | None, typer.Option(help="Losses, comma-separated: kl, simclr, dino (images), mlm (text); none for no gradients.", show_default="kl,dino,simclr for images, kl,simclr for text and sound")] = None
+    preset: Annotated[str | None, typer.Option(help="Instead of --objectives, --views and --negatives: paper, balanced, fast or free; see the README.")] = None
+    modality: options.OptionalModality = None
+    targets: Annotated[str | None, typer.Option(help="Linear layers to read, comma-separated; found when absent.")] = None
+    pooling: Annotated[str | None, typer.Option(help="auto, cls, mean or last.", show_default="auto")] = None
+    projection: options.OptionalProjection = None
+    dim: options.Dim = None
+    layers: Annotated[int | None, typer.Option(help="Number of last layers that become blocks.", show_default="6")] = None
+    layer_kinds: Annotated[str | None, typer.Option(help="Kinds of blocks that a layer becomes: cls, last, mean, max; comma-separated.", show_default="cls or last, where there is one, and mean; of text max too")] = None
+    view_moments: Annotated[int | None, typer.Option(help="2 keeps the spread of a row's view embeddings beside their mean.", show_default="1")] = None
+    views: Annotated[str | None, typer.Option(help="Views of images: paper, or native, which takes patches and local crops at half the side, several times faster.", show_default="paper")] = None
+    negatives: Annotated[int | None, typer.Option(help="Number of rows in SimCLR's bank of negatives.", show_default="256; of sound 64")] = None
+    dtype: options.OptionalDtype = None
+    seed: options.OptionalSeed = None
+    # fmt: on
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceWords:
+    """Which rows are read: words of `data.sources.open_source`."""
+
+    # fmt: off
+    sample_column: Annotated[str | None, typer.Option(help="Column of the samples; found when absent (with --fit-from: as there).")] = None
+    label_column: Annotated[str | None, typer.Option(help="Column of the labels; found when absent, '' for none.")] = None
+    id_column: options.IdColumn = None
+    split: options.Split = None
+    limit: options.Limit = None
+    # fmt: on
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractSettings:
+    """How `extract` goes about it: fields of `run.extract.Settings`."""
+
+    # fmt: off
+    max_failures: options.MaxFailures = 0.01
+    device: options.Device = None
+    batch_size: options.BatchSize = 32
+    workers: options.Workers = 1
+    compile: Annotated[bool, typer.Option("--compile", help="The blocks with torch.compile, some 20 s; changes no number.")] = False
+    shard_rows: Annotated[int, typer.Option(min=1, help="Number of rows in a shard: what an interruption can cost.")] = 256
+    store_dtype: Annotated[str, typer.Option(help="Precision of the blocks on disk: float32 or float16.")] = "float32"
+    # fmt: on
+
+    def settings(self) -> Settings:
+        from sporeprint.run.extract import Settings
+
+        fields = asdict(self)
+        return Settings(dtype=fields.pop("store_dtype"), **fields)
+
+
+@grouped
+def extract(
+    source: Annotated[Path, typer.Argument(help="Folder of class folders, Parquet / CSV / JSONL table, or datasets folder; of images, texts or sound.")],
+    out: Annotated[Path, typer.Option(help="Store to make; interrupted, the same command goes on.")],
+    words: RecipeWords,
+    rows: SourceWords,
+    settings: ExtractSettings,
+    fit_from: Annotated[Path | None, typer.Option(help="Store (or saved Fungi) whose recipe, heads and negatives to use: what a test set needs.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="A recipe as JSON, instead of --backbone, --seed and all options between them.")] = None,
+    sample: Annotated[int | None, typer.Option(min=1, help="A random N rows, the same at every call: for a source that is sorted by class, where --limit would read a few classes only.")] = None,
+    json: options.Json = False,
+) -> None:  # fmt: skip
+    """Compute the blocks of every row into a store. Interrupted, the same command goes on where it stopped."""
+    from sporeprint.cli.console import ProgressLine, print_json
+    from sporeprint.data.sampling import Sampled
+    from sporeprint.data.sources import Source, open_source
+    from sporeprint.errors import SporeprintError
+    from sporeprint.run.extract import extract
+    from sporeprint.run.recipe_options import fitted_columns, make_recipe, source_modality
+    from sporeprint.run.store_info import source_lines, store_summary
+
+    moved = None if fit_from is None else words.backbone  # the fit's own backbone, where it lies now
+    if moved is not None:
+        words = replace(words, backbone=None)
+    asked = make_recipe(recipe, bare=fit_from is None, **asdict(words))
+    modality = source_modality(asked, fit_from, moved)
+    opened: Source = open_source(source, **asdict(rows), modality=modality, like=fitted_columns(fit_from))
+    if sample is not None:
+        opened = Sampled(opened, sample)
+    for line in source_lines(opened.describe()):
+        typer.echo(line, err=True)
+    try:
+        store = extract(opened, out, asked, fit_from, moved, settings.settings(), progress=ProgressLine())
+    except KeyboardInterrupt:
+        raise SporeprintError("interrupted; what is done is kept, the same command goes on from there") from None
+    if json:
+        print_json(store_summary(store))
+        return
+    typer.echo(f"{out}: {len(store)} rows, blocks {', '.join(store.block_names)}")
+    if store.truncated:
+        typer.echo(f"too long: {store.truncated} rows, of which the backbone saw the beginning only", err=True)
+    for failure in store.failures:
+        typer.echo(f"not read: {failure.id}: {failure.reason}", err=True)

@@ -1,6 +1,6 @@
 """What docs/combining.md says was tried: one table for each part, on a pair of stores.
 
-python benchmarks/combining_tried.py TRAIN TEST [--target PATH_END] [--drop spread,max] [--parts layers,ranks,...]
+python benchmarks/combining_tried.py TRAIN TEST [--target PATH_END] [--drop max] [--parts layers,ranks,...]
 
 layers: how many, and which kinds. ranks: a rank against shrinkage, fitted on few rows. exponents: without labels, with
 the neighbours that two halves' whitenings share, and with 5 labels a class. weights: from the blocks' own statistics.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import torch
-
-from sporeprint.gradients.projections.kronecker import near_square
+from kronecker import near_square
 
 
 def variance(kind: str, dim: int, g: torch.Tensor, h: torch.Tensor) -> float:

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from kronecker import Kronecker
 from projection_theory import variance
 from transformers import ViTConfig, ViTModel
 
@@ -38,7 +39,12 @@ from sporeprint.gradients.projections.projection import (
 from sporeprint.objectives.views.image import Patches
 
 SHAPES = {"DeiT-tiny": (192, 12), "ViT-S": (384, 12), "ViT-B": (768, 12), "ViT-L": (1024, 24)}
+KINDS = (*PROJECTIONS, "kronecker")
 Factors = tuple[torch.Tensor, torch.Tensor]
+
+
+def make(kind: str, dim: int, shape: tuple[int, int], seed: int) -> Projection:
+    return Kronecker(dim, shape, seed) if kind == "kronecker" else make_projection(kind, dim, shape, seed)
 
 
 class Keeper:
@@ -99,10 +105,10 @@ def distortion(name: str, factors: Factors, dim: int, seeds: int) -> None:
     pairs = torch.triu_indices(len(gradients), len(gradients), offset=1)
     cosines = (gradients @ gradients.T)[tuple(pairs)]
     views = gradients.unflatten(1, shape)
-    for kind in PROJECTIONS:
+    for kind in KINDS:
         errors = []
         for seed in range(seeds):
-            rows = project(make_projection(kind, dim, shape, seed), factors).double()
+            rows = project(make(kind, dim, shape, seed), factors).double()
             errors.append((rows @ rows.T)[tuple(pairs)] - cosines)
         found = torch.stack(errors)
         theory = np.mean([variance(kind, dim, views[i], views[j]) for i, j in pairs.T.tolist()]) ** 0.5
@@ -143,8 +149,8 @@ def least(call: Any, repeats: int = 3) -> float:
 def cost(samples: int) -> None:
     for name, (width, depth) in SHAPES.items():
         one = pass_seconds(width, depth)
-        for kind in PROJECTIONS:
-            made = make_projection(kind, width, (width, width + 1), seed=0)
+        for kind in KINDS:
+            made = make(kind, width, (width, width + 1), seed=0)
             cells = []
             for tokens in (1, 49):
                 factors = random_factors(samples, tokens, width, 0)
@@ -164,7 +170,7 @@ def accuracy(found: dict[str, Any], dim: int, seeds: int) -> None:
             *(f"{one}/{which}" for one in ("kl", "simclr") for which in ("inputs", "sensitivities")),
         )
     }
-    for kind in (None, *PROJECTIONS):
+    for kind in (None, *KINDS):
         scores = []
         for seed in range(seeds if kind else 1):
             blocks = {}
@@ -173,7 +179,7 @@ def accuracy(found: dict[str, Any], dim: int, seeds: int) -> None:
                     torch.from_numpy(whole[f"{name}/{one}"]) for one in ("inputs", "sensitivities")
                 )
                 shape = (sensitivities.shape[2], inputs.shape[2] + 1)
-                made = None if kind is None else make_projection(kind, dim, shape, seed)
+                made = None if kind is None else make(kind, dim, shape, seed)
                 rows = project(made, (inputs, sensitivities))
                 blocks[name] = (span(rows) if kind is None else rows).numpy()
             blocks["joined"] = np.concatenate([whole["embedding"], *blocks.values()], axis=1)

@@ -13,13 +13,16 @@ import pytest
 from sporeprint import Combination, Fungi, Recipe, Store, open_source
 from sporeprint.data.images import load_image
 from sporeprint.errors import RecipeError
+from sporeprint.features import saved
 from sporeprint.run.extract import Settings, extract
 from sporeprint.run.store_pair import open_pair
+from sporeprint.store.atomic import digest_of_json, record_of, seal, unseal
 
 BEFORE = Path(__file__).parents[1] / "data" / "before_rooms"
 RECIPES = json.loads((BEFORE / "recipes.json").read_text())
 REMOVED = json.loads((BEFORE / "removed.json").read_text())
-GONE = ("windows", "scatter", "scrambled", "unit_negatives", "own_image", "temper_negatives")
+GONE_OPTIONS = ("kronecker", "view_moments")
+GONE = ("windows", "scatter", "scrambled", "unit_negatives", "own_image", "temper_negatives", *GONE_OPTIONS)
 TOLERANCE = 1e-5  # float32 on another machine
 
 
@@ -80,6 +83,53 @@ def test_an_unfinished_store_goes_on(tmp_path):
     made = extract(source, tmp_path / "store", recipe, settings=Settings(shard_rows=4))
     assert (tmp_path / "store/shards/00000.parquet").read_bytes() == first
     same_rows(made, Store.open(BEFORE / "train.store"))
+
+
+def store_of_then(folder: Path, recipe: dict[str, object]) -> Path:
+    """The training store as an earlier version would have made it by another recipe."""
+    shutil.copytree(BEFORE / "train.store", folder)
+    header, manifest = unseal("plan", folder / "plan.json"), unseal("manifest", folder / "manifest.json")
+    header["plan"]["recipe"] |= {name: recipe[name] for name in ("projection", "view_moments")}
+    description, tensors = saved.unpack_parts(saved.read_folder(folder / "state"), str(folder))
+    files = saved.pack_parts({**description, "recipe": recipe}, tensors)
+    manifest |= {"plan": digest_of_json(header), "states": {name: record_of(data) for name, data in files.items()}}
+    saved.write_folder(folder / "state", files)
+    (folder / "plan.json").write_bytes(seal("plan", header))
+    (folder / "manifest.json").write_bytes(seal("manifest", manifest))
+    return folder
+
+
+@pytest.mark.parametrize("name", GONE_OPTIONS)
+def test_a_store_of_what_was_removed_opens_and_is_neither_fitted_from_nor_gone_on_with(name, tmp_path):
+    folder = store_of_then(tmp_path / "store", REMOVED[name])
+    Store.open(folder).verify()
+    source = open_source(BEFORE / "pictures/test")
+    with pytest.raises(RecipeError, match=rf"{name}.* was removed: .*; use ") as fitted:
+        extract(source, tmp_path / "test", fit_from=folder)
+    with pytest.raises(RecipeError, match=r"store' was made by an earlier version: ") as resumed:
+        extract(source, folder, Recipe(backbone="tiny"), settings=Settings(shard_rows=4))
+    assert str(resumed.value).endswith(f": {fitted.value}")
+    assert not (tmp_path / "test").exists()
+
+
+@pytest.mark.parametrize("name", GONE_OPTIONS)
+def test_the_command_line_says_of_a_recipe_file_what_was_removed(name, tmp_path, run):
+    (tmp_path / "recipe.json").write_text(json.dumps(REMOVED[name]))
+    words = ["extract", BEFORE / "pictures/test", "--out", tmp_path / "store", "--recipe", tmp_path / "recipe.json"]
+    status, out, err = run(*words)
+    with pytest.raises(RecipeError) as refused:
+        Recipe.from_json(REMOVED[name])
+    assert (status, out) == (2, "")
+    assert str(refused.value) in " ".join(err.split())
+    assert not (tmp_path / "store").exists()
+
+
+def test_the_command_line_says_that_a_projection_was_removed(tmp_path, run):
+    words = ["extract", BEFORE / "pictures/test", "--out", tmp_path / "store", "--backbone", "tiny"]
+    status, out, err = run(*words, "--projection", "kronecker")
+    assert (status, out) == (2, "")
+    assert "projection 'kronecker' was removed: it kept the cosines" in " ".join(err.split())
+    assert "use tensorsketch" in err
 
 
 def same_rows(made: Store, before: Store) -> None:

@@ -66,6 +66,7 @@ def test_the_paper_joins_the_embedding_and_every_gradient_in_the_blocks_order():
         ("last-x", "gradients"),
         ("first-3", "gradients"),
         ("dino.views", "views"),
+        ("dino.spread", "views"),  # in stores of earlier versions
         ("kl", "gradients"),
         ("kl-15", "gradients"),
         ("simclr@blocks.11.attn.proj", "gradients"),

@@ -368,7 +368,6 @@ def test_parameters_are_listed_set_and_cloned(backbone):
         "batch_size": 3,
         "workers": 2,
         "max_failures": 0.5,
-        "compile": False,
     }
     copied = clone(fungi)
     assert copied is not fungi

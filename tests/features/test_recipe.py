@@ -26,11 +26,11 @@ FULL = Recipe(
     ],
     targets=["blocks.10.mlp.fc2", "blocks.11.attn.proj"],
     pooling="mean",
+    projection="sparse",
     dim=128,
     layers=2,
     layer_kinds=("cls", "max"),
     views="native",
-    view_moments=2,
     size=256,
     combination=Combination(("embedding", "kl-15"), whiten=20, size=30),
     dtype="bfloat16",
@@ -43,8 +43,7 @@ FULL = Recipe(
 def test_every_field_comes_back_from_json():
     defaults = Recipe()
     for field in dataclasses.fields(Recipe):
-        if field.name != "projection":  # there is one kind so far
-            assert getattr(FULL, field.name) != getattr(defaults, field.name), f"{field.name} is not exercised"
+        assert getattr(FULL, field.name) != getattr(defaults, field.name), f"{field.name} is not exercised"
     for recipe in (FULL, defaults, Recipe(objectives=[])):
         back = Recipe.from_json(json.loads(json.dumps(recipe.to_json())))
         assert back == recipe
@@ -108,7 +107,6 @@ CHANGES = {
     "layers": 0,
     "layer_kinds": ("mean", "max"),
     "views": "native",
-    "view_moments": 2,
     "size": 5,
     "combination": Combination(),
     "dtype": "float32",
@@ -122,11 +120,7 @@ def test_fingerprint_changes_with_every_field():
     assert set(CHANGES) == {field.name for field in dataclasses.fields(Recipe)}
     prints = {Recipe().fingerprint()}
     for name, value in CHANGES.items():
-        data = {**Recipe().to_json(), name: to_json(value)}
-        if name == "projection":  # no recipe may name it, but its JSON would differ
-            prints.add(canonical(data))
-        else:
-            prints.add(Recipe.from_json(data).fingerprint())
+        prints.add(Recipe.from_json({**Recipe().to_json(), name: to_json(value)}).fingerprint())
     assert len(prints) == len(CHANGES) + 1
 
 
@@ -187,9 +181,17 @@ def test_fingerprint_is_sixteen_hex_digits_and_the_same_in_another_process():
     int(FULL.fingerprint(), 16)
 
 
+@pytest.mark.parametrize("name", ["size", "combination", "dense"])
+def test_what_is_decided_later_is_in_the_json_and_not_among_what_decides_the_blocks(name):
+    recipe = Recipe(**{name: CHANGES[name]})
+    assert name in recipe.to_json()
+    assert name not in recipe.blocks_json()
+    assert recipe.blocks_json() == Recipe().blocks_json()
+
+
 def test_size_and_combination_decide_no_block():
     assert Recipe(size=5, combination=Combination(whiten=3)).blocks_json() == Recipe().blocks_json()
-    for name in set(CHANGES) - {"size", "combination", "dense", "projection"}:
+    for name in set(CHANGES) - {"size", "combination", "dense"}:
         assert dataclasses.replace(Recipe(), **{name: CHANGES[name]}).blocks_json() != Recipe().blocks_json()
 
 
@@ -222,6 +224,8 @@ def test_size_and_combination_decide_no_block():
         ({"combination": "best"}, "known by name: 'paper'"),
         ({"combination": 3}, "Combination"),
         ({"projection": "gaussian"}, "expected one of: rademacher"),
+        ({"projection": ["sparse"]}, "expected one of: rademacher"),
+        ({"projection": "kronecker"}, r"projection 'kronecker' was removed: .*docs/projections.md\); use tensorsketch"),
     ],
 )
 def test_what_cannot_be_carried_out_is_refused_at_once(fields, complaint):

@@ -144,12 +144,12 @@ def test_projections_can_be_replaced_by_any_others(pictures, tmp_path):
     other = make_projection("tensorsketch", 24, (16, 17), seed=8)
     rademacher = Rademacher(24, 16 * 17, seed=8)
     for made in (other, Dense(other.matrix()), Summed(), Plain(), rademacher):
-        fungi = make("kronecker", small_backbone(dtype=torch.float64))
+        fungi = make("sparse", small_backbone(dtype=torch.float64))
         fungi.projection = made
         blocks = fungi.fit_blocks(pictures, ids=IDS)
         fungi.save(tmp_path)
         again = Fungi.load(tmp_path, backbone=small_backbone(dtype=torch.float64)).blocks(pictures, ids=IDS)
-        reference = make("kronecker", small_backbone(dtype=torch.float64))
+        reference = make("sparse", small_backbone(dtype=torch.float64))
         reference.projection = Dense(made.matrix())
         expected = reference.fit_blocks(pictures, ids=IDS)
         for name in ("kl", "simclr"):

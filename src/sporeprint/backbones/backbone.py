@@ -93,7 +93,6 @@ class Backbone:
         self._shortcut: Shortcut | None = None
         self._probe(own if pooling == "auto" else pooling, self.adapter.prefix if prefix is None else prefix)
         self.quick = True  # plain blocks are computed from their parts; False: by the module's own forward
-        self.compile = False  # those with torch.compile
 
     @property
     def modality(self) -> str:
@@ -198,7 +197,6 @@ class Backbone:
     ) -> Iterator[dict[str, Capture]]:
         with ExitStack() as stack:
             if way is not None:
-                way.compile = self.compile
                 stack.enter_context(way.hold(autocast, whole, trim))
             if autocast is not None:
                 first = self.first_block or self.module

@@ -105,7 +105,7 @@ def retrieve(
     query_store: Annotated[Path, typer.Argument(help="Store of the queries; alone, each row queries all the others.")],
     joined: JoinedFeatures,
     database_store: Annotated[Path | None, typer.Argument(help="Store of the rows to rank; the queries' store was made with --fit-from DATABASE_STORE.")] = None,
-    ground_truth: Annotated[Path | None, typer.Option(help="Instead of labels: gnd_roxford5k.pkl, gnd_rparis6k.pkl, or such a file as JSON; it names rows by their ids, which for a folder are file names.")] = None,
+    ground_truth: Annotated[Path | None, typer.Option(help="Instead of labels: the ground truth of revisited Oxford or Paris as JSON, which benchmarks/convert_ground_truth.py makes from the official pickles; it names rows by their ids, which for a folder are file names.")] = None,
     k: Annotated[str, typer.Option(help="Numbers of nearest rows for mP@k and recall@k, comma-separated.")] = "1,5,10",
     metric: options.Metric = "euclidean",
     seed: options.Seed = 0,

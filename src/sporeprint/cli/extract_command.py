@@ -30,7 +30,6 @@ class RecipeWords:
     dim: options.Dim = None
     layers: Annotated[int | None, typer.Option(help="Number of last layers that become blocks.", show_default="6")] = None
     layer_kinds: Annotated[str | None, typer.Option(help="Kinds of blocks that a layer becomes: cls, last, mean, max; comma-separated.", show_default="cls or last, where there is one, and mean; of text max too")] = None
-    view_moments: Annotated[int | None, typer.Option(help="2 keeps the spread of a row's view embeddings beside their mean.", show_default="1")] = None
     views: Annotated[str | None, typer.Option(help="Views of images: paper, or native, which takes patches and local crops at half the side, several times faster.", show_default="paper")] = None
     negatives: Annotated[int | None, typer.Option(help="Number of rows in SimCLR's bank of negatives.", show_default="256; of sound 64")] = None
     dtype: options.OptionalDtype = None
@@ -60,7 +59,6 @@ class ExtractSettings:
     device: options.Device = None
     batch_size: options.BatchSize = 32
     workers: options.Workers = 1
-    compile: Annotated[bool, typer.Option("--compile", help="The blocks with torch.compile, some 20 s; changes no number.")] = False
     shard_rows: Annotated[int, typer.Option(min=1, help="Number of rows in a shard: what an interruption can cost.")] = 256
     store_dtype: Annotated[str, typer.Option(help="Precision of the blocks on disk: float32 or float16.")] = "float32"
     # fmt: on

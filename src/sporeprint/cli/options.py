@@ -48,9 +48,7 @@ OptionalModality = Annotated[str | None, typer.Option(help=_MODALITY, show_defau
 _DTYPE = "Precision of the backbone: auto, float32 or bfloat16."
 Dtype = Annotated[str, typer.Option(help=_DTYPE)]
 OptionalDtype = Annotated[str | None, typer.Option(help=_DTYPE, show_default="auto")]
-_PROJECTION = (
-    "Random projection of gradients: rademacher (the paper's; slow for patches), tensorsketch, sparse or kronecker."
-)
+_PROJECTION = "Random projection of gradients: rademacher (the paper's; slow for patches), tensorsketch or sparse."
 Projection = Annotated[str, typer.Option(help=_PROJECTION)]
 OptionalProjection = Annotated[str | None, typer.Option(help=_PROJECTION, show_default="rademacher")]
 Dim = Annotated[int | None, typer.Option(min=1, help="Width of a gradient block; default the embedding's.")]

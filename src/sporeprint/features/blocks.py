@@ -21,7 +21,7 @@ def family(name: str) -> str:
     """The family of a block, from its name: "embedding", "layers", "views" or "gradients"."""
     if name == "embedding":
         return "embedding"
-    if name.endswith((".views", ".spread")):
+    if name.endswith((".views", ".spread")):  # the second: of stores of earlier versions
         return "views"
     stem, _, number = name.rpartition("-")
     return "layers" if stem in LAYER_KINDS and number.isdigit() else "gradients"

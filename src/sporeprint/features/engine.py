@@ -60,7 +60,6 @@ class Engine:
     layers: int
     layer_kinds: tuple[str, ...]
     seed: int
-    moments: int = 1  # of the views' embeddings
     autocast: torch.dtype | None = None
     workers: int = 1
     seconds: dict[str, float] = field(default_factory=dict)  # spent on each set of views so far
@@ -116,10 +115,7 @@ class Engine:
         if view_set.name == "whole":
             made = {"embedding": found[:, 0], **passes[0].layers}
         elif view_set.views > 1:
-            units = normalise(found)
-            made[f"{view_set.name}.views"] = units.mean(dim=1)
-            if self.moments > 1:
-                made[f"{view_set.name}.spread"] = units.std(dim=1, correction=0)
+            made[f"{view_set.name}.views"] = normalise(found).mean(dim=1)
         captures, predicted = [one.captures for one in passes], predictions(passes, len(found))
         for objective in view_set.objectives:
             bank = banks.get(objective.name)
@@ -183,12 +179,11 @@ class Engine:
                 info[f"{kind}-{number}"] = {"family": "layers", "views": "whole", "passes": 1}
         for view_set in sets[1:]:
             if view_set.views > 1:
-                for part in ("views", "spread")[: self.moments]:
-                    info[f"{view_set.name}.{part}"] = {
-                        "family": "views",
-                        "views": view_set.name,
-                        "passes": passes[view_set.name],
-                    }
+                info[f"{view_set.name}.views"] = {
+                    "family": "views",
+                    "views": view_set.name,
+                    "passes": passes[view_set.name],
+                }
         for name in self.gradient_names():
             (view_set,) = (one for one in sets if name.partition("@")[0] in [o.name for o in one.objectives])
             info[name] = {"family": "gradients", "views": view_set.name, "passes": passes[view_set.name]}

@@ -51,7 +51,6 @@ def make_engine(recipe: Recipe, backbone: Any, device: Any = None, workers: int 
         },
         layers=recipe.layers,
         layer_kinds=_layer_kinds(backbone, recipe.layer_kinds),
-        moments=recipe.view_moments,
         seed=recipe.seed,
         autocast=resolve_dtype(recipe.dtype, backbone.dtype, backbone.device),
         workers=workers,

@@ -37,8 +37,7 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
     `recipe.backbone`.
     device: where a loaded backbone runs (default CUDA where there is one). batch_size: rows decoded and projected
     together. workers: threads that decode, and that cut views for a GPU (on a CPU views are cut in turn with the
-    backbone's passes). compile: the backbone's blocks with torch.compile, which takes
-    some 20 s (said, and left out, where it fails). None of these four decides a number.
+    backbone's passes). None of these three decides a number.
     max_failures: fraction of unreadable rows that a call accepts (one row always is, unless it is 0).
 
     `heads`, `negatives` and `projection` may be replaced before `blocks` is called. `failures` names the rows that the
@@ -54,7 +53,6 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         batch_size: int = 32,
         workers: int = 1,
         max_failures: float = 0.01,
-        compile: bool = False,
     ):
         self.recipe = recipe
         self.backbone = backbone
@@ -62,7 +60,6 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         self.batch_size = batch_size
         self.workers = workers
         self.max_failures = max_failures
-        self.compile = compile
 
     # Fitting and transforming
 
@@ -303,7 +300,6 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
             self._engine = make_engine(*made_for, self.workers)
             self._made_for = made_for
         self._engine.workers = self.workers
-        self._engine.backbone.compile = self.compile
         return self._engine
 
     def _recipe(self) -> Recipe:

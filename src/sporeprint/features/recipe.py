@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from sporeprint.backbones.pooling import POOLINGS
 from sporeprint.errors import RecipeError
@@ -13,7 +13,7 @@ from sporeprint.features import presets
 from sporeprint.features.blocks import TAKEN, is_block_name
 from sporeprint.features.combine import named
 from sporeprint.features.dense.dense_settings import Dense
-from sporeprint.gradients.projections.projection import PROJECTIONS
+from sporeprint.gradients.projections.projection import check_projection_name
 from sporeprint.values import LATER, canonical, check_choice, check_count, fields_json, from_json, is_count, make
 
 DTYPES = ("auto", "float32", "bfloat16")
@@ -40,12 +40,19 @@ class Recipe:
     views: of images, for objectives that name no augmentation: "paper" enlarges every patch and crop to the backbone's
     input; "native" gives patches and local crops at half its side, a quarter of the tokens, to networks that can
     interpolate their position embeddings. Text and sound have no resolution: there it changes nothing.
-    view_moments: 1 keeps the mean of a row's view embeddings, 2 their standard deviation too (`dino.spread`; free).
     size: features after PCA; None keeps all. combination: how blocks are joined, "paper" by default.
     dtype: "auto" (bfloat16 where the device multiplies it in hardware), "float32" or "bfloat16".
     seed: of heads, projection, views and negatives.
     dense: a `Dense`, what features of patches are made of; None for the paper's. It decides nothing else.
     """
+
+    removed: ClassVar[dict[str, tuple[Any, str]]] = {
+        "view_moments": (
+            1,
+            "the spread of a row's views said 30 to 40 points less than their mean, and nothing next to it "
+            "(docs/combining.md); use 1, which is what is left",
+        )
+    }
 
     backbone: str | None = None
     objectives: Sequence[Any] | None = None
@@ -56,7 +63,6 @@ class Recipe:
     layers: int = 6
     layer_kinds: Sequence[str] | None = None
     views: str = "paper"
-    view_moments: int = 1
     size: int | None = None
     combination: Any = "paper"
     dtype: str = "auto"
@@ -90,12 +96,11 @@ class Recipe:
         check_choice("modality", self.modality, MODALITIES)
         if self.dense is not None and not isinstance(self.dense, Dense):
             raise RecipeError(f"dense={self.dense!r}; expected Dense(...), or None")
-        check_choice("projection", self.projection, PROJECTIONS)
+        check_projection_name(self.projection)
         named(self.combination)  # raises RecipeError
         for kind_of in self.layer_kinds or ():
             check_choice("layer_kinds", kind_of, LAYER_KINDS)
         check_choice("views", self.views, VIEWS)
-        check_choice("view_moments", self.view_moments, (1, 2))
         for name, least in (("dim", 1), ("size", 1), ("layers", 0), ("seed", 0)):
             value = getattr(self, name)
             if value is None and name in ("dim", "size"):

@@ -41,7 +41,6 @@ class Settings:
     shard_rows: int = 256
     dtype: str = "float32"
     max_failures: float = 0.01
-    compile: bool = False
 
     def __post_init__(self) -> None:
         check_choice("dtype on disk", self.dtype, DTYPES)
@@ -51,7 +50,7 @@ class Settings:
 
     def fungi(self) -> dict[str, Any]:
         """The part that `Fungi` takes."""
-        return {"device": self.device, "batch_size": self.batch_size, "workers": self.workers, "compile": self.compile}
+        return {"device": self.device, "batch_size": self.batch_size, "workers": self.workers}
 
 
 def extract(
@@ -77,7 +76,12 @@ def extract(
     else:
         fungi, fitted = _fitted(fit_from, recipe, backbone, settings)
     plan = _plan(fungi, source, fitted)
-    with StoreWriter(out, plan, dtype=settings.dtype, shard_rows=settings.shard_rows) as writer:
+    try:
+        writer = StoreWriter(out, plan, dtype=settings.dtype, shard_rows=settings.shard_rows)
+    except StoreMismatch:
+        _refuse_removed(Path(out))
+        raise
+    with writer:
         if writer.complete:
             log.info("%s is complete already", out)
             return Store.open(out)
@@ -123,6 +127,15 @@ def _fungi(recipe: Recipe, backbone: Backbone | str | None, settings: Settings) 
     if isinstance(backbone, str):
         recipe, backbone = replace(recipe, backbone=backbone), None
     return Fungi(recipe, backbone=backbone, **settings.fungi())
+
+
+def _refuse_removed(out: Path) -> None:
+    """Raises RecipeError where the store was made with something that this version does not have."""
+    try:
+        Recipe.from_json(read_plan(out)["plan"].get("recipe", {}))
+    except RecipeError as error:
+        if "was removed" in str(error):
+            raise RecipeError(f"'{out}' was made by an earlier version: {error}") from None
 
 
 def _keep_precision(fungi: Fungi, out: str | Path) -> None:

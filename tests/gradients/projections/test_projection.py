@@ -17,9 +17,9 @@ def entry(seed, row, column):
 
 @pytest.mark.parametrize("width", [1, 7, 64, 77, 130])
 def test_every_entry_is_the_bit_that_the_definition_gives(width):
-    made = Rademacher(3, width, seed=5).matrix()
-    assert made.dtype == torch.float32
-    assert made.tolist() == [[entry(5, row, column) for column in range(width)] for row in range(3)]
+    matrix = Rademacher(3, width, seed=5).matrix()
+    assert matrix.dtype == torch.float32
+    assert matrix.tolist() == [[entry(5, row, column) for column in range(width)] for row in range(3)]
 
 
 def test_entries_are_plus_and_minus_one_about_equally_often():
@@ -48,8 +48,8 @@ def test_a_smaller_dim_is_a_prefix():
 @pytest.mark.parametrize("tile", [(1, 8), (3, 16), (4, 64), (32, 8192)])
 def test_packed_and_dense_paths_agree_with_the_explicit_matrix(monkeypatch, tile):
     rows = torch.randn(6, 77, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    made = Rademacher(10, 77, seed=1)
-    expected = rows @ made.matrix().double().T
+    rademacher = Rademacher(10, 77, seed=1)
+    expected = rows @ rademacher.matrix().double().T
     monkeypatch.setattr(projection, "TILE", tile)
     for limit in (2**40, 0):
         monkeypatch.setattr(projection, "DENSE_LIMIT_BYTES", limit)
@@ -62,9 +62,9 @@ def test_sums_over_many_tiles_are_not_rounded_to_bfloat16_on_the_way(monkeypatch
     monkeypatch.setattr(projection, "DENSE_LIMIT_BYTES", 0)
     monkeypatch.setattr(projection, "TILE", (4, 8))
     rows = torch.randn(5, 4000, generator=torch.Generator().manual_seed(0)).bfloat16()
-    made = Rademacher(6, 4000)
-    expected = rows.double() @ made.matrix().double().T
-    torch.testing.assert_close(made(rows).double(), expected, rtol=2**-8, atol=1e-3)
+    rademacher = Rademacher(6, 4000)
+    expected = rows.double() @ rademacher.matrix().double().T
+    torch.testing.assert_close(rademacher(rows).double(), expected, rtol=2**-8, atol=1e-3)
 
 
 def held_bytes(thing):
@@ -74,9 +74,9 @@ def held_bytes(thing):
 
 
 def test_vit_b_takes_at_most_64_mebibytes_also_after_use():
-    made = Rademacher(768, 768 * 769)
-    made(torch.ones(1, 768 * 769))
-    assert 768 * 768 * 769 / 8 <= held_bytes(made) <= 64 * 2**20
+    rademacher = Rademacher(768, 768 * 769)
+    rademacher(torch.ones(1, 768 * 769))
+    assert 768 * 768 * 769 / 8 <= held_bytes(rademacher) <= 64 * 2**20
 
 
 def test_the_type_of_the_gradients_is_kept():
@@ -86,9 +86,9 @@ def test_the_type_of_the_gradients_is_kept():
 
 @pytest.mark.parametrize("shape", [(2, 31), (2, 29), (30,), (1, 2, 30)])
 def test_gradients_of_another_width_are_refused(shape):
-    for made in (Rademacher(4, 30), Dense(torch.ones(4, 30))):
+    for kind in (Rademacher(4, 30), Dense(torch.ones(4, 30))):
         with pytest.raises(ValueError, match=r"expects \[N, 30\]"):
-            made(torch.ones(shape))
+            kind(torch.ones(shape))
 
 
 def test_a_given_matrix_is_applied_as_it_is():
@@ -128,7 +128,7 @@ class Rank1(Rademacher):
 
 
 @pytest.mark.parametrize(
-    ("made", "complaint"),
+    ("broken", "complaint"),
     [
         (Broken("nonlinear"), "not linear"),
         (Broken("other matrix"), "not its own matrix"),
@@ -136,9 +136,9 @@ class Rank1(Rademacher):
         (Rank1(64, 900), "cosines change"),
     ],
 )
-def test_contract_fails_on_a_broken_projection(made, complaint):
+def test_contract_fails_on_a_broken_projection(broken, complaint):
     with pytest.raises(AssertionError, match=complaint):
-        check_projection(made)
+        check_projection(broken)
 
 
 def test_contract_fails_where_less_distortion_is_promised_than_kept():

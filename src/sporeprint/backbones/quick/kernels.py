@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from sporeprint.backbones.quick.anatomy import Anatomy, Weights
 
-# oneDNN's product with bias or sum in its own epilogue, which torch.compile uses too. `functional.linear` first copies
+# oneDNN's product with bias or sum in its own epilogue. `functional.linear` first copies
 # the bias to every row: of DeiT-tiny's products in bfloat16 that is a quarter of the time. Absent from other builds.
 _FUSED: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
@@ -76,8 +76,6 @@ def _has_fused() -> bool:
 
 
 def _fused(inputs: Tensor) -> bool:
-    if torch.compiler.is_compiling():
-        return False  # it fuses by itself
     return inputs.device.type == "cpu" and inputs.dtype == torch.bfloat16 and _has_fused()
 
 

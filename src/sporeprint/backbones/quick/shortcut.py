@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from sporeprint.backbones.quick.recognise import (
     recognise,
     regime,
 )
-from sporeprint.errors import first_line, is_out_of_memory
+from sporeprint.errors import is_out_of_memory
 
 # Numbers of the perceptron's hidden layer in flight for each thread of a CPU: what stays in its cache. With one
 # thread DeiT-tiny's 62 views took 0.47 s with 1.2 million, 0.73 s with 4.8 million.
@@ -50,16 +49,13 @@ class Shortcut:
         self.known: dict[int, Known] = {}
         self.chained = False  # whether all blocks are known, and nothing happens between them
         self.trims = False  # whether the last block may give its first token alone
-        self.compile = False  # the kernel of a block, with torch.compile
         self._packed: dict[tuple[int, torch.dtype], tuple[Any, Weights]] = {}
         self._sample: tuple[Tensor, Tensor] | None = None  # tokens, and what the blocks make of them
         self._sums: dict[torch.dtype, torch.dtype] = {}
         self._sum: list[float] = []
-        self._compiled: Any = None
-        self._failed = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_compiled": None, "_packed": {}}  # a compiled function cannot be pickled
+        return {**vars(self), "_packed": {}}  # what is packed again
 
     def learn(self, runs: Sequence[Callable[[], Tensor]]) -> None:
         """Compare every block's parts with the block itself in each of these passes, then whole passes with the first.
@@ -184,22 +180,8 @@ class Shortcut:
 
     def _through(self, tokens: Tensor, weights: Sequence[Weights], mask: Tensor | None) -> Tensor:
         for one in weights:
-            tokens = self._block(tokens, one, mask)
+            tokens = whole_block(tokens, one, mask)
         return tokens
-
-    def _block(self, tokens: Tensor, weights: Weights, mask: Tensor | None) -> Tensor:
-        if self.compile and not self._failed:
-            try:
-                if self._compiled is None:
-                    self._compiled = torch.compile(whole_block)
-                made: Tensor = self._compiled(tokens, weights, mask)
-                return made
-            except Exception as error:  # of the compiler, of which there are many
-                if is_out_of_memory(error):
-                    raise
-                self._failed = True
-                warnings.warn(f"torch.compile failed ({first_line(error)}); going on without it", stacklevel=2)
-        return whole_block(tokens, weights, mask)
 
     def _weights(self, number: int, dtype: torch.dtype) -> Weights:
         """Packed once, and again where the network's weights have been changed or moved."""

@@ -1,4 +1,4 @@
-"""Very sparse random projection (Li, Hastie and Church, KDD 2006)."""
+"""A very sparse random projection (Li, Hastie and Church, KDD 2006)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from sporeprint.gradients.factors import FactorProjection, random_below, random_
 class Sparse(FactorProjection):
     """Each output is a signed sum of ceil(sqrt(P)) coordinates of the gradient, drawn with replacement.
 
-    D * sqrt(P) is about P where D is the layer's width: to read that many from the factors, at random and for each
-    token, took four times as long as forming the gradient of even one token. So a few samples' gradients are formed.
+    D * sqrt(P) is about P where D is the layer's width: to read that many numbers from the factors, at random and for
+    each token, took four times as long as to form the gradient of one token. So a few samples' gradients are formed.
     """
 
     def __init__(self, dim: int, shape: tuple[int, int], seed: int = 0):
@@ -34,7 +34,7 @@ class Sparse(FactorProjection):
         return torch.zeros(self.dim, self.width).scatter_add_(1, state["coordinates"].long(), state["signs"])
 
     def _gather(self, gradients: Tensor) -> Tensor:
-        """[N, O, I + 1] to [N, D]."""
+        """Project gradients [N, O, I + 1]. Returns [N, D]."""
         state = self._on(gradients.device)
         table, signs = gradients.flatten(1).T.contiguous(), state["signs"].to(gradients)  # [P, N]
         summed = torch.nn.functional.embedding_bag(state["coordinates"], table, per_sample_weights=signs, mode="sum")

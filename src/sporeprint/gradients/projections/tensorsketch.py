@@ -1,4 +1,4 @@
-"""TensorSketch: count sketches of the two factors, joined by the Fourier transform (Pham and Pagh, KDD 2013)."""
+"""TensorSketch joins count sketches of the two factors by the Fourier transform (Pham and Pagh, KDD 2013)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TensorSketch(FactorProjection):
         return torch.zeros(self.dim, self.width).scatter_(0, places.view(1, -1), signs.view(1, -1))
 
     def _entries(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Place and sign of each entry of the gradient, [O, I + 1]."""
+        """Give the place and the sign of each entry of the gradient, [O, I + 1]."""
         state = self._on(device)
         places = (state["output_places"].unsqueeze(1) + state["input_places"]) % self.dim
         return places, state["output_signs"].unsqueeze(1) * state["input_signs"]
@@ -47,7 +47,7 @@ class TensorSketch(FactorProjection):
         return torch.fft.irfft((felt * seen).sum(dim=1), n=self.dim)
 
     def _count(self, factor: Tensor, which: str) -> Tensor:
-        """The count sketch of one factor, [N, T, F] to [N, T, D]."""
+        """Take the count sketch of a factor [N, T, F]. Returns [N, T, D]."""
         state = self._on(factor.device)
         signed = factor * state[f"{which}_signs"].to(factor)
         return factor.new_zeros(*factor.shape[:2], self.dim).index_add_(2, state[f"{which}_places"], signed)

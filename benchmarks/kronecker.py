@@ -1,4 +1,7 @@
-"""Factor-wise projection: one small sign matrix for each factor of the gradient."""
+"""The projection `kronecker`, which sporeprint had until its measurement removed it: a sign matrix for each factor.
+
+docs/projections.md has the measurement, and projections.py repeats it.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,10 @@ from sporeprint.gradients.factors import FactorProjection, random_signs
 
 
 def near_square(dim: int, shape: tuple[int, int]) -> tuple[int, int]:
-    """(a, b), rows of the two sign matrices: a * b = dim where dim has divisors within a factor of two, else above it.
+    """This gives (a, b), the rows of the two sign matrices.
 
-    The error grows with 1 / a + 1 / b, so both are near sqrt(dim); the wider factor gets the larger one.
+    a * b = dim where dim has divisors within a factor of two, else it is above dim. The error grows with 1 / a + 1 / b,
+    so both are near sqrt(dim); the wider factor gets the larger one.
     """
     low = math.isqrt(dim)
     small = max((a for a in range(1, low + 1) if dim % a == 0 and dim // a <= 2 * a), default=math.isqrt(dim - 1) + 1)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 
 class SporeprintError(Exception):
-    """Root of everything that sporeprint raises on purpose."""
+    """The base of every error that sporeprint raises on purpose."""
 
 
 class RecipeError(SporeprintError, ValueError):
@@ -70,13 +70,13 @@ class TooManyFailures(SporeprintError, RuntimeError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch says so: its CPU allocator and CUDA's libraries have no class for it, CUDA's changed its name."""
+    """Return whether memory ran out: torch's CPU allocator and CUDA's libraries have no class for it, or renamed it."""
     words = str(error).lower()
     signs = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")  # the last: cuBLAS, cuDNN
-    said = any(some in words for some in signs)
-    return isinstance(error, MemoryError) or said
+    matched = any(sign in words for sign in signs)
+    return isinstance(error, MemoryError) or matched
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, in a line."""
+    """Return the first line of an exception's message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

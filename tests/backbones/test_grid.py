@@ -45,11 +45,11 @@ def test_tokens_are_the_librarys_own_row_by_row(name, shape):
     backbone = Backbone(module, preprocess=PREPROCESS, pooling="mean")
     assert (backbone.patch, backbone.prefix) == (8, PREFIX.get(name, 1))
     with torch.no_grad():
-        found = module(pixel_values=images(*shape), **({} if name in UNASKED else ASKED)).last_hidden_state
+        tokens = module(pixel_values=images(*shape), **({} if name in UNASKED else ASKED)).last_hidden_state
     with backbone.grid(images(*shape)) as one_pass:
-        assert_close(one_pass.tokens, by_hand(found, backbone.prefix, shape))
+        assert_close(one_pass.tokens, by_hand(tokens, backbone.prefix, shape))
         (capture,) = one_pass.captures.values()
-        assert capture.inputs.shape == (2, found.shape[1], 32)
+        assert capture.inputs.shape == (2, tokens.shape[1], 32)
         patches = patch_factors(capture.inputs, backbone.prefix)
         assert torch.equal(patches[1, -1], capture.inputs[1, -1])
         assert patches.shape[1] == shape[0] * shape[1] // 64
@@ -74,9 +74,9 @@ def test_maes_patches_stay_in_their_places(shape):
     backbone = Backbone(mae, preprocess=PREPROCESS)
     order = torch.arange(shape[0] * shape[1] / 64).repeat(2, 1)
     with torch.no_grad():
-        found = mae(pixel_values=images(*shape), noise=order, interpolate_pos_encoding=True).last_hidden_state
+        tokens = mae(pixel_values=images(*shape), noise=order, interpolate_pos_encoding=True).last_hidden_state
     with backbone.grid(images(*shape)) as one_pass:
-        assert_close(one_pass.tokens, by_hand(found, 1, shape))
+        assert_close(one_pass.tokens, by_hand(tokens, 1, shape))
 
 
 @pytest.mark.parametrize("shape", [NATIVE, *SHAPES])
@@ -95,9 +95,9 @@ def test_our_own_network_interpolates_to_any_height_and_width(shape):
 def test_positions_of_a_wide_grid_follow_their_own_axis():
     row, column = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
     positions = torch.cat([torch.full((1, 1, 2), 77.0), torch.stack([row, column], dim=-1).view(1, 64, 2)], dim=1)
-    made = resize_positions(positions, 1, 8, 4)
-    assert (made[:, 0] == 77).all()
-    grid = made[0, 1:].view(8, 4, 2)
+    resized = resize_positions(positions, 1, 8, 4)
+    assert (resized[:, 0] == 77).all()
+    grid = resized[0, 1:].view(8, 4, 2)
     # Rows as they were; halving the columns' ramp gives the middles of pairs, where no edge is near
     assert grid[:, 1, 0].tolist() == pytest.approx(list(range(8)))
     assert grid[3, 1:3, 1].tolist() == pytest.approx([2.5, 4.5])
@@ -108,8 +108,8 @@ def read(backbone: Backbone, shape: tuple[int, int], layers: int) -> list[Tensor
     with backbone.grid(images(*shape), layers=layers) as one_pass:
         outputs = [capture.outputs for capture in one_pass.captures.values()]
         felt = torch.autograd.grad(one_pass.tokens.pow(3).sum(), outputs)
-        seen = [capture.inputs for capture in one_pass.captures.values()]
-        return [one_pass.tokens.detach(), *felt, *seen, *one_pass.layers.values()]
+        inputs = [capture.inputs for capture in one_pass.captures.values()]
+        return [one_pass.tokens.detach(), *felt, *inputs, *one_pass.layers.values()]
 
 
 @pytest.mark.parametrize("layers", [0, 1])
@@ -119,17 +119,17 @@ def test_the_quick_path_gives_what_the_network_gives(name, layers):
     quick = {shape: read(backbone, shape, layers) for shape in [NATIVE, *SHAPES]}
     assert len(backbone._shortcut.known) == (0 if name in ("dinov3", "beit") else 2)
     backbone.quick = False
-    for shape, found in quick.items():
-        for one, other in zip(found, read(backbone, shape, layers), strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12 * float(other.abs().max()))
+    for shape, tensors in quick.items():
+        for first, other in zip(tensors, read(backbone, shape, layers), strict=True):
+            torch.testing.assert_close(first, other, rtol=1e-9, atol=1e-12 * float(other.abs().max()))
 
 
 def test_images_whose_blocks_go_through_one_by_one(monkeypatch):
     backbone = Backbone(small_module(dtype=torch.float64), preprocess=PREPROCESS)
     whole = read(backbone, (40, 56), 0)
     monkeypatch.setattr("sporeprint.backbones.quick.shortcut._IN_FLIGHT", 1)
-    for one, other in zip(read(backbone, (40, 56), 0), whole, strict=True):
-        assert_close(one, other)
+    for first, other in zip(read(backbone, (40, 56), 0), whole, strict=True):
+        assert_close(first, other)
 
 
 @pytest.mark.parametrize("name", ["deit", "registers"])
@@ -168,10 +168,10 @@ def test_sensitivities_at_several_targets_feel_through_the_attention_and_the_pre
     with backbone.grid(images(24, 40)) as one_pass:
         outputs = [one_pass.captures[path].outputs for path in paths]
         felt = torch.autograd.grad(one_pass.tokens.pow(3).sum(), outputs)
-        seen = [one_pass.captures[path].inputs for path in paths]
+        all_inputs = [one_pass.captures[path].inputs for path in paths]
     assert felt[0][:, 0].abs().max() > 0  # CLS, which the patches attend to
     module(images(24, 40))[:, 1:].pow(3).sum().backward()
-    for path, sensitivities, inputs in zip(paths, felt, seen, strict=True):
+    for path, sensitivities, inputs in zip(paths, felt, all_inputs, strict=True):
         assert_close(torch.einsum("nto,nti->oi", sensitivities, inputs), module.get_submodule(path).weight.grad)
 
 
@@ -193,12 +193,12 @@ def test_layers_are_grids_of_the_last_blocks_before_the_final_norm():
 
 def test_bfloat16_tokens_are_given_in_float32_and_near():
     backbone = Backbone(small_module(depth=3), preprocess=PREPROCESS)
-    found = {}
+    tokens = {}
     for autocast in (None, torch.bfloat16):
         with backbone.grid(images(40, 24), layers=1, autocast=autocast) as one_pass:
             assert one_pass.tokens.dtype == one_pass.layers["patches-3"].dtype == torch.float32
-            found[autocast] = one_pass.tokens.detach()
-    cosine = nn.functional.cosine_similarity(found[None], found[torch.bfloat16], dim=-1)
+            tokens[autocast] = one_pass.tokens.detach()
+    cosine = nn.functional.cosine_similarity(tokens[None], tokens[torch.bfloat16], dim=-1)
     assert 0.99 < cosine.min() < 1 - 1e-7
 
 

@@ -109,7 +109,7 @@ def test_a_wrong_patch_size_is_found_by_the_number_of_tokens():
 
 
 @pytest.mark.parametrize(
-    ("order", "kernel", "expected", "found"),
+    ("order", "kernel", "expected", "changed"),
     [
         ("columns", 8, 5, 2),
         ("to and fro", 8, 5, 8),
@@ -119,10 +119,10 @@ def test_a_wrong_patch_size_is_found_by_the_number_of_tokens():
         ("behind", 16, 3, 2),
     ],
 )
-def test_tokens_in_another_order_are_found_out(order, kernel, expected, found):
+def test_tokens_in_another_order_are_found_out(order, kernel, expected, changed):
     backbone = Backbone(Custom(order, kernel).double(), preprocess=PREPROCESS, pooling="mean")
     with (
-        pytest.raises(BackboneError, match=rf"row 1, column 0 \(from 0\) change token {found}; expected {expected}"),
+        pytest.raises(BackboneError, match=rf"row 1, column 0 \(from 0\) change token {changed}; expected {expected}"),
         backbone.grid(images(*NATIVE)),
     ):
         pass

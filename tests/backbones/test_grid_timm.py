@@ -73,5 +73,5 @@ def test_networks_of_stages_are_refused(name, target):
     preprocess = Preprocess(size=side)
     linear = {"conv_mlp": False} if "convnext" in name else {}
     backbone = Backbone(timm.create_model(name, pretrained=False, **linear), target=target, preprocess=preprocess)
-    with pytest.raises(BackboneError, match="no plain grid of patches"):
+    with pytest.raises(BackboneError, match="not a plain grid of patches"):
         backbone.grid_shape(side, side)

@@ -124,9 +124,9 @@ def test_folder_gives_the_authors_embedding_of_the_processors_pixels(family, tmp
     check_backbone(backbone)
     assert backbone.name == "model"
     pixels = torch.as_tensor(np.stack(images(pictures)["pixel_values"]))
-    found = torch.stack([backbone.preprocess(picture) for picture in pictures])
-    assert (found - pixels).abs().max() < 1e-6
-    with backbone.run(found) as one_pass:
+    actual = torch.stack([backbone.preprocess(picture) for picture in pictures])
+    assert (actual - pixels).abs().max() < 1e-6
+    with backbone.run(actual) as one_pass:
         embedding = one_pass.embedding.detach()
     expected = author_embedding(family, module, pixels)
     assert (embedding - expected).norm() < 1e-5 * expected.norm()
@@ -168,10 +168,10 @@ def test_fungi_works_inside_inference_mode(tmp_path, pictures):
     expected = Fungi(recipe, device="cpu").fit_transform(pictures)
     with torch.inference_mode():
         fungi = Fungi(recipe, device="cpu")
-        found = fungi.fit_transform(pictures)
+        features = fungi.fit_transform(pictures)
         fungi.save(tmp_path / "fungi")
         again = Fungi.load(tmp_path / "fungi", device="cpu").transform(pictures)
-    assert np.array_equal(found, expected)
+    assert np.array_equal(features, expected)
     assert np.array_equal(again, expected)
 
 
@@ -255,8 +255,8 @@ def test_modality_is_read_from_the_configuration_alone(tmp_path):
     for name, config in (("bert", tf.BertConfig(**bert)), ("vit", tf.ViTConfig()), ("whisper", tf.WhisperConfig())):
         config.save_pretrained(tmp_path / name)
     tf.CLIPConfig().save_pretrained(tmp_path / "clip")
-    found = {name: find_modality(str(tmp_path / name)) for name in ("bert", "vit", "whisper", "clip")}
-    assert found == {"bert": "text", "vit": "image", "whisper": "audio", "clip": "image"}
+    modalities = {name: find_modality(str(tmp_path / name)) for name in ("bert", "vit", "whisper", "clip")}
+    assert modalities == {"bert": "text", "vit": "image", "whisper": "audio", "clip": "image"}
     assert find_modality(str(tmp_path / "clip"), "text") == "text"
     assert find_modality("tiny") == find_modality("timm:any") == "image"
 

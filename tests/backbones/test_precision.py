@@ -20,7 +20,7 @@ CPU, HALF = torch.device("cpu"), torch.bfloat16
 @pytest.fixture(autouse=True)
 def unset(monkeypatch):
     monkeypatch.delenv(precision.VARIABLE)
-    precision._say.cache_clear()
+    precision._log_choice.cache_clear()
 
 
 @pytest.mark.parametrize("hardware", [True, False])

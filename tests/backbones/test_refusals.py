@@ -52,9 +52,9 @@ def test_a_target_that_runs_but_does_not_reach_the_embedding_is_refused_with_the
 
 
 def test_networks_with_the_same_blocks_in_another_order_have_other_digests():
-    one, other = small_module(), small_module()
+    first, other = small_module(), small_module()
     other.blocks = nn.ModuleList([other.blocks[1], other.blocks[0]])
-    digests = [Backbone(module, preprocess=PREPROCESS).digest() for module in (one, other, small_module())]
+    digests = [Backbone(module, preprocess=PREPROCESS).digest() for module in (first, other, small_module())]
     assert digests[0] == digests[2] != digests[1]
 
 
@@ -77,7 +77,7 @@ def test_another_preprocess_function_is_noticed_when_a_fungi_is_loaded(tmp_path,
 
 def test_rounding_of_a_preprocess_function_is_no_other_function():
     exact, rounded = scaled(1.0), scaled(1.0 + 1e-7)
-    described = [Backbone(small_module(), preprocess=one).describe()["preprocess"] for one in (exact, rounded)]
+    described = [Backbone(small_module(), preprocess=given).describe()["preprocess"] for given in (exact, rounded)]
     assert described[0] == described[1]
 
 
@@ -98,9 +98,9 @@ def test_blocks_of_a_layout_that_cannot_be_read_are_named_once():
     module.norm = nn.Sequential(nn.Flatten(1, 2), module.norm)
     backbone = Backbone(module, target="blocks.1.attention.attn.proj", preprocess=PREPROCESS)
     fungi = Fungi(Recipe(objectives=[KL(latent=8)], dim=8, layers=2), backbone=backbone)
-    with pytest.warns(UserWarning, match=r"2 blocks give no cls-N.*number 1 has shape \[1, 17, 1, 16\]") as said:
+    with pytest.warns(UserWarning, match=r"2 blocks give no cls-N.*number 1 has shape \[1, 17, 1, 16\]") as warned:
         assert set(fungi.blocks(noise_pictures(1))) == {"embedding", "kl"}
-    assert len(said) == 1
+    assert len(warned) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fungi.blocks(noise_pictures(1))

@@ -25,10 +25,10 @@ def tiny() -> TinyViT:
 def tree(**children: Any) -> nn.Module:
     """A module with these children; a string is the kind of a leaf."""
     kinds = {"linear": lambda: nn.Linear(4, 4), "norm": lambda: nn.LayerNorm(4), "dropout": lambda: nn.Dropout()}
-    made = nn.Module()
+    module = nn.Module()
     for name, child in children.items():
-        made.add_module(name, kinds[child]() if isinstance(child, str) else child)
-    return made
+        module.add_module(name, kinds[child]() if isinstance(child, str) else child)
+    return module
 
 
 def old_block() -> nn.Module:

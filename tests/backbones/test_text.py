@@ -35,7 +35,7 @@ def backbone_of(family: Family, dtype: torch.dtype = torch.float32, pooling: str
 
 
 class Kept:
-    """In the place of a projection: keeps the gradients that it is given, [N, O * (I + 1)], of length 1."""
+    """Stands in for a projection: keeps the gradients that it gets, [N, O * (I + 1)], of length 1."""
 
     dim = 2
 
@@ -104,22 +104,22 @@ def linear(head: nn.Linear, x: Tensor) -> Tensor:
     return x @ head.weight.T.double() + head.bias.double()
 
 
-def cosine(one: Tensor, other: Tensor) -> Tensor:
-    """Of two of length 1; equal ones have no gradient, though the bank of negatives was rounded to float32."""
-    found = one @ other
-    return found.detach() if (one - other).norm() < 3e-5 else found
+def cosine(first: Tensor, other: Tensor) -> Tensor:
+    """The cosine of unit vectors; equal ones have no gradient, though the bank of negatives was rounded to float32."""
+    cosines = first @ other
+    return cosines.detach() if (first - other).norm() < 3e-5 else cosines
 
 
 def oracle_losses(fungi: Fungi, whole: Tensor, views: Tensor) -> dict[str, Tensor]:
-    """Of one text. whole: [E]. views: [12, E]."""
+    """The losses of one text. whole: [E]. views: [12, E]."""
     logits = linear(fungi.heads["kl"], whole / whole.norm())
     log_p = logits - logits.exp().sum().log()
     latents = [row / row.norm() for row in linear(fungi.heads["simclr"], views)]
     others = [row / row.norm() for row in fungi.negatives["simclr"].double()]
     losses = []
-    for at, one in enumerate(latents):
-        siblings = [cosine(one, sibling) / 0.07 for number, sibling in enumerate(latents) if number != at]
-        everything = [*siblings, *(cosine(one, other) / 0.07 for other in others)]
+    for at, latent in enumerate(latents):
+        siblings = [cosine(latent, sibling) / 0.07 for number, sibling in enumerate(latents) if number != at]
+        everything = [*siblings, *(cosine(latent, other) / 0.07 for other in others)]
         losses.append(torch.stack(everything).exp().sum().log() - torch.stack(siblings).mean())
     return {"kl": -np.log(24) - log_p.mean(), "simclr": torch.stack(losses).mean()}
 
@@ -159,9 +159,9 @@ def test_gradients_equal_autograd_of_one_unpadded_view_at_a_time(family: Family)
             fungi.negatives["simclr"] = bank
             fungi.projection = kept = Kept()  # type: ignore[assignment]
             fungi.blocks(texts, ids=ids)
-            for name, found in zip(("kl", "simclr"), kept.seen, strict=True):
-                assert found.dtype == dtype
-                for row, (whole, views) in zip(found, reversed(once), strict=True):  # the shorter row comes first
+            for name, gradients in zip(("kl", "simclr"), kept.seen, strict=True):
+                assert gradients.dtype == dtype
+                for row, (whole, views) in zip(gradients, reversed(once), strict=True):  # the shorter row comes first
                     losses = oracle_losses(fungi, whole[pooling], torch.stack([view[pooling] for view in views]))
                     expected = flat_gradient(layer, losses[name])
                     error = (row - expected / expected.norm()).norm().item()
@@ -210,8 +210,8 @@ def test_a_row_does_not_depend_on_its_batch(family: Family, dtype: torch.dtype, 
             for name, values in together.items():
                 if name not in ("kl", "simclr"):
                     assert np.linalg.norm(values[at] - alone[name][0]) < max(tolerance, 1e-6), (pooling, name)
-            for whole, one in zip(gradients, kept.seen, strict=True):
-                assert (whole[place] - one[0]).norm() < tolerance, pooling
+            for whole, single in zip(gradients, kept.seen, strict=True):
+                assert (whole[place] - single[0]).norm() < tolerance, pooling
             kept.seen.clear()
 
 
@@ -224,7 +224,7 @@ def test_albert_whose_blocks_share_one_layer_is_refused_by_name() -> None:
 
 def test_siglips_text_tower_is_refused_by_name() -> None:
     text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    with pytest.raises(BackboneError, match="SigLIP's text tower wants every text padded to 64 tokens"):
+    with pytest.raises(BackboneError, match="SigLIP's text tower needs every text padded to 64 tokens"):
         Backbone(tf.SiglipTextModel(tf.SiglipTextConfig(vocab_size=130, **text)), preprocess=wordpiece())
 
 

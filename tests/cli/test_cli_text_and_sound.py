@@ -278,7 +278,7 @@ def words_of(words, places):
 @pytest.mark.parametrize(
     ("words", "status", "complaint"),
     [
-        (["PICTURES", "--backbone", "BERT"], 2, "holds no text (2 other files; 2 of image: for these take a backbone"),
+        (["PICTURES", "--backbone", "BERT"], 2, "holds no text (2 other files; 2 of image: for these use a backbone"),
         (["TEXTS", "--backbone", "VIT"], 2, "has no column of images; choose one (sample_column) of: text (string)"),
         (["TEXTS", "--backbone", "tiny"], 2, "has no column of images"),
         (["TEXTS", "--backbone", "BERT", "--objectives", "kl,dino"], 2, "'dino' is for image; the backbone takes text"),

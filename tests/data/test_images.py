@@ -63,8 +63,8 @@ def test_every_kind_of_sample_gives_the_same_pixels(picture, tmp_path):
 def test_exif_orientation_is_applied_once(picture, orientation, expected, kind):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    seen = pixels(encode(picture, kind, exif=exif))
-    assert (*seen.shape[:2], tuple(seen[0, 0]), tuple(seen[0, -1])) == expected
+    decoded = pixels(encode(picture, kind, exif=exif))
+    assert (*decoded.shape[:2], tuple(decoded[0, 0]), tuple(decoded[0, -1])) == expected
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
@@ -104,8 +104,8 @@ def test_alpha_is_laid_on_white():
 
 
 def test_a_transparent_colour_of_an_rgb_png_becomes_white(picture):
-    seen = pixels(encode(picture, transparency=RED))
-    assert seen[0].tolist() == [list(WHITE), list(GREEN)]
+    decoded = pixels(encode(picture, transparency=RED))
+    assert decoded[0].tolist() == [list(WHITE), list(GREEN)]
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
@@ -137,8 +137,8 @@ def test_cmyk_and_bilevel_become_rgb():
     cyan = Image.new("CMYK", (8, 8), (255, 0, 0, 0))
     assert pixels(cyan)[0, 0].tolist() == [0, 255, 255]
     for kind in ("JPEG", "TIFF"):  # Pillow's JPEG is Adobe's inverted CMYK
-        seen = pixels(encode(cyan, kind))[4, 4].astype(int)
-        assert np.abs(seen - [0, 255, 255]).max() <= 3
+        decoded = pixels(encode(cyan, kind))[4, 4].astype(int)
+        assert np.abs(decoded - [0, 255, 255]).max() <= 3
     assert pixels(Image.new("1", (1, 1), 1)).tolist() == [[[255, 255, 255]]]
     assert pixels(np.array([[True, False]])).tolist() == [[[255] * 3, [0] * 3]]
 
@@ -191,14 +191,14 @@ def test_torch_tensors_are_read_in_either_layout():
         (np.zeros((3, 8, 9), np.uint8), "transpose"),
         (np.zeros((8, 9, 2), np.uint8), "expected \\[H, W\\]"),
         (np.zeros((1, 8, 9, 3), np.uint8), "one image a sample"),
-        (np.zeros((0, 9, 3), np.uint8), "no pixel"),
+        (np.zeros((0, 9, 3), np.uint8), "without a pixel"),
         (np.zeros((8, 9), np.int64), "expected uint8"),
         (np.full((8, 9), 255.0), "\\[0, 1\\]"),
         (np.full((8, 9), -0.1), "\\[0, 1\\]"),
         (np.full((8, 9), np.nan), "\\[0, 1\\]"),
         (np.array([["a"]]), "expected uint8"),
         (np.broadcast_to(np.uint8(0), (10_000, 10_000)), "decompression bomb"),
-        (Image.new("RGB", (0, 5)), "no pixel"),
+        (Image.new("RGB", (0, 5)), "without a pixel"),
     ],
 )
 def test_what_is_no_image_is_refused_in_one_line(sample, reason):

@@ -26,11 +26,11 @@ def test_rows_keep_their_order_and_start_skips():
 
 
 def test_the_draw_depends_on_the_seed_and_shows_in_the_digest():
-    one, other = Sampled(source(), 50), Sampled(source(), 50, seed=1)
-    assert [row.id for row in one.rows()] != [row.id for row in other.rows()]
-    assert one.digest() == Sampled(source(), 50).digest()
-    assert len({one.digest(), other.digest(), Sampled(source(), 51).digest(), source().digest()}) == 4
-    assert one.describe()["sample"] == 50
+    first, other = Sampled(source(), 50), Sampled(source(), 50, seed=1)
+    assert [row.id for row in first.rows()] != [row.id for row in other.rows()]
+    assert first.digest() == Sampled(source(), 50).digest()
+    assert len({first.digest(), other.digest(), Sampled(source(), 51).digest(), source().digest()}) == 4
+    assert first.describe()["sample"] == 50
 
 
 def test_a_smaller_sample_is_part_of_a_larger_one():

@@ -45,10 +45,10 @@ def table(rows=5, features=FEATURES, **columns):
         "label": [row % 2 for row in range(rows)],
         **columns,
     }
-    made = pa.table({name: values for name, values in columns.items() if values is not None})
+    result = pa.table({name: values for name, values in columns.items() if values is not None})
     if features is not None:
-        made = made.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
-    return made
+        result = result.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    return result
 
 
 def parquet(path, rows=5, row_group_size=2, **options):
@@ -57,9 +57,9 @@ def parquet(path, rows=5, row_group_size=2, **options):
     return path
 
 
-def stream(path, made, batch=3):
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, made.schema) as writer:
-        writer.write_table(made, max_chunksize=batch)
+def stream(path, rows, batch=3):
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, rows.schema) as writer:
+        writer.write_table(rows, max_chunksize=batch)
 
 
 # folders
@@ -208,8 +208,8 @@ def test_columns_are_found_by_type_then_by_name(tmp_path):
     ]
     for number, (columns, expected) in enumerate(cases):
         path = parquet(tmp_path / f"{number}.parquet", features=None, **{"image": None, "label": None, **columns})
-        found = open_source(path).describe()["columns"]
-        assert (found["sample"], found["label"]) == expected
+        chosen = open_source(path).describe()["columns"]
+        assert (chosen["sample"], chosen["label"]) == expected
 
 
 def test_metadata_goes_before_names(tmp_path):
@@ -256,11 +256,11 @@ def test_a_wrong_column_name_lists_the_columns(tmp_path, option):
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        (["a", "b", "c", "b", "a"], "'b' stands in rows 1 and 3"),
+        (["a", "b", "c", "b", "a"], "'b' is in rows 1 and 3"),
         (["a", "b", None, "d", "e"], "row 2 has None"),
         (["a", "", "c", "d", "e"], "row 1 has ''"),
         ([0.5, 1.5, 2.5, 3.5, 4.5], "row 0 has 0.5"),
-        ([1, 2, 3, 4, 4], "'4' stands in rows 3 and 4"),
+        ([1, 2, 3, 4, 4], "'4' is in rows 3 and 4"),
     ],
 )
 def test_ids_must_be_there_and_unique(tmp_path, ids, message):
@@ -376,7 +376,7 @@ def test_a_saved_dataset_cannot_name_files_elsewhere(tmp_path):
     stream(tmp_path / "outside.arrow", table())
     (tmp_path / "saved").mkdir()
     (tmp_path / "saved/state.json").write_text(json.dumps({"_data_files": [{"filename": "../outside.arrow"}]}))
-    with pytest.raises(SourceError, match="expected files beside it"):
+    with pytest.raises(SourceError, match="expected files in its folder"):
         open_source(tmp_path / "saved")
 
 
@@ -403,7 +403,7 @@ def test_a_stream_whose_offsets_point_outside_is_refused_not_read(tmp_path):
         ("t.csv", b"image,image\na,b\n", "column name twice"),
         ("t.csv", b"image\n\xff\xfe\n", "cannot be read as CSV"),
         ("t.csv", b"question;image\na;b, c\n", "one column, 'question;image', .* write it with commas"),
-        ("t.tsv", b"question|image\na|b\n", r"seem to stand between '\|': write it with commas"),
+        ("t.tsv", b"question|image\na|b\n", r"seem to be separated by '\|': write it with commas"),
         ("t.csv", b"question\timage\na\tb\n", "give it a name that ends in .tsv"),
         ("t.csv", b"x,y\n1,2\n", "no column of images; choose one .* x .string., y"),
         ("t.jsonl", b"", "no rows"),
@@ -411,10 +411,10 @@ def test_a_stream_whose_offsets_point_outside_is_refused_not_read(tmp_path):
         ("t.json", b'[{"image": "a.png"}]', "line 1: a list; expected one JSON object"),
         ("t.jsonl", b"[" * 100_000, "line 1"),
         ("t.jsonl", b'{"image": "a", "n": 1' + b"0" * 30 + b"}", "cannot be read as JSON"),
-        ("t.xlsx", b"", "no table that sporeprint reads; known are .parquet"),
+        ("t.xlsx", b"", "not a table that sporeprint reads; known are .parquet"),
         ("t.png", b"", "give the folder it is in"),
         ("saved/state.json", b"{}", "cannot be read"),
-        ("saved/state.json", b'{"_data_files": []}', "expected files beside it"),
+        ("saved/state.json", b'{"_data_files": []}', "expected files in its folder"),
         ("saved/state.json", b'{"_data_files": [{"filename": "gone.arrow"}]}', "cannot be read as an Arrow stream"),
         ("saved/dataset_dict.json", b'{"splits": 3}', "expected names"),
         ("saved/notes.txt", b"", "holds no image"),
@@ -444,8 +444,8 @@ def test_misuse_is_refused(tmp_path):
     parquet(tmp_path / "empty.parquet", 0, image=pa.array([], pa.binary()), label=None)
     with pytest.raises(SourceError, match="no rows"):
         open_source(tmp_path / "empty.parquet")
-    made = table().replace_schema_metadata({"huggingface": "{"})
-    pq.write_table(made, tmp_path / "odd.parquet")
+    broken = table().replace_schema_metadata({"huggingface": "{"})
+    pq.write_table(broken, tmp_path / "odd.parquet")
     with pytest.raises(SourceError, match="metadata cannot be read"):
         open_source(tmp_path / "odd.parquet")
 
@@ -496,7 +496,7 @@ def test_a_lists_parts_must_match():
         ListSource(["x", "y"], ids=["a"])
     with pytest.raises(SourceError, match="2 samples and 3 labels"):
         ListSource(["x", "y"], labels=[1, 2, 3])
-    with pytest.raises(SourceError, match="'a' stands in rows 0 and 1"):
+    with pytest.raises(SourceError, match="'a' is in rows 0 and 1"):
         ListSource(["x", "y"], ids=["a", "a"])
     with pytest.raises(SourceError, match="at least one"):
         ListSource([])
@@ -531,16 +531,16 @@ def test_sources_and_stores_are_imported_without_torch():
 
 
 @pytest.mark.real
-@pytest.mark.parametrize(("name", "rows", "classes"), [("flowers102", 890, 89), ("cifar10", 5000, 10)])
-def test_real_tables_are_understood(name, rows, classes):
+@pytest.mark.parametrize(("name", "count", "classes"), [("flowers102", 890, 89), ("cifar10", 5000, 10)])
+def test_real_tables_are_understood(name, count, classes):
     source = open_source(SHARED / f"data/{name}/train.parquet")
     assert isinstance(source, TableSource)
-    assert (len(source), len(source.label_names)) == (rows, classes)
-    seen = list(source.rows())
-    assert {row.label for row in seen} == set(range(classes))
-    assert [row.id for row in seen] == [str(row) for row in range(rows)]
-    assert [row.label for row in source.rows(rows - 7)] == [row.label for row in seen[-7:]]
-    assert all(min(load_image(row.sample).size) >= 32 for row in seen[::50])
+    assert (len(source), len(source.label_names)) == (count, classes)
+    rows = list(source.rows())
+    assert {row.label for row in rows} == set(range(classes))
+    assert [row.id for row in rows] == [str(row) for row in range(count)]
+    assert [row.label for row in source.rows(count - 7)] == [row.label for row in rows[-7:]]
+    assert all(min(load_image(row.sample).size) >= 32 for row in rows[::50])
 
 
 @pytest.mark.real

@@ -21,19 +21,19 @@ LABELS = ["NUM", "ENTY", "LOC", "NUM"]
 
 
 def parquet(path, features=None, **columns):
-    made = pa.table(columns)
+    table = pa.table(columns)
     if features is not None:
-        made = made.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
-    pq.write_table(made, path, row_group_size=3)
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(table, path, row_group_size=3)
     return path
 
 
 def saved(folder, **columns):
     """As `datasets` saves it."""
     folder.mkdir()
-    made = pa.table(columns)
-    with pa.OSFile(str(folder / "data.arrow"), "wb") as file, pa.ipc.new_stream(file, made.schema) as writer:
-        writer.write_table(made)
+    table = pa.table(columns)
+    with pa.OSFile(str(folder / "data.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
     (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data.arrow"}]}))
     return folder
 
@@ -45,8 +45,8 @@ def write(path, text):
 
 
 def columns(source):
-    found = source.describe()["columns"]
-    return found["sample"], found["label"]
+    chosen = source.describe()["columns"]
+    return chosen["sample"], chosen["label"]
 
 
 # texts
@@ -83,7 +83,7 @@ def test_a_table_of_texts_gives_the_strings_themselves_though_they_look_like_pat
         ({"title": ["a"], "text": ["b"]}, ("text", None)),
         ({"utterance": ["a"], "n": [1], "target": ["x"]}, ("utterance", "target")),  # the only one that is no label
         ({"label": ["a"], "utterance": ["b"]}, ("utterance", "label")),
-        ({"text": [7], "utterance": ["b"]}, ("utterance", None)),  # a number is no text, whatever it is called
+        ({"text": [7], "utterance": ["b"]}, ("utterance", None)),  # a number is not a text, whatever its name
         ({"image": [b"x"], "caption": ["b"]}, ("caption", None)),
         ({"utterance": pa.array(["a"], pa.large_string()), "class": [0]}, ("utterance", "class")),
         ({"utterance": ["a"], "intent": pa.array(["x"]).dictionary_encode()}, ("utterance", None)),
@@ -155,7 +155,7 @@ def test_a_folder_of_another_modality_says_what_it_holds(tmp_path):
     write(tmp_path / "a" / "1.txt", "x")
     write(tmp_path / "a" / "2.txt", "x")
     write(tmp_path / "a" / "3.pdf", "x")
-    with pytest.raises(SourceError, match=r"no image \(3 other files; 2 of text: for these take a backbone for text\)"):
+    with pytest.raises(SourceError, match=r"no image \(3 other files; 2 of text: for these use a backbone for text\)"):
         open_source(tmp_path)
     (tmp_path / "b").mkdir()
     write(tmp_path / "b" / "1.PNG", "x")
@@ -219,8 +219,8 @@ def test_a_tables_digest_follows_the_files_that_its_structs_name_and_no_others(t
         rows = [{"path": "x.wav"}, {"array": [0.5], "sampling_rate": 8000, "path": "y.wav"}]
         path = write(tmp_path / "t.jsonl", "".join(json.dumps({"audio": row}) + "\n" for row in rows))
     else:
-        made = parquet(tmp_path / "t.parquet", audio=[held, named])
-        path = made if form == "parquet" else saved(tmp_path / "s", audio=[held, named])
+        table = parquet(tmp_path / "t.parquet", audio=[held, named])
+        path = table if form == "parquet" else saved(tmp_path / "s", audio=[held, named])
     folder = path if form == "saved" else tmp_path
     for name in ("x.wav", "y.wav"):
         write(folder / name, "first")
@@ -250,7 +250,7 @@ def test_statistics_say_that_structs_hold_everything_so_that_no_sample_is_decode
     monkeypatch.setattr(ParquetTable, "batches", lambda *_: pytest.fail("a sample was decoded"))
     assert len(source.digest()) == 32
     for row in rows:
-        lacking = [one | {"bytes": None} if one is row else one for one in rows]
+        lacking = [other | {"bytes": None} if other is row else other for other in rows]
         pq.write_table(pa.table({"audio": lacking}), path, row_group_size=2 // groups)
         assert not ParquetTable([path]).holds_all("audio.bytes")
     pq.write_table(pa.table({"audio": rows}), path, write_statistics=False)
@@ -380,14 +380,14 @@ def test_lists_of_texts_and_of_sound_have_a_digest():
 
 
 @pytest.mark.real
-@pytest.mark.parametrize(("name", "rows", "classes"), [("trec", 5452, 6), ("banking77", 10003, 77)])
-def test_real_tables_of_texts_are_understood(name, rows, classes):
+@pytest.mark.parametrize(("name", "count", "classes"), [("trec", 5452, 6), ("banking77", 10003, 77)])
+def test_real_tables_of_texts_are_understood(name, count, classes):
     source = open_source(SHARED / f"data/{name}/train.parquet", modality="text")
     assert columns(source) == ("text", "label")
-    assert (len(source), len(source.label_names)) == (rows, classes)
-    seen = list(source.rows())
-    assert {row.label for row in seen} == set(range(classes))
-    assert all(load_text(row.sample) for row in seen)
+    assert (len(source), len(source.label_names)) == (count, classes)
+    rows = list(source.rows())
+    assert {row.label for row in rows} == set(range(classes))
+    assert all(load_text(row.sample) for row in rows)
 
 
 @pytest.mark.real

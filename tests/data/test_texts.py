@@ -108,7 +108,7 @@ def test_a_file_of_a_byte_order_mark_alone_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("data", "seen"),
+    ("data", "expected"),
     [
         (b"caf\xe9 noir", "byte 0xe9, 3 bytes into the text"),
         (codecs.BOM_UTF8 + b"caf\xe9 noir", "byte 0xe9, 3 bytes into the text"),
@@ -122,13 +122,13 @@ def test_a_file_of_a_byte_order_mark_alone_is_refused(tmp_path):
         (b"\x7fELF\0\0", "a zero byte at 4"),
     ],
 )
-def test_what_is_not_utf8_is_refused(tmp_path, data, seen):
+def test_what_is_not_utf8_is_refused(tmp_path, data, expected):
     message = reason(data)
     assert message.startswith("these bytes: ")
-    assert seen in message
+    assert expected in message
     message = reason(written(tmp_path, data))
     assert message.startswith("'a.txt': ")
-    assert seen in message
+    assert expected in message
 
 
 def test_lone_surrogates_are_refused_with_their_place():
@@ -168,7 +168,7 @@ def test_reasons_name_the_file_and_no_folder_of_this_machine(tmp_path):
     folder = tmp_path / "secret"
     folder.mkdir()
     file = written(folder, b"\xff", "bad\nname.txt")
-    for path, seen in (
+    for path, expected in (
         (folder / "gone.txt", "there is no file 'gone.txt'"),
         (loop, "'loop.txt' cannot be opened"),
         (file, r"'bad\nname.txt': not UTF-8"),
@@ -178,13 +178,13 @@ def test_reasons_name_the_file_and_no_folder_of_this_machine(tmp_path):
         (folder / "surrogate\udcff.txt", r"'surrogate\udcff.txt'"),
     ):
         message = reason(path)
-        assert seen in message
+        assert expected in message
         assert str(tmp_path) not in message
         assert "secret" not in message
 
 
 @pytest.mark.parametrize(
-    ("sample", "seen"),
+    ("sample", "expected"),
     [
         (None, "null (an empty cell)"),
         (float("nan"), "NaN (an empty cell"),
@@ -197,8 +197,8 @@ def test_reasons_name_the_file_and_no_folder_of_this_machine(tmp_path):
         (np.array(["a"]), "a value of type ndarray"),
     ],
 )
-def test_what_is_no_text_is_refused_with_its_type(sample, seen):
-    assert seen in reason(sample)
+def test_what_is_no_text_is_refused_with_its_type(sample, expected):
+    assert expected in reason(sample)
 
 
 def test_numbers_are_to_be_converted():

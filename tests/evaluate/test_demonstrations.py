@@ -347,7 +347,7 @@ def test_texts_may_be_bytes_files_and_arrays(tmp_path):
         ({"texts": ["q", "r"]}, "2 query texts for 1 rows"),
         ({"texts": "q"}, "query texts is a str"),
         ({"train_texts": ["t", ""]}, "train text 1: this text: empty"),
-        ({"texts": [3]}, "query text 0: no text: seen a number"),
+        ({"texts": [3]}, "query text 0: no text: got a number"),
         ({"train_labels": ["a"]}, "train labels have shape (1,) for 2 rows"),
         ({"train_labels": ["a", None]}, "1 of 2 train labels are missing"),
         ({"train_labels": [1.0, float("nan")]}, "1 of 2 train labels are NaN"),

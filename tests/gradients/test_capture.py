@@ -91,13 +91,13 @@ def tapped(module: nn.Module, paths: list[str], inputs: Tensor, call: Callable[[
     targets = resolve(module, paths)
     with tap(targets) as captures:
         value = loss((call or module)(inputs))
-        found = torch.autograd.grad(value, [capture.outputs for capture in captures.values()])
+        gradients = torch.autograd.grad(value, [capture.outputs for capture in captures.values()])
     check_captured(captures)
     return {
         path: weight_gradients(
             samples_first(capture.inputs, len(inputs)), samples_first(sensitivities, len(inputs)), capture.bias
         )
-        for (path, capture), sensitivities in zip(captures.items(), found, strict=True)
+        for (path, capture), sensitivities in zip(captures.items(), gradients, strict=True)
     }
 
 
@@ -108,10 +108,10 @@ def looped(module: nn.Module, path: str, inputs: Tensor, call: Callable[[Tensor]
     parameters = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
     flags = [parameter.requires_grad for parameter in parameters]
     rows = []
-    for one in inputs:
+    for sample in inputs:
         for parameter in parameters:
             parameter.requires_grad_()
-        weight, *bias = torch.autograd.grad(loss((call or module)(one.unsqueeze(0))), parameters)
+        weight, *bias = torch.autograd.grad(loss((call or module)(sample.unsqueeze(0))), parameters)
         weight = weight if isinstance(layer, nn.Linear) else weight.T
         rows.append(torch.cat([weight, *(b.unsqueeze(1) for b in bias)], dim=1))
     for parameter, flag in zip(parameters, flags, strict=True):
@@ -119,9 +119,9 @@ def looped(module: nn.Module, path: str, inputs: Tensor, call: Callable[[Tensor]
     return torch.stack(rows)
 
 
-def relative(found: Tensor, expected: Tensor) -> float:
-    assert found.shape == expected.shape
-    return ((found - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)).max().item()
+def relative(actual: Tensor, expected: Tensor) -> float:
+    assert actual.shape == expected.shape
+    return ((actual - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)).max().item()
 
 
 # weight_gradients
@@ -145,9 +145,10 @@ def test_loss_of_a_linear_layer_worked_by_hand():
     with tap({"layer": Target("layer", layer)}) as captures:
         output = layer(torch.tensor([[2.0, 3.0]]))
         assert output.tolist() == [[9.0, 17.0]]
-        (found,) = torch.autograd.grad(output[:, 0].pow(2).sum() + output[:, 1].sum(), [captures["layer"].outputs])
-    assert found.tolist() == [[18.0, 1.0]]
-    gradient = weight_gradients(samples_first(captures["layer"].inputs, 1), samples_first(found, 1))
+        value = output[:, 0].pow(2).sum() + output[:, 1].sum()
+        (sensitivities,) = torch.autograd.grad(value, [captures["layer"].outputs])
+    assert sensitivities.tolist() == [[18.0, 1.0]]
+    gradient = weight_gradients(samples_first(captures["layer"].inputs, 1), samples_first(sensitivities, 1))
     assert gradient.tolist() == [[[36.0, 54.0, 18.0], [2.0, 3.0, 1.0]]]
 
 
@@ -171,8 +172,9 @@ def test_loss_of_a_conv1d_worked_by_hand():
     with tap({"layer": target}) as captures:
         output = layer(torch.tensor([[2.0, 3.0]]))
         assert output.tolist() == [[9.0, 17.0, 28.0]]
-        (found,) = torch.autograd.grad(output[:, 0].pow(2).sum() + output[:, 1].sum(), [captures["layer"].outputs])
-    gradient = weight_gradients(samples_first(captures["layer"].inputs, 1), samples_first(found, 1))
+        value = output[:, 0].pow(2).sum() + output[:, 1].sum()
+        (sensitivities,) = torch.autograd.grad(value, [captures["layer"].outputs])
+    gradient = weight_gradients(samples_first(captures["layer"].inputs, 1), samples_first(sensitivities, 1))
     assert gradient.tolist() == [[[36.0, 54.0, 18.0], [2.0, 3.0, 1.0], [0.0, 0.0, 0.0]]]
 
 
@@ -200,10 +202,10 @@ def test_padded_batch_has_the_gradients_of_its_samples_one_by_one(padding, bias)
     for row, length in enumerate(lengths):
         inputs[row, :length] = torch.randn(length, 3, generator=draw, dtype=torch.float64)
         sensitivities[row, :length] = torch.randn(length, 2, generator=draw, dtype=torch.float64)
-        one = weight_gradients(inputs[row : row + 1, :length], sensitivities[row : row + 1, :length], bias)
+        gradient = weight_gradients(inputs[row : row + 1, :length], sensitivities[row : row + 1, :length], bias)
         by_hand = sum(torch.outer(s, i) for s, i in zip(sensitivities[row, :length], inputs[row, :length], strict=True))
-        assert relative(one[..., :3], by_hand.unsqueeze(0)) < 1e-12
-        alone.append(one)
+        assert relative(gradient[..., :3], by_hand.unsqueeze(0)) < 1e-12
+        alone.append(gradient)
     assert relative(weight_gradients(inputs, sensitivities, bias), torch.cat(alone)) < 1e-12
 
 
@@ -234,11 +236,11 @@ def test_views_of_a_sample_are_summed_and_samples_kept_apart():
 )
 def test_every_target_of_one_pass_has_autograds_gradient(paths, bias, trainable):
     module = seeded(lambda: Net(bias)).requires_grad_(trainable)
-    found = tapped(module, paths, images())
-    assert list(found) == paths
+    gradients = tapped(module, paths, images())
+    assert list(gradients) == paths
     for path in paths:
-        assert found[path].shape == (3, WIDTH, WIDTH + bias)
-        assert relative(found[path], looped(module, path, images())) < 1e-12
+        assert gradients[path].shape == (3, WIDTH, WIDTH + bias)
+        assert relative(gradients[path], looped(module, path, images())) < 1e-12
 
 
 @pytest.mark.parametrize("path", ["blocks.1.attention.out", "blocks.2.attention.out", "blocks.2.mlp"])
@@ -252,10 +254,10 @@ def test_layer_blocks_are_read_before_a_later_block_changes_them_in_place():
     plain, in_place = (
         Backbone(seeded(lambda flag=flag: Net(in_place=flag)), "blocks.2.mlp", Preprocess(size=SIDE)) for flag in (0, 1)
     )
-    with plain.run(images(), layers=3) as expected, in_place.run(images(), layers=3) as found:
-        assert list(found.layers) == ["patches-1", "patches-2", "patches-3"]
+    with plain.run(images(), layers=3) as expected, in_place.run(images(), layers=3) as actual:
+        assert list(actual.layers) == ["patches-1", "patches-2", "patches-3"]
         for name, values in expected.layers.items():
-            assert relative(found.layers[name], values) < 1e-12
+            assert relative(actual.layers[name], values) < 1e-12
 
 
 def test_autograd_stops_at_the_earliest_target():
@@ -394,8 +396,8 @@ class Encoder(nn.Module):
 def test_fused_attention_has_autograds_gradient(batch_first, norm_first, masked, number, trainable):
     module = seeded(lambda: Encoder(batch_first, norm_first, masked)).requires_grad_(trainable)
     path = f"layers.{number}.self_attn.out_proj"
-    found = tapped(module, [path], images())[path]
-    assert relative(found, looped(module, path, images())) < 1e-12
+    gradients = tapped(module, [path], images())[path]
+    assert relative(gradients, looped(module, path, images())) < 1e-12
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["whole", "masked"])
@@ -404,16 +406,16 @@ def test_fused_attention_has_autograds_gradient(batch_first, norm_first, masked,
 def test_torchs_encoder_is_read_without_its_nested_fast_path(path, masked):
     module = seeded(lambda: Encoder(True, False, masked, container=True))
     expected = looped(module, path, images())
-    found = tapped(module.requires_grad_(False), [path], images())[path]
-    assert relative(found, expected) < 1e-12
+    gradients = tapped(module.requires_grad_(False), [path], images())[path]
+    assert relative(gradients, expected) < 1e-12
 
 
 def test_fused_attention_without_bias_has_no_bias_column():
     module = seeded(lambda: Encoder(True, True, bias=False))
     path = "layers.1.self_attn.out_proj"
-    found = tapped(module, [path], images())[path]
-    assert found.shape == (3, WIDTH, WIDTH)
-    assert relative(found, looped(module, path, images())) < 1e-12
+    gradients = tapped(module, [path], images())[path]
+    assert gradients.shape == (3, WIDTH, WIDTH)
+    assert relative(gradients, looped(module, path, images())) < 1e-12
 
 
 class Crossed(nn.Module):
@@ -438,8 +440,8 @@ class Crossed(nn.Module):
 @pytest.mark.parametrize("options", [{}, {"add_bias_kv": True, "add_zero_attn": True}], ids=["plain", "added-keys"])
 def test_cross_attention_with_positional_masks_has_autograds_gradient(options):
     module = seeded(lambda: Crossed(**options))
-    found = tapped(module, ["attn"], images())["attn"]
-    assert relative(found, looped(module, "attn", images())) < 1e-12
+    gradients = tapped(module, ["attn"], images())["attn"]
+    assert relative(gradients, looped(module, "attn", images())) < 1e-12
 
 
 class Handed(nn.Module):
@@ -519,23 +521,23 @@ def modes() -> int:
 
 
 def test_only_the_attention_that_is_read_runs_in_our_mode_and_only_in_its_thread():
-    seen: dict[str, int] = {}
+    counts: dict[str, int] = {}
 
     def call(attention: nn.MultiheadAttention, tokens: Tensor) -> Any:
-        seen["before"] = modes()
-        found = attention(tokens, tokens, tokens)
-        seen["after"] = modes()
-        return found
+        counts["before"] = modes()
+        output = attention(tokens, tokens, tokens)
+        counts["after"] = modes()
+        return output
 
     def watch(*_: Any) -> None:
         with ThreadPoolExecutor(1) as pool:
-            seen.update(inside=modes(), elsewhere=pool.submit(modes).result())
+            counts.update(inside=modes(), elsewhere=pool.submit(modes).result())
 
     module = seeded(lambda: Handed(call, batch_first=True))
     with tap(resolve(module, ["attn"])):
         module.attn.register_forward_pre_hook(watch)  # behind our own
         module(images())
-    assert seen == {"before": 0, "inside": 1, "elsewhere": 0, "after": 0}
+    assert counts == {"before": 0, "inside": 1, "elsewhere": 0, "after": 0}
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
@@ -577,11 +579,11 @@ class Pairs(nn.Module):
 
 
 @pytest.mark.parametrize("paths", [["pair.first"], ["pair.second"], ["pair.second", "pair.first"]])
-def test_each_of_two_handed_weights_is_told_from_the_other(paths):
+def test_each_of_two_handed_weights_is_kept_from_the_other(paths):
     module = seeded(Pairs)
-    found = tapped(module, paths, images())
+    gradients = tapped(module, paths, images())
     for path in paths:
-        assert relative(found[path], looped(module, path, images())) < 1e-12
+        assert relative(gradients[path], looped(module, path, images())) < 1e-12
 
 
 WAVES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32} | {

@@ -162,8 +162,8 @@ def test_simclr_at_the_papers_temperature_is_finite_in_float32():
 
 def gradient(objective, latents, **extras):
     latents = latents.clone().requires_grad_()
-    (found,) = torch.autograd.grad(objective.loss(latents, **extras).sum(), latents)
-    return found.double().flatten(1)
+    (result,) = torch.autograd.grad(objective.loss(latents, **extras).sum(), latents)
+    return result.double().flatten(1)
 
 
 def test_kl_temperatures_of_library_and_research_code_point_the_same_way():
@@ -174,8 +174,8 @@ def test_kl_temperatures_of_library_and_research_code_point_the_same_way():
 
     def reach(temperature):
         objective, leaf = KL(temperature=temperature), embeddings.clone().requires_grad_()
-        (found,) = torch.autograd.grad(objective.loss(latents_of(head, objective, leaf)).sum(), leaf)
-        return found.flatten(1)
+        (gradient,) = torch.autograd.grad(objective.loss(latents_of(head, objective, leaf)).sum(), leaf)
+        return gradient.flatten(1)
 
     assert torch.cosine_similarity(reach(1.0), reach(15.0), eps=0).min() > 1 - 2 / (3 * 768) / 4 * 1.5
 

@@ -33,7 +33,7 @@ def test_the_papers_views_of_text_and_sound_have_the_papers_strength():
 @pytest.mark.parametrize("objective", [SimCLR(), SimCLR(latent=5, negatives=3), DINO(name="dino-2")])
 def test_the_number_of_views_is_not_guessed_before_the_modality_is_known(objective):
     with pytest.raises(
-        RecipeError, match=rf"{objective.name!r} .* settle it first: objective\.for_modality\('image'\)"
+        RecipeError, match=rf"{objective.name!r} .* choose one first: objective\.for_modality\('image'\)"
     ):
         _ = objective.views
     assert objective.for_modality("image").views == (49 if isinstance(objective, SimCLR) else 12)
@@ -73,7 +73,7 @@ def test_objectives_that_are_not_named_are_the_papers_for_the_modality():
     assert (kl, dino, simclr) == (KL(), DINO(augmentation=Crops()), SimCLR().for_modality("image"))
     for modality, views in (("text", 12), ("audio", 16)):
         assert settle(None, modality) == paper(modality) == (KL(), SimCLR().for_modality(modality))
-        assert [one.views for one in paper(modality)] == [1, views]
+        assert [objective.views for objective in paper(modality)] == [1, views]
     assert paper() == paper("image")
     assert settle([], "text") == ()
 
@@ -95,18 +95,18 @@ def test_contract_holds_for_simclr_on_every_modality(modality):
 
 
 def test_contract_checks_the_modality_that_is_asked_for():
-    seen = []
+    modalities = []
 
     @dataclass(frozen=True)
     class Watched(SimCLR):
         def loss(self, latents, negatives=None):
-            seen.append((latents.shape[1], negatives is not None))
+            modalities.append((latents.shape[1], negatives is not None))
             return super().loss(latents, negatives)
 
     for modality, views in ((None, 49), ("text", 12), ("audio", 16)):
         check_objective(Watched(), modality=modality)
-        assert set(seen) == {(views, True)}
-        seen.clear()
+        assert set(modalities) == {(views, True)}
+        modalities.clear()
     with pytest.raises(RecipeError, match="is for image"):
         check_objective(DINO(), modality="audio")
 
@@ -138,7 +138,7 @@ def test_native_views_are_half_as_wide_for_patches_and_local_crops_of_images():
 
 def test_an_augmentation_that_is_named_is_not_made_native():
     named = (DINO(augmentation=Crops(1, 2)), SimCLR(augmentation=Patches(3)))
-    assert [one.augmentation for one in settle(named, "image", "native")] == [Crops(1, 2), Patches(3)]
+    assert [objective.augmentation for objective in settle(named, "image", "native")] == [Crops(1, 2), Patches(3)]
 
 
 @pytest.mark.parametrize("modality", ["text", "audio"])

@@ -61,9 +61,9 @@ def test_a_bank_of_two_patches_of_each_image():
     ids=repr,
 )
 def test_the_first_views_cost_their_share(augmentation, views, expected):
-    some = ViewSet("x", augmentation, ()).first(views)
-    assert some.views == views
-    assert some.cost(small_backbone().preprocess) == expected
+    subset = ViewSet("x", augmentation, ()).first(views)
+    assert subset.views == views
+    assert subset.cost(small_backbone().preprocess) == expected
 
 
 def test_an_augmentation_that_can_makes_only_those():

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from sporeprint.backbones import structure
 from sporeprint.backbones.description import Description, weights_digest
 from sporeprint.backbones.grid import GridNetwork, GridPass, check_places, grid_pass, grid_shape, shape_of
-from sporeprint.backbones.input_spec import settle_inputs, unpack_sentence
+from sporeprint.backbones.input_spec import resolve_inputs, unpack_sentence
 from sporeprint.backbones.inputs.inputs import Batch, Inputs, batch_to
 from sporeprint.backbones.layers import Layers, precise
-from sporeprint.backbones.libraries.adapt import adapt
 from sporeprint.backbones.libraries.adapter import Adapter
+from sporeprint.backbones.libraries.library_adapters import adapt
 from sporeprint.backbones.pooling import POOLINGS, pool
-from sporeprint.backbones.quick.recognise import Detour
+from sporeprint.backbones.quick.known_blocks import RunAgain
 from sporeprint.backbones.quick.shortcut import Shortcut
 from sporeprint.backbones.shapes import Probe
 from sporeprint.errors import BackboneError
@@ -29,7 +29,7 @@ from sporeprint.gradients.capture import Capture, check_captured, check_reached,
 from sporeprint.gradients.switches import NO_TF32, autocast_from, evaluating, one_thread
 from sporeprint.values import check_choice
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -38,8 +38,8 @@ class Pass:
 
     embedding: Tensor  # [N, E], float32 or float64, with autograd behind it
     captures: dict[str, Capture]
-    logits: Tensor | None = None  # [N, M, C], of the checkpoint's own head at what was masked, where asked for
-    labels: Tensor | None = None  # [N, M], beside them; -100 where a view has fewer
+    logits: Tensor | None = None  # [N, M, C], the checkpoint's own head at what was masked, where asked for
+    labels: Tensor | None = None  # [N, M], their targets; -100 where a view has fewer
     layers: dict[str, Tensor] = field(default_factory=dict)  # "cls-12", "patches-12", "tokens-12": [N, E']
 
 
@@ -53,10 +53,10 @@ class Backbone:
     target: path(s) of the linear layers to read; default: found by structure.
     preprocess: for images a `Preprocess`, or a function from an RGB PIL image to [3, S, S]; for text a Hugging Face
     tokenizer, or `Tokens`; for sound a Hugging Face feature extractor, or `Sound`.
-    pooling: "auto", "cls", "mean" (of the patches, or of the tokens that are no padding), "last".
+    pooling: "auto", "cls", "mean" (of the patches, or of the tokens that are not padding), "last".
     prefix: number of tokens before the patches (CLS, distillation, registers); default: found.
     finish: from the pooled [N, E] to the embedding, such as dense layers and a normalisation.
-    modality: which tower of a network of two; "auto" for the one that sees or hears.
+    modality: which tower of a network with two; "auto": the one for images or sound.
     Raises LayerError, BackboneError.
     """
 
@@ -84,11 +84,11 @@ class Backbone:
         check_choice("pooling", pooling, POOLINGS, BackboneError)
         target = target or self.adapter.target
         self.targets = structure.resolve(self.module, [target] if isinstance(target, str) else target)
-        self.preprocess = settle_inputs(preprocess, self.adapter, self.name)
+        self.preprocess = resolve_inputs(preprocess, self.adapter, self.name)
         self.finish = finish
-        self._said = False
+        self._warned = False
         self._blocks = structure.blocks(self.module)
-        self._placed = False
+        self._places_checked = False
         self.quick = False
         self._shortcut: Shortcut | None = None
         self._probe(own if pooling == "auto" else pooling, self.adapter.prefix if prefix is None else prefix)
@@ -96,7 +96,7 @@ class Backbone:
 
     @property
     def modality(self) -> str:
-        """ "image", "text" or "audio"."""
+        """What it takes: "image", "text" or "audio"."""
         return self.preprocess.modality
 
     @property
@@ -105,26 +105,26 @@ class Backbone:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights."""
+        """The dtype of the weights."""
         return next(self.module.parameters()).dtype
 
     @property
     def depth(self) -> int:
-        """Number of transformer blocks found; 0 where there is no such list."""
+        """The number of transformer blocks; 0 where there is no list of them."""
         return len(self._blocks)
 
     @property
     def first_block(self) -> nn.Module | None:
-        """None where there is no list of blocks."""
+        """The first transformer block; None where there is no list of them."""
         return self._blocks[0][1] if self._blocks else None
 
     @property
     def patch(self) -> int | None:
-        """Side of a patch in pixels, where images may have more or fewer of them, of any height and width."""
+        """The side of a patch in pixels, where images may have any height and width; else None."""
         return getattr(self.preprocess, "patch", None) or self.adapter.patch
 
     def linear_layers(self) -> list[str]:
-        """Paths that `target` accepts."""
+        """Return the paths that `target` accepts."""
         return structure.linear_layers(self.module)
 
     @contextmanager
@@ -136,33 +136,33 @@ class Backbone:
         logits: bool = False,
         kinds: Sequence[str] | None = None,
     ) -> Iterator[Pass]:
-        """One pass over N views, [N, 3, S, S] or what `preprocess.collate` makes of them.
+        """Run one pass over N views, [N, 3, S, S] or what `preprocess.collate` makes of them.
 
         Inside the block, autograd reaches from the embedding to each target, and more passes may be run. layers:
-        collect `kinds` (`layer_kinds` by default) of the last so many blocks. autocast: a lower precision for the pass.
-        logits: of the checkpoint's own head too. One thread at a time; another waits.
+        collect `kinds` (`layer_kinds` by default) of this many last blocks. autocast: a lower precision for the pass.
+        logits: run the checkpoint's own head too. One thread at a time; another waits.
         Raises LayerError where a target did not run exactly once.
         """
         views = batch_to(views, self.device, self.dtype)
         kinds = self.layer_kinds if kinds is None else kinds
-        with self._held(partial(self._through, views, layers, autocast, logits, kinds)) as one_pass:
+        with self._run_locked(partial(self._through, views, layers, autocast, logits, kinds)) as one_pass:
             yield one_pass
 
     @contextmanager
     def grid(self, images: Tensor, layers: int = 0, autocast: torch.dtype | None = None) -> Iterator[GridPass]:
-        """One pass over normalised images [N, 3, H, W] of any size in whole patches; otherwise as `run`.
+        """Run one pass over normalised images [N, 3, H, W] of any size in whole patches; otherwise as `run`.
 
         Position embeddings are interpolated as the network's own library does it. Raises BackboneError where the
-        network cannot take such images (`patch` is None: only its own size), or its tokens are no grid of patches.
+        network cannot take such images (`patch` is None: only its own size), or its tokens are not a grid of patches.
         """
         shape = shape_of(self._grid_network(), images)
         ready = batch_to(images, self.device, self.dtype)
         assert isinstance(ready, Tensor)
-        with self._held(partial(self._over_grid, ready, shape, layers, autocast)) as one_pass:
+        with self._run_locked(partial(self._over_grid, ready, shape, layers, autocast)) as one_pass:
             yield one_pass
 
     def grid_shape(self, height: int, width: int) -> tuple[int, int]:
-        """(H_p, W_p), the patches of images of so many pixels. Raises BackboneError where it cannot take them."""
+        """Return (H_p, W_p), the patches of height x width pixels. Raises BackboneError where it cannot take them."""
         return grid_shape(self._grid_network(), height, width)
 
     def _grid_network(self) -> GridNetwork:
@@ -178,18 +178,18 @@ class Backbone:
         )
 
     @contextmanager
-    def _held(self, through: Callable[[Shortcut | None], Made]) -> Iterator[Made]:
-        """What `through` makes of the shortcut, or of the network's own way; the network is ours meanwhile."""
+    def _run_locked(self, through: Callable[[Shortcut | None], Result]) -> Iterator[Result]:
+        """Run `through` by the shortcut or by the network's own forward, with the network locked meanwhile."""
         whole = self.adapter.head or self.module
         first = self.first_block or self.module  # which another Backbone may share
         with one_thread(self.module), one_thread(first), NO_TF32.hold(), evaluating(whole):
             try:
-                made = through(self._way() if self.quick else None)
-            except Detour:
-                self._way().chained = False
-                made = through(self._way())
+                result = through(self._find_shortcut() if self.quick else None)
+            except RunAgain:
+                self._find_shortcut().chained = False
+                result = through(self._find_shortcut())
             with torch.inference_mode(False), torch.enable_grad():
-                yield made
+                yield result
 
     @contextmanager
     def _tapped(
@@ -208,9 +208,9 @@ class Backbone:
     def _over_grid(
         self, images: Tensor, shape: tuple[int, int], layers: int, autocast: torch.dtype | None, way: Shortcut | None
     ) -> GridPass:
-        if not self._placed:
+        if not self._places_checked:
             check_places(self._grid_network())
-            self._placed = True
+            self._places_checked = True
         blocks = self._blocks[max(0, self.depth - layers) :]
         return grid_pass(
             self._grid_network(), images, shape, blocks, self._tapped(way, autocast, bool(blocks), trim=False)
@@ -228,42 +228,42 @@ class Backbone:
         kept = Layers(kinds, self.tokens, self.prefix, self.adapter.real(views))
         blocks = [block for _, block in self._blocks]
         trim = not (layers or logits)
-        with self._tapped(way, autocast, layers > 0, trim) as captures, kept.kept(blocks, layers):
-            outputs, found, labels = self.adapter.predict(views, self.name) if logits else (None, None, None)
+        with self._tapped(way, autocast, layers > 0, trim) as captures, kept.keep(blocks, layers):
+            outputs, predicted, labels = self.adapter.predict(views, self.name) if logits else (None, None, None)
             embedding = self._embed(outputs or self.adapter.outputs(views, self.name), kept.real)
-        self._say_once(kept.strange)
-        return Pass(embedding, captures, found, labels, kept.blocks)
+        self._warn_of_layers(kept.unreadable)
+        return Pass(embedding, captures, predicted, labels, kept.blocks)
 
-    def _way(self) -> Shortcut:
-        """The shortcut through the network, found in a pass or two over harmless views when it is first wanted."""
+    def _find_shortcut(self) -> Shortcut:
+        """Return the shortcut through the network, found on first use in a pass or two over harmless views."""
         if self._shortcut is None:
             targets = [target.layer for target in self.targets.values()]
-            way = Shortcut(self.module, [block for _, block in self._blocks], targets)
+            shortcut = Shortcut(self.module, [block for _, block in self._blocks], targets)
             probes = self.preprocess.probes()
-            some = [probes[:1]] if self.modality == "image" else [probes, probes[:1]]  # padded, and not
+            batches = [probes[:1]] if self.modality == "image" else [probes, probes[:1]]  # padded, and not
             with torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
                 if self._blocks:
-                    way.learn([partial(self._plain, views) for views in some])
-            self._shortcut = way
+                    shortcut.learn([partial(self._plain, views) for views in batches])
+            self._shortcut = shortcut
         return self._shortcut
 
     def _plain(self, views: Sequence[Any]) -> Tensor:
-        """The embedding of a pass, and nothing else."""
+        """Return the embedding of a pass, and nothing else."""
         batch = batch_to(self.preprocess.collate(views), self.device, self.dtype)
         return self._embed(self.adapter.outputs(batch, self.name), self.adapter.real(batch))
 
     def refresh(self) -> None:
-        """Look whether weights have been changed through `.data`, as merging an adapter does; `Fungi` does it."""
+        """Notice weights changed through `.data`, as by merging an adapter; `Fungi` calls it."""
         if self._shortcut is not None:
             self._shortcut.refresh()
 
     def digest(self) -> str:
-        """16 hex digits over the shapes and values of all weights and buffers, in order, whatever they are called."""
+        """Return 16 hex digits over shapes and values of all weights and buffers, in order, whatever their names."""
         whole = self.adapter.head or self.module
         return weights_digest([whole] if self.finish is None else [whole, self.finish])
 
     def describe(self) -> dict[str, Any]:
-        """What was found, as JSON: for stores and for people."""
+        """Return what was found as JSON, for stores and for people."""
         return Description(
             name=self.name,
             module=self.module,
@@ -279,7 +279,7 @@ class Backbone:
         ).to_json()
 
     def __sklearn_clone__(self) -> Backbone:
-        return self  # frozen: clones of an estimator share it
+        return self  # frozen, so clones of an estimator share it
 
     def _embed(self, outputs: tuple[Tensor | None, Tensor | None], real: Tensor | None) -> Tensor:
         tokens, pooled = outputs
@@ -296,30 +296,31 @@ class Backbone:
             embedding = self.finish(embedding)
         return precise(embedding)
 
-    def _say_once(self, strange: dict[int, list[int]]) -> None:
-        if strange and not self._said:
-            self._said = True
-            number, shape = next(iter(strange.items()))
+    def _warn_of_layers(self, unreadable: dict[int, list[int]]) -> None:
+        if unreadable and not self._warned:
+            self._warned = True
+            number, shape = next(iter(unreadable.items()))
+            kinds = " and ".join(f"{kind}-N" for kind in self.layer_kinds)
             warnings.warn(
-                f"{self.name}: {len(strange)} blocks give no {' and '.join(f'{kind}-N' for kind in self.layer_kinds)}: "
-                f"number {number} has shape {shape}, expected [N, {self.tokens or 'T'}, E]",
+                f"{self.name}: {len(unreadable)} blocks give no {kinds}: number {number} has shape {shape}, expected "
+                f"[N, {self.tokens or 'T'}, E]",
                 stacklevel=2,
             )
 
     @torch.inference_mode(False)
     def _probe(self, pooling: str, prefix: int | None) -> None:
-        """One pass over a harmless view settles shapes, prefix and pooling; another, through `run`, the width."""
+        """Find shapes, prefix and pooling in one pass over a harmless view; in another, through `run`, the width."""
         made_for, size = self.adapter.side, self.preprocess.limits().get("image_size", 0)
-        if made_for is not None and size > made_for:  # it could be asked to interpolate, but nobody did
+        if made_for is not None and size > made_for:  # it could interpolate, but nobody asked for it
             raise BackboneError(
                 f"{self.name} fails on one {size} x {size} image: {made_for} x {made_for} is its own size; give "
                 f"Preprocess(size={made_for}, ...). Larger images are for `Backbone.grid`"
             )
         probe = batch_to(self.preprocess.collate(self.preprocess.probes()[:1]), self.device, self.dtype)
         network = Probe(self.module, self.adapter, self.preprocess, self.targets, self.name, probe)
-        found = network.settle(pooling, prefix)
-        self.tokens, self.prefix, self.pooling = found.tokens, found.prefix, found.pooling
-        self.layer_kinds = found.layers
+        shapes = network.resolve(pooling, prefix)
+        self.tokens, self.prefix, self.pooling = shapes.tokens, shapes.prefix, shapes.pooling
+        self.layer_kinds = shapes.layers
         with self.run(probe) as one_pass:
             embedding = one_pass.embedding
             if embedding.dim() != 2:

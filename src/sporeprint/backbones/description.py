@@ -1,4 +1,4 @@
-"""What was found in a backbone, as JSON, and a digest of its weights."""
+"""Describe a backbone as JSON, and digest its weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sporeprint.backbones.inputs.inputs import Inputs
 
 @dataclass(frozen=True)
 class Description:
-    """What decides a backbone's features, and what people want to know of it. For the fields see `Backbone`."""
+    """What decides a backbone's features, and what people want to know about it. `Backbone` explains the fields."""
 
     name: str
     module: nn.Module
@@ -30,7 +30,7 @@ class Description:
     weights: str
 
     def to_json(self) -> dict[str, Any]:
-        """As stores and saved Fungis carry it."""
+        """Return the description as stores and saved Fungis hold it."""
         return {
             "name": self.name,
             "class": type(self.module).__name__,
@@ -49,7 +49,7 @@ class Description:
 
 
 def weights_digest(modules: Iterable[nn.Module]) -> str:
-    """16 hex digits over the shapes and values of all weights and buffers, in order, whatever they are called."""
+    """Return 16 hex digits over the shapes and values of all weights and buffers, in order, whatever their names."""
     parts = [_part(tensor) for module in modules for tensor in module.state_dict().values()]
     return hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()
 

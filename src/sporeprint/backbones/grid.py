@@ -1,4 +1,4 @@
-"""One pass over images of any height and width: the grid of their patches' tokens, and what the targets saw there."""
+"""Run one pass over images of any height and width: the grid of their patches' tokens, and what the targets saw."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from sporeprint.gradients.capture import Capture
 
 @dataclass
 class GridPass:
-    """What one pass over [N, 3, H, W] images gives; tokens that are no patch are left out of the grids.
+    """What one pass over [N, 3, H, W] images gives; the grids hold the patches' tokens only.
 
     tokens: [N, H_p, W_p, E], float32 or float64, the last hidden state as the network's library gives it, with autograd
-    behind it. captures: of each target, inputs [N, T, I] and outputs [N, T, O] of all tokens; `patch_factors` drops
+    behind it. captures: for each target, inputs [N, T, I] and outputs [N, T, O] of all tokens; `patch_factors` drops
     those before the patches. layers: "patches-12" and so on, [N, H_p, W_p, E], detached, before the final norm.
     """
 
@@ -34,7 +34,7 @@ class GridPass:
 
 
 def patch_factors(factors: Tensor, prefix: int) -> Tensor:
-    """Inputs, outputs or sensitivities [N, T, F] of all tokens. Returns [N, T - prefix, F], those of the patches."""
+    """Return [N, T - prefix, F], the patches' part of inputs, outputs or sensitivities [N, T, F] of all tokens."""
     return factors[:, prefix:]
 
 
@@ -42,8 +42,8 @@ def patch_factors(factors: Tensor, prefix: int) -> Tensor:
 class GridNetwork:
     """What a grid of tokens depends on. patch: side in pixels, None where only the network's own size is known.
 
-    tokens: of a pass at its own size. prefix: those before the patches. depth: of all its blocks; first_block: None
-    where no list of them was found.
+    tokens: their number in a pass at its own size. prefix: those before the patches. depth: the number of its blocks;
+    first_block: None where no list of them was found.
     """
 
     name: str
@@ -57,7 +57,7 @@ class GridNetwork:
 
 
 def grid_shape(network: GridNetwork, height: int, width: int) -> tuple[int, int]:
-    """(H_p, W_p) of images of so many pixels. Raises BackboneError where the backbone cannot take them."""
+    """Return (H_p, W_p) of height x width pixels. Raises BackboneError where the backbone cannot take them."""
     if network.preprocess.modality != "image":
         raise BackboneError(
             f"{network.name} takes {network.preprocess.modality}; grids of tokens need a backbone of images"
@@ -68,10 +68,10 @@ def grid_shape(network: GridNetwork, height: int, width: int) -> tuple[int, int]
         if (height, width) != (size, size):
             raise BackboneError(
                 f"images of {height} x {width} pixels (height x width), but {network.name} is only known to take "
-                f"images of {size} x {size}, as it cannot be asked to interpolate its positions; resize the images "
+                f"images of {size} x {size}, since it cannot interpolate its positions; resize the images "
                 "(`backbone.preprocess.at`), use a plain vision transformer (ViT, DeiT, DINOv2, CLIP, SigLIP), or, if "
-                "your network takes any size and its preprocess is a Preprocess, say so: Preprocess(..., patch=16), "
-                "the side of its patches in pixels"
+                "your network takes any size and its preprocess is a Preprocess, declare it: "
+                "Preprocess(..., patch=16), the side of its patches in pixels"
             )
         return _own_grid(network, size)
     if height < patch or width < patch or height % patch or width % patch:
@@ -84,17 +84,17 @@ def grid_shape(network: GridNetwork, height: int, width: int) -> tuple[int, int]
 
 
 def shape_of(network: GridNetwork, images: Tensor) -> tuple[int, int]:
-    """`grid_shape` of a batch of images. Raises BackboneError where it is no [N, 3, H, W] either."""
+    """Return `grid_shape` of a batch of images. Raises BackboneError also where it is not [N, 3, H, W]."""
     if images.dim() != 4 or images.shape[1] != 3 or not len(images):
         raise BackboneError(
             f"images of shape {list(images.shape)}; expected [N, 3, H, W], normalised (stack what "
-            "`backbone.preprocess.at` makes)"
+            "`backbone.preprocess.at` returns)"
         )
     return grid_shape(network, images.shape[2], images.shape[3])
 
 
 def _own_grid(network: GridNetwork, size: int) -> tuple[int, int]:
-    """At the network's own size, by the number of its tokens: those of its patch convolution, else any square."""
+    """Return the grid at the network's own size: that of its patch convolution, else any square of its tokens."""
     patches = (network.tokens or 0) - network.prefix
     stride = patch_convolution(network.adapter.module)
     side = size // stride if stride else round(max(0, patches) ** 0.5)
@@ -102,8 +102,8 @@ def _own_grid(network: GridNetwork, size: int) -> tuple[int, int]:
         expected = f"{side} x {side}, by its patch convolution" if stride else "a square number"
         raise BackboneError(
             f"{network.name} gives {network.tokens} tokens for an image of {size} x {size}, {patches} of them after "
-            f"a prefix of {network.prefix}; expected {expected}, so they are no plain grid of patches. Use a plain "
-            "vision transformer, or, if they are one, say so: Backbone(..., prefix=1), Preprocess(..., patch=16)"
+            f"a prefix of {network.prefix}; expected {expected}, so they are not a plain grid of patches. Use a plain "
+            "vision transformer, or, if they are one, declare it: Backbone(..., prefix=1), Preprocess(..., patch=16)"
         )
     return side, side
 
@@ -115,19 +115,19 @@ def grid_pass(
     blocks: Sequence[tuple[str, nn.Module]],
     tapped: AbstractContextManager[dict[str, Capture]],
 ) -> GridPass:
-    """The pass itself. blocks: the last ones, (path, block), whose tokens are kept. Raises BackboneError."""
+    """Run the pass. blocks: the last ones, (path, block), whose tokens are kept. Raises BackboneError."""
     grids = Grids(network, len(images), shape)
-    with tapped as captures, grids.kept(blocks):
-        grid = grids.of(_tokens(network, images), "the network gives")
+    with tapped as captures, grids.keep(blocks):
+        grid = grids.grid(_tokens(network, images), "the network gives")
     grids.check(captures)
     return GridPass(grid, captures, grids.layers)
 
 
 def check_places(network: GridNetwork) -> None:
-    """Other pixels in one patch must change the token of its row and column, before the first block mixes them.
+    """Raise BackboneError unless other pixels in a patch change the token of its row and column before the first block.
 
-    Else the tokens are in another order, or those that are no patch stand behind them, as YOLOS has it. Where the
-    first block takes no tokens [N, T, E], nothing is checked. Raises BackboneError.
+    Else the tokens are in another order, or those of no patch come last, as in YOLOS. Where the first block takes no
+    tokens [N, T, E], nothing is checked.
     """
     size, patch = network.preprocess.limits()["image_size"], network.patch
     size = size if patch is None else size // patch * patch
@@ -135,19 +135,19 @@ def check_places(network: GridNetwork) -> None:
     first = network.first_block
     if first is None:
         return
-    row, column = min(1, rows - 1), 0  # elsewhere if read by columns, or to and fro, in a grid of 2 x 2 too
-    one, other, _ = network.preprocess.probes()
-    images = torch.stack([one, one])[..., :size, :size]
+    row, column = min(1, rows - 1), 0  # another token if read by columns or to and fro, even in a grid of 2 x 2
+    view, other, _ = network.preprocess.probes()
+    images = torch.stack([view, view])[..., :size, :size]
     side = size // rows
     down, across = slice(row * side, (row + 1) * side), slice(column * side, (column + 1) * side)
     images[1, :, down, across] = other[:, down, across]
-    seen: list[Tensor] = []
+    first_inputs: list[Tensor] = []
     mine = threading.get_ident()
 
     def keep(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
         tokens = args[0] if args else named.get("hidden_states")
         if threading.get_ident() == mine and isinstance(tokens, Tensor):
-            seen.append(tokens.detach().clone())
+            first_inputs.append(tokens.detach().clone())
 
     handle = first.register_forward_pre_hook(keep, with_kwargs=True)
     try:
@@ -156,15 +156,15 @@ def check_places(network: GridNetwork) -> None:
             _tokens(network, images.to(parameter.device, parameter.dtype))
     finally:
         handle.remove()
-    if len(seen) != 1 or seen[0].shape[:-1] != (2, network.prefix + rows * columns):
+    if len(first_inputs) != 1 or first_inputs[0].shape[:-1] != (2, network.prefix + rows * columns):
         return
-    found = int((seen[0][1] - seen[0][0]).norm(dim=1).argmax())
+    changed = int((first_inputs[0][1] - first_inputs[0][0]).norm(dim=1).argmax())
     expected = network.prefix + row * columns + column
-    if found != expected:
+    if changed != expected:
         raise BackboneError(
-            f"{network.name}: other pixels in the patch of row {row}, column {column} (from 0) change token {found}; "
-            f"expected {expected}, as of {rows} x {columns} patches row by row behind a prefix of {network.prefix}. "
-            "Its tokens are in another order, or those that are no patch stand behind; use another network, or tell "
+            f"{network.name}: other pixels in the patch of row {row}, column {column} (from 0) change token {changed}; "
+            f"expected {expected}, for {rows} x {columns} patches row by row after a prefix of {network.prefix}. "
+            "Its tokens are in another order, or those of no patch come last; use another network, or give "
             "Backbone(..., prefix=...)"
         )
 
@@ -177,31 +177,31 @@ def _tokens(network: GridNetwork, images: Tensor) -> Tensor | None:
             raise
         raise BackboneError(
             f"{network.name} fails on images {list(images.shape)}: {first_line(error)}. Does it take other sizes "
-            f"than its own, {network.preprocess.limits()['image_size']}? Preprocess(patch=...) says that it does"
+            f"than its own, {network.preprocess.limits()['image_size']}? Preprocess(patch=...) declares that it does"
         ) from error
 
 
 @dataclass
 class Grids:
-    """From tokens [N, T, E] to grids [N, H_p, W_p, E]."""
+    """Grids [N, H_p, W_p, E] made of tokens [N, T, E]."""
 
     network: GridNetwork
     samples: int
     shape: tuple[int, int]
     layers: dict[str, Tensor] = field(default_factory=dict)
 
-    def of(self, tokens: Tensor | None, what: str) -> Tensor:
-        """Of the patches. Raises BackboneError where there are not as many as the image has."""
+    def grid(self, tokens: Tensor | None, what: str) -> Tensor:
+        """Return the grid of the patches. Raises BackboneError where their number is not the image's."""
         return precise(self._checked(tokens, what))[:, self.network.prefix :].unflatten(1, self.shape)
 
     def check(self, captures: dict[str, Capture]) -> None:
-        """Every target must have seen the tokens themselves. Raises BackboneError."""
+        """Raise BackboneError unless every target saw the tokens themselves."""
         for path, capture in captures.items():
             self._checked(capture.inputs, f"target {path!r} sees")
 
     @contextmanager
-    def kept(self, blocks: Sequence[tuple[str, nn.Module]]) -> Iterator[None]:
-        """Keep what `blocks`, the last ones, make in the passes of this thread inside the block."""
+    def keep(self, blocks: Sequence[tuple[str, nn.Module]]) -> Iterator[None]:
+        """Keep what `blocks`, the last ones, return in this thread's passes while the context is open."""
         numbered = enumerate(blocks, start=self.network.depth - len(blocks) + 1)
         handles = [block.register_forward_hook(self._hook(path, number)) for number, (path, block) in numbered]
         try:
@@ -217,7 +217,7 @@ class Grids:
             if threading.get_ident() == mine:  # the owner of the network may run it too
                 tokens = output if isinstance(output, Tensor) else output[0]
                 # A copy: the next block may add in place.
-                self.layers[f"patches-{number}"] = self.of(tokens.detach(), f"block {path!r} gives").clone()
+                self.layers[f"patches-{number}"] = self.grid(tokens.detach(), f"block {path!r} gives").clone()
 
         return hook
 
@@ -229,6 +229,6 @@ class Grids:
             raise BackboneError(
                 f"{name}: {what} {shown}; expected [{expected[0]}, {expected[1]}, E], {prefix} tokens before "
                 f"a grid of {rows} x {columns} patches. Use a plain vision transformer, whose tokens are such a grid, "
-                "and a target that sees every token; or tell Backbone(..., prefix=...) and Preprocess(..., patch=...)"
+                "and a target that sees every token; or give Backbone(..., prefix=...) and Preprocess(..., patch=...)"
             )
         return tokens

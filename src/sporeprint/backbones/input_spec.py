@@ -1,4 +1,4 @@
-"""From what a user gives beside a network to what prepares its samples."""
+"""Turn what a user gives along with a network into the `Inputs` that prepare its samples."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _ADVICE = {
 }
 
 
-def settle_inputs(preprocess: Any, adapter: Adapter, name: str) -> Inputs:
-    """A tokenizer, feature extractor or function as `Inputs`. Raises BackboneError where it does not fit."""
+def resolve_inputs(preprocess: Any, adapter: Adapter, name: str) -> Inputs:
+    """Return a tokenizer, feature extractor or function as `Inputs`. Raises BackboneError where it does not fit."""
     if preprocess is None:
         raise BackboneError(f"no preprocess given; {_ADVICE[adapter.modality]}")
     if is_tokenizer(preprocess):
@@ -47,24 +47,24 @@ def settle_inputs(preprocess: Any, adapter: Adapter, name: str) -> Inputs:
 
 
 def _check_side(preprocess: Preprocess, adapter: Adapter, name: str) -> None:
-    """A network that could be asked to take smaller images is not, unless a recipe wants it. Raises BackboneError."""
+    """Raise BackboneError for images below the network's size: smaller views are for a recipe to choose."""
     if adapter.side is not None and preprocess.size < adapter.side:
         side = adapter.side
         raise BackboneError(
             f"{name} takes images of {side} x {side}, its preprocess makes {preprocess.size} x {preprocess.size}; give "
-            f"Preprocess(size={side}, ...). Views of a lower resolution are asked for by the recipe (views='native')"
+            f"Preprocess(size={side}, ...). The recipe chooses views of a lower resolution (views='native')"
         )
 
 
 def sound(extractor: Any, module: nn.Module) -> Inputs:
-    """A feature extractor as `Sound`, padding where the network allows it."""
+    """Return a feature extractor as `Sound`, padding where the network allows it."""
     return Sound(extractor, pads=pads_waveforms(module), shortest=shortest_waveform(module))
 
 
 def unpack_sentence(
     module: Any, preprocess: Any, finish: nn.Module | None
 ) -> tuple[nn.Module, Any, nn.Module | None, str]:
-    """(module, preprocess, finish, pooling) of a SentenceTransformer; anything else as it is, with pooling "auto"."""
+    """Return (module, preprocess, finish, pooling) of a SentenceTransformer; other modules unchanged, with "auto"."""
     if not sentence.is_sentence_transformer(module):
         return module, preprocess, finish, "auto"
     if preprocess is not None or finish is not None:
@@ -76,6 +76,6 @@ def unpack_sentence(
 
 
 def sentence_tokens(tokenizer: Any, module: nn.Module, settings: sentence.Sentence) -> Tokens:
-    """The tokenizer as the sentence-transformers model uses it."""
+    """Return the tokenizer as the sentence-transformers model uses it."""
     length = fitting_length(tokenizer, module, settings.max_length)
     return Tokens(tokenizer, length, settings.prompt, settings.include_prompt, lower=settings.lower)

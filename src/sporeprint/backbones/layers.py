@@ -1,4 +1,4 @@
-"""Tokens of a network's last blocks, pooled while a pass runs: the layer blocks, which cost no pass."""
+"""Pool the tokens of a network's last blocks while a pass runs: the layer blocks, which cost no pass."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from sporeprint.backbones.pooling import mean, pool
 
 @dataclass
 class Layers:
-    """What is kept of one pass. tokens: how many, None where the sample decides. real: those that count [N, T]."""
+    """What is kept of one pass. tokens: their number, None where the sample decides. real: those that count [N, T]."""
 
     kinds: Sequence[str]
     tokens: int | None
     prefix: int
     real: Tensor | None
     blocks: dict[str, Tensor] = field(default_factory=dict)  # "cls-12", "patches-12", "tokens-12": [N, E]
-    strange: dict[int, list[int]] = field(default_factory=dict)  # shapes that are no [N, T, E], by number
+    unreadable: dict[int, list[int]] = field(default_factory=dict)  # shapes other than [N, T, E], by block number
 
     @contextmanager
-    def kept(self, blocks: Sequence[nn.Module], last: int) -> Iterator[None]:
-        """Keep the last so many of `blocks` in the passes of this thread inside the block."""
+    def keep(self, blocks: Sequence[nn.Module], last: int) -> Iterator[None]:
+        """Pool the `last` last of `blocks` in this thread's passes while the context is open."""
         first = max(0, len(blocks) - last)
         numbered = enumerate(blocks[first:], start=first + 1)
         handles = [block.register_forward_hook(self._hook(number)) for number, block in numbered]
@@ -43,10 +43,10 @@ class Layers:
             if threading.get_ident() != mine:  # the owner of the network may run it too
                 return
             tokens = output if isinstance(output, Tensor) else output[0]
-            found = self._pooled(number, tokens.detach())  # now: the next block may add in place
-            self.blocks.update(found)
-            if not found:
-                self.strange[number] = list(tokens.shape)
+            pooled = self._pooled(number, tokens.detach())  # now: the next block may add in place
+            self.blocks.update(pooled)
+            if not pooled:
+                self.unreadable[number] = list(tokens.shape)
 
         return hook
 
@@ -55,16 +55,16 @@ class Layers:
         if tokens.dim() != 3 or (expected is not None and tokens.shape[1] != expected):
             return {}  # another layout (windows, time first): only known ones are read
         tokens = precise(tokens)
-        made = {
+        poolers = {
             "cls": lambda: tokens[:, 0].clone(),
             "last": lambda: pool(tokens, "last", self.real, 0).clone(),
             "patches": lambda: mean(tokens[:, self.prefix :]),
             "tokens": lambda: pool(tokens, "mean", self.real, self.prefix),
             "max": lambda: pool(tokens, "max", self.real, self.prefix),
         }
-        return {f"{kind}-{number}": made[kind]() for kind in self.kinds}
+        return {f"{kind}-{number}": poolers[kind]() for kind in self.kinds}
 
 
 def precise(tensor: Tensor) -> Tensor:
-    """In float32, or float64 where it is in that."""
+    """Return the tensor in float32, or in float64 where it has that."""
     return tensor if tensor.itemsize == 8 else tensor.float()

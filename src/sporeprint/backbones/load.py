@@ -1,4 +1,4 @@
-"""From the name in a recipe to a backbone: `tiny`, `timm:NAME`, or a Hugging Face id or folder."""
+"""Load a backbone by the name in a recipe: `tiny`, `timm:NAME`, or a Hugging Face id or folder."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def load_backbone(
     modality: str = "auto",
     head: bool = False,
 ) -> Backbone:
-    """Load frozen float32 weights.
+    """Load a backbone with frozen float32 weights.
 
     name: "tiny" (shipped), "timm:NAME" (pretrained; needs the timm extra), or a Hugging Face id or folder, also of a
-    sentence-transformers model. device: default CUDA where there is one, else the CPU. modality: as of `Recipe`.
+    sentence-transformers model. device: default CUDA where there is one, else the CPU. modality: as in `Recipe`.
     head: with the checkpoint's masked-language-model head, for objectives that read its logits.
     Raises BackboneError, LayerError, MissingExtra; RecipeError for a device that is not there.
     """
-    with torch.inference_mode(False):  # tensors made inside it could never be differentiated through
+    with torch.inference_mode(False):  # autograd cannot pass through tensors made inside it
         return _load(name, targets, pooling, device, modality, head)
 
 
@@ -86,7 +86,7 @@ def _timm(name: str) -> tuple[Any, Preprocess]:
 
 
 def timm_preprocess(module: Any) -> Preprocess:
-    """The evaluation transform of a timm model as a `Preprocess`. Raises BackboneError where it is not square."""
+    """Return a timm model's evaluation transform as a `Preprocess`. Raises BackboneError where it is not square."""
     import timm
 
     config = timm.data.resolve_model_data_config(module)

@@ -1,4 +1,4 @@
-"""From tokens to one vector: the first, the mean or the last of those that are no padding."""
+"""Pool tokens to one vector: the first, the mean or the last of those that are not padding."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ POOLINGS = ("auto", "cls", "mean", "last")  # what a recipe or a Backbone may as
 
 
 def pool(tokens: Tensor, how: str, real: Tensor | None, prefix: int) -> Tensor:
-    """tokens: [N, T, E]. how: "cls" (the first), "mean", "max", "last". real: [N, T], true where a token counts.
+    """Pool tokens [N, T, E] to [N, E]. how: "cls" (the first), "mean", "max", "last".
 
-    prefix: tokens before the patches, which are not in mean and maximum; `real` has them false already. Returns [N, E].
+    real: [N, T], true where a token counts. prefix: tokens before the patches, left out of mean and maximum; in `real`
+    they are false already.
     """
     if how == "cls":
         return tokens[:, 0]
@@ -20,7 +21,7 @@ def pool(tokens: Tensor, how: str, real: Tensor | None, prefix: int) -> Tensor:
     if how == "max":
         if real is not None:
             most = tokens.masked_fill(~real.unsqueeze(-1), -torch.inf).amax(dim=1)
-            return torch.where(real.any(dim=1, keepdim=True), most, 0)  # a text without a word: as `mean` has it
+            return torch.where(real.any(dim=1, keepdim=True), most, 0)  # a text without a word: as in `mean`
         return tokens[:, prefix:].amax(dim=1)
     if real is None:
         return tokens[:, -1]
@@ -30,7 +31,7 @@ def pool(tokens: Tensor, how: str, real: Tensor | None, prefix: int) -> Tensor:
 
 
 def mean(tokens: Tensor, real: Tensor | None = None) -> Tensor:
-    """tokens: [N, T, E]. Returns [N, E], the mean over the tokens, or over those that `real` [N, T] names."""
+    """Return [N, E], the mean over tokens [N, T, E], or over those that `real` [N, T] marks."""
     if real is None:
         return tokens.mean(dim=1)
     kept = tokens.masked_fill(~real.unsqueeze(-1), 0)  # not a product: padding may hold anything

@@ -1,4 +1,4 @@
-"""The precision that a recipe's dtype comes to on a device."""
+"""Resolve a recipe's dtype to a precision on a device."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VARIABLE = "SPOREPRINT_AUTO_DTYPE"  # what "auto" means, for runs on machines of
 
 
 def resolve_dtype(dtype: str, weights: torch.dtype, device: torch.device) -> torch.dtype | None:
-    """The autocast that makes it; None for the weights' own.
+    """Return the autocast for `dtype`; None for the weights' own precision.
 
     "auto" is bfloat16 for float32 weights where the device multiplies it in hardware (CPUs with AMX or AVX512-BF16,
     GPUs from compute capability 8.0), else the weights' own. With DeiT-tiny on Flowers102 the least cosine with
@@ -33,7 +33,7 @@ def resolve_dtype(dtype: str, weights: torch.dtype, device: torch.device) -> tor
 
 
 def as_fitted(dtype: str, fitted: str, weights: torch.dtype, device: torch.device) -> torch.dtype | None:
-    """`resolve_dtype`, but "auto" is what it was where the state was fitted, which another machine must follow."""
+    """Call `resolve_dtype`, with "auto" as it was where the state was fitted, which another machine must follow."""
     own = dtype_name(weights)
     if dtype != "auto" or own != "float32" or fitted not in ("float32", "bfloat16"):
         return resolve_dtype(dtype, weights, device)
@@ -43,7 +43,7 @@ def as_fitted(dtype: str, fitted: str, weights: torch.dtype, device: torch.devic
 
 
 def dtype_name(weights: torch.dtype, autocast: torch.dtype | None = None) -> str:
-    """ "float32", "bfloat16", ...: what a pass computes in."""
+    """Return what a pass computes in: "float32", "bfloat16", ..."""
     return str(autocast or weights).removeprefix("torch.")
 
 
@@ -51,13 +51,13 @@ def _auto(device: str) -> str:
     wanted = os.environ.get(VARIABLE, "")
     if wanted not in ("", "float32", "bfloat16"):
         raise RecipeError(f"{VARIABLE}={wanted!r} in the environment; expected float32 or bfloat16, or leave it unset")
-    found = wanted or ("bfloat16" if _multiplies_bfloat16(device) else "float32")
-    _say(found, device, wanted)
-    return found
+    dtype = wanted or ("bfloat16" if _multiplies_bfloat16(device) else "float32")
+    _log_choice(dtype, device, wanted)
+    return dtype
 
 
 @lru_cache(maxsize=8)
-def _say(dtype: str, device: str, wanted: str) -> None:
+def _log_choice(dtype: str, device: str, wanted: str) -> None:
     why = f"{VARIABLE}={wanted}" if wanted else f"what this {device} does best"
     log.info("dtype auto: %s (%s)", dtype, why)
 

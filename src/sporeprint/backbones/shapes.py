@@ -1,4 +1,4 @@
-"""What one pass over a harmless view tells of a network: how many tokens, which are no patches, how to pool."""
+"""Learn from one pass over a harmless view how many tokens a network has, which are no patches, how to pool."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sporeprint.gradients.switches import evaluating, one_thread
 
 @dataclass(frozen=True)
 class Shapes:
-    """tokens: of a pass, None where the sample decides. prefix: those before the patches. layers: kinds of blocks."""
+    """The shapes of a pass. tokens: None where the sample decides. prefix: those before the patches. layers: kinds."""
 
     tokens: int | None
     prefix: int
@@ -36,17 +36,17 @@ class Probe:
     name: str
     view: Batch
 
-    def settle(self, pooling: str, prefix: int | None) -> Shapes:
-        """Settle what was asked for ("auto", None) by what the pass gives. Raises BackboneError, LayerError."""
+    def resolve(self, pooling: str, prefix: int | None) -> Shapes:
+        """Resolve "auto" and None by what the pass gives. Raises BackboneError, LayerError."""
         modality = self.inputs.modality
-        found, pooled, captures = self._pass(self.view)
+        last_tokens, pooled, captures = self._pass(self.view)
         self._check(captures)
-        tokens = found.shape[1] if found is not None and found.dim() == 3 else _tokens_of(captures)
+        tokens = last_tokens.shape[1] if last_tokens is not None and last_tokens.dim() == 3 else _tokens_of(captures)
         prefix = self._count_prefix(tokens) if prefix is None else prefix
         auto = self.adapter.auto
         if auto == "own" and pooled is None:
             auto = "found" if modality == "text" else "cls" if prefix else "mean"
-        causal = modality == "text" and found is not None and self._is_causal(found)
+        causal = modality == "text" and last_tokens is not None and self._is_causal(last_tokens)
         first = isinstance(self.inputs, Tokens) and not causal and self.inputs.starts_special()
         if auto == "found":
             auto = "last" if causal else "cls" if first else "mean"
@@ -60,11 +60,11 @@ class Probe:
         elif causal or pooling == "last":
             layers = ("last", *layers)
         if modality == "text":
-            layers = (*layers, "max")  # of words one may decide; of patches and frames the maximum says less
+            layers = (*layers, "max")  # one word may decide; of patches and frames the maximum says less
         return Shapes(None if modality != "image" and prefix == 0 else tokens, prefix, pooling, layers)
 
     def _pass(self, view: Batch) -> tuple[Tensor | None, Tensor | None, dict[str, Capture]]:
-        """(tokens, pooled, captures) of a pass, whose failure is explained."""
+        """Return (tokens, pooled, captures) of a pass; explain its failure."""
         with one_thread(self.module), evaluating(self.module), tap(self.targets) as captures:
             try:
                 return (*self.adapter.outputs(view, self.name), captures)
@@ -86,12 +86,12 @@ class Probe:
             if capture.inputs.dim() == 3 and capture.inputs.shape[0] > 1 and capture.inputs.shape[1] == 1:
                 raise LayerError(
                     f"layer {path!r} saw {tuple(capture.inputs.shape)} for one {self.inputs.sample}: time first; "
-                    "expected [N, T, I]. Read the out_proj of an nn.MultiheadAttention, which is turned round, or use "
+                    "expected [N, T, I]. Read the out_proj of an nn.MultiheadAttention, which is transposed, or use "
                     "batch_first=True"
                 )
 
     def _is_causal(self, tokens: Tensor) -> bool:
-        """Whether no token sees the ones after it: another last token changes no other output."""
+        """Return whether no token sees the ones after it: another last token changes no other output."""
         assert isinstance(self.view, dict)
         other = {**self.view, "input_ids": self.view["input_ids"].clone()}
         other["input_ids"][:, -1] = other["input_ids"][:, 1]
@@ -100,7 +100,7 @@ class Probe:
         return bool((changed - tokens)[:, :-1].abs().max() <= 1e-6 * tokens.abs().max())
 
     def _count_prefix(self, tokens: int) -> int:
-        """Tokens that are no patch: T less the positions of the patch convolution, or less the largest square."""
+        """Count the tokens that are no patch: T less the patch convolution's positions, or less the largest square."""
         size = self.inputs.limits().get("image_size")
         if size is None:
             return 0

@@ -10,7 +10,7 @@ from torch import nn
 from sporeprint.errors import LayerError
 from sporeprint.gradients.capture import Target, is_linear, widths
 
-# Last name of a linear layer that makes queries, keys, values or gates, in the codebases that we read.
+# Last name of a linear layer that makes queries, keys, values or gates, in the codebases that we know.
 _INNER = {
     "q", "k", "v", "qkv", "kv", "q_proj", "k_proj", "v_proj", "qkv_proj", "in_proj", "q_lin", "k_lin", "v_lin",
     "linear_q", "linear_k", "linear_v", "linear_pos", "query", "key", "value", "query_proj", "key_proj",
@@ -19,9 +19,9 @@ _INNER = {
 
 
 def blocks(module: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The transformer's blocks, first to last: the longest list of modules of one class that hold an attention.
+    """Find the transformer's blocks, first to last: the longest list of modules of one class that hold an attention.
 
-    Where it is a stage of several (`layers.2.blocks`, as in Swin), the other stages' lists belong to it.
+    Where that is one stage of several (`layers.2.blocks`, as in Swin), the other stages' lists belong to it.
     Returns [(path, block)]; empty where there is no such list.
     """
     stages: dict[str, list[tuple[str, nn.Module]]] = {}
@@ -31,20 +31,20 @@ def blocks(module: nn.Module) -> list[tuple[str, nn.Module]]:
             children = list(candidate.named_children())
             one_class = len({type(child) for _, child in children}) == 1
             if one_class and attention_output(children[-1][1]) is not None:
-                found = [(f"{path}.{name}" if path else name, child) for name, child in children]
-                stages.setdefault(_place(path), []).extend(found)
-                if len(found) > longest:
-                    place, longest = _place(path), len(found)
+                members = [(f"{path}.{name}" if path else name, child) for name, child in children]
+                stages.setdefault(_place(path), []).extend(members)
+                if len(members) > longest:
+                    place, longest = _place(path), len(members)
     return stages.get(place, [])
 
 
 def _place(path: str) -> str:
-    """The same for the lists of all stages: layers.2.blocks to layers.*.blocks."""
+    """Return one name for the lists of all stages: layers.*.blocks for layers.2.blocks."""
     return re.sub(r"\b\d+\b", "*", path)
 
 
 def attention_output(block: nn.Module) -> str | None:
-    """Path, inside a block, of the linear layer that closes its first (self-) attention; None where there is none."""
+    """Return the path in a block of the linear layer that closes its first (self-)attention, or None."""
     for path, attention in block.named_modules():
         if "att" not in path.rsplit(".", 1)[-1].lower() or is_linear(attention):
             continue
@@ -60,20 +60,20 @@ def attention_output(block: nn.Module) -> str | None:
 
 
 def linear_layers(module: nn.Module) -> list[str]:
-    """Paths of every `nn.Linear` and Conv1D: what can be read."""
+    """Return the paths of every `nn.Linear` and Conv1D: the layers that can be read."""
     return [path for path, layer in module.named_modules() if is_linear(layer)]
 
 
 def resolve(module: nn.Module, paths: Iterable[str] | None) -> dict[str, Target]:
-    """The targets at `paths`; by default the output projection of the last block's attention. Raises LayerError."""
+    """Return the targets at `paths`; by default the last block's attention output. Raises LayerError."""
     if paths is None:
-        found = blocks(module)
-        if not found:
+        layers = blocks(module)
+        if not layers:
             raise LayerError(
                 f"no list of transformer blocks with an attention in {type(module).__name__}; name the layer to read, "
                 f"target=PATH. Linear layers here: {listing(module)}"
             )
-        last = found[-1]
+        last = layers[-1]
         paths = [f"{last[0]}.{attention_output(last[1])}"]
     return {path: _target(module, path) for path in paths}
 
@@ -94,7 +94,7 @@ def _target(module: nn.Module, path: str) -> Target:
 
 
 def listing(module: nn.Module, most: int = 40) -> str:
-    """The last of them, for messages."""
+    """List the last linear layers, for messages."""
     paths = linear_layers(module)
     if not paths:
         return "none"

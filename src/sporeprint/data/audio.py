@@ -1,4 +1,4 @@
-"""One sample to mono sound: everything a table, a folder or a list can hold, or a `SampleError` that says why not."""
+"""Decode one sample, whatever a table, a folder or a list holds, to mono sound, or raise a `SampleError`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from sporeprint.errors import MissingExtra, SampleError
 from sporeprint.values import is_number
 
 MAX_SAMPLES = 2**27  # frames x channels: half a gigabyte as float32, 46 minutes of mono at 48 kHz
-MAX_BYTES = 8 * MAX_SAMPLES + 2**20  # of a file: MAX_SAMPLES as float64, and its header
-MAX_VALUE = 1e6  # beyond int16 given as float by a factor of 30; larger is no sound
-MAX_CHANNELS = 8  # of an array
+MAX_BYTES = 8 * MAX_SAMPLES + 2**20  # in a file: MAX_SAMPLES as float64, and its header
+MAX_VALUE = 1e6  # beyond int16 given as float by a factor of 30; larger is not sound
+MAX_CHANNELS = 8  # in an array
 RATES_HZ = (1_000, 768_000)
 SUFFIXES = frozenset(
     {".wav", ".wave", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc"}
@@ -42,7 +42,7 @@ _DECODER_ERRORS = (
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """Mono sound.
+    """A clip of mono sound.
 
     samples: float32 [n]. rate_hz: None where an array came without one (it is then at the backbone's rate).
     truncated: set later by a backbone that cuts it.
@@ -54,7 +54,7 @@ class Clip:
 
 
 def load_audio(sample: object) -> Clip:
-    """`sample` as mono sound, channels averaged, at its own rate.
+    """Decode `sample` to mono sound at its own rate, channels averaged.
 
     sample: a path, encoded bytes, a Hugging Face struct `{"bytes", "path"}` or `{"array", "sampling_rate"}`, a pair
     (array, rate in Hz), a NumPy array or torch tensor, or a `Clip`, which is checked and returned as it is. An array
@@ -63,9 +63,9 @@ def load_audio(sample: object) -> Clip:
     are taken as they are, in [-1, 1] or not, up to 10^6 in size.
 
     Files: WAV, RF64, W64 and AIFF of PCM, float, A-law or mu-law; FLAC; OGG (one Vorbis or Opus stream); MP3.
-    A cut is seen in all of them, but for a WAV or AIFF whose header leaves the length open, as a pipe's does, and an
-    MP3 without a Xing or Info header cut exactly between two frames. Changed bytes are seen in FLAC and OGG, which
-    hold checksums; in WAV, AIFF and MP3 only where the headers contradict each other: changed samples stay samples.
+    A truncated file is detected in all of them, except a WAV or AIFF whose header leaves the length open, as one
+    written to a pipe does, and an MP3 without a Xing or Info header cut exactly between two frames. Changed bytes are
+    detected in FLAC and OGG, which hold checksums; in WAV, AIFF and MP3 only where the headers contradict each other.
 
     Raises SampleError, with a reason of one line, for anything that is not whole, audible sound of at most
     `MAX_SAMPLES` values, and MissingExtra where a file is given and soundfile is not installed.
@@ -83,20 +83,20 @@ def load_audio(sample: object) -> Clip:
     if isinstance(sample, (str, os.PathLike)):
         return _from_path(sample)
     raise SampleError(
-        f"no audio: seen {_kind(sample)}; expected a path, encoded bytes, a struct of bytes and path or of array and "
+        f"no audio: got {_kind(sample)}; expected a path, encoded bytes, a struct of bytes and path or of array and "
         "sampling_rate, a pair (array, rate), or an array; check which column holds the audio"
     )
 
 
 def clip_digest(clip: Clip) -> str:
-    """Hex digest (16 bytes) of a clip's rate and samples: the id of a sample that has no other."""
+    """Return a hex digest (16 bytes) of a clip's rate and samples: the id of a sample that has no other."""
     digest = blake2b(f"{clip.rate_hz} ".encode(), digest_size=16)
     digest.update(clip.samples.astype("<f4").tobytes())
     return digest.hexdigest()
 
 
 def resample(clip: Clip, rate_hz: int) -> Clip:
-    """`clip` at `rate_hz` (soxr, HQ). Samples are unchanged where the rate is already that one, or is not known."""
+    """Resample `clip` to `rate_hz` (soxr, HQ); samples at that rate already, or at an unknown one, stay as they are."""
     if clip.rate_hz is None or clip.rate_hz == rate_hz:
         return replace(clip, rate_hz=rate_hz)
     _check_amount(-(-len(clip.samples) * rate_hz // clip.rate_hz), 1, f"this sound at {rate_hz} Hz")
@@ -107,7 +107,7 @@ def resample(clip: Clip, rate_hz: int) -> Clip:
         raise SampleError(f"cannot be resampled from {clip.rate_hz} to {rate_hz} Hz: {_line(error)}") from None
     if not len(samples):
         raise SampleError(
-            f"{len(clip.samples)} samples at {clip.rate_hz} Hz are none at {rate_hz} Hz; give a longer clip"
+            f"{len(clip.samples)} samples at {clip.rate_hz} Hz leave none at {rate_hz} Hz; give a longer clip"
         )
     return replace(clip, samples=np.asarray(samples, dtype=np.float32), rate_hz=rate_hz)
 
@@ -134,13 +134,13 @@ def _from_struct(sound: Mapping[str, Any]) -> object:
     for key in ("bytes", "path"):
         if sound.get(key) is not None:
             return sound[key]
-    raise SampleError(f"no audio: seen a struct of {sorted(map(str, sound))} without bytes, path or array; give one")
+    raise SampleError(f"no audio: got a struct of {sorted(map(str, sound))} without bytes, path or array; give one")
 
 
 def _from_pair(pair: tuple[Any, ...]) -> Clip:
     if len(pair) != 2 or not (_is_array(pair[0]) or isinstance(pair[0], list)):
-        seen = ", ".join(type(part).__name__ for part in pair[:4])
-        raise SampleError(f"no audio: seen a tuple of {len(pair)} ({seen}); expected a pair (array, rate in Hz)")
+        types = ", ".join(type(part).__name__ for part in pair[:4])
+        raise SampleError(f"no audio: got a tuple of {len(pair)} ({types}); expected a pair (array, rate in Hz)")
     return _from_array(*pair)
 
 
@@ -156,22 +156,22 @@ def _from_array(value: Any, rate: Any) -> Clip:
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise SampleError(f"this array cannot be read: {_line(error)}; give a dense one of numbers") from None
-    seen = f"an array {list(array.shape)} of {array.dtype}"
+    name = f"an array {list(array.shape)} of {array.dtype}"
     if array.ndim == 2 and array.shape[0] != array.shape[1]:
         array = array if array.shape[0] > array.shape[1] else array.T  # [n, channels]
     elif array.ndim != 1:
-        raise SampleError(f"{seen}: expected [n], [channels, n] or [n, channels]; one clip a sample")
+        raise SampleError(f"{name}: expected [n], [channels, n] or [n, channels]; one clip a sample")
     channels = array.shape[1] if array.ndim == 2 else 1
     if channels > MAX_CHANNELS:
-        raise SampleError(f"{seen}: {channels} channels, expected at most {MAX_CHANNELS}; give the waveform")
+        raise SampleError(f"{name}: {channels} channels, expected at most {MAX_CHANNELS}; give the waveform")
     if array.dtype.kind != "f" and array.dtype.name not in _FULL_RANGE:
-        raise SampleError(f"{seen}: expected a float in [-1, 1], int16, int8 or int32; convert it")
-    _check_amount(len(array), channels, seen)
-    return Clip(_checked(_mono(array) / _FULL_RANGE.get(array.dtype.name, 1.0), seen), _checked_rate(rate, seen))
+        raise SampleError(f"{name}: expected a float in [-1, 1], int16, int8 or int32; convert it")
+    _check_amount(len(array), channels, name)
+    return Clip(_checked(_mono(array) / _FULL_RANGE.get(array.dtype.name, 1.0), name), _checked_rate(rate, name))
 
 
 def _mono(frames: np.ndarray) -> np.ndarray:
-    """The mean over the channels of [n] or [n, channels]: [n], float64 where there is something to average."""
+    """Return the mean over the channels of [n] or [n, channels]: [n], float64 where there are several."""
     if frames.ndim == 2 and frames.shape[1] > 1:
         return frames.mean(axis=1, dtype=np.float64)
     return frames.reshape(-1)
@@ -200,13 +200,13 @@ def _checked_rate(rate: Any, name: str) -> int | None:
     low, high = RATES_HZ
     number = is_number(rate)
     if not (number and low <= rate <= high and rate == int(rate)):
-        seen = rate if number or isinstance(rate, float) else _kind(rate)
-        raise SampleError(f"{name}: a rate of {seen}; expected a whole number from {low} to {high} Hz")
+        shown = rate if number or isinstance(rate, float) else _kind(rate)
+        raise SampleError(f"{name}: a rate of {shown}; expected a whole number from {low} to {high} Hz")
     return int(rate)
 
 
 def _checked(samples: np.ndarray, name: str) -> np.ndarray:
-    """`samples` as float32, where they are sound at all."""
+    """Return `samples` as float32. Raises SampleError where they are not sound."""
     if not len(samples):
         raise SampleError(f"{name}: zero samples; expected sound; replace or remove it")
     low, high = float(samples.min()), float(samples.max())
@@ -246,7 +246,7 @@ def _decode(data: bytes, name: str) -> Clip:
             if allowed is not None and frames not in allowed:
                 raise damaged(name, f"{frames:,} frames, expected from {allowed[0]:,} to {allowed[-1]:,}")
             _check_amount(frames, file.channels, name)
-            # In one go: soundfile seeks after each reading, and libsndfile's MP3 sounds different after a seek.
+            # Read in one go: soundfile seeks after each read, and libsndfile's MP3 sounds different after a seek.
             if data[:4] == b"fLaC":
                 values = checked_flac(file.read(frames, dtype="int32", always_2d=True), data, name)
             else:

@@ -1,4 +1,4 @@
-"""Whether the container of an audio file is whole: libsndfile reads a cut file as a shorter one, without a word."""
+"""Check that the container of an audio file is whole: libsndfile silently reads a truncated file as a shorter one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from sporeprint.errors import SampleError
 
-_OPEN_SIZES = (0, 0xFFFFFFFF, 0x7FFFF000, 2**63 - 1, 2**64 - 1)  # left in a header by who writes to a pipe; third: SoX
+_OPEN_SIZES = (0, 0xFFFFFFFF, 0x7FFFF000, 2**63 - 1, 2**64 - 1)  # left in a header written to a pipe; third: SoX
 _WAVE_CODES = (1, 3, 6, 7)  # PCM, float, A-law, mu-law
 _AIFF_CODES = (*b"NONE sowt twos fl32 FL32 fl64 FL64 in24 in32 alaw ALAW ulaw ULAW".split(), b"raw ")
 _MP3_BITRATES = (  # kbit/s of layer III, MPEG 1 and MPEG 2
@@ -24,15 +24,15 @@ _FLAC_RATES_HZ = dict(
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
-def damaged(name: str, seen: str) -> SampleError:
-    """The error of a file that is not whole; `seen`: what is wrong with it."""
-    return SampleError(f"{name}: damaged or cut short ({seen}); replace or remove it")
+def damaged(name: str, problem: str) -> SampleError:
+    """Return the error of a file that is not whole."""
+    return SampleError(f"{name}: damaged or cut short ({problem}); replace or remove it")
 
 
 def whole_file(data: bytes, name: str) -> tuple[bytes, range | None]:
-    """`data` as libsndfile reads it whole, and the numbers of frames that the container allows, where it says.
+    """Return `data` as libsndfile reads it whole, and the numbers of frames that the container allows, where it says.
 
-    Raises SampleError where it is no known container, or contradicts itself.
+    Raises SampleError where the container is not a known one, or contradicts itself.
     """
     data = _past_tags(data)
     kind, form = data[:4], data[8:12]
@@ -51,7 +51,7 @@ def whole_file(data: bytes, name: str) -> tuple[bytes, range | None]:
 
 
 def _past_tags(data: bytes) -> bytes:
-    """Without ID3v2 tags and their padding, which may stand before any format."""
+    """Strip ID3v2 tags and their padding, which may stand before any format."""
     start = 0
     while data[start : start + 3] == b"ID3" and len(data) >= start + 10:
         size = sum(
@@ -68,50 +68,50 @@ def _exactly(frames: int) -> range:
 
 
 def _chunks(data: bytes, name: str, sound: bytes) -> dict[bytes, tuple[int, int]]:
-    """Start and size in bytes of the chunks of a RIFF, RF64, W64 or AIFF file; the size of `sound` is -1 where open.
+    """Return start and size in bytes of the chunks of a RIFF, RF64, W64 or AIFF file; an open size of `sound` is -1.
 
-    Sizes lead from chunk to chunk, up to the end: a changed size lands on bytes that are no chunk.
+    Sizes lead from chunk to chunk, up to the end: a changed size lands on bytes that are not a chunk.
     """
-    wide = data[:4] == b"riff"  # W64: ids are of 16 bytes, sizes of 8 and with the head in them
+    wide = data[:4] == b"riff"  # W64: ids have 16 bytes, sizes 8, and they count the head
     number = struct.Struct("<Q" if wide else ">I" if data[:4] in (b"RIFX", b"FORM") else "<I")
     position, head, alignment = (40, 24, 8) if wide else (12, 8, 2)
     end = number.unpack_from(data, head - number.size)[0] + (0 if wide else 8)
-    found: dict[bytes, tuple[int, int]] = {}
-    while position < len(data) and not (sound in found and position >= end):
+    chunks: dict[bytes, tuple[int, int]] = {}
+    while position < len(data) and not (sound in chunks and position >= end):
         kind, rest = data[position : position + 4], data[position : position + head]
         if len(rest) < head or not all(32 <= byte < 127 for byte in kind):
-            if sound in found and not any(data[position:]):  # padding
+            if sound in chunks and not any(data[position:]):  # padding
                 break
             raise damaged(name, f"no chunk where one should start, at byte {position:,} of {len(data):,}")
         start, size = position + head, number.unpack_from(data, position + head - number.size)[0]
         if kind == sound:
-            if data[:4] == b"RF64" and size == 0xFFFFFFFF and b"ds64" in found:
-                size = struct.unpack_from("<Q", data, found[b"ds64"][0] + 8)[0]
+            if data[:4] == b"RF64" and size == 0xFFFFFFFF and b"ds64" in chunks:
+                size = struct.unpack_from("<Q", data, chunks[b"ds64"][0] + 8)[0]
             elif size in _OPEN_SIZES and (size or (start < len(data) and end != start)):
-                found[kind] = (start, -1)
+                chunks[kind] = (start, -1)
                 break
         size -= head if wide else 0
         if size < 0 or size > len(data) - start:
             raise damaged(name, f"chunk {kind!r} should have {size:,} bytes, {len(data) - start:,} are there")
-        found.setdefault(kind, (start, size))
+        chunks.setdefault(kind, (start, size))
         position = start + size + -size % alignment
         if any(data[start + size : position]):
             raise damaged(name, f"chunk {kind!r} of {size:,} bytes goes on beyond its end")
-    return found
+    return chunks
 
 
 def _whole_wave(data: bytes, name: str) -> tuple[bytes, range]:
-    found = _chunks(data, name, b"data")
-    if b"data" not in found or found.get(b"fmt ", (0, 0))[1] < 16:
-        raise damaged(name, f"chunks {sorted(found)}, expected 'fmt ' and 'data'")
+    chunks = _chunks(data, name, b"data")
+    if b"data" not in chunks or chunks.get(b"fmt ", (0, 0))[1] < 16:
+        raise damaged(name, f"chunks {sorted(chunks)}, expected 'fmt ' and 'data'")
     order = ">" if data[:4] == b"RIFX" else "<"
-    at, size = found[b"fmt "]
+    at, size = chunks[b"fmt "]
     code, channels, rate, byte_rate, frame_bytes, bits = struct.unpack_from(order + "HHIIHH", data, at)
     if code == 0xFFFE and size >= 26:  # WAVEX: the code begins its subformat
         (code,) = struct.unpack_from(order + "H", data, at + 24)
     if code not in _WAVE_CODES:
         raise SampleError(f"{name}: WAV with codec {code:#x}; expected PCM, float, A-law or mu-law; convert it")
-    start, size = found[b"data"]
+    start, size = chunks[b"data"]
     if size < 0:  # libsndfile takes an open size of 0 for no sound
         size = (len(data) - start) // max(1, frame_bytes) * frame_bytes
         if data[:4] != b"riff":
@@ -124,27 +124,27 @@ def _whole_wave(data: bytes, name: str) -> tuple[bytes, range]:
 
 
 def _whole_aiff(data: bytes, name: str) -> range | None:
-    found = _chunks(data, name, b"SSND")
-    at, size = found.get(b"COMM", (0, 0))
+    chunks = _chunks(data, name, b"SSND")
+    at, size = chunks.get(b"COMM", (0, 0))
     packed = data[8:12] == b"AIFC"
-    if b"SSND" not in found or size < (22 if packed else 18):
-        raise damaged(name, f"chunks {sorted(found)}, expected 'COMM' and 'SSND'")
+    if b"SSND" not in chunks or size < (22 if packed else 18):
+        raise damaged(name, f"chunks {sorted(chunks)}, expected 'COMM' and 'SSND'")
     code = data[at + 18 : at + 22] if packed else b"NONE"
     if code not in _AIFF_CODES:
         raise SampleError(f"{name}: AIFF with codec {code!r}; expected PCM, float, A-law or mu-law; convert it")
     frames: int = struct.unpack_from(">I", data, at + 2)[0]
-    return None if frames in _OPEN_SIZES and found[b"SSND"][1] < 0 else _exactly(frames)
+    return None if frames in _OPEN_SIZES and chunks[b"SSND"][1] < 0 else _exactly(frames)
 
 
 def _whole_flac(data: bytes, name: str) -> range:
-    """Frames of STREAMINFO, which is as the first frame says; every frame's own checksum is the decoder's affair."""
+    """Return STREAMINFO's number of frames, checked against the first frame; the decoder checks the checksums."""
     if len(data) < 42:
         raise damaged(name, f"{len(data)} bytes, less than a FLAC header")
     frames = int.from_bytes(data[21:26], "big") & 0xFFFFFFFFF
     if not frames:
         raise SampleError(
-            f"{name}: its header leaves the length open, as a pipe's does, so that a cut could not be seen; "
-            "write it anew from file to file"
+            f"{name}: its header leaves the length open, as a pipe's does, so a truncated file would go unnoticed; "
+            "write it again, to a file"
         )
     last, position = 0, 4
     while not last and position < len(data):
@@ -159,16 +159,16 @@ def _whole_flac(data: bytes, name: str) -> range:
 
 
 def checked_flac(values: np.ndarray, data: bytes, name: str) -> np.ndarray:
-    """`values` (int32 [n, channels], full range) as float32 in [-1, 1], where they are as STREAMINFO's MD5 says."""
+    """Return `values` (int32 [n, channels], full range) as float32 in [-1, 1], checked against STREAMINFO's MD5."""
     bits = (int.from_bytes(data[20:22], "big") >> 4 & 31) + 1
     stored = (values >> (32 - bits)).astype("<i4").view(np.uint8).reshape(-1, 4)[:, : -(-bits // 8)]
     if any(data[26:42]) and md5(stored.tobytes(), usedforsecurity=False).digest() != data[26:42]:
-        raise damaged(name, "the sound is not as the checksum in its header says")
+        raise damaged(name, "the sound does not match the checksum in its header")
     return values.astype(np.float32) / np.float32(2**31)
 
 
 def _whole_ogg(data: bytes, name: str) -> None:
-    """Every page is there, in sequence, as its checksum says, and the last one is marked as the last."""
+    """Check that every page is there, in sequence, with a correct checksum, and that the last is marked as the last."""
     position, count, flags, first = 0, 0, 0, 0
     while data[position : position + 4] == b"OggS" or not flags & 4:
         if len(data) < position + 27:
@@ -179,9 +179,9 @@ def _whole_ogg(data: bytes, name: str) -> None:
         page = data[position : body + sum(data[position + 27 : body])]
         # OGG's CRC takes the highest bit first and starts from 0: zlib's, of the bytes with their bits reversed.
         mirrored = (page[:22] + bytes(4) + page[26:]).translate(_REVERSED)
-        seen = int(f"{zlib.crc32(mirrored, 0xFFFFFFFF) ^ 0xFFFFFFFF:032b}"[::-1], 2)
-        if seen != checksum:
-            raise damaged(name, f"page {count} is not as its checksum says")
+        actual = int(f"{zlib.crc32(mirrored, 0xFFFFFFFF) ^ 0xFFFFFFFF:032b}"[::-1], 2)
+        if actual != checksum:
+            raise damaged(name, f"page {count} does not match its checksum")
         first = first if count else serial
         if serial != first:
             raise SampleError(f"{name}: several OGG streams in one; expected one; take the sound out of it")
@@ -191,9 +191,9 @@ def _whole_ogg(data: bytes, name: str) -> None:
 
 
 def _whole_mp3(data: bytes, name: str) -> tuple[bytes, range]:
-    """Whole frames of one kind from the first byte to the tags, as many as the Xing or Info header says, if any.
+    """Check for whole frames of one kind from the first byte to the tags, as many as a Xing or Info header says.
 
-    Without one, libsndfile guesses the length from the first frame's bit rate, and cuts what is beyond: it gets one.
+    Without one, libsndfile guesses the length from the first bit rate and cuts what is beyond, so one is added.
     """
     position, count, kind = 0, 0, _mp3_kind(data)
     while size := _mp3_frame(data, position):
@@ -204,7 +204,7 @@ def _whole_mp3(data: bytes, name: str) -> tuple[bytes, range]:
     if position > len(data):
         raise damaged(name, f"the last {position - len(data)} bytes of its {count} frames are not there")
     if not rest.startswith((b"TAG", b"APETAGEX", b"LYRICSBEGIN", b"ID3")) and any(rest):
-        raise damaged(name, f"{count} whole frames, then {len(rest):,} bytes that are none")
+        raise damaged(name, f"{count} whole frames, then {len(rest):,} bytes that are not frames")
     mpeg1, mono, length = data[1] & 8, data[3] >= 192, 1152 if data[1] & 8 else 576
     at = 4 + ((17 if mono else 32) if mpeg1 else (9 if mono else 17)) + (0 if data[1] & 1 else 2)
     trimmed = _MP3_DELAY
@@ -228,12 +228,12 @@ def _whole_mp3(data: bytes, name: str) -> tuple[bytes, range]:
 
 
 def _mp3_kind(data: bytes) -> tuple[int, int, bool]:
-    """What the header of every frame of a file has in common: version, layer, protection; rate; mono or not."""
+    """Return what the headers of a file's frames have in common: version, layer, protection; rate; mono or not."""
     return data[1], data[2] & 12, data[3] >= 192
 
 
 def _mp3_frame(data: bytes, position: int) -> int:
-    """Bytes of the MPEG layer III frame whose header is at `position`; 0 where there is none (ISO 11172-3, 2.4.2.3)."""
+    """Return the bytes of the MPEG layer III frame with a header at `position`; 0 for none (ISO 11172-3, 2.4.2.3)."""
     head = data[position : position + 4]
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:
         return 0

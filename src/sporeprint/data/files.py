@@ -1,4 +1,4 @@
-"""One sample's file, opened without waiting for a pipe; why not, where it cannot be."""
+"""Open one sample's file without waiting for a pipe, or say why it cannot be opened."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def opened(
     what: str,
     check_size: Callable[[str, int], None] = lambda name, size: None,
 ) -> Iterator[tuple[BinaryIO, str]]:
-    """The file and its name for messages. what: expected here, as "an image file".
+    """Open the file; yield it and its name for messages. what: what is expected, as "an image file".
 
     check_size: given that name and the size in bytes before the file is opened; raises where it is too large.
-    Raises SampleError, of errors in reading it too.
+    Raises SampleError, also for errors while the caller reads it.
     """
-    name = repr(os.path.basename(os.fsdecode(path)))  # a reason is stored: it must not hold this machine's folders
+    name = repr(os.path.basename(os.fsdecode(path)))  # reasons are stored: they must not name this machine's folders
     try:
         status = os.stat(path)  # before it is opened: opening a pipe waits for its writer
         if not stat.S_ISREG(status.st_mode):

@@ -24,11 +24,11 @@ SPLITS = ("train", "test", "validation", "valid", "val", "dev")
 
 
 class FolderSource:
-    """The files of one modality below `folder`, sorted by their path. Hidden files and folders are passed over.
+    """The files of one modality below `folder`, sorted by their path. Hidden files and folders are skipped.
 
     id: the path below `folder`, with "/". label: the name of the class folder (the first below `folder`), None for
-    files right in `folder`. modality: "image", "text" or "audio", told by a file's suffix.
-    Raises SourceError where there is no sample, or where the class folders look like splits.
+    files right in `folder`. modality: "image", "text" or "audio", which a file's suffix decides.
+    Raises SourceError where there is no sample, and where the class folders look like splits.
     """
 
     label_names: list[str] | None = None  # the labels are names already
@@ -67,7 +67,7 @@ class FolderSource:
             yield Row(path, self.folder / path, first if slash else None)
 
     def digest(self) -> str:
-        """Of every file's path and the limit; of texts, which are small, with their bytes; else with size and time."""
+        """Return a digest of the limit and of every file's path and content: a text's bytes, else the size and time."""
         digest = blake2b(f"folder limit={self.limit}\n".encode(), digest_size=16)
         look = _file_digest if self.modality == "text" else file_stamp
         for path in self._paths:
@@ -87,11 +87,11 @@ class FolderSource:
 
 
 def _others(paths: list[str]) -> str:
-    """What files there are, where none is of the modality."""
+    """Describe the files that are there, where none is of the modality."""
     endings = [os.path.splitext(path)[1].lower() for path in paths]
     counts = {name: sum(ending in known for ending in endings) for name, known in SUFFIXES.items()}
-    found = [f"{count} of {name}: for these take a backbone for {name}" for name, count in counts.items() if count]
-    return "; ".join([f"{len(paths)} other files", *found])
+    parts = [f"{count} of {name}: for these use a backbone for {name}" for name, count in counts.items() if count]
+    return "; ".join([f"{len(paths)} other files", *parts])
 
 
 def _file_digest(path: Path) -> str:
@@ -106,12 +106,12 @@ def _file_digest(path: Path) -> str:
 
 
 def _walk(folder: str, below: str, above: set[tuple[int, int]]) -> Iterator[str]:
-    """Paths of the files below `folder`. Links are followed, but never back to a folder that we are in."""
+    """Yield the paths of the files below `folder`. Links are followed, but never back to a folder that we are in."""
     try:
         status = os.stat(folder)
         entries = list(os.scandir(folder))
     except OSError as error:
-        raise SourceError(f"'{folder}' cannot be listed: {error.strerror or error}; mend its permissions") from None
+        raise SourceError(f"'{folder}' cannot be listed: {error.strerror or error}; fix its permissions") from None
     here = (status.st_dev, status.st_ino)
     if here in above:
         return

@@ -1,4 +1,4 @@
-"""Table files as batches of plain Python values: Parquet, Arrow streams of `datasets`, CSV and JSON lines."""
+"""Read table files as batches of plain Python values: Parquet, Arrow streams of `datasets`, CSV and JSON lines."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import pyarrow.parquet as pq
 from sporeprint.errors import SourceError
 
 BATCH = 32  # rows in memory at a time; encoded images are some megabytes at most
-_ANEW = "write it with commas (.csv) or with tabs (.tsv)"
-_OTHER_MARKS = {";": _ANEW, "\t": "give it a name that ends in .tsv", "|": _ANEW}  # not read as separators: advice
+_REWRITE = "write it with commas (.csv) or with tabs (.tsv)"
+_OTHER_MARKS = {";": _REWRITE, "\t": "give it a name that ends in .tsv", "|": _REWRITE}  # not separators -> advice
 Batch = dict[str, list[Any]]
 
 
 class Table(Protocol):
-    """One table in one or several files. rows: how many."""
+    """One table in one or several files. rows: their number."""
 
     kind: str
     files: list[Path]
@@ -30,7 +30,7 @@ class Table(Protocol):
     rows: int
 
     def batches(self, columns: Sequence[str], start: int = 0) -> Iterator[Batch]:
-        """{column: values} of at most `BATCH` rows each, from row `start` on."""
+        """Yield {column: values} of at most `BATCH` rows each, from row `start` on."""
         ...
 
 
@@ -52,13 +52,13 @@ class ParquetTable:
         self.rows = sum(rows for _, _, rows in self._groups)
 
     def holds_all(self, leaf: str) -> bool:
-        """Whether no row lacks this leaf, such as "image.bytes", by the files' own statistics."""
+        """Return whether every row has this leaf, such as "image.bytes", by the files' own statistics."""
         for path in self.files:
             metadata = pq.read_metadata(path)
             for group in map(metadata.row_group, range(metadata.num_row_groups)):
                 columns = [group.column(at) for at in range(group.num_columns)]
-                said = [one.statistics for one in columns if one.path_in_schema == leaf]
-                if not said or said[0] is None or not said[0].has_null_count or said[0].null_count:
+                known = [column.statistics for column in columns if column.path_in_schema == leaf]
+                if not known or known[0] is None or not known[0].has_null_count or known[0].null_count:
                     return False
         return True
 
@@ -110,7 +110,7 @@ class ArrowTable:
 
 
 class _Lines:
-    """A text file of rows, read once at the start: to count them, and to meet a broken one before the work begins."""
+    """A text file of rows, read once at the start: to count them, and to find a broken one before the work begins."""
 
     kind = ""
     what = ""
@@ -132,12 +132,12 @@ class _Lines:
 
     def batches(self, columns: Sequence[str], start: int = 0) -> Iterator[Batch]:
         records = islice(self._records(), start, None)
-        while some := list(islice(records, BATCH)):
-            yield {name: [row.get(name) for row in some] for name in columns}
+        while batch := list(islice(records, BATCH)):
+            yield {name: [row.get(name) for row in batch] for name in columns}
 
 
 class CsvTable(_Lines):
-    """Every value is text, an empty one is missing. Tabs separate where the file ends in .tsv."""
+    """A CSV file: every value is text, an empty one is missing. Tabs separate where the file ends in .tsv."""
 
     kind, what = "csv", "CSV"
 
@@ -150,7 +150,7 @@ class CsvTable(_Lines):
                 raise SourceError(f"'{path}' has a column name twice: {header}; the first line names the columns")
             if len(header) == 1 and (marks := [mark for mark in _OTHER_MARKS if mark in header[0]]):
                 raise SourceError(
-                    f"'{path}' has one column, {header[0]!r}, by its first line; its values seem to stand between "
+                    f"'{path}' has one column, {header[0]!r}, by its first line; its values seem to be separated by "
                     f"{marks[0]!r}: {_OTHER_MARKS[marks[0]]}"
                 )
             for row in reader:
@@ -176,8 +176,8 @@ class JsonlTable(_Lines):
                 except (ValueError, RecursionError) as error:
                     row = error
                 if not isinstance(row, dict):
-                    seen = f"a {type(row).__name__}" if not isinstance(row, Exception) else str(row)
-                    raise SourceError(f"'{path}', line {number}: {seen}; expected one JSON object on each line")
+                    problem = f"a {type(row).__name__}" if not isinstance(row, Exception) else str(row)
+                    raise SourceError(f"'{path}', line {number}: {problem}; expected one JSON object on each line")
                 yield row
 
 

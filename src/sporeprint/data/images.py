@@ -1,4 +1,4 @@
-"""One sample to an RGB image: everything a table, a folder or a list can hold, or a `SampleError` that says why not."""
+"""Decode one sample, whatever a table, a folder or a list holds, to an RGB image, or raise a `SampleError`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_PIXELS = (
 # Bytes from a table are untrusted: only these decoders see them. EPS, for one, would start Ghostscript.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 
-# What Pillow's decoders raise on damaged bytes. Fuzzing 13.0 met the first three; others may raise more.
+# What Pillow's decoders raise on damaged bytes. Fuzzing 13.0 raised the first three; other releases may raise more.
 _DECODER_ERRORS = (
     *(OSError, ValueError, SyntaxError),
     *(EOFError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RuntimeError, MemoryError),
@@ -43,7 +43,7 @@ _UPRIGHT = {  # EXIF orientation -> what makes it upright
 
 
 def load_image(sample: object) -> Image.Image:
-    """`sample` as an RGB image, upright, first frame, transparency laid on white.
+    """Decode `sample` to an RGB image: upright, first frame, transparency laid on white.
 
     sample: a PIL image, a path, encoded bytes, a Hugging Face struct `{"bytes", "path"}`, a NumPy array [H, W],
     [H, W, 1], [H, W, 3] or [H, W, 4] of uint8, uint16, bool or float in [0, 1], or such a torch tensor, which may
@@ -63,13 +63,13 @@ def load_image(sample: object) -> Image.Image:
     if hasattr(sample, "detach") and hasattr(sample, "cpu"):  # a torch tensor, without importing torch
         return _from_array(_tensor_array(sample))
     raise SampleError(
-        f"no image: seen {_kind(sample)}; expected a PIL image, a path, encoded bytes, a struct of bytes and path, "
+        f"no image: got {_kind(sample)}; expected a PIL image, a path, encoded bytes, a struct of bytes and path, "
         "or an array; check which column holds the images"
     )
 
 
 def content_digest(image: Image.Image) -> str:
-    """Hex digest (16 bytes) of an RGB image's size and pixels: the id of a sample that has no other."""
+    """Return a hex digest (16 bytes) of an RGB image's size and pixels: the id of a sample that has no other."""
     digest = blake2b(f"{image.width} {image.height} ".encode(), digest_size=16)
     digest.update(image.tobytes())
     return digest.hexdigest()
@@ -85,7 +85,7 @@ def _from_struct(struct: Mapping[str, Any]) -> object:
     if struct.get("path") is not None:
         return struct["path"]
     raise SampleError(
-        f"no image: seen a struct of {sorted(map(str, struct))} without bytes or path; give one of the two"
+        f"no image: got a struct of {sorted(map(str, struct))} without bytes or path; give one of the two"
     )
 
 
@@ -124,7 +124,7 @@ def _from_file(file: BinaryIO, name: str) -> Image.Image:
 
 
 def _decode(image: Image.Image, name: str) -> Image.Image:
-    """All pixels of an opened image, as RGB. The size is checked before any pixel is decoded."""
+    """Decode all pixels of an opened image to RGB, once its size is checked."""
     _check_size(image.width, image.height, name)
     try:
         image.load()
@@ -139,7 +139,7 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
 
 def _check_size(width: int, height: int, name: str) -> None:
     if width < 1 or height < 1:
-        raise SampleError(f"{name}: {width} x {height}, no pixel at all; expected at least 1 x 1")
+        raise SampleError(f"{name}: {width} x {height}, without a pixel; expected at least 1 x 1")
     if width * height > MAX_PIXELS:
         raise SampleError(
             f"{name}: {width} x {height} is over {MAX_PIXELS:,} pixels, as a decompression bomb is; resize it first"
@@ -158,7 +158,7 @@ def _line(error: Exception) -> str:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except _DECODER_ERRORS:  # damaged EXIF beside whole pixels: shown as stored, as every viewer does
+    except _DECODER_ERRORS:  # damaged EXIF, whole pixels: shown as stored, as every viewer does
         return 1
 
 
@@ -173,7 +173,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def _deep_to_rgb(values: np.ndarray, name: str) -> Image.Image:
-    """Grey [H, W] of more than 8 bits. Integers are 16-bit; floats lie in [0, 1], or in [0, 255] as Pillow's own do."""
+    """Convert grey [H, W] of more than 8 bits: 16-bit integers, or floats in [0, 1] or, like Pillow's own, [0, 255]."""
     low, high = values.min(), values.max()
     top = 65535 if values.dtype.kind in "iu" else 1 if high <= 1 else 255
     if not (low >= 0 and high <= top):  # also when there is a NaN
@@ -198,12 +198,12 @@ def _tensor_array(tensor: Any) -> np.ndarray:
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
-    seen = f"an array {list(array.shape)} of {array.dtype}"
+    name = f"an array {list(array.shape)} of {array.dtype}"
     if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
-        raise SampleError(f"{seen}: channels come last here, [H, W, C]; transpose it: array.transpose(1, 2, 0)")
+        raise SampleError(f"{name}: channels come last here, [H, W, C]; transpose it: array.transpose(1, 2, 0)")
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))):
-        raise SampleError(f"{seen}: expected [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]; one image a sample")
-    _check_size(array.shape[1], array.shape[0], seen)
+        raise SampleError(f"{name}: expected [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]; one image a sample")
+    _check_size(array.shape[1], array.shape[0], name)
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * np.uint8(255)
     elif array.dtype == np.uint16:
@@ -211,10 +211,10 @@ def _from_array(array: np.ndarray) -> Image.Image:
     elif array.dtype.kind == "f":
         low, high = array.min(), array.max()
         if not (low >= 0 and high <= 1):  # also when there is a NaN
-            raise SampleError(f"{seen} with values from {low} to {high}: floats are in [0, 1]; scale it, or give uint8")
+            raise SampleError(f"{name} with values from {low} to {high}: floats are in [0, 1]; scale it, or give uint8")
         array = np.rint(array.astype(np.float64) * 255).astype(np.uint8)
     elif array.dtype != np.uint8:
-        raise SampleError(f"{seen}: expected uint8, uint16, bool or a float in [0, 1]; convert it")
+        raise SampleError(f"{name}: expected uint8, uint16, bool or a float in [0, 1]; convert it")
     array = np.ascontiguousarray(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array)
     image = Image.fromarray(array)
     return _on_white(image) if image.mode == "RGBA" else image.convert("RGB")

@@ -14,7 +14,7 @@ _B = TypeVar("_B")
 
 
 def ahead(function: Callable[[_A], _B], items: Iterable[_A], workers: int) -> Iterator[_B]:
-    """`map` in order, computed a few items ahead by threads; at most `workers` + 1 results wait.
+    """Run `map` in order, a few items ahead in threads; at most `workers` + 1 results wait.
 
     In each of them torch computes with one thread: teams of threads that wait for each other's cores were slower.
     """
@@ -33,4 +33,4 @@ def ahead(function: Callable[[_A], _B], items: Iterable[_A], workers: int) -> It
         finally:
             for future in waiting:
                 future.cancel()
-            torch.set_num_threads(threads)  # for threads to come: each new one takes the number that was set last
+            torch.set_num_threads(threads)  # for later threads: each new one takes the number that was set last

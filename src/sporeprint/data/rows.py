@@ -1,4 +1,4 @@
-"""What a source is: rows in a fixed order, each with an id, a sample that is not decoded yet, and perhaps a label."""
+"""A source has rows in a fixed order, each with an id, a sample that is not decoded yet, and perhaps a label."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LABEL_KINDS = {str: "a text", bool: "true or false", int: "a number", float: "a 
 
 @dataclass(frozen=True)
 class Row:
-    """One row, not decoded yet. id: "" where a list gives none. label: a ClassLabel's integer stays one."""
+    """One row, not decoded yet. id: "" where a list gives none. label: of a ClassLabel, the integer."""
 
     id: str
     sample: object
@@ -37,23 +37,23 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def rows(self, start: int = 0) -> Iterator[Row]:
-        """The rows from `start` on; what lies before is skipped without being read where the format allows it."""
+        """Yield the rows from `start` on; what lies before is skipped without being read where the format allows it."""
         ...
 
     def digest(self) -> str:
-        """Hex digest of everything that decides the rows and their contents."""
+        """Return a hex digest of everything that decides the rows and their contents."""
         ...
 
     def describe(self) -> dict[str, Any]:
-        """JSON-able: kind, name (no folder above it), rows, columns, limit."""
+        """Return, as JSON, kind, name (no folder above it), rows, columns and limit."""
         ...
 
 
 class ListSource:
-    """Samples in memory. labels: one a sample.
+    """Samples in memory. labels: one for each sample.
 
-    ids: unique strings, one a sample. Without them every `Row.id` is "", and the digest of a sample's content becomes
-    its id; in a store "-2", "-3" ... are added to that of a sample met before. Its blocks are the same.
+    ids: unique strings, one for each sample. Without them every `Row.id` is "", and the digest of a sample's content
+    becomes its id; in a store, repeated samples get "-2", "-3" ... appended. Their blocks are the same.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class ListSource:
             yield Row(self._ids[number], self._samples[number], self._labels[number])
 
     def digest(self) -> str:
-        """Of ids, labels and contents; of a path, its name, size and time. Raises SourceError for other objects."""
+        """Return a digest of ids, labels and contents; for paths name, size and time. Raises SourceError for others."""
         digest = blake2b(json.dumps([self._ids, self._labels, self.label_names]).encode(), digest_size=16)
         for sample in self._samples:
             digest.update(_content(sample))
@@ -97,32 +97,32 @@ class ListSource:
 
 
 def check_ids(ids: Sequence[object], where: str) -> None:
-    """Raise SourceError naming the first id that is not a string, is empty or was met before."""
-    seen: dict[object, int] = {}
+    """Raise SourceError naming the first id that is not a string, is empty or is a repetition."""
+    first_rows: dict[object, int] = {}
     for row, given in enumerate(ids):
         if not isinstance(given, str) or not given:
             raise SourceError(f"{where}: row {row} has {given!r}; an id is a string (or an integer) that is not empty")
-        if given in seen:
-            raise SourceError(f"{where}: {given!r} stands in rows {seen[given]} and {row}; ids are unique")
-        seen[given] = row
+        if given in first_rows:
+            raise SourceError(f"{where}: {given!r} is in rows {first_rows[given]} and {row}; ids are unique")
+        first_rows[given] = row
 
 
 def check_labels(labels: Iterable[object], where: str) -> None:
-    """Raise SourceError naming the first label that a store cannot hold beside an earlier one. None goes with all."""
-    seen: dict[int, tuple[str, object, int]] = {}  # depth in lists -> kind, label, row
+    """Raise SourceError naming the first label that a store cannot hold with an earlier one; None always fits."""
+    firsts: dict[int, tuple[str, object, int]] = {}  # depth in lists -> kind, label, row
     for row, label in enumerate(labels):
         for depth, kind in _kinds(label, 0):
-            known, other, at = seen.setdefault(depth, (kind, label, row))
+            known, other, at = firsts.setdefault(depth, (kind, label, row))
             if kind != known:
                 inside = "" if depth == 0 else " inside"
                 raise SourceError(
                     f"{where}: row {row} has {label!r}, {kind}{inside}; row {at} has {other!r}, {known}{inside}; the "
-                    "labels of a store are of one kind: write them alike"
+                    "labels of a store are of one kind: write all of them in one way"
                 )
 
 
 def _kinds(label: Any, depth: int) -> Iterator[tuple[int, str]]:
-    """Of a label, and of what it holds if it is a list: its depth and kind."""
+    """Yield depth and kind of a label and, where it is a list, of what it holds."""
     label = label.item() if isinstance(label, np.generic) else label
     if type(label) in LABEL_KINDS:
         yield depth, LABEL_KINDS[type(label)]
@@ -136,7 +136,7 @@ def check_limit(limit: int | None) -> None:
 
 
 def file_stamp(path: str | os.PathLike[str]) -> str:
-    """Size and time of a file, which change with its content; "absent" when it cannot be looked at."""
+    """Return the size and time of a file, which change with its content; "absent" when it cannot be looked at."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""A random part of a source: sources are often sorted by class, so their first rows are no fair sample."""
+"""A random sample of a source: sources are often sorted by class, so their first rows are not representative."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Sampled:
         return len(self._positions)
 
     def rows(self, start: int = 0) -> Iterator[Row]:
-        """The drawn rows from the `start`-th on."""
-        wanted = self._positions[start:]
-        if not wanted:
+        """Yield the drawn rows from the `start`-th on."""
+        positions = self._positions[start:]
+        if not positions:
             return
-        following = iter(wanted)
+        following = iter(positions)
         position = next(following)
-        for at, row in enumerate(self.source.rows(wanted[0]), start=wanted[0]):
+        for at, row in enumerate(self.source.rows(positions[0]), start=positions[0]):
             if at == position:
                 yield row
                 position = next(following, -1)
@@ -39,9 +39,9 @@ class Sampled:
                     return
 
     def digest(self) -> str:
-        """Hex digest of the source's and of the draw."""
+        """Return a hex digest of the source and of the draw."""
         return blake2b(f"{self.source.digest()} {self.count} {self.seed}".encode(), digest_size=16).hexdigest()
 
     def describe(self) -> dict[str, Any]:
-        """As the source's, with the sample."""
+        """Return the source's description, with the sample."""
         return {**self.source.describe(), "sample": self.count, "sample_seed": self.seed}

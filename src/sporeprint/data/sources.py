@@ -1,4 +1,4 @@
-"""From what a user names to rows: `open_source` recognises folders, tables and `datasets` folders."""
+"""Open what a user names as rows: `open_source` recognises folders, tables and `datasets` folders."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def open_source(
 ) -> Source:
     """Open a folder of class folders, a table, a folder of Parquet shards or a `datasets` folder.
 
-    modality: of the samples, "image", "text" or "audio": which files and columns to look for. sample_column,
-    label_column ("" for none), id_column: of a table; found where not given. split: of a folder that holds several.
+    modality: that of the samples, "image", "text" or "audio": which files and columns to look for. sample_column,
+    label_column ("" for none), id_column: columns of a table; found where not given. split: in a folder with several.
     limit: the first rows only. like: the "columns" of another source's `describe()`, taken where this one has them.
     Raises SourceError.
     """
@@ -69,7 +69,7 @@ def open_source(
             if path.suffix.lower() in SUFFIXES[modality]
             else f"known are {', '.join(_TABLES)}"
         )
-        raise SourceError(f"'{path}' is no table that sporeprint reads; {advice}")
+        raise SourceError(f"'{path}' is not a table that sporeprint reads; {advice}")
     return TableSource(
         table,
         path,
@@ -83,7 +83,7 @@ def open_source(
 
 
 def _open_folder(folder: Path, split: str | None) -> tuple[Table | None, Path]:
-    """The table in a folder and the folder that names it; no table for a folder of files."""
+    """Return the table in a folder and the folder that names it; no table for a folder of files."""
     if (folder / "dataset_dict.json").is_file():
         splits = _json_list(folder / "dataset_dict.json", lambda value: value["splits"])
         if split is None and len(splits) == 1:
@@ -112,15 +112,16 @@ def _open_folder(folder: Path, split: str | None) -> tuple[Table | None, Path]:
 def _open_saved(folder: Path) -> Table:
     names = _json_list(folder / "state.json", lambda value: [file["filename"] for file in value["_data_files"]])
     if not names or any(Path(name).name != name for name in names):
-        raise SourceError(f"'{folder / 'state.json'}' names the files {names}; expected files beside it: save it anew")
+        path = folder / "state.json"
+        raise SourceError(f"'{path}' names the files {names}; expected files in its folder: save the dataset again")
     return ArrowTable([folder / name for name in names])
 
 
 def _json_list(path: Path, pick: Callable[[dict], list[str]]) -> list[str]:
     try:
-        found = pick(json.loads(path.read_bytes()))
+        names = pick(json.loads(path.read_bytes()))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SourceError(f"'{path}' cannot be read ({error!r}); save the dataset anew") from None
-    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
-        raise SourceError(f"'{path}' holds {found!r}; expected names: save the dataset anew")
-    return found
+        raise SourceError(f"'{path}' cannot be read ({error!r}); save the dataset again") from None
+    if not isinstance(names, list) or not all(isinstance(entry, str) for entry in names):
+        raise SourceError(f"'{path}' holds {names!r}; expected names: save the dataset again")
+    return names

@@ -1,4 +1,4 @@
-"""A table as a source: which column holds the samples, which the labels and the ids, and one row after the other."""
+"""Read a table as a source: find the columns of samples, labels and ids, and give its rows."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ LABEL_NAMES = ("label", "labels", "class", "target")
 class TableSource:
     """Rows of a Parquet, Arrow, CSV or JSON lines table.
 
-    Columns are found by the `huggingface` metadata, then by type and name; an argument decides, and label_column=""
-    means no labels. modality: of the samples: "image", "text" or "audio". Strings in the sample column are the texts
-    themselves, or else paths, relative to the table's folder. A column of texts is a string column with a usual name,
-    or the only one that is neither label nor id. like: {"sample", "label", "id"}: another table's columns, taken where
-    this one has them and no argument decides. id: the row's number where no id_column is given. label:
-    None for null, NaN and a ClassLabel's -1.
-    Raises SourceError, listing the columns, where one cannot be found; naming the row, where a value cannot be used.
+    Columns are found by the `huggingface` metadata, then by type and name, unless an argument names them;
+    label_column="" means no labels. modality: that of the samples, "image", "text" or "audio". Strings in the sample
+    column are the texts themselves, or else paths, relative to the table's folder. A column of texts is a string column
+    with a usual name, or the only one that is neither label nor id. like: {"sample", "label", "id"}: another table's
+    columns, taken where this one has them and no argument decides. A row's id is its number where no id_column is
+    given; its label is None for null, NaN and a ClassLabel's -1.
+    Raises SourceError: where a column cannot be found, with the columns; where a value cannot be used, with the row.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class TableSource:
                 row += 1
 
     def digest(self) -> str:
-        """Of the files' bytes, the chosen columns and the limit; of files named by path, their sizes and times."""
+        """Return a digest of the files' bytes, the columns, the limit, and size and time of files named by path."""
         return self._digest
 
     @cached_property
@@ -111,10 +111,10 @@ class TableSource:
         strings = _is_text(kind) and self._modality != "text"
         named = strings or pa.types.is_struct(kind)
         if isinstance(self._table, ParquetTable) and self._table.holds_all(f"{self._sample}.bytes"):
-            named = False  # told without decoding every sample
+            named = False  # known without decoding every sample
         for row, sample in enumerate(self._values(self._sample) if named else ()):
             file = self._locate(sample, row)
-            if strings or isinstance(file, Path):  # a struct with bytes is in the table's own
+            if strings or isinstance(file, Path):  # a struct with bytes is in the table's own bytes
                 digest.update(f"{file_stamp(str(file))}\n".encode())
         return digest.hexdigest()
 
@@ -143,9 +143,9 @@ class TableSource:
         strings = [field.name for field in plain if _is_text(field.type)]
         if named := [name for name in SAMPLE_NAMES["text"] if name in strings and name not in taken]:
             return named[0]
-        found = [name for name in strings if name not in taken and name not in LABEL_NAMES]
+        candidates = [name for name in strings if name not in taken and name not in LABEL_NAMES]
         used = {name: what for name, what in taken.items() if name in strings}
-        return found[0] if len(found) == 1 else self._ask(found, "texts", used)
+        return candidates[0] if len(candidates) == 1 else self._refuse_columns(candidates, "texts", used)
 
     def _find_sample(self, features: dict[str, Any]) -> str:
         schema, names = self._table.schema, SAMPLE_NAMES[self._modality]
@@ -153,20 +153,20 @@ class TableSource:
         by_feature = [name for name in schema.names if _type(features.get(name)) == SAMPLE_FEATURES[self._modality]]
         plain = (field for field in schema if _type(features.get(field.name)) in (None, "Value"))
         by_type = [field.name for field in plain if _is_encoded(field.type)]
-        for found in (by_feature, by_type):
-            named = [name for name in by_name if name in found]
-            if len(found) == 1 or named:
-                return (named or found)[0]
-            if found:
-                return self._ask(found, "")
-        return by_name[0] if by_name else self._ask([], "images" if self._modality == "image" else "sound")
+        for candidates in (by_feature, by_type):
+            named = [name for name in by_name if name in candidates]
+            if len(candidates) == 1 or named:
+                return (named or candidates)[0]
+            if candidates:
+                return self._refuse_columns(candidates, "")
+        return by_name[0] if by_name else self._refuse_columns([], "images" if self._modality == "image" else "sound")
 
-    def _ask(self, found: list[str], kind: str, taken: Mapping[str, str] = {}) -> NoReturn:
-        if found:
-            raise SourceError(f"'{self._path}' has several sample columns, {found}; choose one (sample_column)")
+    def _refuse_columns(self, candidates: list[str], kind: str, taken: Mapping[str, str] = {}) -> NoReturn:
+        if candidates:
+            raise SourceError(f"'{self._path}' has several sample columns, {candidates}; choose one (sample_column)")
         left, used = self._columns(taken), " and ".join(f"{name!r}, its {what}" for name, what in taken.items())
         but = f" but {used}" if used else ""
-        advice = f"choose one (sample_column) of: {left}; if they hold something else, take a backbone for it"
+        advice = f"choose one (sample_column) of: {left}; if they hold something else, use a backbone for it"
         raise SourceError(f"'{self._path}' has no column of {kind}{but}; {advice if left else 'leave that out'}")
 
     def _find_label(self, features: dict[str, Any]) -> str:
@@ -195,17 +195,17 @@ class TableSource:
             return None
         if self.label_names is not None:
             if label == -1:
-                return None  # `datasets` marks an unknown class so
+                return None  # `datasets` marks an unknown class like this
             if not isinstance(label, int) or not 0 <= label < len(self.label_names):
                 raise SourceError(
-                    f"'{self._path}', row {row}: label {label!r} is not one of {len(self.label_names)} classes; mend it"
+                    f"'{self._path}', row {row}: label {label!r} is not one of {len(self.label_names)} classes; fix it"
                 )
         if not isinstance(label, (str, int, float)):
-            raise SourceError(f"'{self._path}', row {row}: label {label!r} is no text, number or list of them; mend it")
+            raise SourceError(f"'{self._path}', row {row}: label {label!r} is not text, a number or a list; fix it")
         return label
 
     def _locate(self, sample: Any, row: int) -> object:
-        """Paths relative to the table's folder. A struct's path is the table maker's, so it may not lead out of it."""
+        """Resolve paths in the table's folder. A struct's is its maker's choice, so it may not lead out of it."""
         if isinstance(sample, str):
             return sample if self._modality == "text" else self._folder / sample
         empty = isinstance(sample, dict) and all(sample.get(name) is None for name in ("bytes", "array"))
@@ -214,14 +214,14 @@ class TableSource:
             if "\0" in sample["path"] or not path.resolve().is_relative_to(self._folder.resolve()):
                 raise SourceError(
                     f"'{self._path}', row {row}: the path {sample['path']!r} leads out of the table's folder; "
-                    "put the files beside the table, or name them in a text column"
+                    "put the files next to the table, or name them in a text column"
                 )
             return path
         return sample
 
 
 def _features(schema: pa.Schema, path: Path) -> dict[str, Any]:
-    """The column types that `datasets` wrote into the schema: {column: {"_type", ...}}."""
+    """Return the column types that `datasets` wrote into the schema: {column: {"_type", ...}}."""
     text = (schema.metadata or {}).get(b"huggingface")
     if text is None:
         return {}
@@ -229,7 +229,7 @@ def _features(schema: pa.Schema, path: Path) -> dict[str, Any]:
         return dict(json.loads(text)["info"]["features"])
     except (ValueError, KeyError, TypeError) as error:
         raise SourceError(
-            f"'{path}': its 'huggingface' metadata cannot be read ({error!r}); write the table anew"
+            f"'{path}': its 'huggingface' metadata cannot be read ({error!r}); write the table again"
         ) from None
 
 
@@ -238,7 +238,7 @@ def _type(feature: Any) -> str | None:
 
 
 def _class_names(feature: Any) -> list[str] | None:
-    """The class names of a ClassLabel column, or of a list of them."""
+    """Return the class names of a ClassLabel column, or of a list of them."""
     if _type(feature) in ("Sequence", "List", "LargeList"):
         feature = feature.get("feature")
     names = feature.get("names") if _type(feature) == "ClassLabel" else None
@@ -254,7 +254,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _is_encoded(kind: pa.DataType) -> bool:
-    """Bytes, or a struct of bytes and path."""
+    """Return whether a column holds bytes, or structs of bytes and path."""
     if pa.types.is_struct(kind):
         names = {kind.field(number).name for number in range(kind.num_fields)}
         return bool(names & {"bytes", "path"}) and names <= {"bytes", "path"}

@@ -1,4 +1,4 @@
-"""One sample to a text: everything a table, a folder or a list can hold, or a `SampleError` that says why not."""
+"""Decode one sample, whatever a table, a folder or a list holds, to a text, or raise a `SampleError`."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ from sporeprint.errors import SampleError
 
 MAX_BYTES = 64 * 2**20  # as UTF-8: about ten million words, which no encoder reads; larger is not one text
 
-# Of a folder of texts. Not ".md": a README.md beside the samples would become one of them.
+# Files that a folder of texts consists of. Not ".md": a README.md next to the samples would become one of them.
 SUFFIXES = frozenset({".txt"})
 
 _OTHER_ENCODINGS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")  # byte order marks of UTF-16 and UTF-32
 
 
 def load_text(sample: object) -> str:
-    """`sample` as a text, unchanged: nothing is stripped but a byte order mark.
+    """Return `sample` as a text, unchanged: nothing is stripped but a byte order mark.
 
     sample: a str (the text itself, never a path), a path object (of a UTF-8 text file), or UTF-8 bytes.
     Raises SampleError, with a reason of one line, for anything that is not Unicode text of at least one character
-    that is no whitespace, and of at most `MAX_BYTES`.
+    other than whitespace, and of at most `MAX_BYTES`.
     """
     if isinstance(sample, str):
-        return _from_str(str.__str__(sample))  # np.str_ and other heirs become plain
+        return _from_str(str.__str__(sample))  # np.str_ and other subclasses become plain
     if isinstance(sample, (bytes, bytearray, memoryview)):
         return _from_bytes(bytes(sample), "these bytes")
     if isinstance(sample, os.PathLike):
         return _from_path(sample)
     if sample is None:
-        raise SampleError("no text: seen null (an empty cell); drop the row or fill it in")
+        raise SampleError("no text: got null (an empty cell); drop the row or fill it in")
     if isinstance(sample, Number) and sample != sample:
-        raise SampleError("no text: seen NaN (an empty cell, as pandas reads it); drop the row or fill it in")
+        raise SampleError("no text: got NaN (an empty cell, as pandas reads it); drop the row or fill it in")
     if isinstance(sample, Number):
         raise SampleError(
-            f"no text: seen a number of type {type(sample).__name__}; check which column holds the texts, "
+            f"no text: got a number of type {type(sample).__name__}; check which column holds the texts, "
             "or convert it: str(number)"
         )
     raise SampleError(
-        f"no text: seen a value of type {type(sample).__name__}; expected a str, UTF-8 bytes, or the path object of a "
+        f"no text: got a value of type {type(sample).__name__}; expected a str, UTF-8 bytes, or the path object of a "
         "UTF-8 file, one text a sample; check which column holds the texts"
     )
 
 
 def text_digest(text: str) -> str:
-    """Hex digest (16 bytes) of a text's UTF-8: the id of a sample that has no other."""
+    """Return a hex digest (16 bytes) of a text's UTF-8: the id of a sample that has no other."""
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
@@ -89,8 +89,8 @@ def _from_bytes(data: bytes, name: str) -> str:
 
 
 def _empty(name: str, size: int, unit: str) -> SampleError:
-    seen = f"nothing but whitespace ({size} {unit})" if size else f"empty (0 {unit})"
-    return SampleError(f"{name}: {seen}; expected a text; drop the row or fill it in")
+    problem = f"nothing but whitespace ({size} {unit})" if size else f"empty (0 {unit})"
+    return SampleError(f"{name}: {problem}; expected a text; drop the row or fill it in")
 
 
 def _check_size(name: str, size: int) -> None:
@@ -98,5 +98,5 @@ def _check_size(name: str, size: int) -> None:
         raise _large(name, f"has {size:,} bytes")
 
 
-def _large(name: str, seen: str) -> SampleError:
-    return SampleError(f"{name} {seen}; a text has at most {MAX_BYTES:,}: split it into documents")
+def _large(name: str, problem: str) -> SampleError:
+    return SampleError(f"{name} {problem}; a text has at most {MAX_BYTES:,}: split it into documents")

@@ -21,16 +21,16 @@ _FUSED = inspect.signature(nn.functional.multi_head_attention_forward)
 
 
 def is_linear(module: nn.Module) -> bool:
-    """An `nn.Linear`, or GPT-2's Conv1D: y = x W + b with W [I, O], so the same two factors make its gradient."""
+    """Return whether it is an `nn.Linear` or GPT-2's Conv1D: y = x W + b with W [I, O], so the same factors serve."""
     if isinstance(module, nn.Linear):
         return True
     weight, width = getattr(module, "weight", None), getattr(module, "nf", None)
-    named = type(module).__name__ == "Conv1D"  # of transformers, which is never imported here
+    named = type(module).__name__ == "Conv1D"  # in transformers, which is never imported here
     return named and isinstance(weight, Tensor) and weight.dim() == 2 and weight.shape[1] == width
 
 
 def widths(layer: nn.Module) -> tuple[int, int]:
-    """(I, O) of a linear layer."""
+    """Return (I, O) of a linear layer."""
     if isinstance(layer, nn.Linear):
         return layer.in_features, layer.out_features
     inputs, outputs = layer.get_parameter("weight").shape
@@ -51,7 +51,7 @@ class Target:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(O, I + 1): the gradient of weight and bias; without a bias (O, I)."""
+        """The shape (O, I + 1) of the gradient of weight and bias; without a bias (O, I)."""
         inputs, outputs = widths(self.layer)
         return outputs, inputs + self.bias
 
@@ -86,7 +86,7 @@ def tap(targets: Mapping[str, Target]) -> Iterator[dict[str, Capture]]:
             capture.calls += 1
             capture.inputs = args[0].detach().clone()  # the network may add to it in place later
             torch.set_grad_enabled(True)
-            # A later target hangs on an earlier one's leaf already; cutting there would hide it from the loss.
+            # A later target depends on an earlier one's leaf already; cutting there would hide that leaf from the loss.
             reached = output.grad_fn is not None
             capture.outputs = output if reached else output.detach().requires_grad_()
             # The network gets a copy: it may add to its activations in place, which a leaf does not allow.
@@ -107,7 +107,7 @@ def tap(targets: Mapping[str, Target]) -> Iterator[dict[str, Capture]]:
 
 
 def check_captured(captures: Mapping[str, Capture]) -> None:
-    """Every target must have run exactly once in the pass. Raises LayerError."""
+    """Raise LayerError unless every target ran exactly once in the pass."""
     for path, capture in captures.items():
         if capture.calls == 0:
             raise LayerError(
@@ -122,12 +122,12 @@ def check_captured(captures: Mapping[str, Capture]) -> None:
 
 
 def check_reached(captures: Mapping[str, Capture], embedding: Tensor, layers: str) -> None:
-    """The embedding must depend on every target. layers: those that could be read. Raises LayerError."""
+    """Raise LayerError unless the embedding depends on every target. layers: those that can be read."""
     outputs = [capture.outputs for capture in captures.values()]
-    found: Sequence[Tensor | None] = [None] * len(outputs)
+    gradients: Sequence[Tensor | None] = [None] * len(outputs)
     if embedding.requires_grad:
-        found = torch.autograd.grad(embedding.sum(), outputs, allow_unused=True)
-    for path, gradient in zip(captures, found, strict=True):
+        gradients = torch.autograd.grad(embedding.sum(), outputs, allow_unused=True)
+    for path, gradient in zip(captures, gradients, strict=True):
         if gradient is None:
             raise LayerError(
                 f"layer {path!r} runs, but the embedding does not depend on it, so it has no gradient; choose another "
@@ -136,10 +136,10 @@ def check_reached(captures: Mapping[str, Capture], embedding: Tensor, layers: st
 
 
 def _unfuse(layer: nn.Module, parent: nn.Module, left_open: ExitStack) -> list[RemovableHandle]:
-    """While `parent` runs, a fused attention that is handed `layer`'s weight calls `layer` instead.
+    """While `parent` runs, make a fused attention that is handed `layer`'s weight call `layer` instead.
 
-    Only then: a mode costs every operation some microseconds, which a small network would feel. `left_open` leaves
-    the mode where an interrupt kept the parent's own hook from it.
+    Only then: a mode costs every operation some microseconds, which shows in a small network. `left_open` closes
+    the mode where an interrupt kept the parent's own hook from doing so.
     """
     mode, mine = left_open.enter_context(ExitStack()), threading.get_ident()
 
@@ -155,7 +155,7 @@ def _unfuse(layer: nn.Module, parent: nn.Module, left_open: ExitStack) -> list[R
 
 
 class _Unfused(TorchFunctionMode):
-    """Splits torch's fused attention into the heads and their output projection, run as a module.
+    """Split torch's fused attention into the heads and their output projection, run as a module.
 
     The fused function reads the projection's weight, so that the module's `forward`, and any hook on it, never runs.
     """
@@ -182,18 +182,18 @@ class _Unfused(TorchFunctionMode):
 
 
 def samples_first(tensor: Tensor, samples: int) -> Tensor:
-    """[samples * V, ..., F] to [samples, V * tokens, F]: all views and tokens of a sample side by side."""
+    """Reshape [samples * V, ..., F] to [samples, V * tokens, F]: all views and tokens of a sample in one row."""
     if tensor.shape[0] % samples:
         raise LayerError(f"a target saw {tensor.shape[0]} rows for {samples} samples; expected a multiple")
     return tensor.reshape(samples, -1, tensor.shape[-1])
 
 
 def weight_gradients(inputs: Tensor, sensitivities: Tensor, bias: bool = True) -> Tensor:
-    """Gradient of one linear layer's weight and bias, one for each sample.
+    """Return the gradient of one linear layer's weight and bias for each sample.
 
     inputs: [N, T, I], what the layer saw. sensitivities: [N, T, O], d loss / d output; T counts views and tokens.
-    Returns [N, O, I + 1]; the last column is the bias (without a bias [N, O, I]). A token that the loss does not
-    feel adds nothing, whatever stands in its inputs.
+    Returns [N, O, I + 1]; the last column is the bias (without a bias [N, O, I]). A token on which the loss
+    does not depend adds nothing, whatever its inputs hold.
     """
     felt = (sensitivities != 0).any(dim=2)  # [N, T]
     read = felt.any(dim=0)  # [T]: with CLS pooling one token of each view

@@ -1,4 +1,4 @@
-"""What threads share: a network, which one of them at a time may pass, its mode, and process-wide settings of torch."""
+"""Guard what threads share: a network, which one thread at a time may run, its mode, and torch's global settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NEW_LOCK = threading.Lock()
 
 
 def one_thread(module: nn.Module) -> threading.RLock:
-    """The lock of a network, whoever shares it: hooks see every pass through their layer, another thread's too."""
+    """Return the lock of a network, the same for all who share it: hooks see every pass, another thread's too."""
     with _NEW_LOCK:
         return _LOCKS.setdefault(module, threading.RLock())
 
@@ -24,19 +24,19 @@ def one_thread(module: nn.Module) -> threading.RLock:
 class Switch:
     """A setting that is changed while anyone is inside `hold`; the last one to leave puts it back.
 
-    get, put: read and write the setting. held: from the value found, the value while it is held.
+    get, put: read and write the setting. held: from the value before, the value while it is held.
     """
 
     def __init__(self, get: Callable[[], Any], put: Callable[[Any], None], held: Callable[[Any], Any]):
         self._get, self._put, self._held = get, put, held
-        self._lock, self._holders, self._found = threading.Lock(), 0, None
+        self._lock, self._holders, self._before = threading.Lock(), 0, None
 
     @contextmanager
     def hold(self) -> Iterator[None]:
         with self._lock:
             if not self._holders:
-                self._found = self._get()
-                self._put(self._held(self._found))
+                self._before = self._get()
+                self._put(self._held(self._before))
             self._holders += 1
         try:
             yield
@@ -44,12 +44,12 @@ class Switch:
             with self._lock:
                 self._holders -= 1
                 if not self._holders:
-                    self._put(self._found)
+                    self._put(self._before)
 
 
 # The fused kernels of nn.TransformerEncoderLayer call none of the layers inside, nor their hooks.
 NO_FUSED_ATTENTION = Switch(
-    torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled, lambda found: False
+    torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled, lambda before: False
 )
 
 
@@ -67,15 +67,15 @@ def _put_tf32(value: Any) -> None:
         getattr(torch.backends.cudnn, "conv").fp32_precision = value  # noqa: B009
 
 
-# By default cuDNN computes a float32 convolution, so the patch embedding, with 10 bits of mantissa.
-NO_TF32 = Switch(_tf32, _put_tf32, lambda found: False if isinstance(found, bool) else "ieee")
+# By default cuDNN computes a float32 convolution, such as the patch embedding, with 10 bits of mantissa.
+NO_TF32 = Switch(_tf32, _put_tf32, lambda before: False if isinstance(before, bool) else "ieee")
 
 
 @contextmanager
 def autocast_from(first: nn.Module, device: str, dtype: torch.dtype) -> Iterator[None]:
     """Autocast in this thread from the call of `first`, a network's first block, to the end of the context.
 
-    What stands before it is cheap, and the rest cannot mend what is rounded there: with DeiT-tiny's patches embedded in
+    What comes before it is cheap, and the rest cannot undo the rounding there: with DeiT-tiny's patches embedded in
     bfloat16 the least cosine of 24 embeddings with float32 was 0.9958, with them in float32 and all blocks in bfloat16
     0.9999 (docs/speed.md).
     """
@@ -93,7 +93,7 @@ def autocast_from(first: nn.Module, device: str, dtype: torch.dtype) -> Iterator
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode (no dropout, no statistics updated); every submodule's own flag comes back afterwards."""
+    """Hold the module in evaluation mode (no dropout, no statistics updated), then restore every submodule's flag."""
     flags = [(part, part.training) for part in module.modules()]
     if not any(training for _, training in flags):
         yield

@@ -7,7 +7,7 @@ from typing import Any
 
 from sporeprint.objectives.dino import DINO
 from sporeprint.objectives.kl import KL
-from sporeprint.objectives.masked import MaskedTokens
+from sporeprint.objectives.masked_tokens import MaskedTokens
 from sporeprint.objectives.objective import Objective
 from sporeprint.objectives.simclr import SimCLR
 
@@ -15,26 +15,26 @@ NAMES = {"kl": KL, "dino": DINO, "simclr": SimCLR, "mlm": MaskedTokens}  # what 
 
 
 def paper(modality: str = "image", views: str = "paper") -> tuple[Objective, ...]:
-    """The paper's objectives for a modality, with its constants: DINO is for images alone. views: a recipe's."""
+    """Return the paper's objectives for a modality, with its constants; DINO is for images alone. views: a recipe's."""
     return settle([KL(), DINO(), SimCLR()] if modality == "image" else [KL(), SimCLR()], modality, views)
 
 
 def settle(objectives: Sequence[Any] | None, modality: str, views: str = "paper") -> tuple[Any, ...]:
-    """A recipe's objectives as they are on "image", "text" or "audio". Raises RecipeError for one that is not.
+    """Set a recipe's objectives for "image", "text" or "audio". Raises RecipeError for one that is not for it.
 
-    views: a recipe's, which decides what an objective without an augmentation of its own gets on images. Text and sound
-    have no resolution: "native" changes nothing there.
+    views: a recipe's; it decides the augmentation of an objective on images that names none. Text and sound have no
+    resolution: "native" changes nothing there.
     """
     if objectives is None:
         return paper(modality, views)
-    return tuple(_settled(one, modality, views) for one in objectives)
+    return tuple(_for_modality(objective, modality, views) for objective in objectives)
 
 
-def _settled(one: Any, modality: str, views: str) -> Any:
-    if not hasattr(one, "for_modality"):
-        return one
-    # An objective of a user's may know the modality alone.
-    return one.for_modality(modality) if views == "paper" else one.for_modality(modality, views)
+def _for_modality(objective: Any, modality: str, views: str) -> Any:
+    if not hasattr(objective, "for_modality"):
+        return objective
+    # A user's own objective may take the modality alone.
+    return objective.for_modality(modality) if views == "paper" else objective.for_modality(modality, views)
 
 
 __all__ = ["DINO", "KL", "NAMES", "MaskedTokens", "Objective", "SimCLR", "paper", "settle"]

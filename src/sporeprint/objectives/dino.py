@@ -1,4 +1,4 @@
-"""DINO: every crop should tell what the two global crops tell. Twelve views."""
+"""DINO: every crop should predict what the two global crops show. Twelve views."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class DINO(Objective):
             )
         if self.augmentation is not None and not hasattr(self.augmentation, "global_crops"):
             raise RecipeError(
-                f"DINO with {self.augmentation!r}; expected views with global_crops, whose first so many are the "
-                "teacher's, such as Crops()"
+                f"DINO with {self.augmentation!r}; expected views with global_crops, the number of first views that "
+                "the teacher takes, such as Crops()"
             )
 
     def loss(self, latents: Tensor, teacher: Tensor | None = None) -> Tensor:
-        """latents, teacher: [N, V, L], global views first; the teacher's default is the student's. Returns [N]."""
+        """Return [N] losses. latents, teacher: [N, V, L], global views first; teacher defaults to the student's."""
         globals_ = (latents if teacher is None else teacher).detach()[:, : self.augmentation.global_crops]
         target = torch.softmax(globals_ / self.teacher_temperature, dim=-1)
         log_q = torch.log_softmax(latents / self.student_temperature, dim=-1)

@@ -1,4 +1,4 @@
-"""KL: how far the head's softmax is from uniform. One view, so it costs no pass beside the embedding."""
+"""KL: how far the head's softmax is from uniform. One view, the embedding's, so it costs no pass of its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sporeprint.values import is_positive, kind
 @kind("kl")
 @dataclass(frozen=True)
 class KL(Objective):
-    """KL(uniform || softmax(latent / T)), the paper's section 3.1."""
+    """The divergence KL(uniform || softmax(latent / T)), the paper's section 3.1."""
 
     name: str = "kl"
     latent: int = 768
@@ -29,7 +29,7 @@ class KL(Objective):
             raise RecipeError(f"KL temperature={self.temperature!r}; expected a number above 0")
 
     def loss(self, latents: Tensor) -> Tensor:
-        """latents: [N, V, L]. Returns [N], the mean over views.
+        """Return [N] losses, the mean over views. latents: [N, V, L].
 
         In float64: the gradient is softmax minus 1/L, near cancellation when the latents are small.
         """

@@ -1,4 +1,4 @@
-"""What an objective is: the views it needs, its head, and one loss per sample."""
+"""An objective defines the views it needs, its head, and one loss per sample."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _O = TypeVar("_O", bound="Objective")
 
 @dataclass(frozen=True)
 class Objective:
-    """Base of the objectives: subclass it as a frozen dataclass and define `loss`.
+    """The base of the objectives: subclass it as a frozen dataclass and define `loss`.
 
-    name: of the block and of the head. latent: width of the head's output. augmentation: makes the views; None for the
+    name: that of block and head. latent: width of the head's output. augmentation: makes the views; None for the
     modality's plain view. Sample i's loss must not read sample j.
 
-    by_modality: {"image": {field: value}, ...}, what the fields that are None come to on images, text or audio; left
-    empty by an objective that is the same on all of them. One that has it is for the modalities in it alone.
+    by_modality: {"image": {field: value}, ...}, what replaces None in the fields on images, text or audio; left empty
+    by an objective that is the same on all of them. An objective that has it is for the modalities in it alone.
     by_views: {"native": {"image": {field: value}}}, what differs from that with a recipe's other `views`.
     """
 
@@ -29,8 +29,8 @@ class Objective:
     extra_heads: ClassVar[tuple[str, ...]] = ()  # further heads, without gradient, given to `loss` by these names
     by_modality: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     by_views: ClassVar[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {}
-    reads: ClassVar[str] = "latents"  # what `loss` is given: a random head's, or the "logits" of the checkpoint's own
-    negatives: Any = 0  # samples of the fitting set whose latents are given to `loss` as `negatives` [M, L]
+    reads: ClassVar[str] = "latents"  # what `loss` takes: a random head's, or the "logits" of the checkpoint's own
+    negatives: Any = 0  # samples of the fitting set whose latents `loss` takes as `negatives` [M, L]
 
     name: str = ""
     latent: Any = 768
@@ -38,19 +38,18 @@ class Objective:
 
     @property
     def views(self) -> int:
-        """Number of views of one sample. Raises RecipeError while that depends on the modality."""
+        """The number of views of one sample. Raises RecipeError while that depends on the modality."""
         if self.augmentation is None and any("augmentation" in fields for fields in self.by_modality.values()):
             raise RecipeError(
-                f"how many views {self.name!r} has depends on the modality; settle it first: "
+                f"how many views {self.name!r} has depends on the modality; choose one first: "
                 f"objective.for_modality({next(iter(self.by_modality))!r})"
             )
         return 1 if self.augmentation is None else self.augmentation.views
 
     def for_modality(self: _O, modality: str, views: str = "paper") -> _O:
-        """Itself, with every field that is None set to what it is for "image", "text" or "audio".
+        """Return the objective with every field that is None set for "image", "text" or "audio".
 
-        views: a recipe's. Where nothing is said of "native", as for text and sound, it is the same as "paper".
-
+        views: a recipe's; "native" is the same as "paper" where `by_views` leaves it out, as for text and sound.
         Raises RecipeError where the objective has no views for the modality.
         """
         if not self.by_modality:
@@ -64,12 +63,12 @@ class Objective:
         return replace(self, **{name: value for name, value in fields.items() if getattr(self, name) is None})
 
     def loss(self, latents: Tensor, *args: Any, **extras: Any) -> Tensor:
-        """latents: [N, V, L]. extras: what `extra_heads` and `negatives` ask for.
+        """Return [N]: one loss for each sample, neither their mean nor their sum.
 
-        Returns [N]: one loss a sample, neither their mean nor their sum.
+        latents: [N, V, L]. extras: what `extra_heads` and `negatives` ask for.
         """
         raise NotImplementedError
 
     def head_names(self) -> list[str]:
-        """Names in `Fungi.heads`: the head's, then those of `extra_heads`."""
+        """Return the names in `Fungi.heads`: the head's, then those of `extra_heads`."""
         return [self.name, *(f"{self.name}_{extra}" for extra in self.extra_heads)]

@@ -17,10 +17,10 @@ from sporeprint.objectives.views.image import Patches
 from sporeprint.objectives.views.text import Deletions
 from sporeprint.values import is_count, is_positive, kind
 
-# Between equal views float32 sees rounding alone, some 1e-6, that changes with the batch; where nothing else repels, as
-# for a text of one word, that was most of the gradient. What is nearer than this is equal.
+# The distance of equal views in float32 is rounding, about 1e-6, which changes with the batch; where nothing else
+# repels, as for a text of one word, it was most of the gradient. Views nearer than this are equal.
 _EQUAL = 3e-5
-_NEAR = 1 - 1e-6  # cosine above which the distance is looked at; a cosine itself is off by 1e-7
+_NEAR = 1 - 1e-6  # cosine above which the distance is computed; a cosine itself is off by 1e-7
 
 
 @kind("simclr")
@@ -63,24 +63,24 @@ class SimCLR(Objective):
             raise RecipeError(f"SimCLR with {self.views} view; expected at least 2, since positives are other views")
 
     def loss(self, latents: Tensor, negatives: Tensor | None = None) -> Tensor:
-        """latents: [N, V, L]. negatives: [M, L], of any length (they are normalised here). Returns [N]."""
+        """Return [N] losses. latents: [N, V, L]. negatives: [M, L], normalised here."""
         latents = normalize(latents, dim=-1)
         views = latents.shape[1]
-        similarities = _still(latents @ latents.transpose(1, 2), latents, latents)  # [N, V, V]
+        similarities = _detach_equal(latents @ latents.transpose(1, 2), latents, latents)  # [N, V, V]
         itself = torch.eye(views, dtype=torch.bool, device=latents.device)
         positives = similarities.masked_fill(itself, 0).sum(dim=-1) / (views - 1) / self.temperature
         everything = similarities.masked_fill(itself, -torch.inf)
         if negatives is not None and len(negatives):
             bank = normalize(negatives.to(latents), dim=-1)
-            repelled = _still(latents @ bank.T, latents, bank.expand(len(latents), -1, -1))  # [N, V, M]
+            repelled = _detach_equal(latents @ bank.T, latents, bank.expand(len(latents), -1, -1))  # [N, V, M]
             everything = torch.cat([everything, repelled], dim=-1)
         if self.temper_negatives:
             everything = everything / self.temperature
         return (torch.logsumexp(everything, dim=-1) - positives).mean(dim=-1)
 
 
-def _still(cosines: Tensor, latents: Tensor, others: Tensor) -> Tensor:
-    """[N, V, M] of [N, V, L] and [N, M, L], without the gradient of equal ones, which is zero but for rounding."""
+def _detach_equal(cosines: Tensor, latents: Tensor, others: Tensor) -> Tensor:
+    """Return cosines [N, V, M] of [N, V, L] and [N, M, L], detached where equal: their gradient is rounding alone."""
     row, view, other = torch.nonzero(cosines.detach() > _NEAR, as_tuple=True)
     apart = (latents.detach()[row, view] - others.detach()[row, other]).norm(dim=-1)
     equal = torch.zeros_like(cosines, dtype=torch.bool)

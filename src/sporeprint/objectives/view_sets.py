@@ -17,7 +17,7 @@ from sporeprint.values import canonical
 
 @dataclass(frozen=True)
 class ViewSet:
-    """Views that are made once and pass the backbone once, and the objectives that share them."""
+    """Views that are made and pass the backbone once, and the objectives that share them."""
 
     name: str  # "whole", or the first objective's
     augmentation: Any
@@ -30,10 +30,10 @@ class ViewSet:
     @property
     def logits(self) -> bool:
         """Whether an objective reads the checkpoint's own head."""
-        return any(getattr(one, "reads", "") == "logits" for one in self.objectives)
+        return any(getattr(objective, "reads", "") == "logits" for objective in self.objectives)
 
     def cost(self, inputs: Inputs) -> float:
-        """What a row's views cost, in plain views: a view at half the side of an image has a quarter of its tokens."""
+        """Return a row's cost in plain views: a view at half the side of an image has a quarter of its tokens."""
         own = getattr(self.augmentation, "cost", None)
         if own is not None:
             return float(own(inputs))
@@ -41,9 +41,9 @@ class ViewSet:
         return self.views if sizes is None else _cost_of(sizes(inputs), inputs)
 
     def first(self, views: int) -> ViewSet:
-        """The same set, of its first `views` views alone."""
+        """Return the same set with its first `views` views alone."""
         augmentation = self.augmentation
-        if is_dataclass(augmentation) and any(one.name == "views" and one.init for one in fields(augmentation)):
+        if is_dataclass(augmentation) and any(field.name == "views" and field.init for field in fields(augmentation)):
             return replace(self, augmentation=replace(augmentation, views=views))  # type: ignore[type-var]
         return replace(self, augmentation=FirstViews(augmentation, views))
 
@@ -59,7 +59,7 @@ class FirstViews:
         return self.augmentation(sample, inputs, rng)[: self.views]
 
     def cost(self, inputs: Inputs) -> float:
-        """In plain views; where the sizes are not told, each counts as much as the next."""
+        """Return the cost in plain views; where the sizes are unknown, every view costs the same."""
         sizes = getattr(self.augmentation, "sizes", None)
         if sizes is not None:
             return _cost_of(sizes(inputs)[: self.views], inputs)
@@ -71,7 +71,7 @@ def _cost_of(sizes: Sequence[int], inputs: Inputs) -> float:
 
 
 def view_sets(objectives: Sequence[Objective]) -> list[ViewSet]:
-    """The plain view first, since the embedding needs it; objectives with equal augmentations share a set."""
+    """Group objectives with equal augmentations into sets; the plain view comes first, since the embedding needs it."""
     shared: dict[Any, list[Objective]] = {Whole(): []}
     for objective in objectives:
         plain = objective.augmentation is None
@@ -83,6 +83,6 @@ def view_sets(objectives: Sequence[Objective]) -> list[ViewSet]:
 
 
 def generator(seed: int, row_id: str, name: str) -> np.random.Generator:
-    """The random numbers of one row's views for one objective: the same for every batch, order, worker and platform."""
+    """Return the generator of a row's views for an objective: the same for every batch, order, worker and platform."""
     key = hashlib.blake2b(canonical([seed, row_id, name]), digest_size=16).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(key, "little")))

@@ -17,8 +17,8 @@ def noise(width, height, seed=0):
 def slowly(image, boxes, size):
     """Each box by itself through torch, in double precision but for the weights: [V, 3, size, size]."""
     cuts = [torch.tensor(np.array(image.crop(box))).permute(2, 0, 1).float() for box in boxes]
-    made = [interpolate(cut[None], size=(size, size), mode="bicubic", antialias=True) for cut in cuts]
-    return torch.cat(made).clamp(0, 255)
+    resized = [interpolate(cut[None], size=(size, size), mode="bicubic", antialias=True) for cut in cuts]
+    return torch.cat(resized).clamp(0, 255)
 
 
 def grid(size, side, starts):
@@ -50,9 +50,9 @@ def test_levels_are_scaled_and_shifted_then_clipped_whatever_their_sign():
     image, boxes = noise(64, 64), grid(64, 32, range(0, 32, 10))
     gain, shift = (0.5, -2.0, 0.01), (3.0, 100.0, -1.0)
     by, plus = (torch.tensor(levels).view(3, 1, 1) for levels in (gain, shift))
-    for some in (boxes, [*boxes, (0, 0, 31, 32)]):  # shared, and each by itself
-        expected = slowly(image, some, 64) * by + plus
-        torch.testing.assert_close(resize_boxes(image, some, 64, gain, shift), expected, rtol=0, atol=1e-3)
+    for subset in (boxes, [*boxes, (0, 0, 31, 32)]):  # shared, and each by itself
+        expected = slowly(image, subset, 64) * by + plus
+        torch.testing.assert_close(resize_boxes(image, subset, 64, gain, shift), expected, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("size", [(50, 41), (400, 300)])
@@ -62,11 +62,11 @@ def test_views_are_normalised_as_the_plain_one_is(augmentation, size):
     preprocess = Preprocess(size=64, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
     plain = Preprocess(size=64, mean=(0,) * 3, std=(1,) * 3, scale=1.0)
     mean, std = (torch.tensor(levels).view(3, 1, 1) for levels in (preprocess.mean, preprocess.std))
-    made, pixels = (augmentation(image, one, np.random.default_rng(1)) for one in (preprocess, plain))
-    torch.testing.assert_close(made, (pixels / 255 - mean) / std, rtol=0, atol=1e-5)
+    normalised, pixels = (augmentation(image, processor, np.random.default_rng(1)) for processor in (preprocess, plain))
+    torch.testing.assert_close(normalised, (pixels / 255 - mean) / std, rtol=0, atol=1e-5)
 
 
 def test_views_hold_no_more_memory_than_their_own():
-    made = Patches()(noise(50, 50), Preprocess(size=32), np.random.default_rng(0))
-    assert made.untyped_storage().nbytes() == made.numel() * 4
-    assert made.is_contiguous()
+    views = Patches()(noise(50, 50), Preprocess(size=32), np.random.default_rng(0))
+    assert views.untyped_storage().nbytes() == views.numel() * 4
+    assert views.is_contiguous()

@@ -42,7 +42,7 @@ def test_images_weigh_their_pixels_and_probes_are_of_the_networks_size():
     assert PREPROCESS.bulk(Image.new("RGB", (7, 5))) == 3 * 35
     assert (PREPROCESS.modality, PREPROCESS.limits()) == ("image", {"image_size": 32})
     probes = PREPROCESS.probes()
-    assert [tuple(one.shape) for one in probes] == [(3, 32, 32)] * 3
+    assert [tuple(probe.shape) for probe in probes] == [(3, 32, 32)] * 3
     assert not torch.equal(probes[0], probes[1])
     assert torch.equal(probes[0], PREPROCESS.probes()[0])
     assert torch.equal(ImageInputs().collate(probes), torch.stack(probes))
@@ -73,8 +73,8 @@ def test_numbers_of_tokens_stay_integers_whatever_the_weights_precision():
 
 def test_a_batch_made_in_inference_mode_can_be_differentiated_through():
     with torch.inference_mode():
-        made = {"input_values": torch.ones(2, 3), "input_ids": torch.ones(2, 3, dtype=torch.int64)}
-        moved = batch_to(made, torch.device("cpu"), torch.float32)
+        batch = {"input_values": torch.ones(2, 3), "input_ids": torch.ones(2, 3, dtype=torch.int64)}
+        moved = batch_to(batch, torch.device("cpu"), torch.float32)
         assert isinstance(moved, dict)
     assert not any(tensor.is_inference() for tensor in moved.values())
     weight = torch.ones(3, requires_grad=True)
@@ -85,8 +85,8 @@ def test_a_batch_made_in_inference_mode_can_be_differentiated_through():
 
 def test_a_batch_is_counted_and_what_is_only_for_us_is_kept_from_the_network():
     assert batch_size(NAMED) == batch_size(torch.ones(3, 3, 4, 4)) == 3
-    beside = {**NAMED, "frames": torch.ones(3), "labels": torch.ones(3)}
-    given = for_network(beside)
+    batch = {**NAMED, "frames": torch.ones(3), "labels": torch.ones(3)}
+    given = for_network(batch)
     assert isinstance(given, dict)
     assert set(given) == {"input_ids", "input_values"}
-    assert set(beside) == {"input_ids", "input_values", "pooled", "frames", "labels"}
+    assert set(batch) == {"input_ids", "input_values", "pooled", "frames", "labels"}

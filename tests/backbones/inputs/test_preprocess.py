@@ -59,17 +59,17 @@ def test_pixels_are_those_of_hugging_faces_processor(name, options):
     for size in SIZES:
         image = picture(size)
         expected = torch.as_tensor(np.asarray(theirs(image, input_data_format="channels_last")["pixel_values"][0]))
-        found = ours(image)
-        assert found.shape == expected.shape == (3, ours.size, ours.size)
-        assert (found - expected).abs().max() < 1e-6, size
+        pixels = ours(image)
+        assert pixels.shape == expected.shape == (3, ours.size, ours.size)
+        assert (pixels - expected).abs().max() < 1e-6, size
 
 
 def test_pixels_worked_by_hand():
     # Columns 0, 100, 200; the 1 x 1 centre of 3 x 1 is 100: (100 / 255 - 0.5) / 0.25.
     image = Image.fromarray(np.array([[[0] * 3, [100] * 3, [200] * 3]], dtype=np.uint8))
-    made = Preprocess(size=1, keep_aspect=True, mean=(0.5,) * 3, std=(0.25,) * 3)(image)
-    assert made.shape == (3, 1, 1)
-    assert made.flatten().tolist() == pytest.approx([(100 / 255 - 0.5) / 0.25] * 3)
+    view = Preprocess(size=1, keep_aspect=True, mean=(0.5,) * 3, std=(0.25,) * 3)(image)
+    assert view.shape == (3, 1, 1)
+    assert view.flatten().tolist() == pytest.approx([(100 / 255 - 0.5) / 0.25] * 3)
 
 
 @pytest.mark.parametrize(
@@ -93,9 +93,9 @@ def test_very_long_image_is_cut_to_its_middle_before_it_is_resized(monkeypatch):
     monkeypatch.setattr(Image.Image, "resize", bounded)
     pixels = np.zeros((2, 60_000, 3), dtype=np.uint8)
     pixels[:, 29_900:30_100] = 255
-    made = Preprocess(size=224, resize=256, keep_aspect=True, mean=(0.0,) * 3, std=(1.0,) * 3)(Image.fromarray(pixels))
-    assert made.shape == (3, 224, 224)
-    assert (made == 1).all()
+    view = Preprocess(size=224, resize=256, keep_aspect=True, mean=(0.0,) * 3, std=(1.0,) * 3)(Image.fromarray(pixels))
+    assert view.shape == (3, 224, 224)
+    assert (view == 1).all()
     upright = Preprocess(size=8, keep_aspect=True, mean=(0.0,) * 3, std=(1.0,) * 3)
     assert (upright(Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 0, 2)))) == 1).all()
 
@@ -103,8 +103,8 @@ def test_very_long_image_is_cut_to_its_middle_before_it_is_resized(monkeypatch):
 @pytest.mark.parametrize("kind", ["image_processor_type", "feature_extractor_type"])
 def test_older_clip_configuration_means_the_shortest_edge_by_a_plain_size(kind):
     config = {"size": 256, "crop_size": 224, "do_center_crop": True, kind: "CLIPFeatureExtractor"}
-    assert (made := Preprocess.from_huggingface(config)).keep_aspect
-    assert (made.resize, made.size) == (256, 224)
+    assert (preprocess := Preprocess.from_huggingface(config)).keep_aspect
+    assert (preprocess.resize, preprocess.size) == (256, 224)
     assert not Preprocess.from_huggingface(config | {kind: "DeiTFeatureExtractor"}).keep_aspect
 
 
@@ -162,9 +162,9 @@ def test_function_that_gives_another_shape_is_refused(function, match):
 
 
 def test_function_whose_size_follows_the_image_is_refused_at_the_image_that_shows_it():
-    made = CustomPreprocess(lambda image: torch.zeros(3, image.width, image.width))
+    preprocess = CustomPreprocess(lambda image: torch.zeros(3, image.width, image.width))
     with pytest.raises(BackboneError, match=r"shape \(3, 50, 50\) for a 50 x 40 image; expected \[3, 97, 97\]"):
-        made(Image.new("RGB", (50, 40)))
+        preprocess(Image.new("RGB", (50, 40)))
 
 
 def test_missing_preprocess_says_what_to_give():
@@ -173,19 +173,19 @@ def test_missing_preprocess_says_what_to_give():
 
 
 def test_functions_boxes_are_cut_and_resized_first():
-    seen: list[Image.Image] = []
+    inputs: list[Image.Image] = []
 
     def function(image: Image.Image) -> torch.Tensor:
-        seen.append(image)
+        inputs.append(image)
         return torch.full((3, 32, 32), float(np.asarray(image).mean()))
 
     preprocess = CustomPreprocess(function)
     image = Image.new("RGB", (20, 10), (10, 10, 10))
     image.paste((200, 200, 200), (10, 0, 20, 10))
-    made = preprocess.boxes(image, [(0, 0, 10, 10), (10, 0, 20, 10)])
-    assert made.shape == (2, 3, 32, 32)
-    assert made[:, 0, 0, 0].tolist() == [10.0, 200.0]
-    assert [one.size for one in seen[1:]] == [(32, 32), (32, 32)]
+    views = preprocess.boxes(image, [(0, 0, 10, 10), (10, 0, 20, 10)])
+    assert views.shape == (2, 3, 32, 32)
+    assert views[:, 0, 0, 0].tolist() == [10.0, 200.0]
+    assert [box.size for box in inputs[1:]] == [(32, 32), (32, 32)]
 
 
 @pytest.mark.parametrize("resample", [0, 1, 2, 3])
@@ -196,14 +196,14 @@ def test_a_whole_image_at_any_size_is_as_hugging_faces_processor_makes_it(size, 
     theirs = processor("ViTImageProcessor", {"size": {"height": height, "width": width}, "resample": resample})
     expected = theirs(image, return_tensors="np")["pixel_values"][0]
     preprocess = Preprocess(size=32, resize=40, keep_aspect=True, resample=resample, mean=(0.5,) * 3, std=(0.5,) * 3)
-    made = preprocess.at(image, height, width)
-    assert made.shape == (3, height, width)
-    np.testing.assert_allclose(made, expected, atol=1e-6)
+    pixels = preprocess.at(image, height, width)
+    assert pixels.shape == (3, height, width)
+    np.testing.assert_allclose(pixels, expected, atol=1e-6)
 
 
 def test_a_function_makes_images_of_its_own_size_alone():
     preprocess = CustomPreprocess(lambda image: torch.full((3, 16, 16), float(image.width)))
     image = Image.new("RGB", (20, 10))
     assert torch.equal(preprocess.at(image, 16, 16), torch.full((3, 16, 16), 20.0))
-    with pytest.raises(BackboneError, match=r"wanted at 16 x 24 pixels.*makes 16 x 16; give preprocess=Preprocess"):
+    with pytest.raises(BackboneError, match=r"needed at 16 x 24 pixels.*makes 16 x 16; give preprocess=Preprocess"):
         preprocess.at(image, 16, 24)

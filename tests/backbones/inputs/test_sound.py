@@ -88,7 +88,7 @@ def test_ast_patches_are_ordered_as_the_convolution_flattens_them():
     inputs = Sound(ast_extractor(mean=0.0))
     view = inputs(clip(400 + 19 * 160))  # 20 frames of 64: patches begin at 0, 4, ... 56, those before 20 in the sound
     assert int(view["frames"]) == 20
-    batch = {name: one[None] for name, one in view.items()}
+    batch = {name: tensor[None] for name, tensor in view.items()}
     real = ast_tokens(module, batch)[0]
     patches = module.embeddings.patch_embeddings
     with torch.no_grad():
@@ -104,10 +104,10 @@ def test_asts_mean_is_over_the_patches_that_begin_in_the_sound():
     fungi = Fungi(Recipe(objectives=[], pooling="mean"), backbone=family.backbone(torch.float64, pooling="mean"))
     inputs, module = fungi.network.preprocess, fungi.network.module
     clips = [clip(400 + 160 * (frames - 1), seed=frames) for frames in (5, 20, 64)]
-    found = fungi.blocks(clips)["embedding"]
-    for one, row, steps in zip(clips, found, (2, 5, 15), strict=True):
+    embeddings = fungi.blocks(clips)["embedding"]
+    for sound, row, steps in zip(clips, embeddings, (2, 5, 15), strict=True):
         with torch.no_grad():
-            tokens = module(inputs(one)["input_values"][None].double()).last_hidden_state[0, 2:]
+            tokens = module(inputs(sound)["input_values"][None].double()).last_hidden_state[0, 2:]
         expected = tokens.unflatten(0, (3, 15))[:, :steps].mean(dim=(0, 1))
         np.testing.assert_allclose(row, (expected / expected.norm()).numpy(), atol=1e-6)
 
@@ -156,7 +156,7 @@ def test_clips_are_cut_at_the_networks_limit_and_only_beyond_it(make, seconds, m
     inputs = Sound(make())
     assert inputs.limits()["max_seconds"] == pytest.approx(seconds)
     whole, longer = (inputs.prepare(clip(samples, inputs.rate_hz)) for samples in (most, most + 1))
-    assert [inputs.truncates(one) for one in (whole, longer)] == [False, True]
+    assert [inputs.truncates(prepared) for prepared in (whole, longer)] == [False, True]
     np.testing.assert_array_equal(longer.samples, whole.samples)
 
 
@@ -181,7 +181,7 @@ def test_25_ms_are_enough_and_less_is_a_row_error(make):
     inputs = Sound(make())
     least = inputs.rate_hz // 40
     view = inputs(inputs.prepare(clip(least, inputs.rate_hz)))
-    assert all(torch.isfinite(one).all() for one in view.values())
+    assert all(torch.isfinite(tensor).all() for tensor in view.values())
     with pytest.raises(SampleError, match="this network needs at least 25 ms"):
         inputs.prepare(clip(least - 1, inputs.rate_hz))
 
@@ -245,7 +245,7 @@ def test_an_extractor_that_is_not_known_is_refused():
         ("ast", lambda: ast_extractor(sampling_rate=8_000), "for sound at 8000 Hz; .* set sampling_rate to 16000"),
         ("clap", fused_extractor, "frames 201, copies 4; ClapAudioModel takes mel bins 16, frames 201, copies 1"),
         ("clap", lambda: clap_extractor(max_length_s=10), "frames 1001, copies 1; .* frames 256, copies 1"),  # 64 * 4
-        ("hubert-group", lambda: Sound(wave_extractor(), pads=True), "would hear the padding .* pads=False"),
+        ("hubert-group", lambda: Sound(wave_extractor(), pads=True), "does not ignore a batch's padding.* pads=False"),
     ],
 )
 def test_an_extractor_of_another_network_is_refused_by_name(name, make, complaint):
@@ -309,7 +309,7 @@ def test_a_checkpoints_folder_gives_what_its_module_gives(name, tmp_path):
     loaded = Fungi(Recipe(backbone=str(tmp_path), layers=0, seed=1))
     own = Fungi(Recipe(layers=0, seed=1), backbone=Backbone(module, preprocess=family.extractor()))
     assert [objective.name for objective in loaded.engine.objectives] == ["kl", "simclr"]
-    clips = [(one, RATE_HZ) for one in tones()]
+    clips = [(tone, RATE_HZ) for tone in tones()]
     blocks = own.fit_blocks(clips)
     for block, values in loaded.fit_blocks(clips).items():
         np.testing.assert_array_equal(values, blocks[block], err_msg=block)
@@ -339,11 +339,11 @@ def roberta_tokenizer(folder):
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = {word: at for at, word in enumerate(["<s>", "<pad>", "</s>", "<unk>", "<mask>", *alphabet])}
-    made = Tokenizer(models.BPE(words, []))
-    made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    made.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    inner = Tokenizer(models.BPE(words, []))
+    inner.pre_tokenizer, inner.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    inner.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
     special = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "cls_token": "<s>"}
-    tokenizer = tf.PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=512, sep_token="</s>", **special)
+    tokenizer = tf.PreTrainedTokenizerFast(tokenizer_object=inner, model_max_length=512, sep_token="</s>", **special)
     tokenizer.save_pretrained(folder)
     return tokenizer
 
@@ -360,14 +360,14 @@ def test_clap_has_a_tower_for_sound_and_one_for_text(tmp_path):
     for modality in ("audio", "auto"):
         heard = Fungi(Recipe(backbone=str(tmp_path), modality=modality, objectives=[]))
         assert type(heard.network.module).__name__ == "ClapAudioModel"
-        found = heard.blocks([sound])["embedding"][0]
-        np.testing.assert_allclose(found, (expected / expected.norm()).numpy(), atol=1e-6)
+        embeddings = heard.blocks([sound])["embedding"][0]
+        np.testing.assert_allclose(embeddings, (expected / expected.norm()).numpy(), atol=1e-6)
     read = Fungi(Recipe(backbone=str(tmp_path), modality="text", objectives=[]))
     assert (read.network.modality, read.network.pooling) == ("text", "own")
     assert read.network.preprocess.max_length == 38  # of 40 positions RoBERTa keeps two for padding
     texts = ["A dog barks.", "Rain on a tin roof, and thunder"]
-    found = read.blocks(texts)["embedding"]
-    for text, row in zip(texts, found, strict=True):
+    embeddings = read.blocks(texts)["embedding"]
+    for text, row in zip(texts, embeddings, strict=True):
         with torch.no_grad():
             expected = module.text_model(**tokenizer(text, return_tensors="pt")).pooler_output[0]
         np.testing.assert_allclose(row, (expected / expected.norm()).numpy(), atol=1e-6)

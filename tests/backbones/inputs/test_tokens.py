@@ -111,28 +111,28 @@ def test_of_a_book_only_the_first_pages_are_spelt_and_the_numbers_are_the_same(m
         cut = len(tokenizer(text, verbose=False)["input_ids"]) > 20
         assert tokens(text)["input_ids"] == expected
         assert tokens.truncates(text) is cut
-    book, seen = " ".join(TEXTS) * 100, []
+    book, lengths = " ".join(TEXTS) * 100, []
 
     class Spy:
         truncation_side = side
 
         def __call__(self, text: str, **options: Any) -> Any:
-            seen.append(len(text))
+            lengths.append(len(text))
             return tokenizer(text, **options)
 
     tokens.tokenizer = Spy()
     tokens(book)
-    assert max(seen) == (64 * 20 if side == "right" else len(book))
+    assert max(lengths) == (64 * 20 if side == "right" else len(book))
 
 
 @pytest.mark.parametrize("length", [0, -1, 1, 2, True, "9", 2.5])
 def test_a_limit_that_leaves_no_room_for_text_is_refused(length: Any) -> None:
-    with pytest.raises(BackboneError, match=r"max_length=.*expected a number of tokens, at least 3: 2 go to special"):
+    with pytest.raises(BackboneError, match=r"max_length=.*expected a number of tokens, at least 3: 2 are special"):
         Tokens(wordpiece(), max_length=length)
 
 
 def test_a_prompt_that_fills_the_limit_is_refused() -> None:
-    with pytest.raises(BackboneError, match=r"max_length=5; .* at least 6: 5 go to special tokens and the prompt"):
+    with pytest.raises(BackboneError, match=r"max_length=5; .* at least 6: 5 are special tokens and the prompt"):
         Tokens(wordpiece(), max_length=5, prompt="query : the ")
     assert Tokens(wordpiece(), max_length=6, prompt="query : the ")("dog")["input_ids"][-2:] == [8, 3]
 
@@ -153,7 +153,7 @@ def test_strange_texts_have_numbers_within_the_vocabulary_and_the_limit(make: An
 @pytest.mark.parametrize("prompt", ["", "query : "])
 def test_a_text_of_which_nothing_is_left_is_an_error_of_its_row(text: str, prompt: str) -> None:
     tokens = Tokens(wordpiece(), prompt=prompt)
-    with pytest.raises(SampleError, match=r"the tokenizer makes no token of this text, .*; mend or remove it"):
+    with pytest.raises(SampleError, match=r"the tokenizer makes no token of this text, .*; fix or remove it"):
         tokens.prepare(tokens.load(text))
 
 
@@ -212,8 +212,8 @@ def test_eight_threads_cut_one_tokenizers_texts_at_their_own_limits() -> None:
 
     def work(number: int) -> bool:
         kind = number % 4
-        found = kinds[kind](text), kinds[kind].truncates(text)
-        return found == expected[kind][:2] and (number % 50 or kinds[kind].describe() == expected[kind][2])
+        result = kinds[kind](text), kinds[kind].truncates(text)
+        return result == expected[kind][:2] and (number % 50 or kinds[kind].describe() == expected[kind][2])
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(work, range(2000)))
@@ -247,9 +247,9 @@ def _cut_left(tokenizer: Any) -> Any:
     return tokenizer
 
 
-def test_descriptions_tell_apart_what_gives_other_numbers() -> None:
-    made = [Tokens(wordpiece()), *(make() for make in CHANGED.values())]
-    described = [json.dumps(tokens.describe(), sort_keys=True) for tokens in made]
+def test_descriptions_differ_for_what_gives_other_numbers() -> None:
+    variants = [Tokens(wordpiece()), *(make() for make in CHANGED.values())]
+    described = [json.dumps(tokens.describe(), sort_keys=True) for tokens in variants]
     assert len(set(described)) == len(described)
 
 
@@ -264,8 +264,8 @@ def test_a_description_is_the_same_for_a_copy_and_in_another_process() -> None:
     )
     paths = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
     environment = {**os.environ, "PYTHONPATH": paths, "PYTHONHASHSEED": "7"}
-    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert json.loads(found.stdout.splitlines()[-1]) == expected
+    printed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(printed.stdout.splitlines()[-1]) == expected
 
 
 def test_a_tokenizer_written_in_python_alone_is_taken() -> None:

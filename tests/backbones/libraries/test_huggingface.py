@@ -201,10 +201,10 @@ def from_factors(backbone: Backbone, views: Tensor) -> Tensor:
         return weight_gradients(capture.inputs, sensitivities)
 
 
-def relative(found: Tensor, expected: Tensor) -> float:
+def relative(actual: Tensor, expected: Tensor) -> float:
     """The worst sample's."""
-    assert found.shape == expected.shape
-    return ((found - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)).max().item()
+    assert actual.shape == expected.shape
+    return ((actual - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)).max().item()
 
 
 def embedding(backbone: Backbone, views: Tensor) -> Tensor:
@@ -244,9 +244,9 @@ def test_embedding_is_what_the_authors_use(family):
 def test_gradient_from_the_factors_is_autograds(family, dtype, tolerance, trainable):
     module = build(family, dtype).requires_grad_(trainable)
     views = images(dtype)
-    found = from_factors(Backbone(module, preprocess=PREPROCESS), views)
-    assert found.dtype == dtype
-    assert relative(found, autograd_loop(family, module, views)) <= tolerance
+    gradients = from_factors(Backbone(module, preprocess=PREPROCESS), views)
+    assert gradients.dtype == dtype
+    assert relative(gradients, autograd_loop(family, module, views)) <= tolerance
     assert all(parameter.grad is None for parameter in module.parameters())
 
 
@@ -296,10 +296,10 @@ def test_gradients_are_the_same_where_the_caller_has_turned_autograd_off(family,
     module = build(family)
     expected = autograd_loop(family, module, images())
     with outer():
-        found = from_factors(Backbone(module, preprocess=PREPROCESS), images())
+        gradients = from_factors(Backbone(module, preprocess=PREPROCESS), images())
         assert not torch.is_grad_enabled()
         assert torch.is_inference_mode_enabled() == (outer is torch.inference_mode)
-    assert relative(found, expected) <= 1e-9
+    assert relative(gradients, expected) <= 1e-9
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean", "last"])

@@ -29,11 +29,11 @@ def family(request):
 
 
 def alone(view, dtype=torch.float64):
-    return {name: (one.to(dtype) if one.is_floating_point() else one)[None] for name, one in view.items()}
+    return {name: (tensor.to(dtype) if tensor.is_floating_point() else tensor)[None] for name, tensor in view.items()}
 
 
 class Recorder:
-    """In the place of a projection: keeps the gradients, in their own precision, and passes the first numbers on."""
+    """Stands in for a projection: keeps the gradients, in their own precision, and passes the first numbers on."""
 
     dim = 12
 
@@ -93,12 +93,13 @@ def test_gradients_of_one_view_and_of_sixteen_equal_plain_autograd_one_view_at_a
     fungi.projection = recorder
     blocks = fungi.blocks(CLIPS, ids=IDS)
     for objective in objectives:
-        found = recorder.rows[: len(CLIPS)]
+        gradients = recorder.rows[: len(CLIPS)]
         del recorder.rows[: len(CLIPS)]
         taken = set()
         for at, (clip, row_id) in enumerate(zip(CLIPS, IDS, strict=True)):
             expected = normalize(oracle_gradient(fungi, family, objective, clip, row_id), dim=0)
-            errors = torch.stack([(row - expected).norm() for row in found])  # rows are in the order of their lengths
+            # rows are in the order of their lengths
+            errors = torch.stack([(row - expected).norm() for row in gradients])
             assert errors.min() < 1e-9
             taken.add(int(errors.argmin()))
             np.testing.assert_allclose(blocks[objective.name][at], normalize(expected[:12], dim=0).numpy(), atol=1e-6)
@@ -111,12 +112,12 @@ def test_in_float32_gradients_of_one_clip_are_no_further_from_the_exact_ones_tha
     single.negatives["simclr"] = exact.negatives["simclr"]
     recorder = single.projection = Recorder()
     single.blocks(CLIPS[:1], ids=IDS[:1])
-    for objective, found in zip(single.engine.objectives, recorder.rows, strict=True):
+    for objective, gradient in zip(single.engine.objectives, recorder.rows, strict=True):
         expected, plain = (
-            normalize(oracle_gradient(one, family, objective, CLIPS[0], IDS[0]).double(), dim=0)
-            for one in (exact, single)
+            normalize(oracle_gradient(fungi, family, objective, CLIPS[0], IDS[0]).double(), dim=0)
+            for fungi in (exact, single)
         )
-        assert (found - expected).norm() < 1e-5 + 3 * (plain - expected).norm()  # of SimCLR's much cancels out
+        assert (gradient - expected).norm() < 1e-5 + 3 * (plain - expected).norm()  # of SimCLR's much cancels out
         assert (plain - expected).norm() < 1e-4
 
 
@@ -145,8 +146,8 @@ def test_a_row_does_not_depend_on_its_batch(family, dtype, tolerance):
     views = [inputs(inputs.prepare(inputs.load(clip))) for clip in CLIPS]
     views = views if inputs.pads else [views[0], views[3]]
 
-    def embed(some):
-        with backbone.run(inputs.collate(some), layers=2) as one_pass:
+    def embed(clips):
+        with backbone.run(inputs.collate(clips), layers=2) as one_pass:
             return {"embedding": one_pass.embedding.detach(), **one_pass.layers}
 
     together = embed(views)
@@ -174,19 +175,19 @@ def test_layers_are_the_means_of_each_blocks_real_tokens():
         block = (module.encoder if hasattr(module, "encoder") else module).layers[0]
         for at, clip in enumerate(CLIPS):
             view = alone(inputs(inputs.prepare(inputs.load(clip))))
-            seen = []
-            handle = block.register_forward_hook(lambda _, __, output, seen=seen: seen.append(output))
+            outputs = []
+            handle = block.register_forward_hook(lambda _, __, output, outputs=outputs: outputs.append(output))
             with torch.no_grad():
                 family.embed(module, view)
             handle.remove()
-            tokens = seen[0] if isinstance(seen[0], torch.Tensor) else seen[0][0]
+            tokens = outputs[0] if isinstance(outputs[0], torch.Tensor) else outputs[0][0]
             count = -(-int(view["frames"]) // 2) if "frames" in view else tokens.shape[1]
             expected = normalize(tokens[0, :count].mean(dim=0), dim=0)
             np.testing.assert_allclose(blocks["tokens-1"][at], expected.numpy(), atol=1e-6)
 
 
 def alone_and_padded(module):
-    """Frames of a short waveform by itself, and beside a longer one, with the mask."""
+    """Frames of a short waveform by itself, and padded next to a longer one, with the mask."""
     short, long = (
         torch.from_numpy(clip)[None].double() for clip in tones((0.055, 0.09))
     )  # 11 frames: an adapter reads two by two
@@ -195,15 +196,15 @@ def alone_and_padded(module):
     mask[:, : short.shape[1]] = 1
     with torch.no_grad():
         alone = module(short).last_hidden_state[0]
-        beside = module(torch.cat([padded, long]), attention_mask=torch.cat([mask, mask * 0 + 1])).last_hidden_state[0]
-    return alone, beside[: len(alone)]
+        joint = module(torch.cat([padded, long]), attention_mask=torch.cat([mask, mask * 0 + 1])).last_hidden_state[0]
+    return alone, joint[: len(alone)]
 
 
-@pytest.mark.parametrize("name", [name for name, one in FAMILIES.items() if one.extractor is wave_extractor])
+@pytest.mark.parametrize("name", [name for name, member in FAMILIES.items() if member.extractor is wave_extractor])
 def test_waveforms_are_padded_where_and_only_where_padding_changes_no_frame(name):
     family = FAMILIES[name]
-    alone, beside = alone_and_padded(family.part(family.module(torch.float64)))
-    same = float((alone - beside).norm() / alone.norm())
+    alone, joint = alone_and_padded(family.part(family.module(torch.float64)))
+    same = float((alone - joint).norm() / alone.norm())
     assert (same < 1e-12) == family.pads, same
 
 
@@ -212,9 +213,9 @@ def test_waves_that_cannot_be_padded_share_a_pass_with_equal_lengths_only():
     for name in ("hubert-group", "hubert-stable"):
         fungi = make(FAMILIES[name], objectives=())
         fungi.network.quick = False  # whose first pass tries the network's parts
-        seen = lengths[name] = []
+        shapes = lengths[name] = []
         handle = fungi.network.module.register_forward_hook(
-            lambda _, __, named, ___, seen=seen: seen.append(tuple(named["input_values"].shape)), with_kwargs=True
+            lambda _, __, named, ___, shapes=shapes: shapes.append(tuple(named["input_values"].shape)), with_kwargs=True
         )
         fungi.blocks(CLIPS, ids=IDS)
         handle.remove()
@@ -223,13 +224,13 @@ def test_waves_that_cannot_be_padded_share_a_pass_with_equal_lengths_only():
 
 def test_a_pass_holds_a_minute_of_waveforms():
     fungi = make(FAMILIES["wav2vec2-stable"], objectives=(SimCLR(latent=4, negatives=0),))
-    seen = []
+    shapes = []
     handle = fungi.network.module.register_forward_hook(
-        lambda _, __, named, ___: seen.append(tuple(named["input_values"].shape)), with_kwargs=True
+        lambda _, __, named, ___: shapes.append(tuple(named["input_values"].shape)), with_kwargs=True
     )
     fungi.blocks([(clip, 16_000) for clip in tones((1.0, 1.0, 1.0, 1.0, 5.0))])
     handle.remove()
-    assert [shape for shape in seen if shape[0] >= 8] == [(48, 16_000), (16, 16_000), (8, 80_000), (8, 80_000)]
+    assert [shape for shape in shapes if shape[0] >= 8] == [(48, 16_000), (16, 16_000), (8, 80_000), (8, 80_000)]
 
 
 def test_the_mask_of_frames_is_the_models_own():

@@ -36,7 +36,7 @@ def hugging(name: str, config: str, options: dict[str, Any] = VISION, **more: An
 
 
 ASKED = {"interpolate_pos_encoding": True}
-# Name: (build, what the network itself must be told)
+# Name: (build, the argument that the network itself needs)
 HUGGING: dict[str, tuple[Callable[[], nn.Module], dict[str, bool]]] = {
     "vit": (hugging("ViTModel", "ViTConfig"), ASKED),
     "deit": (hugging("DeiTModel", "DeiTConfig"), ASKED),
@@ -61,8 +61,8 @@ def outputs(backbone: Backbone, side: int) -> list[Tensor | None]:
 
 
 def same(backbone: Backbone, side: int, *expected: Tensor | None) -> bool:
-    found = outputs(backbone, side)
-    return all((a is None and b is None) or torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    actual = outputs(backbone, side)
+    return all((a is None and b is None) or torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
 
 
 @pytest.mark.parametrize("side", [16, 24])
@@ -73,11 +73,11 @@ def test_hugging_faces_networks_interpolate_as_they_do_when_asked(name, side):
     backbone = Backbone(module, preprocess=PREPROCESS, pooling="mean")
     assert backbone.preprocess.patch == 8
     with torch.no_grad():
-        found = module(pixel_values=images(side), **asked)
-    assert found.last_hidden_state.shape[1] == backbone.prefix + (side // 8) ** 2
-    assert same(backbone, side, found.last_hidden_state, found.pooler_output)
+        output = module(pixel_values=images(side), **asked)
+    assert output.last_hidden_state.shape[1] == backbone.prefix + (side // 8) ** 2
+    assert same(backbone, side, output.last_hidden_state, output.pooler_output)
     with backbone.run(images(side)) as one_pass:
-        mean = found.last_hidden_state[:, backbone.prefix :].mean(dim=1)
+        mean = output.last_hidden_state[:, backbone.prefix :].mean(dim=1)
         torch.testing.assert_close(one_pass.embedding.detach(), mean, rtol=1e-9, atol=1e-9)
 
 
@@ -86,8 +86,8 @@ def test_at_their_own_size_nothing_is_asked_of_them(name):
     module = shaken(HUGGING[name][0]())
     backbone = Backbone(module, preprocess=PREPROCESS, pooling="mean")
     with torch.no_grad():
-        found = module(pixel_values=images(SIDE))
-    assert same(backbone, SIDE, found.last_hidden_state, found.pooler_output)
+        output = module(pixel_values=images(SIDE))
+    assert same(backbone, SIDE, output.last_hidden_state, output.pooler_output)
 
 
 def test_maes_patches_stay_in_their_places_at_every_size():
@@ -172,11 +172,11 @@ def test_positions_are_interpolated_between_neighbours_and_those_of_the_prefix_k
     row, column = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
     positions = torch.cat([torch.full((1, 2, 2), 77.0), torch.stack([row, column], dim=-1).view(1, 64, 2)], dim=1)
     assert resize_positions(positions, 2, 8) is positions
-    made = resize_positions(positions, 2, 4)
-    assert made.shape == (1, 18, 2)
-    assert (made[:, :2] == 77).all()
+    resized = resize_positions(positions, 2, 4)
+    assert resized.shape == (1, 18, 2)
+    assert (resized[:, :2] == 77).all()
     # Halving a ramp of 8: the middles of pairs, which bicubic keeps to where no edge is near
-    inner = made[0, 2:].view(4, 4, 2)[1:3, 1:3]
+    inner = resized[0, 2:].view(4, 4, 2)[1:3, 1:3]
     assert inner[..., 0].tolist() == [[pytest.approx(2.5)] * 2, [pytest.approx(4.5)] * 2]
     assert inner[..., 1].tolist() == [[pytest.approx(2.5), pytest.approx(4.5)]] * 2
 
@@ -239,7 +239,7 @@ def test_a_network_of_one_size_is_refused_before_any_row_is_read(recipe):
 def test_without_views_below_the_full_side_any_network_will_do():
     backbone = Backbone(OneSize(), target="attn", preprocess=PREPROCESS)
     engine = make_engine(Recipe(objectives=[KL()], views="native"), backbone)
-    assert (engine.backbone, [one.views for one in engine.objectives]) == (backbone, [1])
+    assert (engine.backbone, [objective.views for objective in engine.objectives]) == (backbone, [1])
 
 
 def test_a_preprocess_that_makes_too_small_images_is_still_refused():

@@ -85,9 +85,9 @@ def by_hand(module: nn.Module, tokenizer: Any, sentence: Sentence, texts: list[s
 
 
 def loaded(folder: Path) -> tuple[nn.Module, Any, Sentence]:
-    found = read_sentence(str(folder))
-    assert found is not None
-    sentence, inner = found
+    content = read_sentence(str(folder))
+    assert content is not None
+    sentence, inner = content
     transformer = folder / inner
     return tf.AutoModel.from_pretrained(transformer).eval(), tf.AutoTokenizer.from_pretrained(transformer), sentence
 
@@ -129,8 +129,8 @@ def test_a_saved_model_and_its_object_are_read_as_encode_embeds(bert: Path, tmp_
 def test_what_is_read_matters(bert: Path, name: str) -> None:
     module, tokenizer, sentence = from_object(build(bert, name))
     plain = by_hand(*from_object(build(bert, "mean")), TEXTS)
-    found = by_hand(module, tokenizer, sentence, TEXTS)
-    assert found.shape != plain.shape or cosines(found, plain).min() < 0.99
+    embeddings = by_hand(module, tokenizer, sentence, TEXTS)
+    assert embeddings.shape != plain.shape or cosines(embeddings, plain).min() < 0.99
 
 
 def test_the_settings_of_a_built_model(bert: Path, tmp_path: Path) -> None:
@@ -191,15 +191,15 @@ def test_finish_is_dense_then_length_one_by_hand(tmp_path: Path) -> None:
     weight = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
     dense_files(folder / "2_Dense", weight, torch.tensor([0.0, 0.0, -3.0]), activation_function="torch.nn.ReLU")
     state = torch.get_rng_state()
-    found = read_sentence(str(folder))
+    content = read_sentence(str(folder))
     assert torch.equal(torch.get_rng_state(), state)
-    assert found is not None
-    finish = found[0].finish
+    assert content is not None
+    finish = content[0].finish
     assert finish is not None
     # [1.5, 1] -> [1.5, 2, -0.5] -> ReLU [1.5, 2, 0] -> / 2.5
     expected = torch.tensor([[0.6, 0.8, 0.0]])
     torch.testing.assert_close(finish(torch.tensor([[1.5, 1.0]])), expected)
-    torch.testing.assert_close(pickle.loads(pickle.dumps(found))[0].finish(torch.tensor([[1.5, 1.0]])), expected)
+    torch.testing.assert_close(pickle.loads(pickle.dumps(content))[0].finish(torch.tensor([[1.5, 1.0]])), expected)
     assert not any(part.training for part in finish.modules())
     assert not any(parameter.requires_grad for parameter in finish.parameters())
 
@@ -229,10 +229,10 @@ def test_an_old_layout_is_read_as_encode_embeds(tmp_path: Path, binary: bool) ->
     if binary:
         (folder / "2_Dense" / "model.safetensors").unlink()
         torch.save({"linear.weight": weight, "linear.bias": torch.ones(8)}, folder / "2_Dense" / "pytorch_model.bin")
-    found = read_sentence(str(folder))
-    assert found is not None
-    assert found[1] == "0_Transformer"
-    assert dataclasses.replace(found[0], finish=None) == Sentence("cls", max_length=9, lower=True)
+    content = read_sentence(str(folder))
+    assert content is not None
+    assert content[1] == "0_Transformer"
+    assert dataclasses.replace(content[0], finish=None) == Sentence("cls", max_length=9, lower=True)
     expected = st.SentenceTransformer(str(folder), device="cpu").encode(TEXTS)
     assert_same(by_hand(*loaded(folder), TEXTS), expected)
 
@@ -251,9 +251,9 @@ def test_pooling_is_read_from_both_spellings(tmp_path: Path, mode: str, name: st
 )
 def test_every_releases_type_names_are_known(tmp_path: Path, package: str) -> None:
     listing = modules("Transformer", "Pooling", "Normalize", package=package)
-    found = read_sentence(str(folder_with(tmp_path, modules=listing)))
-    assert found is not None
-    assert isinstance(found[0].finish, nn.Module)
+    content = read_sentence(str(folder_with(tmp_path, modules=listing)))
+    assert content is not None
+    assert isinstance(content[0].finish, nn.Module)
 
 
 @pytest.mark.parametrize(
@@ -323,9 +323,9 @@ def cached(cache: Path, folder: Path) -> None:
 def test_a_cached_hub_model_is_read_offline(hub_cache: Path, tmp_path: Path) -> None:
     folder = folder_with(tmp_path, "Normalize", sentence_bert_config={"max_seq_length": 7})
     cached(hub_cache, folder)
-    found = read_sentence("someone/model")
-    assert found is not None
-    assert dataclasses.replace(found[0], finish=None) == Sentence("mean", max_length=7)
+    content = read_sentence("someone/model")
+    assert content is not None
+    assert dataclasses.replace(content[0], finish=None) == Sentence("mean", max_length=7)
 
 
 def test_a_hub_model_whose_modules_json_nobody_asked_for_is_plain_and_said(hub_cache: Path, tmp_path: Path) -> None:
@@ -402,12 +402,12 @@ BROKEN: dict[str, tuple[list[str], dict[str, Any], str]] = {
     "no list": ([], {"modules": {"a": 1}}, r"modules\.json cannot be read: expected a list"),
     "number": ([], {"modules": 3}, r"modules\.json cannot be read: expected a list"),
     "no path": ([], {"modules": [{"type": OLD + "Transformer"}]}, r"modules\.json .* KeyError\('path'\)"),
-    "path number": ([], {"modules": [{"type": OLD + "Transformer", "path": 1}]}, r"modules\.json .* no string"),
+    "path number": ([], {"modules": [{"type": OLD + "Transformer", "path": 1}]}, r"modules\.json .* not a string"),
     "outside": ([], {"modules": modules("Transformer", "Pooling", first="../x")}, "leads out of the model's folder"),
     "root": ([], {"modules": modules("Transformer", "Pooling", first="/etc")}, "leads out of the model's folder"),
     "deep": ([], {"sentence_bert_config": "[" * 100_000}, r"sentence_bert_config\.json cannot be read"),
     "pooling": ([], {"1_Pooling__config": "nothing"}, r"1_Pooling/config\.json cannot be read: Expecting value"),
-    "pooling list": ([], {"1_Pooling__config": [1]}, r"1_Pooling/config\.json .* expected an object, found a list"),
+    "pooling list": ([], {"1_Pooling__config": [1]}, r"1_Pooling/config\.json .* expected an object, got a list"),
     "length": ([], {"sentence_bert_config": {"max_seq_length": "long"}}, "max_seq_length is 'long'; expected"),
     "no length": ([], {"sentence_bert_config": {"max_seq_length": 0}}, "max_seq_length is 0; expected"),
     "options": ([], {"sentence_bert_config": {"model_args": [1]}}, r"model_args is \[1\]; expected an object"),

@@ -114,9 +114,9 @@ def images(dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1)).to(dtype)
 
 
-def relative(found: Tensor, expected: Tensor) -> float:
-    assert found.shape == expected.shape
-    return ((found - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)).max().item()
+def relative(actual: Tensor, expected: Tensor) -> float:
+    assert actual.shape == expected.shape
+    return ((actual - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)).max().item()
 
 
 @needs_timm
@@ -151,7 +151,7 @@ def test_gradient_from_the_factors_is_autograds(name, dtype, tolerance, trainabl
     with Backbone(module.train(), preprocess=PREPROCESS).run(views) as one_pass:
         (capture,) = one_pass.captures.values()
         (sensitivities,) = torch.autograd.grad(one_pass.embedding.pow(3).sum(), [capture.outputs])
-        found = weight_gradients(capture.inputs, sensitivities)
+        gradients = weight_gradients(capture.inputs, sensitivities)
     assert module.training
     assert all(parameter.grad is None for parameter in module.parameters())
     module.eval()
@@ -161,7 +161,7 @@ def test_gradient_from_the_factors_is_autograds(name, dtype, tolerance, trainabl
         loss = module.forward_head(module.forward_features(view.unsqueeze(0)), pre_logits=True).pow(3).sum()
         weight, bias = torch.autograd.grad(loss, [layer.weight, layer.bias])
         expected.append(torch.cat([weight, bias.unsqueeze(1)], dim=1))
-    assert relative(found, torch.stack(expected)) <= tolerance
+    assert relative(gradients, torch.stack(expected)) <= tolerance
 
 
 @needs_timm
@@ -224,9 +224,9 @@ def test_pixels_are_those_of_timms_evaluation_transform(config, interpolation):
     rng = np.random.default_rng(0)
     for width, height in [(5, 7), (32, 32), (35, 61), (61, 35), (97, 41), (200, 31), (31, 200), (36, 37), (1, 9)]:
         image = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
-        expected, found = theirs(image), ours(image)
-        assert found.shape == expected.shape
-        assert (found - expected).abs().max() < 1e-6, (width, height)
+        expected, actual = theirs(image), ours(image)
+        assert actual.shape == expected.shape
+        assert (actual - expected).abs().max() < 1e-6, (width, height)
 
 
 @needs_timm

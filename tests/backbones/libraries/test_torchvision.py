@@ -47,9 +47,9 @@ def autograd_loop(module: Any, path: str, views: Tensor) -> Tensor:
     return torch.stack(rows)
 
 
-def relative(found: Tensor, expected: Tensor) -> float:
-    assert found.shape == expected.shape
-    return ((found - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)).max().item()
+def relative(actual: Tensor, expected: Tensor) -> float:
+    assert actual.shape == expected.shape
+    return ((actual - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)).max().item()
 
 
 def test_finds_the_projection_inside_the_last_attention():
@@ -80,11 +80,11 @@ def test_gradient_of_the_fused_projection_is_autograds(dtype, tolerance, trainab
     with Backbone(module, path, PREPROCESS).run(images(dtype)) as one_pass:
         (capture,) = one_pass.captures.values()
         (sensitivities,) = torch.autograd.grad(one_pass.embedding.pow(3).sum(), [capture.outputs])
-        found = weight_gradients(capture.inputs, sensitivities)
+        gradients = weight_gradients(capture.inputs, sensitivities)
     assert module.training == training
     assert all(parameter.grad is None for parameter in module.parameters())
     out_proj = path if path.endswith("out_proj") else f"{path}.out_proj"
-    assert relative(found, autograd_loop(module.eval(), out_proj, images(dtype))) <= tolerance
+    assert relative(gradients, autograd_loop(module.eval(), out_proj, images(dtype))) <= tolerance
 
 
 def test_layers_of_several_kinds_are_read_in_one_pass():
@@ -93,11 +93,11 @@ def test_layers_of_several_kinds_are_read_in_one_pass():
     with Backbone(module, paths, PREPROCESS).run(images()) as one_pass:
         outputs = [capture.outputs for capture in one_pass.captures.values()]
         sensitivities = torch.autograd.grad(one_pass.embedding.pow(3).sum(), outputs)
-        found = [
+        gradients = [
             weight_gradients(capture.inputs, sensitivity)
             for capture, sensitivity in zip(one_pass.captures.values(), sensitivities, strict=True)
         ]
-    for path, gradient in zip(paths, found, strict=True):
+    for path, gradient in zip(paths, gradients, strict=True):
         assert relative(gradient, autograd_loop(module, path, images())) <= 1e-9
 
 

@@ -60,12 +60,12 @@ def read(backbone: Backbone, quick: bool, layers: int = 0):
         return one_pass.embedding.detach(), gradient, one_pass.layers
 
 
-def assert_alike(one, other):
-    for first, second in zip(one[:2], other[:2], strict=True):
-        torch.testing.assert_close(first, second, rtol=1e-9, atol=1e-12 * float(second.abs().max()))
-    assert one[2].keys() == other[2].keys()
-    for name, values in one[2].items():
-        torch.testing.assert_close(values, other[2][name], rtol=1e-9, atol=1e-9)
+def assert_alike(actual, expected):
+    for part, expected_part in zip(actual[:2], expected[:2], strict=True):
+        torch.testing.assert_close(part, expected_part, rtol=1e-9, atol=1e-12 * float(expected_part.abs().max()))
+    assert actual[2].keys() == expected[2].keys()
+    for name, values in actual[2].items():
+        torch.testing.assert_close(values, expected[2][name], rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("layers", [0, 2])
@@ -97,15 +97,15 @@ def test_the_last_block_is_cut_to_the_token_that_is_pooled(pooling, tokens):
 @pytest.mark.parametrize("place", ["norm", "blocks.1", "blocks.1.attn", "blocks.1.attn.proj"])
 @pytest.mark.parametrize("before", [True, False])
 def test_the_owners_hooks_see_every_token_of_the_last_block(place, before):
-    backbone, seen = small_backbone(dtype=torch.float64), []
+    backbone, shapes = small_backbone(dtype=torch.float64), []
     read(backbone, True)
     part = backbone.module.get_submodule(place)
     if before:
-        part.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
+        part.register_forward_pre_hook(lambda _, args: shapes.append(args[0].shape[1]))
     else:
-        part.register_forward_hook(lambda _, args, output: seen.append(output.shape[1]))
+        part.register_forward_hook(lambda _, args, output: shapes.append(output.shape[1]))
     assert_alike(read(backbone, True), read(backbone, False))
-    assert set(seen) == {17}
+    assert set(shapes) == {17}
 
 
 class Gathers(nn.Module):
@@ -146,10 +146,10 @@ class Masked(nn.Module):
 
     def forward(self, images):
         tokens = self.inner.embed(images)
-        seen = torch.ones(17, 17, dtype=torch.bool).tril()[None, None]
+        mask = torch.ones(17, 17, dtype=torch.bool).tril()[None, None]
         for number, block in enumerate(self.inner.blocks):
             wanted = bool(images.mean() < -1) and number >= self.first
-            tokens = block(tokens, attention_mask=(~seen if block.hidden else seen) if wanted else None)
+            tokens = block(tokens, attention_mask=(~mask if block.hidden else mask) if wanted else None)
         return self.inner.norm(tokens)
 
 
@@ -157,8 +157,8 @@ class MaskedBlock(type(small_module().blocks[0])):
     def forward(self, tokens, attention_mask=None):
         inputs, attn = self.norm1(tokens), self.attn
         query, key, value = attn.qkv(inputs).unflatten(-1, (3, attn.heads, -1)).permute(2, 0, 3, 1, 4)
-        seen = attention_mask if attention_mask is None or not self.hidden else ~attention_mask
-        mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=seen)
+        mask = attention_mask if attention_mask is None or not self.hidden else ~attention_mask
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         tokens = tokens + attn.proj(mixed.transpose(1, 2).flatten(2))
         return tokens + self.mlp(self.norm2(tokens))
 
@@ -168,14 +168,14 @@ class MaskedBlock(type(small_module().blocks[0])):
 def test_masks_that_the_trial_did_not_show_are_left_to_the_network(first, hidden):
     backbone = Backbone(Masked(first, hidden), preprocess=PREPROCESS)
     views = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1)) - 3
-    found = []
+    outputs = []
     for quick in (False, True, True):
         backbone.quick = quick
         with backbone.run(views) as one_pass:
-            found.append(one_pass.embedding.detach())
+            outputs.append(one_pass.embedding.detach())
     assert len(backbone._shortcut.known) == 4
-    for one in found[1:]:
-        torch.testing.assert_close(one, found[0], rtol=1e-9, atol=1e-12)
+    for output in outputs[1:]:
+        torch.testing.assert_close(output, outputs[0], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("change", ["data", "assign", "eps", "heads", "class"])
@@ -230,7 +230,7 @@ def test_backbones_that_share_blocks_do_not_disturb_each_other():
     module = small_module(dtype=torch.float64, depth=3)
     wrapper = nn.Sequential(module)
     both = [Backbone(module, preprocess=PREPROCESS), Backbone(wrapper, preprocess=PREPROCESS)]
-    expected = [read(one, False) for one in both]
+    expected = [read(backbone, False) for backbone in both]
     wrong = []
 
     def repeat(backbone, right):
@@ -238,7 +238,7 @@ def test_backbones_that_share_blocks_do_not_disturb_each_other():
             if not torch.allclose(read(backbone, True)[0], right[0], rtol=1e-9):
                 wrong.append(1)
 
-    threads = [threading.Thread(target=repeat, args=one) for one in zip(both, expected, strict=True)]
+    threads = [threading.Thread(target=repeat, args=pair) for pair in zip(both, expected, strict=True)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -415,7 +415,7 @@ def test_an_encoder_of_sound_is_known_too():
 
 
 class Adapted(nn.Module):
-    """As LoRA does it: in the place of a layer, which it adds to."""
+    """As LoRA does it: instead of a layer, which it adds to."""
 
     def __init__(self, layer):
         super().__init__()

@@ -52,12 +52,12 @@ def with_palette(values, *palette):
 
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
-TOLD = {RED: 0, GREEN: 1}
+COLOURS = {RED: 0, GREEN: 1}
 
 
-def test_a_palette_in_another_order_than_the_colours_told_is_read_by_colour():
+def test_a_palette_in_another_order_than_the_colours_given_is_read_by_colour():
     swapped = encoded(with_palette(LABELS, GREEN, RED, GREEN))
-    assert read_mask(swapped, colours=TOLD).tolist() == [[1, 0, 1], [1, 0, 1]]
+    assert read_mask(swapped, colours=COLOURS).tolist() == [[1, 0, 1], [1, 0, 1]]
     assert read_mask(swapped).tolist() == LABELS.tolist()
     high = with_palette([[0, 3]], (0, 0, 0), BLUE, BLUE, (255, 255, 255))
     assert read_mask(high, colours={(0, 0, 0): 0, (255, 255, 255): 1}).tolist() == [[0, 1]]
@@ -68,21 +68,21 @@ def test_a_palette_in_another_order_than_the_colours_told_is_read_by_colour():
     [(RED, GREEN, BLUE), (RED, GREEN), [(index,) * 3 for index in range(3)]],
     ids=["a void colour", "too short", "none chosen"],
 )
-def test_a_palette_that_contradicts_no_colour_told_leaves_the_indices(palette):
-    assert read_mask(with_palette(LABELS, *palette), colours=TOLD).tolist() == LABELS.tolist()
+def test_a_palette_that_contradicts_no_given_colour_leaves_the_indices(palette):
+    assert read_mask(with_palette(LABELS, *palette), colours=COLOURS).tolist() == LABELS.tolist()
 
 
-def test_a_palette_that_contradicts_the_colours_told_and_has_others_is_refused():
+def test_a_palette_that_contradicts_the_colours_given_and_has_others_is_refused():
     message = (
         r"index 1 of its palette is \[0, 0, 255\], and class 1 of classes.json \[0, 255, 0\]; by colour it cannot be "
         r"read either, as \[0, 0, 255\] is not in classes.json"
     )
     with pytest.raises(SampleError, match=message):
-        read_mask(with_palette(LABELS, RED, BLUE, GREEN), colours=TOLD)
+        read_mask(with_palette(LABELS, RED, BLUE, GREEN), colours=COLOURS)
     message = r"index 2 of its palette is \[255, 0, 0\], the colour of class 0 of classes.json; .* as no colour is not"
     with pytest.raises(SampleError, match=message):
-        read_mask(with_palette([[0, 2, 3]], RED, GREEN, RED), colours=TOLD)
-    assert read_mask(with_palette([[0, 0, 2]], RED, BLUE, GREEN), colours=TOLD).tolist() == [[0, 0, 1]]
+        read_mask(with_palette([[0, 2, 3]], RED, GREEN, RED), colours=COLOURS)
+    assert read_mask(with_palette([[0, 0, 2]], RED, BLUE, GREEN), colours=COLOURS).tolist() == [[0, 0, 1]]
 
 
 @pytest.mark.parametrize("value", [2**40, -(2**40), 2**31])
@@ -121,8 +121,8 @@ def test_a_mask_of_void_alone_is_read():
     ("data", "message"),
     [
         (mask(np.arange(200).reshape(10, 20))[:-30], "damaged or cut short"),
-        (b"", r"no mask in a known format.*it is empty"),
-        (b"not a picture", "no mask in a known format .*starts b'not a picture'"),
+        (b"", r"not in a known format.*it is empty"),
+        (b"not a picture", "not in a known format .*starts b'not a picture'"),
         (encoded(Image.fromarray(LABELS), "JPEG"), "is a JPEG, which changes label values"),
         (encoded(Image.fromarray(LABELS).convert("LA")), "mode LA; expected grey of 8 or 16 bits"),
         (b"P5 10000 10000 255\n", "10000 x 10000 is over 89,478,485 pixels"),

@@ -33,22 +33,22 @@ def test_points_in_a_file(tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("3,4;5,6,sky", "point '3,4': expected x,y,label"),
         ("a,4,sky;", "point 'a,4,sky': expected x,y,label"),
         ("3,nan,sky;", "expected x,y,label"),
         ("3,4,;", "expected x,y,label"),
-        ("nowhere.csv", "'nowhere.csv': no such points"),
+        ("nowhere.csv", "'nowhere.csv': there are no such points"),
     ],
 )
-def test_points_that_are_none(text, said):
-    with pytest.raises(SourceError, match=said):
+def test_broken_points(text, message):
+    with pytest.raises(SourceError, match=message):
         read_points(text)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "is empty"),
         ("a,b,label\n1,2,3\n", "has the columns a, b, label; expected x, y and label"),
@@ -56,9 +56,9 @@ def test_points_that_are_none(text, said):
         ("x,y,label\n1,2,0\n7,u,0\n", "point 2, '7,u,0'"),
     ],
 )
-def test_files_that_are_no_points(tmp_path, text, said):
+def test_broken_files_of_points(tmp_path, text, message):
     (tmp_path / "points.csv").write_text(text)
-    with pytest.raises(SourceError, match=said):
+    with pytest.raises(SourceError, match=message):
         read_points(str(tmp_path / "points.csv"))
 
 
@@ -85,21 +85,21 @@ def test_numbers_stay():
 
 
 @pytest.mark.parametrize(
-    ("labels", "names", "said"),
+    ("labels", "names", "message"),
     [
         (["sky", "1"], None, r"numbers \(1\) and names \(sky\)"),
         (["sea"], ["sky", "road"], "'sea' is not among the classes: sky, road"),
         (["256"], None, "label 256; expected 0 to 255"),
     ],
 )
-def test_labels_that_make_no_sense(labels, names, said):
-    with pytest.raises(SourceError, match=said):
+def test_labels_that_make_no_sense(labels, names, message):
+    with pytest.raises(SourceError, match=message):
         number_labels(points(*labels), names)
 
 
 def test_a_point_is_a_pixel():
-    found = point_labels([Point(2, 1, "a"), Point(0, 0, "b"), Point(2, 1, "a")], {"a": 5, "b": 0}, (3, 2))
-    assert found.tolist() == [[0, -1, -1], [-1, -1, 5]]
+    labels = point_labels([Point(2, 1, "a"), Point(0, 0, "b"), Point(2, 1, "a")], {"a": 5, "b": 0}, (3, 2))
+    assert labels.tolist() == [[0, -1, -1], [-1, -1, 5]]
 
 
 @pytest.mark.parametrize("at", [(3, 0), (0, 2), (-1, 0), (0, -1)])

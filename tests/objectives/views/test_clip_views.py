@@ -72,14 +72,14 @@ def test_without_noise_a_view_is_the_plain_one_rolled_by_at_most_the_frames_give
     clip = noise_clip(inputs)
     plain, padding = time_last(inputs, inputs(clip))
     step = inputs.rate_hz // 100 if inputs.waveform else 1
-    seen = set()
+    rolls = set()
     for view in views_of(inputs, NoiseAndRoll(200, noise=0, frames=3)):
         real, rest = time_last(inputs, view)
         assert torch.equal(rest, padding)
         fits = [by for by in range(-4, 5) if torch.equal(real, plain.roll(by * step, dims=-1))]
         assert len(fits) == 1
-        seen.update(fits)
-    assert seen == set(range(-3, 4))
+        rolls.update(fits)
+    assert rolls == set(range(-3, 4))
 
 
 def test_the_paper_rolls_by_up_to_ten_frames_of_ten_milliseconds(inputs):
@@ -87,13 +87,13 @@ def test_the_paper_rolls_by_up_to_ten_frames_of_ten_milliseconds(inputs):
     plain = time_last(inputs, inputs(clip))[0]
     step = inputs.rate_hz // 100 if inputs.waveform else 1
     rolls = {by: plain.roll(by * step, dims=-1) for by in range(-12, 13)}
-    seen = {
+    drawn = {
         by
         for view in views_of(inputs, NoiseAndRoll(400, noise=0))
         for by, rolled in rolls.items()
         if torch.equal(time_last(inputs, view)[0], rolled)
     }
-    assert seen == set(range(-10, 11))
+    assert drawn == set(range(-10, 11))
 
 
 def test_noise_on_a_spectrogram_lies_between_nothing_and_a_tenth_of_a_nat_and_on_real_frames_only(spectral):
@@ -134,7 +134,7 @@ def test_noise_on_a_waveform_is_symmetric_and_relative_to_its_standard_deviation
 
 def test_a_unit_is_what_one_nat_of_power_is_in_the_networks_input(spectral):
     louder = noise_clip(spectral, scale=0.1 * math.sqrt(math.e))
-    quiet, loud = (time_last(spectral, spectral(one))[0] for one in (noise_clip(spectral), louder))
+    quiet, loud = (time_last(spectral, spectral(clip))[0] for clip in (noise_clip(spectral), louder))
     heard = slice(3, -3)  # frames at the end hear the padding, whose floor does not move
     moved = ((loud - quiet) / spectral.noise_unit)[..., heard]
     assert (moved - 1).abs().max() < 1e-3
@@ -163,7 +163,7 @@ def test_units_of_the_real_extractors_are_known_numbers():
 
 def test_the_shortest_clip_rolls_round(inputs):
     for view in views_of(inputs, NoiseAndRoll(20), seconds=0.025):
-        assert all(torch.isfinite(one).all() for one in view.values())
+        assert all(torch.isfinite(tensor).all() for tensor in view.values())
 
 
 def test_views_come_back_from_a_recipes_json():

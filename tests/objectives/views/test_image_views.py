@@ -120,9 +120,9 @@ def test_resize_agrees_with_pillows_bicubic(width, height, size):
 
 def test_resized_noise_stays_between_black_and_white():
     noise = Image.fromarray(np.random.default_rng(0).choice([0, 255], (9, 9, 3)).astype(np.uint8))
-    made = resize_boxes(noise, [(0, 0, 9, 9), (0, 0, 4, 4)], 40)
-    assert made.min() >= 0
-    assert made.max() <= 255
+    resized = resize_boxes(noise, [(0, 0, 9, 9), (0, 0, 4, 4)], 40)
+    assert resized.min() >= 0
+    assert resized.max() <= 255
 
 
 def test_only_the_boxes_of_a_large_image_become_float_not_the_whole():
@@ -139,8 +139,8 @@ def test_only_the_boxes_of_a_large_image_become_float_not_the_whole():
 def test_boxes_of_different_shapes_keep_their_order():
     flat = np.zeros((10, 10, 3), dtype=np.uint8)
     flat[:5], flat[5:] = 50, 200
-    made = resize_boxes(Image.fromarray(flat), [(0, 6, 3, 9), (0, 0, 10, 4), (2, 6, 5, 9)], 8)
-    assert [round(view.mean().item()) for view in made] == [200, 50, 200]
+    resized = resize_boxes(Image.fromarray(flat), [(0, 6, 3, 9), (0, 0, 10, 4), (2, 6, 5, 9)], 8)
+    assert [round(view.mean().item()) for view in resized] == [200, 50, 200]
 
 
 def test_crops_are_two_global_and_ten_local_ones():
@@ -205,10 +205,10 @@ def test_contract_same_seed_same_views_and_no_global_draw(augmentation):
 
 def test_crops_depend_on_seed_row_and_objective():
     image, crops = smooth(60, 45), Crops()
-    one = crops(image, raw(32), generator(0, "a", "dino"))
-    assert torch.equal(one, crops(image, raw(32), generator(0, "a", "dino")))
+    first = crops(image, raw(32), generator(0, "a", "dino"))
+    assert torch.equal(first, crops(image, raw(32), generator(0, "a", "dino")))
     for other in (generator(1, "a", "dino"), generator(0, "b", "dino"), generator(0, "a", "dino-2")):
-        assert not torch.equal(one, crops(image, raw(32), other))
+        assert not torch.equal(first, crops(image, raw(32), other))
 
 
 def test_ids_that_join_alike_draw_differently():
@@ -269,7 +269,7 @@ def test_contract_holds_for_views_that_are_named_numbers():
         lambda views: [*views[:2], named(9)],
         lambda views: [*views[:2], {**views[2], "frames": torch.tensor(4)}],
         lambda views: [*views[:2], {**views[2], "more": 1}],
-        lambda views: [{name: value for name, value in one.items() if name != "frames"} for one in views],
+        lambda views: [{name: value for name, value in tensors.items() if name != "frames"} for tensors in views],
         lambda views: [*views[:2], {**views[2], "input_ids": [2, 5, 6]}],
         lambda views: views[::-1],
     ],

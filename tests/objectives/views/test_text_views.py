@@ -82,11 +82,11 @@ def within(count, trials, probability):
 @pytest.mark.parametrize("probability", [0.1, 0.5, 0.95])
 def test_three_words_go_as_often_as_the_rule_says(probability):
     p, trials = probability, 6000
-    seen = Counter(Deletions(trials, p).texts("a b c", rng()))
+    counts = Counter(Deletions(trials, p).texts("a b c", rng()))
     one_gone = p * (1 - p) ** 2 + (1 - p) ** 3 / 3
     two_gone = p**2 * (1 - p) + p**3 / 3
-    assert set(seen) == {"a b", "a c", "b c", "a", "b", "c"}
-    for view, count in seen.items():
+    assert set(counts) == {"a b", "a c", "b c", "a", "b", "c"}
+    for view, count in counts.items():
         assert within(count, trials, one_gone if " " in view else two_gone), view
 
 
@@ -100,9 +100,9 @@ def test_of_many_words_each_goes_with_the_probability():
 
 
 def test_two_words_are_each_alone_half_of_the_time():
-    seen = Counter(Deletions(4000, 0.1).texts("left right", rng()))
-    assert set(seen) == {"left", "right"}
-    assert within(seen["left"], 4000, 0.5)
+    counts = Counter(Deletions(4000, 0.1).texts("left right", rng()))
+    assert set(counts) == {"left", "right"}
+    assert within(counts["left"], 4000, 0.5)
 
 
 @pytest.mark.parametrize("text", ["two words", "What is the tallest building in Japan ?", "one", "w " * 500])
@@ -145,11 +145,11 @@ def test_the_papers_numbers_are_the_defaults():
     assert (Deletions().views, Deletions().probability) == (12, 0.1)
 
 
-@pytest.mark.parametrize("one", [Deletions(), Deletions(3, 0.25)])
-def test_json_and_back(one):
-    data = json.loads(json.dumps(to_json(one)))
-    assert data == {"kind": "deletions", "views": one.views, "probability": one.probability}
-    assert from_json(data) == one
+@pytest.mark.parametrize("augmentation", [Deletions(), Deletions(3, 0.25)])
+def test_json_and_back(augmentation):
+    data = json.loads(json.dumps(to_json(augmentation)))
+    assert data == {"kind": "deletions", "views": augmentation.views, "probability": augmentation.probability}
+    assert from_json(data) == augmentation
 
 
 @pytest.mark.parametrize("views", [0, -1, 1.5, "3", None, True])

@@ -1,4 +1,4 @@
-"""What stands between a user's sample and a backbone: reading, preparing, one view's input, a batch of views."""
+"""The steps from a user's sample to a backbone: reading, preparing, one view's input, a batch of views."""
 
 from __future__ import annotations
 
@@ -13,80 +13,80 @@ from sporeprint.errors import RecipeError
 
 Batch = Tensor | dict[str, Tensor]  # [N, 3, S, S]; or named tensors, each with N first
 
-BESIDE = ("pooled", "frames", "labels")  # of a batch's names: for us, never given to the network
+NOT_FOR_NETWORK = ("pooled", "frames", "labels")  # names in a batch that are for us, never given to the network
 
 
 class Inputs:
-    """Base of what prepares one modality for one backbone; `Preprocess`, `Tokens` and `Sound` are the kinds there are.
+    """The base of what prepares one modality for one backbone: of `Preprocess`, `Tokens` and `Sound`.
 
     A sample goes through `load` (decoded, the same for every backbone), `prepare` (made ready for this one), then an
     augmentation, which calls the object itself for each view's input; `collate` makes a batch of them.
     """
 
     modality: ClassVar[str]
-    sample: ClassVar[str]  # what people call one
-    budget: ClassVar[int]  # of a pass: the sum of its views' lengths; a row beyond it takes several
+    sample: ClassVar[str]  # the word for one sample
+    budget: ClassVar[int]  # the sum of a pass's view lengths; a longer row takes several passes
 
     def load(self, sample: object) -> Any:
-        """What a user gives, decoded. Raises SampleError."""
+        """Decode what a user gives. Raises SampleError."""
         raise NotImplementedError
 
     def digest(self, loaded: Any) -> str:
-        """Hex digest of a decoded sample: the id of one that has no other."""
+        """Return a hex digest of a decoded sample: the id of one that has no other."""
         raise NotImplementedError
 
     def prepare(self, loaded: Any) -> Any:
-        """What augmentations are given. Raises SampleError where this backbone cannot take it."""
+        """Return what augmentations take. Raises SampleError where this backbone cannot take it."""
         return loaded
 
     def truncates(self, ready: Any) -> bool:
-        """Whether the backbone sees only a part of it, since it is too long."""
+        """Return whether it is too long, so that the backbone sees only a part of it."""
         return False
 
     def bulk(self, ready: Any) -> int:
-        """Bytes that a prepared sample takes."""
+        """Return the bytes that a prepared sample takes."""
         raise NotImplementedError
 
     def length(self, ready: Any) -> int:
-        """What one view costs, in units of `budget`; rows of like length share a pass."""
+        """Return the cost of one view in units of `budget`; rows of like length share a pass."""
         return 1
 
     def same(self, ready: Any) -> int:
-        """Samples for which this is equal may share a pass."""
+        """Return a key; samples of equal keys may share a pass."""
         return 0
 
     def __call__(self, ready: Any) -> Any:
-        """The input of one view."""
+        """Return the input of one view."""
         raise NotImplementedError
 
     def collate(self, views: Sequence[Any]) -> Batch:
-        """A batch of the inputs of N views."""
+        """Return a batch of the inputs of N views."""
         raise NotImplementedError
 
     def probes(self) -> list[Any]:
-        """The inputs of three harmless views, of different lengths where those may share a pass."""
+        """Return the inputs of three harmless views, of different lengths where those may share a pass."""
         raise NotImplementedError
 
     def describe(self) -> Any:
-        """Everything that decides a view's input, as JSON."""
+        """Return everything that decides a view's input, as JSON."""
         raise NotImplementedError
 
     def limits(self) -> dict[str, Any]:
-        """What people want to know of it: the size of images, the longest text, the rate of sound."""
+        """Return what people want to know about it: the size of images, the longest text, the rate of sound."""
         return {}
 
 
 class ImageInputs(Inputs):
-    """RGB images to squares of one size."""
+    """The base of what turns RGB images into squares of one size."""
 
     modality = "image"
     sample = "image"
-    budget = 64  # about so many views go through the backbone at once
+    budget = 64  # about this many views go through the backbone at once
     size: int
-    patch: int | None = None  # side of the backbone's patches in pixels, where it takes images of fewer of them too
+    patch: int | None = None  # side of the backbone's patches in pixels, where it also takes images of fewer
 
     def side(self, fraction: float) -> int:
-        """Side in pixels of a view at `fraction` of S: the nearest multiple of the patches' side, at least two of them.
+        """Return the side in pixels of a view at `fraction` of S: the nearest multiple of a patch's side, at least two.
 
         Raises RecipeError where the backbone takes images of S x S alone.
         """
@@ -96,29 +96,29 @@ class ImageInputs(Inputs):
             raise RecipeError(
                 f"views at {fraction:g} of the input's side, but this backbone is only known to take images of "
                 f"{self.size} x {self.size}; use another preset ('free' or 'paper'), or views at full size (side=1, "
-                "local_side=1), or, if your network takes smaller images and its preprocess is a Preprocess, say so: "
-                "Preprocess(..., patch=16), the side of its patches in pixels"
+                "local_side=1), or, if your network takes smaller images and its preprocess is a Preprocess, declare "
+                "it: Preprocess(..., patch=16), the side of its patches in pixels"
             )
         return min(self.size, self.patch * max(2, round(self.size * fraction / self.patch)))
 
     def load(self, sample: object) -> Any:
-        """An RGB PIL image. Raises SampleError."""
+        """Decode an RGB PIL image. Raises SampleError."""
         return images.load_image(sample)
 
     def digest(self, loaded: Any) -> str:
-        """Of size and pixels."""
+        """Return a digest of size and pixels."""
         return images.content_digest(loaded)
 
     def bulk(self, ready: Any) -> int:
-        """Three bytes a pixel."""
+        """Return three bytes for each pixel."""
         return 3 * ready.width * ready.height
 
     def collate(self, views: Sequence[Any]) -> Batch:
-        """views: one size of [3, s, s]. Returns [N, 3, s, s]."""
+        """Return [N, 3, s, s] of N views [3, s, s] of one size."""
         return views if isinstance(views, Tensor) else torch.stack(list(views))
 
     def probes(self) -> list[Tensor]:
-        """Noise, [3, S, S] each."""
+        """Return three views of noise, [3, S, S] each."""
         return list(torch.randn(3, 3, self.size, self.size, generator=torch.Generator().manual_seed(0)))
 
     def limits(self) -> dict[str, Any]:
@@ -126,7 +126,7 @@ class ImageInputs(Inputs):
 
 
 def batch_to(batch: Batch, device: torch.device, dtype: torch.dtype) -> Batch:
-    """On a device, floats in the weights' precision, and never an inference tensor, which autograd cannot save."""
+    """Move a batch to a device, floats in the weights' precision; no inference tensors, which autograd cannot save."""
     if isinstance(batch, Mapping):
         return {name: _tensor_to(tensor, device, dtype) for name, tensor in batch.items()}
     return _tensor_to(batch, device, dtype)
@@ -141,12 +141,12 @@ def _tensor_to(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tens
 
 
 def batch_size(batch: Batch) -> int:
-    """N."""
+    """Return N."""
     return len(next(iter(batch.values())) if isinstance(batch, Mapping) else batch)
 
 
 def for_network(batch: Batch) -> Batch:
-    """Without what is only for us."""
+    """Return the batch without what is only for us."""
     if isinstance(batch, Mapping):
-        return {name: tensor for name, tensor in batch.items() if name not in BESIDE}
+        return {name: tensor for name, tensor in batch.items() if name not in NOT_FOR_NETWORK}
     return batch

@@ -1,4 +1,4 @@
-"""From a PIL image to what an image backbone takes: resize, crop, scale, normalise. Pillow does the resizing."""
+"""Turn a PIL image into what an image backbone takes: resize, crop, scale, normalise. Pillow does the resizing."""
 
 from __future__ import annotations
 
@@ -19,20 +19,19 @@ from sporeprint.errors import BackboneError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-_LONGEST = 32  # times the shorter side; what is outside the middle of so long an image is cut off anyway
+_LONGEST = 32  # times the shorter side; of a longer image all but the middle is cut off anyway
 _SHORTEST_EDGE = ("CLIP", "ChineseCLIP", "Bit")  # processors whose older configurations mean it by `"size": 224`
 
 
 @dataclass(frozen=True)
 class Preprocess(ImageInputs):
-    """What the checkpoint's image processor does to one image, and to boxes cut from it.
+    """The checkpoint's image processor, for one image and for boxes cut from it.
 
     size: S, the side in pixels of the square that the backbone gets. resize: the image is first resized to this side
     (default S), as a square, or with keep_aspect its shorter side; then the centre S x S is cut. resample: Pillow's
     filter. scale: factor on [0, 255] pixels before mean and std. round_corner: the corner of the crop is rounded as
     torchvision and timm do it (half to even), not down as Hugging Face's Pillow processors do. patch: side in pixels of
-    the backbone's patches, where it takes images of other sizes too, of more or fewer patches; for most networks
-    `Backbone` finds it.
+    the backbone's patches, where it takes images of more or fewer patches too; for most networks `Backbone` finds it.
     """
 
     size: int
@@ -46,7 +45,7 @@ class Preprocess(ImageInputs):
     patch: int | None = field(default=None, compare=False)
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """image: RGB. Returns [3, S, S]."""
+        """Return [3, S, S] of an RGB image."""
         side = self.resize or self.size
         if self.keep_aspect:
             image = _middle(image)
@@ -58,37 +57,37 @@ class Preprocess(ImageInputs):
         return self._pixels(image.crop((left, top, left + self.size, top + self.size)))
 
     def at(self, image: Image.Image, height: int, width: int) -> Tensor:
-        """The whole RGB image resized to so many pixels, with no crop, normalised. Returns [3, height, width]."""
+        """Resize the whole RGB image, with no crop, and normalise it. Returns [3, height, width]."""
         return self._pixels(image.resize((width, height), Image.Resampling(self.resample)))
 
     def _pixels(self, image: Image.Image) -> Tensor:
         return self.normalise(torch.from_numpy(np.asarray(image).transpose(2, 0, 1).astype(np.float32)))
 
     def _corner(self, margins: int) -> int:
-        """Where the crop begins on one side; below 0 the image is smaller than the crop, and black is added."""
+        """Return where the crop begins on one side; below 0 the image is smaller than the crop, and black is added."""
         if not self.round_corner:
             return margins // 2
         return round(margins / 2) if margins > 0 else -(-margins // 2)
 
     def boxes(self, image: Image.Image, boxes: list[Box], size: int | None = None) -> Tensor:
-        """Each box resized to size x size (default S), bicubic. Returns [V, 3, size, size]."""
+        """Resize each box to size x size (default S), bicubic. Returns [V, 3, size, size]."""
         gain = tuple(self.scale / std for std in self.std)
         shift = tuple(-mean / std for mean, std in zip(self.mean, self.std, strict=True))
         return resize_boxes(image, boxes, size or self.size, gain, shift)
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """pixels: [..., 3, S, S] from 0 to 255, changed in place."""
+        """Normalise pixels [..., 3, S, S] from 0 to 255 in place."""
         mean = torch.tensor(self.mean).view(-1, 1, 1)
         std = torch.tensor(self.std).view(-1, 1, 1)
         return pixels.mul_(self.scale).sub_(mean).div_(std)
 
     def describe(self) -> dict[str, Any]:
-        """As JSON, for stores and for people."""
-        return {name: value for name, value in asdict(self).items() if name != "patch"}  # of the backbone, not of this
+        """Return the settings as JSON, for stores and for people."""
+        return {name: value for name, value in asdict(self).items() if name != "patch"}  # the backbone's
 
     @classmethod
     def from_huggingface(cls, config: Mapping[str, Any]) -> Preprocess:
-        """From the contents of `preprocessor_config.json`. Raises BackboneError where the result is not square."""
+        """Read the contents of `preprocessor_config.json`. Raises BackboneError where the result is not square."""
         size = config.get("size", 224)
         if isinstance(size, int) and _kind(config).startswith(_SHORTEST_EDGE):
             size = {"shortest_edge": size}
@@ -137,53 +136,53 @@ class CustomPreprocess(ImageInputs):
         self.size = int(probe.shape[-1])
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """image: RGB. Returns [3, S, S]. Raises BackboneError where the function gives another shape."""
-        made = self.function(image)
+        """Return [3, S, S] of an RGB image. Raises BackboneError where the function gives another shape."""
+        pixels = self.function(image)
         try:
-            made = torch.as_tensor(made)
+            pixels = torch.as_tensor(pixels)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise BackboneError(f"preprocess gave a {type(made).__name__}; expected a tensor [3, S, S]") from error
-        if made.dim() == 4 and made.shape[0] == 1:
-            made = made[0]
-        size = self.size or (made.shape[-1] if made.dim() else 0)
-        if made.shape != (3, size, size):
+            raise BackboneError(f"preprocess gave a {type(pixels).__name__}; expected a tensor [3, S, S]") from error
+        if pixels.dim() == 4 and pixels.shape[0] == 1:
+            pixels = pixels[0]
+        size = self.size or (pixels.shape[-1] if pixels.dim() else 0)
+        if pixels.shape != (3, size, size):
             side = self.size or "S"
             raise BackboneError(
-                f"preprocess gave shape {tuple(made.shape)} for a {image.width} x {image.height} image; expected "
+                f"preprocess gave shape {tuple(pixels.shape)} for a {image.width} x {image.height} image; expected "
                 f"[3, {side}, {side}] for every image"
             )
-        return made
+        return pixels
 
     def at(self, image: Image.Image, height: int, width: int) -> Tensor:
-        """As `Preprocess.at`, for the size that the function makes. Raises BackboneError for another."""
+        """Do what `Preprocess.at` does, at the function's own size. Raises BackboneError for another."""
         if (height, width) != (self.size, self.size):
             raise BackboneError(
-                f"an image is wanted at {height} x {width} pixels (height x width), but the preprocess is a function "
+                f"an image is needed at {height} x {width} pixels (height x width), but the preprocess is a function "
                 f"that makes {self.size} x {self.size}; give preprocess=Preprocess(size={self.size}, mean=(...), "
                 "std=(...)), which makes any size"
             )
         return self(image)
 
     def describe(self) -> str:
-        """A sketch of what it makes of a fixed picture: another function has another, rounding does not."""
+        """Return a sketch of what it makes of a fixed picture: it changes with the function, not with rounding."""
         raw = np.random.PCG64(0).random_raw(97 * 61 * 3 // 8 + 1).astype("<u8").view(np.uint8)
-        made = self(Image.fromarray(raw[: 97 * 61 * 3].reshape(61, 97, 3))).double().flatten().cpu()
-        bits = np.random.PCG64(1).random_raw(8 * made.numel()) >> 63
+        pixels = self(Image.fromarray(raw[: 97 * 61 * 3].reshape(61, 97, 3))).double().flatten().cpu()
+        bits = np.random.PCG64(1).random_raw(8 * pixels.numel()) >> 63
         signs = torch.from_numpy(bits.astype(np.float64) * 2 - 1).view(8, -1)
-        size = float(made.norm())
-        turned = (signs @ made / size if size else signs[:, 0]).tolist()  # each about 1, whatever the picture
+        size = float(pixels.norm())
+        turned = (signs @ pixels / size if size else signs[:, 0]).tolist()  # each about 1, whatever the picture
         sketch = [f"{size:.3g}", *(f"{number + 0.0:.2f}" for number in turned)]
         return f"custom {hashlib.blake2b(' '.join(sketch).encode(), digest_size=8).hexdigest()}"
 
     def boxes(self, image: Image.Image, boxes: list[Box]) -> Tensor:
-        """Returns [V, 3, S, S]."""
+        """Return [V, 3, S, S]."""
         side = (self.size, self.size)
         # Not `resize(box=...)`, whose filter reads the pixels around the box too.
         return torch.stack([self(image.crop(box).resize(side, Image.Resampling.BICUBIC)) for box in boxes])
 
 
 def _middle(image: Image.Image) -> Image.Image:
-    """The image, or the middle of a very long one: the crop sees no more, and the whole could take gigabytes."""
+    """Return the image, or a very long one's middle: the crop needs no more, and the whole could take gigabytes."""
     width, height = image.size
     most = _LONGEST * min(width, height)
     if max(width, height) <= most:

@@ -1,4 +1,4 @@
-"""From a clip of sound to what an audio backbone takes: its own feature extractor's spectrogram or waveform."""
+"""Turn a clip of sound into what an audio backbone takes: its own feature extractor's spectrogram or waveform."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sporeprint.data import audio
 from sporeprint.data.audio import Clip
 from sporeprint.errors import BackboneError, SampleError
 
-MAX_SECONDS = 30.0  # of a waveform, for networks that know no limit: attention grows with the square of it
+MAX_SECONDS = 30.0  # longest waveform for networks without a limit: attention grows with its square
 SHORTEST_SECONDS = 0.025  # one window of every feature extractor here, and of wav2vec 2.0's convolutions
 
 
@@ -26,8 +26,8 @@ class Kind:
     """How the feature extractor of one family is read.
 
     time: axis of its input (after the batch's) along which time goes. unit: what 1 in the natural logarithm of a
-    spectrogram's power comes to in the network's input. seconds: the longest clip; None for none.
-    frames: of a spectrogram, those that a clip of so many samples fills; the rest is padding. cost: of a view, in
+    spectrogram's power is in the network's input. seconds: the longest clip; None without a limit.
+    frames: those of a spectrogram that a clip of this many samples fills; the rest is padding. cost: of a view, in
     tokens.
     """
 
@@ -43,7 +43,7 @@ def _ast_frames(extractor: Any, samples: int) -> int:
 
 
 def _clap_frames(extractor: Any, samples: int) -> int:
-    """It repeats a short clip, and pads what is left; frames lie around their instants, one more at the very end."""
+    """Count CLAP's frames: it repeats a short clip and pads the rest; frames are centred, with one more at the end."""
     most, repeated = extractor.nb_max_samples, samples
     if extractor.padding == "repeatpad":
         repeated = most // samples * samples
@@ -79,16 +79,16 @@ KINDS = {
         unit=lambda extractor: 1.0,
         seconds=lambda extractor: None,
         frames=None,
-        # Four times the tokens: wav2vec 2.0's convolutions take 20 MB for a second of sound: about 1.5 GB a pass.
+        # Four times the tokens: wav2vec 2.0's convolutions take 20 MB for a second of sound, about 1.5 GB a pass.
         cost=lambda extractor, samples: samples // 80 + 1,
     ),
 }
 
 
 class Sound(Inputs):
-    """Clips to the input of an audio network, through its own feature extractor.
+    """Turns clips into the input of an audio network by its own feature extractor.
 
-    extractor: a Hugging Face feature extractor of Whisper, AST, CLAP, or wav2vec 2.0 and its kin (which take
+    extractor: a Hugging Face feature extractor of Whisper, AST, CLAP, or wav2vec 2.0 and the like (which take
     waveforms). max_seconds: clips are cut there; default the extractor's own limit, for waveforms 30 s. pads: whether
     waveforms of different lengths may share a batch, which only networks that take a mask allow. shortest: samples
     below which the network makes nothing of a clip. Raises BackboneError.
@@ -118,27 +118,27 @@ class Sound(Inputs):
         self.pads = pads or not self.waveform
         most = self.kind.seconds(extractor)
         if max_seconds is not None and not SHORTEST_SECONDS <= max_seconds <= (most or math.inf):
-            seen = "" if most is None else f" to {most:.2f}"
-            raise BackboneError(f"max_seconds={max_seconds}; expected {SHORTEST_SECONDS}{seen} s")
+            upper = "" if most is None else f" to {most:.2f}"
+            raise BackboneError(f"max_seconds={max_seconds}; expected {SHORTEST_SECONDS}{upper} s")
         self.max_seconds = max_seconds or most or MAX_SECONDS
         self.shortest = max(shortest, math.ceil(SHORTEST_SECONDS * self.rate_hz))
         self.main = extractor.model_input_names[0]
 
     @property
     def kind(self) -> Kind:
-        """How its extractor is read; looked up, since functions without a name cannot be pickled."""
+        """How its extractor is read; looked up, since lambdas cannot be pickled."""
         return KINDS[type(self.extractor).__name__]
 
     def load(self, sample: object) -> Clip:
-        """Mono sound at its own rate. Raises SampleError."""
+        """Decode mono sound at its own rate. Raises SampleError."""
         return audio.load_audio(sample)
 
     def digest(self, loaded: Clip) -> str:
-        """Of rate and samples."""
+        """Return a digest of rate and samples."""
         return audio.clip_digest(loaded)
 
     def prepare(self, loaded: Clip) -> Clip:
-        """At the network's rate, cut to `max_seconds`. Raises SampleError where it is too short, or silent."""
+        """Resample to the network's rate, cut to `max_seconds`. Raises SampleError where it is too short, or silent."""
         clip = audio.resample(loaded, self.rate_hz)
         most = round(self.max_seconds * self.rate_hz)
         if len(clip.samples) < self.shortest:
@@ -153,33 +153,33 @@ class Sound(Inputs):
         return clip
 
     def truncates(self, ready: Clip) -> bool:
-        """Whether it was cut."""
+        """Return whether it was cut."""
         return ready.truncated
 
     def bulk(self, ready: Clip) -> int:
-        """Four bytes a sample."""
+        """Return four bytes for each sample."""
         return int(ready.samples.nbytes)
 
     def length(self, ready: Clip) -> int:
-        """Tokens, about; of waveforms four times as many."""
+        """Return about the number of tokens; for waveforms four times that."""
         return self.kind.cost(self.extractor, len(ready.samples))
 
     def same(self, ready: Clip) -> int:
-        """Clips for which this is equal may share a batch."""
+        """Return a key; clips of equal keys may share a batch."""
         return 0 if self.pads else len(ready.samples)
 
     def __call__(self, ready: Clip) -> dict[str, Tensor]:
-        """One view's input by the network's name for it, with "frames", a spectrogram's real ones."""
-        found = self.extractor(ready.samples, sampling_rate=self.rate_hz, return_tensors="np")
-        made = {self.main: torch.from_numpy(np.ascontiguousarray(found[self.main][0], dtype=np.float32))}
-        if "is_longer" in found:
-            made["is_longer"] = torch.as_tensor(found["is_longer"][0])
+        """Return one view's input by the network's name for it, and "frames": a spectrogram's real ones."""
+        extracted = self.extractor(ready.samples, sampling_rate=self.rate_hz, return_tensors="np")
+        view = {self.main: torch.from_numpy(np.ascontiguousarray(extracted[self.main][0], dtype=np.float32))}
+        if "is_longer" in extracted:
+            view["is_longer"] = torch.as_tensor(extracted["is_longer"][0])
         if self.kind.frames is not None:
-            made["frames"] = torch.tensor(self.kind.frames(self.extractor, len(ready.samples)))
-        return made
+            view["frames"] = torch.tensor(self.kind.frames(self.extractor, len(ready.samples)))
+        return view
 
     def real(self, view: Mapping[str, Tensor]) -> tuple[Tensor, int]:
-        """(the real part of a view's main input, its time axis): a view of the tensor, to be written into."""
+        """Return the part of a view's main input that is not padding, to be written into, and its time axis."""
         main = view[self.main]
         if "frames" in view:
             main = main.narrow(self.kind.time, 0, int(view["frames"]))
@@ -191,7 +191,7 @@ class Sound(Inputs):
         return self.kind.unit(self.extractor)
 
     def collate(self, views: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """views: as made above. Returns tensors [N, ...]; padded waveforms with "attention_mask" [N, samples]."""
+        """Return tensors [N, ...] of N views as made above; padded waveforms get "attention_mask" [N, samples]."""
         if not self.waveform:
             return {name: torch.stack([view[name] for view in views]) for name in views[0]}
         waves = [view[self.main] for view in views]
@@ -202,7 +202,7 @@ class Sound(Inputs):
         return batch
 
     def probes(self) -> list[dict[str, Tensor]]:
-        """Noise of a second and less."""
+        """Return three views of noise, of a second and less."""
         samples = np.random.Generator(np.random.PCG64(0)).random(self.rate_hz).astype(np.float32) - np.float32(0.5)
         shares = (1.0, 0.7, 0.4) if self.pads else (1.0, 1.0, 1.0)
         return [
@@ -211,7 +211,7 @@ class Sound(Inputs):
         ]
 
     def describe(self) -> dict[str, Any]:
-        """The extractor's settings. AST's spectrogram differs a little where torchaudio is installed: it says so."""
+        """Return the extractor's settings; for AST also whether torchaudio, which changes it, is installed."""
         settings = {key: value for key, value in self.extractor.to_dict().items() if _is_plain(value)}
         if type(self.extractor).__name__ == "ASTFeatureExtractor":
             settings["torchaudio"] = find_spec("torchaudio") is not None
@@ -222,7 +222,7 @@ class Sound(Inputs):
 
 
 def is_extractor(value: Any) -> bool:
-    """Whether it is a Hugging Face feature extractor for sound, which is recognised, never imported."""
+    """Return whether it is a Hugging Face feature extractor for sound, which is recognised, never imported."""
     return hasattr(value, "sampling_rate") and hasattr(value, "model_input_names")
 
 

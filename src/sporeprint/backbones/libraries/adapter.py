@@ -1,4 +1,4 @@
-"""One network as sporeprint calls it, whatever library it comes from."""
+"""Describe one network as sporeprint calls it, whatever library it comes from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sporeprint.errors import BackboneError
 
 
 def _all(batch: Batch) -> None:
-    """No token is padding."""
+    """Return None: no token is padding."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class Adapter:
 
     module: the part that is read. call: a batch to tokens [N, T, E], pooled [N, E], a pair (tokens, pooled) or a
     Hugging Face output. auto: what pooling="auto" means: "cls", "mean", or "own" (the pooled output, where there is
-    one), "found": CLS, mean or last token, by what the network turns out to be. prefix: number of tokens before the
-    patches, None where it has to be found. real: a batch to the tokens [N, T] that are no padding, None where all are.
-    target: path of the layer to read, where the rule does not find it. head: the whole of a masked language model,
-    whose output has logits. patch: side of its patches in pixels, where it takes other sizes too; side: of the
-    images that it was made for, where its own preprocess must make no smaller ones. No field is a closure: a fitted
+    one), "found": CLS, mean or last token, by what a pass shows. prefix: number of tokens before the patches, None
+    where it has to be found. real: a batch to the tokens [N, T] that are not padding, None where none is. target: path
+    of the layer to read, where the rule does not find it. head: the whole of a masked language model, whose output has
+    logits. patch: side of its patches in pixels, where it takes other sizes too; side: that of the images that it was
+    made for, where its own preprocess must not make smaller ones. No field is a closure: a fitted
     Fungi can be pickled and copied.
     """
 
@@ -46,10 +46,10 @@ class Adapter:
     side: int | None = None
 
     def predict(self, batch: Batch, name: str) -> tuple[tuple[Tensor | None, Tensor | None], Tensor, Tensor]:
-        """What `outputs` gives, and of the same pass the head's logits [N, M, C] and their labels [N, M].
+        """Return what `outputs` gives, and from the same pass the head's logits [N, M, C] and their labels [N, M].
 
-        M: the masked tokens of the view that has most of them; the others' last labels are -100. A vocabulary's width
-        for every token would be too much. Raises BackboneError.
+        M: the most masked tokens of any view; the others' last labels are -100. Logits for every token would be too
+        large. Raises BackboneError.
         """
         if self.head is None:
             raise BackboneError(
@@ -75,7 +75,7 @@ class Adapter:
         return self._read(kept[0], name), logits, batch["labels"].gather(1, at)
 
     def outputs(self, batch: Batch, name: str) -> tuple[Tensor | None, Tensor | None]:
-        """(tokens, pooled) of a pass; `name` is the backbone's, for messages. Raises BackboneError."""
+        """Return (tokens, pooled) of a pass; `name` is the backbone's, for messages. Raises BackboneError."""
         return self._read(self.call(for_network(batch)), name)
 
     def _read(self, output: Any, name: str) -> tuple[Tensor | None, Tensor | None]:
@@ -98,14 +98,14 @@ class Adapter:
 
 
 def attention_of(batch: Batch) -> Tensor | None:
-    """The tokens that the tokenizer made, less those that are not pooled: [N, T], true where they count."""
+    """Return [N, T], true for the tokenizer's tokens that are pooled; None without an attention mask."""
     if not isinstance(batch, Mapping) or "attention_mask" not in batch:
         return None
     return batch.get("pooled", batch["attention_mask"]).bool()
 
 
 def _is_pair(tokens: Any, pooled: Any) -> bool:
-    """Not (embedding, logits), nor (tokens, logits)."""
+    """Return whether they are tokens and their embedding, not (embedding, logits) or (tokens, logits)."""
     if not (isinstance(tokens, Tensor) and isinstance(pooled, Tensor)):
         return False
     return tokens.dim() == 3 and pooled.dim() == 2 and tokens.shape[::2] == pooled.shape
@@ -116,7 +116,7 @@ def _shape(value: Any) -> str:
 
 
 def _gather(tokens: Tensor, at: Tensor) -> Tensor:
-    """[N, T, E] at [N, M] to [N, M, E]."""
+    """Gather [N, T, E] at [N, M] to [N, M, E]."""
     return tokens.gather(1, at.unsqueeze(2).expand(-1, -1, tokens.shape[2]))
 
 

@@ -1,4 +1,4 @@
-"""Load a Hugging Face checkpoint, from the hub or a folder: network, preprocessing, and what makes the embedding."""
+"""Load a Hugging Face checkpoint from the hub or a folder: network, preprocessing, pooling and finish."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sporeprint.backbones.input_spec import sentence_tokens, sound
 from sporeprint.backbones.inputs.inputs import Inputs
 from sporeprint.backbones.inputs.preprocess import Preprocess
 from sporeprint.backbones.inputs.tokens import Tokens, fitting_length
-from sporeprint.backbones.libraries.adapt import Adapter, adapt, modality_of
+from sporeprint.backbones.libraries.library_adapters import Adapter, adapt, modality_of
 from sporeprint.backbones.libraries.sentence_files import read_sentence
 from sporeprint.backbones.libraries.sentence_model import Sentence
 from sporeprint.errors import BackboneError, SporeprintError, first_line
@@ -28,7 +28,7 @@ _FAILURES = (OSError, ValueError, TypeError, KeyError, ImportError, RuntimeError
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a `Backbone` is made of."""
+    """The parts of a `Backbone`, as loaded."""
 
     module: nn.Module
     inputs: Inputs
@@ -37,7 +37,7 @@ class Loaded:
 
 
 def load_huggingface(name: str, modality: str = "auto", head: bool = False) -> Loaded:
-    """name: hub id or folder. modality: as of `Recipe`. head: of a masked language model. Raises BackboneError."""
+    """Load a hub id or folder. modality: as in `Recipe`. head: with its language-model head. Raises BackboneError."""
     import transformers
 
     source = _source(name)
@@ -55,14 +55,14 @@ def load_huggingface(name: str, modality: str = "auto", head: bool = False) -> L
         inputs = _inputs(source, config, adapter, sentence, where)
     if adapter.auto != "own" and getattr(adapter.module, "pooler", None) is not None:
         setattr(adapter.module, "pooler", None)  # noqa: B010  # not read, and where the checkpoint lacks it, random at every load
-    _say_missing(name, module, adapter.module, report["missing_keys"])
+    _warn_missing(name, module, adapter.module, report["missing_keys"])
     network = adapter.module
     if head:
         prefix = f"{type(module).base_model_prefix}."
         if missing := [key for key in report["missing_keys"] if not key.startswith(prefix)]:
             raise BackboneError(
                 f"{name} has no masked-language-model head ({missing[0]} and others are not in the checkpoint); leave "
-                "objectives out that read it, or give a checkpoint for masked language modelling"
+                "out objectives that read it, or give a checkpoint for masked language modelling"
             )
         network = module
     if sentence is None:
@@ -71,9 +71,9 @@ def load_huggingface(name: str, modality: str = "auto", head: bool = False) -> L
 
 
 def find_modality(name: str, modality: str = "auto") -> str:
-    """ "image", "text" or "audio", from a checkpoint's configuration, without its weights.
+    """Read "image", "text" or "audio" from a checkpoint's configuration, without its weights.
 
-    Raises BackboneError, also where the checkpoint does not take what is asked for.
+    Raises BackboneError, also where the checkpoint does not take `modality`.
     """
     taken = ["image"] if name == "tiny" or name.startswith("timm:") else _modalities(name, modality)
     if modality not in ("auto", *taken):
@@ -82,7 +82,7 @@ def find_modality(name: str, modality: str = "auto") -> str:
 
 
 def _modalities(name: str, modality: str) -> list[str]:
-    """What a checkpoint's towers take, the one that "auto" means first."""
+    """Return what a checkpoint's towers take, first the one that "auto" means."""
     import transformers
 
     source = _source(name)
@@ -97,13 +97,13 @@ def _modalities(name: str, modality: str) -> list[str]:
             return taken
         network: Any = transformers.MODEL_MAPPING[type(config)]
         network = network[0] if isinstance(network, (tuple, list)) else network
-        found = modality_of(network)
-        if found is None:
+        network_modality = modality_of(network)
+        if network_modality is None:
             raise BackboneError(
                 f"{name} is a {network.__name__}, which takes {network.main_input_name}; expected a "
                 "network for images, text or audio"
             )
-        return [found]
+        return [network_modality]
 
 
 def _source(name: str) -> str:
@@ -117,13 +117,13 @@ def _source(name: str) -> str:
 
 
 def _sentence(source: str, modality: str) -> tuple[Sentence | None, str]:
-    found = read_sentence(source) if modality in ("auto", "text") else None
-    return found or (None, "")
+    sentence = read_sentence(source) if modality in ("auto", "text") else None
+    return sentence or (None, "")
 
 
 @contextmanager
 def _loading(name: str) -> Iterator[None]:
-    """transformers, quiet; what it raises becomes a BackboneError."""
+    """Keep transformers quiet, and turn what it raises into a BackboneError."""
     import transformers
 
     verbosity = transformers.logging.get_verbosity()
@@ -153,14 +153,14 @@ def _inputs(source: str, config: Any, adapter: Adapter, sentence: Sentence | Non
         except _FAILURES as error:
             raise BackboneError(
                 f"transformers could not load the feature extractor of {source!r} (preprocessor_config.json): "
-                f"{first_line(error)}. It lies beside the weights: feature_extractor.save_pretrained(folder)"
+                f"{first_line(error)}. Save it next to the weights: feature_extractor.save_pretrained(folder)"
             ) from error
         return sound(extractor, adapter.module)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, **where)
     except Exception as error:  # the tokenizers package raises a bare Exception
         raise BackboneError(
-            f"transformers could not load the tokenizer of {source!r}: {first_line(error)}. It lies beside the "
+            f"transformers could not load the tokenizer of {source!r}: {first_line(error)}. Save it next to the "
             "weights: tokenizer.save_pretrained(folder)"
         ) from error
     if sentence is not None:
@@ -168,8 +168,8 @@ def _inputs(source: str, config: Any, adapter: Adapter, sentence: Sentence | Non
     return Tokens(tokenizer, fitting_length(tokenizer, adapter.module))
 
 
-def _say_missing(name: str, whole: nn.Module, part: nn.Module, missing: list[str]) -> None:
-    """Warn of weights that are read but not in the checkpoint; a decoder's, say, are not."""
+def _warn_missing(name: str, whole: nn.Module, part: nn.Module, missing: list[str]) -> None:
+    """Warn of weights that are used but not in the checkpoint; a decoder's, say, are not used."""
     path = next((path for path, module in whole.named_modules() if module is part), "")
     ours = [key for key in missing if "pooler" not in key and (not path or key.startswith(f"{path}."))]
     if ours:
@@ -181,7 +181,7 @@ def _say_missing(name: str, whole: nn.Module, part: nn.Module, missing: list[str
 
 
 def _processor(source: str, config: Any) -> dict[str, Any]:
-    """The image processor's settings; class defaults filled in where the class can be imported."""
+    """Return the image processor's settings; class defaults filled in where the class can be imported."""
     import transformers
 
     try:

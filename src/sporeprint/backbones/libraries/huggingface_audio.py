@@ -1,4 +1,4 @@
-"""How Hugging Face's audio networks are called, and which of their tokens are sound and not padding."""
+"""Adapters for Hugging Face's audio networks, with which of their tokens are sound and not padding."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ZEROED = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")
 
 
 def adapt_audio(module: Any) -> Adapter:
-    """Whisper's encoder, AST, CLAP's audio tower, and networks on waveforms (wav2vec 2.0 and its kin).
+    """Adapt Whisper's encoder, AST, CLAP's audio tower, and networks on waveforms such as wav2vec 2.0.
 
     Raises BackboneError for others.
     """
@@ -42,25 +42,25 @@ def adapt_audio(module: Any) -> Adapter:
 
 
 def check_sound(inputs: Any, module: Any) -> None:
-    """inputs: `Sound`. module: one that `adapt_audio` knows.
+    """Raise BackboneError where a feature extractor does not fit the network, or pads waveforms that it must not pad.
 
-    Raises BackboneError where the feature extractor is not of the network's kind or makes another shape than it takes,
-    or where waveforms would be padded that may not be.
+    inputs: `Sound`. module: one that `adapt_audio` knows.
     """
     extractor = inputs.extractor
-    config, seen, name = module.config, type(extractor).__name__, type(module).__name__
+    config, extractor_name, name = module.config, type(extractor).__name__, type(module).__name__
     expected = _EXTRACTORS.get(config.model_type, "Wav2Vec2FeatureExtractor")
     advice = "give the one that the network was trained with (its preprocessor_config.json)"
-    if seen != expected:
-        raise BackboneError(f"{name} takes the input of {expected}, not of {seen}: {advice}")
+    if extractor_name != expected:
+        raise BackboneError(f"{name} takes the input of {expected}, not of {extractor_name}: {advice}")
     if inputs.waveform and inputs.pads and not pads_waveforms(module):
-        raise BackboneError(f"{name} would hear the padding of a batch, or its mask; give Sound(extractor, pads=False)")
-    if (making := _SHAPES.get(seen)) is None:
+        raise BackboneError(f"{name} does not ignore a batch's padding, or its mask; give Sound(extractor, pads=False)")
+    if (shapes_of := _SHAPES.get(extractor_name)) is None:
         return
-    made, taken = making(extractor, config)
-    if made != taken:
-        found, wanted = (", ".join(f"{key} {value}" for key, value in one.items()) for one in (made, taken))
-        raise BackboneError(f"the feature extractor makes {found}; {name} takes {wanted}: {advice}")
+    output, expected_input = shapes_of(extractor, config)
+    if output != expected_input:
+        both = (output, expected_input)
+        produced, required = (", ".join(f"{key} {value}" for key, value in shapes.items()) for shapes in both)
+        raise BackboneError(f"the feature extractor makes {produced}; {name} takes {required}: {advice}")
 
 
 def _whisper_shapes(extractor: Any, config: Any) -> tuple[dict[str, int], dict[str, int]]:
@@ -78,7 +78,7 @@ def _ast_shapes(extractor: Any, config: Any) -> tuple[dict[str, int], dict[str, 
 
 
 def _clap_shapes(extractor: Any, config: Any) -> tuple[dict[str, int], dict[str, int]]:
-    """Shorter clips are stretched, and a network that fuses takes one spectrogram too."""
+    """Compare CLAP's shapes: shorter clips are stretched, and a network that fuses also takes one spectrogram."""
     frames, copies = extractor.nb_max_samples // extractor.hop_length + 1, 4 if extractor.truncation == "fusion" else 1
     most, fuses = config.spec_size * (config.spec_size // config.num_mel_bins), bool(config.enable_fusion)
     return (
@@ -101,19 +101,19 @@ _SHAPES = {
 
 
 def pads_waveforms(module: Any) -> bool:
-    """Whether a network on waveforms gives a padded one, with its mask, the very frames that it has by itself.
+    """Return whether a network on waveforms gives a padded and masked one exactly the frames that it has alone.
 
     Not with group normalisation, which goes over time; nor where a convolution over positions reads what another layer
     made of padding: data2vec-audio has several in a row, some HuBERTs a batch normalisation before it, and wav2vec 2.0
-    may have an adapter behind the blocks.
+    may have an adapter after the blocks.
     """
-    config = getattr(module, "config", None)  # a module of the user's own has none, and is given no mask
+    config = getattr(module, "config", None)  # a user's own module has none, and gets no mask
     exact = getattr(config, "model_type", None) in _ZEROED and getattr(config, "feat_extract_norm", None) == "layer"
     return exact and not any(getattr(config, name, False) for name in ("conv_pos_batch_norm", "add_adapter"))
 
 
 def shortest_waveform(module: Any) -> int:
-    """Samples of which a network's convolutions make one frame; 0 for networks on spectrograms."""
+    """Return the samples of which a network's convolutions make one frame; 0 for networks on spectrograms."""
     config = getattr(module, "config", None)
     kernels, strides = (tuple(getattr(config, name, ())) for name in ("conv_kernel", "conv_stride"))
     samples = 1
@@ -123,13 +123,13 @@ def shortest_waveform(module: Any) -> int:
 
 
 def whisper_tokens(batch: Mapping[str, Tensor]) -> Tensor:
-    """[N, T]: two spectrogram frames make a token; the rest of the 30 s is padding."""
+    """Return [N, T], true for sound: two spectrogram frames make a token; the rest of the 30 s is padding."""
     tokens = batch["input_features"].shape[-1] // 2
     return torch.arange(tokens, device=batch["frames"].device) < (batch["frames"][:, None] + 1) // 2
 
 
 def ast_tokens(module: Any, batch: Mapping[str, Tensor]) -> Tensor:
-    """[N, T]: the patches that begin in the sound; those of one frequency lie side by side, all times of it."""
+    """Return [N, T], true for patches that begin in the sound; those of one frequency are next to each other."""
     config = module.config
     steps = (config.max_length - config.patch_size) // config.time_stride + 1
     bands = (config.num_mel_bins - config.patch_size) // config.frequency_stride + 1
@@ -139,7 +139,7 @@ def ast_tokens(module: Any, batch: Mapping[str, Tensor]) -> Tensor:
 
 
 def wave_tokens(module: Any, batch: Mapping[str, Tensor]) -> Tensor | None:
-    """[N, T]: the frames that the convolutions make of a waveform's own samples; None where nothing is padded."""
+    """Return [N, T], true for frames made of a waveform's own samples; None where nothing is padded."""
     if "attention_mask" not in batch:
         return None
     lengths = module._get_feat_extract_output_lengths(batch["attention_mask"].sum(dim=1))

@@ -1,4 +1,4 @@
-"""Which image networks take images of other sizes than those they were made for, and how they are asked to."""
+"""Find which networks take images of other sizes than they were made for, and make them do so."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-# Of Hugging Face's: they interpolate position embeddings, or need none, without being asked.
-_UNASKED = {"dinov2", "dinov2_with_registers", "dinov3_vit", "beit", "data2vec-vision"}
+# Hugging Face's types that interpolate position embeddings, or need none, without an argument.
+_INTERPOLATING = {"dinov2", "dinov2_with_registers", "dinov3_vit", "beit", "data2vec-vision"}
 
 
 def huggingface_patch(module: Any) -> int | None:
-    """Side of its patches in pixels; None where it takes images of one size, or its tokens are no plain grid (Swin)."""
+    """Return the side of its patches in pixels; None where it takes one size, or has no plain grid of tokens (Swin)."""
     config = module.config
     patch, asked = _side(getattr(config, "patch_size", None)), "interpolate_pos_encoding" in _arguments(module)
-    return patch if (asked or config.model_type in _UNASKED) and not hasattr(config, "depths") else None
+    return patch if (asked or config.model_type in _INTERPOLATING) and not hasattr(config, "depths") else None
 
 
 def huggingface_side(module: Any) -> int | None:
-    """Of the images that it was made for, where it refuses others unless it is asked to take them."""
-    return None if module.config.model_type in _UNASKED else _side(getattr(module.config, "image_size", None))
+    """Return the side of the images that it was made for, where it takes others only with an argument."""
+    return None if module.config.model_type in _INTERPOLATING else _side(getattr(module.config, "image_size", None))
 
 
-def interpolating(module: Any, images: Tensor) -> dict[str, bool]:
-    """The argument that asks a Hugging Face network to take these images [N, 3, H, W], where it must be asked."""
+def interpolation_argument(module: Any, images: Tensor) -> dict[str, bool]:
+    """Return the argument, if one is needed, for a Hugging Face network to take these images [N, 3, H, W]."""
     made_for = _side(getattr(module.config, "image_size", None))
     if made_for is None or _is_square(images, made_for) or "interpolate_pos_encoding" not in _arguments(module):
         return {}
@@ -35,24 +35,24 @@ def interpolating(module: Any, images: Tensor) -> dict[str, bool]:
 
 
 def timm_patch(module: Any) -> int | None:
-    """As `huggingface_patch`. EVA's rotary positions are tabulated, so that it takes others only when built to."""
+    """Do the same as `huggingface_patch`. EVA's rotary positions are tabulated: other sizes need another build."""
     embed: Any = getattr(module, "patch_embed", None)
-    dynamic = getattr(module, "dynamic_img_size", None)  # of plain vision transformers alone
+    dynamic = getattr(module, "dynamic_img_size", None)  # plain vision transformers alone have it
     if dynamic is None or not hasattr(embed, "strict_img_size") or getattr(module, "pos_embed", None) is None:
         return None
     return None if getattr(module, "rope", None) is not None and not dynamic else _side(embed.patch_size)
 
 
 def timm_side(module: Any) -> int | None:
-    """As `huggingface_side`."""
+    """Do the same as `huggingface_side`."""
     dynamic = timm_patch(module) is None or module.dynamic_img_size
     return None if dynamic else _side(module.patch_embed.img_size)
 
 
 def flexible(module: Any, images: Tensor) -> Any:
-    """A timm network that takes images [N, 3, H, W]: itself, or for another size a twin that shares all its parts.
+    """Return a timm network that takes images [N, 3, H, W]: itself, or for another size a twin that shares its parts.
 
-    The twin differs in two flags, which cannot be turned on the network itself while its owner runs it elsewhere.
+    The twin differs in flags, which cannot be set on the network itself while its owner runs it elsewhere.
     """
     made_for = timm_side(module)
     if made_for is None or _is_square(images, made_for):
@@ -64,7 +64,7 @@ def flexible(module: Any, images: Tensor) -> Any:
 
 
 def resize_positions(positions: Tensor, prefix: int, height: int, width: int | None = None) -> Tensor:
-    """Position embeddings [1, prefix + P, E] of a square grid, for one of height x width (default: height).
+    """Resize position embeddings [1, prefix + P, E] of a square grid to one of height x width (default: height).
 
     Returns [1, prefix + height * width, E]: bicubic, as in Hugging Face's vision transformers; unchanged where the grid
     is the same.
@@ -80,7 +80,7 @@ def resize_positions(positions: Tensor, prefix: int, height: int, width: int | N
 
 
 def patch_convolution(module: nn.Module) -> int | None:
-    """Stride of the first convolution without overlap, which makes the patches; None where there is none."""
+    """Return the stride of the first convolution without overlap, which makes the patches; None where there is none."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d) and layer.kernel_size == layer.stride and layer.stride[0] > 1:
             return layer.stride[0]
@@ -96,7 +96,7 @@ def _arguments(module: nn.Module) -> Any:
 
 
 def _side(value: Any) -> int | None:
-    """An integer, or both of two equal ones."""
+    """Return an integer, or the value of two equal ones."""
     if isinstance(value, (list, tuple)) and len(set(value)) == 1:
         value = value[0]
     return value if isinstance(value, int) else None

@@ -1,4 +1,4 @@
-"""The files of a sentence-transformers model, in a folder or the hub's cache."""
+"""Read the files of a sentence-transformers model, in a folder or the hub's cache."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sporeprint.backbones.libraries.sentence_model import (
     check_order,
     check_transformer,
     refusal,
-    settle,
+    sentence_from_settings,
 )
 from sporeprint.errors import BackboneError
 
@@ -39,7 +39,7 @@ _BROKEN = (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, Saf
 
 
 def read_sentence(source: str) -> tuple[Sentence, str] | None:
-    """The settings in a folder or hub id, and the subfolder of the transformer ("" or "0_Transformer").
+    """Read the settings in a folder or hub id, and the subfolder of the transformer ("" or "0_Transformer").
 
     None where there is no modules.json: a plain transformer, or nothing at all. Raises BackboneError where a file is
     missing or broken, or where the model does something that cannot be done exactly here.
@@ -50,14 +50,15 @@ def read_sentence(source: str) -> tuple[Sentence, str] | None:
         return None
     check_order(source, [kind for kind, _ in listing])
     subfolder = listing[0][1]
-    settings = next((found for name in _TRANSFORMER_FILES if (found := files.settings(name, subfolder))), {})
+    settings = next((content for name in _TRANSFORMER_FILES if (content := files.settings(name, subfolder))), {})
     lengths = check_transformer(source, settings)
     whole = files.settings("config_sentence_transformers.json")
     if (kind := whole.get("model_type") or "SentenceTransformer") != "SentenceTransformer":
         raise refusal(source, f"is a {kind}; expected a SentenceTransformer")
     pooling = files.settings("config.json", listing[1][1], needed=True)
     steps = [files.step(kind.rpartition(".")[2], folder) for kind, folder in listing[2:]]
-    return settle(source, whole, pooling, lengths, bool(settings.get("do_lower_case")), steps), subfolder
+    lower = bool(settings.get("do_lower_case"))
+    return sentence_from_settings(source, whole, pooling, lengths, lower, steps), subfolder
 
 
 class _Files:
@@ -67,59 +68,59 @@ class _Files:
         self.source = source
 
     def find(self, name: str, folder: str = "") -> str | None:
-        """Where it lies; None where it is not there, or is not cached and the hub cannot be asked. Raises OSError."""
+        """Return its path; None where it is absent, or not cached and the hub cannot be reached. Raises OSError."""
         from transformers.utils import cached_file
 
         quiet = {f"_raise_exceptions_for_{kind}": False for kind in ("missing_entries", "connection_errors")}
         return cached_file(self.source, name, subfolder=folder, **quiet)
 
     def read(self, name: str, folder: str = "") -> Any:
-        """The JSON in it; None where it is not there."""
+        """Return the JSON in it; None where it is absent."""
         try:
-            found = self.find(name, folder)
-            return None if found is None else json.loads(Path(found).read_text(encoding="utf-8"))
+            path = self.find(name, folder)
+            return None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise self.broken(name, folder, error) from error
 
     def settings(self, name: str, folder: str = "", needed: bool = False) -> dict[str, Any]:
-        found = self.read(name, folder)
-        if found is None and needed:
+        content = self.read(name, folder)
+        if content is None and needed:
             raise self.broken(name, folder, "it is not there, but modules.json names its folder")
-        if found is not None and not isinstance(found, dict):
-            raise self.broken(name, folder, f"expected an object, found a {type(found).__name__}")
-        return found or {}
+        if content is not None and not isinstance(content, dict):
+            raise self.broken(name, folder, f"expected an object, got a {type(content).__name__}")
+        return content or {}
 
     def modules(self) -> list[tuple[str, str]] | None:
-        """(type, folder) of each module; None where there is no modules.json."""
+        """Return (type, folder) of each module; None where there is no modules.json."""
         try:
-            there = self.find("modules.json")
-        except OSError:  # no folder, no hub id, or no answer: whoever loads the transformer says so
-            there = None
-        if there is None:
-            self._say_unasked()
+            path = self.find("modules.json")
+        except OSError:  # no folder, no hub id, or no answer: loading the transformer will raise
+            path = None
+        if path is None:
+            self._warn_uncached()
             return None
         listing = self.read("modules.json")
         try:
-            found = [(part["type"], part["path"]) for part in listing]
-            if not all(isinstance(text, str) for pair in found for text in pair):
-                raise TypeError("a type or path is no string")
+            modules = [(part["type"], part["path"]) for part in listing]
+            if not all(isinstance(text, str) for pair in modules for text in pair):
+                raise TypeError("a type or path is not a string")
         except (TypeError, KeyError) as error:
             raise self.broken(
                 "modules.json", "", f"expected a list of modules with type and path; {error!r}"
             ) from error
-        for _, folder in found:
+        for _, folder in modules:
             if PureWindowsPath(folder).anchor or ".." in PureWindowsPath(folder).parts:
                 raise self.broken("modules.json", "", f"the path {folder!r} leads out of the model's folder")
-        return found
+        return modules
 
     def step(self, kind: str, folder: str) -> nn.Module | None:
-        """A finishing module with its weights; None for one without effect."""
+        """Return a finishing module with its weights; None for one without effect."""
         settings = self.settings("config.json", folder, needed=kind in ("Dense", "LayerNorm"))
         check_names(self.source, kind, settings)
         if kind not in ("Dense", "LayerNorm"):
             return Normalize() if kind == "Normalize" else None
         try:
-            with torch.device("meta"):  # no memory for sizes that are not true, and no random number drawn
+            with torch.device("meta"):  # wrong sizes take no memory, and no random number is drawn
                 empty = _empty_dense(self.source, settings) if kind == "Dense" else _empty_norm(settings)
             empty.load_state_dict(self._weights(folder), assign=True)
         except BackboneError:
@@ -129,18 +130,18 @@ class _Files:
         return empty.float()
 
     def _weights(self, folder: str) -> dict[str, Tensor]:
-        if (found := self.find("model.safetensors", folder)) is not None:
-            return load_file(found)
-        if (found := self.find("pytorch_model.bin", folder)) is not None:
-            return torch.load(found, map_location="cpu", weights_only=True)
+        if (path := self.find("model.safetensors", folder)) is not None:
+            return load_file(path)
+        if (path := self.find("pytorch_model.bin", folder)) is not None:
+            return torch.load(path, map_location="cpu", weights_only=True)
         raise OSError("there is no model.safetensors and no pytorch_model.bin")
 
     def broken(self, name: str, folder: str, why: BaseException | str) -> BackboneError:
-        said = (str(why).strip() or type(why).__name__).splitlines()
+        lines = (str(why).strip() or type(why).__name__).splitlines()
         where = f"{folder}/{name}" if folder else name
-        return BackboneError(f"{self.source}: {where} cannot be read: {' '.join(said[:2])}. Fetch or save it again")
+        return BackboneError(f"{self.source}: {where} cannot be read: {' '.join(lines[:2])}. Fetch or save it again")
 
-    def _say_unasked(self) -> None:
+    def _warn_uncached(self) -> None:
         from huggingface_hub import try_to_load_from_cache
 
         if Path(self.source).is_dir():

@@ -1,6 +1,6 @@
-"""How a sentence-transformers model makes an embedding, read from its settings; the package is not needed.
+"""Find how a sentence-transformers model makes an embedding, from its settings; the package is not needed.
 
-Facts are those of sentence-transformers 2.0 to 6.2. What cannot be done exactly is refused.
+This follows sentence-transformers 2.0 to 6.2. What cannot be done exactly is refused.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _OLD_MODES = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 _POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
-# How the weights are held, not what they compute; other loading options could change the network.
+# Options on how weights are held, not on what they compute; other loading options could change the network.
 _HARMLESS = {
     *("trust_remote_code", "torch_dtype", "dtype", "attn_implementation", "device_map", "low_cpu_mem_usage"),
     *("use_safetensors", "use_cache", "add_pooling_layer", "use_fast", "padding_side", "model_max_length"),
@@ -47,7 +47,7 @@ class Sentence:
 
 
 def is_sentence_transformer(value: Any) -> bool:
-    """Whether `value` is a SentenceTransformer object, told by the names of its classes."""
+    """Return whether `value` is a SentenceTransformer object, by the names of its classes."""
     return any(
         kind.__name__ == "SentenceTransformer" and kind.__module__.partition(".")[0] == "sentence_transformers"
         for kind in type(value).__mro__
@@ -55,7 +55,7 @@ def is_sentence_transformer(value: Any) -> bool:
 
 
 def from_object(model: Any) -> tuple[nn.Module, Any, Sentence]:
-    """(transformer module, tokenizer, settings) of a SentenceTransformer object.
+    """Return (transformer module, tokenizer, settings) of a SentenceTransformer object.
 
     Module and tokenizer are the object's own; `finish` is a copy. Raises BackboneError as `read_sentence` does.
     """
@@ -69,8 +69,8 @@ def from_object(model: Any) -> tuple[nn.Module, Any, Sentence]:
     module = getattr(first, "auto_model", None) or getattr(first, "model", None)
     tokenizer = getattr(first, "tokenizer", None)
     if not isinstance(module, nn.Module) or tokenizer is None:
-        seen = f"{type(module).__name__} and tokenizer {type(tokenizer).__name__}"
-        raise refusal(source, f"holds a {seen}; expected a torch module (backend='torch') and a text tokenizer")
+        types = f"{type(module).__name__} and tokenizer {type(tokenizer).__name__}"
+        raise refusal(source, f"holds a {types}; expected a torch module (backend='torch') and a text tokenizer")
     whole = {name: getattr(model, name, None) for name in ("prompts", "default_prompt_name", "truncate_dim")}
     pooling = {name: getattr(parts[1], name) for name in (*_OLD_MODES, "pooling_mode") if name in vars(parts[1])}
     pooling["include_prompt"] = getattr(parts[1], "include_prompt", True)
@@ -78,13 +78,13 @@ def from_object(model: Any) -> tuple[nn.Module, Any, Sentence]:
     steps = [_step_of(source, part) for part in parts[2:]]
     length = getattr(first, "max_seq_length", None)
     length = length if isinstance(length, int) and length < _UNLIMITED else None
-    return module, tokenizer, settle(source, whole, pooling, length, lower, steps)
+    return module, tokenizer, sentence_from_settings(source, whole, pooling, length, lower, steps)
 
 
 def prompt_length(tokenizer: Any, prompt: str, max_length: int | None = None) -> int:
-    """Number of leading tokens that belong to the prompt, as sentence-transformers counts them: the prompt tokenized
-    by itself, its special tokens too, less one where the last token is special.
+    """Count the leading tokens that belong to the prompt, as sentence-transformers does.
 
+    They are the prompt tokenized by itself, with its special tokens, less one where the last token is special.
     prompt: lower-cased already where `Sentence.lower`. max_length: `Sentence.max_length`; None: the tokenizer's own.
     """
     if not prompt:
@@ -94,14 +94,14 @@ def prompt_length(tokenizer: Any, prompt: str, max_length: int | None = None) ->
 
 
 def check_order(source: str, kinds: Sequence[str]) -> None:
-    """kinds: full names of the modules' types. Raises BackboneError for an order that is not followed here."""
+    """Raise BackboneError for an order of modules that is not supported. kinds: full names of their types."""
     ours = [kind.rpartition(".")[2] if kind.startswith("sentence_transformers.") else kind for kind in kinds]
     if ours[:2] != ["Transformer", "Pooling"] or any(kind not in _FINISHING for kind in ours[2:]):
         raise refusal(source, f"has the modules {', '.join(ours) or '(none)'}; {_ORDER}")
 
 
 def check_transformer(source: str, settings: Mapping[str, Any]) -> int | None:
-    """The maximum length that is set, in tokens. Raises BackboneError where more than plain text goes in and out."""
+    """Return the maximum length set, in tokens. Raises BackboneError for anything but plain text to its tokens."""
     task, output = settings.get("transformer_task"), settings.get("module_output_name")
     if task not in (None, "feature-extraction") or output not in (None, "token_embeddings"):
         raise refusal(source, f"has transformer_task={task!r}, module_output_name={output!r}; expected token features")
@@ -123,12 +123,12 @@ def check_transformer(source: str, settings: Mapping[str, Any]) -> int | None:
     return None if length is None or length >= _UNLIMITED else length
 
 
-def settle(
+def sentence_from_settings(
     source: str, whole: Mapping[str, Any], pooling: dict[str, Any], length: int | None, lower: bool, steps: list[Any]
 ) -> Sentence:
-    """whole, pooling: settings of the model and of its pooling. steps: after the pooling, None for one without effect.
+    """Combine settings to a `Sentence`. Raises BackboneError.
 
-    Raises BackboneError.
+    whole, pooling: of the model and of its pooling. steps: after the pooling, None for one without effect.
     """
     mode = _mode(source, pooling)
     prompts, name = _mapping(source, whole, "prompts"), whole.get("default_prompt_name")
@@ -138,7 +138,7 @@ def settle(
     prompt = "" if name is None else known[str(name)]
     include = bool(pooling.get("include_prompt", True))
     if mode == "cls" and prompt and not include:  # 5.x takes the first token, 6.x the first after the prompt
-        raise refusal(source, "leaves its prompt out of CLS pooling, which releases of sentence-transformers do apart")
+        raise refusal(source, "leaves its prompt out of CLS pooling; releases of sentence-transformers differ in that")
     steps = [step for step in steps if step is not None]
     if (cut := whole.get("truncate_dim")) is not None:
         if not is_count(cut):
@@ -152,15 +152,15 @@ def _mode(source: str, pooling: Mapping[str, Any]) -> str:
     modes = pooling.get("pooling_mode", [mode for key, mode in _OLD_MODES.items() if pooling.get(key)] or "mean")
     modes = [modes] if isinstance(modes, str) else modes
     if not isinstance(modes, (list, tuple)) or len(modes) != 1 or str(modes[0]) not in _POOLINGS:
-        seen = " + ".join(map(str, modes)) if isinstance(modes, (list, tuple)) else repr(modes)
-        raise refusal(source, f"pools by {seen}; expected one of: {', '.join(_POOLINGS)}")
+        shown = " + ".join(map(str, modes)) if isinstance(modes, (list, tuple)) else repr(modes)
+        raise refusal(source, f"pools by {shown}; expected one of: {', '.join(_POOLINGS)}")
     return _POOLINGS[str(modes[0])]
 
 
 class Dense(nn.Module):
     """A linear layer, its activation, and the input added where there is a `residual`.
 
-    Names are those of sentence-transformers' state dict.
+    The names are those of sentence-transformers' state dict.
     """
 
     def __init__(self, linear: nn.Module, activation_function: nn.Module, residual: nn.Module | None):
@@ -173,14 +173,14 @@ class Dense(nn.Module):
 
 
 class Normalize(nn.Module):
-    """To length 1."""
+    """Scales embeddings to length 1."""
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.normalize(x, dim=-1)
 
 
 class _Cut(nn.Module):
-    """The first `dim` numbers (truncate_dim), not normalised again."""
+    """Keeps the first `dim` numbers (truncate_dim), not normalised again."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -207,7 +207,7 @@ def _step_of(source: str, part: Any) -> nn.Module | None:
 
 
 def check_names(source: str, kind: str, settings: Mapping[str, Any]) -> None:
-    """Raises BackboneError where a module reads or writes something else than the embedding."""
+    """Raise BackboneError where a module reads or writes anything but the embedding."""
     for name in ("module_input_name", "module_output_name"):
         if settings.get(name) not in (None, "sentence_embedding"):
             raise refusal(source, f"has a {kind} with {name}={settings[name]!r}; expected 'sentence_embedding'")
@@ -220,8 +220,8 @@ def _mapping(source: str, settings: Mapping[str, Any], name: str) -> Mapping[Any
     return value
 
 
-def refusal(source: str, seen: str) -> BackboneError:
-    """For what cannot be done exactly, with a way out."""
+def refusal(source: str, problem: str) -> BackboneError:
+    """Return the error for what cannot be done exactly, with a way out."""
     return BackboneError(
-        f"{source} {seen}. Take the bare transformer with Recipe(pooling='mean'), or another sentence model"
+        f"{source} {problem}. Take the bare transformer with Recipe(pooling='mean'), or another sentence model"
     )

@@ -1,6 +1,6 @@
 """A small vision transformer of our own, shipped with the package so that the demo needs no download.
 
-`training/train_tiny.py` makes the weights; TINY_MODEL_CARD.md beside this file says what they are good for.
+`training/train_tiny.py` makes the weights; TINY_MODEL_CARD.md next to this file says what they are good for.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """tokens: [N, T, E]. Returns [N, T, E]."""
+        """Map tokens [N, T, E] to [N, T, E]."""
         qkv = self.qkv(tokens).unflatten(-1, (3, self.heads, -1))  # [N, T, 3, H, E / H]
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each [N, H, T, E / H]
         mixed = F.scaled_dot_product_attention(query, key, value)
@@ -55,7 +55,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """tokens: [N, T, E]. Returns [N, T, E]."""
+        """Map tokens [N, T, E] to [N, T, E]."""
         return self.fc2(F.gelu(self.fc1(tokens)))
 
 
@@ -68,7 +68,7 @@ class Block(nn.Module):
         self.mlp = Mlp(width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """tokens: [N, T, E]. Returns [N, T, E]."""
+        """Map tokens [N, T, E] to [N, T, E]."""
         tokens = tokens + self.attn(self.norm1(tokens))
         return tokens + self.mlp(self.norm2(tokens))
 
@@ -87,27 +87,27 @@ class TinyViT(nn.Module):
         self.norm = nn.LayerNorm(config.width, eps=1e-6)
 
     def embed(self, images: Tensor) -> Tensor:
-        """images: [N, 3, H, W], of any size. Returns the tokens before block 1, [N, 1 + P, E]."""
+        """Embed images [N, 3, H, W] of any size. Returns the tokens before block 1, [N, 1 + P, E]."""
         planes = self.patch_embed(images)  # [N, E, H_p, W_p]
         patches = planes.flatten(2).transpose(1, 2)  # [N, P, E]
         cls = self.cls_token.expand(len(patches), -1, -1)
         return torch.cat([cls, patches], dim=1) + resize_positions(self.pos_embed, 1, *planes.shape[-2:])
 
     def encode(self, tokens: Tensor) -> Tensor:
-        """tokens: [N, T, E], from `embed`, all or some of them. Returns [N, T, E] after the final norm."""
+        """Encode tokens [N, T, E] from `embed`, or a subset of them. Returns [N, T, E] after the final norm."""
         for block in self.blocks:
             tokens = block(tokens)
         return self.norm(tokens)
 
     def forward(self, images: Tensor) -> Tensor:
-        """images: [N, 3, H, W], normalised. Returns [N, 1 + P, E] after the final norm; token 0 is CLS."""
+        """Return [N, 1 + P, E] after the final norm, of normalised images [N, 3, H, W]; token 0 is CLS."""
         return self.encode(self.embed(images))
 
 
 def load_tiny() -> tuple[TinyViT, TinyConfig]:
-    """The shipped model in float32 and eval mode, and its configuration.
+    """Load the shipped model in float32 and eval mode, and its configuration.
 
-    `tiny.safetensors` is package data beside this file, found through importlib.resources, so a zipped install
+    `tiny.safetensors` is package data next to this file, found through importlib.resources, so a zipped install
     works too. It holds the weights in float16 and the configuration as JSON in its metadata; nothing is unpickled.
     """
     with (

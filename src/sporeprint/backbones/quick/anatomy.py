@@ -1,4 +1,4 @@
-"""The parts of one transformer block, by its structure: norms, attention, perceptron, scales."""
+"""Find the parts of one transformer block by its structure: norms, attention, perceptron, scales."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ Activation = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The modules of one block of width E, as they stand in the network.
+    """The modules of one block of width E, the network's own.
 
     inner: the linear layers to queries, keys and values, or one to all three. scales: two with a weight of [E], or
-    none. first: whether the norms stand before attention and perceptron, not after their sums.
+    none. first: whether the norms come before attention and perceptron, not after their sums.
     """
 
     norms: tuple[nn.LayerNorm, nn.LayerNorm]
@@ -43,22 +43,22 @@ class Anatomy:
 
     @property
     def layers(self) -> list[nn.Module]:
-        """All of them that have weights."""
+        """All modules that have weights."""
         return [*self.norms, *self.inner, self.out, self.up, self.down, *self.scales]
 
     def weights(self) -> list[Tensor]:
-        """As they are now: a weight may have been replaced."""
-        return [one for layer in self.layers for one in layer._parameters.values() if one is not None]
+        """Return the weights as they are now: one may have been replaced."""
+        return [weight for layer in self.layers for weight in layer._parameters.values() if weight is not None]
 
     def stamp(self) -> list[tuple[Tensor, int, int]]:
-        """The weights, where they lie, and how often they were changed; but not through `.data`."""
-        return [(one, one.data_ptr(), one._version) for one in self.weights()]
+        """Return the weights, their addresses, and how often they were changed other than through `.data`."""
+        return [(weight, weight.data_ptr(), weight._version) for weight in self.weights()]
 
 
 def dissect(block: nn.Module) -> list[Anatomy]:
-    """What the block may be, most likely first; empty where it has other parts.
+    """Return what the block may be, most likely first; empty where it has other parts.
 
-    A guess by names and shapes: compare what comes of it with the block itself.
+    This is a guess by names and shapes: compare its result with the block's own.
     """
     linears = {path: part for path, part in block.named_modules() if isinstance(part, nn.Linear)}
     heads = heads_of(block)
@@ -97,21 +97,21 @@ def dissect(block: nn.Module) -> list[Anatomy]:
 
 
 def heads_of(block: nn.Module) -> int:
-    """Heads of its attention, as the attention says it; 0 where none does."""
-    found = (vars(part)[name] for part in block.modules() for name in _HEADS if name in vars(part))
-    return next((int(number) for number in found), 0)
+    """Return the number of heads that its attention declares; 0 where none does."""
+    declared = (vars(part)[name] for part in block.modules() for name in _HEADS if name in vars(part))
+    return next((int(number) for number in declared), 0)
 
 
 def _inner(linears: dict[str, nn.Linear]) -> tuple[nn.Linear, ...]:
-    """Layers to queries, keys and values; or the one to all of them."""
+    """Return the layers to queries, keys and values, or the one to all of them."""
     named = [(path.rpartition(".")[2], layer) for path, layer in linears.items()]
     fused = [layer for name, layer in named if name in _FUSED]
     if len(fused) == 1:
         return (fused[0],)
-    found = [[layer for name, layer in named if name in names] for names in (_QUERY, _KEY, _VALUE)]
-    if any(len(layers) != 1 for layers in found):
+    matches = [[layer for name, layer in named if name in names] for names in (_QUERY, _KEY, _VALUE)]
+    if any(len(layers) != 1 for layers in matches):
         return ()
-    layers = tuple(layers[0] for layers in found)
+    layers = tuple(layers[0] for layers in matches)
     return layers if len({layer.weight.shape for layer in layers}) == 1 else ()
 
 
@@ -135,7 +135,7 @@ class Weights:
 @torch.inference_mode(False)
 @torch.no_grad()
 def pack(block: Anatomy, dtype: torch.dtype) -> Weights:
-    """The network's own weights where they are as wanted, else copies: nothing of the network is changed."""
+    """Pack the network's own weights where they are as needed, else copies: the network stays unchanged."""
 
     def linear(layers: Sequence[nn.Linear], scale: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         weights = [layer.weight.detach() for layer in layers]
@@ -145,8 +145,8 @@ def pack(block: Anatomy, dtype: torch.dtype) -> Weights:
         if len(layers) > 1:
             weight = torch.cat(weights)
             zeros = weights[0].new_zeros(len(weights[0]))
-            some = any(one is not None for one in biases)  # Whisper's keys have none
-            bias = torch.cat([zeros if one is None else one for one in biases]) if some else None
+            any_bias = any(values is not None for values in biases)  # Whisper's keys have none
+            bias = torch.cat([zeros if values is None else values for values in biases]) if any_bias else None
         if scale is not None:
             weight, bias = weight * scale[:, None], None if bias is None else bias * scale
         return weight.to(dtype), _to(bias, dtype)

@@ -1,4 +1,4 @@
-"""One transformer block computed from its parts: whole, without autograd; or for its first token only."""
+"""Compute one transformer block from its parts: whole, without autograd; or for its first token only."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ _FUSED: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
 def whole_block(tokens: Tensor, weights: Weights, mask: Tensor | None = None) -> Tensor:
-    """tokens: [N, T, E], in the precision that sums and norms keep; products have that of the weights.
+    """Compute the whole block.
 
+    tokens: [N, T, E], in the precision that sums and norms keep; products have that of the weights.
     mask: bool or added to the scores, [N or 1, H or 1, T or 1, T]. Returns [N, T, E] in the tokens' precision.
     """
     quick = weights.qkv[0].dtype
@@ -38,7 +39,7 @@ def whole_block(tokens: Tensor, weights: Weights, mask: Tensor | None = None) ->
 
 
 def first_token(tokens: Tensor, block: Anatomy, mask: Tensor | None = None) -> Tensor:
-    """The block's first token alone, by its own layers, whose hooks run: one query, every key, one row of the rest.
+    """Compute the block's first token alone by its own layers, whose hooks run: one query, all keys, one row after.
 
     tokens: [N, T, E]; mask as above. Returns [N, 1, E], with autograd from the layer that was tapped on.
     """
@@ -49,10 +50,10 @@ def first_token(tokens: Tensor, block: Anatomy, mask: Tensor | None = None) -> T
         query, key, value = block.inner[0](inputs).view(n, t, 3, block.heads, -1).permute(2, 0, 3, 1, 4)
         query = query[:, :, :1]
     else:
-        seen = (inputs[:, :1], inputs, inputs)
+        layer_inputs = (inputs[:, :1], inputs, inputs)
         query, key, value = (
             layer(part).unflatten(-1, (block.heads, -1)).transpose(1, 2)
-            for layer, part in zip(block.inner, seen, strict=True)
+            for layer, part in zip(block.inner, layer_inputs, strict=True)
         )
     mask = mask if mask is None or mask.shape[-2] == 1 else mask[..., :1, :]
     mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=_mask(mask, query.dtype))
@@ -81,16 +82,16 @@ def _fused(inputs: Tensor) -> bool:
 
 def _linear(inputs: Tensor, layer: tuple[Tensor, Tensor | None]) -> Tensor:
     if _fused(inputs):
-        made: Tensor = _FUSED(inputs, *layer, "none", [], "")
-        return made
+        product: Tensor = _FUSED(inputs, *layer, "none", [], "")
+        return product
     return functional.linear(inputs, *layer)
 
 
 def _add_linear(tokens: Tensor, inputs: Tensor, layer: tuple[Tensor, Tensor | None]) -> Tensor:
-    """tokens + inputs W + b: [N, T, E] in the tokens' precision."""
+    """Return tokens + inputs W + b: [N, T, E] in the tokens' precision."""
     if _fused(inputs) and tokens.dtype == inputs.dtype:
-        made: Tensor = _FUSED.binary(inputs, tokens, *layer, "add")
-        return made
+        total: Tensor = _FUSED.binary(inputs, tokens, *layer, "add")
+        return total
     return tokens + _linear(inputs, layer)
 
 

@@ -1,4 +1,4 @@
-"""A quicker way through the network's own forward: its plain blocks computed from their parts while a pass runs."""
+"""Speed up the network's own forward: compute its plain blocks from their parts while a pass runs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from sporeprint.backbones.quick.anatomy import Anatomy, Weights, pack
 from sporeprint.backbones.quick.kernels import first_token, whole_block
-from sporeprint.backbones.quick.recognise import (
+from sporeprint.backbones.quick.known_blocks import (
     Call,
-    Detour,
     Known,
-    Strange,
+    RunAgain,
+    UnknownArgument,
     alike,
     chained,
     keep_calls,
@@ -58,14 +58,15 @@ class Shortcut:
         return {**vars(self), "_packed": {}}  # what is packed again
 
     def learn(self, runs: Sequence[Callable[[], Tensor]]) -> None:
-        """Compare every block's parts with the block itself in each of these passes, then whole passes with the first.
+        """Compare every block's parts with the block itself in each pass, then whole passes with the first.
 
-        runs: each runs a pass and gives its embedding.
+        runs: functions that each run a pass and return its embedding.
         """
         embedding, calls = self._watch(runs[0])
-        seen = [calls, *(self._watch(run)[1] for run in runs[1:])]
+        passes = [calls, *(self._watch(run)[1] for run in runs[1:])]
         for at, block in enumerate(self.blocks):
-            if all(at in one for one in seen) and (known := recognise(block, [one[at] for one in seen])):
+            calls_of_block = [pass_calls[at] for pass_calls in passes if at in pass_calls]
+            if len(calls_of_block) == len(passes) and (known := recognise(block, calls_of_block)):
                 self.known[at] = known
         if self.known and len(self.known) == len(self.blocks):
             self.chained = chained([calls[at] for at in self.known], list(self.known.values()))
@@ -74,12 +75,12 @@ class Shortcut:
         def same(trim: bool) -> bool:
             try:
                 with self._taken(None, whole=False, trim=trim):
-                    made = runs[0]()
-            except Exception as error:  # of the network, which may not take what it is given
+                    other = runs[0]()
+            except Exception as error:  # the network may refuse what the parts return
                 if is_out_of_memory(error):
                     raise
                 return False
-            return made.shape == embedding.shape and alike(made, embedding)
+            return other.shape == embedding.shape and alike(other, embedding)
 
         if self.chained and not same(trim=False):
             self.chained = False  # something reads the blocks between
@@ -99,7 +100,7 @@ class Shortcut:
                 handle.remove()
 
     def hold(self, autocast: torch.dtype | None, whole: bool, trim: bool) -> AbstractContextManager[None]:
-        """Inside, a pass of this thread takes the shortcut; it may raise Detour, and has to be run again then.
+        """Let this thread's passes take the shortcut inside; one may raise RunAgain, and has to be run again then.
 
         whole: every block's output is read, not only the last one's. trim: of the last, the first token only.
         """
@@ -108,10 +109,10 @@ class Shortcut:
     @contextmanager
     def _taken(self, autocast: torch.dtype | None, whole: bool, trim: bool) -> Iterator[None]:
         first = min((at for at, block in enumerate(self.blocks) if self._tapped(block)), default=len(self.blocks))
-        known = {at: one for at, one in self.known.items() if one.unchanged()}
+        known = {at: candidate for at, candidate in self.known.items() if candidate.unchanged()}
         plain = [at for at in range(first) if at in known and not _hooked(known[at])]
-        seen = whole or any(_has_hooks(self.blocks[at]) for at in plain)
-        stack = plain if self.chained and not seen and len(plain) == first else []
+        read = whole or any(_has_hooks(self.blocks[at]) for at in plain)
+        stack = plain if self.chained and not read and len(plain) == first else []
         one_pass = _OnePass(threading.get_ident())
         with ExitStack() as undo:
             for at in plain:
@@ -125,14 +126,14 @@ class Shortcut:
             yield
 
     def _looked_at(self, last: int) -> bool:
-        """Whether hooks of the owner's would see the last block's tokens."""
+        """Return whether the owner's hooks would see the last block's tokens."""
         return any(map(_has_hooks, (self.blocks[last], *self.outside)))
 
     def refresh(self) -> None:
         """Forget packed weights where they have been changed in ways that torch does not count, such as `.data`."""
-        weights = [one for known in self.known.values() for one in known.anatomy.weights()]
+        weights = [weight for known in self.known.values() for weight in known.anatomy.weights()]
         with torch.no_grad():
-            now = torch.stack([one.sum(dtype=torch.float64) for one in weights]).tolist() if weights else []
+            now = torch.stack([weight.sum(dtype=torch.float64) for weight in weights]).tolist() if weights else []
         if now != self._sum:
             self._sum = now
             self._packed.clear()
@@ -142,7 +143,7 @@ class Shortcut:
         return any(part is target for part in block.modules() for target in self.targets)
 
     def _stack(self, numbers: Sequence[int], autocast: torch.dtype | None) -> Callable[[Tensor, Tensor | None], Tensor]:
-        """Blocks one after the other, for so many samples at a time that a CPU's cache holds them."""
+        """Return a function that runs blocks in turn, for as many samples at a time as a CPU's cache holds."""
 
         def run(tokens: Tensor, mask: Tensor | None) -> Tensor:
             precise = self.known[numbers[0]].anatomy.out.weight.dtype
@@ -152,25 +153,25 @@ class Shortcut:
             if tokens.device.type == "cpu":
                 numbers_each = tokens.shape[1] * len(weights[0].up[0])
                 step = max(1, _IN_FLIGHT * torch.get_num_threads() // numbers_each)
-            made = []
+            outputs = []
             with torch.inference_mode(), torch.autocast(tokens.device.type, enabled=False):
                 for start in range(0, len(tokens), step):
-                    some = mask if mask is None or len(mask) == 1 else mask[start : start + step]
-                    made.append(self._through(tokens[start : start + step].to(sums), weights, some))
+                    part = mask if mask is None or len(mask) == 1 else mask[start : start + step]
+                    outputs.append(self._through(tokens[start : start + step].to(sums), weights, part))
             with torch.inference_mode(False):  # a copy that autograd may keep
-                return torch.cat(made).to(precise)
+                return torch.cat(outputs).to(precise)
 
         return run
 
     def _sums_in(self, dtype: torch.dtype) -> torch.dtype:
-        """The precision of the sums over blocks: that of the products, unless it more than doubles their error."""
+        """Return the precision of the sums over blocks: the products', unless it more than doubles their error."""
         if dtype not in self._sums:
             precise = self.known[0].anatomy.out.weight.dtype
             self._sums[dtype] = precise
             if self._sample is not None and self.chained:
                 weights = [self._weights(at, dtype) for at in self.known]
                 device = weights[0].qkv[0].device
-                tokens, expected = (one.to(device) for one in self._sample)
+                tokens, expected = (tensor.to(device) for tensor in self._sample)
                 with torch.inference_mode(), torch.autocast(device.type, enabled=False):
                     low, high = (
                         (self._through(tokens.to(sums), weights, None) - expected).norm() for sums in (dtype, precise)
@@ -179,27 +180,27 @@ class Shortcut:
         return self._sums[dtype]
 
     def _through(self, tokens: Tensor, weights: Sequence[Weights], mask: Tensor | None) -> Tensor:
-        for one in weights:
-            tokens = whole_block(tokens, one, mask)
+        for block_weights in weights:
+            tokens = whole_block(tokens, block_weights, mask)
         return tokens
 
     def _weights(self, number: int, dtype: torch.dtype) -> Weights:
-        """Packed once, and again where the network's weights have been changed or moved."""
+        """Return a block's packed weights; pack them again where the network's have been changed or moved."""
         anatomy = self.known[number].anatomy
         stamp = anatomy.stamp()
-        found = self._packed.get((number, dtype))
-        if found is None or not _same_stamp(found[0], stamp):
-            found = self._packed[number, dtype] = stamp, pack(anatomy, dtype)
-        return found[1]
+        packed = self._packed.get((number, dtype))
+        if packed is None or not _same_stamp(packed[0], stamp):
+            packed = self._packed[number, dtype] = stamp, pack(anatomy, dtype)
+        return packed[1]
 
 
-def _same_stamp(one: Any, other: Any) -> bool:
-    pairs = zip_longest(one, other)
+def _same_stamp(first: Any, other: Any) -> bool:
+    pairs = zip_longest(first, other)
     return all(a is not None and b is not None and a[0] is b[0] and a[1:] == b[1:] for a, b in pairs)
 
 
 def _hooked(known: Known) -> bool:
-    """Whether hooks inside a block, its owner's, would miss what passes."""
+    """Return whether the owner's hooks inside a block would miss its pass."""
     inside = list(known.block.modules())[1:]
     return "forward" in vars(known.block) or any("forward" in vars(part) or _has_hooks(part) for part in inside)
 
@@ -215,31 +216,31 @@ def _replace(known: Known, forward: Callable[..., Any], undo: ExitStack) -> None
 
 @dataclass
 class _OnePass:
-    """The thread that the shortcut is for, and whether its pass met something strange and goes the long way."""
+    """The thread that the shortcut is for, and whether its pass got an unknown argument and goes the long way."""
 
     thread: int
-    strange: bool = False
+    long_way: bool = False
 
     def instead(
         self, known: Known, run: Callable[[Tensor, Tensor | None], Tensor], done: bool = False
     ) -> Callable[..., Any]:
-        """`run` in the place of the block's forward. done: the first block did this one's work too."""
+        """Return a forward that calls `run` instead of the block's. done: the first block did this one's work too."""
         block, original = known.block, type(known.block).forward
 
         def forward(tokens: Tensor, *args: Any, **kwargs: Any) -> Any:
-            if threading.get_ident() != self.thread or self.strange:
+            if threading.get_ident() != self.thread or self.long_way:
                 return original(block, tokens, *args, **kwargs)
             try:
                 mask = mask_of(block, args, kwargs)
                 if regime(mask) not in known.regimes:
-                    raise Strange("mask")
-            except Strange as error:
+                    raise UnknownArgument("mask")
+            except UnknownArgument as error:
                 if done:
-                    raise Detour from error
-                self.strange = True  # the rest of the pass goes the long way; in a stack the first block meets it
+                    raise RunAgain from error
+                self.long_way = True  # the rest of the pass goes the long way; in a stack the first block meets it
                 return original(block, tokens, *args, **kwargs)
-            made = run(tokens, mask)
-            return (made,) if known.tuple_ else made
+            output = run(tokens, mask)
+            return (output,) if known.tuple_ else output
 
         return forward
 
@@ -249,5 +250,5 @@ def _first_token(anatomy: Anatomy, tokens: Tensor, mask: Tensor | None) -> Tenso
 
 
 def _identity(tokens: Tensor, _: Tensor | None) -> Tensor:
-    """Of a block whose work the first one did."""
+    """Return the tokens of a block whose work the first one did."""
     return tokens

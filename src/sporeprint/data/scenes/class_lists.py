@@ -1,4 +1,4 @@
-"""The names, and perhaps the colours, of the classes of masks: a `classes.json` or `classes.txt` beside them."""
+"""Read the names, and perhaps the colours, of the classes of masks: a `classes.json` or `classes.txt` next to them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from typing import Any
 from sporeprint.data.scenes.masks import Colour
 from sporeprint.errors import SourceError
 
-_GREATEST = 65_535  # of a 16-bit mask
+_GREATEST = 65_535  # in a 16-bit mask
 _FORMS = 'a list of names, {"0": "sky", ...} or {"sky": [128, 128, 128], ...}'
 
 
 @dataclass(frozen=True)
 class ClassList:
-    """names: by label value, "" where it has none. colours: of masks in colour, the label values of theirs. file: its
-    name.
+    """The classes of masks.
+
+    names: by label value, "" where it has none. colours: for masks in colour, colour -> label value. file: its name.
     """
 
     names: list[str]
@@ -27,7 +28,7 @@ class ClassList:
 
 
 def find_class_list(folders: Iterable[Path]) -> ClassList | None:
-    """The first `classes.json` or `classes.txt` in `folders`. Raises SourceError where it is not as expected.
+    """Read the first `classes.json` or `classes.txt` in `folders`. Raises SourceError where it is not as expected.
 
     classes.txt: one name a line, the first for label 0; an empty line is for a label without name. classes.json: a list
     of names; or {"value": name}; or {name: [red, green, blue]}, perhaps under the key "colours": the classes count from
@@ -45,29 +46,29 @@ def _read(path: Path) -> ClassList:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".txt":
             return ClassList(_checked(_numbered(text), path), None, path.name)
-        found = json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, path))
+        classes = json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, path))
     except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, SourceError):
             raise
         raise SourceError(f"'{path}' cannot be read ({error}); expected {_FORMS}") from None
-    if isinstance(found, dict) and isinstance(found.get("colours"), dict):
-        found = found["colours"]
-    if isinstance(found, list):
-        return ClassList(_checked(dict(enumerate(found)), path), None, path.name)
-    if isinstance(found, dict) and found and all(map(_is_colour, found.values())):
-        colours = {(value[0], value[1], value[2]): label for label, value in enumerate(found.values())}
-        if len(colours) < len(found):
+    if isinstance(classes, dict) and isinstance(classes.get("colours"), dict):
+        classes = classes["colours"]
+    if isinstance(classes, list):
+        return ClassList(_checked(dict(enumerate(classes)), path), None, path.name)
+    if isinstance(classes, dict) and classes and all(map(_is_colour, classes.values())):
+        colours = {(value[0], value[1], value[2]): label for label, value in enumerate(classes.values())}
+        if len(colours) < len(classes):
             raise SourceError(f"'{path}' gives one colour to two classes; each has its own")
-        return ClassList(_checked(dict(enumerate(found)), path), colours, path.name)
-    if isinstance(found, dict) and found and all(key.isdecimal() and int(key) <= _GREATEST for key in found):
-        return ClassList(_checked({int(key): name for key, name in found.items()}, path), None, path.name)
-    raise SourceError(f"'{path}' holds {str(found)[:80]}; expected {_FORMS}")
+        return ClassList(_checked(dict(enumerate(classes)), path), colours, path.name)
+    if isinstance(classes, dict) and classes and all(key.isdecimal() and int(key) <= _GREATEST for key in classes):
+        return ClassList(_checked({int(key): name for key, name in classes.items()}, path), None, path.name)
+    raise SourceError(f"'{path}' holds {str(classes)[:80]}; expected {_FORMS}")
 
 
 def _unique(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
     keys = [key for key, _ in pairs]
     if len(set(keys)) < len(keys):
-        raise SourceError(f"'{path}' has the key {max(keys, key=keys.count)!r} twice; each stands once")
+        raise SourceError(f"'{path}' has the key {max(keys, key=keys.count)!r} twice; each may be there once")
     return dict(pairs)
 
 
@@ -81,7 +82,7 @@ def _numbered(text: str) -> dict[int, str]:
 
 
 def _checked(by_value: dict[int, Any], path: Path) -> list[str]:
-    """The names by label value, "" between them: a number would pass for a class that somebody named."""
+    """Return the names by label value, "" between them: a number would look like the name of a class."""
     for label, name in by_value.items():
         if not isinstance(name, str) or not name:
             raise SourceError(f"'{path}': the name of class {label} is {name!r}; expected a text that is not empty")

@@ -1,4 +1,4 @@
-"""What an annotator marked on one image: a mask, scribbles, or points with a label each."""
+"""Read what an annotator marked on one image: a mask, scribbles, or points with a label each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sporeprint.data.scenes.masks import read_mask
 from sporeprint.errors import SampleError, SourceError
 
 UNLABELLED = -1
-MOST = 256  # labels that the masks that are written can hold
+MOST = 256  # labels that a written mask can hold
 
 _FORM = '"x,y,label; x,y,label" or a CSV file with the columns x, y and label'
 
@@ -33,7 +33,7 @@ class Point:
 
 
 def read_marks(path: Path, ignore: Collection[int]) -> NDArray[np.int32]:
-    """Labels [H, W] of a mask or of scribbles, UNLABELLED where they are in `ignore`. Raises SourceError."""
+    """Read labels [H, W] of a mask or of scribbles, UNLABELLED where they are in `ignore`. Raises SourceError."""
     classes = find_class_list([path.parent])
     try:
         labels = read_mask(path, None, (), classes.colours if classes else None)
@@ -42,14 +42,14 @@ def read_marks(path: Path, ignore: Collection[int]) -> NDArray[np.int32]:
     labels[np.isin(labels, list(ignore))] = UNLABELLED
     if labels.max() >= MOST:
         raise SourceError(
-            f"'{path}' holds the label {labels.max()}; expected 0 to {MOST - 1}, which is what the masks that are "
-            "written can hold: number the labels anew, or ignore it (--ignore) if it is none"
+            f"'{path}' holds the label {labels.max()}; expected 0 to {MOST - 1}, which is what a written mask "
+            "can hold: renumber the labels, or, if it is not a label, ignore it (--ignore)"
         )
     return labels
 
 
 def read_points(given: str) -> list[Point]:
-    """Points from "x,y,label; x,y,label", or from a CSV file. Raises SourceError."""
+    """Read points from "x,y,label; x,y,label", or from a CSV file. Raises SourceError."""
     if os.path.isfile(given) or (";" not in given and given.count(",") != 2):
         return _from_file(Path(given))
     parts = [part.strip() for part in given.split(";")]
@@ -60,7 +60,7 @@ def _from_file(path: Path) -> list[Point]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise SourceError(f"--points '{path}': no such points ({error.strerror}); expected {_FORM}") from None
+        raise SourceError(f"--points '{path}': there are no such points ({error.strerror}); expected {_FORM}") from None
     except ValueError:
         raise SourceError(f"--points '{path}' is not text; expected {_FORM}") from None
     rows = [row for row in csv.reader(io.StringIO(text)) if any(cell.strip() for cell in row)]
@@ -82,7 +82,7 @@ def _from_file(path: Path) -> list[Point]:
 def _point(cells: Sequence[str], where: str) -> Point:
     cells = [cell.strip() for cell in cells]
     if len(cells) != 3 or not (_is_number(cells[0]) and _is_number(cells[1])) or not cells[2]:
-        raise SourceError(f"{where}: expected x,y,label: two numbers of pixels and a label")
+        raise SourceError(f"{where}: expected x,y,label: two coordinates in pixels and a label")
     return Point(math.floor(float(cells[0])), math.floor(float(cells[1])), cells[2])
 
 
@@ -96,10 +96,10 @@ def _is_number(text: str) -> bool:
 def number_labels(
     points: Iterable[Point], names: Sequence[str] | None = None
 ) -> tuple[dict[str, int], list[str] | None]:
-    """The number of each label, and the names by number, None where labels are numbers and none are known.
+    """Return the number of each label, and the names by number: None where labels are numbers and no names are known.
 
-    names: those that are known already, by number. Without them, names are numbered as they come, from 0.
-    Raises SourceError for names among numbers, and for names that are not among those known.
+    names: those already known, by number. Without them, names are numbered from 0 in the order they come.
+    Raises SourceError for names among numbers, and for unknown names.
     """
     words = list(dict.fromkeys(point.label for point in points))
     if words and all(word.isdecimal() for word in words):
@@ -121,7 +121,7 @@ def number_labels(
 
 
 def point_labels(points: Iterable[Point], numbers: dict[str, int], size: tuple[int, int]) -> NDArray[np.int32]:
-    """Labels [H, W] of an image of `size`, width and height: one pixel a point. Raises SourceError."""
+    """Return labels [H, W] for an image of `size` (width, height), one pixel a point. Raises SourceError."""
     width, height = size
     labels = np.full((height, width), UNLABELLED, np.int32)
     for point in points:

@@ -1,4 +1,4 @@
-"""One mask to a map of label values, or a `SampleError` that says why not."""
+"""Decode one mask to a map of label values, or raise a `SampleError` that says why not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sporeprint.data.images import _DECODER_ERRORS, MAX_PIXELS
 from sporeprint.errors import SampleError
 
 Colour: TypeAlias = tuple[int, int, int]  # red, green, blue of 0..255
-Colours: TypeAlias = Mapping[Colour, int]  # of a painted mask: colour -> label value
+Colours: TypeAlias = Mapping[Colour, int]  # for a painted mask: colour -> label value
 
 FORMATS = ("PNG", "TIFF", "BMP", "GIF", "PPM", "JPEG")  # JPEG is opened only to be refused by its name
 _INT32 = np.iinfo(np.int32)
@@ -26,14 +26,14 @@ _LISTED = 5  # values or colours that a message names; the rest is counted
 def read_mask(
     mask: object, classes: int | None = None, ignore: Sequence[int] = (), colours: Colours | None = None
 ) -> NDArray[np.int32]:
-    """Label values [H, W] of a mask, upright.
+    """Decode a mask, upright, to label values [H, W].
 
     mask: a path, encoded bytes, a struct `{"bytes", "path"}`, a PIL image, or an integer or bool array [H, W].
     Grey (8, 16 or 32 bits), black-and-white (0 and 1) and palette images (the indices) hold label values. Colour
-    images are read by `colours`; so are grey ones where every colour in it is a grey, such as 0 and 255, and palette
+    images are read by `colours`; so are grey ones where each of them is a grey, such as 0 and 255, and palette
     images whose palette gives a colour another index than `colours` does.
     classes: values 0..classes-1 and those in `ignore` are known; None: every value from 0 on.
-    Raises SampleError for a mask that cannot be read, or that holds other values; a mask of void alone is none.
+    Raises SampleError for a mask that cannot be read, or that holds other values. A mask of void alone raises nothing.
     """
     labels = _labels(mask, colours)
     odd = labels[(labels < 0) | (labels >= (classes if classes is not None else np.inf))]
@@ -42,13 +42,13 @@ def read_mask(
         known = "a label is 0 or more" if classes is None else f"there are {classes} classes, 0 to {classes - 1}"
         raise SampleError(
             f"label value {_counted(*np.unique(odd, return_counts=True))}; {known}; if it is void, leave it out "
-            "(--ignore), else mend the mask"
+            "(--ignore), else fix the mask"
         )
     return labels
 
 
 def mask_palette(mask: object) -> list[Colour] | None:
-    """Colours of a palette mask, by label value; None for other masks. Raises SampleError where it cannot be read."""
+    """Return a palette mask's colours by label value; None for other masks. Raises SampleError if it cannot be read."""
     if isinstance(mask, np.ndarray):
         return None
     image, _ = _opened(mask)
@@ -66,8 +66,8 @@ def _labels(mask: object, colours: Colours | None) -> NDArray[np.int32]:
             raise SampleError(f"an array {list(mask.shape)} of {mask.dtype}; expected whole numbers [H, W]")
         if mask.size and not (_INT32.min <= mask.min() and mask.max() <= _INT32.max):
             raise SampleError(
-                f"an array with values from {mask.min()} to {mask.max()}; a label is {_INT32.max} at most: number the "
-                "labels anew"
+                f"an array with values from {mask.min()} to {mask.max()}; a label is {_INT32.max} at most: "
+                "renumber the labels"
             )
         return mask.astype(np.int32)
     image, name = _opened(mask)
@@ -75,7 +75,7 @@ def _labels(mask: object, colours: Colours | None) -> NDArray[np.int32]:
     if painted and not colours:
         raise SampleError(
             f"{name} is in colour ({image.mode}); expected one label value a pixel: save it in grey or with a palette, "
-            'or put a classes.json beside the source that tells each colour: {"sky": [128, 128, 128], ...}'
+            'or put a classes.json next to the source that gives each colour: {"sky": [128, 128, 128], ...}'
         )
     greys = colours is not None and all(red == green == blue for red, green, blue in colours)
     if colours and (painted or (greys and image.mode in ("1", "L"))):
@@ -85,21 +85,21 @@ def _labels(mask: object, colours: Colours | None) -> NDArray[np.int32]:
     if image.mode in ("1", "L", "P", "I") or image.mode.startswith("I;16"):
         return np.asarray(image).astype(np.int32)
     raise SampleError(
-        f"{name} has pixels of mode {image.mode}; expected grey of 8 or 16 bits, or a palette: save it so"
+        f"{name} has pixels of mode {image.mode}; expected grey of 8 or 16 bits, or a palette: save it as one of these"
     )
 
 
 def _from_palette(image: Image.Image, colours: Colours, greys: bool, name: str) -> NDArray[np.int32]:
-    """The indices, unless the palette says that they are not the label values of `colours`."""
+    """Return the indices, unless the palette says that they are not the label values of `colours`."""
     indices, palette = np.asarray(image).astype(np.int32), _palette(image)
     used = {index: palette[index] if index < len(palette) else None for index in np.unique(indices).tolist()}
     if not greys and all(colour == (index, index, index) for index, colour in used.items()):
-        return indices  # what is saved where nobody chose a palette
-    told = {label: colour for colour, label in colours.items()}
+        return indices  # the palette that is saved where nobody chose one
+    by_label = {label: colour for colour, label in colours.items()}
     other = [
         index
         for index, colour in used.items()
-        if told.get(index, colour) != colour or (colour is not None and colours.get(colour, index) != index)
+        if by_label.get(index, colour) != colour or (colour is not None and colours.get(colour, index) != index)
     ]
     if not other:
         return indices
@@ -107,12 +107,12 @@ def _from_palette(image: Image.Image, colours: Colours, greys: bool, name: str) 
         return _from_colours(np.asarray(image.convert("RGB"), dtype=np.int32), colours, name)
     index = other[0]
     colour = used[index]
-    said = f"and class {index} of classes.json {_shown(told[index])}" if index in told else ""
-    said = said or f"the colour of class {colours[colour] if colour else None} of classes.json"
+    conflict = f"and class {index} of classes.json {_shown(by_label[index])}" if index in by_label else ""
+    conflict = conflict or f"the colour of class {colours[colour] if colour else None} of classes.json"
     unknown = next(_shown(colour) for colour in used.values() if colour not in colours)
     raise SampleError(
-        f"{name}: index {index} of its palette is {_shown(colour)}, {said}; by colour it cannot be read either, as "
-        f"{unknown} is not in classes.json: give that the colours of the palette, or, if the indices are the labels, "
+        f"{name}: index {index} of its palette is {_shown(colour)}, {conflict}; by colour it cannot be read either, as "
+        f"{unknown} is not in classes.json: put the colours of the palette there, or, if the indices are the labels, "
         "names without colours"
     )
 
@@ -122,7 +122,7 @@ def _shown(colour: Colour | None) -> str:
 
 
 def _from_colours(pixels: NDArray[np.int32], colours: Colours, name: str) -> NDArray[np.int32]:
-    """pixels: [H, W, 3]."""
+    """Return the label values [H, W] of `pixels` [H, W, 3]."""
     codes = (pixels[..., 0] << 16) | (pixels[..., 1] << 8) | pixels[..., 2]
     pairs = sorted(((red << 16) | (green << 8) | blue, label) for (red, green, blue), label in colours.items())
     known, labels = np.array(pairs, dtype=np.int32).T
@@ -139,14 +139,14 @@ def _from_colours(pixels: NDArray[np.int32], colours: Colours, name: str) -> NDA
 
 
 def _counted(values: Any, counts: NDArray[np.int64]) -> str:
-    """The most frequent first: "11 (3,412 pixels), 255 (1 pixel) and 2 more"."""
+    """List the most frequent first: "11 (3,412 pixels), 255 (1 pixel) and 2 more"."""
     order = np.argsort(-counts, kind="stable")
     named = [f"{values[at]} ({counts[at]:,} pixel{'s' if counts[at] > 1 else ''})" for at in order[:_LISTED]]
     return ", ".join(named) + (f" and {len(order) - _LISTED} more" if len(order) > _LISTED else "")
 
 
 def _opened(mask: Any) -> tuple[Image.Image, str]:
-    """The mask, decoded whole, and its name for messages."""
+    """Return the mask, decoded whole, and its name for messages."""
     if isinstance(mask, Mapping):
         mask = mask.get("bytes") if mask.get("bytes") is not None else mask.get("path")
     if isinstance(mask, Image.Image):
@@ -177,7 +177,7 @@ def _decoded(file: BinaryIO, name: str) -> Image.Image:
     except Image.UnidentifiedImageError:
         known = ", ".join(FORMATS[:-1])
         raise SampleError(
-            f"{name}: no mask in a known format ({known}); it {f'starts {start!r}' if start else 'is empty (0 bytes)'}"
+            f"{name}: not in a known format ({known}); it {f'starts {start!r}' if start else 'is empty (0 bytes)'}"
         ) from None
     except _DECODER_ERRORS as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,4 +1,4 @@
-"""Images with masks as files: two folders of the same names, VOC's layout, or a list of pairs."""
+"""Read images with masks from files: two folders of the same names, VOC's layout, or a list of pairs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _VOC_LISTS = Path("ImageSets", "Segmentation")
 
 @dataclass(frozen=True)
 class Scene:
-    """An image with its mask, neither decoded. mask: None where there is none. colours: of masks in colour."""
+    """An image with its mask, neither decoded. mask: None where there is none. colours: those of a mask in colour."""
 
     id: str
     image: Any
@@ -49,7 +49,7 @@ class SceneFiles:
         yield from self._scenes[start:]
 
     def digest(self) -> str:
-        """Of the ids, and of every file's name, size and time."""
+        """Return a digest of the ids, and of every file's name, size and time."""
         digest = blake2b(json.dumps(self.describe()).encode(), digest_size=16)
         for scene in self._scenes:
             files = (path for path in (scene.image, scene.mask) if path is not None)
@@ -61,13 +61,13 @@ class SceneFiles:
 
 
 def folder_scenes(folder: Path, split: str | None, limit: int | None, masks: bool) -> SceneFiles | None:
-    """The scenes of a folder that has VOC's layout or a folder of images; None for others. Raises SourceError."""
+    """Return the scenes of a folder with VOC's layout or a folder of images; None for others. Raises SourceError."""
     lists = sorted((folder / _VOC_LISTS).glob("*.txt"))
     if lists and (masks or split is not None):
         if split is None and len(lists) == 1:
             split = lists[0].stem
         if split not in (stems := [path.stem for path in lists]):
-            raise _choose(folder, stems, split)
+            raise _unclear_split(folder, stems, split)
         return list_scenes(folder / _VOC_LISTS / f"{split}.txt", limit, masks, kind="voc")
     images, truth = _among(folder, IMAGE_FOLDERS), _among(folder, MASK_FOLDERS) if masks else None
     if images is None:
@@ -77,29 +77,29 @@ def folder_scenes(folder: Path, split: str | None, limit: int | None, masks: boo
         if split in splits:
             return folder_scenes(folder / str(split), None, limit, masks)
         if splits:
-            raise _choose(folder, splits, split)
+            raise _unclear_split(folder, splits, split)
         return None
     if masks and truth is None:
         raise SourceError(
             f"'{folder}' has images in '{images.name}', but no folder of masks; expected one of "
-            f"{', '.join(MASK_FOLDERS)}; seen: {', '.join(_folders(folder))}"
+            f"{', '.join(MASK_FOLDERS)}; the folders here are: {', '.join(_folders(folder))}"
         )
     splits = [name for name in _folders(images) if name.lower() in _SPLITS]
     if (split is None and len(splits) > 1) or (split is not None and split not in _folders(images)):
-        raise _choose(folder, splits, split)
+        raise _unclear_split(folder, splits, split)
     below = split or ""
     if truth is None:
         return loose_scenes(images / below, limit)
     if not (truth / below).is_dir():
-        raise SourceError(f"'{truth}' has no folder {below!r}, as '{images}' has; the masks go there")
+        raise SourceError(f"'{truth}' has no folder {below!r}, but '{images}' has; put the masks there")
     scenes, unused = _paired(images / below, truth / below)
-    said = {"without_mask": sum(scene.mask is None for scene in scenes), "masks_unused": unused}
+    counts = {"without_mask": sum(scene.mask is None for scene in scenes), "masks_unused": unused}
     columns = [(part / below).relative_to(folder).as_posix() for part in (images, truth)]
-    return SceneFiles(scenes, limit, **_folder(folder, *columns), **said)
+    return SceneFiles(scenes, limit, **_folder(folder, *columns), **counts)
 
 
 def loose_scenes(folder: Path, limit: int | None) -> SceneFiles:
-    """Every image below a folder, without a mask; two of one name keep their suffixes. Raises SourceError."""
+    """Return every image below a folder, without masks; two of one name keep their suffixes. Raises SourceError."""
     rows = list(FolderSource(folder).rows())
     stems = [_stem(row.id) for row in rows]
     twins = {stem for stem, after in zip(sorted(stems), sorted(stems)[1:], strict=False) if stem == after}
@@ -108,7 +108,7 @@ def loose_scenes(folder: Path, limit: int | None) -> SceneFiles:
 
 
 def list_scenes(path: Path, limit: int | None, masks: bool, kind: str = "list") -> SceneFiles:
-    """The scenes that a text file lists, a line each: image and mask, relative to its folder, or a name of VOC's."""
+    """Return the scenes of a text file, one a line: image and mask, relative to its folder, or a name of VOC's."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
@@ -127,7 +127,7 @@ def list_scenes(path: Path, limit: int | None, masks: bool, kind: str = "list") 
         elif parts:
             raise SourceError(
                 f"'{path}', line {number}: {line[:80]!r}; expected an image and its mask with a space or a tab between "
-                "them (a tab, where a name has spaces), or, beside JPEGImages and SegmentationClass, a name"
+                "them (a tab, where a name has spaces), or, next to JPEGImages and SegmentationClass, a name"
             )
     if not scenes:
         raise SourceError(f"'{path}' lists nothing; expected an image and its mask on each line")
@@ -136,7 +136,7 @@ def list_scenes(path: Path, limit: int | None, masks: bool, kind: str = "list") 
 
 
 def voc_root(path: Path) -> Path | None:
-    """The folder around a list that has VOC's folders."""
+    """Return the folder around a list that has VOC's folders."""
     return next((folder for folder in path.absolute().parents[:3] if (folder / "JPEGImages").is_dir()), None)
 
 
@@ -146,25 +146,25 @@ def _voc_image(root: Path, name: str) -> Path:
 
 
 def _paired(images: Path, masks: Path) -> tuple[list[Scene], int]:
-    """A scene for each image, with the mask of its name or None, and how many masks have no image."""
+    """Return a scene for each image, with the mask of its name or None, and the number of masks without an image."""
     names = [row.id for row in FolderSource(masks).rows()]
-    found = {_stem(name): name for name in names}
-    if len(found) < len(names):
-        twin = next(name for name in names if found[_stem(name)] != name)
-        raise SourceError(f"'{masks}' has {twin!r} and {found[_stem(twin)]!r}, one name; keep the one that is the mask")
+    by_stem = {_stem(name): name for name in names}
+    if len(by_stem) < len(names):
+        twin = next(name for name in names if by_stem[_stem(name)] != name)
+        raise SourceError(f"'{masks}' has {twin!r} and {by_stem[_stem(twin)]!r}, one name; keep the one with the mask")
     scenes = []
     for row in FolderSource(images).rows():
         key = _stem(row.id).removesuffix("_leftImg8bit")
-        name = next((found[key + ending] for ending in MASK_ENDINGS if key + ending in found), None)
+        name = next((by_stem[key + ending] for ending in MASK_ENDINGS if key + ending in by_stem), None)
         scenes.append(Scene(_stem(row.id), row.sample, None if name is None else masks / name))
     used = {scene.mask for scene in scenes if scene.mask is not None}
     if not used:
         raise SourceError(
-            f"no mask in '{masks}' goes with an image in '{images}': there are {len(scenes)} images, as "
-            f"{scenes[0].id!r}, and {len(found)} masks, as {min(found)!r}; a mask has its image's path below its "
-            f"folder and its name, and may end in {', '.join(MASK_ENDINGS[1:])}"
+            f"no mask in '{masks}' goes with an image in '{images}': there are {len(scenes)} images, such as "
+            f"{scenes[0].id!r}, and {len(by_stem)} masks, such as {min(by_stem)!r}; a mask has its image's path below "
+            f"its folder and its name, and may end in {', '.join(MASK_ENDINGS[1:])}"
         )
-    return scenes, len(found) - len(used)
+    return scenes, len(by_stem) - len(used)
 
 
 def _stem(path: str) -> str:
@@ -172,12 +172,12 @@ def _stem(path: str) -> str:
 
 
 def _plain(path: str) -> str:
-    """A listed path as an id: without suffix, and without what leads out of a folder."""
+    """Return a listed path as an id: without suffix, and without what leads out of a folder."""
     return "/".join(part for part in PurePosixPath(path).with_suffix("").parts if part not in ("/", ".."))
 
 
 def _among(folder: Path, names: Sequence[str]) -> Path | None:
-    """The folder below `folder` whose name, in small letters, stands first in `names`."""
+    """Return the folder below `folder` whose name, in lower case, comes first in `names`."""
     there = {name.lower(): name for name in reversed(_folders(folder))}
     return next((folder / there[name] for name in names if name in there), None)
 
@@ -186,7 +186,7 @@ def _folders(folder: Path) -> list[str]:
     try:
         return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
     except OSError as error:
-        raise SourceError(f"'{folder}' cannot be listed: {error.strerror or error}; mend its permissions") from None
+        raise SourceError(f"'{folder}' cannot be listed: {error.strerror or error}; fix its permissions") from None
 
 
 def _folder(folder: Path, images: str | None, masks: str | None) -> dict[str, Any]:
@@ -194,6 +194,6 @@ def _folder(folder: Path, images: str | None, masks: str | None) -> dict[str, An
     return {"kind": "folder", "source": folder.absolute().name, "columns": columns}
 
 
-def _choose(folder: Path, splits: list[str], split: str | None) -> SourceError:
-    seen = "no split is chosen" if split is None else f"there is no split {split!r}"
-    return SourceError(f"'{folder}': {seen}; there are {', '.join(splits) or 'none'}: choose one of them (split)")
+def _unclear_split(folder: Path, splits: list[str], split: str | None) -> SourceError:
+    problem = "no split is chosen" if split is None else f"there is no split {split!r}"
+    return SourceError(f"'{folder}': {problem}; there are {', '.join(splits) or 'none'}: choose one of them (split)")

@@ -1,4 +1,4 @@
-"""Images with masks as two columns of a table."""
+"""Read images with masks from two columns of a table."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ class TableScenes:
         return self._images.digest() + (self._masks.digest() if self._masks else "")
 
     def describe(self) -> dict[str, Any]:
-        said = self._images.describe()
+        table = self._images.describe()
         mask = self._masks.describe()["columns"]["sample"] if self._masks else None
-        columns = {"image": said["columns"]["sample"], "mask": mask, "id": said["columns"]["id"]}
-        return {key: said[key] for key in ("kind", "rows", "limit")} | {"source": said["name"], "columns": columns}
+        columns = {"image": table["columns"]["sample"], "mask": mask, "id": table["columns"]["id"]}
+        return {key: table[key] for key in ("kind", "rows", "limit")} | {"source": table["name"], "columns": columns}
 
 
 def table_below(folder: Path, split: str | None) -> tuple[Table | None, Path]:
-    """The table in a folder, if any, and the folder or file that names it. Raises SourceError."""
+    """Return the table in a folder, if any, and the folder or file that names it. Raises SourceError."""
     try:
         return _open_folder(folder, split)
     except SourceError as error:
@@ -75,7 +75,7 @@ def table_below(folder: Path, split: str | None) -> tuple[Table | None, Path]:
 
 
 def _find(schema: pa.Schema, path: Path, what: str, names: Sequence[str], taken: Container[str | None]) -> str:
-    """The column of images or masks: encoded ones before paths, by name, or the only encoded one."""
+    """Find the column of images or masks: encoded ones before paths, by name, or the only encoded one."""
     free = [field for field in schema if field.name not in taken]
     kinds = {field.name: field.type.value_type if pa.types.is_dictionary(field.type) else field.type for field in free}
     encoded = [name for name, kind in kinds.items() if _is_encoded(kind)]
@@ -86,5 +86,5 @@ def _find(schema: pa.Schema, path: Path, what: str, names: Sequence[str], taken:
         return encoded[0]
     columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
     raise SourceError(
-        f"'{path}' has no column of {what}s that can be told; its columns: {columns}; choose one ({what}_column)"
+        f"'{path}' has no column that is clearly of {what}s; its columns: {columns}; choose one ({what}_column)"
     )

@@ -1,4 +1,4 @@
-"""Images with masks: `open_scenes` recognises folders, lists and tables; a scene is read when it is asked for."""
+"""Open images with masks: `open_scenes` recognises folders, lists and tables; a scene is read on demand."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class _Rows(Protocol):
 class Scenes:
     """Scenes in a fixed order; of a table, a few rows are in memory at a time.
 
-    names: of the classes by label value, where the source knows them, "" for a label without; void may be among them.
-    By number, scenes of a table are found fastest in ascending order; not from two threads at once.
+    names: class names by label value, where the source knows them, "" for a label without; void may be among them.
+    By number, scenes of a table are fastest in ascending order. One thread at a time.
     """
 
     def __init__(self, rows: _Rows, names: list[str] | None = None, classes: ClassList | None = None):
@@ -68,11 +68,11 @@ class Scenes:
             if self._next > number:
                 self._last = scene
                 return scene
-        raise SourceError(f"scene {number} of {len(self)} is no longer there; open the source anew")
+        raise SourceError(f"scene {number} of {len(self)} is no longer there; open the source again")
 
     @cached_property
     def palette(self) -> list[Colour] | None:
-        """Colours by label value: of classes.json, else of the first mask that can be read; None where it has none."""
+        """The colours by label value: from classes.json, else from the first mask that can be read; or None."""
         if self._classes and self._classes.colours:
             return list(self._classes.colours)
         for scene in self:
@@ -84,13 +84,13 @@ class Scenes:
         return None
 
     def digest(self) -> str:
-        """Hex digest of everything that decides the scenes, their contents and their classes."""
+        """Return a hex digest of everything that decides the scenes, their contents and their classes."""
         colours = sorted(self._classes.colours.items()) if self._classes and self._classes.colours else None
-        said = json.dumps([self._rows.digest(), self.names, colours])
-        return blake2b(said.encode(), digest_size=16).hexdigest()
+        decisive = json.dumps([self._rows.digest(), self.names, colours])
+        return blake2b(decisive.encode(), digest_size=16).hexdigest()
 
     def describe(self) -> dict[str, Any]:
-        """JSON-able: kind, source (no folder above it), rows, columns, limit, and where the class names are from."""
+        """Return, as JSON, kind, source (no folder above it), rows, columns, limit and the file of the class names."""
         return {**self._rows.describe(), "classes": self._classes.file if self._classes else None}
 
     def _from(self, start: int) -> Iterator[Scene]:
@@ -112,11 +112,11 @@ def open_scenes(
     """Open images with their masks; masks=False: images alone, for predicting.
 
     source: a folder with `images` and `masks` (or `annotations`, `labels`, ...), paired by path without suffix, perhaps
-    below a folder of the split, or each with one (ADE20K, Cityscapes); VOC's layout; a .txt file of lines "image mask",
-    relative to it; a table, folder of Parquet shards or `datasets` folder with a column of each. Columns (of tables)
-    are found where not given. A classes.json or classes.txt in it or beside it names the classes. limit: the first
-    scenes only.
-    Raises SourceError. What is wrong with one scene, `read_scene` says.
+    below a folder of the split, or each with a folder of it (ADE20K, Cityscapes); VOC's layout; a .txt file of lines
+    "image mask", relative to it; a table, folder of Parquet shards or `datasets` folder with a column of each. A
+    table's columns are found where not given. A classes.json or classes.txt in it or next to it names the classes.
+    limit: the first scenes only.
+    Raises SourceError; `read_scene` raises what is wrong with one scene.
     """
     path = Path(source)
     given = {"image_column": image_column, "mask_column": mask_column, "id_column": id_column}
@@ -152,52 +152,52 @@ def open_scenes(
         )
     if set(given.values()) != {None}:
         names = ", ".join(name for name, value in given.items() if value is not None)
-        raise SourceError(f"'{path}' is of files, which have no columns; leave out {names}")
+        raise SourceError(f"'{path}' has files, not columns; leave out {names}")
     return Scenes(files, classes=classes)
 
 
 def find_classes(scenes: Iterable[Scene], ignore: Sequence[int]) -> int:
-    """The greatest label value that is not in `ignore`, plus one, over every mask that can be read.
+    """Return the greatest label value that is not in `ignore`, plus one, over every mask that can be read.
 
-    Raises SourceError where no mask can be read, where nothing but class 0 is left beside void, and where the greatest
+    Raises SourceError where no mask can be read, where nothing but class 0 and void is left, and where the greatest
     value is too far above the others to be a class.
     """
-    seen: set[int] = set()
+    values: set[int] = set()
     first = ""
     for scene in scenes:
         try:
-            seen.update(np.unique(read_mask(scene.mask, None, ignore, scene.colours)).tolist())
+            values.update(np.unique(read_mask(scene.mask, None, ignore, scene.colours)).tolist())
         except SampleError as error:
             first = first or f"{scene.id!r}: {error}"
-    left = seen - set(ignore)
-    if not seen:
-        raise SourceError(f"no mask can be read; the first, {first or 'of no scene'}")
-    if not left or (left == {0} and seen != left):
+    left = values - set(ignore)
+    if not values:
+        raise SourceError(f"no mask can be read; {f'the first is {first}' if first else 'there is no scene'}")
+    if not left or (left == {0} and values != left):
         raise SourceError(
-            f"the masks hold the values {sorted(seen)}; with {sorted(set(ignore))} left out (--ignore), fewer than two "
-            'classes remain; if 255 is the object, put a classes.json beside them: {"background": [0, 0, 0], "object": '
-            "[255, 255, 255]}"
+            f"the masks hold the values {sorted(values)}; with {sorted(set(ignore))} left out (--ignore), fewer than "
+            'two classes remain; if 255 is the object, put a classes.json next to them: {"background": [0, 0, 0], '
+            '"object": [255, 255, 255]}'
         )
     _check_greatest(sorted(left))
     return max(left) + 1
 
 
 def _check_greatest(values: Sequence[int]) -> None:
-    """Each value up to the greatest would be a class: a void of 65535 that nobody named would make 65,536."""
+    """Raise SourceError for a lone greatest value: an unnamed void of 65535 would make 65,536 classes."""
     greatest, below = values[-1], values[-2] if len(values) > 1 else 0
     lone = greatest - below > _GAP and greatest > 2 * len(values) + _GAP
     if lone or (greatest > _MANY and greatest >= len(values)):
         raise SourceError(
             f"the masks hold the label {greatest}, but only {len(values)} different ones, {below} the next below it: "
             f"that would make {greatest + 1:,} classes; if {greatest} is void, leave it out (--ignore {greatest}), "
-            "else number the labels from 0, or tell the number of classes (--classes)"
+            "else number the labels from 0, or give the number of classes (--classes)"
         )
 
 
 def read_scene(
     scene: Scene, classes: int | None = None, ignore: Sequence[int] = ()
 ) -> tuple[Image.Image, NDArray[np.int32]]:
-    """The image (RGB, upright) and its label values [H, W], as `read_mask` takes them.
+    """Return the image (RGB, upright) and its label values [H, W], read as `read_mask` does.
 
     Raises SampleError for an image or a mask that cannot be read, or masks of another size or with other values.
     """

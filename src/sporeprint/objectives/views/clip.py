@@ -25,9 +25,9 @@ class NoiseAndRoll:
     """Noise on the spectrogram, then a roll in time, on the real frames only; padding stays as it is.
 
     Spectrograms: U(0, 1) for each number, times one U(0, 1) for the view, times `noise`, in units of the natural
-    logarithm of the power, before normalisation. Waveforms, which METHOD does not treat: U(-1, 1) for each sample,
-    times one U(0, 1), times `noise`, times the clip's standard deviation. frames: the roll is drawn evenly from -frames
-    to frames, of 10 ms each.
+    logarithm of the power, before normalisation. Waveforms, which METHOD does not cover: U(-1, 1) for each sample,
+    times one U(0, 1), times `noise`, times the clip's standard deviation. frames: the roll is uniform from -frames to
+    frames, of 10 ms each.
     """
 
     views: int = 16
@@ -41,11 +41,11 @@ class NoiseAndRoll:
         check_count("frames", self.frames, least=0)
 
     def __call__(self, clip: Clip, preprocess: Sound, rng: np.random.Generator) -> list[dict[str, Tensor]]:
-        """Returns one input for each view; the first so many are those of a smaller number of views."""
+        """Return one input for each view; the first N are those that `views=N` would make."""
         plain = preprocess(clip)
-        return [self._shaken(plain, preprocess, rng) for _ in range(self.views)]
+        return [self._view(plain, preprocess, rng) for _ in range(self.views)]
 
-    def _shaken(self, plain: dict[str, Tensor], preprocess: Sound, rng: np.random.Generator) -> dict[str, Any]:
+    def _view(self, plain: dict[str, Tensor], preprocess: Sound, rng: np.random.Generator) -> dict[str, Any]:
         view = {name: tensor.clone() for name, tensor in plain.items()}
         real, time = preprocess.real(view)
         numbers = torch.from_numpy(rng.random(tuple(real.shape[-2:]), dtype=np.float32))  # CLAP: [copies, frames, bins]

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class Crops:
     """Random resized crops as in DINO, all resized to the full input: no flip, no colour. Global ones come first.
 
-    Areas are fractions of the image's; aspect is the range of width / height, drawn log-uniformly. side, local_side: of
-    the global and of the local ones, as a fraction of the backbone's input; below 1 they take fewer tokens.
+    Areas are fractions of the image's; aspect is the range of width / height, drawn log-uniformly. side, local_side:
+    sides of global and local crops, as a fraction of the backbone's input; below 1 they take fewer tokens.
     """
 
     global_crops: int = 2
@@ -50,12 +50,12 @@ class Crops:
         return self.global_crops + self.local_crops
 
     def sizes(self, preprocess: ImageInputs) -> list[int]:
-        """Side of each view in pixels. Raises RecipeError for one that the backbone cannot take."""
+        """Return the side of each view in pixels. Raises RecipeError for one that the backbone cannot take."""
         sides = [self.side] * self.global_crops + [self.local_side] * self.local_crops
         return [preprocess.side(side) for side in sides]
 
     def __call__(self, image: Image.Image, preprocess: Preprocess, rng: np.random.Generator) -> Tensor | list[Tensor]:
-        """Returns [V, 3, S, S]; where the sizes differ, a list of V views [3, s, s]."""
+        """Return [V, 3, S, S]; where the sizes differ, a list of V views [3, s, s]."""
         areas = [self.global_area] * self.global_crops + [self.local_area] * self.local_crops
         boxes = [random_box(image.size, area, self.aspect, rng) for area in areas]
         sizes, first = self.sizes(preprocess), self.global_crops
@@ -73,7 +73,7 @@ class Patches:
     """The image squashed to S x S, cut into grid x grid overlapping squares of S / 2, each resized back to S x S.
 
     The stride of 7 is int(S / 2 / 6), which at S = 224 gives the paper's 49 patches of 112 with stride 18; other grids
-    spread from edge to edge. side: of a view, as a fraction of the backbone's input: at 0.5 a patch is not resized.
+    spread from edge to edge. side: a view's, as a fraction of the backbone's input: at 0.5 a patch is not resized.
     """
 
     grid: int = 7
@@ -89,11 +89,11 @@ class Patches:
         return self.grid**2
 
     def sizes(self, preprocess: ImageInputs) -> list[int]:
-        """Side of each view in pixels. Raises RecipeError where the backbone cannot take it."""
+        """Return the side of each view in pixels. Raises RecipeError where the backbone cannot take it."""
         return [preprocess.side(self.side)] * self.views
 
     def __call__(self, image: Image.Image, preprocess: Preprocess, rng: np.random.Generator) -> Tensor:
-        """Returns [grid * grid, 3, s, s], row by row."""
+        """Return [grid * grid, 3, s, s], row by row."""
         size = preprocess.size
         side = size // 2
         squashed = image.resize((size, size), Image.Resampling.BICUBIC)
@@ -102,7 +102,7 @@ class Patches:
         return _cut(preprocess, squashed, boxes, self.sizes(preprocess)[0])
 
     def starts(self, size: int) -> list[int]:
-        """Where the squares begin, in pixels of the squashed image, down as across."""
+        """Return where the squares begin, in pixels of the squashed image: the same down and across."""
         side = size // 2
         if self.grid == 7:
             return [step * (side // 6) for step in range(7)]
@@ -112,12 +112,12 @@ class Patches:
 
 
 def _cut(preprocess: Preprocess, image: Image.Image, boxes: list[Box], size: int) -> Tensor:
-    # A preprocess of a user's may know one size alone.
+    # A user's own preprocess may make one size alone.
     return preprocess.boxes(image, boxes) if size == preprocess.size else preprocess.boxes(image, boxes, size)
 
 
 def random_box(size: tuple[int, int], area: Any, aspect: Any, rng: np.random.Generator) -> Box:
-    """A box for a random resized crop (Szegedy et al. 2015, as torchvision does it): ten tries, then the centre.
+    """Draw a box for a random resized crop (Szegedy et al. 2015, as torchvision does it): ten tries, then the centre.
 
     Only `rng.random` is used, whose bits NumPy keeps stable.
     """

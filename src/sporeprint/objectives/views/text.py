@@ -17,7 +17,7 @@ from sporeprint.values import check_count, check_probability, kind
 class Deletions:
     """Copies of a text with words deleted, each with probability `probability`, at least one a view.
 
-    Words are what whitespace parts, so a text without whitespace (Chinese, Japanese, Thai) is one word. A text of one
+    Words are separated by whitespace, so a text without whitespace (Chinese, Japanese, Thai) is one word. A text of one
     word stays itself in every view; of any other, each view keeps at least one word, in order, joined by one space.
     The first views of `Deletions(12)` are those of `Deletions(2)`, where the generator is the same.
     """
@@ -30,29 +30,29 @@ class Deletions:
         check_probability(self.probability, 0.1)
 
     def texts(self, text: str, rng: np.random.Generator) -> list[str]:
-        """`views` texts. Of a text of two words or more each takes one draw a word and one more."""
+        """Return `views` copies; for a text of two words or more each takes one draw a word and one more."""
         words = text.split()
         if len(words) < 2:
             return [text] * self.views
-        made = []
+        copies = []
         for _ in range(self.views):
             kept = kept_words(rng.random(len(words) + 1), self.probability)
-            made.append(" ".join(word for word, keep in zip(words, kept.tolist(), strict=True) if keep))
-        return made
+            copies.append(" ".join(word for word, keep in zip(words, kept.tolist(), strict=True) if keep))
+        return copies
 
     def __call__(self, text: str, preprocess: Callable[[str], Any], rng: np.random.Generator) -> list[Any]:
-        """Each of `texts` as `preprocess` gives it to the backbone."""
-        return [preprocess(one) for one in self.texts(text, rng)]
+        """Return each of `texts` as `preprocess` gives it to the backbone."""
+        return [preprocess(copy) for copy in self.texts(text, rng)]
 
 
 def kept_words(draws: NDArray[np.float64], probability: float) -> NDArray[np.bool_]:
-    """Which of n >= 2 words stay: bool [n]. draws: [n + 1], uniform in [0, 1), as `rng.random` gives them.
+    """Return which of n >= 2 words stay: bool [n]. draws: [n + 1], uniform in [0, 1), as `rng.random` gives them.
 
-    A word goes where its draw is below `probability`. Where none or all would go, the last draw names the one word
-    that goes, or that stays.
+    A word is deleted where its draw is below `probability`. Where none or all would be deleted, the last draw chooses
+    the one word that is deleted, or that stays.
     """
     kept = draws[:-1] >= probability
     if kept.all() or not kept.any():
-        one = int(draws[-1] * len(kept))
-        kept[one] = not kept[one]
+        chosen = int(draws[-1] * len(kept))
+        kept[chosen] = not kept[chosen]
     return kept

@@ -22,7 +22,7 @@ class Masks:
     """Copies of a text, each token replaced by the mask token with probability p, at least one in a view.
 
     Special tokens are never masked, unknown words only in a text of nothing else. BERT's 15 %, but always the mask
-    token: no random or kept one, whose loss differs.
+    token, never a random or unchanged one, whose loss differs.
     """
 
     views: int = 8
@@ -33,7 +33,7 @@ class Masks:
         check_probability(self.probability, 0.15)
 
     def __call__(self, text: str, preprocess: Tokens, rng: np.random.Generator) -> list[dict[str, Any]]:
-        """Returns one input for each view, with "labels": the hidden token's number, or -100. Raises BackboneError."""
+        """Return one input for each view, with "labels": the hidden token's number, or -100. Raises BackboneError."""
         plain, tokenizer = preprocess(text), preprocess.tokenizer
         if tokenizer.mask_token_id is None:
             raise BackboneError(
@@ -45,8 +45,8 @@ class Masks:
         words = words or [at for at, token in enumerate(ids) if token not in around] or list(range(len(ids)))
         views = []
         for _ in range(self.views):
-            numbers, one = rng.random(len(words)), words[int(rng.random() * len(words))]
-            hidden = {at for at, number in zip(words, numbers, strict=True) if number < self.probability} or {one}
+            numbers, chosen = rng.random(len(words)), words[int(rng.random() * len(words))]
+            hidden = {at for at, number in zip(words, numbers, strict=True) if number < self.probability} or {chosen}
             masked = [tokenizer.mask_token_id if at in hidden else token for at, token in enumerate(ids)]
             labels = [token if at in hidden else IGNORED for at, token in enumerate(ids)]
             views.append({**plain, "input_ids": masked, "labels": labels})

@@ -18,5 +18,5 @@ class Whole:
     views = 1
 
     def __call__(self, sample: Any, preprocess: Any, rng: np.random.Generator) -> list[Any]:
-        """Returns one view's input."""
+        """Return one view's input."""
         return [preprocess(sample)]

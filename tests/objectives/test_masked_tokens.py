@@ -76,8 +76,8 @@ def test_gradients_equal_those_of_the_checkpoints_own_loss(name, config, options
             batch = {key: torch.tensor([values]) for key, values in view.items()}
             batch = {key: values for key, values in batch.items() if key != "token_type_ids" or typed}
             loss = loss + module(**batch).loss / 3
-        weight, *bias = torch.autograd.grad(loss, [one for one in (layer.weight, layer.bias) if one is not None])
-        projected = matrix @ torch.cat([weight, *(one[:, None] for one in bias)], dim=1).flatten()
+        weight, *bias = torch.autograd.grad(loss, [part for part in (layer.weight, layer.bias) if part is not None])
+        projected = matrix @ torch.cat([weight, *(part[:, None] for part in bias)], dim=1).flatten()
         expected = (projected / projected.norm()).numpy()
         assert np.linalg.norm(blocks["mlm"][at] - expected) < 1e-6  # the block itself is float32
     assert list(blocks) == ["embedding", "mlm.views", "kl", "mlm"]

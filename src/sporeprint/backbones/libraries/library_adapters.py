@@ -1,4 +1,4 @@
-"""How the networks of each library are called. They are recognised, never imported."""
+"""Adapters for the networks of each library, which are recognised, never imported."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sporeprint.backbones.inputs.inputs import Batch
-from sporeprint.backbones.libraries import image_sizes as smaller
+from sporeprint.backbones.libraries import image_sizes
 from sporeprint.backbones.libraries.adapter import (
     Adapter,
     accepted_arguments,
@@ -22,7 +22,7 @@ from sporeprint.backbones.libraries.huggingface_audio import adapt_audio
 from sporeprint.backbones.libraries.tiny import TinyViT
 from sporeprint.errors import BackboneError
 
-# Towers whose authors use the pooled output; the others' is an untrained or repeated CLS.
+# Towers whose authors use the pooled output; elsewhere it is an untrained or repeated CLS.
 _OWN_POOLED = {"clip", "clip_vision_model", "siglip", "siglip_vision_model", "clip_text_model", "clap_text_model"}
 
 _MODALITY = {"pixel_values": "image", "input_ids": "text", "input_values": "audio", "input_features": "audio"}
@@ -37,7 +37,7 @@ _TOWERS = {
 def adapt(module: nn.Module, modality: str = "auto") -> Adapter:
     """Recognise the library by the class; any other `nn.Module` is simply called.
 
-    modality: which tower of a network of two, "auto" for the one that sees or hears. Raises BackboneError.
+    modality: which tower of a network with two; "auto": the one for images or sound. Raises BackboneError.
     """
     libraries = {type_.__module__.partition(".")[0] for type_ in type(module).__mro__}
     if "transformers" in libraries:
@@ -62,16 +62,16 @@ def _huggingface(module: Any, modality: str) -> Adapter:
         if part is not None and modality in ("auto", modality_of(part)) and modality_of(part) is not None:
             module = part
             break
-    # The checkpoint of a T5 encoder says that it has no decoder, and is loaded with one all the same.
+    # The checkpoint of a T5 encoder declares no decoder, and yet is loaded with one.
     two = getattr(module.config, "is_encoder_decoder", False) or "decoder_input_ids" in forward_arguments(module)
     if two and hasattr(module, "get_encoder"):
         module = module.get_encoder()
     taken = modality_of(module)
     if taken is None or modality not in ("auto", taken):
-        seen = getattr(module, "main_input_name", "something else")
+        argument = getattr(module, "main_input_name", "something else")
         wanted = f"not {modality}" if modality != "auto" else f"not one of: {', '.join(_MODALITY)}"
         raise BackboneError(
-            f"{type(module).__name__} takes {seen}, {wanted}; give a vision model, a text encoder or an audio encoder"
+            f"{type(module).__name__} takes {argument}, {wanted}; give a vision model, text encoder or audio encoder"
         )
     if taken == "text":
         return _text(module, head)
@@ -81,7 +81,7 @@ def _huggingface(module: Any, modality: str) -> Adapter:
 
 
 def modality_of(module: nn.Module | type[nn.Module]) -> str | None:
-    """What a Hugging Face network takes, by the names of its forward's arguments."""
+    """Return the modality of a Hugging Face network, by the names of its forward's arguments."""
     names = forward_arguments(module)
     return next((modality for name, modality in _MODALITY.items() if name in names), None)
 
@@ -89,7 +89,7 @@ def modality_of(module: nn.Module | type[nn.Module]) -> str | None:
 def _text(module: Any, head: nn.Module | None) -> Adapter:
     kind = module.config.model_type
     if kind.startswith("siglip"):
-        raise BackboneError("SigLIP's text tower wants every text padded to 64 tokens, which is not supported")
+        raise BackboneError("SigLIP's text tower needs every text padded to 64 tokens, which is not supported")
     auto = "own" if kind in _OWN_POOLED else "found"
     call = partial(call_text, module, accepted_arguments(module))
     return Adapter(module, call, auto, 0, "transformers", "text", attention_of, head=head)
@@ -102,7 +102,7 @@ def _vision(module: Any) -> Adapter:
             "SigLIP 2 NaFlex takes patches of any aspect, not square images, and is not supported; the fixed-size "
             "SigLIP 2 checkpoints (model type siglip) are"
         )
-    patch, side = smaller.huggingface_patch(module), smaller.huggingface_side(module)
+    patch, side = image_sizes.huggingface_patch(module), image_sizes.huggingface_side(module)
     if config.model_type == "vit_mae":
         if module.config.mask_ratio:
             raise BackboneError(
@@ -117,27 +117,27 @@ def _vision(module: Any) -> Adapter:
 
 
 def _call_huggingface(module: nn.Module, images: Tensor) -> Any:
-    return module(pixel_values=images, **smaller.interpolating(module, images))
+    return module(pixel_values=images, **image_sizes.interpolation_argument(module, images))
 
 
 def _call_mae(module: Any, images: Tensor) -> Any:
     # The noise orders the patches; ours keeps them in place and draws nothing from the global generator.
     height, width = (side // module.config.patch_size for side in images.shape[-2:])
     noise = torch.arange(height * width, device=images.device, dtype=torch.float32).repeat(len(images), 1)
-    return module(pixel_values=images, noise=noise, **smaller.interpolating(module, images))
+    return module(pixel_values=images, noise=noise, **image_sizes.interpolation_argument(module, images))
 
 
 def _timm(module: Any) -> Adapter:
     prefix, patch, side = (
         getattr(module, "num_prefix_tokens", None),
-        smaller.timm_patch(module),
-        smaller.timm_side(module),
+        image_sizes.timm_patch(module),
+        image_sizes.timm_side(module),
     )
     return Adapter(module, partial(_call_timm, module), prefix=prefix, library="timm", patch=patch, side=side)
 
 
 def _call_timm(module: Any, images: Tensor) -> tuple[Tensor, Tensor]:
-    tokens = smaller.flexible(module, images).forward_features(images)
+    tokens = image_sizes.flexible(module, images).forward_features(images)
     return tokens, module.forward_head(tokens, pre_logits=True)
 
 

@@ -1,4 +1,4 @@
-"""Masked tokens: how well the checkpoint's own head guesses the words that are hidden. Beyond the paper."""
+"""Masked tokens: how well the checkpoint's own head predicts the hidden words. Beyond the paper."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ class MaskedTokens(Objective):
     augmentation: Masks = field(default_factory=Masks)
 
     def loss(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        """latents: the head's logits [N, V, M, C]. labels: [N, V, M], -100 where a token was not masked.
+        """Return [N] losses: the mean over views of each view's mean over its masked tokens.
 
-        Returns [N]: the mean over views of each view's mean over its masked tokens.
+        latents: the head's logits [N, V, M, C]. labels: [N, V, M], -100 where a token was not masked.
         """
         if labels is None:
             raise RecipeError(f"{self.name!r} reads the logits of a head, and needs the labels of what was masked")
         masked = labels != IGNORED
-        # Of the masked tokens alone: a softmax over the vocabulary costs memory and time.
-        found = cross_entropy(latents[masked], labels[masked], reduction="none")
-        losses = found.new_zeros(labels.shape).masked_scatter(masked, found)
+        # For the masked tokens alone: a softmax over the vocabulary costs memory and time.
+        token_losses = cross_entropy(latents[masked], labels[masked], reduction="none")
+        losses = token_losses.new_zeros(labels.shape).masked_scatter(masked, token_losses)
         return (losses.sum(dim=-1) / masked.sum(dim=-1)).mean(dim=-1)
 
     def head_names(self) -> list[str]:
-        """None: the head is the checkpoint's."""
+        """Return no name: the head is the checkpoint's."""
         return []

@@ -1,9 +1,9 @@
-"""A memory bank that does not fit into RAM need not: writing it, opening it, searching it, and the memory that takes.
+"""A memory bank may be larger than RAM: seconds and memory to write, open and search one.
 
 python benchmarks/bank_scale.py --patches 1000000 [--width 768] [--classes 21] [--queries 300] [--index exact ivf]
 
-The features are random directions around random centres, seeded. Memory is the process's own (anonymous) memory above
-what stood before; pages of the mapped bank belong to the system, which takes them back when it needs to.
+The features are random directions around random centres, seeded. Memory is the growth of
+the process's own (anonymous) memory; pages of the mapped bank belong to the system, which reclaims them when needed.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _PART = 20_000  # patches written at a time
 
 
 def anonymous() -> float:
-    """MiB of this process that belong to no file."""
+    """Return the MiB of this process that belong to no file."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("RssAnon:")[1].split()[0]) / 1024
 
 
 class Peak:
-    """The most anonymous memory inside the block above that before it, by looking every 0.05 s; and its seconds."""
+    """Peak measures a `with` block: its seconds, and the growth of anonymous memory, sampled every 0.05 s."""
 
     def __enter__(self) -> Peak:
         self.before = self.most = anonymous()
@@ -83,7 +83,7 @@ def main() -> None:
                 histograms = np.eye(options.classes, dtype=np.float32)[rng.integers(0, options.classes, count)]
                 places = np.stack([np.arange(count) // 100, np.arange(count) % 100], axis=1)
                 writer.add(features(count), histograms, f"image {at}", places)
-        size = sum(one.stat().st_size for one in (folder / "bank").rglob("*") if one.is_file()) / 2**30
+        size = sum(file.stat().st_size for file in (folder / "bank").rglob("*") if file.is_file()) / 2**30
         print(f"\n{options.patches:,} patches x {options.width}: {size:.2f} GiB on disk\n")
         print("| step | seconds | memory, MiB |\n|---|---:|---:|")
         print(f"| written, {_PART:,} patches at a time | {peak.seconds:.1f} | {peak.above:.0f} |", flush=True)

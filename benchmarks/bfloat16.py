@@ -1,12 +1,12 @@
-"""How far are bfloat16 blocks from float32 ones, and what does that do to neighbours? Same heads, negatives and views.
+"""How far are bfloat16 blocks from float32 ones, and how do neighbours change? Same heads, negatives and views.
 
     python benchmarks/bfloat16.py BACKBONE SOURCE [--images 32] [--negatives 16]
     python benchmarks/bfloat16.py BACKBONE TRAIN --images 600 --test TEST --test-images 300 --views native
 
 BACKBONE: as `sporeprint extract --backbone`. SOURCE: a folder or table of images; a random part of it is used. Prints
-for each block the least and the mean cosine over the images, and the seconds an image of both precisions, one after the
-other. float32 is the network's own forward. With a test source also the top-1 of nearest neighbours in both, k chosen
-by leave-one-out on the training rows of each.
+the least and the mean cosine of each block over the images, and the seconds per image of both precisions, run one after
+the other. float32 is the network's own forward. With a test source it also prints the top-1 of nearest neighbours in
+both, with k chosen by leave-one-out on the training rows of each.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main() -> None:
     everything = {name: (values.astype(np.float64) * of_half[name]).sum(axis=1) for name, values in of_full.items()}
     for name, cosines in [*everything.items(), ("all", np.concatenate(list(everything.values())))]:
         print(f"{name:16}{cosines.min():14.5f}{cosines.mean():14.5f}")
-    spent = [{name: time for name, time in one.seconds.items() if name != "negatives"} for one in (full, half)]
+    spent = [{name: time for name, time in fungi.seconds.items() if name != "negatives"} for fungi in (full, half)]
     seconds = [sum(times.values()) / len(train) for times in spent]
     print(f"seconds an image: float32 {seconds[0]:.3f}, bfloat16 {seconds[1]:.3f}, ratio {seconds[0] / seconds[1]:.2f}")
     if test:
@@ -60,14 +60,14 @@ def blocks_of(fungi: Fungi, rows: list[Row]) -> Blocks:
 
 
 def compare(precisions: list[tuple[Blocks, Blocks]], train: list[Row], test: list[Row]) -> None:
-    """Top-1 of every block of train and test rows in both precisions."""
+    """Print the top-1 of every block of train and test rows in both precisions."""
     labels, expected = [row.label for row in train], [row.label for row in test]
     print(f"\n{'block':16}{'float32':>10}{'bfloat16':>10}   (top-1 in %, {len(train)} / {len(test)} images)")
     changes = []
     for name in precisions[0][0]:
-        both = [knn(a[name], labels, b[name], expected, k="auto").value for a, b in precisions]
-        changes.append(both[1] - both[0])
-        print(f"{name:16}{both[0]:10.1%}{both[1]:10.1%}")
+        values = [knn(a[name], labels, b[name], expected, k="auto").value for a, b in precisions]
+        changes.append(values[1] - values[0])
+        print(f"{name:16}{values[0]:10.1%}{values[1]:10.1%}")
     print(f"change: mean {np.mean(changes):+.2%}, least {min(changes):+.2%}, most {max(changes):+.2%}", end="; ")
     print(f"one standard error of an accuracy is about {0.5 / len(test) ** 0.5:.1%} at most")
 

@@ -1,8 +1,8 @@
-"""Who is measured: sporeprint, fungivision 0.0.2, and the bare passes that neither can do without.
+"""The contestants of the speed scripts are sporeprint, fungivision 0.0.2, and the bare passes that both need.
 
-Each side is given the same network, in a copy of its own, images that are decoded already, and as many negatives, which
-are random numbers here: what they are changes no time, and drawing them (3,136 passes) is not what is measured.
-fungivision and torchvision are imported only where they are asked for.
+Each gets its own copy of the same network, decoded images, and as many negatives, which are random numbers here: their
+values do not affect the time, and drawing them (3,136 passes) is not measured. fungivision and torchvision are imported
+only where they are asked for.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 # A torchvision whose compiled part does not fit this torch still has its transforms, and transformers imports it where
-# it is; the tests do the same.
+# it is installed; the tests declare its operators in the same way.
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from torchvision_schemas import define_missing_schemas
 
@@ -41,7 +41,7 @@ Call = Callable[[Images], Any]
 
 
 def network(name: str) -> nn.Module:
-    """A ViT in float32 on the CPU. name: a Hugging Face id or folder, or one of SHAPES, at 224 / 16, random weights."""
+    """Make a float32 ViT on the CPU. name: Hugging Face id or folder, or one of SHAPES (224 / 16, random weights)."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     if name not in SHAPES:
@@ -55,33 +55,33 @@ def network(name: str) -> nn.Module:
 
 
 def shown(name: str) -> str:
-    """A network's name without the folder that it lies in."""
+    """Return a network's name without its folder."""
     return f"ViT-{name.capitalize()}/16, random weights" if name in SHAPES else Path(name).name
 
 
 def pictures(count: int, source: str | None = None, size: tuple[int, int] = (500, 375)) -> Images:
-    """Decoded RGB images: of a source, from its beginning again where it has fewer; without one synthetic ones."""
+    """Return decoded RGB images of a source, repeated where it has fewer; without a source, synthetic images."""
     if source is not None:
         from sporeprint import open_source
         from sporeprint.data.images import load_image
 
-        found = [load_image(row.sample) for row in open_source(source, limit=count).rows()]
-        return [found[at % len(found)] for at in range(count)]
+        images = [load_image(row.sample) for row in open_source(source, limit=count).rows()]
+        return [images[at % len(images)] for at in range(count)]
     rng = np.random.default_rng(0)
     small = rng.integers(0, 256, (count, 12, 16, 3), dtype=np.uint8)
-    return [Image.fromarray(one).resize(size, Image.Resampling.BICUBIC) for one in small]
+    return [Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC) for pixels in small]
 
 
 def passes(module: nn.Module, call: Callable[[], Any]) -> int:
-    """How many views a call sends through the network, counted at its patch embedding, in its second call."""
+    """Count the views that a call sends through the network, at its patch embedding, in its second call."""
     counted = 0
-    call()  # the first call of all may try things out
+    call()  # the very first call may try the network's parts
 
     def count(_: nn.Module, args: tuple[Tensor, ...]) -> None:
         nonlocal counted
         counted += len(args[0])
 
-    handle = next(one for one in module.modules() if isinstance(one, nn.Conv2d)).register_forward_pre_hook(count)
+    handle = next(layer for layer in module.modules() if isinstance(layer, nn.Conv2d)).register_forward_pre_hook(count)
     try:
         call()
     finally:
@@ -93,27 +93,27 @@ def passes(module: nn.Module, call: Callable[[], Any]) -> int:
 
 
 def sporeprint(module: nn.Module, dtype: str, batch: int, negatives: int, workers: int | None = None) -> dict[str, Any]:
-    """{mix: Fungi}, ready for `blocks`, of one backbone, which may be on a GPU."""
+    """Make {mix: Fungi}, ready for `blocks`, with one backbone, which may be on a GPU."""
     from sporeprint import DINO, KL, Backbone, Fungi, Preprocess, Recipe, SimCLR
 
     preprocess = Preprocess(size=SIDE, resize=256, resample=int(Image.Resampling.BILINEAR))  # fungivision's for KL
     backbone = Backbone(module, preprocess=preprocess, pooling="cls")
     objectives = {"kl": KL(), "dino": DINO(), "simclr": SimCLR(negatives=negatives)}
-    made = {}
+    fungis = {}
     for mix, names in MIXES.items():
         recipe = Recipe(objectives=[objectives[name] for name in names], dtype=dtype)
-        more = {} if workers is None else {"workers": workers}
-        made[mix] = Fungi(recipe, backbone=backbone, batch_size=batch, **more)
+        options = {} if workers is None else {"workers": workers}
+        fungis[mix] = Fungi(recipe, backbone=backbone, batch_size=batch, **options)
         if "simclr" in names:
-            made[mix].negatives["simclr"] = torch.randn(negatives * VIEWS["simclr"], LATENT)
-    return made
+            fungis[mix].negatives["simclr"] = torch.randn(negatives * VIEWS["simclr"], LATENT)
+    return fungis
 
 
 # fungivision
 
 
 class Pooled(nn.Module):
-    """What fungivision expects: images to [N, E]."""
+    """A pooled network maps images to [N, E], as fungivision expects."""
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -124,15 +124,15 @@ class Pooled(nn.Module):
 
 
 class Fungivision:
-    """Its wrapper around a network, with all three objectives; `call` has it compute some of them.
+    """Fungivision wraps a network with all three objectives; `call` computes those of a mix.
 
-    half: its `use_fp16`, which its README advises on a GPU. On a CPU that switches no pass to another precision.
+    half: its `use_fp16`, which its README advises on a GPU. On a CPU it changes the precision of no pass.
     """
 
     def __init__(self, module: nn.Module, target: str, device: str, half: bool, negatives: int):
-        warnings.filterwarnings("ignore", category=FutureWarning)  # of its hooks and its autocast
-        for theirs in ("fungivision", "torchvision"):
-            warnings.filterwarnings("ignore", module=theirs)
+        warnings.filterwarnings("ignore", category=FutureWarning)  # from its hooks and its autocast
+        for package in ("fungivision", "torchvision"):
+            warnings.filterwarnings("ignore", module=package)
         try:
             from fungivision.config import DINOConfig, KLConfig, SimCLRConfig
             from fungivision.wrapper import FUNGIWrapper
@@ -162,7 +162,7 @@ class Fungivision:
 
 
 class Bare:
-    """The network alone on views that are cut already and on the device: floors A and B."""
+    """Bare runs the network alone on views that are already cut and on the device: floors A and B."""
 
     def __init__(self, module: nn.Module, device: str):
         self.device = device
@@ -172,32 +172,32 @@ class Bare:
         self.tried: dict[tuple[str, int], float] = {}
 
     def views(self, count: int, precision: str) -> Tensor:
-        """Random ones, [count, 3, S, S]: what is in them changes no time."""
-        made = torch.randn(count, 3, SIDE, SIDE, device=self.device)
-        return made.bfloat16() if precision == "bfloat16 weights" else made
+        """Make random views [count, 3, S, S]: their content does not affect the time."""
+        views = torch.randn(count, 3, SIDE, SIDE, device=self.device)
+        return views.bfloat16() if precision == "bfloat16 weights" else views
 
     def run(self, views: Tensor, precision: str, chunk: int) -> None:
-        """views: [N, 3, S, S], about `chunk` of them a pass."""
+        """Pass views [N, 3, S, S], about `chunk` of them at a time."""
         half = precision == "bfloat16 autocast"
         with torch.inference_mode(), torch.autocast(self.device, torch.bfloat16, enabled=half):
             for part in views.tensor_split(math.ceil(len(views) / chunk)):
                 self.networks[precision](pixel_values=part)
 
     def fastest(self, chunks: Iterable[int], precisions: Sequence[str] = PRECISIONS) -> tuple[str, int]:
-        """The precision and the views a pass with the least seconds a view; each is tried three times, once for all."""
-        ways = [(precision, chunk) for precision in precisions for chunk in chunks]
-        for precision, chunk in ways:
+        """Return the precision and views per pass with the least seconds per view; each is tried three times, once."""
+        options = [(precision, chunk) for precision in precisions for chunk in chunks]
+        for precision, chunk in options:
             if (precision, chunk) not in self.tried:
-                self.tried[precision, chunk] = min(self._tries(self.views(chunk, precision), precision)) / chunk
-        return min(ways, key=self.tried.__getitem__)
+                self.tried[precision, chunk] = min(self._time(self.views(chunk, precision), precision)) / chunk
+        return min(options, key=self.tried.__getitem__)
 
-    def _tries(self, views: Tensor, precision: str) -> Iterator[float]:
+    def _time(self, views: Tensor, precision: str) -> Iterator[float]:
         for attempt in range(4):
             settle(self.device)
             start = time.perf_counter()
             self.run(views, precision, len(views))
             settle(self.device)
-            if attempt:  # the first one chooses kernels
+            if attempt:  # the first attempt chooses kernels
                 yield time.perf_counter() - start
 
 
@@ -205,7 +205,7 @@ class Bare:
 
 
 def write_jpegs(images: Images, folder: Path) -> list[str]:
-    """The paths, in order."""
+    """Write images as JPEG files; return their paths, in order."""
     paths = [folder / f"{number:06}.jpg" for number in range(len(images))]
     for image, path in zip(images, paths, strict=True):
         image.save(path, quality=90)
@@ -213,7 +213,7 @@ def write_jpegs(images: Images, folder: Path) -> list[str]:
 
 
 class Files(torch.utils.data.Dataset[tuple[Image.Image, int]]):
-    """What fungivision's README asks for: (image, label), nothing applied."""
+    """Files gives (image, label) without transforms, as fungivision's README asks."""
 
     def __init__(self, paths: Sequence[str]):
         self.paths = paths
@@ -230,6 +230,6 @@ def _collate(batch: list[tuple[Image.Image, int]]) -> Images:
 
 
 def from_files(call: Call, paths: Sequence[str], batch: int, workers: int) -> Tensor:
-    """fungivision over files, with the loader of its README."""
+    """Run fungivision over files, with the loader of its README."""
     loader: Any = torch.utils.data.DataLoader(Files(paths), batch, num_workers=workers, collate_fn=_collate)
     return torch.cat([call(images) for images in loader])

@@ -1,9 +1,9 @@
-"""The memory of dense features of one image, beside the network's own pass: a ViT-S/16 with random weights.
+"""How much memory do dense features of an image take beyond the network's own pass? A ViT-S/16, random weights.
 
 python benchmarks/dense_memory.py [--side 512] [--projection rademacher] [--losses simclr kl]
 
-MiB of the process' peak (Linux), from which that of a plain forward pass at the same size is taken away. Two fitting
-images, a support of 20,000 tokens.
+Prints the MiB of the process's peak (Linux) beyond that of a plain forward pass at the same size. Two fitting images, a
+support of 20,000 tokens.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ def main() -> None:
         network(prepared, interpolate_pos_encoding=True)
         reset()
         network(prepared, interpolate_pos_encoding=True)
-    own = peak()
+    plain = peak()
     fungi.fit_dense(images)
     reset()
     started = time.perf_counter()
     fungi.dense(images[:1])
     seconds = time.perf_counter() - started
     print("\n".join(machine_class("cpu")))
-    print(f"{options.side} x {options.side}, {options.projection}, {', '.join(options.losses)}: {peak() - own:.0f} MiB "
-          f"beside the network's own pass ({own:.0f} MiB in all); {seconds:.1f} s")  # fmt: skip
+    print(f"{options.side} x {options.side}, {options.projection}, {', '.join(options.losses)}: {peak() - plain:.0f} "
+          f"MiB beyond the network's own pass ({plain:.0f} MiB in all); {seconds:.1f} s")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Accuracy against cost: what each set of views brings for the passes it takes. Tables for docs/speed.md.
+"""How much accuracy does each set of views give for its passes? Tables for docs/speed.md.
 
 python benchmarks/frontier.py table --set NAME TRAIN[,MORE] TEST[,MORE] [--set ...] --candidate "fast=dino+simclr" ...
 python benchmarks/frontier.py cost RECIPE.json SOURCE --name NAME --out costs.json [--rows 16] [--rounds 3]
@@ -6,9 +6,9 @@ python benchmarks/frontier.py cost RECIPE.json SOURCE --name NAME --out costs.js
 `table`: a set is a store of training rows and one of test rows; more stores of the same rows, comma-separated, give
 more sets of views. A candidate is sets of views joined with +, each named as in `sporeprint info` or written
 STORE:NAME, where STORE is the place in the list (0 the first); nothing after = is one pass alone. Without --candidate:
-one pass, then each set of views by itself. Every candidate has the embedding, layers and what its own views give.
-Joined without labels (several ways), as the paper does (embedding and gradients), and by `select` on the training rows.
-k is chosen by leave-one-out on the training rows, k = 20 beside it; "5" is 5 labels a class, the mean of three draws.
+one pass, then each set of views by itself. Every candidate has the embedding, layers and the blocks of its own views.
+They are joined without labels (several ways), as the paper does (embedding and gradients), and by `select` on the
+training rows. Figures: k by leave-one-out on the training rows / k = 20 / --shots labels a class, mean of three draws.
 --svg draws the points named by --show, mean over the sets. A candidate may differ by set: "fast=d2p4;trec/t2" is t2 on
 trec and d2p4 elsewhere.
 
@@ -55,70 +55,70 @@ WAYS: dict[str, Combination] = {
 
 @dataclass
 class Rows:
-    """Blocks of the same rows from several stores, each by (place of its store, name of its views)."""
+    """Rows holds the blocks of the same rows from several stores, by name."""
 
     train: dict[str, np.ndarray] = field(default_factory=dict)
     test: dict[str, np.ndarray] = field(default_factory=dict)
-    views: dict[str, str] = field(default_factory=dict)  # of each block, "0:simclr"
-    passes: dict[str, float] = field(default_factory=dict)  # of each set of views
+    views: dict[str, str] = field(default_factory=dict)  # {block: "0:simclr"}
+    passes: dict[str, float] = field(default_factory=dict)  # {set of views: passes}
     labels: tuple[np.ndarray, np.ndarray] = (np.empty(0), np.empty(0))
     whiteners: dict[tuple[str, Any], Axes] = field(default_factory=dict)
 
     def of(self, sets: Sequence[str]) -> list[str]:
-        """Names of the blocks of one pass, and of these sets of views."""
+        """Return the names of the blocks of one pass and of these sets of views."""
         return [name for name, views in self.views.items() if views == "whole" or views in sets]
 
     def cost(self, sets: Sequence[str]) -> float:
-        return 1 + sum(self.passes[one] for one in sets)
+        return 1 + sum(self.passes[views] for views in sets)
 
 
 def read(train: str, test: str, target: str, drop: Sequence[str]) -> Rows:
-    """The embedding, layers and gradients of one pass are the first store's."""
-    made = Rows()
+    """Read the stores of a set; the embedding, layers and gradients of one pass are the first store's."""
+    rows = Rows()
     ids: list[list[str]] = []
     for place, folders in enumerate(zip(train.split(","), test.split(","), strict=True)):
         stores = [Store.open(folder) for folder in folders]
         ids = ids or [store.ids for store in stores]
         if place == 0:
-            made.labels = np.asarray(stores[0].labels), np.asarray(stores[1].labels)
-        orders = [order(store, wanted) for store, wanted in zip(stores, ids, strict=True)]
-        for name, one in stores[0].blocks_info.items():
+            rows.labels = np.asarray(stores[0].labels), np.asarray(stores[1].labels)
+        orders = [order(store, store_ids) for store, store_ids in zip(stores, ids, strict=True)]
+        for name, block in stores[0].blocks_info.items():
             plain, _, path = name.partition("@")
             if (path and not path.endswith(tuple(target.split(",")))) or any(word in name for word in drop):
                 continue
-            views = "whole" if one["views"] == "whole" else f"{place}:{one['views']}"
+            views = "whole" if block["views"] == "whole" else f"{place}:{block['views']}"
             if views == "whole" and place:  # the first store's
                 continue
             key = plain if views == "whole" else f"s{place}-{plain}"
-            made.views[key], made.passes[views] = views, one["passes"]
-            made.train[key], made.test[key] = (
-                store.blocks([name])[name][rows] for store, rows in zip(stores, orders, strict=True)
+            rows.views[key], rows.passes[views] = views, block["passes"]
+            rows.train[key], rows.test[key] = (
+                store.blocks([name])[name][at] for store, at in zip(stores, orders, strict=True)
             )
-    return made
+    return rows
 
 
 def order(store: Store, ids: Sequence[str]) -> list[int]:
-    """Where these rows are in a store, which may have others too."""
-    at = {one: place for place, one in enumerate(store.ids)}
-    if missing := [one for one in ids if one not in at]:
+    """Return the positions of these rows in a store, which may have others too."""
+    at = {row_id: place for place, row_id in enumerate(store.ids)}
+    if missing := [row_id for row_id in ids if row_id not in at]:
         raise SystemExit(f"{store.folder} has no row {missing[0]!r}, which the first store of its set has")
-    return [at[one] for one in ids]
+    return [at[row_id] for row_id in ids]
 
 
 def measure(rows: Rows, names: Sequence[str], way: Combination, shots: int) -> tuple[float, float, float, float]:
-    """Top-1 with k by leave-one-out, k = 20, few-shot, and leave-one-out on the training rows itself."""
+    """Return top-1 with k by leave-one-out, with k = 20, few-shot, and the leave-one-out figure itself."""
     combiner = way.over(names).fit(rows.train, rows.whiteners)
-    features, asked = combiner.transform(rows.train), combiner.transform(rows.test)
-    labels, right = rows.labels
+    features, queries = combiner.transform(rows.train), combiner.transform(rows.test)
+    labels, truth = rows.labels
 
-    def top(some: np.ndarray, k: int | None = None) -> tuple[float, float]:
-        found = choose_k(features[some], labels[some]) if k is None else {k: float("nan")}
-        best = max(found, key=lambda one: (found[one], -one))
-        return float((knn_predict(features[some], labels[some], asked, best) == right).mean()), found[best]
+    def top(subset: np.ndarray, k: int | None = None) -> tuple[float, float]:
+        scores = choose_k(features[subset], labels[subset]) if k is None else {k: float("nan")}
+        best = max(scores, key=lambda k: (scores[k], -k))
+        return float((knn_predict(features[subset], labels[subset], queries, best) == truth).mean()), scores[best]
 
     every = np.arange(len(labels))
     value, inner = top(every)
-    few = float(np.mean([top(some)[0] for some in draws(labels, shots, 3)])) if shots else float("nan")
+    few = float(np.mean([top(subset)[0] for subset in draws(labels, shots, 3)])) if shots else float("nan")
     return value, top(every, 20)[0], few, inner
 
 
@@ -129,32 +129,32 @@ def tables(options: argparse.Namespace) -> None:
     first = next(iter(sets.values()))
     given = dict(word.split("=", 1) for word in options.candidate or ())
     if not given:
-        given = {"one pass": "", **{one: one for one in first.passes if one != "whole"}}
+        given = {"one pass": "", **{views: views for views in first.passes if views != "whole"}}
     points: list[Point] = []
     lines: list[list[str]] = []
     for title, text in given.items():
-        found: dict[str, list[tuple[float, ...]]] = {}
+        by_way: dict[str, list[tuple[float, ...]]] = {}
         cost: list[float] = []
         spent: list[float] = []
         for name, rows in sets.items():
             parts = [word if ":" in word else f"0:{word}" for word in _of_set(text, name).split("+") if word]
-            if missing := [one for one in parts if one not in rows.passes]:
+            if missing := [part for part in parts if part not in rows.passes]:
                 raise SystemExit(f"{name}: no views {missing[0]}; there are: {', '.join(rows.passes)}")
             names = rows.of(parts)
             cost.append(rows.cost(parts))
-            known = ["whole", *(one.partition(":")[2] for one in parts)]
-            if all(f"{name}/{one}" in costs for one in known):
-                spent.append(sum(costs[f"{name}/{one}"] for one in known))
+            views = ["whole", *(part.partition(":")[2] for part in parts)]
+            if all(f"{name}/{part}" in costs for part in views):
+                spent.append(sum(costs[f"{name}/{part}"] for part in views))
             for way in options.way:
                 if way == "embedding" and parts:
                     continue  # the same for every candidate
-                found.setdefault(way, []).append(_measure(rows, names, way, options.shots))
-        for way, results in found.items():
-            figures = [" / ".join(f"{100 * one:.1f}" for one in result[:3]) for result in results]
+                by_way.setdefault(way, []).append(_measure(rows, names, way, options.shots))
+        for way, results in by_way.items():
+            figures = [" / ".join(f"{100 * value:.1f}" for value in result[:3]) for result in results]
             mean = np.mean(results, axis=0)
-            shown = "-".join(f"{one:.1f}" for one in sorted({min(cost), max(cost)}))
+            shown = "-".join(f"{passes:.1f}" for passes in sorted({min(cost), max(cost)}))
             price = "" if not spent else f"{np.mean(spent):.1f}"
-            last = " / ".join(f"{100 * one:.1f}" for one in mean[:3])
+            last = " / ".join(f"{100 * value:.1f}" for value in mean[:3])
             lines.append([title, way, shown, price, *figures, last])
             print("|", " | ".join(lines[-1]), "|", flush=True)
             points.append(Point(title, way, float(np.mean(cost)), float(mean[0]), tuple(r[0] for r in results)))
@@ -164,7 +164,7 @@ def tables(options: argparse.Namespace) -> None:
 
 
 def _of_set(text: str, name: str) -> str:
-    """A candidate may differ by set: "n9+d4;trec:t4" is t4 on trec and n9+d4 elsewhere."""
+    """Return a candidate's text for a set: "n9+d4;trec/t4" is t4 on trec and n9+d4 elsewhere."""
     words = dict(word.split("/", 1) if "/" in word else ("", word) for word in text.split(";"))
     return words.get(name, words.get("", ""))
 
@@ -175,18 +175,18 @@ def _measure(rows: Rows, names: list[str], way: str, shots: int) -> tuple[float,
     choice = select({name: rows.train[name] for name in names}, rows.labels[0]).combination
     all_labels = measure(rows, names, choice, 0)
     few = []
-    for some in draws(rows.labels[0], shots, 3) if shots else ():
+    for subset in draws(rows.labels[0], shots, 3) if shots else ():
         labels = np.full(len(rows.labels[0]), None, dtype=object)
-        labels[some] = rows.labels[0][some]
-        few.append(_few(rows, select({name: rows.train[name] for name in names}, labels).combination, some))
+        labels[subset] = rows.labels[0][subset]
+        few.append(_few(rows, select({name: rows.train[name] for name in names}, labels).combination, subset))
     return all_labels[0], all_labels[1], float(np.mean(few)) if few else float("nan"), all_labels[3]
 
 
-def _few(rows: Rows, way: Combination, some: np.ndarray) -> float:
+def _few(rows: Rows, way: Combination, subset: np.ndarray) -> float:
     combiner = way.fit(rows.train, rows.whiteners)
-    features, labels = combiner.transform(rows.train)[some], rows.labels[0][some]
-    found = choose_k(features, labels)
-    k = max(found, key=lambda one: (found[one], -one))
+    features, labels = combiner.transform(rows.train)[subset], rows.labels[0][subset]
+    scores = choose_k(features, labels)
+    k = max(scores, key=lambda k: (scores[k], -k))
     return float((knn_predict(features, labels, combiner.transform(rows.test), k) == rows.labels[1]).mean())
 
 
@@ -197,28 +197,29 @@ def costs(options: argparse.Namespace) -> None:
     source = Sampled(open_source(options.source, modality=modality), options.rows)
     samples = [row.sample for row in source.rows()]
     parts = {"embedding": replace(recipe, objectives=(), layers=0)}
-    for one in view_sets(whole.engine.objectives):
-        parts[one.name] = replace(recipe, objectives=one.objectives, layers=recipe.layers if one.name == "whole" else 0)
-    made = {name: Fungi(part, backbone=whole.network).fit(samples) for name, part in parts.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in made}
+    for views in view_sets(whole.engine.objectives):
+        layers = recipe.layers if views.name == "whole" else 0
+        parts[views.name] = replace(recipe, objectives=views.objectives, layers=layers)
+    fungis = {name: Fungi(part, backbone=whole.network).fit(samples) for name, part in parts.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in fungis}
     for _ in range(options.rounds):
-        for name, fungi in made.items():
+        for name, fungi in fungis.items():
             start = time.process_time()
             fungi.blocks(samples)
             seconds[name].append(time.process_time() - start)
     middle = {name: statistics.median(times) for name, times in seconds.items()}
     base = middle["embedding"]
-    found = {
-        name: (own if name == "whole" else own - base) / base for name, own in middle.items() if name != "embedding"
+    relative = {
+        name: (time if name == "whole" else time - base) / base for name, time in middle.items() if name != "embedding"
     }
     print(f"embedding: {1000 * base / len(samples):.1f} ms CPU a row")
-    _save(options, found)
+    _save(options, relative)
 
 
-def _save(options: argparse.Namespace, found: Mapping[str, float]) -> None:
+def _save(options: argparse.Namespace, relative: Mapping[str, float]) -> None:
     file = Path(options.out)
     known = json.loads(file.read_text()) if file.exists() else {}
-    for name, value in found.items():
+    for name, value in relative.items():
         print(f"{name}: {value:.2f} embeddings")
         known[f"{options.name}/{name}"] = value
     file.write_text(json.dumps(known, indent=1) + "\n")
@@ -227,27 +228,29 @@ def _save(options: argparse.Namespace, found: Mapping[str, float]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    one = commands.add_parser("table")
-    one.add_argument("--set", nargs=3, action="append", required=True, metavar=("NAME", "TRAIN", "TEST"))
-    one.add_argument("--candidate", action="append", metavar="NAME=VIEWS+VIEWS[;SET/VIEWS+VIEWS]")
-    one.add_argument("--way", action="append", choices=[*WAYS, "select"])
-    one.add_argument("--shots", type=int, default=5, help="labels a class; 0 leaves the few-shot figures out")
-    one.add_argument(
+    table_options = commands.add_parser("table")
+    table_options.add_argument("--set", nargs=3, action="append", required=True, metavar=("NAME", "TRAIN", "TEST"))
+    table_options.add_argument("--candidate", action="append", metavar="NAME=VIEWS+VIEWS[;SET/VIEWS+VIEWS]")
+    table_options.add_argument("--way", action="append", choices=[*WAYS, "select"])
+    table_options.add_argument("--shots", type=int, default=5, help="labels a class; 0 leaves the few-shot figures out")
+    table_options.add_argument(
         "--target", help="of stores with several target layers, read these (ends of paths, comma-separated)"
     )
-    one.add_argument("--drop", default="", help="comma-separated parts of names of blocks to leave out")
-    one.add_argument("--costs", help="what `cost` wrote")
-    one.add_argument("--svg", help="file to draw")
-    one.add_argument("--show", action="append", default=[], metavar="CANDIDATE:WAY[:WORDS]", help="points of the SVG")
-    one.set_defaults(run=tables)
-    two = commands.add_parser("cost")
-    two.add_argument("recipe")
-    two.add_argument("source")
-    two.add_argument("--rows", type=int, default=16)
-    two.add_argument("--rounds", type=int, default=3)
-    two.add_argument("--name", required=True, help="of the set, as in `table`")
-    two.add_argument("--out", required=True)
-    two.set_defaults(run=costs)
+    table_options.add_argument("--drop", default="", help="comma-separated parts of names of blocks to leave out")
+    table_options.add_argument("--costs", help="what `cost` wrote")
+    table_options.add_argument("--svg", help="file to draw")
+    table_options.add_argument(
+        "--show", action="append", default=[], metavar="CANDIDATE:WAY[:WORDS]", help="points of the SVG"
+    )
+    table_options.set_defaults(run=tables)
+    cost_options = commands.add_parser("cost")
+    cost_options.add_argument("recipe")
+    cost_options.add_argument("source")
+    cost_options.add_argument("--rows", type=int, default=16)
+    cost_options.add_argument("--rounds", type=int, default=3)
+    cost_options.add_argument("--name", required=True, help="of the set, as in `table`")
+    cost_options.add_argument("--out", required=True)
+    cost_options.set_defaults(run=costs)
     options = parser.parse_args()
     if options.run is tables:
         options.way = options.way or [*WAYS, "select"]

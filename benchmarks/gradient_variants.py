@@ -1,4 +1,4 @@
-"""Can a gradient block be made better? Variants of it from the same passes, alone and beside the layers.
+"""Can a gradient block be made better? Variants from the same passes, alone and joined to the layers.
 
 python benchmarks/gradient_variants.py MODEL TRAIN.parquet TEST.parquet [--train-rows 2000] [--test-rows 500]
 
@@ -28,13 +28,13 @@ FIT_ROWS = 400  # whose gradients give the mean and the second moments
 
 
 class Keeper:
-    """In the place of a projection: keeps the gradients that it sees."""
+    """A keeper stands in for a projection and keeps the gradients that it is given."""
 
     def __init__(self, like: Rademacher):
-        self.dim, self.width, self.seen = like.dim, like.width, []
+        self.dim, self.width, self.kept = like.dim, like.width, []
 
     def __call__(self, gradients: torch.Tensor) -> torch.Tensor:
-        self.seen.append(gradients.detach().clone())
+        self.kept.append(gradients.detach().clone())
         return gradients[:, : self.dim]
 
     def matrix(self) -> torch.Tensor:
@@ -43,7 +43,7 @@ class Keeper:
 
 @dataclass
 class Many:
-    """Several projections of the same gradients, side by side: [N, sum of dims]."""
+    """Many applies several projections to the same gradients: [N, sum of dims]."""
 
     parts: dict[str, Any]
     widths: dict[str, int]
@@ -60,11 +60,11 @@ class Many:
 
 
 def variants(like: Rademacher, gradients: torch.Tensor, outputs: int) -> Many:
-    """gradients: [n, O * (I + 1)], normalised."""
+    """Make the variants of a projection from normalised gradients [n, O * (I + 1)]."""
     mean = gradients.mean(dim=0)
-    wide = gradients.unflatten(1, (outputs, -1))
-    columns = torch.einsum("noi,noj->ij", wide, wide).double()
-    rows = torch.einsum("noi,npi->op", wide, wide).double()
+    matrices = gradients.unflatten(1, (outputs, -1))
+    columns = torch.einsum("noi,noj->ij", matrices, matrices).double()
+    rows = torch.einsum("noi,npi->op", matrices, matrices).double()
 
     def root(moment: torch.Tensor, power: float) -> torch.Tensor:
         values, vectors = torch.linalg.eigh(moment)
@@ -95,9 +95,9 @@ def blocks_of(model: str, objective: Any, target: str | None, train: list[Any], 
     fungi.projection = keeper
     fungi.blocks(train[:FIT_ROWS])
     outputs = next(iter(fungi.network.targets.values())).shape[0]
-    many = variants(like, torch.cat(keeper.seen), outputs)
+    many = variants(like, torch.cat(keeper.kept), outputs)
     fungi.projection = many
-    found = []
+    halves = []
     for rows in (train, test):
         blocks = fungi.blocks(rows)
         whole = blocks.pop(objective.name)
@@ -105,8 +105,8 @@ def blocks_of(model: str, objective: Any, target: str | None, train: list[Any], 
         for name, width in many.widths.items():
             blocks[f"{objective.name}: {name}"] = whole[:, at : at + width]
             at += width
-        found.append(blocks)
-    return found[0], found[1]
+        halves.append(blocks)
+    return halves[0], halves[1]
 
 
 def score(
@@ -114,11 +114,11 @@ def score(
 ) -> tuple[float, float]:
     best = (-1.0, 0.0)
     for exponent in EXPONENTS:
-        one = Combination(names) if exponent is None else Combination(names, "auto", exponent=exponent)
-        combiner = one.fit(train, known)
+        combination = Combination(names) if exponent is None else Combination(names, "auto", exponent=exponent)
+        combiner = combination.fit(train, known)
         features = combiner.transform(train)
         table = choose_k(features, labels)
-        k = max(table, key=lambda one, table=table: (table[one], -one))  # type: ignore[misc]
+        k = max(table, key=lambda k, table=table: (table[k], -k))  # type: ignore[misc]
         if table[k] > best[0]:
             best = (table[k], knn(features, labels, combiner.transform(test), test_labels, k=k).value)
     return best
@@ -138,22 +138,22 @@ def main() -> None:
         source = open_source(path, modality="text")
         rows.append(list((Sampled(source, count) if count < len(source) else source).rows()))
     samples, labels = ([[getattr(row, key) for row in part] for part in rows] for key in ("sample", "label"))
-    print("| block | alone: leave-one-out | test | beside the layers: leave-one-out | test |\n|---|---|---|---|---|")
+    print("| block | alone: leave-one-out | test | with the layers: leave-one-out | test |\n|---|---|---|---|---|")
     for objective in (KL(), SimCLR(), SimCLR(negatives=1024)):
         train, test = blocks_of(options.model, objective, options.target, *samples)
         layers = tuple(name for name in train if family(name) in ("embedding", "layers"))
         known: dict[Any, Any] = {}
         if isinstance(objective, KL):
-            found = score(layers, train, np.array(labels[0]), test, np.array(labels[1]), known)
-            print(f"| none |  |  | {100 * found[0]:.1f} | {100 * found[1]:.1f} |", flush=True)
-        for name in [one for one in train if ": " in one]:
+            plain = score(layers, train, np.array(labels[0]), test, np.array(labels[1]), known)
+            print(f"| none |  |  | {100 * plain[0]:.1f} | {100 * plain[1]:.1f} |", flush=True)
+        for name in [block for block in train if ": " in block]:
             pair = [
                 score(names, train, np.array(labels[0]), test, np.array(labels[1]), known)
                 for names in ((name,), (*layers, name))
             ]
-            cells = " | ".join(f"{100 * value:.1f}" for two in pair for value in two)
-            more = f", {objective.negatives} negatives" if objective.negatives == 1024 else ""
-            print(f"| {name}{more} | {cells} |", flush=True)
+            cells = " | ".join(f"{100 * value:.1f}" for scores in pair for value in scores)
+            suffix = f", {objective.negatives} negatives" if objective.negatives == 1024 else ""
+            print(f"| {name}{suffix} | {cells} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""The memory and the time of exact kNN on many synthetic rows, which are memory-mapped and never read whole.
+"""How much memory and time does exact kNN take on many synthetic rows, memory-mapped and never read whole?
 
     python benchmarks/knn_memory.py [--queries 50000] [--rows 1280000] [--dim 384] [--k 20] [--metric euclidean]
 
 The training rows (1.97 GB by default) are written to a temporary file, clouds around 1,000 centres, and mapped; the
-queries, from the same clouds, and the labels are in memory. Peak is what `knn_predict` itself takes: the process's
-anonymous resident memory (Linux, sampled every 10 ms) less what it was just before, so that neither the arrays nor the
-mapped file's pages, which the system takes back when it needs them, are counted. Prints a Markdown table.
+queries, from the same clouds, and the labels are in memory. Peak is the memory of `knn_predict` itself: the process's
+anonymous resident memory (Linux, sampled every 10 ms) less that just before, so that neither the arrays nor the mapped
+file's pages, which the system reclaims when needed, are counted. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -37,29 +37,29 @@ def main() -> None:
         for at in range(0, given.rows, CHUNK):
             labels[at : at + CHUNK], train[at : at + CHUNK] = clouds(centres, min(CHUNK, given.rows - at), rng)
         train.flush()
-        wanted, queries = clouds(centres, given.queries, rng)
+        truth, queries = clouds(centres, given.queries, rng)
         with Peak() as peak:
             start = time.perf_counter()
-            found = knn_predict(train, labels, queries, given.k, given.metric)
+            predicted = knn_predict(train, labels, queries, given.k, given.metric)
             seconds = time.perf_counter() - start
     print("| metric | training rows | dimensions | k | queries | seconds | peak beyond the arrays, MiB | top-1 |")
     print("|---|---|---|---|---|---|---|---|")
     print(
         f"| {given.metric} | {given.rows:,} | {given.dim} | {given.k} | {given.queries:,} | {seconds:.1f} "
-        f"| {peak.bytes / 2**20:.0f} | {(found == wanted).mean():.1%} |"
+        f"| {peak.bytes / 2**20:.0f} | {(predicted == truth).mean():.1%} |"
     )
 
 
 def clouds(
     centres: np.ndarray, rows: int, rng: np.random.Generator, noise: float = 2.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Labels [rows] and rows [rows, D] about their centres, with noise enough for some errors."""
+    """Draw labels [rows] and rows [rows, D] around their centres, with enough noise for some errors."""
     labels = rng.integers(0, len(centres), rows)
     return labels, centres[labels] + np.float32(noise) * rng.standard_normal((rows, centres.shape[1]), dtype=np.float32)
 
 
 class Peak:
-    """bytes: the most anonymous resident memory within the `with` beyond that at its start."""
+    """Peak measures `bytes`, the growth of anonymous resident memory within a `with` block."""
 
     def __enter__(self) -> Peak:
         self.before, self.most, self.done = anonymous(), 0, threading.Event()

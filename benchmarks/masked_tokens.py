@@ -1,9 +1,10 @@
-"""What the masked-token objective is worth: kNN with and without its block, on labelled texts.
+"""What is the masked-token objective worth? kNN with and without its block, on labelled texts.
 
     python benchmarks/masked_tokens.py MODEL TRAIN TEST [--rows 2000] [--test-rows 500] [--steps 600]
 
 MODEL: a Hugging Face or sentence-transformers folder or id of a BERT. Where its checkpoint has no masked-language-model
-head, one is fitted first, on the training texts, without labels, the network frozen: say so when you quote a figure.
+head, the script first fits a head on the training texts, without labels, with the network frozen: say so when you quote
+a figure.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ def main() -> None:
     labels, test_labels = np.array([row[2] for row in train]), np.array([row[2] for row in test])
     lines = []
     layers = [name for name in blocks if name.startswith(("cls-", "tokens-"))]
-    for name, (wanted, white) in TABLE.items():
-        names = [name for one in wanted for name in (layers if one == "layers" else [one])]
+    for name, (parts, white) in TABLE.items():
+        names = [block for part in parts for block in (layers if part == "layers" else [part])]
         combiner = Combination(tuple(names), whiten=white).fit(blocks)
         results = [
             knn(combiner.transform(blocks), labels, combiner.transform(test_blocks), test_labels, k=k)
@@ -79,7 +80,7 @@ def main() -> None:
 
 
 def rows_of(path: str, count: int) -> list[tuple[str, str, Any]]:
-    """(id, text, label) of a random part of a table."""
+    """Return (id, text, label) of a random part of a table."""
     source = Sampled(open_source(path, modality="text"), count)
     return [(row.id, str(row.sample), row.label) for row in source.rows()]
 
@@ -89,18 +90,18 @@ def fit_head(model: str, texts: list[str], steps: int, folder: str) -> None:
     torch.manual_seed(0)
     loaded = load_huggingface(model)
     whole = transformers.AutoModelForMaskedLM.from_config(loaded.module.config)
-    whole.bert.load_state_dict(loaded.module.state_dict(), strict=False)  # but for the pooler, which is not read
+    whole.bert.load_state_dict(loaded.module.state_dict(), strict=False)  # without the pooler, which is not read
     inputs: Any = loaded.inputs
     rng, masks = np.random.default_rng(0), Masks(views=1)
     network = whole.bert
     network.requires_grad_(False)
     optimiser = torch.optim.AdamW([p for p in whole.cls.parameters() if p.requires_grad], lr=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps)
-    whole.eval()  # no dropout: the network is the frozen one
+    whole.eval()  # no dropout: the network is frozen
     losses = []
     for step in range(steps):
-        some = [texts[int(at)] for at in rng.integers(0, len(texts), 48)]
-        batch = inputs.collate([masks(text, inputs, rng)[0] for text in some])
+        batch_texts = [texts[int(at)] for at in rng.integers(0, len(texts), 48)]
+        batch = inputs.collate([masks(text, inputs, rng)[0] for text in batch_texts])
         labels = batch.pop("labels")
         with torch.no_grad():
             hidden = network(**batch).last_hidden_state[labels != IGNORED]  # [masked tokens, E]

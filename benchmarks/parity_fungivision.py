@@ -28,8 +28,8 @@ from sporeprint.gradients.projections.projection import Dense
 
 KL_LEAST, SIMCLR_LEAST = 0.9999, 0.999
 
-# A torchvision whose compiled part cannot be loaded (a CUDA build beside a CPU torch) still has its transforms, once
-# the operators that it describes are declared; the tests do the same.
+# A torchvision whose compiled part cannot be loaded (a CUDA build with a CPU torch) still has its transforms, once its
+# operators are declared; the tests do the same.
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 try:
     from torchvision_schemas import define_missing_schemas
@@ -42,23 +42,23 @@ except ImportError as error:
 
 
 class Given:
-    """An augmentation that looks up the views that fungivision made of the same image."""
+    """Given is an augmentation that looks up fungivision's views of the same image."""
 
     def __init__(self, views: dict[bytes, Tensor], count: int):
-        self.made, self.views, self.global_crops = views, count, 2
+        self.by_image, self.views, self.global_crops = views, count, 2
 
     def __call__(self, image, preprocess, rng) -> Tensor:
-        return self.made[image.tobytes()]
+        return self.by_image[image.tobytes()]
 
 
 class GivenWhole(ImageInputs):
-    """fungivision's view for KL, which resizes otherwise than the model's own preprocessing; boxes are ours."""
+    """GivenWhole is fungivision's view for KL, which resizes unlike the model's own preprocessing; boxes are ours."""
 
     def __init__(self, views: dict[bytes, Tensor], own: Preprocess):
-        self.made, self.own, self.size = views, own, own.size
+        self.by_image, self.own, self.size = views, own, own.size
 
     def __call__(self, image) -> Tensor:
-        return self.made[image.tobytes()]
+        return self.by_image[image.tobytes()]
 
     def boxes(self, image, boxes) -> Tensor:
         return self.own.boxes(image, boxes)
@@ -89,8 +89,8 @@ def main() -> None:
     theirs.setup([(image, 0) for image in others])
     views = [{image.tobytes(): extractor.transform(image) for image in images} for extractor in theirs.extractors]
     expected = {}
-    for name, extractor, made in zip(("kl", "dino", "simclr"), theirs.extractors, views, strict=True):
-        extractor.transform = lambda image, made=made: made[image.tobytes()]
+    for name, extractor, by_image in zip(("kl", "dino", "simclr"), theirs.extractors, views, strict=True):
+        extractor.transform = lambda image, by_image=by_image: by_image[image.tobytes()]
         expected[name] = torch.cat([extractor(images=[image]) for image in images]).detach()
 
     kl, dino, simclr = theirs.extractors

@@ -1,4 +1,4 @@
-"""What each projection does to a cosine, in theory: its variance over seeds, for one pair of gradients."""
+"""Theory gives the variance, over seeds, of the cosine of two gradients after each projection."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from kronecker import near_square
 
 
 def variance(kind: str, dim: int, g: torch.Tensor, h: torch.Tensor) -> float:
-    """Of the cosine of two gradients [O, J] of unit norm after a projection, to first order in 1 / D.
+    """Return the variance of the cosine of two unit gradients [O, J] after a projection, to first order in 1 / D.
 
     The cosine's error is that of a quadratic form w^T S w of a row w of the matrix, where S = sym(g h^T) - r (g g^T +
     h h^T) / 2 on vectors of O * J numbers, and r is the cosine. M and N are S with one of its two axes summed out.
     """
 
     def square(gg: torch.Tensor, hh: torch.Tensor, gh: torch.Tensor) -> float:
-        """Summed squared norms of the S of parts of g and h, from their inner products."""
-        both = (gg * hh + gh**2) / 2 + r**2 * (gg**2 + hh**2 + 2 * gh**2) / 4 - r * gh * (gg + hh)
-        return float(both.sum())
+        """Sum the squared norms of the S of parts of g and h, from their inner products."""
+        terms = (gg * hh + gh**2) / 2 + r**2 * (gg**2 + hh**2 + 2 * gh**2) / 4 - r * gh * (gg + hh)
+        return float(terms.sum())
 
     r = (g * h).sum()
     whole = float((1 - r**2) ** 2 / 2)

@@ -5,18 +5,19 @@
         [--parts distortion,accuracy,time]
 
 The gradients' factors are captured once (KL, and SimCLR of grid^2 patches), and projected by every kind and seed:
-projections cost no pass. --factors keeps what was captured, --parts prints some of the tables.
+projections cost no pass. --factors keeps the captured factors, --parts chooses the tables.
 
-distortion: of the cosines of pairs, root mean square and largest error over pairs and seeds, beside the root mean
-square that theory gives (projection_theory.py, to first order in 1 / D). accuracy: kNN; `exact` is no projection at
-all: the whole gradients. time: of one sample of T tokens in a batch, for a ViT's shape, and its share of that and the
-float32 passes of as many views (from two of its blocks, random weights).
+distortion: root mean square and largest error of the cosines of pairs, over pairs and seeds, and the root mean square
+that theory gives (projection_theory.py, to first order in 1 / D). accuracy: kNN; `exact` is the whole gradients without
+a projection. time: of a sample of T tokens in a batch, for a ViT's shape, and its share of the total with the float32
+passes of T views (from two of its blocks, random weights).
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def make(kind: str, dim: int, shape: tuple[int, int], seed: int) -> Projection:
 
 
 class Keeper:
-    """In the place of a projection: keeps the factors that it is given."""
+    """A keeper stands in for a projection and keeps the factors that it is given."""
 
     dim = 1
 
@@ -56,10 +57,10 @@ class Keeper:
         self.kept: list[Factors] = []
 
     def __call__(self, gradients: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError("it reads factors")
+        raise NotImplementedError("a keeper reads factors")
 
     def matrix(self) -> torch.Tensor:
-        raise NotImplementedError("none")
+        raise NotImplementedError("a keeper has no matrix")
 
     def of_factors(self, inputs: torch.Tensor, sensitivities: torch.Tensor, bias: bool = True) -> torch.Tensor:
         self.kept.append((inputs.float(), sensitivities.float() / sensitivities.abs().max()))
@@ -67,7 +68,7 @@ class Keeper:
 
 
 def capture(options: argparse.Namespace) -> dict[str, np.ndarray]:
-    """{set/objective/factor: [N, T, I] or [N, T, O]}, {set/embedding: [N, E]}, {set/labels: [N]}."""
+    """Return {set/objective/factor: [N, T, I] or [N, T, O], set/embedding: [N, E], set/labels: [N]}."""
     recipe = Recipe(
         backbone=options.model,
         objectives=[KL(), SimCLR(augmentation=Patches(options.grid), negatives=64)],
@@ -76,23 +77,25 @@ def capture(options: argparse.Namespace) -> dict[str, np.ndarray]:
     )
     fungi, keeper = Fungi(recipe), Keeper()
     fungi.projection = keeper
-    found: dict[str, Any] = {}
+    captured: dict[str, Any] = {}
     for name, path, count in (("train", options.train, options.train_rows), ("test", options.test, options.test_rows)):
         source = open_source(path)
         rows = list((Sampled(source, count) if count < len(source) else source).rows())
         if name == "train":
             fungi.draw_negatives([(row.id, row.sample) for row in rows])
-        found[f"{name}/labels"] = np.array([row.label for row in rows])
-        found[f"{name}/embedding"] = np.concatenate([fungi.blocks([r.sample], [r.id])["embedding"] for r in rows])
+        captured[f"{name}/labels"] = np.array([row.label for row in rows])
+        captured[f"{name}/embedding"] = np.concatenate([fungi.blocks([r.sample], [r.id])["embedding"] for r in rows])
         for at, objective in enumerate(("kl", "simclr")):  # a row at a time, so they come in turn
             for which, part in (("inputs", 0), ("sensitivities", 1)):
-                found[f"{name}/{objective}/{which}"] = torch.cat([both[part] for both in keeper.kept[at::2]]).numpy()
+                captured[f"{name}/{objective}/{which}"] = torch.cat(
+                    [factors[part] for factors in keeper.kept[at::2]]
+                ).numpy()
         keeper.kept.clear()
-    return found
+    return captured
 
 
 def project(projection: Projection | None, factors: Factors) -> torch.Tensor:
-    """As the engine does, normalised: [N, D]; without a projection the gradients themselves."""
+    """Project and normalise as the engine does: [N, D]; without a projection, return the gradients themselves."""
     if projection is not None and reads_factors(projection):
         return normalise(projection.of_factors(*factors))
     gradients = normalise(weight_gradients(*factors).flatten(1))
@@ -110,14 +113,14 @@ def distortion(name: str, factors: Factors, dim: int, seeds: int) -> None:
         for seed in range(seeds):
             rows = project(make(kind, dim, shape, seed), factors).double()
             errors.append((rows @ rows.T)[tuple(pairs)] - cosines)
-        found = torch.stack(errors)
+        error = torch.stack(errors)
         theory = np.mean([variance(kind, dim, views[i], views[j]) for i, j in pairs.T.tolist()]) ** 0.5
-        cells = f"{found.pow(2).mean().sqrt():.4f} | {theory:.4f} | {found.abs().max():.3f}"
+        cells = f"{error.pow(2).mean().sqrt():.4f} | {theory:.4f} | {error.abs().max():.3f}"
         print(f"| {name} | {cosines.mean():.2f} | {kind} | {cells} |", flush=True)
 
 
 def random_factors(samples: int, tokens: int, width: int, alike: float) -> Factors:
-    """Factors whose rows have about the cosine `alike` with those of every other sample."""
+    """Draw factors whose rows have a cosine of about `alike` with those of every other sample."""
     draw = torch.Generator().manual_seed(0)
 
     def factor() -> torch.Tensor:
@@ -128,7 +131,7 @@ def random_factors(samples: int, tokens: int, width: int, alike: float) -> Facto
 
 
 def pass_seconds(width: int, depth: int) -> float:
-    """One view at 224 pixels, float32, in a batch of four."""
+    """Time one view at 224 pixels, float32, in a batch of four."""
     config = ViTConfig(
         hidden_size=width, num_hidden_layers=2, num_attention_heads=width // 64, intermediate_size=4 * width
     )
@@ -148,26 +151,27 @@ def least(call: Any, repeats: int = 3) -> float:
 
 def cost(samples: int) -> None:
     for name, (width, depth) in SHAPES.items():
-        one = pass_seconds(width, depth)
+        per_pass = pass_seconds(width, depth)
         for kind in KINDS:
-            made = make(kind, width, (width, width + 1), seed=0)
+            projection = make(kind, width, (width, width + 1), seed=0)
             cells = []
             for tokens in (1, 49):
                 factors = random_factors(samples, tokens, width, 0)
-                spent = least(lambda made=made, factors=factors: project(made, factors)) / samples
-                cells.append(f"{1e3 * spent:.2f} | {100 * spent / (spent + tokens * one):.3f}")
-            held = list(vars(made).values()) + list(vars(made).get("_state", {}).values())
-            state = sum(one.numel() * one.element_size() for one in held if isinstance(one, torch.Tensor)) / 2**20
-            print(f"| {name} | {1e3 * one:.0f} | {kind} | {state:.3f} | {' | '.join(cells)} |", flush=True)
+                call = partial(project, projection, factors)
+                spent = least(call) / samples
+                cells.append(f"{1e3 * spent:.2f} | {100 * spent / (spent + tokens * per_pass):.3f}")
+            held = list(vars(projection).values()) + list(vars(projection).get("_state", {}).values())
+            state = sum(part.numel() * part.element_size() for part in held if isinstance(part, torch.Tensor)) / 2**20
+            print(f"| {name} | {1e3 * per_pass:.0f} | {kind} | {state:.3f} | {' | '.join(cells)} |", flush=True)
 
 
-def accuracy(found: dict[str, Any], dim: int, seeds: int) -> None:
-    labels, asked = found["train/labels"], found["test/labels"]
+def accuracy(captured: dict[str, Any], dim: int, seeds: int) -> None:
+    labels, test_labels = captured["train/labels"], captured["test/labels"]
     whole = {
-        name: np.concatenate([found[f"train/{name}"], found[f"test/{name}"]])
+        name: np.concatenate([captured[f"train/{name}"], captured[f"test/{name}"]])
         for name in (
             "embedding",
-            *(f"{one}/{which}" for one in ("kl", "simclr") for which in ("inputs", "sensitivities")),
+            *(f"{loss}/{which}" for loss in ("kl", "simclr") for which in ("inputs", "sensitivities")),
         )
     }
     for kind in (None, *KINDS):
@@ -176,15 +180,15 @@ def accuracy(found: dict[str, Any], dim: int, seeds: int) -> None:
             blocks = {}
             for name in ("kl", "simclr"):
                 inputs, sensitivities = (
-                    torch.from_numpy(whole[f"{name}/{one}"]) for one in ("inputs", "sensitivities")
+                    torch.from_numpy(whole[f"{name}/{which}"]) for which in ("inputs", "sensitivities")
                 )
                 shape = (sensitivities.shape[2], inputs.shape[2] + 1)
-                made = None if kind is None else make(kind, dim, shape, seed)
-                rows = project(made, (inputs, sensitivities))
+                projection = None if kind is None else make(kind, dim, shape, seed)
+                rows = project(projection, (inputs, sensitivities))
                 blocks[name] = (span(rows) if kind is None else rows).numpy()
             blocks["joined"] = np.concatenate([whole["embedding"], *blocks.values()], axis=1)
             halves = [np.split(rows, [len(labels)]) for rows in blocks.values()]
-            scores.append([knn(one, labels, other, asked, k=k).value for one, other in halves for k in (20, "auto")])
+            scores.append([knn(a, labels, b, test_labels, k=k).value for a, b in halves for k in (20, "auto")])
         cells = [
             f"{100 * mean:.1f} ± {100 * spread:.1f}" if kind else f"{100 * mean:.1f}"
             for mean, spread in zip(np.mean(scores, axis=0), np.std(scores, axis=0), strict=True)
@@ -193,7 +197,7 @@ def accuracy(found: dict[str, Any], dim: int, seeds: int) -> None:
 
 
 def span(rows: torch.Tensor) -> torch.Tensor:
-    """The same distances in as many dimensions as there are rows: [N, N]."""
+    """Embed the rows in N dimensions with the same distances: [N, N]."""
     values, vectors = torch.linalg.eigh((rows @ rows.T).double())
     return (vectors * values.clamp_min(0).sqrt()).float()
 
@@ -221,12 +225,12 @@ def main() -> None:
     parser.add_argument("--parts", default="distortion,accuracy,time")
     options = parser.parse_args()
     if options.factors and options.factors.exists():
-        found = dict(np.load(options.factors))
+        captured = dict(np.load(options.factors))
     else:
-        found = capture(options)
+        captured = capture(options)
         if options.factors:
-            np.savez(options.factors, **found)  # type: ignore[arg-type]
-    width = found["train/kl/sensitivities"].shape[2]
+            np.savez(options.factors, **captured)  # type: ignore[arg-type]
+    width = captured["train/kl/sensitivities"].shape[2]
     dim = options.dim or width
     if "distortion" in options.parts:
         heading("gradients", "mean cosine", "projection", "rms error", "theory", "largest error")
@@ -234,17 +238,17 @@ def main() -> None:
             for tokens in (1, 49):
                 factors = random_factors(options.pairs_of, tokens, width, alike)
                 distortion(f"random, {tokens} tokens, factors alike {alike}", factors, dim, options.seeds)
-        some = slice(0, None, len(found["train/labels"]) // options.pairs_of)
+        every = slice(0, None, len(captured["train/labels"]) // options.pairs_of)
         for objective in ("kl", "simclr"):
             inputs, sensitivities = (
-                torch.from_numpy(found[f"train/{objective}/{which}"][some][: options.pairs_of])
+                torch.from_numpy(captured[f"train/{objective}/{which}"][every][: options.pairs_of])
                 for which in ("inputs", "sensitivities")
             )
             distortion(objective, (inputs, sensitivities), dim, options.seeds)
     if "accuracy" in options.parts:
         names = ("kl", "simclr", "embedding + both")
         heading("projection", *(f"{name}, {k}" for name in names for k in ("k = 20", "k by leave-one-out")))
-        accuracy(found, dim, options.seeds)
+        accuracy(captured, dim, options.seeds)
     if "time" in options.parts:
         heading("shape", "ms a pass", "projection", "MiB", "1 token: ms", "% of all", "49 tokens: ms", "% of all")
         with torch.inference_mode():

@@ -1,13 +1,13 @@
-"""What `sporeprint propagate` carries along a video: by which features and vote, of a whole mask and of some 20 points.
+"""How well does `sporeprint propagate` carry labels along a video? By features and vote, from a mask or some 20 points.
 
 python benchmarks/propagation.py MODEL FRAMES.parquet --ignore 11 [--size 240x320] [--references 8] [--others 12]
 
-FRAMES are images with masks, consecutive rows consecutive frames of one video. Every second one is taken; each
-reference is carried to the next `others` of those. Temperatures, neighbours, layers and the number of images that
-features are whitened on are the command's defaults, but for the first row: there the 30 nearest of all classes vote at
-a temperature of 0.02. mIoU in % over the classes marked in the reference, of one confusion over all references and
-frames; of points, mean and standard deviation over three draws of two pixels of each class that covers 0.2 % of the
-reference or more. passes: over each image.
+FRAMES are images with masks, in the order of one video. Every second frame is used; each reference is carried to the
+next `others` of those. Temperatures, neighbours, layers and the number of images for whitening are the command's
+defaults, except in the first row: there the 30 nearest patches of all classes vote at a temperature of 0.02. Prints
+mIoU in % over the classes marked in the reference, of one confusion over all references and frames; for points, mean
+and standard deviation over three draws of two pixels of each class that covers at least 0.2 % of the reference.
+passes: over each image.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ FEATURES = {"embedding": "plain tokens", "layers": "+ layers, whitened", "all": 
 
 @dataclass(frozen=True)
 class Video:
-    """Every STEP-th frame: images, labels with UNLABELLED for void, and at which of them the references are."""
+    """A video has every STEP-th frame: images, labels with UNLABELLED for void, and the positions of references."""
 
     images: list[Any]
     labels: list[Labels]
@@ -53,14 +53,14 @@ class Video:
     others: int
 
     def points(self, reference: int, draw: int) -> Labels:
-        """Labels that are UNLABELLED but for some pixels of each class."""
+        """Return labels that are UNLABELLED except for some pixels of each class."""
         labels = self.labels[reference]
         rng = np.random.default_rng([draw, reference])
         marks = np.full(labels.shape, UNLABELLED, np.int32)
         for label in range(self.classes):
-            own = np.flatnonzero(labels == label)
-            if len(own) >= max(LEAST * labels.size, PIXELS):
-                marks.flat[rng.choice(own, PIXELS, replace=False)] = label
+            pixels = np.flatnonzero(labels == label)
+            if len(pixels) >= max(LEAST * labels.size, PIXELS):
+                marks.flat[rng.choice(pixels, PIXELS, replace=False)] = label
         return marks
 
     def result(
@@ -69,19 +69,19 @@ class Video:
         marks: Callable[[int], Labels],
         carry: Callable[[NDArray[np.float32], Labels], Carry],
     ) -> SegmentationResult:
-        """Of all references; marks: of a reference, by its number. carry: made of its features and marks."""
+        """Evaluate all references. marks: from a reference's number. carry: made of its features and marks."""
         confusions = []
         for at in self.references:
             marked = marks(at)
             carried = carry(features[at], marked)
             for other in range(at + 1, at + 1 + self.others):
                 truth = np.where(np.isin(self.labels[other], marked), self.labels[other], UNLABELLED)
-                said = carried(features[other], truth.shape)
-                confusions.append(confusion(truth, said, self.classes, (UNLABELLED,)))
+                predicted = carried(features[other], truth.shape)
+                confusions.append(confusion(truth, predicted, self.classes, (UNLABELLED,)))
         return segmentation(confusions)
 
     def nearest(self, features: NDArray[np.float32], marks: Labels) -> Carry:
-        """The ordinary vote: the 30 nearest patches of all classes together, at a temperature of 0.02."""
+        """Carry labels by the ordinary vote: the 30 nearest patches of all classes, at a temperature of 0.02."""
         histograms = patch_histograms(marks, features.shape[:2], self.classes, (UNLABELLED,))
         marked = histograms.any(axis=-1)
         bank = MemoryBank.of(features[marked], histograms[marked])
@@ -93,12 +93,12 @@ class Video:
         return carry
 
     def row(self, features: Sequence[NDArray[np.float32]], class_votes: bool) -> tuple[float, float, float]:
-        """mIoU in %: of the mask, of points, and the standard deviation of the latter."""
+        """Return mIoU in %: of the mask, of points, and the standard deviation for points."""
 
         def vote(settings: Settings) -> Callable[[NDArray[np.float32], Labels], Carry]:
-            def carry(found: NDArray[np.float32], marks: Labels) -> Carry:
-                made = Propagator.of([(found, marks)], (UNLABELLED,), settings.k, settings.temperature)
-                return lambda others, size: made(others, size).labels
+            def carry(reference: NDArray[np.float32], marks: Labels) -> Carry:
+                propagator = Propagator.of([(reference, marks)], (UNLABELLED,), settings.k, settings.temperature)
+                return lambda others, size: propagator(others, size).labels
 
             return carry if class_votes else self.nearest
 
@@ -118,7 +118,7 @@ def read_video(source: str, ignore: Sequence[int], references: int, others: int)
         raise SystemExit(f"{len(scenes)} rows give {frames} frames; with --others {others} give {others + 1} at least")
     classes = find_classes(scenes, ignore)
     read = [read_scene(scene, classes, ignore) for at, scene in enumerate(scenes) if at % STEP == 0]
-    labels = [np.where(np.isin(one, list(ignore)), UNLABELLED, one).astype(np.int32) for _, one in read]
+    labels = [np.where(np.isin(mask, list(ignore)), UNLABELLED, mask).astype(np.int32) for _, mask in read]
     starts = np.unique(np.linspace(0, frames - 1 - others, references).astype(int)).tolist()
     return Video([image for image, _ in read], labels, classes, starts, others)
 
@@ -126,7 +126,7 @@ def read_video(source: str, ignore: Sequence[int], references: int, others: int)
 def extracted(
     backbone: Backbone, settings: Settings, size: tuple[int, int], images: Sequence[Any]
 ) -> dict[str, list[NDArray[np.float32]]]:
-    """{a key of FEATURES: the features [H_p, W_p, D] of each image}, of one extraction."""
+    """Return {key of FEATURES: features [H_p, W_p, D] of each image} from one extraction."""
     dense = replace(settings.dense(backbone.depth), size=size)
     fungi = Fungi(Recipe(dense=dense, projection="tensorsketch", seed=settings.seed), backbone=backbone)
     rows = [(f"frame {at:05d}", image) for at, image in enumerate(images)]
@@ -135,7 +135,7 @@ def extracted(
     joins: dict[str, Any] = {"embedding": Combination(("embedding",))}
     joins |= {name: Settings(features=name).dense(backbone.depth).combination for name in ("layers", "all")}
     combiners = {name: join.fit(fitted) for name, join in joins.items()}
-    return {name: [fungi.patches.joined(one, by) for one in maps] for name, by in combiners.items()}
+    return {name: [fungi.patches.joined(blocks, by) for blocks in maps] for name, by in combiners.items()}
 
 
 def main() -> None:
@@ -161,10 +161,10 @@ def main() -> None:
     print("| features, vote | passes | mask | points |\n|---|---:|---:|---:|")
     for settings in (replace(MASK, shifts=1, flip=False), MASK):
         passes = settings.dense(backbone.depth).copies.passes
-        found = extracted(backbone, settings, (height, width), video.images)
+        by_name = extracted(backbone, settings, (height, width), video.images)
         if passes == 1:
-            show(f"{FEATURES['embedding']}, 30 nearest of all classes", passes, *video.row(found["embedding"], False))
-        for name, features in found.items():
+            show(f"{FEATURES['embedding']}, 30 nearest of all classes", passes, *video.row(by_name["embedding"], False))
+        for name, features in by_name.items():
             show(f"{FEATURES[name]}, a vote a class", passes, *video.row(features, True))
     print(f"\n{others}")
 

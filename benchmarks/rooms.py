@@ -1,4 +1,4 @@
-"""What a newcomer meets in the source tree: rooms, loose modules, circles of imports, names that stand twice, lines.
+"""What does a newcomer meet in the source tree? Rooms, loose modules, circles of imports, repeated names, lines.
 
     python benchmarks/rooms.py [FOLDER] [--walk]
 
@@ -21,7 +21,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "sporeprint"
 
 
 def modules_of(package: Path) -> dict[str, Path]:
-    """{dotted name: file} of every module below the package."""
+    """Return {dotted name: file} of every module below the package."""
     names = {}
     for file in sorted(package.rglob("*.py")):
         parts = [package.name, *file.relative_to(package).with_suffix("").parts]
@@ -30,17 +30,17 @@ def modules_of(package: Path) -> dict[str, Path]:
 
 
 def imports_of(name: str, file: Path, modules: dict[str, Path]) -> Iterator[str]:
-    """The modules of the package that a file imports, wherever in it."""
+    """Yield the modules of the package that a file imports anywhere."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
-            wanted = [alias.name for alias in node.names]
+            imported = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and not node.level:
-            wanted = [f"{node.module}.{alias.name}" for alias in node.names]
+            imported = [f"{node.module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module") and node.args:
-            wanted = [str(node.args[0].value)] if isinstance(node.args[0], ast.Constant) else []
+            imported = [str(node.args[0].value)] if isinstance(node.args[0], ast.Constant) else []
         else:
             continue
-        for target in wanted:
+        for target in imported:
             while target and target not in modules:
                 target = target.rpartition(".")[0]
             if target and target != name:
@@ -48,7 +48,7 @@ def imports_of(name: str, file: Path, modules: dict[str, Path]) -> Iterator[str]
 
 
 def circles_of(graph: dict[str, set[str]]) -> list[list[str]]:
-    """Groups of modules that import each other, directly or not (strongly connected; Tarjan's algorithm)."""
+    """Find groups of modules that import each other, directly or not (strong components, Tarjan's algorithm)."""
     index: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []
@@ -116,7 +116,7 @@ def count(package: Path) -> None:
     print(f"rooms at the top ({len(rooms)}):", ", ".join(f"{room} ({files})" for room, files in sorted(rooms.items())))
     print(f"loose modules ({len(loose)}):", ", ".join(loose))
     print(f"circles ({len(circles)}):", "; ".join(f"{len(group)} files: {', '.join(group)}" for group in circles))
-    print(f"file names that stand twice ({len(twice) - ('__init__.py' in twice)}):", ", ".join(sorted(twice)))
+    print(f"file names used twice ({len(twice) - ('__init__.py' in twice)}):", ", ".join(sorted(twice)))
     print("lines:", sum(len(file.read_text().splitlines()) for file in modules.values()), "in", len(modules), "files")
 
 

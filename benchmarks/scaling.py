@@ -1,4 +1,4 @@
-"""How do time and memory grow? With the number of images, of views, and with the width of the network.
+"""How do time and memory grow with the number of images, with that of views, and with the width of the network?
 
     pip install sporeprint
     python benchmarks/scaling.py [--images 100 1000 10000] [--grids 2 3 4 5 6 7] [--shapes tiny small base large]
@@ -7,10 +7,10 @@
 - views: SimCLR alone on grids of patches, a ViT-Tiny/16 of random weights at 224, four images.
 - width: all objectives, ViTs of random weights at 224 / 16, two images.
 
-Each row is measured in a process of its own: one image first, uncounted, then the median of a few calls (of one, where
-it takes half a minute). Memory is what was resident before the first call, and the most that was until after the last
-(VmHWM). The exponent is the slope of log seconds over log n, 1 where growth is linear; n is the number of images, of
-passes an image, of weights. Negatives are random numbers: drawing them is a fixed cost.
+Each row is measured in a process of its own: first one image, uncounted, then the median of a few calls (a single call
+where it takes half a minute). Memory is what was resident before the first call, and the peak after the last (VmHWM).
+The exponent is the slope of log seconds over log n, 1 where growth is linear; n is the number of images, of passes per
+image, or of weights. Negatives are random numbers: drawing them is a fixed cost.
 """
 
 from __future__ import annotations
@@ -80,28 +80,28 @@ def options() -> argparse.Namespace:
 
 
 def weights(name: str) -> int:
-    return sum(one.numel() for one in network(name).parameters())
+    return sum(weight.numel() for weight in network(name).parameters())
 
 
 def study(what: str, how: str, jobs: Iterable[tuple[str, int, int, Mapping[str, Any]]]) -> None:
     """Measure and print one table. jobs: (label, n of the fit, images, job of the child)."""
     measured_rows, others = [], Others()
     for label, size, count, job in jobs:
-        if found := in_own_process(__file__, job):
-            measured_rows.append((label, size, count, found))
+        if result := in_own_process(__file__, job):
+            measured_rows.append((label, size, count, result))
     if not measured_rows:
         return
     rows = [
         [
             label,
             f"{size:,}",
-            f"{found['seconds']:.1f}",
-            f"{1000 * found['seconds'] / count:.1f}",
-            mebibytes(found["before"]),
-            mebibytes(found["peak"]),
-            mebibytes(found["device"]),
+            f"{result['seconds']:.1f}",
+            f"{1000 * result['seconds'] / count:.1f}",
+            mebibytes(result["before"]),
+            mebibytes(result["peak"]),
+            mebibytes(result["device"]),
         ]
-        for label, size, count, found in measured_rows
+        for label, size, count, result in measured_rows
     ]
     print(f"\n## {what}: {how}, {measured_rows[0][3]['dtype']}; {others}\n")
     header = [what, "n", "seconds", "ms an image", "MiB before", "MiB at most", "MiB of the GPU"]
@@ -110,9 +110,9 @@ def study(what: str, how: str, jobs: Iterable[tuple[str, int, int, Mapping[str, 
         print(f"\n{fitted([row[1] for row in measured_rows], [row[3] for row in measured_rows])}", flush=True)
 
 
-def fitted(sizes: Sequence[int], found: Sequence[Mapping[str, float]]) -> str:
-    """The exponent of the time, and what memory grew by from the least size to the greatest."""
-    times, peaks = [one["seconds"] for one in found], [one["peak"] for one in found]
+def fitted(sizes: Sequence[int], results: Sequence[Mapping[str, float]]) -> str:
+    """Describe the exponent of the time, and the growth of memory from the smallest size to the largest."""
+    times, peaks = [result["seconds"] for result in results], [result["peak"] for result in results]
     exponent = growth(sizes, times)
     return (
         f"time grows as n ** {exponent:.2f}; n {sizes[-1] / sizes[0]:.1f} times as great takes "
@@ -121,19 +121,19 @@ def fitted(sizes: Sequence[int], found: Sequence[Mapping[str, float]]) -> str:
 
 
 def child(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Seconds of `blocks` of so many files, and the memory of this process."""
+    """Measure `blocks` of the job's files: seconds, and the memory of this process."""
     torch.set_num_threads(job["threads"])
     paths = [str(path) for path in sorted(Path(job["folder"]).iterdir())[: job["count"]]]
     fungi = make(job)
     first = measured(lambda: fungi.blocks(paths[:1]), job["device"])
-    found = [measured(lambda: fungi.blocks(paths), job["device"])]
-    while len(found) < job["rounds"] and found[0]["seconds"] < LONG:
-        found.append(measured(lambda: fungi.blocks(paths), job["device"]))
+    calls = [measured(lambda: fungi.blocks(paths), job["device"])]
+    while len(calls) < job["rounds"] and calls[0]["seconds"] < LONG:
+        calls.append(measured(lambda: fungi.blocks(paths), job["device"]))
     return {
         "before": first["before"],
-        "peak": found[-1]["peak"],
-        "device": max(one["device"] for one in found),
-        "seconds": median(one["seconds"] for one in found),
+        "peak": calls[-1]["peak"],
+        "device": max(call["device"] for call in calls),
+        "seconds": median(call["seconds"] for call in calls),
         "dtype": fungi.describe()["dtype"],
     }
 

@@ -1,4 +1,4 @@
-"""Look at a report as people will: on a phone, on a screen, on paper. Needs Chromium (Debian: chromium, poppler-utils).
+"""Draw a report as people see it: on a phone, a screen and paper. Needs Chromium (Debian: chromium, poppler-utils).
 
 python benchmarks/screenshot.py FOLDER/report.html OUT writes phone.png (375 pixels wide), screen.png (1200) and
 print.pdf into OUT, and with pdftoppm its pages as PNG.
@@ -21,9 +21,9 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--height", type=int, default=9000, help="of the pictures, pixels; Chromium draws up to 16384")
     given = parser.parse_args()
-    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if browser is None:
-        parser.error(f"no browser here; install one of: {', '.join(BROWSERS)}")
+        parser.error(f"no browser found; install one of: {', '.join(BROWSERS)}")
     given.out.mkdir(parents=True, exist_ok=True)
     page = given.page.resolve().as_uri()
     plain = [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
@@ -37,7 +37,9 @@ def main() -> None:
 
 
 def _run(command: list[str]) -> None:
-    subprocess.run(command, check=True, timeout=120, stderr=subprocess.DEVNULL)  # much is said where no desktop is
+    subprocess.run(
+        command, check=True, timeout=120, stderr=subprocess.DEVNULL
+    )  # Chromium warns a lot without a desktop
 
 
 if __name__ == "__main__":

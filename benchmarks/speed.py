@@ -1,4 +1,4 @@
-"""How fast are we? sporeprint beside fungivision 0.0.2 and beside the bare forward passes, measured in turns.
+"""How fast are we? sporeprint against fungivision 0.0.2 and the bare forward passes, measured in turns.
 
     pip install sporeprint "fungivision==0.0.2" torchvision tqdm
     python benchmarks/speed.py [IMAGES] --models MODEL small [--batches 1 8 32] [--rounds 5]
@@ -11,14 +11,14 @@ Both packages are given the same network, images, objectives and number of negat
 embedding, the layers and the views' means, which cost DINO or SimCLR alone one pass more. Floor A: the network alone on
 as many views as the objectives have, already cut and on the device, at the fastest of float32, bfloat16 autocast and
 bfloat16 weights, and of several numbers of views a pass; where there are many views, taken on part of them and scaled.
-Floor B: one embedding an image, at the same batch, likewise. Ratios are medians over the rounds of ratios within one.
+Floor B: one embedding per image, at the same batch, likewise. Ratios are medians over the rounds of ratios within one.
 
-Memory is that of a process that does one thing once: the most that was resident (VmHWM, loading and all), and what was
-resident just before. Negatives are given to both; fungivision's own `setup` adds 1.9 GB, all their views at once.
+Memory is that of a process that makes a single call: the peak (VmHWM, loading included), and what was resident just
+before. Negatives are given to both; fungivision's own `setup` adds 1.9 GB, all their views at once.
 --jpeg: from files to features, fungivision with the DataLoader of its README, both with --workers workers.
 
-Let nothing else run: threads that wait for one another make every figure several times worse, and not all alike. Each
-table says what other processes took.
+Let nothing else run: threads that wait for each other make every figure several times worse, some more than others.
+Each table says what other processes took.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from PIL import Image
 
 RIVAL, FLOOR_A, FLOOR_B = "fungivision", "floor A", "floor B"
 CHUNKS = {"cpu": (4, 8, 16, 32), "cuda": (64, 128, 256, 512)}
-MOST_VIEWS = {"cpu": 128, "cuda": 2048}  # of floor A; more are scaled from so many
+MOST_VIEWS = {"cpu": 128, "cuda": 2048}  # of floor A; more are scaled from this many
 
 
 def main() -> None:
@@ -95,14 +95,13 @@ def options() -> argparse.Namespace:
 
 
 def compare(name: str, images: Images, given: argparse.Namespace) -> None:
-    """All tables of one model."""
+    """Print all tables of one model."""
     module = network(name)
     fungis = {
         dtype: sporeprint(copy.deepcopy(module).to(given.device), dtype, max(given.batches), given.negatives)
         for dtype in given.dtypes
     }
-    one = next(iter(fungis.values()))["kl"]
-    target = next(iter(one.network.targets))
+    target = next(iter(next(iter(fungis.values()))["kl"].network.targets))
     rivals = {
         who: Fungivision(copy.deepcopy(module), target, given.device, half, given.negatives)
         for who, half in ({} if given.no_rival else halves(given.device)).items()
@@ -114,7 +113,7 @@ def compare(name: str, images: Images, given: argparse.Namespace) -> None:
     bare = Bare(module, given.device)
     for batch in given.batches:
         calls = {who: caller(rival, batch, images) for who, rival in rivals.items()}
-        calls |= {f"sporeprint {dtype}": caller(made, batch, images) for dtype, made in fungis.items()}
+        calls |= {f"sporeprint {dtype}": caller(fungi, batch, images) for dtype, fungi in fungis.items()}
         timed_table(calls, bare, batch, given)
     if given.jpeg:
         files_table(rivals, fungis, images[: given.images], given)
@@ -123,16 +122,16 @@ def compare(name: str, images: Images, given: argparse.Namespace) -> None:
 
 
 def halves(device: str) -> dict[str, bool]:
-    """fungivision's `use_fp16`, by name: on a GPU as its README advises, and without."""
+    """Return fungivision's `use_fp16` by name: on a GPU as its README advises, and without."""
     return {RIVAL: True, f"{RIVAL} float32": False} if device == "cuda" else {RIVAL: False}
 
 
-def caller(made: Any, batch: int, images: Images) -> Callable[[str], Any]:
-    """From the name of some objectives to their features of one batch. made: Fungivision, or {name: Fungi}."""
-    some = images[:batch]
-    if isinstance(made, Fungivision):
-        return lambda mix: made.call(mix)(some)
-    return lambda mix: made[mix].blocks(some)
+def caller(contestant: Any, batch: int, images: Images) -> Callable[[str], Any]:
+    """Return a call from a mix to its features of one batch. contestant: Fungivision, or {mix: Fungi}."""
+    part = images[:batch]
+    if isinstance(contestant, Fungivision):
+        return lambda mix: contestant.call(mix)(part)
+    return lambda mix: contestant[mix].blocks(part)
 
 
 def same_passes(rival: Fungivision, fungi: Mapping[str, Any], images: Images) -> None:
@@ -140,43 +139,42 @@ def same_passes(rival: Fungivision, fungi: Mapping[str, Any], images: Images) ->
         theirs = passes(rival.wrapper.model, partial(rival.call(mix), images))
         ours = passes(fungi[mix].network.module, partial(fungi[mix].blocks, images))
         expected = theirs + ("kl" not in names)  # the embedding's own pass, which KL shares
-        said = "as expected" if ours == expected else f"NOT the {expected} expected"
-        print(f"passes an image, {mix}: fungivision {theirs}, sporeprint {ours}, {said}")
+        verdict = "as expected" if ours == expected else f"NOT the {expected} expected"
+        print(f"passes an image, {mix}: fungivision {theirs}, sporeprint {ours}, {verdict}")
 
 
 def timed_table(calls: Mapping[str, Callable[[str], Any]], bare: Bare, batch: int, given: argparse.Namespace) -> None:
-    """One row for each objective and contestant, of one batch size."""
+    """Print one row for each objective and contestant, for one batch size."""
     rows, notes, others = [], [], Others()
     for mix in given.objectives:
         views = batch * sum(VIEWS[name] for name in MIXES[mix])
         few = min(views, MOST_VIEWS[given.device])
         chunks = sorted({min(chunk, views) for chunk in CHUNKS[given.device]})
-        best, plain, one = bare.fastest(chunks), bare.fastest(chunks, ["float32"]), bare.fastest([batch])
-        floors = {FLOOR_A: (few, *best), f"{FLOOR_A} in float32": (few, *plain), FLOOR_B: (batch, *one)}
+        best, plain, single = bare.fastest(chunks), bare.fastest(chunks, ["float32"]), bare.fastest([batch])
+        floors = {FLOOR_A: (few, *best), f"{FLOOR_A} in float32": (few, *plain), FLOOR_B: (batch, *single)}
         named = {who: partial(call, mix) for who, call in calls.items()}
         named |= {who: bare_call(bare, *floor) for who, floor in floors.items()}
-        found = side_by_side(named, given.rounds, given.device)
+        seconds = side_by_side(named, given.rounds, given.device)
         scale = dict.fromkeys((FLOOR_A, f"{FLOOR_A} in float32"), views / few)
-        times = {who: [second * scale.get(who, 1) / batch for second in each] for who, each in found.items()}
+        times = {who: [second * scale.get(who, 1) / batch for second in each] for who, each in seconds.items()}
         rows += [[mix, *row] for row in timing_rows(times)]
         notes.append(f"{mix} {best[0]}, {best[1]} views a pass ({plain[1]} in float32)")
-    print(
-        f"\n### Batch {batch}\n\n{given.rounds} rounds; {others}. {FLOOR_A}: {'; '.join(notes)}. {FLOOR_B}: {one[0]}.\n"
-    )
+    precisions = f"{FLOOR_A}: {'; '.join(notes)}. {FLOOR_B}: {single[0]}."
+    print(f"\n### Batch {batch}\n\n{given.rounds} rounds; {others}. {precisions}\n")
     header = ["objectives", "who", "ms an image", "least to most", "x fungivision's speed", "x floor A", "embeddings"]
     print(table(header, rows), flush=True)
 
 
 def bare_call(bare: Bare, views: int, precision: str, chunk: int) -> Callable[[], None]:
-    made = bare.views(views, precision)
-    return lambda: bare.run(made, precision, chunk)
+    batch = bare.views(views, precision)
+    return lambda: bare.run(batch, precision, chunk)
 
 
 def timing_rows(times: Mapping[str, Sequence[float]]) -> list[list[str]]:
-    """times: seconds an image in each round, by contestant. Cells from the contestant's name on, "" where unknown."""
+    """Return cells from the contestant's name on, "" where unknown. times: seconds per image in each round."""
 
-    def cell(one: Sequence[float], other: Sequence[float] | None, digits: int) -> str:
-        return "" if other is None else f"{ratio(one, other):.{digits}f}"
+    def cell(times: Sequence[float], reference: Sequence[float] | None, digits: int) -> str:
+        return "" if reference is None else f"{ratio(times, reference):.{digits}f}"
 
     return [
         [
@@ -194,27 +192,32 @@ def timing_rows(times: Mapping[str, Sequence[float]]) -> list[list[str]]:
 def files_table(
     rivals: Mapping[str, Fungivision], fungis: Mapping[str, Any], images: Images, given: argparse.Namespace
 ) -> None:
-    """From JPEG files to features, the last of the objectives asked for at the largest batch."""
+    """Print the speed from JPEG files to features, for the last objectives given at the largest batch."""
     mix, batch, others = given.objectives[-1], max(given.batches), Others()
     with tempfile.TemporaryDirectory() as folder:
         paths = write_jpegs(images, Path(folder))
         calls: dict[str, Callable[[], Any]] = {
             who: partial(from_files, rival.call(mix), paths, batch, given.workers) for who, rival in rivals.items()
         }
-        for dtype, made in fungis.items():
-            made[mix].set_params(workers=given.workers)
-            calls[f"sporeprint {dtype}"] = partial(made[mix].blocks, paths)
-        found = side_by_side(calls, given.rounds, given.device)
+        for dtype, by_mix in fungis.items():
+            by_mix[mix].set_params(workers=given.workers)
+            calls[f"sporeprint {dtype}"] = partial(by_mix[mix].blocks, paths)
+        seconds = side_by_side(calls, given.rounds, given.device)
     rows = [
-        [mix, who, f"{len(paths) / statistics.median(each):.2f}", f"{ratio(found[RIVAL], each):.2f}" if rivals else ""]
-        for who, each in found.items()
+        [
+            mix,
+            who,
+            f"{len(paths) / statistics.median(each):.2f}",
+            f"{ratio(seconds[RIVAL], each):.2f}" if rivals else "",
+        ]
+        for who, each in seconds.items()
     ]
     print(f"\n### From {len(paths)} JPEG files, batch {batch}, {given.workers} workers; {others}\n")
     print(table(["objectives", "who", "images a second", "x fungivision's speed"], rows), flush=True)
 
 
 def memory_table(name: str, target: str, images: Images, given: argparse.Namespace) -> None:
-    """Peak resident memory of each contestant, each in a process of its own, for the last objectives asked for."""
+    """Print the peak resident memory of each contestant in its own process, for the last objectives given."""
     mix, rows = given.objectives[-1], []
     whos = [] if given.no_rival else list(halves(given.device))
     whos += [f"sporeprint {dtype}" for dtype in given.dtypes]
@@ -224,12 +227,14 @@ def memory_table(name: str, target: str, images: Images, given: argparse.Namespa
         shared = {"model": name, "target": target, "images": folder, "mix": mix, "device": given.device}
         shared |= {"negatives": given.negatives, "threads": torch.get_num_threads()}
         for batch in given.batches:
-            found = {who: in_own_process(__file__, {**shared, "who": who, "batch": batch}) for who in [FLOOR_B, *whos]}
-            rival = found.get(RIVAL)
-            for who, one in found.items():
-                if one:
-                    share = f"{one['peak'] / rival['peak']:.2f}" if rival else ""
-                    cells = [mebibytes(one[key]) for key in ("before", "peak", "device")]
+            results = {
+                who: in_own_process(__file__, {**shared, "who": who, "batch": batch}) for who in [FLOOR_B, *whos]
+            }
+            rival = results.get(RIVAL)
+            for who, result in results.items():
+                if result:
+                    share = f"{result['peak'] / rival['peak']:.2f}" if rival else ""
+                    cells = [mebibytes(result[key]) for key in ("before", "peak", "device")]
                     rows.append([str(batch), who, *cells, share])
     print(f"\n### Memory of the process, MiB: {mix}\n")
     print(
@@ -238,7 +243,7 @@ def memory_table(name: str, target: str, images: Images, given: argparse.Namespa
 
 
 def child(job: Mapping[str, Any]) -> dict[str, float]:
-    """One contestant, one batch, one call, in a process that has loaded nothing else."""
+    """Measure one call of one contestant and batch, in a process that has loaded nothing else."""
     torch.set_num_threads(job["threads"])
     paths = sorted(Path(job["images"]).iterdir())[: job["batch"]]
     images = [Image.open(path).convert("RGB") for path in paths]

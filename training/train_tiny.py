@@ -32,19 +32,19 @@ KEPT_PATCHES = 0.5
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """One gzipped idx file of unsigned bytes, as uint8 [N, ...]."""
+    """Read a gzipped idx file of unsigned bytes as uint8 [N, ...]."""
     raw = gzip.decompress(path.read_bytes())
     sizes = np.frombuffer(raw, ">i4", count=raw[3], offset=4)
     return np.frombuffer(bytearray(raw), np.uint8, offset=4 + 4 * raw[3]).reshape(sizes)
 
 
 def uniform(low: float, high: float, count: int, generator: torch.Generator) -> Tensor:
-    """[count, 1, 1, 1], drawn from [low, high)."""
+    """Draw [count, 1, 1, 1] from [low, high)."""
     return low + (high - low) * torch.rand(count, 1, 1, 1, generator=generator)
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """One random view of each image; never mirrored, since mirrored characters are other characters.
+    """Draw one random view of each image, never mirrored: a mirrored character is another character.
 
     images: [N, 1, S, S] in [0, 1]. Returns the same shape and range.
     """
@@ -56,7 +56,7 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     outline = F.max_pool2d(images, 3, 1, 1) + F.max_pool2d(-images, 3, 1, 1)  # dilation minus erosion
     images = torch.where(chance(0.3), outline, images)
 
-    # A crop (or, beyond 1, a margin), slightly turned, stretched and slanted.
+    # A crop (or, beyond 1, a margin), slightly rotated, stretched and slanted.
     angle, shear = uniform(-0.3, 0.3, count, generator), uniform(-0.25, 0.25, count, generator)
     scale, stretch = uniform(0.55, 1.15, count, generator), uniform(-0.2, 0.2, count, generator).exp()
     room = (1 - scale).abs() + 0.1
@@ -84,7 +84,7 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def keep_patches(tokens: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
-    """The CLS token and a random part of the patches. tokens: [N, 1 + P, E]. Returns [N, 1 + fraction * P, E]."""
+    """Keep the CLS token and a random part of the patches. tokens: [N, 1 + P, E]. Returns [N, 1 + fraction * P, E]."""
     count, patches = len(tokens), tokens.shape[1] - 1
     if fraction == 1:
         return tokens
@@ -94,7 +94,7 @@ def keep_patches(tokens: Tensor, fraction: float, generator: torch.Generator) ->
 
 
 def contrast_views(latents: Tensor, temperature: float = TEMPERATURE) -> Tensor:
-    """NT-Xent of SimCLR (Chen et al. 2020, eq. 1). latents: [2N, L], view i's partner is i + N. Returns a scalar."""
+    """Return the NT-Xent loss of SimCLR (Chen et al. 2020, eq. 1). latents: [2N, L]; the partner of view i is i + N."""
     latents = F.normalize(latents.float(), dim=1)
     similarity = (latents @ latents.T / temperature).fill_diagonal_(-torch.inf)
     return F.cross_entropy(similarity, torch.arange(len(latents)).roll(len(latents) // 2))
@@ -119,7 +119,7 @@ def save(model: TinyViT, config: TinyConfig, out: Path) -> None:
 
 
 def train(images: Tensor, epochs: int, seed: int, out: Path) -> None:
-    """images: uint8 [N, S, S]. Writes the weights to `out` after every epoch; the last epoch drops no patches."""
+    """Train on images, uint8 [N, S, S]; write the weights to `out` after every epoch. The last drops no patches."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     config = TinyConfig(image_size=images.shape[-1])
@@ -160,7 +160,7 @@ def train(images: Tensor, epochs: int, seed: int, out: Path) -> None:
 
 @torch.inference_mode()
 def cls_embeddings(images: np.ndarray) -> np.ndarray:
-    """CLS of the packaged model. images: uint8 [N, S, S]. Returns float32 [N, E]."""
+    """Return the packaged model's CLS tokens, float32 [N, E], of images, uint8 [N, S, S]."""
     model, config = load_tiny()
     pixels = torch.from_numpy(images).unsqueeze(1).float() / 255
     pixels = ((pixels - config.mean) / config.std).expand(-1, 3, -1, -1)
@@ -168,7 +168,7 @@ def cls_embeddings(images: np.ndarray) -> np.ndarray:
 
 
 def evaluate(data: Path) -> None:
-    """Print the accuracies of the model card, of the packaged weights: 20 nearest neighbours, cosine, majority."""
+    """Print the model card's accuracies of the packaged weights: 20 nearest neighbours, cosine, majority."""
     from PIL import Image
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split

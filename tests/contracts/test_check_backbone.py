@@ -72,7 +72,7 @@ def test_a_sound_backbone_keeps_the_contract():
         (LeavesAnAttribute, "a pass changed"),
     ],
 )
-def test_a_broken_network_is_told_what_is_broken(network, complaint):
+def test_the_check_names_what_a_broken_network_does(network, complaint):
     torch.manual_seed(0)
     module = network()
     backbone = Backbone(module, target="mix", preprocess=PREPROCESS)
@@ -90,7 +90,7 @@ class ForgetsItsHooks(Backbone):
             yield one_pass
 
 
-def test_a_broken_backbone_class_is_told_what_is_broken():
+def test_the_check_names_what_a_broken_backbone_class_does():
     sound = small_backbone()
     with pytest.raises(AssertionError, match="hooks"):
         check_backbone(ForgetsItsHooks(sound.module, preprocess=PREPROCESS))

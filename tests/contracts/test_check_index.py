@@ -47,7 +47,7 @@ def by_company(index, queries, k, similarities, positions):
     """Alone, a query gets rows a little further off."""
     if len(queries) > 1:
         return similarities, positions
-    return tuple(one[:, 1:] for one in index.exact.search(queries, k + 1))
+    return tuple(part[:, 1:] for part in index.exact.search(queries, k + 1))
 
 
 def euclidean(index, queries, k, similarities, positions):
@@ -59,7 +59,7 @@ HARMS = {
     "not the product": moved,
     "found twice": repeated,
     "changes its queries": in_place,
-    "otherwise alone": by_company,
+    "other neighbours alone": by_company,
     "do not fall": euclidean,
     "no row's": lambda index, queries, k, s, p: (s, np.where(p == p[0, 0], -1, p)),
     "float32 and int64": lambda index, queries, k, s, p: (s, p.astype(np.int32)),
@@ -68,10 +68,10 @@ HARMS = {
 }
 
 
-@pytest.mark.parametrize("said", HARMS)
-def test_a_broken_index_is_caught(table, said):
-    with pytest.raises(AssertionError, match=said):
-        check_index(Broken(table[0], HARMS[said]), *table)
+@pytest.mark.parametrize("message", HARMS)
+def test_a_broken_index_is_caught(table, message):
+    with pytest.raises(AssertionError, match=message):
+        check_index(Broken(table[0], HARMS[message]), *table)
 
 
 def test_an_index_that_pads_where_rows_are_too_few_is_caught(table):

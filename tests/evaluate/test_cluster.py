@@ -74,13 +74,13 @@ def test_with_more_clusters_than_classes_the_unmatched_clusters_are_wrong():
 def test_the_value_is_the_mean_over_starts_and_the_start_of_least_inertia_is_told():
     features, labels = overlapping()
     result = cluster(features, labels, starts=6)
-    accuracies = [one["accuracy"] for one in result.by_start]
+    accuracies = [start["accuracy"] for start in result.by_start]
     assert len(set(accuracies)) > 1
     assert result.value == pytest.approx(statistics.mean(accuracies))
     assert result.spread == pytest.approx(statistics.stdev(accuracies))
-    assert result.nmi == pytest.approx(statistics.mean(one["nmi"] for one in result.by_start))
-    assert result.ari == pytest.approx(statistics.mean(one["ari"] for one in result.by_start))
-    assert result.least_inertia == sorted(result.by_start, key=lambda one: one["inertia"])[0]
+    assert result.nmi == pytest.approx(statistics.mean(start["nmi"] for start in result.by_start))
+    assert result.ari == pytest.approx(statistics.mean(start["ari"] for start in result.by_start))
+    assert result.least_inertia == sorted(result.by_start, key=lambda start: start["inertia"])[0]
 
 
 def test_inertia_is_the_sum_of_squares_within_clusters_in_the_features_units():
@@ -126,7 +126,7 @@ def test_edges_are_defined_and_silent(features, labels, clusters, value, score, 
         result = cluster(features, labels, clusters=clusters, starts=2)
     assert result.value == pytest.approx(value)
     assert result.clusters == used
-    assert {one["clusters"] for one in result.by_start} == {used}
+    assert {start["clusters"] for start in result.by_start} == {used}
     if score is not None:
         assert (result.nmi, result.ari) == (pytest.approx(score), pytest.approx(score))
 
@@ -151,9 +151,9 @@ def test_a_result_is_one_line_for_people_and_plain_json_for_machines():
         "matched accuracy 100.0% (± 0.0% over 3 starts); at the least inertia 100.0%, NMI 1.000, ARI 1.000, "
         "2 clusters for 2 classes"
     )
-    found = json.loads(json.dumps(result.to_json(), allow_nan=False))
-    assert found["settings"] == {"clusters": 2, "starts": 3, "seed": 4, "method": "k-means"}
-    assert len(found["by_start"]) == 3
+    document = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    assert document["settings"] == {"clusters": 2, "starts": 3, "seed": 4, "method": "k-means"}
+    assert len(document["by_start"]) == 3
     single = cluster(blobs([0, 10], [3, 2]), list("aaabb"), starts=1)
     assert single.spread is None
     assert "starts" not in str(single)

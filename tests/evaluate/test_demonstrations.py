@@ -15,20 +15,20 @@ TAGS = Template(example="{text}={label};", query="{text}=")
 
 
 def ask(k=3, place=0.0, text="zero", **options):
-    (one,) = demonstrations(PLACES, TEXTS, LABELS, [[place]], [text], k=k, **{"template": TAGS, **options})
-    return one
+    (shown,) = demonstrations(PLACES, TEXTS, LABELS, [[place]], [text], k=k, **{"template": TAGS, **options})
+    return shown
 
 
 def test_the_default_prompt_shows_the_nearest_last():
-    one = ask(k=2, template=None)
-    assert one.prompt == "Text: two\nLabel: a\n\nText: one\nLabel: a\n\nText: zero\nLabel:"
-    assert one == Demonstration("zero", one.prompt, (0, 2), ("a", "a"), (2.0, 1.0), 0)
+    shown = ask(k=2, template=None)
+    assert shown.prompt == "Text: two\nLabel: a\n\nText: one\nLabel: a\n\nText: zero\nLabel:"
+    assert shown == Demonstration("zero", shown.prompt, (0, 2), ("a", "a"), (2.0, 1.0), 0)
 
 
 def test_eight_are_shown_by_default():
     train = np.arange(20.0)[:, None]
-    (one,) = demonstrations(train, [f"t{row}" for row in range(20)], [0] * 20, [[0.0]], ["q"])
-    assert one.rows == (7, 6, 5, 4, 3, 2, 1, 0)
+    (shown,) = demonstrations(train, [f"t{row}" for row in range(20)], [0] * 20, [[0.0]], ["q"])
+    assert shown.rows == (7, 6, 5, 4, 3, 2, 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -52,21 +52,21 @@ def test_nearest_takes_whatever_class_and_all_rows_where_they_are_few(k, rows):
     ],
 )
 def test_balanced_goes_round_the_classes(k, rows):
-    one = ask(k, choose="balanced", order="nearest_first")
-    assert one.rows == rows
-    assert one.distances == tuple(abs(float(PLACES[row, 0])) for row in rows)
+    shown = ask(k, choose="balanced", order="nearest_first")
+    assert shown.rows == rows
+    assert shown.distances == tuple(abs(float(PLACES[row, 0])) for row in rows)
 
 
 def test_balanced_takes_a_far_class_before_the_second_of_a_near_one():
     train, labels = [[9.0], [1.0], [2.0], [1.5], [2.5]], ["c", "a", "a", "b", "b"]
-    (one,) = demonstrations(train, list("vwxyz"), labels, [[0.0]], ["q"], 4, "balanced", "nearest_first")
-    assert one.rows == (1, 3, 2, 0)  # the last place goes to a's second, at 2, not to b's, at 2.5
+    (shown,) = demonstrations(train, list("vwxyz"), labels, [[0.0]], ["q"], 4, "balanced", "nearest_first")
+    assert shown.rows == (1, 3, 2, 0)  # the last place goes to a's second, at 2, not to b's, at 2.5
 
 
 def test_prompts_labels_and_distances_stand_in_the_same_order():
-    one = ask(3, choose="balanced")
-    assert one.prompt == "five=c;minus four=b;one=a;zero="
-    assert (one.rows, one.labels, one.distances) == ((3, 1, 2), ("c", "b", "a"), (5.0, 4.0, 1.0))
+    shown = ask(3, choose="balanced")
+    assert shown.prompt == "five=c;minus four=b;one=a;zero="
+    assert (shown.rows, shown.labels, shown.distances) == ((3, 1, 2), ("c", "b", "a"), (5.0, 4.0, 1.0))
     assert ask(3, choose="balanced", order="nearest_first").prompt == "one=a;minus four=b;five=c;zero="
 
 
@@ -74,20 +74,20 @@ def test_equal_distances_go_by_the_order_of_the_training_rows():
     train, labels = [[1.0], [-1.0], [1.0], [-1.0], [2.0]], ["b", "a", "a", "b", "a"]
     for choose in ("nearest", "balanced"):
         for k in (1, 2, 3, 4):
-            (one,) = demonstrations(train, list("vwxyz"), labels, [[0.0]], ["q"], k, choose, "nearest_first")
-            assert one.rows == tuple(range(k))
-            (one,) = demonstrations(train, list("vwxyz"), labels, [[0.0]], ["q"], k, choose, "nearest_last")
-            assert one.rows == tuple(range(k))[::-1]
+            (shown,) = demonstrations(train, list("vwxyz"), labels, [[0.0]], ["q"], k, choose, "nearest_first")
+            assert shown.rows == tuple(range(k))
+            (shown,) = demonstrations(train, list("vwxyz"), labels, [[0.0]], ["q"], k, choose, "nearest_last")
+            assert shown.rows == tuple(range(k))[::-1]
 
 
 def test_equal_rows_are_at_distance_zero_and_in_order_far_from_the_origin():
     row = np.random.default_rng(0).standard_normal(384).astype(np.float32) * 1000
     train = np.stack([row + 1, *[row] * 40, row + 1])
-    (one,) = demonstrations(
+    (shown,) = demonstrations(
         train, [f"t{at}" for at in range(42)], [0] * 42, row[None], ["q"], 41, order="nearest_first"
     )
-    assert one.rows == (*range(1, 41), 0)
-    assert one.distances[:40] == (0.0,) * 40
+    assert shown.rows == (*range(1, 41), 0)
+    assert shown.distances[:40] == (0.0,) * 40
 
 
 @pytest.mark.parametrize("choose", ["nearest", "balanced"])
@@ -97,11 +97,11 @@ def test_distances_far_below_the_rounding_of_the_norms_are_told_apart(choose):
         rng = np.random.default_rng(seed)
         query, steps = rng.standard_normal(384) * 1000, rng.permutation(30)
         train = query + rng.choice([-1, 1], (30, 384)) * (steps[:, None] * 3e-5 / 384**0.5)
-        (one,) = demonstrations(
+        (shown,) = demonstrations(
             train, [f"t{row}" for row in range(30)], ["a"] * 30, query[None], ["q"], 5, choose, "nearest_first"
         )
-        assert steps[list(one.rows)].tolist() == [0, 1, 2, 3, 4]
-        assert one.distances == pytest.approx([0, 3e-5, 6e-5, 9e-5, 12e-5], abs=1e-9)
+        assert steps[list(shown.rows)].tolist() == [0, 1, 2, 3, 4]
+        assert shown.distances == pytest.approx([0, 3e-5, 6e-5, 9e-5, 12e-5], abs=1e-9)
 
 
 def slow(train, labels, query, k, choose, metric):
@@ -114,10 +114,10 @@ def slow(train, labels, query, k, choose, metric):
     left = sorted(range(len(a)), key=lambda row: distances[row])
     taken = left[:k] if choose == "nearest" else []
     while len(taken) < min(k, len(a)):
-        seen = set()
+        message = set()
         for row in list(left):
-            if labels[row] not in seen and len(taken) < k:
-                seen.add(labels[row])
+            if labels[row] not in message and len(taken) < k:
+                message.add(labels[row])
                 taken.append(row)
                 left.remove(row)
     return sorted(taken, key=lambda row: distances[row]), sorted(distances[row] for row in taken)
@@ -135,10 +135,10 @@ def test_a_slow_search_finds_the_same(k, choose, metric, dtype):
     found = demonstrations(
         train, texts, labels, test, [f"q{row}" for row in range(12)], k, choose, "nearest_first", metric
     )
-    for one, query in zip(found, test, strict=True):
+    for shown, query in zip(found, test, strict=True):
         rows, distances = slow(train, labels, query, k, choose, metric)
-        assert list(one.rows) == rows
-        assert one.distances == pytest.approx(distances, abs=1e-6)
+        assert list(shown.rows) == rows
+        assert shown.distances == pytest.approx(distances, abs=1e-6)
 
 
 @pytest.mark.parametrize("choose", ["nearest", "balanced"])
@@ -181,18 +181,18 @@ def test_memory_is_bounded():
 
 def test_cosine_reads_directions_only():
     train = [[10.0, 0.0], [0.0, 1.0], [-3.0, 0.0], [1.0, 1.0]]
-    (one,) = demonstrations(
+    (shown,) = demonstrations(
         train, list("wxyz"), list("abcd"), [[1e-30, 0.0]], ["q"], 4, order="nearest_first", metric="cosine"
     )
-    assert one.rows == (0, 3, 1, 2)
-    assert one.distances == pytest.approx((0.0, 1 - 0.5**0.5, 1.0, 2.0))
+    assert shown.rows == (0, 3, 1, 2)
+    assert shown.distances == pytest.approx((0.0, 1 - 0.5**0.5, 1.0, 2.0))
 
 
 def test_rows_with_the_querys_text_are_left_out_and_counted():
     train, texts = [[0.0], [0.0], [1.0], [2.0]], ["same", "Same", "other", "same"]
-    (one,) = demonstrations(train, texts, list("abcd"), [[0.0]], ["same"], 3, order="nearest_first", template=TAGS)
-    assert (one.rows, one.left_out) == ((1, 2), 2)  # "Same" is another text
-    assert one.prompt == "Same=b;other=c;same="
+    (shown,) = demonstrations(train, texts, list("abcd"), [[0.0]], ["same"], 3, order="nearest_first", template=TAGS)
+    assert (shown.rows, shown.left_out) == ((1, 2), 2)  # "Same" is another text
+    assert shown.prompt == "Same=b;other=c;same="
     shown, other = demonstrations(
         train, texts, list("abcd"), [[0.0], [0.0]], ["same", "new"], 3, order="nearest_first", exclude_identical=False
     )
@@ -201,20 +201,20 @@ def test_rows_with_the_querys_text_are_left_out_and_counted():
 
 def test_balanced_passes_over_a_class_whose_rows_are_all_left_out():
     train, texts = [[0.0], [1.0], [2.0], [3.0]], ["same", "v", "w", "x"]
-    (one,) = demonstrations(train, texts, list("abbc"), [[0.0]], ["same"], 3, "balanced", "nearest_first")
-    assert (one.rows, one.left_out) == ((1, 2, 3), 1)
+    (shown,) = demonstrations(train, texts, list("abbc"), [[0.0]], ["same"], 3, "balanced", "nearest_first")
+    assert (shown.rows, shown.left_out) == ((1, 2, 3), 1)
 
 
 def test_where_every_row_is_left_out_the_query_stands_alone():
     for choose in ("nearest", "balanced"):
-        (one,) = demonstrations([[1.0]], ["same"], ["a"], [[0.0]], ["same"], choose=choose, template=TAGS)
-        assert one == Demonstration("same", "same=", (), (), (), 1)
+        (shown,) = demonstrations([[1.0]], ["same"], ["a"], [[0.0]], ["same"], choose=choose, template=TAGS)
+        assert shown == Demonstration("same", "same=", (), (), (), 1)
 
 
 def test_braces_and_fields_in_texts_and_labels_come_out_as_they_are():
     texts = ["{label}", "{text.__class__} {0} }{ {{}}"]
-    (one,) = demonstrations([[1.0], [2.0]], texts, ["{text}", "%s"], [[0.0]], ["{labels}{"], template=TAGS)
-    assert one.prompt == "{text.__class__} {0} }{ {{}}=%s;{label}={text};{labels}{="
+    (shown,) = demonstrations([[1.0], [2.0]], texts, ["{text}", "%s"], [[0.0]], ["{labels}{"], template=TAGS)
+    assert shown.prompt == "{text.__class__} {0} }{ {{}}=%s;{label}={text};{labels}{="
 
 
 def test_doubled_braces_of_a_template_are_single_in_the_prompt():
@@ -228,7 +228,7 @@ def test_the_header_stands_once_and_names_every_class():
 
 
 @pytest.mark.parametrize(
-    ("part", "template", "seen"),
+    ("part", "template", "message"),
     [
         ("example", "{text.__class__} {label}", "the field {text.__class__}; known: {text}, {label}, {labels}"),
         ("example", "{text[0]} {label}", "the field {text[0]}"),
@@ -249,10 +249,10 @@ def test_the_header_stands_once_and_names_every_class():
         ("query", ["{text}"], "query is a list; expected a str"),
     ],
 )
-def test_templates_with_other_fields_are_refused_at_construction(part, template, seen):
+def test_templates_with_other_fields_are_refused_at_construction(part, template, message):
     with pytest.raises(RecipeError) as caught:
         Template(**{part: template})
-    assert seen in str(caught.value)
+    assert message in str(caught.value)
 
 
 def written(folder, text):
@@ -279,7 +279,7 @@ def test_a_template_file_may_begin_with_a_header(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "seen"),
+    ("text", "message"),
     [
         ("{text} {label}", "'prompt.txt' has 0 lines '---'"),
         ("a\n---\nb\n---\nc\n---\nd", "'prompt.txt' has 3 lines '---'"),
@@ -287,10 +287,10 @@ def test_a_template_file_may_begin_with_a_header(tmp_path):
         ("", "cannot be read: 'prompt.txt': empty"),
     ],
 )
-def test_other_template_files_are_refused(tmp_path, text, seen):
+def test_other_template_files_are_refused(tmp_path, text, message):
     with pytest.raises(RecipeError) as caught:
         Template.from_file(written(tmp_path, text))
-    assert seen in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_missing_template_file_is_named(tmp_path):
@@ -302,35 +302,35 @@ def test_a_missing_template_file_is_named(tmp_path):
 @pytest.mark.parametrize("labels", [[2, 0], np.array([2, 0], dtype=np.uint8), [2.0, 0.0]])
 def test_numbers_are_shown_by_their_names(labels, names):
     template = Template(header="{labels}: ", example="{text}={label};", query="{text}=")
-    (one,) = demonstrations([[1.0], [2.0]], ["t", "u"], labels, [[0.0]], ["q"], template=template, label_names=names)
-    assert one.prompt == "neg, neutral, pos: u=neg;t=pos;q="
-    assert one.labels == ("neg", "pos")
+    (shown,) = demonstrations([[1.0], [2.0]], ["t", "u"], labels, [[0.0]], ["q"], template=template, label_names=names)
+    assert shown.prompt == "neg, neutral, pos: u=neg;t=pos;q="
+    assert shown.labels == ("neg", "pos")
 
 
 def test_without_names_numbers_are_shown_as_they_are():
     template = Template(header="{labels}: ", example="{text}={label};", query="{text}=")
-    (one,) = demonstrations([[1.0], [2.0]], ["t", "u"], [10, 9], [[0.0]], ["q"], template=template)
-    assert one.prompt == "9, 10: u=9;t=10;q="
+    (shown,) = demonstrations([[1.0], [2.0]], ["t", "u"], [10, 9], [[0.0]], ["q"], template=template)
+    assert shown.prompt == "9, 10: u=9;t=10;q="
 
 
 def test_balanced_counts_classes_by_the_name_that_is_shown():
     train, texts = [[1.0], [2.0], [3.0]], ["t", "u", "v"]
-    (one,) = demonstrations(
+    (shown,) = demonstrations(
         train, texts, [0, 1, 2], [[0.0]], ["q"], 2, "balanced", label_names=["animal", "animal", "plant"]
     )
-    assert one.labels == ("plant", "animal")
+    assert shown.labels == ("plant", "animal")
 
 
 def test_texts_may_be_bytes_files_and_arrays(tmp_path):
     path = tmp_path / "t.txt"
     path.write_text("from a file", encoding="utf-8")
     for texts in ([path, b"bytes"], np.array([path, "bytes"], dtype=object)):
-        (one,) = demonstrations([[1.0], [2.0]], texts, ["a", "b"], [[0.0]], [b"q"], template=TAGS)
-        assert one.prompt == "bytes=b;from a file=a;q="
+        (shown,) = demonstrations([[1.0], [2.0]], texts, ["a", "b"], [[0.0]], [b"q"], template=TAGS)
+        assert shown.prompt == "bytes=b;from a file=a;q="
 
 
 @pytest.mark.parametrize(
-    ("change", "seen"),
+    ("change", "message"),
     [
         ({"k": 0}, "k=0; expected a positive integer"),
         ({"k": 2.0}, "k=2.0; expected"),
@@ -357,13 +357,13 @@ def test_texts_may_be_bytes_files_and_arrays(tmp_path):
         ({"metric": "cosine", "features": [[0.0]]}, "1 of 1 query rows are all 0"),
     ],
 )
-def test_what_cannot_be_is_refused(change, seen):
+def test_what_cannot_be_is_refused(change, message):
     given = {"train_features": [[1.0], [2.0]], "train_texts": ["t", "u"], "train_labels": [0, 1]}
     given |= {"features": [[0.5]], "texts": ["q"]}
     assert demonstrations(**given)
     with pytest.raises(SampleError) as caught:
         demonstrations(**given | change)
-    assert seen in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_the_inputs_are_left_as_they_were():
@@ -376,13 +376,13 @@ def test_the_inputs_are_left_as_they_were():
 
 def test_jsonl_holds_one_object_a_line_that_reads_back(tmp_path):
     texts = ["line\nbreak", "naïve \u2028 \x85 \x1c 你好"]
-    made = demonstrations([[1.0], [2.0]], texts, ["a", "b"], [[0.0], [3.0]], ['"q"', "q\u2029"], template=TAGS)
+    prompts = demonstrations([[1.0], [2.0]], texts, ["a", "b"], [[0.0], [3.0]], ['"q"', "q\u2029"], template=TAGS)
     path = tmp_path / "prompts.jsonl"
-    write_jsonl(made, str(path))
+    write_jsonl(prompts, str(path))
     lines = path.read_text(encoding="utf-8").splitlines()
     assert len(lines) == 2
     assert "你好" in lines[0]
-    assert [json.loads(line) for line in lines] == [one.to_json() for one in made]
+    assert [json.loads(line) for line in lines] == [shown.to_json() for shown in prompts]
     assert json.loads(lines[0]) == {
         "query": '"q"',
         "prompt": f'{texts[1]}=b;{texts[0]}=a;"q"=',
@@ -394,18 +394,18 @@ def test_jsonl_holds_one_object_a_line_that_reads_back(tmp_path):
 
 
 def test_jsonl_that_cannot_be_written_leaves_what_was_there(tmp_path):
-    made = [ask(1)]
+    prompts = [ask(1)]
     (tmp_path / "taken").mkdir()
     with pytest.raises(StoreError, match="was not written"):
-        write_jsonl(made, tmp_path / "taken")
+        write_jsonl(prompts, tmp_path / "taken")
     path = tmp_path / "prompts.jsonl"
     path.write_text("before")
 
     def broken():
-        yield made[0]
+        yield prompts[0]
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         write_jsonl(broken(), path)
     assert path.read_text() == "before"
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["prompts.jsonl", "taken"]
+    assert sorted(shown.name for shown in tmp_path.iterdir()) == ["prompts.jsonl", "taken"]

@@ -70,7 +70,7 @@ def test_the_penalty_is_the_best_on_the_held_out_rows_and_then_all_rows_are_fitt
         assert result.validation[penalty] == pytest.approx(alone.value, abs=1 / held.sum())
     assert list(result.validation) == list(PENALTIES)
     best = max(result.validation.values())
-    assert result.penalty == max(one for one, accuracy in result.validation.items() if accuracy == best)
+    assert result.penalty == max(penalty for penalty, accuracy in result.validation.items() if accuracy == best)
     again = probe(train, labels, test, test_labels, penalties=[result.penalty])
     assert (again.value, again.penalty, again.validation) == (result.value, result.penalty, {})
 
@@ -85,8 +85,8 @@ def test_a_needless_direction_of_little_variance_is_left_alone_unless_standardis
     labels = np.tile([0, 1], 100)
     train = np.c_[labels * 4.0, rng.standard_normal((200, 30)) * 1e-3]
     weights = [
-        np.abs(one.model.coef_[0][1:]).max() / np.abs(one.model.coef_[0][0])
-        for one in (fit_probe(train, labels, [1e-4]), fit_probe(train, labels, [1e-4], standardise=True))
+        np.abs(fitted.model.coef_[0][1:]).max() / np.abs(fitted.model.coef_[0][0])
+        for fitted in (fit_probe(train, labels, [1e-4]), fit_probe(train, labels, [1e-4], standardise=True))
     ]
     assert weights[0] < 1e-3
     assert weights[1] > 1e-2
@@ -150,13 +150,13 @@ def test_few_shot_draws_are_probes_on_the_drawn_rows():
         probe(train[rows], labels[rows], test, test_labels, seed=7 + number)
         for number, rows in enumerate(draws(labels, 5, 3, 7))
     ]
-    values = [one.value for one in each]
+    values = [single.value for single in each]
     mean = sum(values) / 3
     assert result.value == pytest.approx(mean)
-    assert result.spread == pytest.approx((sum((one - mean) ** 2 for one in values) / 2) ** 0.5)
-    assert result.mean_per_class == pytest.approx(sum(one.mean_per_class for one in each) / 3)
-    assert [one["penalty"] for one in result.draws] == [one.penalty for one in each]
-    assert [one["train_rows"] for one in result.draws] == [15, 15, 15]
+    assert result.spread == pytest.approx((sum((value - mean) ** 2 for value in values) / 2) ** 0.5)
+    assert result.mean_per_class == pytest.approx(sum(single.mean_per_class for single in each) / 3)
+    assert [draw["penalty"] for draw in result.draws] == [single.penalty for single in each]
+    assert [draw["train_rows"] for draw in result.draws] == [15, 15, 15]
     assert (result.penalty, result.validation) == (None, {})
     assert "3 draws of 5 a class" in str(result)
     assert (result.settings["shots"], result.settings["draws"], result.settings["seed"]) == (5, 3, 7)
@@ -165,7 +165,7 @@ def test_few_shot_draws_are_probes_on_the_drawn_rows():
 def test_one_shot_takes_the_fixed_penalty_in_each_draw_and_one_draw_has_no_spread():
     (train, labels), (test, test_labels) = clouds(90, 0), clouds(60, 1)
     result = probe(train, labels, test, test_labels, shots=1, draws=1)
-    assert [one["penalty"] for one in result.draws] == [FALLBACK]
+    assert [draw["penalty"] for draw in result.draws] == [FALLBACK]
     assert (result.spread, result.mean_per_class_spread) == (None, None)
 
 
@@ -176,7 +176,7 @@ def test_a_fit_that_did_not_converge_says_so_without_a_warning():
         short = probe(train, labels, test, test_labels, iterations=1)
         enough = probe(train, labels, test, test_labels)
         few = probe(train, labels, test, test_labels, shots=1, iterations=1)
-        fit_probe(np.eye(40), np.arange(40))  # scikit-learn takes so many classes for a regression
+        fit_probe(np.eye(40), np.arange(40))  # scikit-learn takes this many classes for a regression
     assert (short.converged, enough.converged, few.converged) == (False, True, False)
     assert "NOT CONVERGED in 1 iterations" in str(short)
     assert "NOT CONVERGED" not in str(enough)
@@ -193,7 +193,7 @@ def test_a_result_reads_as_a_line_and_as_json():
 
 
 @pytest.mark.parametrize(
-    ("options", "seen"),
+    ("options", "message"),
     [
         ({"penalties": []}, "penalties="),
         ({"penalties": [0.1, 0.0]}, "positive numbers"),
@@ -209,12 +209,12 @@ def test_a_result_reads_as_a_line_and_as_json():
         ({"test_labels": [1]}, "test labels are not"),
     ],
 )
-def test_what_cannot_be_done_is_refused(options, seen):
+def test_what_cannot_be_done_is_refused(options, message):
     given = {"train": [[0.0], [1.0]], "labels": ["a", "b"], "test": [[0.0]], "test_labels": ["a"]} | options
-    with pytest.raises(SampleError, match=seen):
+    with pytest.raises(SampleError, match=message):
         probe(**given)
 
 
 def test_a_fitted_probe_refuses_rows_of_another_width():
-    with pytest.raises(SampleError, match="rows are 2 wide, the probe was fitted on 1"):
+    with pytest.raises(SampleError, match="rows are 2 wide; expected 1, as the probe was fitted"):
         fit_probe([[0.0], [1.0]], [0, 1]).predict([[0.0, 1.0]])

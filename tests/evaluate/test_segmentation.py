@@ -30,29 +30,29 @@ def confusions(**options):
 
 
 def labelled(maps):
-    """All labelled pixels of the truth and what was said of them, one after the other."""
+    """All labelled pixels of the truth and their predictions, one after the other."""
     pairs = [(truth[truth != VOID], predicted[truth != VOID]) for truth, predicted in maps]
     return tuple(np.concatenate(side) for side in zip(*pairs, strict=True))
 
 
 def slow_miou(matrices):
     total = np.sum(matrices, axis=0).tolist()
-    found = []
-    for one, row in enumerate(total):
+    ious = []
+    for label, row in enumerate(total):
         if sum(row):
-            found.append(row[one] / (sum(row) + sum(other[one] for other in total) - row[one]))
-    return sum(found) / len(found)
+            ious.append(row[label] / (sum(row) + sum(other[label] for other in total) - row[label]))
+    return sum(ious) / len(ious)
 
 
 def test_a_confusion_worked_by_hand():
-    found = confusion(TRUTH, PREDICTED, 3, [VOID])
-    assert found.dtype == np.int64
-    assert found.tolist() == [[1, 1, 0], [0, 2, 1], [0, 0, 0]]
+    matrix = confusion(TRUTH, PREDICTED, 3, [VOID])
+    assert matrix.dtype == np.int64
+    assert matrix.tolist() == [[1, 1, 0], [0, 2, 1], [0, 0, 0]]
 
 
 def test_figures_worked_by_hand():
     result = segmentation([confusion(TRUTH, PREDICTED, 3, [VOID])], ["road", "sky", "car"])
-    assert result.iou[:2] == pytest.approx([1 / 2, 2 / 4])  # union of sky: 3 of it, 1 more said to be
+    assert result.iou[:2] == pytest.approx([1 / 2, 2 / 4])  # union of sky: 3 in the truth, 1 more predicted
     assert math.isnan(result.iou[2])
     assert result.value == pytest.approx(0.5)
     assert result.accuracy == pytest.approx(3 / 5)
@@ -111,7 +111,7 @@ def test_label_maps_of_bytes_do_not_overflow():
 
 def test_a_generator_gives_what_the_array_gives():
     matrices = confusions()
-    assert segmentation(one for one in matrices).to_json() == segmentation(matrices).to_json()
+    assert segmentation(matrix for matrix in matrices).to_json() == segmentation(matrices).to_json()
 
 
 def test_a_tally_is_small_and_gives_the_same():
@@ -137,10 +137,10 @@ def test_the_line_says_how_many_classes_are_absent():
 
 def test_a_difference_is_second_less_first_of_the_whole_set():
     a, b = confusions(right=0.5), confusions(right=0.7)
-    found = difference(a, b, draws=200)
-    assert found.value == pytest.approx(slow_miou(b) - slow_miou(a))
-    assert found.low < found.value < found.high
-    assert found.low > 0  # the better one is better
+    interval = difference(a, b, draws=200)
+    assert interval.value == pytest.approx(slow_miou(b) - slow_miou(a))
+    assert interval.low < interval.value < interval.high
+    assert interval.low > 0  # the better one is better
 
 
 @pytest.mark.parametrize("absent", [(), (2,)])
@@ -149,17 +149,17 @@ def test_the_interval_is_that_of_a_plain_bootstrap(absent):
     rng = np.random.default_rng(5)
     drawn = [rng.integers(30, size=30) for _ in range(4000)]
     expected = np.quantile([slow_miou(b[rows]) - slow_miou(a[rows]) for rows in drawn], [0.025, 0.975])
-    found = difference(a, b, draws=4000)
-    assert [found.low, found.high] == pytest.approx(expected, abs=0.06 * (expected[1] - expected[0]))
+    interval = difference(a, b, draws=4000)
+    assert [interval.low, interval.high] == pytest.approx(expected, abs=0.06 * (expected[1] - expected[0]))
 
 
 def test_a_draw_without_a_class_leaves_it_out():
     a = np.array([[[1, 0], [0, 0]], [[0, 0], [1, 0]]])  # class 1 is in the second image only, and is wrong
     b = np.array([[[1, 0], [0, 0]], [[0, 0], [0, 1]]])
-    found = difference(a, b, draws=1000)
+    interval = difference(a, b, draws=1000)
     # draws: first image twice: 1 - 1; both: 1 - (1/2 + 0) / 2; second image twice: 1 - 0
-    assert (found.low, found.high) == (0.0, 1.0)
-    assert found.value == pytest.approx(0.75)
+    assert (interval.low, interval.high) == (0.0, 1.0)
+    assert interval.value == pytest.approx(0.75)
 
 
 def test_a_difference_depends_on_its_seed_alone_and_not_on_how_draws_are_parted(monkeypatch):
@@ -175,10 +175,10 @@ def test_equal_predictions_differ_by_nothing_and_one_image_has_no_interval():
     a = confusions()
     same = difference(a, a, draws=50)
     assert (same.value, same.low, same.high) == (0, 0, 0)
-    one = difference(a[:1], a[:1])
-    assert one.value == 0
-    assert math.isnan(one.low)
-    assert math.isnan(one.high)
+    interval = difference(a[:1], a[:1])
+    assert interval.value == 0
+    assert math.isnan(interval.low)
+    assert math.isnan(interval.high)
 
 
 def test_images_without_a_labelled_pixel_are_not_drawn():
@@ -191,21 +191,21 @@ def test_runs_are_averaged_with_their_spread():
         segmentation([[[3, 1], [0, 4]]], settings={"seed": 0, "bank": 10}),
         segmentation([[[2, 2], [0, 4]]], settings={"seed": 1, "bank": 10}),
     ]
-    found = over_runs(runs)
+    mean = over_runs(runs)
     first, second = (3 / 4 + 4 / 5) / 2, (2 / 4 + 4 / 6) / 2
-    assert found.values == pytest.approx((first, second))
-    assert found.value == pytest.approx((first + second) / 2)
-    assert found.spread == pytest.approx(abs(first - second) / math.sqrt(2))
-    assert found.iou == pytest.approx([(3 / 4 + 2 / 4) / 2, (4 / 5 + 4 / 6) / 2])
-    assert found.accuracy == pytest.approx((7 / 8 + 6 / 8) / 2)
-    assert (found.images, found.pixels, found.settings) == (1, 8, {"bank": 10})
-    assert found.confusion.tolist() == [[5, 3], [0, 8]]
-    assert "(± 13.6% over 2 runs)" in str(found)
+    assert mean.values == pytest.approx((first, second))
+    assert mean.value == pytest.approx((first + second) / 2)
+    assert mean.spread == pytest.approx(abs(first - second) / math.sqrt(2))
+    assert mean.iou == pytest.approx([(3 / 4 + 2 / 4) / 2, (4 / 5 + 4 / 6) / 2])
+    assert mean.accuracy == pytest.approx((7 / 8 + 6 / 8) / 2)
+    assert (mean.images, mean.pixels, mean.settings) == (1, 8, {"bank": 10})
+    assert mean.confusion.tolist() == [[5, 3], [0, 8]]
+    assert "(± 13.6% over 2 runs)" in str(mean)
     assert over_runs(runs[:1]).spread is None
 
 
 @pytest.mark.parametrize(
-    ("truth", "predicted", "classes", "said"),
+    ("truth", "predicted", "classes", "message"),
     [
         (np.zeros((2, 3), int), np.zeros((1, 2), int), 2, "2 x 3 pixels, the prediction 1 x 2; .*enlarge"),
         (np.full((2, 2), 255), np.zeros((2, 2), int), 2, r"the truth has the labels \[255\]; expected 0 to 1.*ignore"),
@@ -215,13 +215,13 @@ def test_runs_are_averaged_with_their_spread():
         (np.zeros((2, 2), int), np.zeros((2, 2), int), 0, "classes=0; expected an integer of at least 1"),
     ],
 )
-def test_maps_that_cannot_be_compared_are_named(truth, predicted, classes, said):
-    with pytest.raises(SampleError, match=said):
+def test_maps_that_cannot_be_compared_are_named(truth, predicted, classes, message):
+    with pytest.raises(SampleError, match=message):
         confusion(truth, predicted, classes, [VOID])
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ([], "no confusions"),
         ([np.eye(2, dtype=int), np.eye(3, dtype=int)], r"confusion 1 has shape \(3, 3\)"),
@@ -231,8 +231,8 @@ def test_maps_that_cannot_be_compared_are_named(truth, predicted, classes, said)
         (np.zeros((2, 3, 3), int), "no pixel of 2 images is labelled"),
     ],
 )
-def test_what_are_no_confusions_is_named(given, said):
-    with pytest.raises(SampleError, match=said):
+def test_what_are_no_confusions_is_named(given, message):
+    with pytest.raises(SampleError, match=message):
         segmentation(given)
 
 
@@ -248,7 +248,7 @@ def test_results_that_do_not_go_together_are_refused():
         difference(a, a, draws=0)
     with pytest.raises(SampleError, match="level=95"):
         difference(a, a, level=95)
-    with pytest.raises(SampleError, match="run 1 is of another truth"):
+    with pytest.raises(SampleError, match="run 1 has another truth"):
         over_runs([segmentation(a), segmentation(a[:5])])
     with pytest.raises(SampleError, match="no results"):
         over_runs([])

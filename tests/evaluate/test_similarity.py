@@ -62,7 +62,7 @@ def test_chunks_do_not_change_cka(monkeypatch):
 
 def test_only_the_debiased_cka_of_unrelated_blocks_is_near_zero():
     pairs = [(normal(100, 40, seed=2 * at), normal(100, 40, seed=2 * at + 1)) for at in range(20)]
-    plain, debiased = ([cka(a, b, debiased=one) for a, b in pairs] for one in (False, True))
+    plain, debiased = ([cka(a, b, debiased=unbiased) for a, b in pairs] for unbiased in (False, True))
     assert np.mean(plain) == pytest.approx(40 / (100 + 40), abs=0.02)
     assert np.mean(debiased) == pytest.approx(0.0, abs=0.01)
 

@@ -15,20 +15,20 @@ from sporeprint.features.combine import Combiner, named
 
 def unit(rows):
     """One row at a time; zeros stay zeros."""
-    made = np.array(rows, dtype=np.float64)
-    for row in made:
+    rows = np.array(rows, dtype=np.float64)
+    for row in rows:
         length = sum(value * value for value in row) ** 0.5
         row /= length or 1.0
-    return made
+    return rows
 
 
 def some_blocks(rows=40, seed=0):
     rng = np.random.default_rng(seed)
     widths = {"embedding": 6, "cls-1": 4, "dino.views": 6, "kl": 5, "dino": 5}
-    made = {}
+    blocks = {}
     for name, width in widths.items():
-        made[name] = unit(rng.standard_normal((rows, width)) * np.arange(1, width + 1)).astype(np.float32)
-    return made
+        blocks[name] = unit(rng.standard_normal((rows, width)) * np.arange(1, width + 1)).astype(np.float32)
+    return blocks
 
 
 def test_parts_are_normalised_each_by_itself_and_joined_in_order():
@@ -88,7 +88,7 @@ def same_up_to_signs(a, b, tolerance=1e-5):
 def test_size_is_scikit_learns_pca_of_the_joined_parts(rows):
     train, test = some_blocks(rows), some_blocks(25, seed=1)
     joined, test_joined = (
-        np.concatenate([unit(one[name]) for name in ("embedding", "kl")], axis=1) for one in (train, test)
+        np.concatenate([unit(blocks[name]) for name in ("embedding", "kl")], axis=1) for blocks in (train, test)
     )
     pca = PCA(7, svd_solver="full").fit(joined)
     combiner = Combination(("embedding", "kl"), size=7).fit(train)
@@ -151,20 +151,20 @@ def test_auto_whitens_by_ledoit_and_wolfs_covariance(rows, exponent):
     centred = parts - parts.mean(axis=0)
     span = np.linalg.pinv(centred) @ centred
     expected = unit((unit(test["kl"]) - parts.mean(axis=0)) @ span @ root)
-    found = combiner.transform(test)
-    assert found.shape == (20, min(rows, 5))
-    np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=2e-5)
+    features = combiner.transform(test)
+    assert features.shape == (20, min(rows, 5))
+    np.testing.assert_allclose(features @ features.T, expected @ expected.T, atol=2e-5)
 
 
 @pytest.mark.parametrize("weights", [None, (2.0, 1.0, 0.5)])
 def test_a_combination_over_some_blocks_stays_what_it_is_where_there_are_more(weights):
     blocks, test = some_blocks(), some_blocks(7, seed=1)
     combination = Combination(("embedding", "layers", "gradients"), "auto", None, 0.5, weights)
-    some = {name: blocks[name] for name in ("embedding", "cls-1", "kl")}
-    fixed = combination.over(some)
+    subset = {name: blocks[name] for name in ("embedding", "cls-1", "kl")}
+    fixed = combination.over(subset)
     assert fixed.blocks == ("embedding", "cls-1", "kl")
     np.testing.assert_allclose(
-        fixed.fit(blocks).transform(test), combination.fit(some).transform(test), rtol=0, atol=1e-6
+        fixed.fit(blocks).transform(test), combination.fit(subset).transform(test), rtol=0, atol=1e-6
     )
     assert fixed.over(blocks) == fixed
 
@@ -172,8 +172,14 @@ def test_a_combination_over_some_blocks_stays_what_it_is_where_there_are_more(we
 def test_whiteners_are_shared_between_combinations_of_the_same_rows():
     train, test = some_blocks(), some_blocks(7, seed=1)
     shared = {}
-    for one in (Combination(whiten="auto"), Combination(("kl", "cls-1"), "auto", exponent=0.5), Combination(whiten=3)):
-        np.testing.assert_array_equal(one.fit(train, shared).transform(test), one.fit(train).transform(test))
+    for combination in (
+        Combination(whiten="auto"),
+        Combination(("kl", "cls-1"), "auto", exponent=0.5),
+        Combination(whiten=3),
+    ):
+        np.testing.assert_array_equal(
+            combination.fit(train, shared).transform(test), combination.fit(train).transform(test)
+        )
     assert set(shared) == {
         *((name, "auto") for name in ("embedding", "kl", "dino", "cls-1")),
         *((name, 3) for name in ("embedding", "kl", "dino")),
@@ -182,9 +188,9 @@ def test_whiteners_are_shared_between_combinations_of_the_same_rows():
 
 def test_an_exponent_of_0_centres_only():
     train = some_blocks()
-    found = Combination(("kl",), whiten="auto", exponent=0).fit(train).transform(train)
+    features = Combination(("kl",), whiten="auto", exponent=0).fit(train).transform(train)
     centred = unit(unit(train["kl"]) - unit(train["kl"]).mean(axis=0))
-    np.testing.assert_allclose(found @ found.T, centred @ centred.T, atol=1e-5)
+    np.testing.assert_allclose(features @ features.T, centred @ centred.T, atol=1e-5)
 
 
 def test_families_stand_for_their_blocks_and_weights_are_shared_among_them():
@@ -209,10 +215,10 @@ def test_a_block_named_by_itself_has_its_own_weight_and_no_part_in_its_familys()
     half = 2 / 2**0.5  # of the family's 2: two members are left to it
     expected = {"cls-6": 5.0, "patches-6": half, "cls-11": half}
     for blocks, weights in ((("layers", "cls-6"), (2.0, 5.0)), (("cls-6", "layers"), (5.0, 2.0))):
-        one = Combination(blocks, weights=weights)
-        assert one.members(there) == pytest.approx(expected)
-        assert one.over(there).members(there) == one.members(there)
-        assert list(one.members(there)) == list(expected)
+        combination = Combination(blocks, weights=weights)
+        assert combination.members(there) == pytest.approx(expected)
+        assert combination.over(there).members(there) == combination.members(there)
+        assert list(combination.members(there)) == list(expected)
     assert Combination(("layers", "cls-6"), weights=(2.0, 5.0)).members(["cls-6"]) == {"cls-6": 5.0}
     assert Combination(("layers", "cls-6")).members(there) == dict.fromkeys(expected, 1.0)
     rows = {name: np.array([[3.0, 4.0]], dtype=np.float32) for name in there}
@@ -221,7 +227,7 @@ def test_a_block_named_by_itself_has_its_own_weight_and_no_part_in_its_familys()
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("settings", "message"),
     [
         ({"whiten": "ledoit"}, "whiten='ledoit'; expected an integer of at least 1, 'auto', or None"),
         ({"whiten": 3, "exponent": 1.5}, "exponent=1.5; expected a number from 0 to 1"),
@@ -233,17 +239,17 @@ def test_a_block_named_by_itself_has_its_own_weight_and_no_part_in_its_familys()
         ({"blocks": ("kl",), "weights": (float("nan"),)}, "expected positive numbers"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(wrong, told):
-    with pytest.raises(RecipeError, match=re.escape(told)):
-        Combination(**wrong)
+def test_settings_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        Combination(**settings)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 20])
 def test_few_rows_constant_blocks_and_duplicates_give_finite_features(rows):
     rng = np.random.default_rng(0)
-    some = rng.standard_normal((rows, 30)).astype(np.float32)
-    blocks = {"embedding": some, "kl": np.ones((rows, 8), np.float32), "cls-1": np.repeat(some[:1], rows, axis=0)}
-    test = {"embedding": some[:1], "kl": np.full((1, 8), 2, np.float32), "cls-1": -some[:1]}
+    noise = rng.standard_normal((rows, 30)).astype(np.float32)
+    blocks = {"embedding": noise, "kl": np.ones((rows, 8), np.float32), "cls-1": np.repeat(noise[:1], rows, axis=0)}
+    test = {"embedding": noise[:1], "kl": np.full((1, 8), 2, np.float32), "cls-1": -noise[:1]}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for exponent in (0, 0.5, 1):
@@ -375,8 +381,8 @@ def test_block_names_with_slashes_come_back():
 
 def test_a_fit_can_be_repeated_from_the_same_blocks():
     combination = Combination(whiten=4, size=5)
-    one, other = combination.fit(some_blocks()), combination.fit(some_blocks())
-    np.testing.assert_array_equal(one.transform(some_blocks()), other.transform(some_blocks()))
+    first, second = combination.fit(some_blocks()), combination.fit(some_blocks())
+    np.testing.assert_array_equal(first.transform(some_blocks()), second.transform(some_blocks()))
 
 
 def test_blocks_are_not_changed():

@@ -95,13 +95,13 @@ def test_gradient_blocks_equal_plain_autograd_one_row_at_a_time(pictures, dtype,
     blocks = fungi.fit_blocks(pictures, ids=IDS)
     for objective in (KL_, DINO_, SIMCLR_):
         expected = oracle_block(fungi, objective, pictures, pooling=pooling)
-        found = blocks[objective.name].astype(np.float64)
-        assert found.shape == (6, 24)
+        block = blocks[objective.name].astype(np.float64)
+        assert block.shape == (6, 24)
         if dtype == torch.float64:
-            assert ((found * expected).sum(axis=1) / np.linalg.norm(found, axis=1)).min() > 1 - 1e-9
-            assert np.abs(found - expected).max() < 1e-6
+            assert ((block * expected).sum(axis=1) / np.linalg.norm(block, axis=1)).min() > 1 - 1e-9
+            assert np.abs(block - expected).max() < 1e-6
         else:
-            assert relative_error(found, expected) < 1e-5
+            assert relative_error(block, expected) < 1e-5
 
 
 def test_two_targets_are_read_from_one_pass(pictures):
@@ -175,10 +175,10 @@ def fitted(pictures):
     return fungi, fungi.fit_blocks(pictures, ids=IDS)
 
 
-def same(one, other, tolerance=1e-5):
-    assert list(one) == list(other)
-    for name in one:
-        assert relative_error(one[name], other[name]) < tolerance, name
+def same(actual, expected, tolerance=1e-5):
+    assert list(actual) == list(expected)
+    for name in actual:
+        assert relative_error(actual[name], expected[name]) < tolerance, name
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
@@ -199,7 +199,7 @@ def test_blocks_do_not_depend_on_order_or_company(pictures, fitted):
 
 def test_views_follow_the_id_and_without_one_the_content(pictures, fitted):
     fungi, blocks = fitted
-    renamed = fungi.blocks(pictures, ids=[f"other-{one}" for one in IDS])
+    renamed = fungi.blocks(pictures, ids=[f"other-{row_id}" for row_id in IDS])
     same({"kl": renamed["kl"]}, {"kl": blocks["kl"]})  # the plain view draws nothing
     assert relative_error(renamed["dino"], blocks["dino"]) > 0.01
     unnamed = fungi.blocks(pictures)
@@ -272,7 +272,7 @@ def test_each_set_of_views_passes_once_whatever_shares_it(pictures):
         fungi.blocks(pictures[:4])
         return count.take() / 4
 
-    passes()  # the first ones try the network's parts
+    passes()  # the first passes try the network's parts
     assert passes() == 1
     assert passes(KL_) == 1
     assert passes(KL_, KL(name="kl-15", temperature=15.0)) == 1
@@ -307,7 +307,7 @@ def test_the_table_of_passes_names_every_block_with_its_cost(pictures):
     info = fungi.block_info()
     blocks = fungi.fit_blocks(pictures)
     assert set(info) == set(blocks)
-    costs = {name: (one["family"], one["views"], one["passes"]) for name, one in info.items()}
+    costs = {name: (block["family"], block["views"], block["passes"]) for name, block in info.items()}
     assert costs["embedding"] == ("embedding", "whole", 1)
     assert costs["cls-2"] == costs["patches-1"] == ("layers", "whole", 1)
     assert costs["kl"] == ("gradients", "whole", 1)
@@ -327,7 +327,7 @@ class Plain(Objective):
 
 def test_an_objective_without_augmentation_shares_the_plain_view(pictures):
     (only,) = view_sets([KL_, Plain()])
-    assert (only.name, only.views, [one.name for one in only.objectives]) == ("whole", 1, ["kl", "plain"])
+    assert (only.name, only.views, [objective.name for objective in only.objectives]) == ("whole", 1, ["kl", "plain"])
     fungi = Fungi(Recipe(objectives=[Plain()]), backbone=small_backbone())
     assert fungi.blocks(pictures)["plain"].shape == (6, 16)
     assert fungi.block_info()["plain"]["passes"] == 1
@@ -460,8 +460,8 @@ print(hashlib.sha256(views.numpy().tobytes() + make_head(3, "kl", 5, 4).weight.n
 
 
 def test_views_and_heads_are_the_same_in_other_processes(request):
-    folder = str(request.path.parents[1])
-    found = {
+    folder = str(request.path.parents[1])  # where `small` lies
+    digests = {
         subprocess.run(
             [sys.executable, "-c", VIEWS, folder],
             capture_output=True,
@@ -474,7 +474,7 @@ def test_views_and_heads_are_the_same_in_other_processes(request):
     views = Crops()(noise_pictures(1)[0], PREPROCESS, generator(3, "row-ä", "dino"))
     head = make_head(3, "kl", 5, 4).weight
     expected = hashlib.sha256(views.numpy().tobytes() + head.numpy().tobytes()).hexdigest()
-    assert found == {expected + "\n"}
+    assert digests == {expected + "\n"}
 
 
 def test_few_rows_of_several_objectives_are_projected_in_one_call(pictures, monkeypatch):

@@ -102,7 +102,7 @@ def test_other_features_of_the_same_blocks_need_no_pass(pictures, backbone, tmp_
     loaded = Fungi.load(tmp_path / "fungi", backbone=backbone)
     np.testing.assert_allclose(loaded.transform(pictures), expected, atol=1e-5)
     assert fungi.recombine(blocks, "paper").transform(pictures).shape == (10, 4 * 16)
-    with pytest.raises(RecipeError, match="known by name: 'paper', 'decorrelated'"):
+    with pytest.raises(RecipeError, match="expected 'paper', 'decorrelated', or a Combination"):
         fungi.recombine(blocks, "papers")
     assert fungi.transform(pictures).shape == (10, 4 * 16)
 

@@ -75,8 +75,8 @@ class Net(nn.Module):
 
     def forward(self, input_ids, mask):
         self.seen.append(mask.sum(dim=1).tolist())
-        found = self.mix(self.table(input_ids)).tanh().masked_fill(~mask.unsqueeze(-1), 0)
-        return found.sum(dim=1) / mask.sum(dim=1, keepdim=True)
+        tokens = self.mix(self.table(input_ids)).tanh().masked_fill(~mask.unsqueeze(-1), 0)
+        return tokens.sum(dim=1) / mask.sum(dim=1, keepdim=True)
 
 
 TEXTS = ["1 2 3 4 5 6", "7", "8 9 10", "11 12 13 14 15 16 17 18 19", "20 21", "22", "23 24 25 26", "27 28 29"]
@@ -194,7 +194,7 @@ def test_blocks_of_different_rows_differ_so_that_an_exchange_would_show():
 def oracle_latents(fungi, text, row_id, views):
     head = fungi.heads["simclr"]
     texts = Deletions(3, 0.3).texts(text, generator(3, row_id, "simclr"))[:views]
-    return torch.stack([head.weight.double() @ oracle(fungi, one) + head.bias.double() for one in texts])
+    return torch.stack([head.weight.double() @ oracle(fungi, text) + head.bias.double() for text in texts])
 
 
 @pytest.mark.parametrize(("negative_views", "views"), [(1, 1), (2, 2), (3, 3), (9, 3), (None, 2)])
@@ -202,9 +202,9 @@ def test_the_first_so_many_views_of_a_row_are_negatives_two_of_a_text_where_it_i
     fungi = make((replace(SIMCLR_, negative_views=negative_views),))
     rows = list(zip(IDS, TEXTS, strict=True))
     expected = torch.stack([oracle_latents(fungi, text, row_id, views) for row_id, text in rows])
-    found = fungi.engine.encode(fungi.engine.objectives[0], rows)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=1e-5)
+    latents = fungi.engine.encode(fungi.engine.objectives[0], rows)
+    assert latents.dtype == torch.float32
+    torch.testing.assert_close(latents.double(), expected, atol=1e-6, rtol=1e-5)
 
 
 def test_the_bank_is_two_latents_of_each_row_that_is_drawn():
@@ -257,9 +257,9 @@ def test_a_cut_row_has_the_features_of_its_beginning():
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
 def test_cut_rows_are_counted_beside_broken_ones_whatever_the_batches(batch_size):
     fungi = make(most=3, fungi={"batch_size": batch_size, "max_failures": 0.5})
-    with pytest.warns(UserWarning, match="2 of 6 rows") as said:
+    with pytest.warns(UserWarning, match="2 of 6 rows") as caught:
         blocks = fungi.fit_blocks([TEXTS[2], "broken", TEXTS[3], TEXTS[1], "broken", TEXTS[0]])
     assert fungi.truncated == ["row 2", "row 5"]
     assert [failure.id for failure in fungi.failures] == ["row 1", "row 4"]
-    assert sorted(str(one.message).partition(" rows")[0] for one in said) == ["2 of 6", "2 of 6"]
+    assert sorted(str(warning.message).partition(" rows")[0] for warning in caught) == ["2 of 6", "2 of 6"]
     assert [math.isnan(row[0]) for row in blocks["embedding"]] == [False, True, False, False, True, False]

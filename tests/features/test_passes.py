@@ -93,7 +93,7 @@ def test_a_view_of_half_the_side_costs_a_quarter(objective, expected):
 
 @contextmanager
 def memory_for(backbone, views, monkeypatch):
-    """Passes of more than so many views fail as torch does; `taken` lists the others."""
+    """Passes of more than this many views fail as torch does; `taken` lists the others."""
     taken, run = [], type(backbone).run
 
     @contextmanager
@@ -115,8 +115,8 @@ def test_where_memory_runs_out_passes_get_smaller_and_features_stay(views, monke
     fungi = Fungi(Recipe(objectives=[KL(latent=8), DINO(latent=8)]), backbone=backbone).fit(noise_pictures(5))
     expected = fungi.blocks(noise_pictures(5))
     with memory_for(backbone, views, monkeypatch) as taken, pytest.warns(UserWarning, match="memory ran out"):
-        found = fungi.blocks(noise_pictures(5))
-    for name, block in found.items():
+        blocks = fungi.blocks(noise_pictures(5))
+    for name, block in blocks.items():
         np.testing.assert_allclose(block, expected[name], atol=2e-7, err_msg=name)
     assert sum(taken) == 5 * 13
     with memory_for(backbone, views, monkeypatch) as taken:
@@ -154,7 +154,7 @@ def test_a_failed_pass_is_let_go_before_less_is_taken(views, monkeypatch):
                 raise RuntimeError(OUT_OF_MEMORY)  # noqa: B904 - in a handler, as a fallback does
 
     def warn(message, **_):
-        alive.extend(one() is not None for one in held)
+        alive.extend(reference() is not None for reference in held)
 
     monkeypatch.setattr("sporeprint.features.passes.warnings.warn", warn)
     handle = backbone.module.register_forward_pre_hook(fail)
@@ -173,10 +173,10 @@ def test_on_a_gpu_memory_that_torch_keeps_counts_as_free(monkeypatch):
     backbone = SimpleNamespace(
         modality="image", tokens=197, width=16, device=torch.device("cuda"), preprocess=small_backbone().preprocess
     )
-    one = 4 * 64 * 197 * 16 * 80  # bytes of which a quarter holds 64 views
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 * one, 9 * one))
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 6 * one)
-    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 4 * one)
+    unit = 4 * 64 * 197 * 16 * 80  # bytes of which a quarter holds 64 views
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 * unit, 9 * unit))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 6 * unit)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 4 * unit)
     passes = Passes(backbone, seed=0, layers=0, layer_kinds=())
     (view_set,) = view_sets([KL(latent=8)])
     assert [len(chunk) for chunk in passes.chunks(view_set, [(str(at), None) for at in range(200)])] == [192, 8]

@@ -17,7 +17,7 @@ MODALITIES = ("image", "text", "audio")
 
 
 class Sides:
-    """What a set of views asks of image inputs to tell its cost: patches of 16 pixels in 224."""
+    """Image inputs with what a set of views needs to compute its cost: patches of 16 pixels in 224."""
 
     size = 224
 
@@ -26,7 +26,7 @@ class Sides:
 
 
 def cost(recipe, modality):
-    return sum(one.cost(Sides()) for one in view_sets(settle(recipe.objectives, modality, recipe.views)))
+    return sum(view_set.cost(Sides()) for view_set in view_sets(settle(recipe.objectives, modality, recipe.views)))
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
@@ -37,15 +37,15 @@ def test_a_preset_costs_no_more_than_it_promises(name, modality):
 
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_a_cheaper_preset_never_costs_more(modality):
-    found = [cost(Recipe.preset(name, modality=modality), modality) for name in PRESETS]
-    assert found == sorted(found, reverse=True)
-    assert found[-1] == 1
+    costs = [cost(Recipe.preset(name, modality=modality), modality) for name in PRESETS]
+    assert costs == sorted(costs, reverse=True)
+    assert costs[-1] == 1
 
 
 def test_a_store_of_the_shipped_backbone_would_say_the_same_cost():
     for name in ("balanced", "fast", "free"):
         info = Fungi(Recipe.preset(name, "tiny")).block_info()
-        passes = {one["views"]: one["passes"] for one in info.values()}
+        passes = {block["views"]: block["passes"] for block in info.values()}
         assert sum(passes.values()) <= PROMISED[name]
 
 
@@ -72,7 +72,7 @@ def test_free_has_no_views(modality):
 )
 def test_objectives_and_views(name, modality, views):
     objectives = preset(name, modality)["objectives"]
-    assert {type(one): one.views for one in objectives} == {KL: 1, **views}
+    assert {type(objective): objective.views for objective in objectives} == {KL: 1, **views}
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
@@ -91,19 +91,19 @@ def test_an_override_wins_over_the_preset():
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("arguments", "message"),
     [
         ({"name": "quick", "backbone": "tiny"}, "'quick'; known: paper, balanced, fast, free"),
         ({"name": "fast"}, "give backbone="),
         ({"name": "fast", "modality": "video"}, "'video'; known: image, text, audio"),
-        ({"name": "fast", "backbone": "tiny", "views": "native"}, "views beside preset 'fast'"),
-        ({"name": "free", "backbone": "tiny", "objectives": [KL()]}, "objectives beside preset 'free'"),
+        ({"name": "fast", "backbone": "tiny", "views": "native"}, "preset 'fast' sets views; leave views out"),
+        ({"name": "free", "backbone": "tiny", "objectives": [KL()]}, "preset 'free' sets objectives"),
         ({"name": "free", "backbone": "tiny", "layer": 3}, "no field 'layer'"),
     ],
 )
-def test_what_a_preset_cannot_be_is_said(given, said):
-    with pytest.raises(RecipeError, match=said):
-        Recipe.preset(**given)
+def test_unknown_presets_and_fields_that_a_preset_sets_are_refused(arguments, message):
+    with pytest.raises(RecipeError, match=message):
+        Recipe.preset(**arguments)
 
 
 def test_a_modality_that_the_backbone_does_not_take_is_refused():
@@ -112,22 +112,22 @@ def test_a_modality_that_the_backbone_does_not_take_is_refused():
 
 
 def test_the_command_line_takes_a_preset_with_other_options():
-    made = make_recipe(None, True, preset="fast", backbone="tiny", seed=4)
-    assert made == Recipe.preset("fast", "tiny", seed=4)
+    recipe = make_recipe(None, True, preset="fast", backbone="tiny", seed=4)
+    assert recipe == Recipe.preset("fast", "tiny", seed=4)
 
 
 @pytest.mark.parametrize(
-    "beside", [["--objectives", "kl"], ["--views", "native"], ["--negatives", "8"]], ids=lambda words: words[0]
+    "options", [["--objectives", "kl"], ["--views", "native"], ["--negatives", "8"]], ids=lambda words: words[0]
 )
-def test_the_command_line_refuses_a_preset_beside_what_it_decides(beside, tmp_path):
+def test_the_command_line_refuses_options_that_a_preset_sets(options, tmp_path):
     command = ["extract", str(tmp_path), "--out", str(tmp_path / "o"), "--backbone", "tiny", "--preset", "fast"]
-    result = CliRunner().invoke(app, [*command, *beside])
+    result = CliRunner().invoke(app, [*command, *options])
     assert isinstance(result.exception, RecipeError)
-    assert f"--preset fast decides on {beside[0]}" in str(result.exception)
+    assert f"--preset fast decides on {options[0]}" in str(result.exception)
 
 
 @pytest.mark.parametrize("other", ["--recipe", "--fit-from"])
-def test_a_preset_beside_another_recipe_is_refused(other, tmp_path):
+def test_a_preset_together_with_another_recipe_is_refused(other, tmp_path):
     command = ["extract", str(tmp_path), "--out", str(tmp_path / "o"), "--preset", "fast", other, str(tmp_path / "r")]
     result = CliRunner().invoke(app, command)
     assert isinstance(result.exception, RecipeError)

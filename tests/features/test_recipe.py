@@ -144,9 +144,9 @@ def test_fingerprint_changes_with_an_objectives_constants(objective):
 
 
 def test_equal_recipes_have_equal_fingerprints_whether_a_number_is_written_1_or_1_0():
-    one, other = Recipe(objectives=[KL(temperature=1)]), Recipe(objectives=[KL(temperature=1.0)])
-    assert one == other
-    assert one.fingerprint() == other.fingerprint()
+    whole, real = Recipe(objectives=[KL(temperature=1)]), Recipe(objectives=[KL(temperature=1.0)])
+    assert whole == real
+    assert whole.fingerprint() == real.fingerprint()
     wide, same = Crops(global_area=(1, 1)), Crops(global_area=(1.0, 1.0))
     assert to_json(wide) == to_json(same)
     assert canonical(to_json(wide)) == canonical(to_json(same))
@@ -220,8 +220,8 @@ def test_size_and_combination_decide_no_block():
         ({"objectives": [KL]}, r"give an instance such as KL\(\)"),
         ({"objectives": ["kl"]}, "no `loss`"),
         ({"objectives": KL()}, "list of objectives"),
-        ({"objectives": [KL(), KL(temperature=2)]}, "two objectives are called 'kl'"),
-        ({"combination": "best"}, "known by name: 'paper'"),
+        ({"objectives": [KL(), KL(temperature=2)]}, "two objectives are named 'kl'"),
+        ({"combination": "best"}, "expected 'paper', 'decorrelated', or a Combination"),
         ({"combination": 3}, "Combination"),
         ({"projection": "gaussian"}, "expected one of: rademacher"),
         ({"projection": ["sparse"]}, "expected one of: rademacher"),

@@ -58,12 +58,12 @@ def test_a_target_without_a_bias(pictures, name, unformed):
     block = fungi.blocks(pictures[:2], ids=IDS[:2])["kl"]
     layer = module.blocks[1].attn.proj
     layer.requires_grad_()
-    for picture, found in zip(pictures, block, strict=False):
+    for picture, row in zip(pictures, block, strict=False):
         embedding = module(PREPROCESS(picture).unsqueeze(0).double())[:, 0]
         latents = fungi.heads["kl"].double()(nn.functional.normalize(embedding)).unsqueeze(0)
         (gradient,) = torch.autograd.grad(KL_.loss(latents).sum(), layer.weight)
         expected = fungi.projection.matrix().double() @ gradient.flatten()
-        np.testing.assert_allclose(found, expected / expected.norm(), atol=1e-6)
+        np.testing.assert_allclose(row, expected / expected.norm(), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -143,16 +143,16 @@ class Plain(Summed):
 def test_projections_can_be_replaced_by_any_others(pictures, tmp_path):
     other = make_projection("tensorsketch", 24, (16, 17), seed=8)
     rademacher = Rademacher(24, 16 * 17, seed=8)
-    for made in (other, Dense(other.matrix()), Summed(), Plain(), rademacher):
+    for projection in (other, Dense(other.matrix()), Summed(), Plain(), rademacher):
         fungi = make("sparse", small_backbone(dtype=torch.float64))
-        fungi.projection = made
+        fungi.projection = projection
         blocks = fungi.fit_blocks(pictures, ids=IDS)
         fungi.save(tmp_path)
         again = Fungi.load(tmp_path, backbone=small_backbone(dtype=torch.float64)).blocks(pictures, ids=IDS)
         reference = make("sparse", small_backbone(dtype=torch.float64))
-        reference.projection = Dense(made.matrix())
+        reference.projection = Dense(projection.matrix())
         expected = reference.fit_blocks(pictures, ids=IDS)
         for name in ("kl", "simclr"):
-            assert blocks[name].shape == (6, made.dim)
+            assert blocks[name].shape == (6, projection.dim)
             np.testing.assert_allclose(blocks[name], expected[name], atol=1e-6)
             np.testing.assert_allclose(again[name], expected[name], atol=1e-6)

@@ -64,12 +64,12 @@ def test_a_rows_views_are_spread_evenly_over_passes_within_the_budget(budget, ex
     monkeypatch.setattr(type(backbone.preprocess), "budget", budget)
     monkeypatch.setattr(type(backbone.preprocess), "length", lambda inputs, ready: 20)
     fungi.fit(samples[:2])
-    seen = []
+    sizes = []
     fungi.network.module.register_forward_pre_hook(
-        lambda _, __, named: seen.append(len(named["input_values"])), with_kwargs=True
+        lambda _, __, named: sizes.append(len(named["input_values"])), with_kwargs=True
     )
     fungi.blocks(samples[:1])
-    assert seen == [1, *expected]
+    assert sizes == [1, *expected]
 
 
 @dataclass(frozen=True)

@@ -65,9 +65,9 @@ def test_threads_get_the_blocks_that_one_thread_gets(shared):
     runners = [others[shared]() for _ in pictures]
     with ThreadPoolExecutor(3) as pool:
         together = list(pool.map(lambda runner, picture: runner.blocks([picture]), runners, pictures))
-    for one, expected in zip(together, alone, strict=True):
+    for blocks, expected in zip(together, alone, strict=True):
         for name, block in expected.items():
-            np.testing.assert_array_equal(one[name], block)
+            np.testing.assert_array_equal(blocks[name], block)
     assert not any(part._forward_hooks for part in module.modules())
 
 
@@ -104,12 +104,12 @@ def test_a_pass_of_the_owners_in_another_thread_is_neither_seen_nor_changed(make
     expected = fungi.blocks(samples)
     whole, inputs = backbone.adapter.head or backbone.module, backbone.preprocess
     views = inputs.collate([inputs(inputs.prepare(inputs.load(sample))) for sample in reversed(samples)])
-    found = []
+    outputs = []
 
     def owner():
         with torch.no_grad():
             output = whole(**views) if isinstance(views, dict) else whole(views)
-            found.append(getattr(output, "logits", output))
+            outputs.append(getattr(output, "logits", output))
 
     def meanwhile(*_):
         if threading.current_thread() is threading.main_thread():
@@ -125,9 +125,9 @@ def test_a_pass_of_the_owners_in_another_thread_is_neither_seen_nor_changed(make
         blocks = fungi.blocks(samples)
     finally:
         handle.remove()
-    assert len(found) > 1
-    for output in found[1:]:
-        torch.testing.assert_close(output, found[0])
+    assert len(outputs) > 1
+    for output in outputs[1:]:
+        torch.testing.assert_close(output, outputs[0])
     for name, block in expected.items():  # with the hook the last block is not cut to one token
         np.testing.assert_allclose(blocks[name], block, atol=1e-6, err_msg=name)
 
@@ -160,7 +160,7 @@ def test_a_pass_whose_target_ran_twice_is_refused_wherever_it_happens():
 
 def test_a_switch_held_by_overlapping_threads_is_put_back_by_the_last():
     setting = {"value": "found"}
-    switch = Switch(lambda: setting["value"], lambda value: setting.update(value=value), lambda found: f"not {found}")
+    switch = Switch(lambda: setting["value"], lambda value: setting.update(value=value), lambda value: f"not {value}")
     first, second = switch.hold(), switch.hold()
     with first:
         second.__enter__()
@@ -171,14 +171,16 @@ def test_a_switch_held_by_overlapping_threads_is_put_back_by_the_last():
 
 
 def test_convolutions_in_a_pass_are_in_full_float32_and_the_setting_comes_back():
-    backbone, seen = small_backbone(), []
-    handle = backbone.module.patch_embed.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    backbone, allowed = small_backbone(), []
+    handle = backbone.module.patch_embed.register_forward_hook(
+        lambda *_: allowed.append(torch.backends.cudnn.allow_tf32)
+    )
     before = torch.backends.cudnn.allow_tf32
     try:
         torch.backends.cudnn.allow_tf32 = True
         with backbone.run(torch.zeros(1, 3, 32, 32)):
             pass
-        assert (set(seen), torch.backends.cudnn.allow_tf32) == ({False}, True)
+        assert (set(allowed), torch.backends.cudnn.allow_tf32) == ({False}, True)
     finally:
         handle.remove()
         torch.backends.cudnn.allow_tf32 = before

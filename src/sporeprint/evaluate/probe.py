@@ -1,4 +1,4 @@
-"""Linear probe: multinomial logistic regression on frozen features, its L2 penalty chosen on a validation split."""
+"""A linear probe is logistic regression on frozen features, with its L2 penalty chosen on a validation split."""
 
 from __future__ import annotations
 
@@ -18,21 +18,20 @@ from sporeprint.evaluate.shots import draws as few_shot_draws
 from sporeprint.values import check_count
 
 PENALTIES = (1e-2, *(float(f"{digit}e-{power}") for power in range(3, 9) for digit in (3, 1)))  # strongest first
-FALLBACK = (
-    1e-3  # where nothing can be held out; the best at one row a class on Banking77, TREC and digits, by up to 1 %
-)
+# The penalty where nothing can be held out: the best at one row a class on Banking77, TREC and digits, by up to 1 %.
+FALLBACK = 1e-3
 
-# Of the gradient, where features have a mean variance of 1. With rows of length 1, scikit-learn's 1e-4 ends weak
-# penalties where the one before left off. 1e-6 chose the same on Banking77, TREC and digits, in 2.3 times the time.
+# Tolerance of the gradient where features have a mean variance of 1. With rows of length 1, scikit-learn's 1e-4 stops
+# weak penalties where the previous fit ended. 1e-6 chose the same on Banking77, TREC and digits in 2.3 times the time.
 _TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """Centres rows and divides them by ONE number, so that a dimension's mean variance is 1 and geometry stays.
+    """Scaling centres rows and divides them by ONE number, so that the mean variance of a dimension is 1.
 
-    With at most half as many training rows as dimensions, rows are also turned into the space that the training rows
-    span: models with an L2 penalty are the same there, and quicker.
+    With at most half as many training rows as dimensions, rows are also projected on the span of the training rows:
+    models with an L2 penalty are the same there, and faster.
     """
 
     centre: NDArray[np.float64]
@@ -41,7 +40,7 @@ class Scaling:
 
     @classmethod
     def fit(cls, train: NDArray[Any], standardise: bool = False) -> Scaling:
-        """train: [N, D]. Constant dimensions stay 0."""
+        """Fit the scaling to training rows [N, D]. Constant dimensions become 0."""
         rows = train.astype(np.float64)
         centre = rows.mean(axis=0)
         rows -= centre
@@ -56,7 +55,7 @@ class Scaling:
 
     @property
     def squared_length(self) -> int:
-        """Mean over the training rows once scaled: a penalty p for rows of length 1 is p times this for them."""
+        """Mean squared length of scaled training rows: a penalty p for rows of length 1 is p times this for them."""
         return max(1, int(np.isfinite(self.scale).sum())) if len(self.scale) > 1 else len(self.centre)
 
     def __call__(self, rows: NDArray[Any]) -> NDArray[np.float64]:
@@ -66,10 +65,10 @@ class Scaling:
 
 @dataclass(frozen=True)
 class Probe:
-    """A fitted probe. penalty: the one used, None where a single class left nothing to fit.
+    """A probe is fitted with `penalty`, which is None where a single class left nothing to fit.
 
-    validation: {penalty: top-1 of the held-out rows}, empty where nothing could be held out. converged: of the fit on
-    all rows.
+    validation: {penalty: top-1 of the held-out rows}, empty where nothing could be held out. converged: whether the fit
+    on all rows converged.
     """
 
     classes: NDArray[Any]
@@ -80,11 +79,11 @@ class Probe:
     model: Any = None
 
     def predict(self, rows: ArrayLike) -> NDArray[Any]:
-        """Labels [M] of rows [M, D]. Raises SampleError."""
+        """Predict labels [M] of rows [M, D]. Raises SampleError."""
         array = features_of(rows, "test")
         if array.shape[1] != len(self.scaling.centre):
             raise SampleError(
-                f"rows are {array.shape[1]} wide, the probe was fitted on {len(self.scaling.centre)}; expected the same"
+                f"rows are {array.shape[1]} wide; expected {len(self.scaling.centre)}, as the probe was fitted"
             )
         if self.model is None:
             return np.repeat(self.classes, len(array))
@@ -93,10 +92,10 @@ class Probe:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeResult(Result):
-    """value: top-1 accuracy. mean_per_class: mean of the test classes' accuracies. Both fractions.
+    """The value is top-1 accuracy; mean_per_class is the mean of the test classes' accuracies. Both are fractions.
 
-    penalty, validation, converged: as in Probe. draws: of few-shot draws, the figures of each; then value and
-    mean_per_class are means, spreads are standard deviations, and penalty and validation stand in the draws alone.
+    penalty, validation, converged: as in Probe. draws: figures of each few-shot draw; with draws, value and
+    mean_per_class are means, spreads are standard deviations, and only the draws have a penalty and validation.
     """
 
     mean_per_class: float
@@ -107,13 +106,15 @@ class ProbeResult(Result):
     draws: tuple[dict[str, Any], ...] = ()
 
     def __str__(self) -> str:
-        spreads = [f" ± {one:.1%}" if one is not None else "" for one in (self.spread, self.mean_per_class_spread)]
-        said = f"top-1 {self.value:.1%}{spreads[0]}, mean per class {self.mean_per_class:.1%}{spreads[1]}"
+        spreads = [
+            f" ± {value:.1%}" if value is not None else "" for value in (self.spread, self.mean_per_class_spread)
+        ]
+        text = f"top-1 {self.value:.1%}{spreads[0]}, mean per class {self.mean_per_class:.1%}{spreads[1]}"
         if self.draws:
-            said += f", {len(self.draws)} draws of {self.settings['shots']} a class"
+            text += f", {len(self.draws)} draws of {self.settings['shots']} a class"
         elif self.penalty is not None:
-            said += f", penalty {self.penalty:g}{' (validation)' if self.validation else ''}"
-        return said if self.converged else f"{said}, NOT CONVERGED in {self.settings['iterations']} iterations"
+            text += f", penalty {self.penalty:g}{' (validation)' if self.validation else ''}"
+        return text if self.converged else f"{text}, NOT CONVERGED in {self.settings['iterations']} iterations"
 
 
 def probe(
@@ -131,22 +132,22 @@ def probe(
 ) -> ProbeResult:
     """Classify test rows [M, D] by logistic regression on training rows [N, D], as `fit_probe` does.
 
-    A test class that is absent from train counts as wrong. shots: fit `draws` times on so many rows of each class, the
-    penalty chosen within each draw; value is their mean, spread their standard deviation (of draws - 1; None of one).
+    A test class that is absent from train counts as wrong. shots: rows of each class in each of `draws` fits, which
+    choose their own penalty; value is their mean, spread their standard deviation (n - 1; None of one draw).
     Raises SampleError.
     """
     train, test = features_of(train, "train"), features_of(test, "test")
     labels, test_labels = labels_of(labels, len(train), "train"), labels_of(test_labels, len(test), "test")
     check_same_width(train, test)
     check_same_kind(labels, test_labels)
-    taken = [np.arange(len(train))] if shots is None else few_shot_draws(labels, shots, draws, seed)
-    made: list[dict[str, Any]] = []
-    for number, rows in enumerate(taken):
+    subsets = [np.arange(len(train))] if shots is None else few_shot_draws(labels, shots, draws, seed)
+    results: list[dict[str, Any]] = []
+    for number, rows in enumerate(subsets):
         fitted = fit_probe(train[rows], labels[rows], penalties, validation, seed + number, standardise, iterations)
-        right = fitted.predict(test) == test_labels
-        figures = {"value": float(right.mean()), "mean_per_class": mean_per_class(right, test_labels)}
+        correct = fitted.predict(test) == test_labels
+        figures = {"value": float(correct.mean()), "mean_per_class": mean_per_class(correct, test_labels)}
         chosen = {name: getattr(fitted, name) for name in ("penalty", "validation", "converged")}
-        made.append(figures | chosen | {"train_rows": len(rows)})
+        results.append(figures | chosen | {"train_rows": len(rows)})
     settings = {
         "penalties": list(grid_of(PENALTIES if penalties is None else penalties)),
         "validation": validation,
@@ -159,18 +160,19 @@ def probe(
     }
     settings |= {} if shots is None else {"shots": shots, "draws": draws}
     if shots is None:
-        del made[0]["train_rows"]
-        return ProbeResult(settings=settings, **made[0])
-    means = {name: float(np.mean([one[name] for one in made])) for name in ("value", "mean_per_class")}
-    spreads = {name: float(np.std([one[name] for one in made], ddof=1)) if len(made) > 1 else None for name in means}
+        del results[0]["train_rows"]
+        return ProbeResult(settings=settings, **results[0])
+    columns = {name: [result[name] for result in results] for name in ("value", "mean_per_class")}
+    means = {name: float(np.mean(values)) for name, values in columns.items()}
+    spreads = {name: float(np.std(values, ddof=1)) if len(values) > 1 else None for name, values in columns.items()}
     return ProbeResult(
         value=means["value"],
         mean_per_class=means["mean_per_class"],
         spread=spreads["value"],
         mean_per_class_spread=spreads["mean_per_class"],
         settings=settings,
-        converged=all(one["converged"] for one in made),
-        draws=tuple(made),
+        converged=all(result["converged"] for result in results),
+        draws=tuple(results),
     )
 
 
@@ -183,18 +185,18 @@ def fit_probe(
     standardise: bool = False,
     iterations: int = 1000,
 ) -> Probe:
-    """Multinomial logistic regression (L-BFGS, intercept not penalised; of two classes binary) on rows [N, D].
+    """Fit logistic regression (multinomial, L-BFGS, intercept not penalised; binary for two classes) on rows [N, D].
 
-    Minimises mean cross-entropy + penalty / 2 * |W|^2, where W is for rows that are centred and divided by one number,
-    so that their mean squared length is 1. A penalty thus means the same whatever the features' scale, width and
-    number of rows. Dimensions keep their own variances, as is the practice with frozen features (CLIP's linear probe);
-    with `standardise` all have the same.
+    It minimises mean cross-entropy + penalty / 2 * |W|^2, where W applies to rows that are centred and divided by one
+    number, so that their mean squared length is 1. A penalty thus means the same whatever the features' scale, width
+    and number of rows. Dimensions keep their own variances, the practice with frozen features (CLIP's linear probe);
+    `standardise` gives all the same variance.
 
     The penalty is the one of `penalties` (default: 1e-2, 3e-3, 1e-3, ... 1e-8) with the best top-1 on held-out rows,
-    the stronger one in a tie; the model is then fitted on all rows. Held out is the fraction `validation` of each
-    class, seeded: at least one row and never all of them, so a class with one row is fitted but not validated. Where
-    every class has one row, the penalty is FALLBACK. One penalty given: it is used, nothing is held out. One class:
-    it is always predicted. Features that are all constant: the most frequent class. Raises SampleError.
+    the stronger one in a tie; the model is then fitted on all rows. The fraction `validation` of each class is held
+    out, seeded: at least one row and never all, so a class with one row is fitted but not validated. Where every class
+    has one row, the penalty is FALLBACK. A single penalty is used without holding anything out. A single class is
+    always predicted. Where all features are constant, the most frequent class is. Raises SampleError.
     """
     array = features_of(train, "train")
     names = labels_of(labels, len(array), "train")
@@ -212,15 +214,15 @@ def fit_probe(
         for penalty in grid:
             path.fit(rows[~held], codes[~held], penalty)
             accuracies[penalty] = float((path.model.predict(rows[held]) == codes[held]).mean())
-    best = max(grid, key=lambda one: accuracies[one]) if accuracies else FALLBACK if len(grid) > 1 else grid[0]
+    best = max(grid, key=lambda penalty: accuracies[penalty]) if accuracies else FALLBACK if len(grid) > 1 else grid[0]
     converged = path.fit(rows, codes, best)
     return Probe(classes, best, accuracies, converged, scaling, path.model)
 
 
 class Path:
-    """Logistic regressions on the same classes, one after another, each started from the last.
+    """A path is a series of logistic regressions on the same classes, each started from the previous one.
 
-    squared_length: of the rows, on average.
+    squared_length: mean squared length of the rows.
     """
 
     def __init__(self, squared_length: int, iterations: int) -> None:
@@ -230,7 +232,7 @@ class Path:
         self.model = LogisticRegression(max_iter=iterations, tol=_TOLERANCE, warm_start=True)
 
     def fit(self, rows: NDArray[np.float64], codes: NDArray[np.intp], penalty: float) -> bool:
-        """rows: as Scaling gives them. Returns whether the optimiser converged."""
+        """Fit scaled rows; return whether the optimiser converged."""
         from sklearn.exceptions import ConvergenceWarning
 
         self.model.set_params(C=1 / (penalty * self.squared_length * len(rows)))
@@ -238,12 +240,12 @@ class Path:
             warnings.simplefilter("ignore", UserWarning)  # "could represent a regression problem": few-shot rows
             warnings.simplefilter("always", ConvergenceWarning)
             self.model.fit(rows, codes)
-        return not any(issubclass(one.category, ConvergenceWarning) for one in caught)
+        return not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
 
 
 def held_out(codes: NDArray[np.intp], fraction: float, seed: int) -> NDArray[np.bool_]:
-    """Which rows [N] are for validation: the fraction of each class, at least one and never all of them."""
-    rng = np.random.default_rng([seed, 0, 1])  # not a stream that drew rows
+    """Choose validation rows, a mask [N]: the fraction of each class, at least one row and never all."""
+    rng = np.random.default_rng([seed, 0, 1])  # not a stream that draws rows
     held = np.zeros(len(codes), dtype=bool)
     for code in np.unique(codes):
         members = rng.permutation(np.flatnonzero(codes == code))
@@ -252,15 +254,15 @@ def held_out(codes: NDArray[np.intp], fraction: float, seed: int) -> NDArray[np.
 
 
 def grid_of(penalties: Sequence[float]) -> tuple[float, ...]:
-    """Strongest first. Raises SampleError."""
-    grid = tuple(sorted({float(one) for one in penalties}, reverse=True))
-    if not grid or not all(np.isfinite(one) and one > 0 for one in grid):
+    """Return distinct penalties, strongest first. Raises SampleError."""
+    grid = tuple(sorted({float(penalty) for penalty in penalties}, reverse=True))
+    if not grid or not all(np.isfinite(penalty) and penalty > 0 for penalty in grid):
         raise SampleError(f"penalties={penalties!r}; expected one or more positive numbers")
     return grid
 
 
 def check_fit(validation: float, iterations: int) -> None:
-    """Raises SampleError."""
+    """Check the settings of a fit. Raises SampleError."""
     if not 0 < validation < 1:
         raise SampleError(f"validation={validation!r}; expected a fraction of each class's rows, between 0 and 1")
     check_count("iterations", iterations, error=SampleError)

@@ -1,4 +1,4 @@
-"""What every evaluation gives: one headline figure, its spread, and the settings that it depends on."""
+"""Every evaluation gives a result: a headline figure, its spread, and the settings that it depends on."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Result:
-    """value: the headline figure, a fraction unless the class says otherwise.
+    """A result has a headline figure, `value`, which is a fraction unless the class says otherwise.
 
-    spread: the standard deviation of `value` over repetitions (draws of few examples, starts), None of a single one.
+    spread: the standard deviation of `value` over repetitions (few-shot draws, starts); None without repetitions.
     settings: what the figure depends on, as JSON.
     """
 
@@ -20,12 +20,12 @@ class Result:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON types; NaN becomes None."""
-        return {one.name: plain(getattr(self, one.name)) for one in fields(self)}
+        """Return the result as plain JSON types; NaN becomes None."""
+        return {field.name: plain(getattr(self, field.name)) for field in fields(self)}
 
 
 def plain(value: Any) -> Any:
-    """As JSON types: mappings, lists, NumPy's numbers and arrays; NaN and infinity become None."""
+    """Convert mappings, lists, NumPy's numbers and arrays to JSON types; NaN and infinity become None."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""What a prompt is made of: the user's own words around examples and a query."""
+"""A template gives the user's own words around the examples and the query of a prompt."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from string import Formatter
 from sporeprint.data.texts import load_text
 from sporeprint.errors import RecipeError, SampleError
 
-SEPARATOR = "---"  # of the parts of a template file, on a line of its own
+SEPARATOR = "---"  # between the parts of a template file, on a line of its own
 
-# What each part of a template may name, and what it must.
+# Fields that each part of a template may have, and those that it must.
 _FIELDS = {"header": ("labels",), "example": ("text", "label", "labels"), "query": ("text", "labels")}
 _NEEDED: dict[str, tuple[str, ...]] = {"header": (), "example": ("text", "label"), "query": ("text",)}
 
@@ -24,11 +24,11 @@ Pieces = tuple[tuple[str, "str | None"], ...]  # (literal text, name of the fiel
 
 @dataclass(frozen=True)
 class Template:
-    """What a prompt is made of: the header once, the example for each training row, then the query.
+    """A template makes a prompt: the header once, the example for each training row, then the query.
 
-    The fields are {text}, {label} (of an example) and {labels}: all class names, with commas between. They are the
-    only ones, and take no attribute, index, conversion or width; a brace of your own is written twice. What is filled
-    in stands there as it is, braces and all. Raises RecipeError.
+    The only fields are {text}, {label} (of an example) and {labels} (all class names, separated by commas). They take
+    no attribute, index, conversion or width; write a literal brace twice. Values are filled in unchanged, braces
+    included. Raises RecipeError.
     """
 
     example: str = "Text: {text}\nLabel: {label}\n\n"
@@ -43,14 +43,14 @@ class Template:
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Template:
-        """A UTF-8 text file: example and query, or header, example and query, with a line `---` between.
+        """Read a UTF-8 text file: example and query, or header, example and query, separated by lines of `---`.
 
-        Each part but the last keeps its line ends; the query loses one, which editors add to the end of a file.
+        Each part keeps its line ends, except that the query loses the last one, which editors add to a file.
         """
         try:
             text = load_text(Path(path))
         except SampleError as error:
-            raise RecipeError(f"this template cannot be read: {error}") from None
+            raise RecipeError(f"the template cannot be read: {error}") from None
         parts = [""]
         for line in StringIO(text, newline=None):
             if line.rstrip() == SEPARATOR:
@@ -65,10 +65,10 @@ class Template:
         return cls(example=parts[-2], query=parts[-1].removesuffix("\n"), header=parts[0] if len(parts) == 3 else "")
 
     def prompt(self, examples: Iterable[tuple[str, str]], query: str, labels: Sequence[str]) -> str:
-        """examples: (text, label) in the order of the prompt. labels: all class names."""
+        """Write a prompt. examples: (text, label) in the order of the prompt. labels: all class names."""
         names = ", ".join(labels)
-        shown = [self._fill("example", text=text, label=label, labels=names) for text, label in examples]
-        return "".join([self._fill("header", labels=names), *shown, self._fill("query", text=query, labels=names)])
+        filled = [self._fill("example", text=text, label=label, labels=names) for text, label in examples]
+        return "".join([self._fill("header", labels=names), *filled, self._fill("query", text=query, labels=names)])
 
     def _fill(self, part: str, **values: str) -> str:
         return "".join(literal + (values[name] if name else "") for literal, name in _parse(part, getattr(self, part)))
@@ -76,19 +76,19 @@ class Template:
 
 @lru_cache(maxsize=64)
 def _parse(part: str, template: str) -> Pieces:
-    """The pieces of one part of a template. Raises RecipeError for all but the plain fields of that part."""
+    """Split one part of a template into pieces. Raises RecipeError for all but the plain fields of that part."""
     allowed = ", ".join(f"{{{name}}}" for name in _FIELDS[part])
     try:
         parsed = list(Formatter().parse(template))
     except ValueError as error:
-        raise RecipeError(f"template {part}: {error}; write a brace of your own twice: {{{{ or }}}}") from None
+        raise RecipeError(f"template {part}: {error}; write a literal brace twice: {{{{ or }}}}") from None
     for _, name, width, conversion in parsed:
         if name is not None and (name not in _FIELDS[part] or width or conversion):
-            seen = name + (f"!{conversion}" if conversion else "") + (f":{width}" if width else "")
+            given = name + (f"!{conversion}" if conversion else "") + (f":{width}" if width else "")
             raise RecipeError(
-                f"template {part} has the field {{{seen}}}; known: {allowed}; write a brace of your own twice"
+                f"template {part} has the field {{{given}}}; known: {allowed}; write a literal brace twice"
             )
-    named = {name for _, name, _, _ in parsed}
-    if absent := [name for name in _NEEDED[part] if name not in named]:
-        raise RecipeError(f"template {part} has no {{{absent[0]}}}; without it every prompt would be the same there")
+    present = {name for _, name, _, _ in parsed}
+    if absent := [name for name in _NEEDED[part] if name not in present]:
+        raise RecipeError(f"template {part} has no {{{absent[0]}}}; add it, or every prompt would be the same there")
     return tuple((literal, name) for literal, name, _, _ in parsed)

@@ -1,4 +1,4 @@
-"""Blocks: named parts of a feature, each of one family, which its name tells."""
+"""A block is a named part of a feature; its name gives its family."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 Blocks = Mapping[str, NDArray[np.float32]]  # {name: [N, D]}
 
 FAMILIES = ("layers", "views", "gradients")
-LAYER_KINDS = ("cls", "last", "patches", "tokens", "max")  # what a block of the layers family is of, before "-N"
-TAKEN = ("embedding", "whole", *FAMILIES)  # names that no objective may have
+LAYER_KINDS = ("cls", "last", "patches", "tokens", "max")  # prefixes of layer blocks, as in "cls-9"
+TAKEN = ("embedding", "whole", *FAMILIES)  # reserved: no objective may have these names
 
 _NAME = re.compile(rf"(?!({'|'.join(LAYER_KINDS)})-\d+$)[A-Za-z][A-Za-z0-9_-]*")
 
 
 def family(name: str) -> str:
-    """The family of a block, from its name: "embedding", "layers", "views" or "gradients"."""
+    """Return the family of a block, from its name: "embedding", "layers", "views" or "gradients"."""
     if name == "embedding":
         return "embedding"
     if name.endswith((".views", ".spread")):  # the second: of stores of earlier versions
@@ -28,10 +28,10 @@ def family(name: str) -> str:
 
 
 def is_block_name(name: str) -> bool:
-    """Whether an objective, and its block, may have this name: no other block or family has it."""
+    """Return whether an objective and its block may have this name, which no other block or family may have."""
     return bool(_NAME.fullmatch(name)) and name not in TAKEN
 
 
 def paper_blocks(names: Iterable[str]) -> tuple[str, ...]:
-    """The blocks of the paper's assembly: the embedding, then the gradient blocks in their order."""
+    """Select the blocks of the paper's assembly: the embedding, then the gradient blocks in their order."""
     return tuple(name for name in names if family(name) in ("embedding", "gradients"))

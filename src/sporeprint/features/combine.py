@@ -1,4 +1,4 @@
-"""From blocks to features: L2 parts, optionally whitened, weighed, concatenated, reduced. Fitted without labels."""
+"""A combination turns blocks into features: whiten, L2-normalise, weight, concatenate, reduce; no labels."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ from sporeprint.values import is_count, is_number, is_positive, kind
 @kind("combination")
 @dataclass(frozen=True)
 class Combination:
-    """Which blocks, and how they are joined.
+    """A combination names the blocks of a feature and says how they are joined.
 
-    blocks: names in order, of blocks or of families ("layers", "views", "gradients": all that there are of it); None
+    blocks: names, in order, of blocks or of families ("layers", "views", "gradients": every block of that family); None
     takes the paper's: the embedding and every gradient block.
-    whiten: each block is centred, turned to its first so many principal axes, evened out there and L2-normalised again.
-    "auto" takes all axes, and draws their variances together as far as the number of rows asks for (Ledoit and Wolf).
-    None leaves blocks as they are. exponent: how far axes are evened out: their variances are divided by themselves to
-    this power, 1 in full, 0 not at all. weights: one for each name in `blocks`, None weighs every block alike; the
-    squared weights of a family's members add up to the square of its own; members that are also named by themselves
-    have their own weight and no part in that.
-    size: of the PCA over the whole (no whitening), None for none.
+    whiten: number of principal axes that each block, once centred, is projected on and whitened along, before it is
+    L2-normalised again. "auto" takes all axes and shrinks their variances (Ledoit and Wolf). None leaves blocks as they
+    are. exponent: strength of whitening: each axis' variance is divided by itself to this power; 1 whitens fully, 0 not
+    at all. weights: one for each name in `blocks`; None weights every block equally. A family's weight is shared by its
+    members, whose squared weights add up to its square; members also named in `blocks` keep their own weight.
+    size: dimensions of the final PCA (without whitening); None skips it.
     """
 
     blocks: tuple[str, ...] | None = None
@@ -47,7 +46,7 @@ class Combination:
                 raise RecipeError(f"blocks={self.blocks!r}; expected names of blocks")
             object.__setattr__(self, "blocks", tuple(self.blocks))
             if not self.blocks:
-                raise RecipeError("a combination of no blocks; name at least one")
+                raise RecipeError("the combination has no blocks; name at least one")
         for name in ("whiten", "size"):
             value = getattr(self, name)
             if value is None or (name == "whiten" and value == "auto"):
@@ -73,33 +72,33 @@ class Combination:
             raise RecipeError(f"Combination weights={self.weights!r}; expected positive numbers")
 
     def members(self, names: Iterable[str]) -> dict[str, float]:
-        """The blocks that this joins, of those there are, and the weight of each. Raises RecipeError for none."""
-        there = list(names)
-        given = self.blocks if self.blocks is not None else paper_blocks(there)
+        """Return {block: weight} for those of `names` that this joins. Raises RecipeError where there are none."""
+        available = list(names)
+        given = self.blocks if self.blocks is not None else paper_blocks(available)
         own = dict(zip(given[::-1], (self.weights or (1.0,) * len(given))[::-1], strict=True))
         weights: dict[str, float] = {}
         for name in given:
-            found = [one for one in there if family(one) == name] if name in FAMILIES else [name]
-            others = [one for one in found if one not in own]
-            share = 1.0 if self.weights is None else own[name] / math.sqrt(max(1, len(others)))
-            for one in found:
-                weights.setdefault(one, own.get(one, share))
+            members = [block for block in available if family(block) == name] if name in FAMILIES else [name]
+            sharing = [block for block in members if block not in own]
+            share = 1.0 if self.weights is None else own[name] / math.sqrt(max(1, len(sharing)))
+            for block in members:
+                weights.setdefault(block, own.get(block, share))
         if not weights:
-            raise RecipeError(f"no block of {', '.join(given)}; there are: {', '.join(there)}")
+            raise RecipeError(f"no block of {', '.join(given)}; there are: {', '.join(available)}")
         return weights
 
     def over(self, names: Iterable[str]) -> Combination:
-        """The same with families replaced by their blocks among `names`; so it stays where there are more blocks."""
+        """Return this with each family replaced by its blocks among `names`, so that later blocks do not change it."""
         weights = self.members(names)
         return replace(self, blocks=tuple(weights), weights=None if self.weights is None else tuple(weights.values()))
 
     def fit(self, blocks: Blocks, whiteners: dict[tuple[str, Any], Axes] | None = None) -> Combiner:
         """Fit on the training rows' blocks, each [N, D]; rows with NaN are left out.
 
-        whiteners: a cache by block and `whiten`, used and filled, for many combinations of the same rows, none NaN.
+        whiteners: a cache by block and `whiten`, read and filled, for many combinations of the same rows without NaN.
 
-        Any number of rows will do: axes without variance, and so blocks that are constant and all blocks of a single
-        row, whiten to zeros and add nothing to a distance. Raises RecipeError for an unknown block and for no rows.
+        Any number of rows works: axes without variance (constant blocks, every block of a single row) whiten to zeros
+        and add nothing to a distance. Raises RecipeError for an unknown block and for no rows.
         """
         weights = self.members(blocks)
         names = tuple(weights)
@@ -108,16 +107,16 @@ class Combination:
         if not good.any():
             raise RecipeError("no rows to fit the combination on; expected at least one without NaN")
         combiner = Combiner(self, names, widths, weights=None if self.weights is None else weights)
-        known = {} if whiteners is None else whiteners
+        fitted = {} if whiteners is None else whiteners
         for name in names if self.whiten is not None else ():
-            if (name, self.whiten) not in known:
+            if (name, self.whiten) not in fitted:
                 rows = unit(blocks[name][good])
-                known[name, self.whiten] = (
+                fitted[name, self.whiten] = (
                     fit_shrunk_axes(rows)
                     if isinstance(self.whiten, str)
                     else fit_axes(rows, self.whiten or 0, f"whiten of {name!r}")
                 )
-            combiner.whiteners[name] = known[name, self.whiten]
+            combiner.whiteners[name] = fitted[name, self.whiten]
         if self.size is not None and self.size < combiner.width:
             joined = combiner.join({name: blocks[name][good] for name in names})
             combiner.pca = fit_axes(joined, self.size, "size")
@@ -127,18 +126,18 @@ class Combination:
 
 @dataclass
 class Combiner:
-    """A fitted combination: `transform` takes blocks of any rows to features."""
+    """A combiner is a fitted combination: `transform` turns the blocks of any rows into features."""
 
     combination: Combination
     names: tuple[str, ...]
     widths: dict[str, int]
     whiteners: dict[str, Axes] = field(default_factory=dict)
     pca: Axes | None = None
-    rows: int = 0  # it was fitted on so many, NaN ones not counted
+    rows: int = 0  # that it was fitted on, without those with NaN
     weights: dict[str, float] | None = None
 
     def join(self, blocks: Blocks) -> NDArray[np.float32]:
-        """The parts, L2-normalised, weighed and concatenated, before the PCA: [N, sum of widths]."""
+        """Concatenate the L2-normalised, weighted parts, before the PCA: [N, sum of widths]."""
         parts = []
         for name in self.names:
             part = _get(blocks, name)
@@ -151,26 +150,26 @@ class Combiner:
         return np.concatenate(parts, axis=1, dtype=np.float32)
 
     def transform(self, blocks: Blocks) -> NDArray[np.float32]:
-        """blocks: {name: [N, D]}. Returns [N, width]; a row with NaN stays NaN."""
+        """Return features [N, width] of blocks {name: [N, D]}; a row with NaN stays NaN."""
         joined = self.join(blocks)
         return joined if self.pca is None else self.pca(joined)
 
     @property
     def width(self) -> int:
-        """Numbers in a feature."""
+        """Number of dimensions of a feature."""
         if self.pca is not None:
             return len(self.pca.components)
         return sum(len(self.whiteners[n].components) if n in self.whiteners else self.widths[n] for n in self.names)
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
-        """What was fitted, by name; `restore` takes it back."""
+        """Return the fitted arrays by name, for `restore`."""
         fitted = {f"whiten.{name}": axes for name, axes in self.whiteners.items()}
         if self.pca is not None:
             fitted["pca"] = self.pca
         return {f"{key}/{part}": getattr(axes, part) for key, axes in fitted.items() for part in _PARTS}
 
     def describe(self) -> dict[str, Any]:
-        """Order and sizes, as JSON."""
+        """Return names in order, widths and weights as JSON, for `restore`."""
         weights = {} if self.weights is None else {"weights": self.weights}
         return {"names": list(self.names), "widths": self.widths, "width": self.width, "rows": self.rows, **weights}
 
@@ -178,7 +177,7 @@ class Combiner:
     def restore(
         cls, combination: Combination, description: Mapping[str, Any], arrays: Mapping[str, NDArray[np.float32]]
     ) -> Combiner:
-        """The combiner whose `describe` and `arrays` these are."""
+        """Rebuild the combiner whose `describe` and `arrays` these are."""
         names, widths = tuple(description["names"]), dict(description["widths"])
         combiner = cls(combination, names, widths, rows=description["rows"], weights=description.get("weights"))
         for key in sorted({key.rpartition("/")[0] for key in arrays}):
@@ -200,15 +199,18 @@ NAMED = {
 
 
 def named(combination: Combination | str, size: int | None = None) -> Combination:
-    """A combination given by name or as a value; `size` fills in a size that it does not set. Raises RecipeError."""
+    """Return a combination given by name or as a value; `size` fills in a size that it leaves open.
+
+    Raises RecipeError.
+    """
     if isinstance(combination, str):
         if combination not in NAMED:
             known = ", ".join(map(repr, NAMED))
-            raise RecipeError(f"combination={combination!r}; known by name: {known}. Or give a Combination(...)")
+            raise RecipeError(f"combination={combination!r}; expected {known}, or a Combination(...)")
         combination = NAMED[combination]
     if not isinstance(combination, Combination):
         known = ", ".join(map(repr, NAMED))
-        raise RecipeError(f"combination is a {type(combination).__name__}; expected {known} or a Combination(...)")
+        raise RecipeError(f"combination is a {type(combination).__name__}; expected {known}, or a Combination(...)")
     if size is None or combination.size is not None:
         return combination
     return replace(combination, size=size)

@@ -1,4 +1,4 @@
-"""Contract checks for plug-ins: run them on an objective, backbone or projection of your own."""
+"""Contract checks test plug-ins: run them on an objective, backbone, projection or index of your own."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from sporeprint.search.base import RECALL, Index, recall_of
 
 
 def check_objective(objective: Objective, samples: int = 5, width: int = 16, modality: str | None = None) -> None:
-    """One loss a sample; no sample reads another; no state changes; the same latents give the same loss.
+    """Check: one loss per sample; no sample reads another; no state changes; the same latents give the same loss.
 
-    modality: "image", "text" or "audio", for an objective that differs between them; default the first that it knows.
-    Raises AssertionError that says which promise is broken.
+    modality: "image", "text" or "audio", for an objective that differs between them; default the first it knows.
+    Raises AssertionError that names the broken promise.
     """
     objective = objective.for_modality(modality or next(iter(objective.by_modality), "image"))
     draw = torch.Generator().manual_seed(0)
@@ -66,10 +66,12 @@ def check_objective(objective: Objective, samples: int = 5, width: int = 16, mod
 
 
 def check_views(augmentation: Any, sample: Any, preprocess: Any, seed: int = 0) -> None:
-    """As many views as promised; the same seed, the same views; no draw from a global generator."""
+    """Check: as many views as promised; the same seed gives the same views; no draw from a global generator."""
     before = torch.get_rng_state(), str(np.random.get_state())  # noqa: NPY002
     views = augmentation(sample, preprocess, generator(seed, "row", "check"))
-    assert len(views) == augmentation.views, f"{len(views)} views were made, {augmentation.views} promised"
+    assert len(views) == augmentation.views, (
+        f"the augmentation gives {len(views)} views; its attribute `views` has {augmentation.views} promised"
+    )
     again = augmentation(sample, preprocess, generator(seed, "row", "check"))
     assert _equal(views, again), "the same seed gave other views"
     same = str(np.random.get_state()) == before[1] and torch.equal(torch.get_rng_state(), before[0])  # noqa: NPY002
@@ -77,22 +79,22 @@ def check_views(augmentation: Any, sample: Any, preprocess: Any, seed: int = 0) 
 
 
 def check_backbone(backbone: Backbone, tolerance: float = 1e-4) -> None:
-    """Finds its target; leaves the network as it was, after an exception too; a row does not depend on its batch.
+    """Check: it finds its target, leaves the network as it was, also after an exception, and is batch-size invariant.
 
-    tolerance: relative, between a batch of three and its rows one by one. Raises AssertionError.
+    tolerance: relative difference between a batch of three and its rows one by one. Raises AssertionError.
     """
     assert backbone.targets, "no target layer"
     before = _snapshot(backbone.module)
     views = backbone.preprocess.probes()
     path = next(iter(backbone.targets))
 
-    def read(some: list[Any]) -> tuple[torch.Tensor, torch.Tensor]:
-        with backbone.run(backbone.preprocess.collate(some)) as one_pass:
-            assert one_pass.embedding.shape == (len(some), backbone.width), "the embedding is not [N, E]"
+    def read(batch: list[Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        with backbone.run(backbone.preprocess.collate(batch)) as one_pass:
+            assert one_pass.embedding.shape == (len(batch), backbone.width), "the embedding is not [N, E]"
             capture = one_pass.captures[path]
-            (found,) = torch.autograd.grad(one_pass.embedding.pow(3).sum(), [capture.outputs], allow_unused=True)
-            assert found is not None, f"the embedding does not depend on target {path!r}"
-            return one_pass.embedding.detach(), samples_first(found, len(some))  # a sample may be several windows
+            (gradient,) = torch.autograd.grad(one_pass.embedding.pow(3).sum(), [capture.outputs], allow_unused=True)
+            assert gradient is not None, f"the embedding does not depend on target {path!r}"
+            return one_pass.embedding.detach(), samples_first(gradient, len(batch))  # a sample may be several windows
 
     together = read(views)
     assert _snapshot(backbone.module) == before, "a pass changed parameters, buffers, flags, hooks or .grad"
@@ -113,7 +115,7 @@ def check_backbone(backbone: Backbone, tolerance: float = 1e-4) -> None:
 
 
 def check_projection(projection: Projection, distortion: float | None = None) -> None:
-    """Linear; equal to its own matrix; keeps cosines to `distortion` (default 5 / sqrt(D)). Raises AssertionError."""
+    """Check: linear; equal to its matrix; keeps cosines to `distortion` (5 / sqrt(D)). Raises AssertionError."""
     draw = torch.Generator().manual_seed(0)
     matrix = projection.matrix()
     assert matrix.shape[0] == projection.dim, f"matrix() is {tuple(matrix.shape)}, dim is {projection.dim}"
@@ -132,44 +134,48 @@ def check_projection(projection: Projection, distortion: float | None = None) ->
 def check_index(
     index: Index, rows: NDArray[Any], queries: NDArray[np.float32], recall: float = RECALL, k: int = 10
 ) -> None:
-    """True similarities, nearest first; the promised recall of the true k; each query by itself. Raises AssertionError.
+    """Check: true similarities, nearest first; the promised recall; each query by itself. Raises AssertionError.
 
-    rows: [M, D], those of the index; queries: [Q, D], enough of them that a share can be told (a hundred, say).
+    rows: [M, D], those of the index; queries: [Q, D], enough to estimate recall (a hundred, say).
     """
     asked, count = queries.copy(), min(k, len(rows))
     similarities, positions = index.search(queries, k)
     assert np.array_equal(asked, queries), "the search changes its queries in place"
     shapes = f"similarities {list(similarities.shape)}, positions {list(positions.shape)}"
     assert similarities.shape == positions.shape == (len(queries), count), (
-        f"{shapes}; expected [{len(queries)}, {count}]: k is cut to the rows there are"
+        f"{shapes}; expected [{len(queries)}, {count}]: k is cut to the number of rows"
     )
     types = similarities.dtype, positions.dtype
     assert types == (np.float32, np.int64), f"the answer is {types[0]} and {types[1]}; expected float32 and int64"
-    assert ((positions >= 0) & (positions < len(rows))).all(), "a position is no row's"
+    assert ((positions >= 0) & (positions < len(rows))).all(), (
+        "a position is no row's: expected 0 to the number of rows - 1"
+    )
     ordered = np.sort(positions, axis=1)
     assert (ordered[:, 1:] > ordered[:, :-1]).all(), "a row is found twice for one query"
-    assert (similarities[:, 1:] <= similarities[:, :-1]).all(), "similarities do not fall"
-    found, true = np.empty(similarities.shape), np.empty(similarities.shape)
+    assert (similarities[:, 1:] <= similarities[:, :-1]).all(), (
+        "similarities do not fall: expected the nearest row first"
+    )
+    actual, best = np.empty(similarities.shape), np.empty(similarities.shape)
     for at, query in enumerate(queries.astype(np.float64)):
-        products = np.einsum("md,d->m", rows, query)  # part by part: rows may be too many for a copy in float64
-        found[at], true[at] = products[positions[at]], np.sort(products)[-count:][::-1]
-        close = np.abs(found[at] - similarities[at]) <= 1e-3 * np.abs(products).max()
+        products = np.einsum("md,d->m", rows, query)  # in parts: rows may be too many for a copy in float64
+        actual[at], best[at] = products[positions[at]], np.sort(products)[-count:][::-1]
+        close = np.abs(actual[at] - similarities[at]) <= 1e-3 * np.abs(products).max()
         assert close.all(), f"query {at}: a similarity is not the product with the row at its position"
-    share = recall_of(found, true)
+    share = recall_of(actual, best)
     assert share >= recall, f"{share:.3f} of the {count} nearest rows are found; promised {recall}"
     for at in range(min(3, len(queries))):
         alone = index.search(queries[at : at + 1], k)
-        assert np.array_equal(alone[1][0], positions[at]), f"query {at} is answered otherwise alone than among others"
+        assert np.array_equal(alone[1][0], positions[at]), f"query {at} has other neighbours alone than among others"
 
 
-def _equal(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(_equal(value, other[key]) for key, value in one.items())
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(_equal, one, other))
-    return bool(one == other)
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_equal(value, b[key]) for key, value in a.items())
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    return bool(a == b)
 
 
 def _cosines(rows: torch.Tensor) -> torch.Tensor:

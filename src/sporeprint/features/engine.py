@@ -1,4 +1,4 @@
-"""From decoded rows to blocks: views, one backbone pass for each set of views, losses, gradients, projection."""
+"""The engine turns decoded rows into blocks: views, a backbone pass per set of views, losses, gradients, projection."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from sporeprint.gradients.projections.projection import Projection, normalise, r
 from sporeprint.objectives.objective import Objective
 from sporeprint.objectives.view_sets import ViewSet, generator, view_sets
 
-TOGETHER_BYTES = 64 * 2**20  # of gradients that are projected in one call
+TOGETHER_BYTES = 64 * 2**20  # gradients that are projected in one call
 
 
 def make_head(seed: int, name: str, width: int, latent: int) -> nn.Linear:
-    """A frozen linear head [latent, width] with PyTorch's default initialisation, U(-1/sqrt(width), 1/sqrt(width))."""
+    """Make a frozen linear head [latent, width] with PyTorch's default initialisation, U(-1, 1) / sqrt(width)."""
     head = nn.utils.skip_init(nn.Linear, width, latent)
     rng, bound = generator(seed, "", f"head {name}"), 1 / math.sqrt(width)
     with torch.no_grad():
@@ -38,19 +38,19 @@ def make_head(seed: int, name: str, width: int, latent: int) -> nn.Linear:
 
 
 def below(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The tensors under "name/", without that part of their names."""
+    """Return the tensors under "name/", with that prefix removed."""
     return {key.removeprefix(f"{name}/"): value for key, value in tensors.items() if key.startswith(f"{name}/")}
 
 
 def heads_of(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """{"kl/weight": ..., "kl/bias": ...} as {"kl": {"weight": ..., "bias": ...}}."""
+    """Group {"kl/weight": ..., "kl/bias": ...} as {"kl": {"weight": ..., "bias": ...}}."""
     names = dict.fromkeys(key.rpartition("/")[0] for key in tensors)
     return {name: below(tensors, name) for name in names}
 
 
 @dataclass
 class Engine:
-    """Everything that a row's blocks depend on, and the pass that computes them."""
+    """An engine holds everything that a row's blocks depend on, and computes them."""
 
     backbone: Backbone
     objectives: tuple[Objective, ...]
@@ -65,30 +65,30 @@ class Engine:
     seconds: dict[str, float] = field(default_factory=dict)  # spent on each set of views so far
     memory: Memory = field(default_factory=Memory)
 
-    @torch.inference_mode(False)  # a caller's inference mode would give tensors that autograd refuses
+    @torch.inference_mode(False)  # autograd refuses tensors made in a caller's inference mode
     def blocks(self, rows: Sequence[tuple[str, Any]]) -> dict[str, NDArray[np.float32]]:
-        """rows: [(id, prepared sample)]. Returns {block: float32 [N, D]}, every row L2-normalised."""
+        """Return {block: float32 [N, D]}, every row L2-normalised, of rows [(id, prepared sample)]."""
         heads, banks = self._on_device()
-        rows, back = self._by_length(rows)
+        rows, back = self._sort_by_length(rows)
         passes = self.passing()
-        found: dict[str, list[Tensor]] = {}
+        parts: dict[str, list[Tensor]] = {}
         for view_set in view_sets(self.objectives):
             with self._timed(view_set.name):
-                for part in passes.each(view_set, rows, partial(self._read, view_set, heads, banks)):
-                    for name, values in part.items():
-                        found.setdefault(name, []).append(values)
+                for chunk in passes.each(view_set, rows, partial(self._read, view_set, heads, banks)):
+                    for name, values in chunk.items():
+                        parts.setdefault(name, []).append(values)
         with self._timed("projection"), torch.no_grad():
-            gradients = {name: normalise(torch.cat(found.pop(name))) for name in self.gradient_names()}
-            made = {name: torch.cat(parts) for name, parts in found.items()} | self._projected(gradients)
-            return {name: normalise(block).float().cpu().numpy()[back] for name, block in made.items()}
+            gradients = {name: normalise(torch.cat(parts.pop(name))) for name in self.gradient_names()}
+            blocks = {name: torch.cat(values) for name, values in parts.items()} | self._project(gradients)
+            return {name: normalise(block).float().cpu().numpy()[back] for name, block in blocks.items()}
 
-    def _projected(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """{block: [N, D]} of {block: [N, P]}, or of what its projection made of the factors already.
+    def _project(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return {block: [N, D]} of {block: [N, P]}; blocks whose projection reads the factors pass through.
 
-        Few rows of several objectives are projected together: a packed matrix is unpacked for each call.
+        Objectives are projected together where rows are few: a packed matrix is unpacked for each call.
         """
         waiting: dict[str, list[str]] = {}
-        made = dict(gradients)
+        blocks = dict(gradients)
         for name in gradients:
             path = name.partition("@")[2] or next(iter(self.backbone.targets))
             if not reads_factors(self.projections[path]):
@@ -97,10 +97,10 @@ class Engine:
             rows, width = gradients[names[0]].shape
             together = max(1, TOGETHER_BYTES // (4 * rows * width))
             for start in range(0, len(names), together):
-                some = names[start : start + together]
-                projected = self.projections[path](torch.cat([made[name] for name in some]))
-                made.update(zip(some, projected.split(rows), strict=True))
-        return made
+                batch = names[start : start + together]
+                projected = self.projections[path](torch.cat([blocks[name] for name in batch]))
+                blocks.update(zip(batch, projected.split(rows), strict=True))
+        return blocks
 
     def _read(
         self,
@@ -110,7 +110,7 @@ class Engine:
         embeddings: Tensor,
         passes: list[Pass],
     ) -> dict[str, Tensor]:
-        """Blocks of the rows in these passes, [n, D]: embedding and layers or views; gradients before projection."""
+        """Return the blocks [n, D] of the rows in these passes; gradients of factors alone are projected."""
         found, made = embeddings.detach(), {}
         if view_set.name == "whole":
             made = {"embedding": found[:, 0], **passes[0].layers}
@@ -128,36 +128,36 @@ class Engine:
         return objective.name if len(self.backbone.targets) == 1 else f"{objective.name}@{path}"
 
     def gradient_names(self) -> list[str]:
-        """Names of the gradient blocks, in the order of the objectives and targets."""
+        """Return the names of the gradient blocks, in the order of the objectives and targets."""
         return [self._block_name(objective, path) for objective in self.objectives for path in self.backbone.targets]
 
     @torch.inference_mode(False)
     def encode(self, objective: Objective, rows: Sequence[tuple[str, Any]]) -> Tensor:
-        """Latents of the views of these rows, for a bank of negatives: [rows, V, L], on the CPU.
+        """Return the latents [rows, V, L], on the CPU, of the views of these rows, for a bank of negatives.
 
-        V: `negative_views` of the objective where it sets them, which are the first of its views.
+        V: the objective's `negative_views`, the first of its views; all its views where it does not set them.
         """
-        (view_set,) = (one for one in view_sets(self.objectives) if objective in one.objectives)
+        (view_set,) = (each for each in view_sets(self.objectives) if objective in each.objectives)
         if (views := getattr(objective, "negative_views", None)) is not None and views < view_set.views:
             view_set = view_set.first(views)
         head = self._on_device()[0][objective.name]
-        rows, back = self._by_length(rows)
-        none = torch.empty(0, view_set.views, objective.latent)
+        rows, back = self._sort_by_length(rows)
+        empty = torch.empty(0, view_set.views, objective.latent)
 
         def read(embeddings: Tensor, _: list[Pass]) -> Tensor:
             return latents_of(head, objective, embeddings.detach()).float().cpu()
 
         with self._timed("negatives"):
-            return torch.cat([none, *self.passing().each(view_set, rows, read)])[back]
+            return torch.cat([empty, *self.passing().each(view_set, rows, read)])[back]
 
-    def _by_length(self, rows: Sequence[tuple[str, Any]]) -> tuple[list[tuple[str, Any]], list[int]]:
-        """The rows, shorter ones first, so that little is padded; and where each of the given ones went."""
+    def _sort_by_length(self, rows: Sequence[tuple[str, Any]]) -> tuple[list[tuple[str, Any]], list[int]]:
+        """Return the rows, shortest first to pad little, and the position that each given row has among them."""
         lengths = [self.backbone.preprocess.length(sample) for _, sample in rows]
         order = sorted(range(len(rows)), key=lambda at: (lengths[at], self.backbone.preprocess.same(rows[at][1])))
         return [rows[at] for at in order], [int(at) for at in np.argsort(order)]
 
     def _on_device(self) -> tuple[dict[str, nn.Linear], dict[str, Tensor]]:
-        """Heads and negatives where the backbone is, moved once a batch; the originals stay, for the user to change."""
+        """Copy heads and negatives to the backbone's device, once a batch; the user may replace the originals."""
         device = self.backbone.device
         heads = {
             name: head if head.weight.device == device else copy.deepcopy(head).to(device)
@@ -166,12 +166,12 @@ class Engine:
         return heads, {name: bank.to(device) for name, bank in self.negatives.items()}
 
     def block_info(self) -> dict[str, dict[str, Any]]:
-        """For each block what it is and what it costs: family, and passes a row beside the embedding's own.
+        """Return the family, set of views and passes a row of each block, the embedding's own pass not counted again.
 
-        A view of fewer tokens counts as that part of a pass.
+        A view of fewer tokens counts as that fraction of a pass.
         """
         sets = view_sets(self.objectives)
-        cost = {one.name: round(one.cost(self.backbone.preprocess), 1) for one in sets}
+        cost = {view_set.name: round(view_set.cost(self.backbone.preprocess), 1) for view_set in sets}
         passes = {name: int(number) if number == int(number) else number for name, number in cost.items()}
         info: dict[str, dict[str, Any]] = {"embedding": {"family": "embedding", "views": "whole", "passes": 1}}
         for number in range(max(0, self.backbone.depth - self.layers) + 1, self.backbone.depth + 1):
@@ -185,12 +185,12 @@ class Engine:
                     "passes": passes[view_set.name],
                 }
         for name in self.gradient_names():
-            (view_set,) = (one for one in sets if name.partition("@")[0] in [o.name for o in one.objectives])
+            (view_set,) = (each for each in sets if name.partition("@")[0] in [o.name for o in each.objectives])
             info[name] = {"family": "gradients", "views": view_set.name, "passes": passes[view_set.name]}
         return info
 
     def passing(self) -> Passes:
-        """How views pass the backbone, by the attributes and the weights as they are now."""
+        """Return the passes of views through the backbone, by its attributes and weights as they are now."""
         self.backbone.refresh()
         return Passes(self.backbone, self.seed, self.layers, self.layer_kinds, self.autocast, self.workers, self.memory)
 

@@ -1,4 +1,4 @@
-"""From a recipe to an engine: the backbone loaded, heads and projections made, precision settled."""
+"""An engine is set up from a recipe: load the backbone, make heads and projections, resolve the precision."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from sporeprint.gradients.projections.projection import make_projection
 from sporeprint.objectives import settle
 
 
-@torch.inference_mode(False)  # a caller's inference mode would give tensors that autograd refuses
+@torch.inference_mode(False)  # autograd refuses tensors made in a caller's inference mode
 def make_engine(recipe: Recipe, backbone: Any, device: Any = None, workers: int = 1) -> Engine:
-    """backbone: a `Backbone` or SentenceTransformer of the user's, or None for the recipe's.
+    """Make the engine of a recipe. backbone: the user's `Backbone` or SentenceTransformer, or None for the recipe's.
 
     Raises RecipeError, BackboneError, LayerError.
     """
@@ -32,12 +32,12 @@ def make_engine(recipe: Recipe, backbone: Any, device: Any = None, workers: int 
                 "no backbone: name one, Recipe(backbone='facebook/dinov2-small'), or give a network of your own, "
                 "Fungi(recipe, backbone=Backbone(module, ...))"
             )
-        head = any(getattr(one, "reads", "") == "logits" for one in recipe.objectives or ())
+        head = any(getattr(objective, "reads", "") == "logits" for objective in recipe.objectives or ())
         backbone = load_backbone(recipe.backbone, recipe.targets, recipe.pooling, device, recipe.modality, head)
     else:
-        _check_given(recipe, backbone, device)
+        _check_given_backbone(recipe, backbone, device)
     objectives = settle(recipe.objectives, backbone.modality, recipe.views)
-    _check_sides(objectives, backbone)
+    _check_view_sizes(objectives, backbone)
     dim = recipe.dim or backbone.width
     latents = {name: objective.latent for objective in objectives for name in objective.head_names()}
     return Engine(
@@ -57,8 +57,8 @@ def make_engine(recipe: Recipe, backbone: Any, device: Any = None, workers: int 
     )
 
 
-def _check_given(recipe: Recipe, backbone: Any, device: Any) -> None:
-    """What a backbone that is given has settled already must not be asked for otherwise. Raises RecipeError."""
+def _check_given_backbone(recipe: Recipe, backbone: Any, device: Any) -> None:
+    """Check that the recipe and the device ask for nothing that the given backbone contradicts. Raises RecipeError."""
     if not isinstance(backbone, Backbone):
         raise RecipeError(
             f"backbone is a {type(backbone).__name__}; expected a Backbone(module, preprocess=...) or a "
@@ -77,40 +77,40 @@ def _check_given(recipe: Recipe, backbone: Any, device: Any) -> None:
             f"to the backbone: Backbone(..., pooling={recipe.pooling!r})"
         )
     try:
-        wanted = backbone.device if device is None else torch.device(device)
+        requested = backbone.device if device is None else torch.device(device)
     except RuntimeError as error:
         raise RecipeError(f"device {device!r}: {str(error).splitlines()[0]}") from error
-    here = backbone.device
-    if wanted.type != here.type or (wanted.index is not None and wanted.index != (here.index or 0)):
+    actual = backbone.device
+    if requested.type != actual.type or (requested.index is not None and requested.index != (actual.index or 0)):
         raise RecipeError(
-            f"device={str(device)!r}, but the backbone given is on {here}; move it there "
+            f"device={str(device)!r}, but the backbone given is on {actual}; move it there "
             "(backbone.module.to(...)) or leave device out"
         )
 
 
-def _check_sides(objectives: Sequence[Any], backbone: Backbone) -> None:
-    """Before any row is read. Raises RecipeError for views at a resolution that the backbone cannot take."""
+def _check_view_sizes(objectives: Sequence[Any], backbone: Backbone) -> None:
+    """Raise RecipeError, before any row is read, for views at a resolution that the backbone cannot take."""
     for objective in objectives:
         if hasattr(objective.augmentation, "sizes"):
             objective.augmentation.sizes(backbone.preprocess)
 
 
-def _layer_kinds(backbone: Backbone, wanted: Sequence[str] | None) -> tuple[str, ...]:
-    """Names of layer blocks, before "-N", for a recipe's `layer_kinds`. Raises RecipeError for one it has not."""
-    if wanted is None:
+def _layer_kinds(backbone: Backbone, requested: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the prefixes of layer blocks for a recipe's `layer_kinds`. Raises RecipeError for a missing token."""
+    if requested is None:
         return backbone.layer_kinds
     mean = "patches" if backbone.modality == "image" else "tokens"
     possible: dict[str, str] = {kind: kind for kind in ("cls", "last") if kind in backbone.layer_kinds}
     possible |= {"mean": mean, "max": "max"}
-    if missing := [kind for kind in wanted if kind not in possible]:
+    if missing := [kind for kind in requested if kind not in possible]:
         raise RecipeError(
             f"layer_kinds={missing[0]!r}: {backbone.name} has no such token; possible here: {', '.join(possible)}"
         )
-    return tuple(dict.fromkeys(possible[kind] for kind in wanted))
+    return tuple(dict.fromkeys(possible[kind] for kind in requested))
 
 
 def check_state(engine: Engine) -> None:
-    """Heads and negatives may have been replaced, or not been drawn yet. Raises NotFitted, RecipeError."""
+    """Check heads and negatives, which may be replaced or not drawn yet. Raises NotFitted, RecipeError."""
     width = engine.backbone.width
     for name, head in engine.heads.items():
         if head.in_features != width:

@@ -1,4 +1,4 @@
-"""What a fitted Fungi consists of, as a value: `saved` packs it into files, and a Fungi of the same recipe takes it."""
+"""The fitted state of a Fungi is a value: `saved` packs it into files, and a Fungi of the same recipe takes it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ DECIDES_FEATURES = ("weights", "targets", "pooling", "preprocess", "prefix_token
 
 @dataclass(frozen=True)
 class Fitted:
-    """The fitted state of a Fungi.
+    """Fitted is everything that fitting adds to a recipe.
 
-    resolved: what `Fungi.describe` gave. heads: {name: {"weight": [L, E], "bias": [L]}}.
+    resolved: what `Fungi.describe` returned. heads: {name: {"weight": [L, E], "bias": [L]}}.
     negatives: {objective: [M, L]}.
-    projections: {target: [D, P]}, the matrices of those that were replaced; the others come from the recipe.
-    combiner, dense: None where `fit` and `fit_dense` were not called.
+    projections: {target: [D, P]}, the matrices of replaced projections; the others come from the recipe.
+    combiner, dense: None before `fit` and `fit_dense`.
     """
 
     recipe: Recipe
@@ -39,7 +39,7 @@ class Fitted:
     dense: FittedDense | None = None
 
     def parts(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """(description as JSON, tensors by name); `of_parts` takes them back."""
+        """Return (description as JSON, tensors by name), for `of_parts`."""
         tensors = {f"negatives/{name}": bank for name, bank in self.negatives.items()}
         tensors |= {f"projections/{path}": matrix for path, matrix in self.projections.items()}
         for name, head in self.heads.items():
@@ -56,7 +56,7 @@ class Fitted:
 
     @classmethod
     def of_parts(cls, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Fitted:
-        """The state whose `parts` these are. Raises RecipeError for a recipe that this version does not know."""
+        """Rebuild the state from its `parts`. Raises RecipeError for a recipe that this version does not know."""
         combiner = dense = None
         if "combiner" in description:
             arrays = {name: value.numpy() for name, value in below(tensors, "combiner").items()}
@@ -74,11 +74,11 @@ class Fitted:
         )
 
     def check_backbone(self, described: Mapping[str, Any], where: str) -> None:
-        """Raises StoreMismatch where a backbone, as `Backbone.describe` gives it, is not the one of this state."""
+        """Raise StoreMismatch where a backbone, as `Backbone.describe` gives it, is not this state's."""
         was, now = self.resolved["backbone"], json.loads(canonical(dict(described)))
         for part in DECIDES_FEATURES:
             if was.get(part) != now[part]:
                 raise StoreMismatch(
-                    f"{where} was made with backbone {was['name']!r}, whose {part}: {was.get(part)}; {now['name']!r} "
-                    f"here has {now[part]}. Features would not be comparable: use the same backbone, or fit again"
+                    f"{where} was made with backbone {was['name']!r}, whose {part} is {was.get(part)}; "
+                    f"{now['name']!r} here has {now[part]}. Features would differ: use the same backbone, or fit again"
                 )

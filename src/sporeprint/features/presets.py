@@ -1,4 +1,4 @@
-"""Recipes by name, each on the measured frontier of accuracy against cost (docs/speed.md)."""
+"""Presets are recipes by name, each on the measured frontier of accuracy against cost (docs/speed.md)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from sporeprint.objectives.views.image import Crops, Patches
 from sporeprint.objectives.views.text import Deletions
 
 PRESETS = ("paper", "balanced", "fast", "free")
-DECIDES = ("objectives", "views")  # fields that would make another recipe of it
+DECIDES = ("objectives", "views")  # fields that the preset sets and overrides may not
 
-# Chosen on Flowers102 and TREC's training rows, by accuracy with all labels and with five a class.
+# Chosen on training rows of Flowers102 and TREC, by accuracy with all labels and with five per class.
 JOINED = Combination(("embedding", "layers", "views", "gradients"), whiten="auto", exponent=0.75)
 
 _CROPS = Crops(2, 4, local_side=0.5)
@@ -37,10 +37,10 @@ _OBJECTIVES: dict[str, dict[str, tuple[Any, ...]]] = {
 
 
 def preset(name: str, modality: str) -> dict[str, Any]:
-    """The fields of a recipe for "image", "text" or "audio".
+    """Return the fields that a preset sets in a recipe for "image", "text" or "audio".
 
-    "paper": the paper's objectives and assembly, which is what a recipe has by default. "balanced", "fast": the three
-    families of blocks at no more than 15 and 5 embeddings' cost by tokens. "free": one pass, so layers and KL.
+    "paper": the paper's objectives and assembly, a recipe's defaults. "balanced", "fast": the three families of blocks
+    for at most 15 and 5 embeddings' cost, counted in tokens. "free": a single pass, so layers and KL.
     Raises RecipeError for other names.
     """
     for what, given, known in (("preset", name, PRESETS), ("modality", modality, tuple(_OBJECTIVES))):
@@ -53,16 +53,16 @@ def preset(name: str, modality: str) -> dict[str, Any]:
 
 
 def fields_of(name: str, backbone: str | None, modality: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """All fields of the recipe, for `Recipe.preset`. Raises RecipeError, and BackboneError for an unknown backbone."""
+    """Return all fields of `Recipe.preset`. Raises RecipeError, and BackboneError for an unknown backbone."""
     if taken := [field for field in DECIDES if field in overrides]:
         raise RecipeError(
-            f"{taken[0]} beside preset {name!r}, which decides on them; leave them out, or write Recipe({taken[0]}=...)"
+            f"preset {name!r} sets {taken[0]}; leave {taken[0]} out, or write Recipe({taken[0]}=...) without a preset"
         )
     if backbone is None and modality == "auto" and name == "paper":
-        return dict(overrides)  # its fields are the same for all
+        return dict(overrides)  # its fields are the same for every modality
     if backbone is None and modality == "auto":
         raise RecipeError(
-            f"preset {name!r} depends on what the backbone takes; give backbone=..., or, for a network of your own, "
+            f"preset {name!r} depends on the modality; give backbone=..., or, for a network of your own, "
             "modality='image', 'text' or 'audio'"
         )
     kind = modality if backbone is None else find_modality(backbone, modality)

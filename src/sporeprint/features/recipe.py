@@ -1,4 +1,4 @@
-"""Everything that determines the numbers, as a frozen, JSON-able value with a fingerprint."""
+"""A recipe is everything that determines the numbers: a frozen value with a JSON form and a fingerprint."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ DTYPES = ("auto", "float32", "bfloat16")
 LAYER_KINDS = ("cls", "last", "mean", "max")
 VIEWS = ("paper", "native")
 MODALITIES = ("auto", "image", "text", "audio")
-DECIDED_LATER = ("size", "combination", "dense")  # these never change the blocks of whole images
+DECIDED_LATER = ("size", "combination", "dense")  # fields that never change the blocks of whole images
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Which backbone, which blocks of which families, and how they are joined.
+    """A recipe names the backbone, the blocks of each family, and how they are joined.
 
     backbone: Hugging Face id or folder, `timm:NAME`, or `"tiny"` (shipped); None where a `Backbone` is given.
-    objectives: gradient blocks, one each; None for the paper's: KL, SimCLR, and for images DINO.
-    modality: "auto" is what the checkpoint takes, of one with two towers images or audio; "text" is its text tower.
-    targets: paths of the linear layers to read; default the output projection of the last attention.
+    objectives: each gives a gradient block; None for the paper's: KL, SimCLR, and for images DINO.
+    modality: "auto" is what the checkpoint takes (images or audio where it has two towers); "text" is its text tower.
+    targets: paths of the linear layers to read; by default the output projection of the last attention.
     pooling: how tokens become an embedding: "auto" (what the checkpoint's authors use), "cls", "mean", "last".
-    projection: name of the random projection. dim: width of a gradient block, default the embedding's.
-    layers: the tokens of the last so many blocks are kept too, pooled (free; 0 for none). Six gave 83.7 on Flowers102
+    projection: name of the random projection. dim: width of a gradient block, by default the embedding's.
+    layers: how many of the last blocks give their pooled tokens too (free; 0 for none). Six gave 83.7 on Flowers102
     where four gave 80.2, and as much on TREC (docs/combining.md).
-    layer_kinds: how, of "cls", "last", "mean" and "max"; None: mean, CLS or last where there is one, and for texts
-    the maximum too (88.4 on TREC, 86.6 without).
-    views: of images, for objectives that name no augmentation: "paper" enlarges every patch and crop to the backbone's
-    input; "native" gives patches and local crops at half its side, a quarter of the tokens, to networks that can
+    layer_kinds: how those are pooled, of "cls", "last", "mean" and "max"; None: mean, CLS or last where there is one,
+    and for texts the maximum too (88.4 on TREC, 86.6 without).
+    views: resolution of image views, for objectives without an augmentation of their own: "paper" enlarges every patch
+    and crop to the backbone's input; "native" keeps patches and local crops at half its side, for networks that can
     interpolate their position embeddings. Text and sound have no resolution: there it changes nothing.
     size: features after PCA; None keeps all. combination: how blocks are joined, "paper" by default.
     dtype: "auto" (bfloat16 where the device multiplies it in hardware), "float32" or "bfloat16".
-    seed: of heads, projection, views and negatives.
-    dense: a `Dense`, what features of patches are made of; None for the paper's. It decides nothing else.
+    seed: for heads, projection, views and negatives.
+    dense: a `Dense`, which decides features of patches and nothing else; None for the paper's.
     """
 
     removed: ClassVar[dict[str, tuple[Any, str]]] = {
@@ -98,8 +98,8 @@ class Recipe:
             raise RecipeError(f"dense={self.dense!r}; expected Dense(...), or None")
         check_projection_name(self.projection)
         named(self.combination)  # raises RecipeError
-        for kind_of in self.layer_kinds or ():
-            check_choice("layer_kinds", kind_of, LAYER_KINDS)
+        for pooling in self.layer_kinds or ():
+            check_choice("layer_kinds", pooling, LAYER_KINDS)
         check_choice("views", self.views, VIEWS)
         for name, least in (("dim", 1), ("size", 1), ("layers", 0), ("seed", 0)):
             value = getattr(self, name)
@@ -125,40 +125,39 @@ class Recipe:
             names.append(objective.name)
         if repeated := {name for name in names if names.count(name) > 1}:
             raise RecipeError(
-                f"two objectives are called {repeated.pop()!r}; give one another name, e.g. KL(name='kl-15')"
+                f"two objectives are named {repeated.pop()!r}; give one of them another name, e.g. KL(name='kl-15')"
             )
 
     @classmethod
     def preset(cls, name: str, backbone: str | None = None, modality: str = "auto", **overrides: Any) -> Recipe:
-        """A plain recipe on the frontier of accuracy against cost: "paper", "balanced", "fast" or "free".
+        """Return a recipe on the frontier of accuracy against cost: "paper", "balanced", "fast" or "free".
 
-        backbone: its configuration says whether that is for images, texts or sound; without one, `modality` must, but
-        for "paper", which is the same for all.
-        overrides: other fields, but objectives and views, which are the preset's. Raises RecipeError, BackboneError.
+        backbone: gives the modality; without a backbone, give `modality`, except for "paper", the same for all.
+        overrides: other fields, except objectives and views, which the preset sets. Raises RecipeError, BackboneError.
         """
         fields = presets.fields_of(name, backbone, modality, overrides)
         return make(cls, fields)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON types; `Recipe.from_json` takes it back."""
+        """Return the recipe as plain JSON types, for `Recipe.from_json`."""
         return fields_json(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Recipe:
-        """The recipe that `to_json` wrote. Raises RecipeError for unknown kinds and fields."""
+        """Rebuild the recipe that `to_json` wrote. Raises RecipeError for unknown kinds and fields."""
         return make(cls, {key: from_json(value) for key, value in data.items() if key != "kind"})
 
     def fingerprint(self) -> str:
-        """16 hex digits of SHA-256 over the canonical JSON: equal recipes, equal fingerprints, on every machine."""
+        """Return 16 hex digits of SHA-256 over the canonical JSON: the same for equal recipes on every machine."""
         return hashlib.sha256(canonical(self.to_json())).hexdigest()[:16]
 
     def blocks_json(self) -> dict[str, Any]:
-        """The part that decides the blocks; size and combination are decided later."""
+        """Return the part of the JSON that decides the blocks, without DECIDED_LATER."""
         return {key: value for key, value in self.to_json().items() if key not in DECIDED_LATER}
 
 
 def _check_objective(objective: Any) -> None:
-    """The types of what every objective has; its own numbers are its own to check."""
+    """Check what every objective has; an objective checks its own fields itself."""
     for name, default, least in (
         ("latent", None, 0 if getattr(objective, "reads", "") == "logits" else 1),
         ("negatives", 0, 0),
@@ -169,7 +168,9 @@ def _check_objective(objective: Any) -> None:
         if not is_count(value, least):
             raise RecipeError(f"{name}={value!r} of {objective!r}; expected an integer of at least {least}")
     if not isinstance(getattr(objective, "name", None), str):
-        raise RecipeError(f"{objective!r} has no name; expected a string, which its block is called")
+        raise RecipeError(f"{objective!r} has no name; expected a string, the name of its block")
     augmentation = getattr(objective, "augmentation", None)
     if augmentation is not None and not (callable(augmentation) and hasattr(augmentation, "views")):
-        raise RecipeError(f"augmentation={augmentation!r} of {objective.name!r}; expected one such as Crops(), or None")
+        raise RecipeError(
+            f"augmentation={augmentation!r} of {objective.name!r}; expected an augmentation such as Crops(), or None"
+        )

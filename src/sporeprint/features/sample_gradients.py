@@ -1,4 +1,4 @@
-"""From the embeddings of a sample's views to the gradient of its loss, from the two factors that the tap kept."""
+"""The gradient of a sample's loss is computed from the two factors that the tap captured for its views."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sporeprint.objectives.objective import Objective
 
 
 def latents_of(head: nn.Linear, objective: Objective, embeddings: Tensor) -> Tensor:
-    """embeddings [..., E] to [..., L], in the embeddings' precision."""
+    """Map embeddings [..., E] to latents [..., L], in the embeddings' precision."""
     if objective.normalize:
         embeddings = nn.functional.normalize(embeddings, dim=-1)
     bias = None if head.bias is None else head.bias.to(embeddings)
@@ -34,12 +34,12 @@ def sample_gradients(
     negatives: Tensor | None = None,
     predicted: tuple[Tensor, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """Gradient of each sample's loss with respect to each target's weight and bias.
+    """Return the gradient of each sample's loss with respect to each target's weight and bias.
 
-    embeddings: [N, V, E] from the passes that filled `captures`, with autograd behind them; where there are several,
-    they are of one sample. predicted: for an objective that reads logits, these [N, V, M, C], and the labels [N, V, M].
-    projections: of each target. Returns {target: [N, P]}, the sum over views and tokens, flattened; where the target's
-    projection reads the factors, {target: [N, D]}: projected.
+    embeddings: [N, V, E] of the passes that filled `captures`, part of their autograd graph; several passes hold the
+    views of one sample. predicted: logits [N, V, M, C] and labels [N, V, M], for an objective that reads logits.
+    projections: {target: projection}. Returns {target: [N, P]}, the sum over views and tokens, flattened; or, where the
+    target's projection reads the factors, the projected {target: [N, D]}.
     """
     samples = len(embeddings)
     extras = {
@@ -54,37 +54,40 @@ def sample_gradients(
             losses = objective.loss(predicted[0], labels=predicted[1])
         else:
             losses = objective.loss(latents_of(heads[objective.name], objective, embeddings), **extras)
-    seen = [(path, capture) for one in captures for path, capture in one.items()]
-    outputs = [capture.outputs for _, capture in seen]
-    found = torch.autograd.grad(losses.sum(), outputs, retain_graph=True, allow_unused=True)
+    targets = [(path, capture) for captured in captures for path, capture in captured.items()]
+    outputs = [capture.outputs for _, capture in targets]
+    gradients = torch.autograd.grad(losses.sum(), outputs, retain_graph=True, allow_unused=True)
     factors: dict[str, list[tuple[Tensor, Tensor]]] = {}
-    for (path, capture), sensitivities in zip(seen, found, strict=True):
+    for (path, capture), sensitivities in zip(targets, gradients, strict=True):
         if sensitivities is not None:
-            both = samples_first(capture.inputs, samples), samples_first(sensitivities, samples)
-            factors.setdefault(path, []).append(both)
-    if missing := [path for path, _ in seen if path not in factors]:
+            pair = samples_first(capture.inputs, samples), samples_first(sensitivities, samples)
+            factors.setdefault(path, []).append(pair)
+    if missing := [path for path, _ in targets if path not in factors]:
         raise LayerError(
             f"the loss of {objective.name!r} does not depend on layer {missing[0]!r}; choose another target"
         )
-    bias = {path: capture.bias for path, capture in seen}
-    return {path: _joined(parts, projections[path], bias[path], embeddings.dtype) for path, parts in factors.items()}
+    bias = {path: capture.bias for path, capture in targets}
+    return {
+        path: _sum_passes(parts, projections[path], bias[path], embeddings.dtype) for path, parts in factors.items()
+    }
 
 
-def _joined(
+def _sum_passes(
     parts: Sequence[tuple[Tensor, Tensor]], projection: Projection, bias: bool, precision: torch.dtype
 ) -> Tensor:
-    """parts: (inputs, sensitivities) of each pass. Returns the gradients [N, P], or their projections [N, D]."""
+    """Return the gradients [N, P], or their projections [N, D]. parts: (inputs, sensitivities) of each pass."""
     cast = [(inputs.to(precision), sensitivities.to(precision)) for inputs, sensitivities in parts]
     if not reads_factors(projection):
         return reduce(torch.add, (weight_gradients(*factors, bias) for factors in cast)).flatten(1)
-    inputs, sensitivities = (torch.cat(of, dim=1) for of in zip(*(felt_tokens(*one) for one in cast), strict=True))
+    felt = zip(*(felt_tokens(*factors) for factors in cast), strict=True)
+    inputs, sensitivities = (torch.cat(factor, dim=1) for factor in felt)
     return projection.of_factors(inputs, sensitivities, bias)
 
 
 def predictions(passes: Sequence[Pass], samples: int) -> tuple[Tensor, Tensor] | None:
-    """The head's logits at the masked tokens [N, V, M, C], and labels [N, V, M]; None where it did not run."""
-    logits = [one.logits for one in passes if one.logits is not None]
-    labels = [one.labels for one in passes if one.labels is not None]
+    """Return the head's logits at the masked tokens [N, V, M, C] and labels [N, V, M]; None where it did not run."""
+    logits = [run.logits for run in passes if run.logits is not None]
+    labels = [run.labels for run in passes if run.labels is not None]
     if not logits:
         return None
     most = max(part.shape[1] for part in labels)

@@ -57,9 +57,9 @@ def test_two_shifts_give_the_centres_of_a_grid_twice_as_fine() -> None:
     copies = Copies(shifts=2).of(32, 48, 16)
     assert [(copy.down, copy.right) for copy in copies] == [(-4, -4), (-4, 4), (4, -4), (4, 4)]
     assert Copies(shifts=2).grid(32, 48, 16) == (4, 6)
-    one = patch_means(copies[0](ramp(32, 48)), 16)  # its content moved up and left: tokens lie further down and right
-    placed = copies[0].register(one, (4, 6))
-    np.testing.assert_allclose(placed[1, 1].numpy(), one[0, 0].numpy(), atol=1e-4)
+    moved = patch_means(copies[0](ramp(32, 48)), 16)  # its content moved up and left: tokens lie further down and right
+    placed = copies[0].register(moved, (4, 6))
+    np.testing.assert_allclose(placed[1, 1].numpy(), moved[0, 0].numpy(), atol=1e-4)
 
 
 def test_copies_of_an_image_count_as_what_they_cost() -> None:
@@ -91,7 +91,9 @@ def test_dense_features_with_copies_are_the_mean_of_those_of_each_copy() -> None
     assert blocks["kl"].shape == (8, 6, 16)
 
 
-@pytest.mark.parametrize("wrong", [{"shifts": 0}, {"shifts": True}, {"flip": 1}, {"scales": ()}, {"scales": (1.0, -2)}])
-def test_copies_that_cannot_be_are_refused(wrong: dict) -> None:
+@pytest.mark.parametrize(
+    "settings", [{"shifts": 0}, {"shifts": True}, {"flip": 1}, {"scales": ()}, {"scales": (1.0, -2)}]
+)
+def test_copies_that_cannot_be_are_refused(settings: dict) -> None:
     with pytest.raises(RecipeError, match="Copies"):
-        Copies(**wrong)
+        Copies(**settings)

@@ -70,7 +70,7 @@ def test_unreadable_images_are_counted_and_named(ids: list[str] | None) -> None:
     with pytest.raises(TooManyFailures, match="row 3" if ids is None else "[de]: "):
         fungi_of(Dense(size=32)).fit_dense(images, ids)
     fungi = fungi_of(Dense(size=32), max_failures=0.5).fit_dense(images, ids)
-    assert {one.id for one in fungi.failures} == ({"row 3", "row 4"} if ids is None else {"d", "e"})
+    assert {failure.id for failure in fungi.failures} == ({"row 3", "row 4"} if ids is None else {"d", "e"})
 
 
 def test_images_of_which_none_can_be_read_are_refused() -> None:
@@ -95,8 +95,8 @@ def test_more_patches_than_fit_into_memory_are_refused(monkeypatch: pytest.Monke
         fungi_of(Dense(size=32, copies=Copies(scales=(1.0, 1.5)))).fit_dense(noise_pictures(2))
     large = noise_pictures(1)[0].resize((80, 40))
     with pytest.warns(UserWarning, match="50 patches"):
-        found = fungi_of(Dense(objectives=(TokenKL(),)), max_failures=0.5).dense([large, large.resize((32, 32))])
-    assert np.isnan(found[0]).all() if isinstance(found, np.ndarray) else found[0] is None
+        features = fungi_of(Dense(objectives=(TokenKL(),)), max_failures=0.5).dense([large, large.resize((32, 32))])
+    assert np.isnan(features[0]).all() if isinstance(features, np.ndarray) else features[0] is None
 
 
 def test_a_callers_inference_mode_does_not_matter() -> None:
@@ -104,8 +104,8 @@ def test_a_callers_inference_mode_does_not_matter() -> None:
     expected = fungi_of(Dense(size=32)).fit_dense(pictures).dense(pictures)
     fungi = fungi_of(Dense(size=32))
     with torch.inference_mode():
-        found = fungi.fit_dense(pictures).dense(pictures)
-    np.testing.assert_array_equal(found, expected)
+        features = fungi.fit_dense(pictures).dense(pictures)
+    np.testing.assert_array_equal(features, expected)
 
 
 def test_weights_changed_through_data_are_seen() -> None:
@@ -142,5 +142,5 @@ def test_where_memory_runs_out_fewer_images_pass_together(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(engine, "_one_pass", short_of_memory)
     with pytest.warns(UserWarning, match="memory ran out"):
-        found = fungi.dense(pictures)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+        features = fungi.dense(pictures)
+    np.testing.assert_allclose(features, expected, atol=1e-5)

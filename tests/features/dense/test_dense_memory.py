@@ -1,4 +1,4 @@
-"""A 512 x 512 image through a ViT-S/16 (of two blocks, the depth adds nothing): memory beside the network's own."""
+"""A 512 x 512 image through a ViT-S/16 (of two blocks, the depth adds nothing): memory beyond the network's own."""
 
 from __future__ import annotations
 

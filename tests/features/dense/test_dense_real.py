@@ -22,11 +22,11 @@ def test_tokens_of_deit_have_the_gradients_of_plain_autograd(shared):
     fungi = Fungi(recipe).fit_dense([image])
     (_, blocks), *_ = fungi.patches.blocks([("a", image)])
     module, layer = fungi.network.module, next(iter(fungi.network.targets.values())).layer
-    seen: dict[str, Tensor] = {}
+    captured: dict[str, Tensor] = {}
 
     def watch(_, args, output):
-        seen["inputs"], seen["outputs"] = args[0].detach(), output.detach().requires_grad_()
-        return seen["outputs"]
+        captured["inputs"], captured["outputs"] = args[0].detach(), output.detach().requires_grad_()
+        return captured["outputs"]
 
     handle = layer.register_forward_hook(watch)
     with torch.enable_grad():
@@ -38,14 +38,14 @@ def test_tokens_of_deit_have_the_gradients_of_plain_autograd(shared):
         head = fungi.patches.engine.heads[objective.name]
         unit = torch.nn.functional.normalize(tokens, dim=-1) if objective.normalize else tokens
         loss = objective.loss(head(unit)).sum()
-        (felt,) = torch.autograd.grad(loss, seen["outputs"], retain_graph=True)
+        (felt,) = torch.autograd.grad(loss, captured["outputs"], retain_graph=True)
         for at in range(15):
-            token = seen["inputs"].shape[1] - 15 + at
-            with_one = torch.cat([seen["inputs"][0, token], torch.ones(1)])
+            token = captured["inputs"].shape[1] - 15 + at
+            with_one = torch.cat([captured["inputs"][0, token], torch.ones(1)])
             gradient = torch.outer(felt[0, token], with_one).double().flatten()
             expected = torch.nn.functional.normalize(matrix @ (gradient / gradient.norm()), dim=0)
-            found = torch.from_numpy(blocks[objective.name].reshape(15, -1)[at]).double()
-            assert (found - expected).norm() < 1e-4
+            gradient = torch.from_numpy(blocks[objective.name].reshape(15, -1)[at]).double()
+            assert (gradient - expected).norm() < 1e-4
 
 
 def test_layers_whitened_segment_streets_better_than_plain_tokens(shared):
@@ -55,8 +55,8 @@ def test_layers_whitened_segment_streets_better_than_plain_tokens(shared):
     from sporeprint.segment.patches import patch_histograms
     from sporeprint.segment.vote import upsample
 
-    train = [read_scene(one, 11, (11,)) for one in list(open_scenes(shared / "data/camvid/train.parquet"))[::12]]
-    test = [read_scene(one, 11, (11,)) for one in list(open_scenes(shared / "data/camvid/val.parquet"))[::10]]
+    train = [read_scene(scene, 11, (11,)) for scene in list(open_scenes(shared / "data/camvid/train.parquet"))[::12]]
+    test = [read_scene(scene, 11, (11,)) for scene in list(open_scenes(shared / "data/camvid/val.parquet"))[::10]]
     dense = Dense(objectives=(), layers=(4, 6, 8, 10), size=(240, 320))
     fungi = Fungi(Recipe(backbone=str(shared / "models/deit-tiny"), dense=dense))
     fitted = fungi.patches.fit([(str(at), image) for at, (image, _) in enumerate(train)])
@@ -64,18 +64,18 @@ def test_layers_whitened_segment_streets_better_than_plain_tokens(shared):
     tests = [blocks for _, blocks in fungi.patches.blocks([(f"t{at}", image) for at, (image, _) in enumerate(test)])]
     histograms = np.concatenate([patch_histograms(labels, (15, 20), 11, (11,)).reshape(300, 11) for _, labels in train])
     labelled = histograms.sum(axis=1) > 0
-    found = {}
+    scores = {}
     for name, combination in {
         "embedding": Combination(("embedding",)),
         "layers": Combination(("embedding", "layers"), whiten="auto", exponent=0.5),
     }.items():
         combiner = combination.fit(fitted)
-        features = np.concatenate([fungi.patches.joined(one, combiner).reshape(300, -1) for one in maps])
+        features = np.concatenate([fungi.patches.joined(blocks, combiner).reshape(300, -1) for blocks in maps])
         bank = MemoryBank.of(features[labelled], histograms[labelled])
         confusions = []
         for blocks, (_, labels) in zip(tests, test, strict=True):
             shares = bank.predict(fungi.patches.joined(blocks, combiner).reshape(300, -1)).reshape(15, 20, 11)
             confusions.append(confusion(labels, upsample(shares, labels.shape), 11, (11,)))
-        found[name] = segmentation(confusions).value
-    assert found["embedding"] > 0.35  # METHOD's first try: 38.5 with 60 images
-    assert found["layers"] > found["embedding"] + 0.02
+        scores[name] = segmentation(confusions).value
+    assert scores["embedding"] > 0.35  # METHOD's first try: 38.5 with 60 images
+    assert scores["layers"] > scores["embedding"] + 0.02

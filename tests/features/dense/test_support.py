@@ -11,7 +11,7 @@ from sporeprint.errors import NotFitted, RecipeError
 from sporeprint.features.dense.support import Support, least, owner_of
 
 BANK = torch.tensor([[2.0, 0.0], [0.0, 3.0], [5.0, 5.0], [-1.0, 0.0]])
-OWNERS = torch.tensor([owner_of(one) for one in ("a", "b", "b", "c")])
+OWNERS = torch.tensor([owner_of(image) for image in ("a", "b", "b", "c")])
 TOKENS = torch.tensor([[1.0, 0.1], [0.2, 9.0], [1.0, 0.9]])
 
 
@@ -68,7 +68,7 @@ def test_what_is_kept_is_drawn_by_the_given_generator() -> None:
     rng = np.random.default_rng(0)
     kept = np.random.default_rng(0).random(6) < 0.5
     drawn = Support(BANK, OWNERS).negatives(objective, TOKENS, owner_of("d"), rng)
-    assert drawn.tolist() == [row for row, taken in zip(negatives(), kept, strict=True) if taken]
+    assert drawn.tolist() == [row for row, keep in zip(negatives(), kept, strict=True) if keep]
 
 
 def test_the_draw_of_images_does_not_depend_on_their_order() -> None:
@@ -84,9 +84,9 @@ def test_the_support_is_of_the_fitting_images_plain_tokens() -> None:
     fungi.fit_dense(pictures, ["a", "b", "c"])
     support = fungi.patches.engine.support
     assert support is not None
-    digests = [content_digest(one) for one in pictures]
+    digests = [content_digest(picture) for picture in pictures]
     assert sorted(support.owners.tolist()) == sorted(7 * list(map(owner_of, digests)))
-    images = torch.stack([fungi.network.preprocess.at(one, 32, 32) for one in pictures])
+    images = torch.stack([fungi.network.preprocess.at(picture, 32, 32) for picture in pictures])
     tokens = fungi.network.module(images)[:, 1:].detach().flatten(0, 1)
     distances = (support.tokens.unsqueeze(1) - tokens).norm(dim=2).amin(dim=1)
     assert float(distances.max()) < 1e-5
@@ -101,7 +101,7 @@ def test_negatives_need_a_fit_and_kl_does_not() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "settings",
     [
         {"objectives": "simclr"}, {"objectives": (TokenSimCLR,)}, {"objectives": (TokenKL(), TokenKL())},
         {"layers": (0,)}, {"layers": 3}, {"copies": 2}, {"size": (32,)}, {"size": "32x32"}, {"size": 0},
@@ -109,9 +109,9 @@ def test_negatives_need_a_fit_and_kl_does_not() -> None:
         {"objectives": (TokenKL(name="patches-1"),)}, {"objectives": (TokenKL(name="a@b"),)},
     ],
 )  # fmt: skip
-def test_settings_that_cannot_be_are_refused(wrong: dict) -> None:
+def test_settings_that_cannot_be_are_refused(settings: dict) -> None:
     with pytest.raises(RecipeError):
-        Dense(**wrong)
+        Dense(**settings)
 
 
 def test_settings_survive_json_and_leave_other_recipes_as_they_were() -> None:

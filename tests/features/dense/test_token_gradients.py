@@ -25,9 +25,9 @@ def loss_by_hand(latents: Tensor, negatives: Tensor, temperature: float) -> Tens
     unit = [row / row.norm() for row in latents]
     others = [row / row.norm() for row in negatives]
     total = latents.new_zeros(())
-    for at, one in enumerate(unit):
-        positives = [one @ other for j, other in enumerate(unit) if j != at]
-        repelled = [*positives, *(one @ other for other in others)]
+    for at, token in enumerate(unit):
+        positives = [token @ other for j, other in enumerate(unit) if j != at]
+        repelled = [*positives, *(token @ other for other in others)]
         lse = torch.stack([similarity / temperature for similarity in repelled]).exp().sum().log()
         total = total + lse - torch.stack(positives).mean() / temperature
     return total
@@ -73,14 +73,14 @@ def test_token_simclr_is_the_gradient_of_each_tokens_own_copy_of_the_layer() -> 
     assert support is not None
     rng = generator(0, "a", "dense simclr 0")
     unit = support.tokens / support.tokens.norm(dim=1, keepdim=True)
-    nearest = [(unit @ (one / one.norm()).float()).argsort(descending=True)[:2] for one in tokens]
+    nearest = [(unit @ (token / token.norm()).float()).argsort(descending=True)[:2] for token in tokens]
     kept = torch.from_numpy(rng.random(2 * len(tokens)) < 0.5)
     negatives = head(support.tokens.double())[torch.cat(nearest)[kept]].detach()
     expected = gradients_by_hand(
         backbone.module,
         backbone.module.blocks[-1].attn.proj,
         image,
-        lambda found: loss_by_hand(head(found), negatives, 0.2),
+        lambda tokens: loss_by_hand(head(tokens), negatives, 0.2),
         prefix=1,
     )
     projected = expected.flatten(1) @ fungi.projection.matrix().double().T
@@ -96,8 +96,8 @@ def test_token_kl_is_the_gradient_of_each_tokens_own_copy_of_the_layer() -> None
 
     def divergence(tokens: Tensor) -> Tensor:
         total = tokens.new_zeros(())
-        for one in tokens:
-            p = torch.softmax(head(one / one.norm()), dim=0)
+        for token in tokens:
+            p = torch.softmax(head(token / token.norm()), dim=0)
             total = total + sum((1 / 20) * (math.log(1 / 20) - value.log()) for value in p)
         return total
 
@@ -114,8 +114,8 @@ def test_tokens_are_projected_as_their_outer_products_are(name: str, bias: bool)
     inputs = torch.randn(37, 9, generator=rng, dtype=torch.float64)
     felt = torch.randn(37, 21, generator=rng, dtype=torch.float64)
     projection = make_projection(name, 12, (21, 9 + bias), seed=3)
-    seen = torch.cat([inputs, torch.ones(37, 1, dtype=torch.float64)], dim=1) if bias else inputs
-    whole = torch.stack([torch.outer(s, x).flatten() for s, x in zip(felt, seen, strict=True)])
+    saw = torch.cat([inputs, torch.ones(37, 1, dtype=torch.float64)], dim=1) if bias else inputs
+    whole = torch.stack([torch.outer(s, x).flatten() for s, x in zip(felt, saw, strict=True)])
     expected = whole @ projection.matrix().double().T
     torch.testing.assert_close(project_tokens(projection, inputs, felt, bias), expected)
 
@@ -176,8 +176,8 @@ def test_images_at_their_own_size_give_grids_of_their_own() -> None:
     for at, picture in enumerate(pictures):
         picture.putpixel((3, 3 + at), (255, 255, 255))
     fungi = Fungi(Recipe(dtype="float32", dense=Dense(objectives=(TokenKL(),))), backbone=small_backbone())
-    found = fungi.fit_dense(pictures).dense(pictures)
-    assert [one.shape for one in found] == [(3, 5, 32), (4, 2, 32)]
+    features = fungi.fit_dense(pictures).dense(pictures)
+    assert [image.shape for image in features] == [(3, 5, 32), (4, 2, 32)]
 
 
 def test_an_image_that_cannot_be_read_costs_itself_and_is_named() -> None:
@@ -187,7 +187,7 @@ def test_an_image_that_cannot_be_read_costs_itself_and_is_named() -> None:
         features = fungi.dense(pictures)
     assert np.isnan(features[3]).all()
     assert np.isfinite(features[:3]).all()
-    assert [one.id for one in fungi.failures] == ["row 3"]
+    assert [failure.id for failure in fungi.failures] == ["row 3"]
 
 
 def test_the_network_is_left_as_it_was() -> None:

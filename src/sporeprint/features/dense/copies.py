@@ -1,4 +1,4 @@
-"""Shifted, flipped and scaled copies of an image, and their feature maps brought back into register."""
+"""Shifted, flipped and scaled copies of an image pass the backbone; their feature maps are aligned again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sporeprint.values import check_count, is_positive, kind
 
 @dataclass(frozen=True)
 class Copy:
-    """One copy: scaled to `height` x `width` pixels, its content moved down and right, then mirrored."""
+    """A copy is an image at `height` x `width` pixels, its content moved down and right, then mirrored."""
 
     height: int
     width: int
@@ -26,7 +26,7 @@ class Copy:
     flipped: bool = False
 
     def __call__(self, image: Tensor) -> Tensor:
-        """image: [3, height, width]. What is moved in from outside repeats the border."""
+        """Copy an image [3, height, width]; pixels moved in from outside repeat the border."""
         down, right = self.down, self.right
         room = (max(right, 0), max(-right, 0), max(down, 0), max(-down, 0))
         moved = pad(image.unsqueeze(0), room, mode="replicate")[0]
@@ -34,7 +34,7 @@ class Copy:
         return moved.flip(-1) if self.flipped else moved
 
     def register(self, features: Tensor, grid: tuple[int, int]) -> Tensor:
-        """The copy's features [h, w, D], read bilinearly at the centres of `grid` over the image: [H, W, D]."""
+        """Sample the copy's features [h, w, D] bilinearly at the centres of `grid` over the image: [H, W, D]."""
         if self.flipped:
             features = features.flip(1)
         if (self.down, self.right) == (0, 0) and tuple(features.shape[:2]) == grid:
@@ -43,20 +43,20 @@ class Copy:
         columns = (torch.arange(grid[1], dtype=features.dtype) + 0.5) / grid[1] + self.right / self.width
         places = torch.stack(torch.meshgrid(columns * 2 - 1, rows * 2 - 1, indexing="xy"), dim=-1)  # [H, W, 2]
         planes = features.permute(2, 0, 1).unsqueeze(0)
-        found = grid_sample(
+        sampled = grid_sample(
             planes, places.to(features.device).unsqueeze(0), mode="bilinear", padding_mode="border", align_corners=False
         )
-        return found[0].permute(1, 2, 0)
+        return sampled[0].permute(1, 2, 0)
 
 
 @kind("copies")
 @dataclass(frozen=True)
 class Copies:
-    """Which copies of an image pass the backbone; their features are averaged, L2-normalised, on one grid.
+    """Copies says which copies of an image pass the backbone; their L2-normalised features are averaged on one grid.
 
-    shifts: n moves the content by n x n fractions of a patch, centred, and makes the grid n times as fine as the
-    patches. flip: mirrored copies too. scales: of the image's sides, each rounded to whole patches.
-    The backbone passes shifts ** 2 * (1 + flip) * len(scales) times over (scaled) images.
+    shifts: n moves the content by n x n fractions of a patch, centred, on a grid n times as fine as the patches.
+    flip: add mirrored copies. scales: factors of the image's sides, which are rounded to whole patches.
+    An image takes shifts ** 2 * (1 + flip) * len(scales) passes, at its scaled sizes.
     """
 
     shifts: int = 1
@@ -70,27 +70,27 @@ class Copies:
         scales = self.scales if isinstance(self.scales, (list, tuple)) else (self.scales,)
         if not scales or not all(map(is_positive, scales)):
             raise RecipeError(f"Copies scales={self.scales!r}; expected positive numbers, such as (1.0, 1.5)")
-        object.__setattr__(self, "scales", tuple(float(one) for one in scales))
+        object.__setattr__(self, "scales", tuple(float(scale) for scale in scales))
 
     @property
     def passes(self) -> float:
-        """What the copies cost, in passes over the plain image, by their numbers of patches."""
+        """Cost of the copies in passes over the plain image, by their numbers of patches."""
         return self.shifts**2 * (1 + self.flip) * sum(scale**2 for scale in self.scales)
 
     def of(self, height: int, width: int, patch: int) -> list[Copy]:
-        """The copies of an image that the backbone takes at height x width pixels."""
+        """List the copies of an image that the backbone takes at height x width pixels."""
         fractions = [(at - (self.shifts - 1) / 2) / self.shifts for at in range(self.shifts)]
         moves = [round(fraction * patch) for fraction in fractions]
         sizes = [[patch * max(1, round(side * scale / patch)) for side in (height, width)] for scale in self.scales]
-        every = itertools.product(sizes, moves, moves, (False, True) if self.flip else (False,))
-        return [Copy(tall, wide, down, right, flipped) for (tall, wide), down, right, flipped in every]
+        combinations = itertools.product(sizes, moves, moves, (False, True) if self.flip else (False,))
+        return [Copy(tall, wide, down, right, flipped) for (tall, wide), down, right, flipped in combinations]
 
     def grid(self, height: int, width: int, patch: int) -> tuple[int, int]:
-        """Rows and columns of the features of an image at height x width pixels."""
+        """Return rows and columns of the features of an image at height x width pixels."""
         return height // patch * self.shifts, width // patch * self.shifts
 
 
 def add_copy(total: Tensor | None, copy: Copy, features: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The sum so far [H, W, D] and a copy's features [h, w, D], L2-normalised and brought back into register."""
+    """Add a copy's features [h, w, D], L2-normalised and aligned, to the sum so far [H, W, D]."""
     placed = copy.register(normalise(features), grid)
     return placed if total is None else total + placed

@@ -1,4 +1,4 @@
-"""The methods of a Fungi that give a feature for every patch."""
+"""These methods of a Fungi give a feature for every patch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _T = TypeVar("_T", bound="DenseMethods")
 
 
 class DenseMethods:
-    """For `Fungi`, whose engine, recipe and settings they use."""
+    """DenseMethods extends `Fungi`, whose engine, recipe and settings it uses."""
 
     batch_size: int
     workers: int
@@ -23,7 +23,7 @@ class DenseMethods:
     failures: list[RowFailure]
 
     def fit_dense(self: _T, images: Any, ids: Sequence[str] | None = None) -> _T:
-        """Draw the support among the images' patches, fit how a patch's blocks are joined; see `Recipe.dense`.
+        """Draw the support among the images' patches and fit the combination of a patch's blocks; see `Recipe.dense`.
 
         Raises TooManyFailures, RecipeError, BackboneError.
         """
@@ -32,25 +32,25 @@ class DenseMethods:
         return self
 
     def dense(self, images: Any, ids: Sequence[str] | None = None) -> Any:
-        """A feature for every patch: float32 [N, H, W, D], D = 2E with the paper's settings.
+        """Return a feature for every patch: float32 [N, H, W, D], D = 2E with the paper's settings.
 
-        Images whose grids differ (of other sizes, with Dense(size=None)) come as a list of [H, W, D]. An image that
-        cannot be read is NaN (None in such a list), warned of, and named in `failures`. `patches.maps` gives one image
-        after the other. Raises NotFitted before `fit_dense`, TooManyFailures.
+        Images whose grids differ (with Dense(size=None)) give a list of [H, W, D]. An image that cannot be read is NaN
+        (None in such a list), with a warning, and is named in `failures`. `patches.maps` yields one image at a time.
+        Raises NotFitted before `fit_dense`, TooManyFailures.
         """
         rows = as_rows(images, ids)
-        found = [features for _, features in self.patches.maps(rows)]
+        maps = [features for _, features in self.patches.maps(rows)]
         self.failures = self.patches.failures
-        return together(found, self.failures)
+        return together(maps, self.failures)
 
     @property
     def fitted_dense(self) -> bool:
-        """Whether `fit_dense` was called, with this recipe, backbone and device."""
+        """Whether `fit_dense` was called with this recipe, backbone and device."""
         return getattr(self, "_patches_of", None) is self.engine and self._patches.combiner is not None
 
     @property
     def patches(self) -> DenseFeatures:
-        """What makes the features of patches; made once for a recipe, backbone and device."""
+        """The `DenseFeatures` of this recipe, backbone and device, made once."""
         engine = self.engine
         if getattr(self, "_patches_of", None) is not engine:
             self._patches, self._patches_of = DenseFeatures.of(self._recipe(), engine), engine

@@ -1,4 +1,4 @@
-"""What decides dense features, beside the rest of a recipe."""
+"""Dense settings decide the features of patches, together with the rest of a recipe."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from sporeprint.features.dense.token_objectives import TokenKL, TokenObjective, 
 from sporeprint.values import check_count, is_count, kind
 
 EVERYTHING = Combination(("embedding", "layers", "gradients"), whiten="auto", exponent=0.5)
-NAMES = {"kl": TokenKL, "simclr": TokenSimCLR}  # what the command line calls them
+NAMES = {"kl": TokenKL, "simclr": TokenSimCLR}  # names on the command line
 
 
 @kind("dense")
 @dataclass(frozen=True)
 class Dense:
-    """Features of every patch; the defaults are the paper's: SimCLR over tokens, joined to the plain token.
+    """Dense decides the features of every patch; the defaults are the paper's: SimCLR over tokens, joined to the token.
 
-    objectives: losses over an image's tokens, a gradient block each.
-    layers: numbers of blocks whose tokens are kept too, from 1; the last ones where negative (-1 is the last).
+    objectives: losses over an image's tokens; each gives a gradient block.
+    layers: numbers of blocks whose tokens are kept too: from 1, or counted from the end (-1 is the last).
     copies: shifted, flipped and scaled copies of an image that are averaged.
-    size: what images are resized to, in pixels: (height, width), or one number for a square; None resizes them down to
-    whole patches. combination: how the blocks of a token are joined; None: as the paper does, or with `layers` all of
-    them, half-whitened. The recipe's `size` is that of its PCA.
-    support: tokens of the fitting images among which negatives are looked up.
-    fit_images: so many of the fitting images give the support and what whitening and PCA are fitted on; all if fewer.
+    size: size in pixels that images are resized to: (height, width), or one number for a square; None resizes them down
+    to whole patches. combination: how the blocks of a token are joined; None joins them as the paper does, or with
+    `layers` all of them, half-whitened. The recipe's `size` is the dimension after PCA.
+    support: number of tokens of the fitting images among which negatives are looked up.
+    fit_images: number of fitting images that give the support and fit whitening and PCA; all if there are fewer.
     """
 
     objectives: Sequence[Any] = field(default_factory=lambda: (TokenSimCLR(),))
@@ -46,16 +46,16 @@ class Dense:
             if not isinstance(value, (list, tuple)):
                 raise RecipeError(f"Dense {name}={value!r}; expected a list")
             object.__setattr__(self, name, tuple(value))
-        for one in self.objectives:
-            if isinstance(one, type) or not isinstance(one, TokenObjective):
+        for objective in self.objectives:
+            if isinstance(objective, type) or not isinstance(objective, TokenObjective):
                 raise RecipeError(
-                    f"Dense objective {one!r} is no loss over tokens; expected instances such as TokenSimCLR() or "
-                    "TokenKL()"
+                    f"Dense objective {objective!r} is not a loss over tokens; expected an instance such as "
+                    "TokenSimCLR() or TokenKL()"
                 )
-        names = [one.name for one in self.objectives]
+        names = [objective.name for objective in self.objectives]
         if len(set(names)) < len(names) or not all(map(is_block_name, names)):
             raise RecipeError(
-                f"Dense objectives are called {', '.join(map(repr, names))}; give each a name of its own, of letters, "
+                f"Dense objectives are named {', '.join(map(repr, names))}; give each a name of its own, of letters, "
                 "digits, _ and -, and not that of another block or family (embedding, layers, patches-N, ...)"
             )
         if not all(isinstance(number, int) and not isinstance(number, bool) and number for number in self.layers):

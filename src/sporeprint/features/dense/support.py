@@ -1,4 +1,4 @@
-"""Plain tokens of the fitting images, among which the negatives of a token are looked up."""
+"""The support is a sample of plain tokens of the fitting images, among which a token's negatives are looked up."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _AT_A_TIME = 256  # tokens looked up together: [256, M] cosines
 
 
 def owner_of(digest: str) -> int:
-    """63 bits of the digest of an image's content, to know its own tokens by, whatever id it is given."""
+    """Return 63 bits of the digest of an image's content, which mark its own tokens whatever its id."""
     return int.from_bytes(hashlib.blake2b(digest.encode(), digest_size=8).digest(), "little") >> 1
 
 
 @dataclass
 class Support:
-    """tokens: [M, E], as the backbone gave them, not normalised. owners: [M], `owner_of` each token's image.
+    """The support holds tokens [M, E], not normalised, and owners [M], `owner_of` each token's image.
 
     A support of one image alone gives no image negatives: otherwise that image would be the only one without them.
     """
@@ -39,12 +39,12 @@ class Support:
         return len(self.tokens)
 
     def nearest(self, tokens: Tensor, count: int, owner: int | None = None) -> Tensor:
-        """Positions [P, count] of the tokens of greatest cosine with each of tokens [P, E], nearest first.
+        """Find the positions [P, count] of the nearest tokens by cosine to each of tokens [P, E], nearest first.
 
-        owner: whose tokens are left out. Fewer where there are fewer others. Not `search.neighbours`: the tokens lie on
-        the backbone's device, and the search is part of an image's pass there.
+        owner: the image whose tokens are left out. Returns fewer than `count` where fewer are left. This is not
+        `search.neighbours`: the tokens lie on the backbone's device, and the search is part of an image's pass there.
         """
-        unit, owners = self._on(tokens)
+        unit, owners = self._unit_on_device(tokens)
         others = owners != owner if owner is not None else torch.ones_like(owners, dtype=torch.bool)
         count = min(count, int(others.sum()))
         nearest = []
@@ -54,15 +54,15 @@ class Support:
         return torch.cat(nearest)
 
     def negatives(self, objective: TokenSimCLR, tokens: Tensor, owner: int, rng: np.random.Generator) -> Tensor:
-        """Tokens [M', E] for the head, of those nearest to an image's tokens [P, E]. rng: of the image."""
+        """Draw tokens [M', E] for the head among those nearest to an image's tokens [P, E]. rng: the image's own."""
         if bool((self.owners == self.owners[0]).all()):
             return self.tokens[:0]
         positions = self.nearest(tokens, objective.neighbours, owner).flatten()  # [P * K]
         kept = torch.from_numpy(rng.random(len(positions)) < objective.kept).to(positions.device)
         return self.tokens[positions[kept]]
 
-    def _on(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """The tokens, L2-normalised, and their owners, where `tokens` are."""
+    def _unit_on_device(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the L2-normalised tokens and their owners on the device of `tokens`."""
         if self._unit is None or self._unit.device != tokens.device:
             self.tokens, self.owners = self.tokens.to(tokens.device), self.owners.to(tokens.device)
             self._unit = normalize(self.tokens, dim=-1)
@@ -70,7 +70,7 @@ class Support:
 
 
 def least(seed: int, ids: Iterable[str], count: int) -> list[str]:
-    """The `count` ids whose seeded digest is least: a draw that does not depend on their order."""
+    """Draw the `count` ids with the smallest seeded digests, whatever their order."""
 
     def key(row_id: str) -> bytes:
         return hashlib.blake2b(canonical([seed, "dense", row_id]), digest_size=16).digest()

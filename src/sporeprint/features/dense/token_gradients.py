@@ -1,4 +1,4 @@
-"""One gradient for each token: its share of the loss's gradient at a linear layer, which has rank 1, projected."""
+"""Each token has a gradient: its share of the loss's gradient at a linear layer, of rank 1, which is projected."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from torch import Tensor
 
 from sporeprint.gradients.projections.projection import Projection, reads_factors
 
-CHUNK_BYTES = 16 * 2**20  # of gradients that are formed at a time, for a projection that reads nothing else
+CHUNK_BYTES = 16 * 2**20  # gradients formed at a time, for a projection that only reads gradients
 
 
 def project_tokens(projection: Projection, inputs: Tensor, sensitivities: Tensor, bias: bool = True) -> Tensor:
-    """Projections [P, D] of s_t [x_t, 1]^T, the share of each token t in the gradient of weight and bias.
+    """Project s_t [x_t, 1]^T, the share of each token t in the gradient of weight and bias: [P, D].
 
-    inputs: [P, I], what the layer saw. sensitivities: [P, O], d loss / d output. Never more than CHUNK_BYTES of
-    [P, O, I + 1] exist. In at least float32.
+    inputs: [P, I], what the layer saw. sensitivities: [P, O], d loss / d output. Computed in at least float32, with at
+    most CHUNK_BYTES of [P, O, I + 1] at a time.
     """
-    kind = torch.promote_types(torch.promote_types(inputs.dtype, sensitivities.dtype), torch.float32)
-    seen, felt = inputs.to(kind), sensitivities.to(kind)
+    dtype = torch.promote_types(torch.promote_types(inputs.dtype, sensitivities.dtype), torch.float32)
+    inputs, sensitivities = inputs.to(dtype), sensitivities.to(dtype)
     if reads_factors(projection):
-        return projection.of_factors(seen.unsqueeze(1), felt.unsqueeze(1), bias)
+        return projection.of_factors(inputs.unsqueeze(1), sensitivities.unsqueeze(1), bias)
     if bias:
-        seen = torch.cat([seen, seen.new_ones(len(seen), 1)], dim=1)
+        inputs = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], dim=1)
     if callable(of_outer := getattr(projection, "of_outer", None)):
-        return of_outer(felt, seen)
-    tokens = max(1, CHUNK_BYTES // (seen.shape[1] * felt.shape[1] * seen.element_size()))
-    pairs = zip(felt.split(tokens), seen.split(tokens), strict=True)
-    return torch.cat([projection((some.unsqueeze(2) * other.unsqueeze(1)).flatten(1)) for some, other in pairs])
+        return of_outer(sensitivities, inputs)
+    tokens = max(1, CHUNK_BYTES // (inputs.shape[1] * sensitivities.shape[1] * inputs.element_size()))
+    chunks = zip(sensitivities.split(tokens), inputs.split(tokens), strict=True)
+    return torch.cat([projection((felt.unsqueeze(2) * saw.unsqueeze(1)).flatten(1)) for felt, saw in chunks])

@@ -14,7 +14,7 @@ from sporeprint.errors import SourceError, StoreError
 from sporeprint.report.palette import palette, write_mask
 from sporeprint.run import segment as module
 from sporeprint.run.labelled_folder import finished_runs
-from sporeprint.run.segment_plan import KINDS, Plan
+from sporeprint.run.segment_plan import TABLE, Plan
 from sporeprint.run.segment_scenes import refuse_other_names
 from sporeprint.segment.training import Truth
 
@@ -223,7 +223,7 @@ def test_pca_leaves_the_embedding_alone():
     plan = Plan(pca=7)
     sizes = {one.name: one.combination.size for one in plan.kinds()}
     assert sizes == {"embedding": None, "paper": 7, "layers": 7, "layers + gradients": 7}
-    assert plan.kinds()[0].combination == KINDS["embedding"]
+    assert plan.kinds()[0].combination == TABLE["embedding"].combination
 
 
 def test_the_verdict_says_what_its_picking_leaves_open(segment):

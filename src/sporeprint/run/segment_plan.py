@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
@@ -10,27 +10,20 @@ from typing import Any
 from sporeprint.backbones.backbone import Backbone
 from sporeprint.data.scenes.scenes import Scenes, find_classes
 from sporeprint.errors import BackboneError, RecipeError, SourceError
+from sporeprint.evaluate.choice.candidates import EMBEDDING, patch_table
 from sporeprint.features.combine import Combination
 from sporeprint.features.dense.copies import Copies
 from sporeprint.features.dense.dense_settings import NAMES, Dense
 from sporeprint.features.recipe import Recipe
-from sporeprint.run.dense_options import (
-    middle_layers,
-)
+from sporeprint.run.dense_options import middle_layers
 from sporeprint.segment.labeller import Voting
 from sporeprint.segment.training import Sampling
 from sporeprint.values import to_json
 
-EMBEDDING = "embedding"
 LAYERS = "layers"
 COPIES = "copies: "
-KINDS: Mapping[str, Combination] = {
-    EMBEDDING: Combination((EMBEDDING,)),
-    "paper": Combination(),
-    LAYERS: Combination((EMBEDDING, LAYERS), whiten="auto", exponent=0.5),
-    "layers + gradients": Combination((EMBEDDING, LAYERS, "gradients"), whiten="auto", exponent=0.5),
-}
-WITH_GRADIENTS = ("paper", "layers + gradients")
+TABLE = {candidate.name: candidate for candidate in patch_table()}
+WITH_GRADIENTS = tuple(name for name, candidate in TABLE.items() if candidate.role in ("paper", "combined"))
 VOID_NAMES = ("void", "unlabelled", "unlabeled", "ignore", "ignored", "unknown", "undefined")
 
 
@@ -105,9 +98,9 @@ class Plan:
     def kinds(self) -> list[Kind]:
         """The rows of the table; the plain embedding, which others are compared with, is the first."""
         kinds = [
-            Kind(prefix + name, self._reduced(joined), name in WITH_GRADIENTS, bool(prefix))
+            Kind(prefix + name, self._reduced(candidate.combination), name in WITH_GRADIENTS, bool(prefix))
             for prefix in ("", *([COPIES] if self.copies != Copies() else []))
-            for name, joined in KINDS.items()
+            for name, candidate in TABLE.items()
             if self.objectives or name not in WITH_GRADIENTS
         ]
         if self.features is None:
@@ -122,7 +115,7 @@ class Plan:
 
     def _reduced(self, joined: Combination) -> Combination:
         """Reduce a combination by PCA; the embedding, which others are compared with, stays as the network gives it."""
-        return joined if joined == KINDS[EMBEDDING] else replace(joined, size=self.pca)
+        return joined if joined == TABLE[EMBEDDING].combination else replace(joined, size=self.pca)
 
     def _missing(self, name: str) -> str:
         if _bare(name).startswith(_bare(COPIES)) and self.copies == Copies():

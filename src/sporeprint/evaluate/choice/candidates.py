@@ -1,7 +1,7 @@
 """Which combinations of blocks are compared: each with its name for people and its role, from one list.
 
-The tables of `compare`, `knn`, `demo` and `probe` and the choices of `select` are all taken from here. "White" means
-one thing: `whiten="auto"`, in full, or with the exponent that stands behind it.
+The tables of `compare`, `knn`, `demo`, `probe` and `segment` and the choices of `select` are all taken from here.
+"White" means one thing: `whiten="auto"`, in full, or with the exponent that stands behind it.
 """
 
 from __future__ import annotations
@@ -62,6 +62,16 @@ def family_table(names: Sequence[str], size: int | None = None) -> list[Candidat
 def short_table(names: Sequence[str]) -> list[Candidate]:
     """The embedding, raw and white, and the combinations with a name: the table of `probe` and its like."""
     return distinct((row for row in _every(names) if row.name in SHORT), names)
+
+
+def patch_table() -> list[Candidate]:
+    """The kinds of features of patches that `segment` compares; "layers" are joined to the embedding there."""
+    return [
+        Candidate(RAW, "embedding", REFERENCES[RAW]),
+        Candidate(PAPER, "paper", NAMED[PAPER]),
+        Candidate("layers", "control", joined((EMBEDDING, "layers"), 0.5)),
+        Candidate("layers + gradients", "combined", joined((EMBEDDING, "layers", "gradients"), 0.5)),
+    ]
 
 
 def choices(names: Sequence[str]) -> dict[str, Combination]:

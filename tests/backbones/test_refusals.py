@@ -71,7 +71,7 @@ def test_another_preprocess_function_is_noticed_when_a_fungi_is_loaded(tmp_path,
     recipe, pictures = Recipe(objectives=[KL(latent=8)], dim=8, layers=0), noise_pictures(3)
     Fungi(recipe, backbone=Backbone(small_module(), preprocess=scaled(1.0))).fit(pictures).save(tmp_path)
     Fungi.load(tmp_path, backbone=Backbone(small_module(), preprocess=scaled(1.0)))
-    with pytest.raises(StoreMismatch, match="preprocess: custom"):
+    with pytest.raises(StoreMismatch, match="preprocess is custom"):
         Fungi.load(tmp_path, backbone=Backbone(small_module(), preprocess=other))
 
 

@@ -39,7 +39,7 @@ def finish(source, out):
         [sys.executable, "-c", code, *words(source, out)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert (done.returncode, f"{ROWS} rows" in done.stdout) == (0, True), done.stderr

@@ -25,7 +25,7 @@ os.environ.setdefault("SPOREPRINT_AUTO_DTYPE", "float32")  # the reference, on w
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real weights and data beside the checkout; tests that use it are marked `real`."""
+    """The folder of real weights and data next to the checkout; tests that use it are marked `real`."""
     folder = Path(__file__).parents[2] / "shared"
     if not folder.is_dir():
         pytest.skip("no ../shared here")

@@ -41,8 +41,8 @@ def small_backbone(seed: int = 0, dtype: torch.dtype = torch.float32, **options:
 def noise_pictures(count: int, seed: int = 0) -> list[Image.Image]:
     """Different pictures of different sizes."""
     rng = np.random.default_rng(seed)
-    made = []
+    pictures = []
     for number in range(count):
         coarse = Image.fromarray(rng.integers(0, 255, (6, 5, 3), dtype=np.uint8))
-        made.append(coarse.resize((36 + number % 7, 48 - number % 5), Image.Resampling.BICUBIC))
-    return made
+        pictures.append(coarse.resize((36 + number % 7, 48 - number % 5), Image.Resampling.BICUBIC))
+    return pictures

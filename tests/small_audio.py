@@ -218,14 +218,14 @@ FAMILIES = {
 
 
 def tones(seconds: tuple[float, ...] = (0.12, 0.07, 0.031, 0.12), rate_hz: int = 16_000) -> list[np.ndarray]:
-    """Different clips of noise and a tone, float32 [n], of so many seconds each."""
+    """Different clips of noise and a tone, float32 [n], of the given seconds."""
     rng = np.random.default_rng(0)
-    made = []
+    clips = []
     for at, length in enumerate(seconds):
         time = np.arange(round(length * rate_hz)) / rate_hz
-        made.append(
+        clips.append(
             (0.3 * np.sin(2 * np.pi * (300 + 170 * at) * time) + 0.1 * rng.standard_normal(len(time))).astype(
                 np.float32
             )
         )
-    return made
+    return clips

@@ -36,7 +36,7 @@ def entry(name: str, role: str, passes: int, accuracy: float, **others: Any) -> 
 
 def altered(row: Entry, **others: Any) -> Entry:
     """The entry with other fields, its own or of its accuracy."""
-    names = {one.name for one in fields(Accuracy)} & others.keys()
+    names = {field.name for field in fields(Accuracy)} & others.keys()
     accuracy = replace(row.result, **{name: others.pop(name) for name in names})
     return replace(row, **{"results": {"auto": accuracy}, **others})
 

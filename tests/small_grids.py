@@ -38,5 +38,5 @@ def by_hand(tokens: Tensor, prefix: int, shape: tuple[int, int]) -> Tensor:
     )
 
 
-def assert_close(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found.detach(), expected, rtol=1e-9, atol=1e-9)
+def assert_close(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual.detach(), expected, rtol=1e-9, atol=1e-9)

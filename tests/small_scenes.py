@@ -60,9 +60,9 @@ def table(path, rows=5, features=None, row_group_size=2, **columns):
         "mask": [struct(mask(LABELS * 0 + row)) for row in range(rows)],
         **columns,
     }
-    made = pa.table({name: values for name, values in columns.items() if values is not None})
+    table = pa.table({name: values for name, values in columns.items() if values is not None})
     if features is not None:
-        made = made.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(made, path, row_group_size=row_group_size)
+    pq.write_table(table, path, row_group_size=row_group_size)
     return path

@@ -81,8 +81,8 @@ def build(bert: Path, name: str) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(1)
         parts = [kinds.Transformer(str(bert), **transformer), kinds.Pooling(16, **pool)]
-        for made in finish:
-            kind, *sizes = (made,) if isinstance(made, str) else made
+        for module in finish:
+            kind, *sizes = (module,) if isinstance(module, str) else module
             if kind == "Dense":
                 width, out, bias, activation, residual = (*sizes, *(True, "Tanh", False)[len(sizes) - 2 :])
                 options = {"activation_function": getattr(nn, activation)(), "use_residual": residual}

@@ -14,6 +14,10 @@ class RecipeError(SporeprintError, ValueError):
     """A recipe, objective or combination that cannot be carried out."""
 
 
+class Removed(RecipeError):
+    """A recipe names something that this version does not have any more."""
+
+
 class LayerError(SporeprintError, ValueError):
     """The target layer is absent, or is not a linear layer."""
 

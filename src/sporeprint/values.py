@@ -10,7 +10,7 @@ from importlib import metadata
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
-from sporeprint.errors import RecipeError, SporeprintError
+from sporeprint.errors import RecipeError, Removed, SporeprintError
 
 LATER = {"later": True}  # marks a field that came after stores were made; see `later`
 
@@ -103,7 +103,7 @@ def find_kind(name: Any) -> type:
     if not isinstance(name, str):
         raise RecipeError(f"unknown kind {name!r}; expected a name, one of: {', '.join(sorted(_KINDS))}")
     if name in REMOVED_KINDS and name not in _KINDS:
-        raise RecipeError(f"kind {name!r} was removed: {REMOVED_KINDS[name]}")
+        raise Removed(f"kind {name!r} was removed: {REMOVED_KINDS[name]}")
     if name not in _KINDS:
         for point in metadata.entry_points(group="sporeprint.objectives"):
             if point.name == name:
@@ -125,7 +125,7 @@ def make(cls: type, fields: Mapping[str, Any]) -> Any:
     for name, (default, why) in removed_fields(cls).items():
         given = canonical(to_json(fields.pop(name, default)))
         if given != canonical(to_json(default)):
-            raise RecipeError(f"{cls.__name__} {name}={given.decode()} was removed: {why}")
+            raise Removed(f"{cls.__name__} {name}={given.decode()} was removed: {why}")
     known = {f.name for f in dataclasses.fields(cls)}
     if unknown := sorted(set(fields) - known):
         raise RecipeError(f"{cls.__name__} has no field {unknown[0]!r}; it has: {', '.join(sorted(known))}")

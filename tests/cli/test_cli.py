@@ -133,8 +133,8 @@ def test_a_recipe_file_and_the_same_options_agree(data, run, tmp_path):
 
 def test_the_blocks_are_those_of_the_library(data):
     store = Store.open(data / "train")
-    fungi = Fungi(RECIPE).fit([data / "pictures" / one for one in store.ids], ids=store.ids)
-    expected = fungi.blocks([data / "pictures" / one for one in store.ids], ids=store.ids)
+    fungi = Fungi(RECIPE).fit([data / "pictures" / row_id for row_id in store.ids], ids=store.ids)
+    expected = fungi.blocks([data / "pictures" / row_id for row_id in store.ids], ids=store.ids)
     for name, values in store.blocks().items():
         np.testing.assert_allclose(values, expected[name], atol=1e-5)
 
@@ -289,19 +289,19 @@ def store_of(folder, labels, seed):
 
 def test_rows_without_a_label_are_left_out_and_counted(tmp_path, run):
     labels = np.array(["x", "y", "z"] * 4, dtype=object)
-    some = labels.copy()
-    some[[0, 4, 5]] = None
-    train, test = store_of(tmp_path / "train", list(some), 0), store_of(tmp_path / "test", [None, *labels[1:]], 1)
+    known = labels.copy()
+    known[[0, 4, 5]] = None
+    train, test = store_of(tmp_path / "train", list(known), 0), store_of(tmp_path / "test", [None, *labels[1:]], 1)
     status, out, _ = run("knn", tmp_path / "train", tmp_path / "test", "--k", "1,auto", "--json")
     assert status == 0
     body = json.loads(out)
     assert body["note"].endswith(
         "9 training rows, 11 test rows, 3 classes; left out, having no label: 3 training rows, 1 test row"
     )
-    has = np.array([label is not None for label in some])
+    has = np.array([label is not None for label in known])
     plain = Combination(("embedding",)).fit({"embedding": train[has]})
     features, others = plain.transform({"embedding": train[has]}), plain.transform({"embedding": test[1:]})
-    expected = knn(features, some[has].astype(str), others, labels[1:].astype(str), k=1)
+    expected = knn(features, known[has].astype(str), others, labels[1:].astype(str), k=1)
     assert body["entries"][0]["results"]["1"] == json.loads(json.dumps(expected.to_json()))
     assert Store.open(tmp_path / "train").label_counts == {"different": 3, "missing": 3}
 
@@ -350,7 +350,7 @@ def test_without_negatives_a_test_store_needs_no_fit(data, run, tmp_path):
 
 def test_a_saved_fungi_fits_both_stores(data, run, tmp_path):
     store = Store.open(data / "train")
-    fungi = Fungi(RECIPE).fit([data / "pictures" / one for one in store.ids], ids=store.ids)
+    fungi = Fungi(RECIPE).fit([data / "pictures" / row_id for row_id in store.ids], ids=store.ids)
     fungi.save(tmp_path / "saved")
     assert run("extract", data / "others", "--fit-from", tmp_path / "saved", "--out", tmp_path / "test")[0] == 0
     assert run("knn", data / "train", tmp_path / "test", "--k", "1")[0] == 0  # the same draw, in both
@@ -470,9 +470,9 @@ def test_backbones_lists_what_is_supported(run):
 def test_backbones_says_what_is_found_in_one(run):
     status, out, _ = run("backbones", "tiny", "--json")
     assert status == 0
-    found = json.loads(out)
-    assert found["targets"] == ["blocks.5.attn.proj"]
-    assert "blocks.0.mlp.fc1" in found["linear_layers"]
+    result = json.loads(out)
+    assert result["targets"] == ["blocks.5.attn.proj"]
+    assert "blocks.0.mlp.fc1" in result["linear_layers"]
     assert "targets: blocks.5.attn.proj" in run("backbones", "tiny")[1]
     assert run("backbones", "./nowhere")[0] == 1
 

@@ -17,16 +17,16 @@ ROWS = 40
 def save(folder, name, seed, labels=True):
     rng = np.random.default_rng(seed)
     classes = np.arange(ROWS) % 2
-    blocks = {one: rng.standard_normal((ROWS, 2)).astype(np.float32) for one in ("embedding", "cls-2", "kl")}
+    blocks = {name: rng.standard_normal((ROWS, 2)).astype(np.float32) for name in ("embedding", "cls-2", "kl")}
     blocks["cls-2"][:, 0] += 6 * classes
-    blocks = {one: block / np.linalg.norm(block, axis=1, keepdims=True) for one, block in blocks.items()}
+    blocks = {name: block / np.linalg.norm(block, axis=1, keepdims=True) for name, block in blocks.items()}
     ids = [f"{name}{at}" for at in range(ROWS)]
-    names = ["left" if one else "right" for one in classes] if labels else None
+    names = ["left" if number else "right" for number in classes] if labels else None
     return store_of(folder / name, ListSource(ids, labels=names, ids=ids), blocks)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stores")
     save(folder, "a", 1)
     save(folder, "b", 2)
@@ -34,45 +34,45 @@ def made(tmp_path_factory):
     return folder
 
 
-def test_it_ends_in_the_sentence_and_writes_the_report(run, made, tmp_path):
-    status, out, err = run("compare", made / "a", made / "b", "--report", tmp_path / "report")
+def test_it_ends_in_the_sentence_and_writes_the_report(run, data, tmp_path):
+    status, out, err = run("compare", data / "a", data / "b", "--report", tmp_path / "report")
     assert status == 0
-    said = out.strip().splitlines()[-1]
-    assert said.startswith("Use ")
-    assert "cls-2" in said
+    sentence = out.strip().splitlines()[-1]
+    assert sentence.startswith("Use ")
+    assert "cls-2" in sentence
     assert f"report: {tmp_path / 'report' / 'report.html'}" in err
     page = (tmp_path / "report" / "report.html").read_text()
-    assert said.split(":")[0] in page
-    found = json.loads((tmp_path / "report" / "comparison.json").read_text())
-    assert found["verdict"] == said
+    assert sentence.split(":")[0] in page
+    result = json.loads((tmp_path / "report" / "comparison.json").read_text())
+    assert result["verdict"] == sentence
     assert {"embedding", "embedding, white", "cls-2", "paper", "decorrelated", FREE, ALL} <= {
-        one["name"] for one in found["entries"]
+        entry["name"] for entry in result["entries"]
     }
-    for one in found["entries"]:
-        assert one["name"] in out
+    for row in result["entries"]:
+        assert row["name"] in out
 
 
-def test_json_is_the_comparison_and_nothing_else(run, made):
-    status, out, _ = run("compare", made / "a", made / "b", "--json")
+def test_json_is_the_comparison_and_nothing_else(run, data):
+    status, out, _ = run("compare", data / "a", data / "b", "--json")
     assert status == 0
-    found = json.loads(out)
-    by_name = {one["name"]: one for one in found["entries"]}
+    result = json.loads(out)
+    by_name = {entry["name"]: entry for entry in result["entries"]}
     assert by_name[FREE]["results"]["auto"]["gain"]["low"] > 0.1
     assert by_name[FREE]["results"]["auto"]["value"]["value"] > 0.9
-    assert found["settings"]["test_rows"] == ROWS
+    assert result["settings"]["test_rows"] == ROWS
 
 
-def test_blocks_may_be_named_and_a_store_alone_is_split(run, made):
-    status, out, _ = run("compare", made / "a", "--features", "kl", "--splits", "3", "--json")
+def test_blocks_may_be_named_and_a_store_alone_is_split(run, data):
+    status, out, _ = run("compare", data / "a", "--features", "kl", "--splits", "3", "--json")
     assert status == 0
-    found = json.loads(out)
-    assert {name for one in found["entries"] for name in one["blocks"]} == {"embedding", "kl"}
-    assert found["settings"]["splits"] == 3
-    assert found["verdict"].startswith("Use the embedding alone")
+    result = json.loads(out)
+    assert {name for entry in result["entries"] for name in entry["blocks"]} == {"embedding", "kl"}
+    assert result["settings"]["splits"] == 3
+    assert result["verdict"].startswith("Use the embedding alone")
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "told"),
+    ("words", "status", "complaint"),
     [
         (("a", "bare"), 1, "has no labels"),
         (("a", "b", "--features", "cls-9"), 2, "has no block 'cls-9'"),
@@ -86,24 +86,24 @@ def test_blocks_may_be_named_and_a_store_alone_is_split(run, made):
         (("a", "b", "--report", "a"), 2, "is a store, which nothing else is written into; name another folder"),
     ],
 )
-def test_what_cannot_be_compared_is_said(run, made, words, status, told):
-    paths = [made / word if word in ("a", "b", "bare", "nowhere") else word for word in words]
-    found, out, err = run("compare", *paths)
-    assert (found, out) == (status, "")
-    assert told in " ".join(err.split())
+def test_what_cannot_be_compared_is_said(run, data, words, status, complaint):
+    paths = [data / word if word in ("a", "b", "bare", "nowhere") else word for word in words]
+    exit_code, out, err = run("compare", *paths)
+    assert (exit_code, out) == (status, "")
+    assert complaint in " ".join(err.split())
     assert "comparing" not in err
 
 
-def test_a_store_that_is_not_whole_is_not_written_into_either(run, made, tmp_path):
+def test_a_store_that_is_not_whole_is_not_written_into_either(run, data, tmp_path):
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "plan.json").write_text("{}")
-    status, _, err = run("compare", made / "a", made / "b", "--report", tmp_path / "begun")
+    status, _, err = run("compare", data / "a", data / "b", "--report", tmp_path / "begun")
     assert (status, "is a store" in err) == (2, True)
-    assert [one.name for one in (tmp_path / "begun").iterdir()] == ["plan.json"]
+    assert [path.name for path in (tmp_path / "begun").iterdir()] == ["plan.json"]
 
 
 def found_by(monkeypatch, samples=None):
-    """What the command passes on, in the place of a comparison that takes its time."""
+    """What the command passes on, instead of a comparison that takes its time."""
     passed = []
 
     def compare_stores(*words, **others):
@@ -129,8 +129,8 @@ def test_a_report_without_the_samples_that_were_asked_for_says_so(run, tmp_path,
     found_by(monkeypatch)
     status, _, err = run("compare", *words, "--report", tmp_path)
     assert status == 0
-    said = "" if wants is None else f"the report shows no samples: that needs {wants} too\n"
-    assert err == f"{said}report: {tmp_path / 'report.html'}\n"
+    note = "" if wants is None else f"the report shows no samples: that needs {wants} too\n"
+    assert err == f"{note}report: {tmp_path / 'report.html'}\n"
 
 
 def test_a_report_with_samples_says_nothing_of_them(run, tmp_path, monkeypatch):
@@ -145,19 +145,27 @@ def test_a_store_alone_is_split_ten_times_unless_told_otherwise(run, monkeypatch
     assert [words[4] for words, _ in passed] == [10, 3]
 
 
-def test_a_report_that_cannot_be_written_costs_nothing_that_was_found(run, made, tmp_path):
+def test_a_report_that_cannot_be_written_costs_nothing_that_was_found(run, data, tmp_path):
     (tmp_path / "taken").write_text("a file")
-    status, out, err = run("compare", made / "a", made / "b", "--report", tmp_path / "taken")
+    status, out, err = run("compare", data / "a", data / "b", "--report", tmp_path / "taken")
     assert status == 1
     assert out.strip().splitlines()[-1].startswith("Use ")
     assert "taken" in err
 
 
-def test_samples_of_another_source_are_refused_before_anything_is_computed(run, made, tmp_path, monkeypatch):
+def test_samples_of_another_source_are_refused_before_anything_is_computed(run, data, tmp_path, monkeypatch):
     monkeypatch.setattr("sporeprint.run.compare_stores.compare", lambda *_, **__: pytest.fail("computed"))
     (tmp_path / "x.csv").write_text("text,label\none,left\n")
     status, out, err = run(
-        "compare", made / "a", made / "b", "--report", tmp_path / "r", "--train", tmp_path / "x.csv", "--test", tmp_path
+        "compare",
+        data / "a",
+        data / "b",
+        "--report",
+        tmp_path / "r",
+        "--train",
+        tmp_path / "x.csv",
+        "--test",
+        tmp_path,
     )
     assert status in (1, 2)
     assert out == ""

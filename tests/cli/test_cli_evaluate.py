@@ -26,12 +26,12 @@ def save(folder, name, labels, degrees, blocks=("embedding",)):
     names = [f"{name}{at}" for at in range(len(labels))]
     source = ListSource(names, labels=labels, ids=names)
     rng = np.random.default_rng(len(name))
-    made = {one: circle(degrees if one == "embedding" else rng.uniform(0, 360, len(labels))) for one in blocks}
-    return store_of(folder / name, source, made)
+    points = {block: circle(degrees if block == "embedding" else rng.uniform(0, 360, len(labels))) for block in blocks}
+    return store_of(folder / name, source, points)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def data(tmp_path_factory):
     """Stores a and b with classes, topics-a and -b with lists, heights-a and -b with numbers, and odd ones."""
     folder = tmp_path_factory.mktemp("stores")
     for name, degrees in (("a", TRAIN), ("b", TEST)):
@@ -53,7 +53,7 @@ def made(tmp_path_factory):
 def entries(run, *words):
     status, out, err = run(*words, "--json")
     assert (status, err) == (0, "")
-    return {one["name"]: one for one in json.loads(out)["entries"]}
+    return {entry["name"]: entry for entry in json.loads(out)["entries"]}
 
 
 def as_json(result):
@@ -69,69 +69,89 @@ def rows_of(folder, name, combination=None, of="a"):
 # Each command
 
 
-def test_probe_gives_what_the_function_gives_for_each_way_of_joining(run, made):
-    found = entries(run, "probe", made / "a", made / "b")
-    assert list(found) == ["embedding", "embedding, white", "paper", "decorrelated"]  # loo chose one of them
-    for name, one in (("embedding", None), ("paper", NAMED["paper"]), ("decorrelated", NAMED["decorrelated"])):
-        expected = probe(rows_of(made, "a", one), PLACES, rows_of(made, "b", one), PLACES)
-        assert found[name]["results"]["probe"] == as_json(expected)
-    assert found["embedding"]["results"]["probe"]["value"] == 1.0
-    assert (found["paper"]["blocks"], found["paper"]["width"], found["paper"]["passes"]) == (["embedding", "kl"], 4, 1)
+def test_probe_gives_what_the_function_gives_for_each_way_of_joining(run, data):
+    results = entries(run, "probe", data / "a", data / "b")
+    assert list(results) == ["embedding", "embedding, white", "paper", "decorrelated"]  # loo chose one of them
+    for name, joining in (("embedding", None), ("paper", NAMED["paper"]), ("decorrelated", NAMED["decorrelated"])):
+        expected = probe(rows_of(data, "a", joining), PLACES, rows_of(data, "b", joining), PLACES)
+        assert results[name]["results"]["probe"] == as_json(expected)
+    assert results["embedding"]["results"]["probe"]["value"] == 1.0
+    assert (results["paper"]["blocks"], results["paper"]["width"], results["paper"]["passes"]) == (
+        ["embedding", "kl"],
+        4,
+        1,
+    )
 
 
-def test_few_shot_draws_are_shown_with_their_spread(run, made):
+def test_few_shot_draws_are_shown_with_their_spread(run, data):
     degrees = [*np.linspace(0, 40, 6), *np.linspace(20, 60, 6)]
-    save(made, "many", ["low"] * 6 + ["high"] * 6, degrees)
-    save(made, "asked", ["low"] * 6 + ["high"] * 6, [one + 1 for one in degrees])
-    features, others = rows_of(made, "many", of="many"), rows_of(made, "asked", of="many")
-    labels = Store.open(made / "many").labels
-    words = [made / "many", made / "asked", "--features", "embedding", "--shots", "2", "--draws", "4", "--seed", "7"]
+    save(data, "many", ["low"] * 6 + ["high"] * 6, degrees)
+    save(data, "asked", ["low"] * 6 + ["high"] * 6, [angle + 1 for angle in degrees])
+    features, others = rows_of(data, "many", of="many"), rows_of(data, "asked", of="many")
+    labels = Store.open(data / "many").labels
+    words = [
+        data / "many",
+        data / "asked",
+        "--features",
+        "embedding",
+        "--shots",
+        "2",
+        "--draws",
+        "4",
+        "--seed",
+        "7",
+    ]
     expected = knn(features, labels, others, labels, k=1, shots=2, draws=4, seed=7)
-    (one,) = entries(run, "knn", *words, "--k", "1").values()
-    assert one["results"]["1"] == as_json(expected)
+    (entry,) = entries(run, "knn", *words, "--k", "1").values()
+    assert entry["results"]["1"] == as_json(expected)
     assert expected.spread > 0
     _, out, _ = run("knn", *words, "--k", "1,auto")
     assert f"{expected.value:.1%} ± {expected.spread:.1%}" in out
     assert "mean and standard deviation of 4 draws of 2 rows a class" in " ".join(out.split())
-    (one,) = entries(run, "probe", *words).values()
-    assert one["results"]["probe"] == as_json(probe(features, labels, others, labels, shots=2, draws=4, seed=7))
+    (entry,) = entries(run, "probe", *words).values()
+    assert entry["results"]["probe"] == as_json(probe(features, labels, others, labels, shots=2, draws=4, seed=7))
 
 
-def test_knn_takes_metric_and_vote(run, made):
+def test_knn_takes_metric_and_vote(run, data):
     way = {"metric": "cosine", "vote": "softmax", "temperature": 0.5}
     words = ["--metric", "cosine", "--vote", "softmax", "--temperature", "0.5", "--k", "3", "--features", "embedding"]
-    (one,) = entries(run, "knn", made / "a", made / "b", *words).values()
-    expected = knn(rows_of(made, "a"), PLACES, rows_of(made, "b"), PLACES, k=3, **way)
-    assert one["results"]["3"] == as_json(expected)
-    assert one["results"]["3"]["settings"]["temperature"] == 0.5
+    (entry,) = entries(run, "knn", data / "a", data / "b", *words).values()
+    expected = knn(rows_of(data, "a"), PLACES, rows_of(data, "b"), PLACES, k=3, **way)
+    assert entry["results"]["3"] == as_json(expected)
+    assert entry["results"]["3"]["settings"]["temperature"] == 0.5
 
 
-def test_the_table_of_knn_ends_with_the_decorrelated_and_what_loo_chose(run, made):
+def test_the_table_of_knn_ends_with_the_decorrelated_and_what_loo_chose(run, data):
     # The embedding says nothing here, and the layers everything.
     degrees = np.random.default_rng(0).uniform(0, 360, 24)
     places = ["low", "high"] * 12
     for name in ("c", "d"):
         source = ListSource([f"{name}{at}" for at in range(24)], labels=places)
-        told = [at * 2.0 if place == "low" else 180 + at * 2.0 for at, place in enumerate(places)]
-        store_of(made / name, source, {"embedding": circle(degrees), "cls-2": circle(told)})
-    status, out, _ = run("knn", made / "c", made / "d", "--k", "1", "--json")
+        second = [at * 2.0 if place == "low" else 180 + at * 2.0 for at, place in enumerate(places)]
+        store_of(data / name, source, {"embedding": circle(degrees), "cls-2": circle(second)})
+    status, out, _ = run("knn", data / "c", data / "d", "--k", "1", "--json")
     assert status == 0
     body = json.loads(out)
-    chosen = select(Store.open(made / "c").blocks(), places)
+    chosen = select(Store.open(data / "c").blocks(), places)
     assert chosen.name not in ("embedding", "embedding, white")
-    assert [one["name"] for one in body["entries"]][-2:] == ["decorrelated", f"loo: {chosen.name}"]
+    assert [entry["name"] for entry in body["entries"]][-2:] == ["decorrelated", f"loo: {chosen.name}"]
     assert body["loo"] == as_json(chosen)
-    (one,) = entries(run, "knn", made / "c", made / "d", "--k", "1", "--combination", "loo", "--pca", "3").values()
-    assert (one["name"], one["width"]) == (f"loo: {chosen.name}", 3)
-    assert f"loo chose, by the labels of the training rows: {chosen}." in run("probe", made / "c", made / "d")[1]
+    (scores,) = entries(run, "knn", data / "c", data / "d", "--k", "1", "--combination", "loo", "--pca", "3").values()
+    assert (scores["name"], scores["width"]) == (f"loo: {chosen.name}", 3)
+    assert f"loo chose, by the labels of the training rows: {chosen}." in run("probe", data / "c", data / "d")[1]
 
 
-def test_lists_of_labels_are_judged_by_average_precision(run, made):
-    stores = [made / "topics-a", made / "topics-b"]
-    sets = (rows_of(made, "topics-a", of="topics-a"), TOPICS, rows_of(made, "topics-b", of="topics-a"), TOPICS)
-    found = entries(run, "knn", *stores, "--k", "1,auto")
-    assert found["embedding"]["results"]["1"] == as_json(multilabel(*sets, k=1))
-    assert found["embedding"]["results"]["1"]["value"] == 1.0  # the nearest row has the very same topics
+def test_lists_of_labels_are_judged_by_average_precision(run, data):
+    stores = [data / "topics-a", data / "topics-b"]
+    sets = (
+        rows_of(data, "topics-a", of="topics-a"),
+        TOPICS,
+        rows_of(data, "topics-b", of="topics-a"),
+        TOPICS,
+    )
+    results = entries(run, "knn", *stores, "--k", "1,auto")
+    assert results["embedding"]["results"]["1"] == as_json(multilabel(*sets, k=1))
+    assert results["embedding"]["results"]["1"]["value"] == 1.0  # the nearest row has the very same topics
     assert entries(run, "probe", *stores)["embedding"]["results"]["probe"] == as_json(multilabel(*sets, method="probe"))
     _, out, _ = run("knn", *stores)
     assert "kNN mAP: b, 4 training rows, 4 test rows, 2 labels, several a row" in out
@@ -139,55 +159,55 @@ def test_lists_of_labels_are_judged_by_average_precision(run, made):
     assert "mAP" in run("probe", *stores)[1]
 
 
-def test_clusters_of_one_store_are_scored_by_its_labels(run, made):
-    found = entries(run, "cluster", made / "a", "--starts", "2", "--clusters", "2")
-    assert list(found) == ["embedding", "embedding, white", "paper", "decorrelated"]
-    assert found["embedding"]["results"]["cluster"] == as_json(
-        cluster(rows_of(made, "a"), PLACES, clusters=2, starts=2)
+def test_clusters_of_one_store_are_scored_by_its_labels(run, data):
+    results = entries(run, "cluster", data / "a", "--starts", "2", "--clusters", "2")
+    assert list(results) == ["embedding", "embedding, white", "paper", "decorrelated"]
+    assert results["embedding"]["results"]["cluster"] == as_json(
+        cluster(rows_of(data, "a"), PLACES, clusters=2, starts=2)
     )
-    assert found["embedding"]["results"]["cluster"]["value"] == 1.0
-    assert "100.0% ± 0.0%" in run("cluster", made / "a")[1]
+    assert results["embedding"]["results"]["cluster"]["value"] == 1.0
+    assert "100.0% ± 0.0%" in run("cluster", data / "a")[1]
 
 
-def test_retrieval_ranks_the_database_or_the_other_rows(run, made):
-    found = entries(run, "retrieve", made / "b", made / "a", "--k", "1,3")
-    expected = retrieve(rows_of(made, "b"), PLACES, rows_of(made, "a"), PLACES, ks=(1, 3))
-    assert found["embedding"]["results"]["retrieve"] == as_json(expected)
-    assert found["embedding"]["results"]["retrieve"]["value"] == 1.0  # both rows of the place come first
-    assert found["embedding"]["results"]["retrieve"]["precision_at"] == {"1": 1.0, "3": pytest.approx(2 / 3)}
+def test_retrieval_ranks_the_database_or_the_other_rows(run, data):
+    results = entries(run, "retrieve", data / "b", data / "a", "--k", "1,3")
+    expected = retrieve(rows_of(data, "b"), PLACES, rows_of(data, "a"), PLACES, ks=(1, 3))
+    assert results["embedding"]["results"]["retrieve"] == as_json(expected)
+    assert results["embedding"]["results"]["retrieve"]["value"] == 1.0  # both rows of the place come first
+    assert results["embedding"]["results"]["retrieve"]["precision_at"] == {"1": 1.0, "3": pytest.approx(2 / 3)}
     white = Combination(("embedding",), "auto")  # fitted on the database
-    (one,) = entries(run, "retrieve", made / "b", made / "a", "--features", "embedding", "--whiten", "auto").values()
-    assert one["results"]["retrieve"] == as_json(
-        retrieve(rows_of(made, "b", white), PLACES, rows_of(made, "a", white), PLACES)
+    (entry,) = entries(run, "retrieve", data / "b", data / "a", "--features", "embedding", "--whiten", "auto").values()
+    assert entry["results"]["retrieve"] == as_json(
+        retrieve(rows_of(data, "b", white), PLACES, rows_of(data, "a", white), PLACES)
     )
-    alone = entries(run, "retrieve", made / "b")["embedding"]["results"]["retrieve"]
-    assert alone == as_json(retrieve(rows_of(made, "b", of="b"), PLACES))
-    status, out, _ = run("retrieve", made / "b", made / "a")
+    alone = entries(run, "retrieve", data / "b")["embedding"]["results"]["retrieve"]
+    assert alone == as_json(retrieve(rows_of(data, "b", of="b"), PLACES))
+    status, out, _ = run("retrieve", data / "b", data / "a")
     assert (status, "4 database rows, 4 queries" in out) == (0, True)
     assert "mP@10" in out
     assert "below 100 % where a query has fewer than k relevant rows" in out
 
 
-def test_the_revisited_protocol_knows_rows_by_their_ids(run, made):
+def test_the_revisited_protocol_knows_rows_by_their_ids(run, data):
     source = ListSource(["x", "y", "z"], ids=["three.jpg", "far/one.jpg", "two.jpg"])
-    store_of(made / "base", source, {"embedding": circle([80.0, 0.0, 10.0])})
-    store_of(made / "query", ListSource(["q"], ids=["q.jpg"]), {"embedding": circle([2.0])})
+    store_of(data / "base", source, {"embedding": circle([80.0, 0.0, 10.0])})
+    store_of(data / "query", ListSource(["q"], ids=["q.jpg"]), {"embedding": circle([2.0])})
     entry = {"easy": [1], "hard": [2], "junk": [0]}  # of one, two, three: easy is second, hard third, junk first
     truth = {"imlist": ["one", "two", "three"], "qimlist": ["q"], "gnd": [entry]}
-    (made / "gnd.json").write_text(json.dumps(truth))
-    words = ["retrieve", made / "query", made / "base", "--ground-truth", made / "gnd.json"]
-    (one,) = entries(run, *words, "--features", "embedding").values()
-    assert one["results"]["revisited"]["mean_precision"] == {"easy": 1.0, "medium": 1.0, "hard": 1.0}
+    (data / "gnd.json").write_text(json.dumps(truth))
+    words = ["retrieve", data / "query", data / "base", "--ground-truth", data / "gnd.json"]
+    (scores,) = entries(run, *words, "--features", "embedding").values()
+    assert scores["results"]["revisited"]["mean_precision"] == {"easy": 1.0, "medium": 1.0, "hard": 1.0}
     status, out, _ = run(*words)
     assert (status, "medium mAP" in out, "below 100 %" in out) == (0, True, False)
 
 
 def test_images_without_ids_are_in_the_order_of_the_ground_truth(run, tmp_path):
     degrees = {"base": [80.0, 0.0], "query": [2.0]}
-    for name, some in degrees.items():
-        pq.write_table(pa.table({"text": [f"{name} {at}" for at in range(len(some))]}), tmp_path / f"{name}.parquet")
+    for name, angles in degrees.items():
+        pq.write_table(pa.table({"text": [f"{name} {at}" for at in range(len(angles))]}), tmp_path / f"{name}.parquet")
         source = open_source(tmp_path / f"{name}.parquet", modality="text")
-        store_of(tmp_path / name, source, {"embedding": circle(some)})
+        store_of(tmp_path / name, source, {"embedding": circle(angles)})
     # The easy one is second to a row that is no junk: the area under precision over recall is (0 + 1/2) / 2.
     truth = {"imlist": ["a", "b"], "qimlist": ["q"], "gnd": [{"easy": [0], "hard": [], "junk": []}]}
     (tmp_path / "gnd.json").write_text(json.dumps(truth))
@@ -198,14 +218,19 @@ def test_images_without_ids_are_in_the_order_of_the_ground_truth(run, tmp_path):
     assert body["note"] == "b, gnd.json; without ids, so taken in the order of the ground truth: queries and database"
 
 
-def test_numbers_are_predicted_by_neighbours_and_by_ridge(run, made):
-    stores = [made / "heights-a", made / "heights-b"]
-    sets = (rows_of(made, "heights-a", of="heights-a"), HEIGHTS, rows_of(made, "heights-b", of="heights-a"), HEIGHTS)
-    found = entries(run, "regress", *stores, "--k", "1")
-    assert found["embedding"]["results"]["regress"] == as_json(regress(*sets, k=1))
-    assert found["embedding"]["results"]["regress"]["value"] == 1.0
-    found = entries(run, "regress", *stores, "--method", "ridge")
-    assert found["embedding"]["results"]["regress"] == as_json(regress(*sets, method="ridge"))
+def test_numbers_are_predicted_by_neighbours_and_by_ridge(run, data):
+    stores = [data / "heights-a", data / "heights-b"]
+    sets = (
+        rows_of(data, "heights-a", of="heights-a"),
+        HEIGHTS,
+        rows_of(data, "heights-b", of="heights-a"),
+        HEIGHTS,
+    )
+    results = entries(run, "regress", *stores, "--k", "1")
+    assert results["embedding"]["results"]["regress"] == as_json(regress(*sets, k=1))
+    assert results["embedding"]["results"]["regress"]["value"] == 1.0
+    results = entries(run, "regress", *stores, "--method", "ridge")
+    assert results["embedding"]["results"]["regress"] == as_json(regress(*sets, method="ridge"))
     status, out, _ = run("regress", *stores)
     assert (status, "R^2" in out, "4 training rows, 4 test rows, 1 target" in out) == (0, True, True)
 
@@ -224,27 +249,27 @@ def test_numbers_of_a_csv_are_predicted_though_they_are_texts_there(run, tmp_pat
     assert body["note"] == "b, 4 training rows, 4 test rows, 1 target, its texts read as numbers"
 
 
-def test_lists_of_numbers_are_several_targets(run, made):
-    status, out, _ = run("regress", made / "pairs-a", made / "pairs-b", "--k", "1", "--json")
+def test_lists_of_numbers_are_several_targets(run, data):
+    status, out, _ = run("regress", data / "pairs-a", data / "pairs-b", "--k", "1", "--json")
     body = json.loads(out)
     assert (status, body["entries"][0]["results"]["regress"]["r2"]) == (0, [1.0, 1.0])
     assert body["note"] == "b, 4 training rows, 4 test rows, 2 targets"
 
 
-def test_analyse_describes_blocks_and_says_which_classes_gain(run, made):
-    status, out, err = run("analyse", made / "a", "--json")
+def test_analyse_describes_blocks_and_says_which_classes_gain(run, data):
+    status, out, err = run("analyse", data / "a", "--json")
     assert (status, err) == (0, "")
     assert list(json.loads(out)["blocks"]) == ["embedding", "cls-2", "kl"]
-    status, out, _ = run("analyse", made / "a", "--features", "embedding,layers")
+    status, out, _ = run("analyse", data / "a", "--features", "embedding,layers")
     assert (status, "cls-2" in out, "kl" in out, "Classes" in out) == (0, True, False, False)
-    status, out, _ = run("analyse", made / "a", made / "b", "--features", "kl", "--k", "1", "--json")
-    told = {one["label"]: one for one in json.loads(out)["classes"]}
-    train, test = (Store.open(made / name).blocks()["kl"] for name in ("a", "b"))
+    status, out, _ = run("analyse", data / "a", data / "b", "--features", "kl", "--k", "1", "--json")
+    changes = {change["label"]: change for change in json.loads(out)["classes"]}
+    train, test = (Store.open(data / name).blocks()["kl"] for name in ("a", "b"))
     nearest = np.array(PLACES)[(test @ train.T).argmax(axis=1)]
     for place in ("low", "high"):
-        assert told[place]["before"] == 1.0  # the embedding is right everywhere
-        assert told[place]["after"] == (nearest == np.array(PLACES))[np.array(PLACES) == place].mean()
-    status, out, _ = run("analyse", made / "a", made / "b")
+        assert changes[place]["before"] == 1.0  # the embedding is right everywhere
+        assert changes[place]["after"] == (nearest == np.array(PLACES))[np.array(PLACES) == place].mean()
+    status, out, _ = run("analyse", data / "a", data / "b")
     assert (status, "from the embedding to decorrelated" in out) == (0, True)
     assert "Classes that gain and lose most, 2 of 2" in out
 
@@ -255,8 +280,8 @@ def test_cluster_takes_labels_of_another_column(run, tmp_path):
     source = open_source(tmp_path / "t.parquet", modality="text", label_column="place")
     store_of(tmp_path / "s", source, {"embedding": circle(TRAIN)})
     words = ["cluster", tmp_path / "s", "--features", "embedding", "--label-column", "side"]
-    (one,) = entries(run, *words, "--source", tmp_path / "t.parquet").values()
-    assert one["results"]["cluster"]["value"] == 0.5
+    (entry,) = entries(run, *words, "--source", tmp_path / "t.parquet").values()
+    assert entry["results"]["cluster"]["value"] == 0.5
     status, _, err = run(*words)
     assert (status, "--label-column needs --source" in err) == (2, True)
 
@@ -269,9 +294,9 @@ def test_retrieval_takes_labels_of_another_column(run, tmp_path):
         store_of(tmp_path / name, source, {"embedding": circle(degrees)})
     words = ["retrieve", tmp_path / "asked", tmp_path / "held", "--label-column", "side", "--features", "embedding"]
     sources = ["--query", tmp_path / "asked.parquet", "--database", tmp_path / "held.parquet"]
-    (one,) = entries(run, *words, *sources).values()
+    (entry,) = entries(run, *words, *sources).values()
     # Sides l at 0 and 95, r at 5 and 90 degrees: the other row of a side is third or last for every query.
-    assert one["results"]["retrieve"]["value"] == pytest.approx(np.mean([(1 + 2 / 4) / 2, (1 + 2 / 3) / 2] * 2))
+    assert entry["results"]["retrieve"]["value"] == pytest.approx(np.mean([(1 + 2 / 4) / 2, (1 + 2 / 3) / 2] * 2))
     status, _, err = run(*words, *sources[:2])
     assert (status, "--label-column needs --database and --query" in err) == (2, True)
 
@@ -349,26 +374,29 @@ def test_progress_is_a_line_at_times_and_nothing_before(capsys):
         (["probe", "a", "other"], 1, "Make the test store with: sporeprint extract ... --fit-from"),
     ],
 )
-def test_what_cannot_be_done_is_refused_with_a_reason(run, made, words, status, complaint):
+def test_what_cannot_be_done_is_refused_with_a_reason(run, data, words, status, complaint):
     command, *rest = words
-    places = {name.name: name for name in made.iterdir()} | {"gnd": made / "gnd", "nowhere": made / "nowhere"}
+    places = {name.name: name for name in data.iterdir()} | {
+        "gnd": data / "gnd",
+        "nowhere": data / "nowhere",
+    }
     seen, out, err = run(command, *(places.get(word, word) for word in rest))
     assert (seen, out) == (status, "")
     assert complaint in err
     assert "Traceback" not in err
 
 
-def test_one_class_and_one_row_are_said_and_not_an_error(run, made):
+def test_one_class_and_one_row_are_said_and_not_an_error(run, data):
     for words in (["knn", "one", "b"], ["probe", "one", "b"], ["retrieve", "b", "one"], ["probe", "single", "b"]):
-        status, out, err = run(words[0], *(made / name for name in words[1:]), "--features", "embedding")
+        status, out, err = run(words[0], *(data / name for name in words[1:]), "--features", "embedding")
         assert status == 0, err
         assert "one class only: nothing to tell apart" in out
-    for name, said in (("single", "1 row, 1 class; one class only"), ("one", "4 rows, 1 class; one class only")):
-        assert said in run("cluster", made / name, "--features", "embedding")[1]
-    save(made, "each", [*"wxyz"], TRAIN)
-    status, out, _ = run("cluster", made / "each", "--features", "embedding")
+    for name, note in (("single", "1 row, 1 class; one class only"), ("one", "4 rows, 1 class; one class only")):
+        assert note in run("cluster", data / name, "--features", "embedding")[1]
+    save(data, "each", [*"wxyz"], TRAIN)
+    status, out, _ = run("cluster", data / "each", "--features", "embedding")
     assert (status, "4 classes; every row a class of its own: nothing to group" in out) == (0, True)
-    assert "nothing to" not in run("cluster", made / "a", "--features", "embedding")[1]
+    assert "nothing to" not in run("cluster", data / "a", "--features", "embedding")[1]
     for words in (["knn", "single", "b"], ["cluster", "single"], ["analyse", "single"], ["analyse", "one", "b"]):
-        status, _, err = run(words[0], *(made / name for name in words[1:]))
+        status, _, err = run(words[0], *(data / name for name in words[1:]))
         assert status == 0, err

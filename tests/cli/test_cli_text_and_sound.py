@@ -159,8 +159,8 @@ def test_a_sentence_encoder_from_the_package_index(run, tmp_path):
     model = os.path.join(os.path.dirname(package.__file__), "model")
     status, out, _ = run("backbones", model, "--json")
     assert status == 0
-    found = json.loads(out)
-    assert (found["modality"], found["pooling"], found["max_tokens"], found["width"]) == ("text", "mean", 256, 384)
+    result = json.loads(out)
+    assert (result["modality"], result["pooling"], result["max_tokens"], result["width"]) == ("text", "mean", 256, 384)
     train = tmp_path / "t.csv"
     train.write_text("utterance,intent\nwhere is my card?,card\nI lost my card,card\nwhat is the rate?,rate\n")
     words = ["extract", train, "--backbone", model, "--objectives", "kl", "--layers", "0", "--label-column", "intent"]
@@ -214,7 +214,10 @@ def test_a_recipe_from_a_file_is_for_what_its_backbone_takes(run, bert, tmp_path
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps({"backbone": str(bert), "modality": "text", "layers": 0, "dim": 8}))
     assert run("extract", path, "--recipe", recipe, "--out", tmp_path / "s")[0] == 0
-    assert [one["kind"] for one in Store.open(tmp_path / "s").plan["recipe"]["objectives"]] == ["kl", "simclr"]
+    assert [loss["kind"] for loss in Store.open(tmp_path / "s").plan["recipe"]["objectives"]] == [
+        "kl",
+        "simclr",
+    ]
     recipe.write_text(json.dumps({"layers": 0}))
     status, _, err = run("extract", path, "--recipe", recipe, "--out", tmp_path / "n")
     assert (status, 'write "backbone" into it' in err) == (2, True)
@@ -229,15 +232,15 @@ def test_prompts_of_the_rows_that_the_stores_were_made_of(run, bert, tmp_path):
     assert run("extract", test, "--fit-from", tmp_path / "a", "--limit", "3", "--out", tmp_path / "b")[0] == 0
     out = tmp_path / "prompts.jsonl"
     words = ["demonstrations", tmp_path / "a", tmp_path / "b", "--train", train, "--test", test, "--out", out]
-    status, said, _ = run(*words, "--k", "2")
-    assert (status, said) == (0, f"{out}: 3 prompts, neighbours by embedding, kl\n")
+    status, text, _ = run(*words, "--k", "2")
+    assert (status, text) == (0, f"{out}: 3 prompts, neighbours by embedding, kl\n")
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert [line["query"] for line in lines] == queries[:3]
     drawn = Store.open(tmp_path / "a").ids
     assert len(drawn) == 8
     for line in lines:
         assert set(line["ids"]) <= set(drawn)
-        shown = "".join(f"Text: {texts[int(one)]}\nLabel: {LABELS[int(one) % 3]}\n\n" for one in line["ids"])
+        shown = "".join(f"Text: {texts[int(row_id)]}\nLabel: {LABELS[int(row_id) % 3]}\n\n" for row_id in line["ids"])
         assert line["prompt"] == f"{shown}Text: {line['query']}\nLabel:"
 
 
@@ -331,7 +334,7 @@ def test_broken_sound_among_good_is_named_and_too_much_of_it_ends_the_run(run, w
     assert status == 0
     assert "7 rows" in out
     assert "not read: place/03.wav: " in err
-    assert [one["id"] for one in json.loads(run("info", tmp_path / "s", "--json")[1])["failures"]] == ["place/03.wav"]
+    assert [row["id"] for row in json.loads(run("info", tmp_path / "s", "--json")[1])["failures"]] == ["place/03.wav"]
     assert "7 from p, 1 not read" in run("info", tmp_path / "s")[1]
     clips(tmp_path / "q", 8, spoilt=[3, 6])
     words[1] = tmp_path / "q"
@@ -345,12 +348,12 @@ def test_texts_that_are_too_long_are_counted_wherever_a_run_is_shown(run, bert, 
     texts = [*sentences(5), SENTENCE, "the cat . " * 30]  # 12 tokens at most, two of them special
     path = table(tmp_path / "t.parquet", texts)
     words = ["extract", path, "--backbone", bert, "--objectives", "kl", "--layers", "0", "--shard-rows", "3"]
-    said = "too long: 2 rows, of which the backbone saw the beginning only"
+    message = "too long: 2 rows, of which the backbone saw the beginning only"
     status, _, err = run(*words, "--out", tmp_path / "s")
-    assert (status, said in err.splitlines()) == (0, True)
-    assert said in run(*words, "--out", tmp_path / "s")[2]  # also of a store that is complete already
+    assert (status, message in err.splitlines()) == (0, True)
+    assert message in run(*words, "--out", tmp_path / "s")[2]  # also of a store that is complete already
     assert json.loads(run(*words, "--out", tmp_path / "s", "--json")[1])["truncated"] == 2
-    assert said in run("info", tmp_path / "s")[1].splitlines()
+    assert message in run("info", tmp_path / "s")[1].splitlines()
     assert json.loads(run("info", tmp_path / "s", "--json")[1])["truncated"] == 2
     table(path, sentences(5))
     assert "too long" not in run(*words, "--out", tmp_path / "n")[2]

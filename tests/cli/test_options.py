@@ -148,8 +148,8 @@ def test_neighbours_is_the_old_name_of_k_in_propagate(run, tmp_path):
 )  # fmt: skip
 def test_both_names_at_once_are_misuse(run, stores, tmp_path, words, old, new):
     out = [] if words[0] in ("knn", "compare") else ["--out", tmp_path / "out"]
-    status, said, err = run(*(stores / "a" if word == "STORE" else word for word in words), *out)
-    assert (status, said) == (2, "")
+    status, text, err = run(*(stores / "a" if word == "STORE" else word for word in words), *out)
+    assert (status, text) == (2, "")
     assert err == f"error: {old} is the old name of {new}, and both were given; leave out {old}\n"
     assert not (tmp_path / "out").exists()
 

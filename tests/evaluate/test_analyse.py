@@ -31,39 +31,39 @@ def test_classes_come_with_the_largest_gain_first():
 
 def test_equal_changes_go_by_the_label():
     labels = np.array([3, 1, 2, 1, 2, 3])
-    found = per_class_change(labels, labels * 0, labels)
-    assert [(one.label, one.change) for one in found] == [(1, 1.0), (2, 1.0), (3, 1.0)]
+    changes = per_class_change(labels, labels * 0, labels)
+    assert [(change.label, change.change) for change in changes] == [(1, 1.0), (2, 1.0), (3, 1.0)]
 
 
 def test_labels_of_classes_are_plain_json():
-    found = per_class_change(np.array([1, 2], np.int32), [1, 1], [1, 2])
-    assert [type(one.label) for one in found] == [int, int]
+    changes = per_class_change(np.array([1, 2], np.int32), [1, 1], [1, 2])
+    assert [type(change.label) for change in changes] == [int, int]
 
 
 def test_an_analysis_holds_the_figures_of_every_block():
     given = blocks()
-    found = analyse(given)
-    assert (found.rows, found.used, found.classes) == (30, 30, ())
-    assert list(found.blocks) == ["embedding", "kl"]
+    analysis = analyse(given)
+    assert (analysis.rows, analysis.used, analysis.classes) == (30, 30, ())
+    assert list(analysis.blocks) == ["embedding", "kl"]
     for name, rows in given.items():
-        one = found.blocks[name]
-        assert (one.width, one.effective_rank, one.anisotropy) == (
+        block = analysis.blocks[name]
+        assert (block.width, block.effective_rank, block.anisotropy) == (
             rows.shape[1],
             effective_rank(rows),
             anisotropy(rows),
         )
-    assert found.cka[0][1] == found.cka[1][0] == cka(given["embedding"], given["kl"])
+    assert analysis.cka[0][1] == analysis.cka[1][0] == cka(given["embedding"], given["kl"])
     assert analyse(given, LABELS, BEFORE, AFTER).classes == tuple(per_class_change(LABELS, BEFORE, AFTER))
 
 
 def test_of_many_rows_the_same_are_drawn_of_every_block():
     rows = np.random.default_rng(0).standard_normal((200, 4))
-    found = analyse({"a": rows, "b": 2 * rows}, most_rows=20)
-    assert (found.rows, found.used) == (200, 20)
-    assert found.cka[0][1] == pytest.approx(1.0)
-    assert found.blocks["a"].effective_rank != effective_rank(rows)
-    assert found == analyse({"a": rows, "b": 2 * rows}, most_rows=20)
-    assert found != analyse({"a": rows, "b": 2 * rows}, most_rows=20, seed=1)
+    analysis = analyse({"a": rows, "b": 2 * rows}, most_rows=20)
+    assert (analysis.rows, analysis.used) == (200, 20)
+    assert analysis.cka[0][1] == pytest.approx(1.0)
+    assert analysis.blocks["a"].effective_rank != effective_rank(rows)
+    assert analysis == analyse({"a": rows, "b": 2 * rows}, most_rows=20)
+    assert analysis != analyse({"a": rows, "b": 2 * rows}, most_rows=20, seed=1)
 
 
 def test_no_row_is_drawn_twice():
@@ -71,9 +71,9 @@ def test_no_row_is_drawn_twice():
 
 
 def test_an_analysis_is_json_also_where_figures_are_missing():
-    found = analyse({"embedding": blocks(1)["embedding"], "zeros": np.zeros((1, 2))}, LABELS, BEFORE, AFTER)
-    assert math.isnan(found.blocks["zeros"].anisotropy)
-    plain = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    analysis = analyse({"embedding": blocks(1)["embedding"], "zeros": np.zeros((1, 2))}, LABELS, BEFORE, AFTER)
+    assert math.isnan(analysis.blocks["zeros"].anisotropy)
+    plain = json.loads(json.dumps(analysis.to_json(), allow_nan=False))
     assert plain["blocks"]["zeros"] == {"width": 2, "effective_rank": 0.0, "anisotropy": None}
     assert plain["cka"] == [[None, None], [None, None]]
     assert plain["classes"][0] == {"label": "cat", "count": 2, "before": 0.5, "after": 1.0, "change": 0.5}

@@ -132,10 +132,10 @@ def test_a_slow_search_finds_the_same(k, choose, metric, dtype):
     train, test = (rng.standard_normal((rows, 7)).astype(dtype) for rows in (50, 12))
     labels = rng.choice(5, 50, p=[0.6, 0.2, 0.1, 0.05, 0.05])
     texts = [f"t{row}" for row in range(50)]
-    found = demonstrations(
+    prompts = demonstrations(
         train, texts, labels, test, [f"q{row}" for row in range(12)], k, choose, "nearest_first", metric
     )
-    for shown, query in zip(found, test, strict=True):
+    for shown, query in zip(prompts, test, strict=True):
         rows, distances = slow(train, labels, query, k, choose, metric)
         assert list(shown.rows) == rows
         assert shown.distances == pytest.approx(distances, abs=1e-6)

@@ -50,7 +50,7 @@ def test_accuracies_equal_a_slow_vote(k, metric):
     result = knn(train, labels, test, test_labels, k=k, metric=metric)
     assert result.value == pytest.approx(np.mean(right))
     by_class = [
-        np.mean([hit for hit, label in zip(right, test_labels, strict=True) if label == one]) for one in range(5)
+        np.mean([hit for hit, label in zip(right, test_labels, strict=True) if label == name]) for name in range(5)
     ]
     assert result.mean_per_class == pytest.approx(np.mean(by_class))
     assert (result.k, result.train_rows, result.test_rows, result.metric) == (k, 60, 40, metric)
@@ -256,14 +256,14 @@ def test_the_temperature_decides_between_one_near_and_two_far():
 def test_leaving_one_out_predicts_each_row_from_the_others_by_the_same_vote_and_metric(metric, vote):
     train, labels = clouds(35, 0)
     train[7] = train[3]
-    found = leave_one_out(train, labels, (1, 4, 34, 35), metric, vote, 0.3)
-    assert sorted(found) == [1, 4, 34]
-    for k, right in found.items():
+    actual = leave_one_out(train, labels, (1, 4, 34, 35), metric, vote, 0.3)
+    assert sorted(actual) == [1, 4, 34]
+    for k, right in actual.items():
         for row in range(35):
             others = np.arange(35) != row
             (name,) = knn_predict(train[others], labels[others], train[[row]], k, metric, vote, 0.3)
             assert right[row] == (name == labels[row])
-    means = {k: right.mean() for k, right in found.items()}
+    means = {k: right.mean() for k, right in actual.items()}
     assert choose_k(train, labels, metric, (1, 4, 34, 35), vote, 0.3) == means
     result = knn(train, labels, train, labels, "auto", metric, vote, 0.3, candidates=(34, 4, 1))
     assert result.leave_one_out == means
@@ -297,16 +297,16 @@ def test_few_shots_are_the_mean_over_draws_that_see_only_their_own_rows():
     result = knn(
         train, labels, test, test_labels, "auto", vote="distance", shots=3, draws=4, seed=7, candidates=(1, 2, 4)
     )
-    values, means = [one.value for one in each], [one.mean_per_class for one in each]
+    values, means = [draw.value for draw in each], [draw.mean_per_class for draw in each]
     assert len(set(values)) > 1
     assert result.values == tuple(values)
-    assert result.ks == tuple(one.k for one in each)
+    assert result.ks == tuple(draw.k for draw in each)
     assert result.k in result.ks
     assert (result.value, result.spread) == pytest.approx((np.mean(values), np.std(values, ddof=1)))
     assert (result.mean_per_class, result.mean_per_class_spread) == pytest.approx(
         (np.mean(means), np.std(means, ddof=1))
     )
-    assert result.leave_one_out[2] == pytest.approx(np.mean([one.leave_one_out[2] for one in each]))
+    assert result.leave_one_out[2] == pytest.approx(np.mean([draw.leave_one_out[2] for draw in each]))
     assert (result.train_rows, result.test_rows) == (15, 60)
     assert result.settings == {
         "k": "auto", "metric": "euclidean", "vote": "distance", "candidates": [1, 2, 4],

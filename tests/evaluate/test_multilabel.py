@@ -76,7 +76,7 @@ def test_k_is_chosen_by_leaving_one_row_out():
     for k, value in result.leave_one_out.items():
         scores = np.empty((60, 4))
         for row in range(60):
-            far = [np.linalg.norm(train[row] - one) if at != row else np.inf for at, one in enumerate(train)]
+            far = [np.linalg.norm(train[row] - other) if at != row else np.inf for at, other in enumerate(train)]
             scores[row] = labels[np.argsort(far)[:k]].sum(axis=0)
         assert value == pytest.approx(np.mean([slow_precision(labels[:, at], scores[:, at]) for at in range(4)]))
     assert list(result.leave_one_out) == [1, 3, 5, 10, 20]
@@ -134,7 +134,7 @@ def test_one_penalty_for_all_labels_is_chosen_on_rows_held_out_for_each():
             each.append(slow_precision(labels[held, at], model.decision_function(scaling(train[held]))))
         assert result.validation[penalty] == pytest.approx(np.mean(each), abs=0.01)
     best = max(result.validation.values())
-    assert result.penalty == max(one for one, value in result.validation.items() if value == best)
+    assert result.penalty == max(penalty for penalty, value in result.validation.items() if value == best)
     alone = multilabel(train, labels, test, truth, "probe", penalties=[result.penalty])
     assert result.value == pytest.approx(alone.value, abs=0.01)
     assert "(validation)" in str(result)
@@ -158,8 +158,8 @@ def test_labels_that_all_or_no_training_rows_have_score_first_and_last():
 def test_a_label_with_one_positive_or_one_negative_has_no_say_in_the_penalty():
     (train, labels), (test, truth) = scenes(60, 0), scenes(50, 1)
     first = multilabel(train, labels, test, truth, "probe")
-    one = np.arange(60) == 7
-    more = multilabel(train, np.c_[labels, one, ~one], test, np.c_[truth, truth[:, :2]], "probe")
+    single = np.arange(60) == 7
+    more = multilabel(train, np.c_[labels, single, ~single], test, np.c_[truth, truth[:, :2]], "probe")
     assert (more.validation, more.penalty) == (first.validation, first.penalty)
 
 

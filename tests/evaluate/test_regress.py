@@ -74,7 +74,7 @@ def test_k_is_chosen_by_leaving_one_row_out():
         predicted = np.empty_like(targets)
         for row in range(40):
             order = np.argsort(
-                [np.linalg.norm(train[row] - one) if at != row else np.inf for at, one in enumerate(train)]
+                [np.linalg.norm(train[row] - other) if at != row else np.inf for at, other in enumerate(train)]
             )
             predicted[row] = targets[order[:k]].mean(axis=0)
         assert score == pytest.approx(np.mean([slow_r2(targets[:, at], predicted[:, at]) for at in (0, 1)]))
@@ -92,10 +92,10 @@ def test_only_ks_below_the_number_of_rows_are_tried():
 def test_many_chunks_of_queries_are_put_together(monkeypatch):
     (train, targets), (test, truth) = waves(40, 0), waves(30, 1)
     whole = regress(train, targets, test, truth)
-    found = module.neighbours
+    search = module.neighbours
 
     def in_parts(rows, queries, k, metric):
-        ((numbers, distances),) = found(rows, queries, k, metric)
+        ((numbers, distances),) = search(rows, queries, k, metric)
         for at in range(0, len(numbers), 7):
             yield numbers[at : at + 7], distances[at : at + 7]
 
@@ -111,11 +111,11 @@ def slow_ridge(train, targets, test, penalty, standardise):
     length = np.sqrt((rows**2).sum(axis=1).mean())
     rows, queries, count = rows / length, queries / length, len(train)
 
-    def predict(keep, some):
+    def predict(keep, rows_of):
         centre, mean = rows[keep].mean(axis=0), targets[keep].mean()
         near = rows[keep] - centre
         square = near.T @ near + penalty * count * np.eye(rows.shape[1])
-        return (some - centre) @ np.linalg.solve(square, near.T @ (targets[keep] - mean)) + mean
+        return (rows_of - centre) @ np.linalg.solve(square, near.T @ (targets[keep] - mean)) + mean
 
     left = [predict(np.arange(count) != row, rows[row : row + 1])[0] for row in range(count)]
     return np.array(left), predict(np.arange(count) >= 0, queries)
@@ -129,14 +129,14 @@ def test_ridge_equals_the_normal_equations_with_each_row_left_out(width, standar
     train, test = train * spread + 3, test * spread + 3
     grid = [1.0, 1e-1, 1e-2, 1e-4]
     result = regress(train, targets, test, truth, "ridge", penalties=grid, standardise=standardise)
-    table = [[slow_ridge(train, targets[:, at], test, one, standardise) for one in grid] for at in (0, 1)]
+    table = [[slow_ridge(train, targets[:, at], test, penalty, standardise) for penalty in grid] for at in (0, 1)]
     for at in (0, 1):
         errors = [((left - targets[:, at]) ** 2).mean() for left, _ in table[at]]
         assert result.penalty[at] == grid[int(np.argmin(errors))]
         assert result.r2[at] == pytest.approx(slow_r2(truth[:, at], table[at][int(np.argmin(errors))][1]), rel=1e-6)
-    for number, one in enumerate(grid):
+    for number, candidate in enumerate(grid):
         scores = [slow_r2(targets[:, at], table[at][number][0]) for at in (0, 1)]
-        assert result.leave_one_out[one] == pytest.approx(np.mean(scores), rel=1e-6)
+        assert result.leave_one_out[candidate] == pytest.approx(np.mean(scores), rel=1e-6)
 
 
 def test_ridge_does_not_depend_on_scales_and_origins():
@@ -145,7 +145,7 @@ def test_ridge_does_not_depend_on_scales_and_origins():
     moved = regress(train * 1e3 + 5, targets * 10 - 3, test * 1e3 + 5, truth * 10 - 3, "ridge")
     assert moved.penalty == first.penalty
     assert moved.r2 == pytest.approx(first.r2)
-    assert moved.mae == pytest.approx([one * 10 for one in first.mae])
+    assert moved.mae == pytest.approx([error * 10 for error in first.mae])
 
 
 def test_ridge_takes_the_strongest_of_equal_penalties_and_a_single_one_as_it_is():

@@ -17,7 +17,7 @@ def clouds(rows, seed, classes=5, width=6):
 
 
 def distance(a, b, metric):
-    a, b = [float(one) for one in a], [float(one) for one in b]
+    a, b = [float(value) for value in a], [float(value) for value in b]
     if metric == "euclidean":
         return math.dist(a, b)
     return 1 - sum(x * y for x, y in zip(a, b, strict=True)) / (math.hypot(*a) * math.hypot(*b))

@@ -37,10 +37,10 @@ def test_features_are_those_of_each_combination_fitted_by_itself(damaged):
     if damaged:
         train["kl"][3] = np.nan  # leaves a row to combinations without kl, which it must not share
         ways = [*ways, Combination(("embedding",), "auto")]
-    for one, made in zip(ways, features(train, test, ways), strict=True):
-        alone = one.fit(train)
-        np.testing.assert_array_equal(made.rows, alone.transform(train))
-        np.testing.assert_array_equal(made.others, alone.transform(test))
+    for way, joined in zip(ways, features(train, test, ways), strict=True):
+        alone = way.fit(train)
+        np.testing.assert_array_equal(joined.rows, alone.transform(train))
+        np.testing.assert_array_equal(joined.others, alone.transform(test))
     assert next(features(train, None, COMBINATIONS)).others is None
 
 
@@ -96,15 +96,15 @@ def test_entries_are_judged_on_features_of_both_sets_and_their_json_is_plain():
     train, test = some_blocks(12, 0), some_blocks(5, 1)
     candidates = [Candidate("raw", "embedding", Combination(("embedding",))), Candidate("all", "paper", Combination())]
     info = {name: {"family": "", "views": "whole", "passes": 1} for name in WIDTHS}
-    said = []
+    messages = []
 
     def judge(of):
         return {"20": Result(0.25), "auto": Result(float(len(of.rows) * len(of.others)))}
 
-    raw, whole = entries_of(candidates, train, test, Costs(info), judge, said.append)
+    raw, whole = entries_of(candidates, train, test, Costs(info), judge, messages.append)
     assert (raw.name, raw.width, whole.name, whole.width) == ("raw", 6, "all", 9)
     assert (raw.value, raw.result) == (60.0, raw.results["auto"])
-    assert said == ["raw (1 of 2)", "all (2 of 2)"]
+    assert messages == ["raw (1 of 2)", "all (2 of 2)"]
     body = json.loads(json.dumps(whole.to_json(), allow_nan=False))
     assert body["results"]["20"]["value"] == 0.25
     assert (body["blocks"], body["width"], body["bytes_per_row"]) == (["embedding", "kl"], 9, 36)

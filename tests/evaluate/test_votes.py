@@ -18,10 +18,10 @@ def test_many_rows_of_many_classes_are_voted_on_in_bounded_memory(monkeypatch):
     expected = np.where(cast[:, 1] == cast[:, 2], cast[:, 1], cast[:, 0])
     weights = alike(cast)
     tracemalloc.start()
-    found = winners(cast, weights, 2000)
+    actual = winners(cast, weights, 2000)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(actual, expected)
     assert peak < 5e6  # all sums at once: 20,000 rows x 2,000 classes x 8 bytes = 320 MB
 
 
@@ -45,18 +45,18 @@ def test_the_greatest_sum_wins_and_of_equal_ones_the_nearest(cast, weights, wins
 
 
 def test_weights_by_distance_are_relative_to_the_nearest():
-    found = weights_of(np.array([[0.5, 1.0, 2.0]]), "distance")
-    np.testing.assert_array_equal(found, [[1.0, 0.5, 0.25]])
+    weights = weights_of(np.array([[0.5, 1.0, 2.0]]), "distance")
+    np.testing.assert_array_equal(weights, [[1.0, 0.5, 0.25]])
 
 
 def test_exact_matches_take_all():
-    found = weights_of(np.array([[0.0, 0.0, 1e-300]]), "distance")
-    np.testing.assert_array_equal(found, [[1.0, 1.0, 0.0]])
+    weights = weights_of(np.array([[0.0, 0.0, 1e-300]]), "distance")
+    np.testing.assert_array_equal(weights, [[1.0, 1.0, 0.0]])
 
 
 def test_distances_too_small_to_be_divided_by_still_weigh():
-    found = weights_of(np.array([[5e-324, 1e-323]]), "distance")
-    np.testing.assert_array_equal(found, [[1.0, 0.5]])
+    weights = weights_of(np.array([[5e-324, 1e-323]]), "distance")
+    np.testing.assert_array_equal(weights, [[1.0, 0.5]])
 
 
 def test_softmax_weights_are_of_the_cosine_or_of_half_the_squared_distance():

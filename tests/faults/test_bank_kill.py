@@ -1,4 +1,4 @@
-"""A memory bank whose writer is killed before any one of its lines is whole, or refused and then written anew."""
+"""A memory bank whose writer is killed before any one of its lines is whole, or refused and then written again."""
 
 import os
 import subprocess

@@ -99,7 +99,7 @@ def nursery(source, tmp_path):
 
 def contents(folder):
     """Every file's bytes, but what a run may take: its seconds and cost, and the checksums that these go into."""
-    found = {}
+    files = {}
     for path in sorted(folder.rglob("*")):
         if not path.is_file() or path.name == ".lock":
             continue
@@ -108,8 +108,8 @@ def contents(folder):
             data = json.loads(data)
             taken = {key: data.pop(key) for key in ("cost", "seconds", "checksum") if key in data}
             assert len(taken) == 2
-        found[path.relative_to(folder).as_posix()] = data
-    return found
+        files[path.relative_to(folder).as_posix()] = data
+    return files
 
 
 def shards(out):
@@ -146,4 +146,4 @@ def test_ten_kills_leave_no_hole_no_duplicate_and_no_other_number(source, nurser
     assert contents(out) == contents(tmp_path / "whole")
     rows = [pq.read_table(path).column("id").to_pylist() for path in sorted((out / "shards").glob("*.parquet"))]
     assert [len(ids) for ids in rows] == [SHARD] * (ROWS // SHARD)
-    assert len({one for ids in rows for one in ids}) == ROWS
+    assert len({row_id for ids in rows for row_id in ids}) == ROWS

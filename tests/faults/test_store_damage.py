@@ -71,16 +71,16 @@ def damages(draw, commit=True):
     data = (folder / name).read_bytes()
     at = draw(st.integers(0, len(data) - 1))
     end = min(len(data), at + draw(st.integers(1, 40)))
-    some = draw(st.binary(min_size=1, max_size=12))
+    noise = draw(st.binary(min_size=1, max_size=12))
     kind = draw(st.sampled_from(["flip", "overwrite", "cut", "remove", "insert", "append", "swap", "delete"]))
     other = (folder / draw(st.sampled_from(files(folder)))).read_bytes()
     return name, {
         "flip": data[:at] + bytes([data[at] ^ (1 << draw(st.integers(0, 7)))]) + data[at + 1 :],
-        "overwrite": data[:at] + some + data[at + len(some) :],
+        "overwrite": data[:at] + noise + data[at + len(noise) :],
         "cut": data[:at],
         "remove": data[:at] + data[end:],
-        "insert": data[:at] + some + data[at:],
-        "append": data + some,
+        "insert": data[:at] + noise + data[at:],
+        "append": data + noise,
         "swap": other,
         "delete": None,
     }[kind]

@@ -12,7 +12,7 @@ import pytest
 
 from sporeprint import Combination, Fungi, Recipe, Store, open_source
 from sporeprint.data.images import load_image
-from sporeprint.errors import RecipeError
+from sporeprint.errors import RecipeError, Removed
 from sporeprint.features import saved
 from sporeprint.run.extract import Settings, extract
 from sporeprint.run.store_pair import open_pair
@@ -41,7 +41,7 @@ def test_recipes_have_the_same_json_and_fingerprint(name):
 
 @pytest.mark.parametrize("name", GONE)
 def test_recipes_that_name_what_was_removed_are_refused_with_a_sentence(name):
-    with pytest.raises(RecipeError, match=r"was removed: .*; use "):
+    with pytest.raises(Removed, match=r"was removed: .*; use "):
         Recipe.from_json(REMOVED[name])
 
 
@@ -104,9 +104,9 @@ def test_a_store_of_what_was_removed_opens_and_is_neither_fitted_from_nor_gone_o
     folder = store_of_then(tmp_path / "store", REMOVED[name])
     Store.open(folder).verify()
     source = open_source(BEFORE / "pictures/test")
-    with pytest.raises(RecipeError, match=rf"{name}.* was removed: .*; use ") as fitted:
+    with pytest.raises(Removed, match=rf"{name}.* was removed: .*; use ") as fitted:
         extract(source, tmp_path / "test", fit_from=folder)
-    with pytest.raises(RecipeError, match=r"store' was made by an earlier version: ") as resumed:
+    with pytest.raises(Removed, match=r"store' was made by an earlier version: ") as resumed:
         extract(source, folder, Recipe(backbone="tiny"), settings=Settings(shard_rows=4))
     assert str(resumed.value).endswith(f": {fitted.value}")
     assert not (tmp_path / "test").exists()

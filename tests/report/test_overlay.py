@@ -75,7 +75,7 @@ def test_masks_of_two_classes_of_any_kind_are_read_back(dtype):
 
 
 @pytest.mark.parametrize(
-    ("labels", "said"),
+    ("labels", "complaint"),
     [
         (np.array([[-1, 3]]), "labels go from -1 to 3; expected 0 to 255.*give void"),
         (np.array([[0, 256]]), "labels go from 0 to 256"),
@@ -84,8 +84,8 @@ def test_masks_of_two_classes_of_any_kind_are_read_back(dtype):
         (np.zeros((0, 4), int), r"shape \(0, 4\)"),
     ],
 )
-def test_labels_that_no_mask_holds_are_named(labels, said):
-    with pytest.raises(SampleError, match=said):
+def test_labels_that_no_mask_holds_are_named(labels, complaint):
+    with pytest.raises(SampleError, match=complaint):
         mask_png(labels, palette(3))
 
 
@@ -98,9 +98,9 @@ def test_a_mask_is_written_or_the_place_is_named(tmp_path):
 
 
 def test_colours_are_mixed_with_the_image():
-    found = overlay(flat((100, 0, 200)), np.full((4, 6), 1), [GREEN, RED], opacity=0.25)
-    assert found.mode == "RGB"
-    assert found.getcolors() == [(24, (round(0.75 * 100 + 0.25 * 255), 0, 150))]
+    drawn = overlay(flat((100, 0, 200)), np.full((4, 6), 1), [GREEN, RED], opacity=0.25)
+    assert drawn.mode == "RGB"
+    assert drawn.getcolors() == [(24, (round(0.75 * 100 + 0.25 * 255), 0, 150))]
 
 
 def test_an_opacity_of_0_is_the_image_and_of_1_the_mask():
@@ -120,25 +120,25 @@ def test_void_and_labels_beyond_the_palette_are_greyed():
 def test_a_line_stands_between_segments_and_nowhere_else():
     labels = np.repeat([[0, 0, 0, 1, 1, 1]], 4, axis=0)
     labels[3] = 1
-    found = np.asarray(overlay(flat((0, 0, 0)), labels, [RED, BLUE], 1))
+    drawn = np.asarray(overlay(flat((0, 0, 0)), labels, [RED, BLUE], 1))
     plain = np.array([RED, BLUE], np.uint8)[labels]
     lined = np.zeros((4, 6), bool)
     lined[:3, 2] = lined[2, :2] = True  # the last pixels before the change, to the right and downwards
-    assert (found != plain).any(axis=2).tolist() == lined.tolist()
-    assert (found[lined] > 100).all()  # light
+    assert (drawn != plain).any(axis=2).tolist() == lined.tolist()
+    assert (drawn[lined] > 100).all()  # light
 
 
 def test_labels_are_stretched_over_a_larger_image():
-    found = np.asarray(overlay(flat((0, 0, 0), (6, 4)), [[0, 1]], [RED, BLUE], 1))
-    assert found[0, 0].tolist() == list(RED)
-    assert found[3, 5].tolist() == list(BLUE)
-    assert (found[:, 3:] == BLUE).all()
+    drawn = np.asarray(overlay(flat((0, 0, 0), (6, 4)), [[0, 1]], [RED, BLUE], 1))
+    assert drawn[0, 0].tolist() == list(RED)
+    assert drawn[3, 5].tolist() == list(BLUE)
+    assert (drawn[:, 3:] == BLUE).all()
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1"])
 def test_images_of_every_mode_are_overlaid(mode):
-    found = overlay(flat((255, 255, 255)).convert(mode), np.zeros((4, 6), int), [(0, 0, 0)], 0.6)
-    assert found.getcolors() == [(24, (102, 102, 102))]
+    drawn = overlay(flat((255, 255, 255)).convert(mode), np.zeros((4, 6), int), [(0, 0, 0)], 0.6)
+    assert drawn.getcolors() == [(24, (102, 102, 102))]
 
 
 def test_the_image_and_the_labels_are_left_as_they_were():
@@ -152,7 +152,7 @@ def test_the_image_and_the_labels_are_left_as_they_were():
 def test_differences_show_who_alone_is_right():
     truth, first, second = [[0, 0, 0, 0, 9]], [[0, 1, 0, 1, 0]], [[0, 0, 1, 2, 1]]
     image = flat((40, 90, 140), (5, 1))
-    found = np.asarray(differences(image, truth, first, second, void=(9,), opacity=1))[0].tolist()
-    assert found[1:3] == [list(BETTER), list(WORSE)]
-    assert found[0] == found[3] == found[4]  # both right, both wrong, void
-    assert len(set(found[0])) == 1  # grey
+    drawn = np.asarray(differences(image, truth, first, second, void=(9,), opacity=1))[0].tolist()
+    assert drawn[1:3] == [list(BETTER), list(WORSE)]
+    assert drawn[0] == drawn[3] == drawn[4]  # both right, both wrong, void
+    assert len(set(drawn[0])) == 1  # grey

@@ -68,7 +68,7 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
     def cells(self, name: str) -> list[str]:
-        return next([" ".join(one.split()) for one in row] for row in self.rows if name in row[0].split()[:2])
+        return next([" ".join(cell.split()) for cell in row] for row in self.rows if name in row[0].split()[:2])
 
 
 def pictures() -> Samples:
@@ -84,7 +84,7 @@ def pictures() -> Samples:
 def test_the_page_and_its_data_are_written(tmp_path):
     path = write_report(comparison(), tmp_path / "new" / "report")
     assert path == tmp_path / "new" / "report" / "report.html"
-    assert sorted(one.name for one in path.parent.iterdir()) == ["comparison.json", "report.html"]
+    assert sorted(file.name for file in path.parent.iterdir()) == ["comparison.json", "report.html"]
     assert json.loads(path.with_name("comparison.json").read_text()) == comparison().to_json()
     assert Page(path.read_text()).text.startswith("sporeprint compare")
 
@@ -108,7 +108,7 @@ def test_the_parts_come_in_their_order():
         "Neighbours of queries whose answer changed",
         "How to read this Top-1",
     ]
-    assert [text.count(one) for one in parts] == [1] * len(parts)
+    assert [text.count(part) for part in parts] == [1] * len(parts)
     assert sorted(parts, key=text.index) == parts
 
 
@@ -121,7 +121,7 @@ def test_the_table_has_every_entry_with_its_figures():
     assert page.cells("embedding")[-1] == "\u2013"
     assert "rows/s: as measured when the store was made; the embedding's own includes KL's backward pass" in page.text
     assert page.cells("paper's")[2] == "12"
-    kinds = [one.get("class") for one in page.of("tr")]
+    kinds = [tag.get("class") for tag in page.of("tr")]
     assert kinds[1:6] == ["reference", "free", None, "paper", "chosen"]
 
 
@@ -137,17 +137,17 @@ def test_the_table_has_every_entry_with_its_figures():
     ],
 )
 def test_what_was_chosen_is_said_in_words(combination, words):
-    one = entry("all, white", "chosen", 10, 0.8, combination=combination, blocks=("embedding", "kl"))
-    assert one.joins == words
-    page = Page(render(comparison(entries=(*comparison().entries[:-1], one))))
+    chosen = entry("all, white", "chosen", 10, 0.8, combination=combination, blocks=("embedding", "kl"))
+    assert chosen.joins == words
+    page = Page(render(comparison(entries=(*comparison().entries[:-1], chosen))))
     assert page.cells("all,")[0] == f"5 all, white chosen {words}"
     assert f"chosen all, white {words}" in page.text
 
 
 def test_the_legend_has_the_marks_that_are_drawn():
-    one = comparison()
-    same = tuple(altered(each, value=one.entries[0].value, passes=1) for each in one.entries[:2])
-    page = Page(render(replace(one, entries=same, free="layers", chosen="layers")))
+    shown = comparison()
+    same = tuple(altered(each, value=shown.entries[0].value, passes=1) for each in shown.entries[:2])
+    page = Page(render(replace(shown, entries=same, free="layers", chosen="layers")))
     assert "the embedding Up is better" in page.text
     assert "families joined" not in page.text
 
@@ -164,8 +164,8 @@ def test_entries_that_share_a_mark_share_its_number_and_those_without_accuracy_h
     first, second, *_ = comparison().entries
     same = replace(first, name="copy")
     nothing = altered(second, name="nothing", value=Interval(math.nan, math.nan, math.nan))
-    one = comparison(entries=(first, nothing, second, same), chosen="layers")
-    page = Page(render(one))
+    shown = comparison(entries=(first, nothing, second, same), chosen="layers")
+    page = Page(render(shown))
     assert [" ".join(row[0].split()) for row in page.rows[1:5]] == [
         "1 embedding reference",
         "nothing",
@@ -177,19 +177,19 @@ def test_entries_that_share_a_mark_share_its_number_and_those_without_accuracy_h
 
 def test_heads_of_rows_and_columns_say_which_they_are():
     heads = Page(render(comparison())).of("th")
-    assert {one["scope"] for one in heads} == {"row", "col"}
+    assert {head["scope"] for head in heads} == {"row", "col"}
 
 
 def test_blocks_are_listed_with_their_figures_and_a_dash_for_none():
     page = Page(render(comparison()))
-    rows = [[" ".join(one.split()) for one in row] for row in page.rows[-2:]]
+    rows = [[" ".join(cell.split()) for cell in row] for row in page.rows[-2:]]
     assert rows == [["embedding", "384", "120.3", "0.123"], ["kl", "768", "300.0", "\u2013"]]
     assert "Measured on 80 of 90 rows" in page.text
 
 
 def test_neighbours_are_marked_right_or_wrong_by_a_sign_and_a_border():
     page = Page(render(comparison()))
-    kinds = [one.get("class") for one in page.of("li") if one.get("class")]
+    kinds = [tag.get("class") for tag in page.of("li") if tag.get("class")]
     assert kinds == ["wrong", "wrong", "wrong", "right", "wrong"]
     assert "train-7 \u2713 right: rose" in page.text
     assert "Reference: \u2717 wrong: daisy" in page.text
@@ -197,8 +197,8 @@ def test_neighbours_are_marked_right_or_wrong_by_a_sign_and_a_border():
 
 
 def test_names_labels_and_texts_are_escaped_everywhere():
-    one = comparison()
-    row = replace(one.changed[0], id=EVIL, label=EVIL, before=EVIL, after=EVIL)
+    shown = comparison()
+    row = replace(shown.changed[0], id=EVIL, label=EVIL, before=EVIL, after=EVIL)
     near = replace(row.neighbours_before[0], id=EVIL, label=EVIL)
     changed = replace(row, neighbours_before=(near,), neighbours_after=(near,))
     evil = comparison(
@@ -232,11 +232,11 @@ def test_nothing_is_loaded_from_outside_and_nothing_can_run():
         if name in ("src", "href", "srcset", "data", "action", "poster", "xlink:href")
     ]
     assert links
-    assert all(one.startswith(("data:image/", "#")) for one in links)
+    assert all(link.startswith(("data:image/", "#")) for link in links)
     assert "url(" not in text
     assert "@import" not in text
     assert not {"script", "link", "iframe", "object", "embed"} & {tag for tag, _ in page.elements}
-    (policy,) = [one["content"] for one in page.of("meta") if one.get("http-equiv")]
+    (policy,) = [meta["content"] for meta in page.of("meta") if meta.get("http-equiv")]
     assert policy.startswith("default-src 'none'")
 
 
@@ -247,12 +247,12 @@ def test_a_phone_shows_the_page_at_its_own_width():
 
 def test_thumbnails_are_images_of_at_most_96_pixels_and_say_which_row_they_are():
     images = Page(render(comparison(), pictures())).of("img")
-    assert [one["alt"] for one in images] == [
+    assert [image["alt"] for image in images] == [
         f"row {name}" for name in ("test-2", "train-0", "train-1", "train-2", "train-7", "train-1")
     ]
     sizes = []
-    for one in images:
-        kind, data = one["src"].split(";base64,")
+    for shown in images:
+        kind, data = shown["src"].split(";base64,")
         with Image.open(io.BytesIO(base64.b64decode(data))) as image:
             assert kind == f"data:image/{image.format.lower()}"
             sizes.append(image.size)
@@ -281,11 +281,11 @@ def test_sounds_are_told_by_id():
 
 
 def test_only_so_many_queries_and_neighbours_are_shown_and_the_rest_is_said():
-    one = comparison().changed[0]
-    many = comparison(changed=tuple(replace(one, id=f"q{at}") for at in range(7)))
+    change = comparison().changed[0]
+    many = comparison(changed=tuple(replace(change, id=f"q{at}") for at in range(7)))
     page = Page(render(many, queries=3, neighbours=2))
     assert len(page.of("article")) == 3
-    assert len([one for one in page.of("li") if one.get("class")]) == 3 * 4
+    assert len([tag for tag in page.of("li") if tag.get("class")]) == 3 * 4
     assert (
         "evenly spaced where there are many. Shown are the first 3 of 7; the others are in comparison.json."
         in page.text
@@ -304,17 +304,17 @@ def test_only_so_many_queries_and_neighbours_are_shown_and_the_rest_is_said():
 def test_without_changed_queries_the_page_says_which_case_it_is(settings, same, why):
     *others, chosen = comparison().entries
     chosen = chosen if same else replace(chosen, combination=Combination(("kl",)))
-    one = comparison(entries=(*others, chosen), changed=(), settings=settings)
-    assert f"None to show: {why}" in Page(render(one)).text
+    shown = comparison(entries=(*others, chosen), changed=(), settings=settings)
+    assert f"None to show: {why}" in Page(render(shown)).text
 
 
 def test_what_the_test_rows_had_a_say_in_is_told_of_a_test_set_and_of_splits():
-    told = {one: Page(render(comparison(settings={one: 5}))).text for one in ("test_rows", "splits")}
-    assert "the test rows had no say, so their accuracy is an honest estimate" in told["test_rows"]
-    assert "All rows name the reference" in told["splits"]
-    assert "the split's test rows have no say in that" in told["splits"]
-    assert "honest estimate" not in told["splits"]
-    assert "All rows name" not in told["test_rows"]
+    texts = {setting: Page(render(comparison(settings={setting: 5}))).text for setting in ("test_rows", "splits")}
+    assert "the test rows had no say, so their accuracy is an honest estimate" in texts["test_rows"]
+    assert "All rows name the reference" in texts["splits"]
+    assert "the split's test rows have no say in that" in texts["splits"]
+    assert "honest estimate" not in texts["splits"]
+    assert "All rows name" not in texts["test_rows"]
 
 
 @pytest.mark.parametrize("gain", [Interval(0.0, -0.0004, 0.0004), Interval(-0.0004, -0.02, 0.03)])
@@ -360,8 +360,8 @@ def test_a_comparison_that_found_nothing_says_so():
 @pytest.mark.parametrize("name", ["睡莲", "🌻 sun", "שלום", "tab\there", "nul\x00 bell\x07", "lone \ud800 half"])
 def test_a_name_in_any_letters_is_written_and_read_back(tmp_path, name):
     row: Changed = replace(comparison().changed[0], label=name)
-    one = comparison(changed=(row,), classes=(ClassChange(name, 3, 0.1, 0.3, 0.2),))
-    page = Page(write_report(one, tmp_path).read_text(encoding="utf-8"))
+    shown = comparison(changed=(row,), classes=(ClassChange(name, 3, 0.1, 0.3, 0.2),))
+    page = Page(write_report(shown, tmp_path).read_text(encoding="utf-8"))
     seen = name.replace("\x00", "\ufffd").replace("\x07", "\ufffd").replace("\ud800", "\ufffd")
     assert f"Label: {' '.join(seen.split())}" in page.text
     assert json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))["changed"][0]["id"] == "test-2"
@@ -378,7 +378,7 @@ def test_of_more_than_forty_blocks_the_first_are_in_the_map_and_all_in_the_table
     page = Page(render(comparison(analysis=analysis)))
     assert "Shown are the first 40 of 45 blocks." in page.text
     assert page.cells("block-44")[1] == "4"
-    assert len([one for one in page.of("g") if one.get("class") == "cell"]) == 1600
+    assert len([tag for tag in page.of("g") if tag.get("class") == "cell"]) == 1600
 
 
 def test_a_long_sentence_has_its_first_clause_as_the_heading():

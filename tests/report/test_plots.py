@@ -19,8 +19,8 @@ from sporeprint.report.svg import round_ticks
 
 def tags(svg: str, tag: str, group: str | None = None) -> list[ElementTree.Element]:
     root = ElementTree.fromstring(svg)
-    inside = [root] if group is None else [one for one in root.iter("g") if one.get("class") == group]
-    return [one for parent in inside for one in parent.iter(tag)]
+    inside = [root] if group is None else [tag for tag in root.iter("g") if tag.get("class") == group]
+    return [child for parent in inside for child in parent.iter(tag)]
 
 
 def title_of(group: ElementTree.Element) -> str:
@@ -52,7 +52,7 @@ def test_the_plot_draws_each_entry_and_its_interval_there():
     line = groups["5 all, white"].find("line")
     assert float(line.get("x1")) == float(line.get("x2")) == pytest.approx(46 + 394 / 2, abs=0.01)
     assert float(line.get("y2")) == pytest.approx(254 - 224 * (0.83 - low) / (high - low), abs=0.01)
-    (dashed,) = [one for one in tags(svg, "line") if one.get("class") == "reference"]
+    (dashed,) = [tag for tag in tags(svg, "line") if tag.get("class") == "reference"]
     assert dashed.get("y1") == dashed.get("y2") == discs[0].get("cy")
 
 
@@ -128,7 +128,7 @@ def test_an_entry_without_interval_is_a_mark_alone_and_one_without_accuracy_is_l
         entry("nothing", "block", 1, nan, value=Interval(nan, nan, nan)),
     )
     svg = cost_plot(comparison(entries=entries, free="embedding", chosen="embedding"), 345, 380)
-    assert [title_of(one) for one in tags(svg, "g")] == ["1 embedding: 60.0 %, 1 pass"]
+    assert [title_of(tag) for tag in tags(svg, "g")] == ["1 embedding: 60.0 %, 1 pass"]
     assert not tags(svg, "line", "entry")
     assert cost_plot(comparison(entries=entries[1:], reference="nothing"), 345, 380) == ""
 
@@ -140,7 +140,7 @@ def test_bars_are_as_long_as_the_changes_and_start_at_one_line():
     assert float(gain.get("x")) == pytest.approx(zero, abs=0.02)
     assert float(loss.get("x")) + float(loss.get("width")) == pytest.approx(zero, abs=0.02)
     assert float(gain.get("width")) / float(loss.get("width")) == pytest.approx(0.3 / 0.25, abs=0.001)
-    texts = [one.text for one in tags(svg, "text", "class")]
+    texts = [tag.text for tag in tags(svg, "text", "class")]
     assert texts == ["rose (10)", "+30.0", "daisy (4)", "\u221225.0"]
 
 
@@ -148,10 +148,10 @@ def test_of_many_classes_the_largest_changes_are_drawn_and_the_rest_counted():
     changes = [0.05 * (10 - at) for at in range(21)]  # ten gain, one stays, ten lose
     classes = [ClassChange(f"c{at}", 5, 0.5, 0.5 + change, change) for at, change in enumerate(changes)]
     gains, losses, rest = sorted_changes(classes, 3)
-    assert [one.label for one in gains] == ["c0", "c1", "c2"]
-    assert [one.label for one in losses] == ["c18", "c19", "c20"]
+    assert [change.label for change in gains] == ["c0", "c1", "c2"]
+    assert [change.label for change in losses] == ["c18", "c19", "c20"]
     assert len(rest) == 15
-    texts = [one.text for one in tags(class_plot(classes, 960, 3), "text")]
+    texts = [tag.text for tag in tags(class_plot(classes, 960, 3), "text")]
     assert texts[6] == "15 more"
 
 
@@ -163,14 +163,14 @@ def test_without_a_change_there_are_no_bars():
 def test_the_heat_map_has_a_cell_for_every_two_blocks_and_writes_what_it_knows():
     svg = cka_plot(["a", "b"], [[1.0, -0.02], [-0.02, math.nan]])
     cells = tags(svg, "g")
-    assert [title_of(one) for one in cells] == [
+    assert [title_of(tag) for tag in cells] == [
         "a and a: 1.00",
         "a and b: -0.02",
         "b and a: -0.02",
         "b and b: not defined",
     ]
-    assert [one.text for one in tags(svg, "text", "cell")] == ["1.00", "\u22120.02", "\u22120.02"]
-    assert [one.get("fill") for one in tags(svg, "rect")] == ["#003c72", "#ffffff", "#ffffff", "#ffffff"]
+    assert [tag.text for tag in tags(svg, "text", "cell")] == ["1.00", "\u22120.02", "\u22120.02"]
+    assert [tag.get("fill") for tag in tags(svg, "rect")] == ["#003c72", "#ffffff", "#ffffff", "#ffffff"]
     assert len(tags(svg, "path")) == 1
 
 
@@ -205,8 +205,8 @@ def test_ticks_are_round_numbers(low, high, most, ticks):
 
 def test_class_names_are_cut_to_the_room_there_is_and_kept_in_the_title():
     name = "a class with a very long name " * 4
-    one = ClassChange(name, 1234, 0.1, 0.2, 0.1)
-    svg = class_plot([one], 345)
+    change = ClassChange(name, 1234, 0.1, 0.2, 0.1)
+    svg = class_plot([change], 345)
     text = tags(svg, "text", "class")[0].text
     assert text.startswith("a class")
     assert text.endswith("\u2026 (1,234)")
@@ -218,9 +218,9 @@ def test_roles_differ_by_shape_and_not_by_colour_alone():
     entries = tuple(entry("embedding" if at == 0 else role, role, 4**at, 0.6) for at, role in enumerate(roles))
     whole = replace(comparison(), entries=entries, free="embedding", chosen="chosen")
     shapes = [
-        (one.tag, len((one.get("points") or "").split()), one.get("fill"))
-        for one in ElementTree.fromstring(cost_plot(whole, 960, 440)).iter()
-        if (one.get("class") or "").startswith("mark")
+        (tag.tag, len((tag.get("points") or "").split()), tag.get("fill"))
+        for tag in ElementTree.fromstring(cost_plot(whole, 960, 440)).iter()
+        if (tag.get("class") or "").startswith("mark")
     ]
     assert len(shapes) == 6
     assert len({fill for _, _, fill in shapes}) == 6

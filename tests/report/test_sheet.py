@@ -27,15 +27,15 @@ def make(*rows, **options):
 @pytest.fixture
 def written(monkeypatch):
     """Every text that is written on a sheet: (asked, drawn, left, width)."""
-    found = []
+    texts = []
 
     def spy(picture, at, text, size, room, ink):
         drawn = write(picture, at, text, size, room, ink)
-        found.append((text, drawn, at[0], length(drawn, size)))
+        texts.append((text, drawn, at[0], length(drawn, size)))
         return drawn
 
     monkeypatch.setattr(module, "write", spy)
-    return found
+    return texts
 
 
 def texts(written):
@@ -64,8 +64,8 @@ def test_everything_is_written_whole_and_inside_the_sheet(written):
 
 
 def test_each_picture_stands_in_its_column():
-    one = {"first": np.zeros((2, 4), int), "second": np.ones((2, 4), int), "third": np.full((2, 4), 2)}
-    picture = contact_sheet([row(truth=None, **one)], COLOURS, width=400)
+    answers = {"first": np.zeros((2, 4), int), "second": np.ones((2, 4), int), "third": np.full((2, 4), 2)}
+    picture = contact_sheet([row(truth=None, **answers)], COLOURS, width=400)
     middle = picture.getpixel((8 + 45, 60))
     assert middle == (0, 0, 0)
     for number, colour in enumerate(COLOURS, 1):  # 4 columns of 93 pixels and gaps of 3, over a black image
@@ -127,7 +127,7 @@ def test_many_labels_take_many_lines_of_the_legend(written):
 
 
 @pytest.mark.parametrize(
-    ("rows", "options", "said"),
+    ("rows", "options", "complaint"),
     [
         ([], {}, "no rows"),
         (
@@ -142,8 +142,8 @@ def test_many_labels_take_many_lines_of_the_legend(written):
         ([row()], {"void": ()}, r"the truth has the labels \[9\]; expected 0 to 2"),
     ],
 )
-def test_a_sheet_that_cannot_be_drawn_says_why(rows, options, said):
-    with pytest.raises(SampleError, match=said):
+def test_a_sheet_that_cannot_be_drawn_says_why(rows, options, complaint):
+    with pytest.raises(SampleError, match=complaint):
         contact_sheet(rows, COLOURS, **{"void": (VOID_LABEL,), "width": 900, **options})
 
 

@@ -34,7 +34,7 @@ def blocks_of(seed):
 
 
 @pytest.fixture
-def made(tmp_path):
+def data(tmp_path):
     """Two stores whose labels are the places, and tables that also have a side."""
     sides = [["a", "b", "b"][at % 3] for at in range(12)]
     train = table(tmp_path / "train.parquet", place=PLACES, side=sides)
@@ -44,141 +44,144 @@ def made(tmp_path):
     return tmp_path
 
 
-def test_two_stores_are_compared_and_what_helps_is_found(made):
-    found = compare_stores(Rows(made / "a"), Rows(made / "b"))
-    assert (found.settings["backbone"], found.settings["recipe seed"]) == ("b", 0)
-    assert (found.settings["train_rows"], found.settings["test_rows"]) == (12, 12)
-    assert "precision" not in found.settings
-    assert found.entry("kl alone").value.value == 1.0
-    assert "kl" in found.entry(ALL).blocks
-    assert found.entry(ALL).combination == found.entry(FREE).combination
-    assert (found.notes, list(found.analysis.blocks)) == ((), ["embedding", "kl", "cls-2"])
-    assert found.changed
-    for one in found.changed:
-        assert one.label == PLACES[int(one.id)] == PLACES[one.row]
-    json.dumps(found.to_json(), allow_nan=False)
+def test_two_stores_are_compared_and_what_helps_is_found(data):
+    comparison = compare_stores(Rows(data / "a"), Rows(data / "b"))
+    assert (comparison.settings["backbone"], comparison.settings["recipe seed"]) == ("b", 0)
+    assert (comparison.settings["train_rows"], comparison.settings["test_rows"]) == (12, 12)
+    assert "precision" not in comparison.settings
+    assert comparison.entry("kl alone").value.value == 1.0
+    assert "kl" in comparison.entry(ALL).blocks
+    assert comparison.entry(ALL).combination == comparison.entry(FREE).combination
+    assert (comparison.notes, list(comparison.analysis.blocks)) == ((), ["embedding", "kl", "cls-2"])
+    assert comparison.changed
+    for change in comparison.changed:
+        assert change.label == PLACES[int(change.id)] == PLACES[change.row]
+    json.dumps(comparison.to_json(), allow_nan=False)
 
 
-def test_blocks_and_families_can_be_named_and_the_embedding_is_always_there(made):
+def test_blocks_and_families_can_be_named_and_the_embedding_is_always_there(data):
     for words, names in (("cls-2", ["embedding", "cls-2"]), ("gradients, kl", ["embedding", "kl"])):
-        found = compare_stores(Rows(made / "a"), Rows(made / "b"), blocks=words)
-        assert list(found.analysis.blocks) == names
+        comparison = compare_stores(Rows(data / "a"), Rows(data / "b"), blocks=words)
+        assert list(comparison.analysis.blocks) == names
     with pytest.raises(RecipeError, match="has no block of the family 'views'; there are: embedding, kl, cls-2"):
-        compare_stores(Rows(made / "a"), Rows(made / "b"), blocks="kl,views")
+        compare_stores(Rows(data / "a"), Rows(data / "b"), blocks="kl,views")
 
 
-def test_one_store_is_split(made):
-    found = compare_stores(Rows(made / "a"), splits=2, seed=4)
-    assert (found.settings["splits"], found.settings["seed"]) == (2, 4)
-    assert "no test set" in found.notes[0]
-    assert shown_samples(found, Rows(made / "a", made / "train.parquet"), None) is None
-    assert found == compare_stores(Rows(made / "a"), splits=2, seed=4)
+def test_one_store_is_split(data):
+    comparison = compare_stores(Rows(data / "a"), splits=2, seed=4)
+    assert (comparison.settings["splits"], comparison.settings["seed"]) == (2, 4)
+    assert "no test set" in comparison.notes[0]
+    assert shown_samples(comparison, Rows(data / "a", data / "train.parquet"), None) is None
+    assert comparison == compare_stores(Rows(data / "a"), splits=2, seed=4)
 
 
-def test_labels_of_another_column_are_compared(made):
-    rows = Rows(made / "a", made / "train.parquet"), Rows(made / "b", made / "test.parquet")
-    found = compare_stores(*rows, label_column="side")
-    assert {one.label for one in found.classes} == {"a", "b"}
-    assert {one.label: one.count for one in found.classes} == {"a": 4, "b": 8}
-    assert found.settings["labels"] == "side"
+def test_labels_of_another_column_are_compared(data):
+    rows = (
+        Rows(data / "a", data / "train.parquet"),
+        Rows(data / "b", data / "test.parquet"),
+    )
+    comparison = compare_stores(*rows, label_column="side")
+    assert {change.label for change in comparison.classes} == {"a", "b"}
+    assert {change.label: change.count for change in comparison.classes} == {"a": 4, "b": 8}
+    assert comparison.settings["labels"] == "side"
     with pytest.raises(RecipeError, match="--label-column needs --train and --test: the source"):
-        compare_stores(rows[0], Rows(made / "b"), label_column="side")
+        compare_stores(rows[0], Rows(data / "b"), label_column="side")
     with pytest.raises(SourceError, match="no column 'colour'"):
         compare_stores(*rows, label_column="colour")
     with pytest.raises(RecipeError, match="a split goes with the source"):
-        compare_stores(Rows(made / "a", split="train"), rows[1])
+        compare_stores(Rows(data / "a", split="train"), rows[1])
 
 
-def test_rows_of_both_stores_are_told(made):
-    source = open_source(made / "train.parquet", modality="text", label_column="place")
-    store_of(made / "c", source, blocks_of(0), failed=[2, 5])
-    found = compare_stores(Rows(made / "c"), Rows(made / "a"))
-    assert found.notes == ("10 test rows are also training rows",)
+def test_rows_of_both_stores_are_told(data):
+    source = open_source(data / "train.parquet", modality="text", label_column="place")
+    store_of(data / "c", source, blocks_of(0), failed=[2, 5])
+    comparison = compare_stores(Rows(data / "c"), Rows(data / "a"))
+    assert comparison.notes == ("10 test rows are also training rows",)
 
 
-def test_rows_without_a_label_and_labels_without_training_rows_are_told(made):
-    train = table(made / "some.parquet", place=[None, None, *PLACES[2:]])
-    test = table(made / "other.parquet", place=["new", None, "newer", *PLACES[3:]])
-    store_of(made / "c", train, blocks_of(0))
-    store_of(made / "d", test, blocks_of(1))
-    found = compare_stores(Rows(made / "c"), Rows(made / "d"))
-    assert (found.settings["train_rows"], found.settings["test_rows"]) == (10, 11)
-    assert found.notes == (
+def test_rows_without_a_label_and_labels_without_training_rows_are_told(data):
+    train = table(data / "some.parquet", place=[None, None, *PLACES[2:]])
+    test = table(data / "other.parquet", place=["new", None, "newer", *PLACES[3:]])
+    store_of(data / "c", train, blocks_of(0))
+    store_of(data / "d", test, blocks_of(1))
+    comparison = compare_stores(Rows(data / "c"), Rows(data / "d"))
+    assert (comparison.settings["train_rows"], comparison.settings["test_rows"]) == (10, 11)
+    assert comparison.notes == (
         "left out, having no label: 2 training rows, 1 test row",
         "counted as wrong, since no training row has their label: 2 test rows",
     )
-    assert all(one.value.value <= 9 / 11 for one in found.entries)
-    ids = {neighbour.id for one in found.changed for neighbour in one.neighbours_after}
+    assert all(entry.value.value <= 9 / 11 for entry in comparison.entries)
+    ids = {neighbour.id for change in comparison.changed for neighbour in change.neighbours_after}
     assert ids
     assert not {"0", "1"} & ids
 
 
-def test_labels_that_cannot_be_compared_are_refused(made):
-    store_of(made / "none", table(made / "none.parquet", place=[None] * 12), blocks_of(0))
+def test_labels_that_cannot_be_compared_are_refused(data):
+    store_of(data / "none", table(data / "none.parquet", place=[None] * 12), blocks_of(0))
     with pytest.raises(StoreError, match="has no labels"):
-        compare_stores(Rows(made / "none"))
+        compare_stores(Rows(data / "none"))
     with pytest.raises(StoreError, match="has no labels"):
-        compare_stores(Rows(made / "a"), Rows(made / "none"))
-    store_of(made / "far", table(made / "far.parquet", place=["near", "far"] * 6), blocks_of(1))
+        compare_stores(Rows(data / "a"), Rows(data / "none"))
+    store_of(data / "far", table(data / "far.parquet", place=["near", "far"] * 6), blocks_of(1))
     with pytest.raises(StoreError, match="texts 'far', 'near' there, texts 'high', 'low' here"):
-        compare_stores(Rows(made / "a"), Rows(made / "far"))
-    store_of(made / "lists", table(made / "lists.parquet", place=[["x"], ["x", "y"]] * 6), blocks_of(1))
-    for rows in ((Rows(made / "lists"),), (Rows(made / "a"), Rows(made / "lists"))):
+        compare_stores(Rows(data / "a"), Rows(data / "far"))
+    store_of(data / "lists", table(data / "lists.parquet", place=[["x"], ["x", "y"]] * 6), blocks_of(1))
+    for rows in ((Rows(data / "lists"),), (Rows(data / "a"), Rows(data / "lists"))):
         with pytest.raises(StoreError, match="has lists of labels; compare needs one a row"):
             compare_stores(*rows)
-    store_of(made / "each", table(made / "each.parquet", place=[f"p{at}" for at in range(12)]), blocks_of(1))
+    store_of(data / "each", table(data / "each.parquet", place=[f"p{at}" for at in range(12)]), blocks_of(1))
     with pytest.raises(SampleError, match="none of 12 classes has two rows"):
-        compare_stores(Rows(made / "each"))
+        compare_stores(Rows(data / "each"))
 
 
-def test_one_class_is_told(made):
-    store_of(made / "same", table(made / "same.parquet", place=["low"] * 12), blocks_of(1))
-    said = "one class only: nothing to tell apart"
-    for rows in ((Rows(made / "same"),), (Rows(made / "same"), Rows(made / "b"))):
-        assert said in compare_stores(*rows, blocks="kl", splits=2).notes
+def test_one_class_is_told(data):
+    store_of(data / "same", table(data / "same.parquet", place=["low"] * 12), blocks_of(1))
+    note = "one class only: nothing to tell apart"
+    for rows in ((Rows(data / "same"),), (Rows(data / "same"), Rows(data / "b"))):
+        assert note in compare_stores(*rows, blocks="kl", splits=2).notes
 
 
-def test_it_says_that_it_takes_long_only_for_many_training_rows_and_once_they_are_read(made, monkeypatch):
-    said = []
+def test_it_says_that_it_takes_long_only_for_many_training_rows_and_once_they_are_read(data, monkeypatch):
+    messages = []
     monkeypatch.setattr("sporeprint.run.compare_stores._MANY", 11)
     with pytest.raises(StoreError):
-        compare_stores(Rows(made / "a"), Rows(made / "nowhere"), say=said.append)
-    assert said == []
-    compare_stores(Rows(made / "a"), blocks="kl", splits=2, say=said.append)
-    assert said == ["comparing: this takes some minutes for thousands of rows ..."]
+        compare_stores(Rows(data / "a"), Rows(data / "nowhere"), say=messages.append)
+    assert messages == []
+    compare_stores(Rows(data / "a"), blocks="kl", splits=2, say=messages.append)
+    assert messages == ["comparing: this takes some minutes for thousands of rows ..."]
     monkeypatch.setattr("sporeprint.run.compare_stores._MANY", 12)
-    compare_stores(Rows(made / "a"), blocks="kl", splits=2, say=said.append)
-    assert len(said) == 1
+    compare_stores(Rows(data / "a"), blocks="kl", splits=2, say=messages.append)
+    assert len(messages) == 1
 
 
 @pytest.mark.parametrize(("threads", "words"), [(1, "cpu, 1 thread"), (2, "cpu, 2 threads")])
-def test_threads_are_counted_in_english(made, monkeypatch, threads, words):
-    store = Store.open(made / "a")
+def test_threads_are_counted_in_english(data, monkeypatch, threads, words):
+    store = Store.open(data / "a")
     store.cost = {"threads": threads}
     monkeypatch.setattr(Store, "open", lambda _: store)
-    found = compare_stores(Rows(made / "a"), blocks="kl", splits=2)
-    assert found.settings["rows/s measured on"] == words
+    comparison = compare_stores(Rows(data / "a"), blocks="kl", splits=2)
+    assert comparison.settings["rows/s measured on"] == words
 
 
-def test_labels_that_are_numbers_to_predict_name_regress(made):
+def test_labels_that_are_numbers_to_predict_name_regress(data):
     hint = "these labels are numbers such as {}; `sporeprint regress` predicts numbers"
     for name, place in (("c", [0.25 + at for at in range(12)]), ("d", [0.5, 1.5] * 6), ("e", [1.0, 2.0] * 6)):
-        store_of(made / name, table(made / f"{name}.parquet", place=place), blocks_of(1))
+        store_of(data / name, table(data / f"{name}.parquet", place=place), blocks_of(1))
     with pytest.raises(SampleError, match=f"none of 12 classes has two rows.*; {hint.format(0.25)}"):
-        compare_stores(Rows(made / "c"))
+        compare_stores(Rows(data / "c"))
     with pytest.raises(StoreError, match=f"numbers 0.5, 1.5 here; {hint.format(0.5)}"):
-        compare_stores(Rows(made / "d"), Rows(made / "c"))
-    assert hint.format(0.5) in compare_stores(Rows(made / "d"), splits=2).notes
-    assert "regress" not in " ".join(compare_stores(Rows(made / "e"), splits=2).notes)
+        compare_stores(Rows(data / "d"), Rows(data / "c"))
+    assert hint.format(0.5) in compare_stores(Rows(data / "d"), splits=2).notes
+    assert "regress" not in " ".join(compare_stores(Rows(data / "e"), splits=2).notes)
 
 
-def test_stores_that_were_made_otherwise_are_refused(made):
-    source = open_source(made / "test.parquet", modality="text", label_column="place")
-    store_of(made / "sound", source, blocks_of(1), modality="audio")
+def test_stores_that_were_made_otherwise_are_refused(data):
+    source = open_source(data / "test.parquet", modality="text", label_column="place")
+    store_of(data / "sound", source, blocks_of(1), modality="audio")
     with pytest.raises(StoreError, match="was not made like"):
-        compare_stores(Rows(made / "a"), Rows(made / "sound"))
+        compare_stores(Rows(data / "a"), Rows(data / "sound"))
     with pytest.raises(StoreError, match="is not a store"):
-        compare_stores(Rows(made / "a"), Rows(made / "nowhere"))
+        compare_stores(Rows(data / "a"), Rows(data / "nowhere"))
 
 
 def with_state(folder, heads):
@@ -201,14 +204,17 @@ def test_a_test_store_with_heads_of_its_own_is_refused(tmp_path):
         compare_stores(stores[0], stores[2])
 
 
-def test_samples_are_found_for_the_rows_that_are_shown(made):
-    rows = Rows(made / "a", made / "train.parquet"), Rows(made / "b", made / "test.parquet")
-    found = compare_stores(*rows)
-    samples = shown_samples(found, *rows)
+def test_samples_are_found_for_the_rows_that_are_shown(data):
+    rows = (
+        Rows(data / "a", data / "train.parquet"),
+        Rows(data / "b", data / "test.parquet"),
+    )
+    comparison = compare_stores(*rows)
+    samples = shown_samples(comparison, *rows)
     assert samples.modality == "text"
-    assert samples.test == {one.id: f"test {one.id}" for one in found.changed}
-    near = {neighbour.id for one in found.changed for neighbour in one.neighbours_before + one.neighbours_after}
+    assert samples.test == {change.id: f"test {change.id}" for change in comparison.changed}
+    near = {near.id for row in comparison.changed for near in row.neighbours_before + row.neighbours_after}
     assert samples.train == {row: f"train {row}" for row in near}
-    assert shown_samples(found, rows[0], Rows(made / "b")) is None
+    assert shown_samples(comparison, rows[0], Rows(data / "b")) is None
     with pytest.raises(SourceError, match="is not what"):
-        shown_samples(found, Rows(made / "a", made / "test.parquet"), rows[1])
+        shown_samples(comparison, Rows(data / "a", data / "test.parquet"), rows[1])

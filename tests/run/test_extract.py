@@ -48,15 +48,15 @@ def table(tmp_path, folder):
     struct = [{"bytes": path.read_bytes(), "path": path.name} for path in paths]
     labels = pa.array(["abc".index(path.parent.name) for path in paths], pa.int64())
     features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["a", "b", "c"]}}
-    made = pa.table({"image": struct, "label": labels})
-    made = made.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
-    pq.write_table(made, tmp_path / "pictures.parquet")
+    table = pa.table({"image": struct, "label": labels})
+    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(table, tmp_path / "pictures.parquet")
     return tmp_path / "pictures.parquet"
 
 
 def contents(store_folder):
     """Every file but what a run's cost may differ in."""
-    found = {}
+    files = {}
     for path in sorted(store_folder.rglob("*")):
         if path.is_dir() or path.name == ".lock":
             continue
@@ -66,23 +66,23 @@ def contents(store_folder):
             for key in ("cost", "seconds", "checksum"):
                 body.pop(key, None)
             data = body if path.parent.name != "state" else data
-        found[path.relative_to(store_folder).as_posix()] = data
-    return found
+        files[path.relative_to(store_folder).as_posix()] = data
+    return files
 
 
 def test_a_folder_of_class_folders_becomes_a_store_of_its_blocks(tmp_path, folder, backbone):
     store = extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=SMALL)
     ids = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
     assert store.ids == ids
-    assert store.labels.tolist() == [one[0] for one in ids]
+    assert store.labels.tolist() == [row_id[0] for row_id in ids]
     assert store.failures == []
     store.verify()
     fungi = Fungi(RECIPE, backbone=backbone)
-    expected = fungi.fit_blocks([folder / one for one in ids], ids=ids)
-    found = store.blocks()
-    assert list(found) == list(expected)
+    expected = fungi.fit_blocks([folder / row_id for row_id in ids], ids=ids)
+    blocks = store.blocks()
+    assert list(blocks) == list(expected)
     for name, values in expected.items():
-        np.testing.assert_allclose(found[name], values, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(blocks[name], values, atol=1e-5, err_msg=name)
         assert store.blocks_info[name]["dim"] == values.shape[1]
     assert store.blocks_info["simclr"]["passes"] == 4
     assert {"whole", "simclr", "projection"} <= set(store.cost["seconds"])
@@ -91,12 +91,12 @@ def test_a_folder_of_class_folders_becomes_a_store_of_its_blocks(tmp_path, folde
 
 def test_a_table_gives_the_same_blocks_under_its_own_ids_and_label_names(tmp_path, folder, table, backbone):
     recipe = Recipe(objectives=[KL(latent=24)], layers=1)  # no draw, so ids change nothing
-    one = extract(open_source(folder), tmp_path / "one", recipe, backbone=backbone)
+    first = extract(open_source(folder), tmp_path / "one", recipe, backbone=backbone)
     other = extract(open_source(table), tmp_path / "other", recipe, backbone=backbone)
-    assert other.labels.tolist() == one.labels.tolist()
+    assert other.labels.tolist() == first.labels.tolist()
     assert other.label_names == ["a", "b", "c"]
     assert len(set(other.ids)) == 11
-    for name, values in one.blocks().items():
+    for name, values in first.blocks().items():
         np.testing.assert_allclose(other.blocks()[name], values, atol=1e-5)
 
 
@@ -110,8 +110,8 @@ def test_equal_pictures_of_a_list_are_rows_of_their_own_with_the_same_blocks(tmp
     source = ListSource([pictures[at] for at in (0, 1, 0, 2, 3, 0, 1)])
     settings = Settings(batch_size=2, shard_rows=2)
     whole = extract(source, tmp_path / "whole", RECIPE, backbone=backbone, settings=settings)
-    zero, one = whole.ids[0], whole.ids[1]
-    assert whole.ids == [zero, one, f"{zero}-2", whole.ids[3], whole.ids[4], f"{zero}-3", f"{one}-2"]
+    zero, first_id = whole.ids[0], whole.ids[1]
+    assert whole.ids == [zero, first_id, f"{zero}-2", whole.ids[3], whole.ids[4], f"{zero}-3", f"{first_id}-2"]
     for values in whole.blocks().values():
         np.testing.assert_allclose(values[[2, 5, 6]], values[[0, 0, 1]], atol=1e-5)
     with monkeypatch.context() as patch:
@@ -234,7 +234,7 @@ def test_another_batch_size_or_worker_count_may_go_on(tmp_path, folder, backbone
 
 def test_a_test_set_uses_the_training_runs_heads_and_negatives(tmp_path, folder, pictures, backbone):
     train = extract(open_source(folder), tmp_path / "train", RECIPE, backbone=backbone)
-    fungi = Fungi(RECIPE, backbone=backbone).fit([folder / one for one in train.ids], ids=train.ids)
+    fungi = Fungi(RECIPE, backbone=backbone).fit([folder / row_id for row_id in train.ids], ids=train.ids)
     fungi.save(tmp_path / "saved")
     source = ListSource(pictures[:4], ids=["p", "q", "r", "s"])
     expected = fungi.blocks(pictures[:4], ids=["p", "q", "r", "s"])
@@ -249,9 +249,9 @@ def test_a_test_set_uses_the_training_runs_heads_and_negatives(tmp_path, folder,
 def test_a_chain_of_fits_keeps_the_first_ones_state(tmp_path, folder, pictures, backbone):
     extract(open_source(folder), tmp_path / "train", RECIPE, backbone=backbone)
     source = ListSource(pictures[:4], ids=["p", "q", "r", "s"])
-    one = extract(source, tmp_path / "one", fit_from=tmp_path / "train", backbone=backbone)
+    fitted = extract(source, tmp_path / "one", fit_from=tmp_path / "train", backbone=backbone)
     two = extract(source, tmp_path / "two", fit_from=tmp_path / "one", backbone=backbone)
-    for name, values in one.blocks().items():
+    for name, values in fitted.blocks().items():
         np.testing.assert_array_equal(two.blocks()[name], values)
 
 
@@ -355,9 +355,9 @@ def test_corrupt_rows_are_named_and_the_others_are_as_they_would_be(tmp_path, fo
     store = extract(open_source(folder), tmp_path / "out", kl, backbone=backbone, settings=settings)
     assert [failure.id for failure in store.failures] == ["a/00.png", "b/04.png"]
     assert all(failure.reason for failure in store.failures)
-    assert store.ids == [one for one in whole.ids if one not in ("a/00.png", "b/04.png")]
-    assert store.labels.tolist() == [one[0] for one in store.ids]
-    kept = [whole.ids.index(one) for one in store.ids]
+    assert store.ids == [row_id for row_id in whole.ids if row_id not in ("a/00.png", "b/04.png")]
+    assert store.labels.tolist() == [row_id[0] for row_id in store.ids]
+    kept = [whole.ids.index(row_id) for row_id in store.ids]
     np.testing.assert_allclose(store.blocks()["kl"], whole.blocks()["kl"][kept], atol=1e-5)
 
 
@@ -418,11 +418,14 @@ def test_progress_counts_rows_and_starts_where_the_run_does(tmp_path, folder, ba
 
 def test_each_reading_of_the_source_is_said(tmp_path, folder, backbone, caplog):
     caplog.set_level("INFO", "sporeprint")
-    for recipe, said in ((RECIPE, ["digest", "negatives"]), (Recipe(objectives=[KL(latent=24)], layers=1), ["digest"])):
+    for recipe, expected in (
+        (RECIPE, ["digest", "negatives"]),
+        (Recipe(objectives=[KL(latent=24)], layers=1), ["digest"]),
+    ):
         caplog.clear()
-        extract(open_source(folder), tmp_path / f"out-{len(said)}", recipe, backbone=backbone)
+        extract(open_source(folder), tmp_path / f"out-{len(expected)}", recipe, backbone=backbone)
         lines = [line for line in caplog.messages if line.startswith("reading the source (11 rows)")]
-        assert [word for line in lines for word in ("digest", "negatives") if word in line] == said
+        assert [word for line in lines for word in ("digest", "negatives") if word in line] == expected
 
 
 def test_the_plan_holds_no_folder_of_this_machine(tmp_path, folder, backbone):

@@ -84,9 +84,9 @@ def test_what_other_settings_wrote_is_removed_but_not_what_was_corrected(tmp_pat
 
 def test_files_of_the_same_settings_stay_where_fewer_are_asked_for(tmp_path):
     MaskLog(tmp_path, "one").write({"id": "a"}, {"masks/a.png": b"x", "confidence/a.png": b"y"})
-    made = MaskLog(tmp_path, "one")
-    made.write({"id": "a"}, {"masks/a.png": b"x"})
-    assert made.remove_stale() == 0
+    log = MaskLog(tmp_path, "one")
+    log.write({"id": "a"}, {"masks/a.png": b"x"})
+    assert log.remove_stale() == 0
     assert (tmp_path / "confidence/a.png").read_bytes() == b"y"
 
 
@@ -102,9 +102,9 @@ def test_a_log_from_elsewhere_removes_nothing_else(tmp_path, name):
 
 
 def written(folder, fingerprint="one"):
-    made = MaskLog(folder, fingerprint)
-    made.write({"id": "a", "confidence": 0.5}, {"masks/a.png": b"first"})
-    return made
+    log = MaskLog(folder, fingerprint)
+    log.write({"id": "a", "confidence": 0.5}, {"masks/a.png": b"first"})
+    return log
 
 
 def test_what_was_written_is_known_again(tmp_path):

@@ -24,7 +24,7 @@ def write(path, texts, labels=None):
 
 
 @pytest.fixture
-def made(tmp_path):
+def stores(tmp_path):
     """Stores of five training rows, of which the third failed, and two queries; and how to ask for prompts."""
     train = write(tmp_path / "train.parquet", TEXTS, LABELS)
     test = write(tmp_path / "test.parquet", ["at zero", "at eighty"], ["a", None])
@@ -38,8 +38,8 @@ def lines(folder):
     return [json.loads(line) for line in (folder / "p.jsonl").read_text().splitlines()]
 
 
-def test_the_prompts_of_a_tiny_store_are_those_made_by_hand(run, made):
-    folder, words = made
+def test_the_prompts_of_a_tiny_store_are_those_made_by_hand(run, stores):
+    folder, words = stores
     (folder / "t.txt").write_text("{text}={label};\n---\n{text}=\n")
     status, out, err = run(*words, "--k", "3", "--template", folder / "t.txt")
     assert (status, err) == (0, "left out, not read: 1 training rows, 0 test rows\n")
@@ -68,8 +68,8 @@ def test_the_prompts_of_a_tiny_store_are_those_made_by_hand(run, made):
     }
 
 
-def test_a_folder_is_no_file_to_write(run, made):
-    folder, words = made
+def test_a_folder_is_no_file_to_write(run, stores):
+    folder, words = stores
     status, _, err = run(*words[:-1], folder)
     assert (status, err.startswith(f"error: --out '{folder}' is a folder; give the name of a file")) == (2, True), err
 
@@ -96,7 +96,7 @@ def test_gradients_count_as_much_as_the_embedding_and_layers_not_at_all_unless_n
 def test_the_options_are_the_librarys(run, tmp_path):
     rng = np.random.default_rng(0)
     blocks = [{name: rng.standard_normal((rows, 6)) for name in ("embedding", "kl")} for rows in (20, 3)]
-    blocks = [{name: block.astype(np.float32) for name, block in some.items()} for some in blocks]
+    blocks = [{name: block.astype(np.float32) for name, block in blocks_of.items()} for blocks_of in blocks]
     labels = [LABELS[at % 3] for at in range(20)]
     texts = [f"text {at}" for at in range(20)]
     train = open_source(write(tmp_path / "t.parquet", texts, labels), modality="text")
@@ -107,19 +107,19 @@ def test_the_options_are_the_librarys(run, tmp_path):
     words += ["--test", tmp_path / "q.parquet", "--out", tmp_path / "p.jsonl", "--json", "--k", "5"]
     status, out, err = run(*words, "--choose", "balanced", "--features", "kl, embedding", "--whiten", "4", "--pca", "3")
     assert status == 0
-    note = "1 queries stand in the training set, character by character; those rows are not shown"
+    note = "1 queries are also training rows, character by character; those rows are not shown"
     expected = {"out": str(tmp_path / "p.jsonl"), "prompts": 3, "blocks": ["kl", "embedding"], "notes": [note]}
     assert (json.loads(out), err) == (expected, note + "\n")
     combiner = Combination(("kl", "embedding"), 4, 3).fit(blocks[0])
-    features = [combiner.transform(some) for some in blocks]
+    features = [combiner.transform(blocks_of) for blocks_of in blocks]
     wanted = demonstrations(features[0], texts, labels, features[1], ["q", "r", "text 7"], 5, "balanced")
-    assert [line["prompt"] for line in lines(tmp_path)] == [one.prompt for one in wanted]
-    assert [line["ids"] for line in lines(tmp_path)] == [[str(row) for row in one.rows] for one in wanted]
+    assert [line["prompt"] for line in lines(tmp_path)] == [prompt.prompt for prompt in wanted]
+    assert [line["ids"] for line in lines(tmp_path)] == [[str(row) for row in prompt.rows] for prompt in wanted]
     assert [line["left_out"] for line in lines(tmp_path)] == [0, 0, 1]
 
 
-def test_labels_have_the_stores_names_and_rows_without_one_are_left_out_and_said(run, made):
-    folder, words = made
+def test_labels_have_the_stores_names_and_rows_without_one_are_left_out_and_said(run, stores):
+    folder, words = stores
     features = {"label": {"_type": "ClassLabel", "names": ["ant", "bee", "cow"]}}
     named = pa.table({"text": TEXTS, "label": [1, 0, 0, None, -1]})
     named = named.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
@@ -152,7 +152,7 @@ def test_sources_are_opened_as_the_store_was_made(run, tmp_path, options):
     assert [line["query"] for line in lines(tmp_path)] == [row.sample for row in rows]
     texts = {row.id: row.sample for row in train.rows()}
     for line in lines(tmp_path):
-        shown = "".join(f"Text: {texts[one]}\nLabel: 1\n\n" for one in line["ids"])
+        shown = "".join(f"Text: {texts[row_id]}\nLabel: 1\n\n" for row_id in line["ids"])
         assert line["prompt"] == f"{shown}Text: {line['query']}\nLabel:"
 
 
@@ -173,8 +173,8 @@ def test_class_folders_of_texts_are_read_and_may_have_moved(run, tmp_path):
 # Refusals
 
 
-def test_another_source_than_the_stores_is_refused_by_what_differs(run, made):
-    folder, words = made
+def test_another_source_than_the_stores_is_refused_by_what_differs(run, stores):
+    folder, words = stores
     write(folder / "train.parquet", [*TEXTS[:4], "a half turn"], LABELS)
     status, _, err = run(*words)
     assert status == 2
@@ -184,7 +184,10 @@ def test_another_source_than_the_stores_is_refused_by_what_differs(run, made):
     assert (status, "source.rows: the store has 5, it has 4" in err) == (2, True)
     pq.write_table(pa.table({"sentence": TEXTS}), folder / "train.parquet")
     status, _, err = run(*words)
-    assert (status, "was made of 'train.parquet' (parquet), as which this cannot be opened" in err) == (2, True)
+    assert (
+        status,
+        f"was made from 'train.parquet' (parquet); '{folder / 'train.parquet'}' cannot be opened so: " in err,
+    ) == (2, True)
     assert "no column 'text'" in err
     assert not (folder / "p.jsonl").exists()
 
@@ -202,8 +205,8 @@ def test_another_source_than_the_stores_is_refused_by_what_differs(run, made):
         (["--out", "BELOW_A_FILE"], 1, "nowhere"),
     ],
 )
-def test_misuse_is_refused_with_a_reason(run, made, more, status, complaint):
-    folder, words = made
+def test_misuse_is_refused_with_a_reason(run, stores, more, status, complaint):
+    folder, words = stores
     (folder / "broken.txt").write_text("{text} {label} {colour}\n---\n{text}")
     (folder / "file").write_text("")
     places = {"BROKEN": folder / "broken.txt", "NOWHERE": folder / "nowhere"}
@@ -216,19 +219,19 @@ def test_misuse_is_refused_with_a_reason(run, made, more, status, complaint):
 
 
 @pytest.mark.parametrize("modality", ["image", "audio"])
-def test_stores_without_texts_are_refused(run, made, modality):
-    folder, words = made
+def test_stores_without_texts_are_refused(run, stores, modality):
+    folder, words = stores
     for name, degrees in (("a", DEGREES), ("b", [0.0, 80.0])):
         shutil.rmtree(folder / name)
         source = open_source(words[4 if name == "a" else 6], modality="text")
         store_of(folder / name, source, {"embedding": circle(degrees)}, modality=modality)
     status, _, err = run(*words)
     assert status == 1
-    assert f"{folder / 'a'} was made by a backbone for {modality}; prompts are made of texts" in err
+    assert f"{folder / 'a'} was made by a backbone for {modality}; give a store of texts" in err
 
 
-def test_stores_of_lists_and_stores_that_do_not_go_together_are_refused(run, made):
-    folder, words = made
+def test_stores_of_lists_and_stores_that_do_not_go_together_are_refused(run, stores):
+    folder, words = stores
     store_of(folder / "c", ListSource(TEXTS, labels=LABELS), {"embedding": circle(DEGREES)})
     status, _, err = run(words[0], folder / "c", *words[2:])
     assert (status, "was made of a list in memory; use sporeprint.demonstrations" in err) == (1, True)
@@ -237,8 +240,8 @@ def test_stores_of_lists_and_stores_that_do_not_go_together_are_refused(run, mad
     assert (status, "was not made like" in err) == (1, True)
 
 
-def test_a_training_store_needs_one_label_a_row(run, made):
-    folder, words = made
+def test_a_training_store_needs_one_label_a_row(run, stores):
+    folder, words = stores
     for labels, complaint in ((None, "has no labels"), ([["a"], ["b"], [], ["c"], ["b", "c"]], "lists of labels")):
         train = write(folder / "train.parquet", TEXTS, labels)
         shutil.rmtree(folder / "a")

@@ -49,24 +49,26 @@ def vertical(left, right):
 
 def test_points_become_masks_of_all_images(run, photos, tmp_path):
     out = tmp_path / "out"
-    status, said, errors = run("propagate", photos, "--out", out, *QUICK, "--on", "a.png", "--points", POINTS, "--json")
+    status, out_text, errors = run(
+        "propagate", photos, "--out", out, *QUICK, "--on", "a.png", "--points", POINTS, "--json"
+    )
     assert status == 0, errors
-    found = json.loads(said)
-    assert [one["id"] for one in found["images"]] == ["a", "b", "more/c"]
-    assert found["labels"] == {"0": "dark", "1": "light"}
+    result = json.loads(out_text)
+    assert [record["id"] for record in result["images"]] == ["a", "b", "more/c"]
+    assert result["labels"] == {"0": "dark", "1": "light"}
     assert (out / "classes.txt").read_text() == "dark\nlight\n"
     for name, truth in (("a", vertical(0, 1)), ("b", vertical(0, 1).T), ("more/c", vertical(0, 1))):
         mask = Image.open(out / "masks" / f"{name}.png")
         assert mask.mode == "P"
         assert (np.asarray(mask) == truth).mean() > 0.95
-    for one in found["images"]:
-        labels = mask_of(out / one["mask"])
-        assert one["shares"]["light"] == pytest.approx((labels == 1).mean(), abs=1e-6)
-        assert 0.5 <= one["confidence"] <= 1
-    next_ones = [one["id"] for one in found["label_next"]]
+    for record in result["images"]:
+        labels = mask_of(out / record["mask"])
+        assert record["shares"]["light"] == pytest.approx((labels == 1).mean(), abs=1e-6)
+        assert 0.5 <= record["confidence"] <= 1
+    next_ones = [record["id"] for record in result["label_next"]]
     assert sorted(next_ones) == ["b", "more/c"]
-    assert found["label_next"][0]["confidence"] <= found["label_next"][1]["confidence"]
-    assert json.loads((out / "result.json").read_text()) == found
+    assert result["label_next"][0]["confidence"] <= result["label_next"][1]["confidence"]
+    assert json.loads((out / "result.json").read_text()) == result
     assert Image.open(out / "sheet.png").width == 1400
     assert not (out / "confidence").exists()
 
@@ -130,9 +132,9 @@ def test_files_of_other_settings_and_of_images_that_have_gone_are_removed(run, p
     assert "removed" not in run(*words)[1]
     assert (out / "confidence" / "b.png").exists()
     (photos / "b.png").unlink()
-    status, said, _ = run(*words)
+    status, out_text, _ = run(*words)
     assert status == 0
-    assert "removed: 4 files" in said
+    assert "removed: 4 files" in out_text
     assert sorted(str(path.relative_to(out)) for path in out.rglob("*.png")) == [
         "masks/a.png", "masks/more/c.png", "sheet.png",
     ]  # fmt: skip
@@ -151,8 +153,8 @@ def test_results_of_something_else_are_not_replaced(run, photos, tmp_path):
 
 def test_a_broken_link_among_the_images_does_not_hide_the_marked_one(photos, tmp_path):
     (photos / "a0.png").symlink_to(tmp_path / "gone.png")
-    found = find_marks(open_scenes(photos, masks=False), [str(photos / "b.png")], points=[POINTS])
-    assert [(one.id, one.inside) for one in found.references] == [("b", True)]
+    marks = find_marks(open_scenes(photos, masks=False), [str(photos / "b.png")], points=[POINTS])
+    assert [(reference.id, reference.inside) for reference in marks.references] == [("b", True)]
 
 
 def test_a_mask_read_by_the_colours_of_its_classes_keeps_these(photos, tmp_path):
@@ -160,9 +162,9 @@ def test_a_mask_read_by_the_colours_of_its_classes_keeps_these(photos, tmp_path)
     image.putpalette([0, 0, 255, 255, 0, 0])
     image.save(tmp_path / "mask.png")
     (tmp_path / "classes.json").write_text('{"red": [255, 0, 0], "blue": [0, 0, 255]}')
-    found = find_marks(open_scenes(photos, masks=False), ["a"], masks=[tmp_path / "mask.png"])
-    assert (found.references[0].labels == vertical(0, 1)).all()
-    assert (found.names, found.palette) == (["red", "blue"], [(255, 0, 0), (0, 0, 255)])
+    marks = find_marks(open_scenes(photos, masks=False), ["a"], masks=[tmp_path / "mask.png"])
+    assert (marks.references[0].labels == vertical(0, 1)).all()
+    assert (marks.names, marks.palette) == (["red", "blue"], [(255, 0, 0), (0, 0, 255)])
 
 
 def test_a_mask_that_was_corrected_is_not_lost(run, photos, tmp_path):
@@ -176,12 +178,12 @@ def test_a_mask_that_was_corrected_is_not_lost(run, photos, tmp_path):
 
 
 def test_several_images_are_marked(run, photos, tmp_path):
-    one = given(tmp_path / "one.png", vertical(0, 255))
+    mask = given(tmp_path / "one.png", vertical(0, 255))
     other = given(tmp_path / "other.png", vertical(255, 1).T)
-    words = ("--on", "a", "--mask", one, "--on", "b", "--mask", other)
-    status, said, errors = run("propagate", photos, "--out", tmp_path / "out", *QUICK, *words, "--json")
+    words = ("--on", "a", "--mask", mask, "--on", "b", "--mask", other)
+    status, out_text, errors = run("propagate", photos, "--out", tmp_path / "out", *QUICK, *words, "--json")
     assert status == 0, errors
-    assert json.loads(said)["references"] == ["a", "b"]
+    assert json.loads(out_text)["references"] == ["a", "b"]
     assert (mask_of(tmp_path / "out/masks/more/c.png") == vertical(0, 1)).mean() > 0.95
 
 
@@ -217,9 +219,9 @@ def test_the_colours_of_a_palette_mask_are_kept(run, photos, tmp_path):
 def test_an_image_that_cannot_be_read_is_named_and_left_out(run, photos, tmp_path):
     (photos / "broken.png").write_bytes(b"no image")
     words = ("--on", "a", "--points", POINTS)
-    status, said, errors = run("propagate", photos, "--out", tmp_path / "out", *QUICK, *words)
+    status, out_text, errors = run("propagate", photos, "--out", tmp_path / "out", *QUICK, *words)
     assert status == 0
-    assert "3 masks" in said
+    assert "3 masks" in out_text
     assert "not read: broken: " in errors
 
 
@@ -234,7 +236,7 @@ def test_no_image_that_can_be_read(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "said"),
+    ("words", "status", "complaint"),
     [
         (("--on", "a"), 2, "none of --mask, --scribbles, --points is given"),
         (("--on", "a", "--points", POINTS, "--mask", "m.png"), 2, "--mask and --points of"),
@@ -254,26 +256,26 @@ def test_no_image_that_can_be_read(run, tmp_path):
         (("--on", "a", "--points", POINTS, "--backbone", "nowhere/nothing"), 1, "nowhere/nothing"),
     ],
 )
-def test_words_that_make_no_sense(run, photos, tmp_path, words, status, said):
+def test_words_that_make_no_sense(run, photos, tmp_path, words, status, complaint):
     got, _, errors = run("propagate", photos, "--out", tmp_path / "out", *QUICK, *words)
-    assert re.search(said, errors.strip()), errors
+    assert re.search(complaint, errors.strip()), errors
     assert got == status
     assert not (tmp_path / "out" / "masks").exists()
 
 
 @pytest.mark.parametrize(
-    ("values", "words", "said"),
+    ("values", "words", "complaint"),
     [
         (np.zeros((32, 64)), (), r"'a': the labels are 64 x 32 pixels \(width x height\), their image is 64 x 64"),
         (vertical(0, 255), (), r"only the label 0 is given, apart from what is unlabelled \(255\); .*--ignore none"),
         (vertical(0, 1), ("--ignore", "x"), "--ignore 'x'; expected label values"),
     ],
 )
-def test_masks_that_make_no_sense(run, photos, tmp_path, values, words, said):
+def test_masks_that_make_no_sense(run, photos, tmp_path, values, words, complaint):
     words = ("--on", "a", "--mask", given(tmp_path / "mask.png", values), *words)
     status, _, errors = run("propagate", photos, "--out", tmp_path / "out", *QUICK, *words)
     assert status in (1, 2)
-    assert re.search(said, errors), errors
+    assert re.search(complaint, errors), errors
 
 
 def test_a_mask_of_0_and_255_with_none_ignored(run, photos, tmp_path):

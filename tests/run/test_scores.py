@@ -34,8 +34,8 @@ BLOCKS = {"embedding": circle([0, 5, 10, 90, 95, 99.0]), "kl": circle([9, 50, 20
     ],
 )
 def test_options_become_a_combination_with_a_name(options, expected, title):
-    found = wanted(**options)
-    assert (found.combination, found.name) == (expected, title)
+    chosen = wanted(**options)
+    assert (chosen.combination, chosen.name) == (expected, title)
 
 
 def test_a_size_alone_reduces_every_row_of_the_short_table():
@@ -57,12 +57,12 @@ def test_loo_and_the_combinations_never_see_the_test_rows(tmp_path):
     rng = np.random.default_rng(0)
     for name, count in (("train", 12), ("test", 6), ("odd", 6)):
         places = ["low", "high"] * (count // 2)
-        blocks = {one: circle(rng.uniform(0, 360, count)) for one in ("embedding", "kl")}
+        blocks = {name: circle(rng.uniform(0, 360, count)) for name in ("embedding", "kl")}
         store_of(tmp_path / name, ListSource([f"{name}{at}" for at in range(count)], labels=places), blocks)
-    one, other = (probe_scores(Rows(tmp_path / "train"), Rows(tmp_path / name), wanted()) for name in ("test", "odd"))
-    assert one.loo == other.loo
-    assert [entry.result.penalty for entry in one.entries] == [entry.result.penalty for entry in other.entries]
-    assert [entry.result.value for entry in one.entries] != [entry.result.value for entry in other.entries]
+    plain, other = (probe_scores(Rows(tmp_path / "train"), Rows(tmp_path / name), wanted()) for name in ("test", "odd"))
+    assert plain.loo == other.loo
+    assert [entry.result.penalty for entry in plain.entries] == [entry.result.penalty for entry in other.entries]
+    assert [entry.result.value for entry in plain.entries] != [entry.result.value for entry in other.entries]
 
 
 SAMPLES, WIDE = 80, 128
@@ -91,16 +91,16 @@ def test_every_table_says_the_same_of_the_same_features_also_where_rows_are_few(
     train, test = (Store.open(rows.store) for rows in pair)
     assert {"embedding", "embedding, white", "paper", "decorrelated"} <= set(neighbours) & set(probed) & set(compared)
     for name in set(neighbours) & set(compared):
-        one, other = neighbours[name], compared[name]
-        assert (one.combination, one.width, one.whitened) == (other.combination, other.width, other.whitened)
-        assert (one.value, one.result.k) == (other.value.value, other.result.k), name
-        assert one.result.mean_per_class == pytest.approx(other.result.mean_per_class)
+        shown, other = neighbours[name], compared[name]
+        assert (shown.combination, shown.width, shown.whitened) == (other.combination, other.width, other.whitened)
+        assert (shown.value, shown.result.k) == (other.value.value, other.result.k), name
+        assert shown.result.mean_per_class == pytest.approx(other.result.mean_per_class)
     for name in ("embedding", "embedding, white", "paper", "decorrelated"):
-        one, other = probed[name], neighbours[name]
-        assert (one.combination, one.width, one.whitened) == (other.combination, other.width, other.whitened)
+        shown, other = probed[name], neighbours[name]
+        assert (shown.combination, shown.width, shown.whitened) == (other.combination, other.width, other.whitened)
         combiner = other.combination.fit(train.blocks())
         features = combiner.transform(train.blocks()), combiner.transform(test.blocks())
-        assert one.value == probe(features[0], train.labels, features[1], test.labels).value
+        assert shown.value == probe(features[0], train.labels, features[1], test.labels).value
     (asked,) = knn_scores(*pair, wanted(blocks="embedding", whiten="auto"), ks="auto").entries
     assert asked == neighbours["embedding, white"]
     # A rank of N - 1 without shrinkage gives every direction the same say, noise too; white must not be that.
@@ -131,9 +131,9 @@ def test_targets_that_are_no_numbers_are_named(labels, kind):
 
 
 def test_texts_that_are_all_numbers_are_targets():
-    found = targets_of(np.array(["9.25", " -1e3", "7"], dtype=object), "s")
-    assert found.dtype == np.float64
-    np.testing.assert_array_equal(found, [9.25, -1000.0, 7.0])
+    targets = targets_of(np.array(["9.25", " -1e3", "7"], dtype=object), "s")
+    assert targets.dtype == np.float64
+    np.testing.assert_array_equal(targets, [9.25, -1000.0, 7.0])
 
 
 @pytest.mark.parametrize(
@@ -149,8 +149,8 @@ def test_texts_that_are_all_numbers_are_targets():
     ],
 )
 def test_labels_that_are_broken_numbers_are_for_regress(labels, such):
-    said = f"these labels are numbers such as {such}; `sporeprint regress` predicts numbers"
-    assert numbers_hint(labels) == ("" if such is None else said)
+    message = f"these labels are numbers such as {such}; `sporeprint regress` predicts numbers"
+    assert numbers_hint(labels) == ("" if such is None else message)
 
 
 def test_targets_are_numbers_of_one_or_several_columns():

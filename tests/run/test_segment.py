@@ -42,16 +42,16 @@ def labels_of(path):
 def test_the_figures_are_those_of_the_masks_that_it_writes(segment, data, tmp_path):
     status, out, _ = segment("--masks", "--json")
     assert status == 0
-    found = json.loads(out)
-    assert [row["name"] for row in found["table"]] == ["embedding", "paper", "layers", "layers + gradients"]
-    for row in found["table"]:
+    result = json.loads(out)
+    assert [row["name"] for row in result["table"]] == ["embedding", "paper", "layers", "layers + gradients"]
+    for row in result["table"]:
         folder = tmp_path / "out" / "masks" / row["name"].replace(" + ", "-")
-        truth, said = [], []
+        truth, predicted = [], []
         for path in sorted((data / "test" / "masks").iterdir()):
             true, labels = labels_of(path), labels_of(folder / path.name)
             truth += true[true != VOID].tolist()
-            said += labels[true != VOID].tolist()
-        expected = jaccard_score(truth, said, average="macro")
+            predicted += labels[true != VOID].tolist()
+        expected = jaccard_score(truth, predicted, average="macro")
         assert row["figures"]["1"]["value"] == pytest.approx(expected)
         assert expected > 0.7
 
@@ -114,10 +114,10 @@ def test_an_interrupted_command_keeps_what_is_done_and_goes_on(segment, monkeypa
 
 
 def test_neither_batches_nor_threads_change_a_number(segment, tmp_path):
-    _, one, _ = segment("--json", "--batch-size", "1", "--workers", "0")
+    _, single, _ = segment("--json", "--batch-size", "1", "--workers", "0")
     _, other, _ = segment("--json", "--batch-size", "5", "--workers", "2", out=tmp_path / "other")
-    one, other = (json.loads(text)["table"] for text in (one, other))
-    for row, same in zip(one, other, strict=True):
+    single, other = (json.loads(text)["table"] for text in (single, other))
+    for row, same in zip(single, other, strict=True):
         assert row["figures"]["1"]["value"] == pytest.approx(same["figures"]["1"]["value"], abs=1e-3)
 
 
@@ -126,10 +126,10 @@ def test_what_test_images_are_called_changes_no_number(segment, data, tmp_path):
     names = sorted(path.stem for path in (data / "train" / "images").iterdir())
     streets(tmp_path / "alike", 5, first=50, names=names[:5])
     streets(tmp_path / "other", 5, first=50, names=list("abcde"))
-    _, one, _ = segment("--json", "--features", "paper", test=tmp_path / "alike")
+    _, single, _ = segment("--json", "--features", "paper", test=tmp_path / "alike")
     shutil.rmtree(tmp_path / "out")
     _, other, _ = segment("--json", "--features", "paper", test=tmp_path / "other")
-    assert json.loads(one)["runs"] == json.loads(other)["runs"]
+    assert json.loads(single)["runs"] == json.loads(other)["runs"]
 
 
 def test_masks_that_come_too_late_are_told_of(segment):
@@ -184,8 +184,8 @@ def test_without_masks_it_predicts(segment, data, tmp_path):
     assert "TEST has no masks, so this predicts only" in err
     assert "3 images were labelled" in out
     true = street(50)[1]
-    said = labels_of(tmp_path / "out" / "masks" / "layers" / "s50.png")
-    assert (said == true)[true != VOID].mean() > 0.85
+    predicted = labels_of(tmp_path / "out" / "masks" / "layers" / "s50.png")
+    assert (predicted == true)[true != VOID].mean() > 0.85
     assert segment("--no-truth", "--seeds", "2")[0] == 2
 
 

@@ -172,7 +172,7 @@ def test_one_unknown_label_costs_its_own_image(segment, tmp_path):
     assert "not read: s02 of TRAIN: mask: label value 4" in err
     assert "not read: s51 of TEST: mask: label values 4; there are 2 classes" in err
     run = json.loads(out)["runs"][0]
-    assert [(one["id"], one["where"]) for one in run["failures"]] == [("s02", "TRAIN"), ("s51", "TEST")]
+    assert [(failure["id"], failure["where"]) for failure in run["failures"]] == [("s02", "TRAIN"), ("s51", "TEST")]
     assert (run["training_images"], run["test_images"]) == (5, 2)
 
 
@@ -216,12 +216,12 @@ def test_an_image_that_one_group_cannot_take_is_in_no_bank(segment, tmp_path, mo
     assert status == 0
     run = json.loads(out)["runs"][0]
     assert run["training_images"] == 6
-    assert [one["id"] for one in run["failures"]] == ["large"]
+    assert [failure["id"] for failure in run["failures"]] == ["large"]
 
 
 def test_pca_leaves_the_embedding_alone():
     plan = Plan(pca=7)
-    sizes = {one.name: one.combination.size for one in plan.kinds()}
+    sizes = {kind.name: kind.combination.size for kind in plan.kinds()}
     assert sizes == {"embedding": None, "paper": 7, "layers": 7, "layers + gradients": 7}
     assert plan.kinds()[0].combination == TABLE["embedding"].combination
 
@@ -229,16 +229,16 @@ def test_pca_leaves_the_embedding_alone():
 def test_the_verdict_says_what_its_picking_leaves_open(segment):
     doubt, advice = "The interval ignores the picking.", "Compare with --temperature auto"
     two = ("--flip", "--features", "layers,copies: layers")
-    said = segment(*two)[1].strip().splitlines()[-1]
-    assert doubt in said
-    assert advice in said
-    said = segment(*two, "--temperature", "auto", out="auto")[1]
-    assert doubt not in said
-    assert advice not in said
-    assert "k, T: of the first run" in " ".join(said.split())
-    said = segment("--flip", "--features", "copies: embedding", out="one")[1]
-    assert doubt not in said
-    assert advice not in said
+    sentence = segment(*two)[1].strip().splitlines()[-1]
+    assert doubt in sentence
+    assert advice in sentence
+    sentence = segment(*two, "--temperature", "auto", out="auto")[1]
+    assert doubt not in sentence
+    assert advice not in sentence
+    assert "k, T: the first run's" in " ".join(sentence.split())
+    sentence = segment("--flip", "--features", "copies: embedding", out="one")[1]
+    assert doubt not in sentence
+    assert advice not in sentence
 
 
 def test_interrupting_the_first_run_says_that_nothing_is_kept(segment, monkeypatch, tmp_path):
@@ -271,5 +271,5 @@ def test_lists_that_say_nothing_are_refused(segment, words, says):
 def test_void_is_255_for_library_users_too():
     fungi = Fungi(Recipe(backbone="tiny", objectives=(), dense=Dense(size=(16, 24))))
     pictures, masks = zip(*(street(number) for number in range(4)), strict=True)
-    (found,) = Segmenter(fungi, bank=50, neighbours=3).fit(pictures, masks).predict([street(50)[0]])
-    assert set(found.flat) == {SKY, ROAD}
+    (labels,) = Segmenter(fungi, bank=50, neighbours=3).fit(pictures, masks).predict([street(50)[0]])
+    assert set(labels.flat) == {SKY, ROAD}

@@ -15,7 +15,7 @@ from sporeprint.run.store_pair import read_pair
 from sporeprint.run.store_source import Rows
 from sporeprint.store.writer import StoreWriter
 
-# Four training rows on a circle, at 0 and 5 degrees and at 90 and 95; four queries beside them.
+# Four training rows on a circle, at 0 and 5 degrees and at 90 and 95; four queries next to them.
 TRAIN, TEST = [0.0, 5.0, 90.0, 95.0], [1.0, 4.0, 91.0, 94.0]
 
 
@@ -25,7 +25,7 @@ def table(path, **columns):
 
 
 @pytest.fixture
-def made(tmp_path):
+def built(tmp_path):
     """Stores whose labels are the places, and tables that also have a side, of which half the queries' are wrong."""
     names = {"place": ["low", "low", "high", "high"]}
     train = table(tmp_path / "train.parquet", **names, side=["a", "b", "a", "b"])
@@ -37,21 +37,21 @@ def made(tmp_path):
 
 
 def accuracy(out):
-    said = json.loads(out)
-    (entry,) = said["entries"]
-    return entry["results"]["1"]["value"], said["note"]
+    body = json.loads(out)
+    (entry,) = body["entries"]
+    return entry["results"]["1"]["value"], body["note"]
 
 
-def test_labels_of_another_column_are_joined_by_id(run, made):
-    _, words, sources = made
+def test_labels_of_another_column_are_joined_by_id(run, built):
+    _, words, sources = built
     status, out, err = run(*words)
     assert (status, err, accuracy(out)) == (0, "", (1.0, "b, 4 training rows, 4 test rows, 2 classes"))
     status, out, err = run(*words, *sources, "--label-column", "side")
     assert (status, err, accuracy(out)) == (0, "", (0.5, "b, 4 training rows, 4 test rows, 2 classes of 'side'"))
 
 
-def test_a_sample_of_a_source_and_rows_that_failed_keep_their_labels(run, made):
-    folder, words, sources = made
+def test_a_sample_of_a_source_and_rows_that_failed_keep_their_labels(run, built):
+    folder, words, sources = built
     train = open_source(folder / "train.parquet", modality="text", label_column="place")
     store_of(folder / "c", train, {"embedding": circle(TRAIN)}, failed=[1])
     drawn = Sampled(open_source(folder / "test.parquet", modality="text", label_column="place"), 3)
@@ -65,8 +65,8 @@ def test_a_sample_of_a_source_and_rows_that_failed_keep_their_labels(run, made):
     assert note == "b, 3 training rows, 3 test rows, 2 classes of 'side'"
 
 
-def test_named_classes_are_joined_by_name_and_missing_labels_are_left_out(run, made):
-    folder, words, sources = made
+def test_named_classes_are_joined_by_name_and_missing_labels_are_left_out(run, built):
+    folder, words, sources = built
 
     def write(name, numbers, classes):
         features = {"side": {"_type": "ClassLabel", "names": classes}}
@@ -88,8 +88,8 @@ def test_named_classes_are_joined_by_name_and_missing_labels_are_left_out(run, m
     )
 
 
-def test_another_source_a_missing_column_and_half_of_the_options_are_refused(run, made):
-    _, words, sources = made
+def test_another_source_a_missing_column_and_half_of_the_options_are_refused(run, built):
+    _, words, sources = built
     status, _, err = run(*words, *sources, "--label-column", "colour")
     assert (status, "no column 'colour'" in err) == (2, True)
     status, _, err = run(*words, *sources[:2], "--label-column", "side")
@@ -115,8 +115,8 @@ def test_class_folders_have_no_other_column(run, tmp_path):
     assert (status, "is a folder of files, which has no columns; leave out --label-column" in err) == (2, True)
 
 
-def test_labels_that_share_nothing_are_refused_and_classes_without_training_rows_are_said(run, made):
-    folder, words, _ = made
+def test_labels_that_share_nothing_are_refused_and_classes_without_training_rows_are_said(run, built):
+    folder, words, _ = built
     for name, column in (("c", "side"), ("d", "mixed")):
         old = pq.read_table(folder / "test.parquet")
         old = old.append_column("mixed", pa.array(["low", "new", "high", "newer"])) if column == "mixed" else old
@@ -136,32 +136,32 @@ def test_labels_that_share_nothing_are_refused_and_classes_without_training_rows
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "said"),
+    ("first", "second", "complaint"),
     [
         ([1, 2, 1, 2], ["1", "2", "1", "2"], "texts '1', '2' there, integers 1, 2 here"),
         (["0", "1", "2", "10"], [0, 1, 2, 10], "integers 0, 1, 2, ... there, texts '0', '1', '10', ... here"),
         ([0.5, None, 1.5, 0.5], [True, False, True, True], "booleans False, True there, numbers 0.5, 1.5 here"),
     ],
 )
-def test_labels_of_two_kinds_are_told_apart_where_none_is_shared(run, tmp_path, first, second, said):
+def test_labels_of_two_kinds_are_told_apart_where_none_is_shared(run, tmp_path, first, second, complaint):
     for name, place in (("a", first), ("b", second)):
         source = table(tmp_path / f"{name}.parquet", place=place)
         store_of(tmp_path / name, source, {"embedding": circle(TRAIN)})
     status, _, err = run("knn", tmp_path / "a", tmp_path / "b", "--features", "embedding", "--k", "1")
-    assert (status, said in err) == (1, True), err
+    assert (status, complaint in err) == (1, True), err
 
 
-def test_test_rows_that_are_training_rows_are_counted_in_the_title(run, made):
-    folder, words, _ = made
-    said = "test rows are also training rows"
+def test_test_rows_that_are_training_rows_are_counted_in_the_title(run, built):
+    folder, words, _ = built
+    message = "test rows are also training rows"
     value, note = accuracy(run(words[0], folder / "a", folder / "a", *words[3:])[1])
-    assert (value, note) == (1.0, f"b, 4 training rows, 4 test rows, 2 classes; 4 {said}")
+    assert (value, note) == (1.0, f"b, 4 training rows, 4 test rows, 2 classes; 4 {message}")
     source = open_source(folder / "train.parquet", modality="text", label_column="place")
     store_of(folder / "c", source, {"embedding": circle(TRAIN)}, failed=[2])
-    assert f"; 3 {said}" in run("knn", folder / "c", folder / "a", *words[3:-1])[1]
+    assert f"; 3 {message}" in run("knn", folder / "c", folder / "a", *words[3:-1])[1]
     missing = table(folder / "e.parquet", place=["low", None, "high", "high"])
     store_of(folder / "e", missing, {"embedding": circle(TRAIN)})
-    assert accuracy(run("knn", folder / "e", folder / "e", *words[3:])[1])[1].endswith(f"; 3 {said}")
+    assert accuracy(run("knn", folder / "e", folder / "e", *words[3:])[1])[1].endswith(f"; 3 {message}")
 
 
 def test_a_test_set_takes_its_columns_from_the_training_sets_store_where_it_has_them(run, tmp_path):
@@ -170,13 +170,15 @@ def test_a_test_set_takes_its_columns_from_the_training_sets_store_where_it_has_
     for name, has in zip(names, (list(columns), list(columns), ["title", "label"]), strict=True):
         pq.write_table(pa.table({column: columns[column] for column in has}), tmp_path / f"{name}.parquet")
     train = open_source(tmp_path / "train.parquet", modality="text", sample_column="say", label_column="side")
-    told = train.describe()["columns"]
-    assert told == {"sample": "say", "label": "side", "id": None}
-    same = open_source(tmp_path / "same.parquet", modality="text", like=told)
-    assert same.describe()["columns"] == told
-    given = open_source(tmp_path / "same.parquet", modality="text", like=told, sample_column="title", label_column="")
+    columns_of = train.describe()["columns"]
+    assert columns_of == {"sample": "say", "label": "side", "id": None}
+    same = open_source(tmp_path / "same.parquet", modality="text", like=columns_of)
+    assert same.describe()["columns"] == columns_of
+    given = open_source(
+        tmp_path / "same.parquet", modality="text", like=columns_of, sample_column="title", label_column=""
+    )
     assert given.describe()["columns"] == {"sample": "title", "label": None, "id": None}
-    other = open_source(tmp_path / "other.parquet", modality="text", like=told)
+    other = open_source(tmp_path / "other.parquet", modality="text", like=columns_of)
     assert other.describe()["columns"] == {"sample": "title", "label": "label", "id": None}
 
 

@@ -19,32 +19,32 @@ def points(count, seed, width=16):
     """Points of length 1 about twenty centres."""
     centres = np.random.default_rng(0).normal(size=(20, width))
     random = np.random.default_rng(seed)
-    found = centres[random.integers(0, 20, count)] + 0.5 * random.normal(size=(count, width))
-    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+    rows = centres[random.integers(0, 20, count)] + 0.5 * random.normal(size=(count, width))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
 ROWS = points(3000, 1)
 
 
 @pytest.fixture(scope="module")
-def made():
+def built():
     return {(name, dtype): make_index(name, ROWS.astype(dtype)) for name in NAMES for dtype in ("float16", "float32")}
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("name", NAMES)
-def test_the_promised_recall_is_kept(made, name, dtype):
-    index = made[name, dtype]
+def test_the_promised_recall_is_kept(built, name, dtype):
+    index = built[name, dtype]
     assert (index.name, index.rows.dtype) == (name, dtype)
     assert 0.95 <= index.recall <= 1
     check_index(index, index.rows, points(300, 2), recall=0.93, k=30)  # of other points: the sample's chance
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_higher_promise_takes_more_effort(made, name):
+def test_a_higher_promise_takes_more_effort(built, name):
     index = make_index(name, ROWS, recall=0.999)
     assert index.recall >= 0.999
-    assert index.effort > made[name, "float32"].effort
+    assert index.effort > built[name, "float32"].effort
     check_index(index, ROWS, points(200, 3), recall=0.99, k=30)
 
 
@@ -69,12 +69,12 @@ def test_no_effort_that_reaches_the_recall_is_an_error(monkeypatch):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_where_faiss_finds_too_few_the_search_is_exact(made, name):
-    index = made[name, "float32"]
+def test_where_faiss_finds_too_few_the_search_is_exact(built, name):
+    index = built[name, "float32"]
     queries = points(5, 4)
-    found, true = index.search(queries, 5000), ExactIndex(ROWS).search(queries, 5000)
-    assert found[1].shape == (5, 3000)
-    assert (found[1] == true[1]).all()
+    actual, true = index.search(queries, 5000), ExactIndex(ROWS).search(queries, 5000)
+    assert actual[1].shape == (5, 3000)
+    assert (actual[1] == true[1]).all()
     assert name == "hnsw" or (index.found(queries, 3000)[1] < 0).any(), "else this tests nothing"
     few = make_index(name, ROWS[:3], cells=2) if name != "hnsw" else make_index(name, ROWS[:3])
     assert (few.search(queries, 9)[1] == ExactIndex(ROWS[:3]).search(queries, 9)[1]).all()
@@ -87,42 +87,42 @@ def test_a_table_of_one_row(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_same_seed_gives_the_same_index_and_another_one_another(made, name):
+def test_the_same_seed_gives_the_same_index_and_another_one_another(built, name):
     first, again, other = (faiss.serialize_index(make_index(name, ROWS, seed).index) for seed in (0, 0, 1))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
-def test_rows_added_in_parts_are_the_same_index(monkeypatch, made):
-    whole = faiss.serialize_index(made["ivf", "float16"].index)
+def test_rows_added_in_parts_are_the_same_index(monkeypatch, built):
+    whole = faiss.serialize_index(built["ivf", "float16"].index)
     monkeypatch.setattr(faiss_index, "_NUMBERS", 16 * 700)
     assert np.array_equal(faiss.serialize_index(make_index("ivf", ROWS.astype(np.float16)).index), whole)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_saved_and_opened_it_answers_the_same(made, name, tmp_path):
-    index = made[name, "float16"]
+def test_saved_and_opened_it_answers_the_same(built, name, tmp_path):
+    index = built[name, "float16"]
     index.save(tmp_path)
     np.save(tmp_path / "rows.npy", index.rows)
     opened = open_index(tmp_path, np.load(tmp_path / "rows.npy", mmap_mode="r"))
     assert (opened.name, opened.recall, opened.effort) == (index.name, index.recall, index.effort)
-    for one, other in zip(opened.search(points(50, 6), 30), index.search(points(50, 6), 30), strict=True):
-        assert (one == other).all()
+    for kept, other in zip(opened.search(points(50, 6), 30), index.search(points(50, 6), 30), strict=True):
+        assert (kept == other).all()
 
 
-def test_a_saved_index_is_of_its_rows_only_and_may_be_replaced(made, tmp_path):
-    made["ivf", "float32"].save(tmp_path)
+def test_a_saved_index_is_of_its_rows_only_and_may_be_replaced(built, tmp_path):
+    built["ivf", "float32"].save(tmp_path)
     for others in (ROWS[::-1], ROWS[:-1], ROWS.astype(np.float16)):
         with pytest.raises(StoreMismatch, match="other rows"):
             open_index(tmp_path, np.ascontiguousarray(others))
-    made["hnsw", "float16"].save(tmp_path)
+    built["hnsw", "float16"].save(tmp_path)
     assert open_index(tmp_path, ROWS.astype(np.float16)).name == "hnsw"
 
 
 @pytest.mark.parametrize("name", ["ivf", "hnsw"])
 @pytest.mark.parametrize("harm", ["flipped", "truncated", "missing", "manifest missing", "recall raised"])
-def test_damage_is_found(made, tmp_path, name, harm):
-    made[name, "float32"].save(tmp_path)
+def test_damage_is_found(built, tmp_path, name, harm):
+    built[name, "float32"].save(tmp_path)
     path, about = tmp_path / "index.faiss", tmp_path / "index.json"
     data = path.read_bytes()
     if harm == "flipped":
@@ -137,16 +137,16 @@ def test_damage_is_found(made, tmp_path, name, harm):
         open_index(tmp_path, ROWS)
 
 
-def test_a_disk_that_takes_no_index_leaves_none(made, tmp_path, monkeypatch):
-    made["ivf", "float32"].save(tmp_path)
+def test_a_disk_that_takes_no_index_leaves_none(built, tmp_path, monkeypatch):
+    built["ivf", "float32"].save(tmp_path)
     monkeypatch.setattr(faiss, "write_index", lambda index, path: (_ for _ in ()).throw(RuntimeError("disk full")))
     with pytest.raises(StoreError, match="disk full"):
-        made["ivf", "float32"].save(tmp_path)
+        built["ivf", "float32"].save(tmp_path)
     with pytest.raises(DamagedStore):
         open_index(tmp_path, ROWS)
 
 
-def test_threads_are_those_of_torch_while_searching_and_then_as_before(made, monkeypatch):
+def test_threads_are_those_of_torch_while_searching_and_then_as_before(built, monkeypatch):
     import torch
 
     seen = []
@@ -154,7 +154,7 @@ def test_threads_are_those_of_torch_while_searching_and_then_as_before(made, mon
     class Spy:
         def search(self, queries, count, params):
             seen.append(faiss.omp_get_max_threads())
-            return made["ivf", "float32"].index.search(queries, count, params=params)
+            return built["ivf", "float32"].index.search(queries, count, params=params)
 
     index = faiss_index.FaissIndex("ivf", ROWS, Spy(), 3)
     before = torch.get_num_threads()
@@ -185,5 +185,5 @@ def test_settings_that_make_no_index_are_refused(wrong):
 
 def test_recall_counts_those_as_near_as_the_last_true_one():
     true = np.float32([[0.9, 0.8, 0.8], [0.5, 0.4, 0.3]])
-    found = np.float32([[0.9, 0.8, 0.8], [0.5, 0.2, 0.1]])
-    assert recall_of(found, true) == pytest.approx(4 / 6)
+    similarities = np.float32([[0.9, 0.8, 0.8], [0.5, 0.2, 0.1]])
+    assert recall_of(similarities, true) == pytest.approx(4 / 6)

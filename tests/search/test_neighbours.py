@@ -47,7 +47,7 @@ def brute(train, queries, k, metric, own=False):
 
 def whole(train, queries, k, metric):
     chunks = list(neighbours(train, queries, k, metric))
-    return tuple(np.concatenate(one) for one in zip(*chunks, strict=True))
+    return tuple(np.concatenate(chunk) for chunk in zip(*chunks, strict=True))
 
 
 def small_chunks(patch, rng):
@@ -102,9 +102,9 @@ def test_rows_stored_by_columns_are_searched_alike():
     rng = np.random.default_rng(0)
     train, queries = (rng.integers(-2, 3, (count, 150)) / 3 for count in (200, 40))
     train[100:] = train[:100]
-    found = whole(np.asfortranarray(train), np.asfortranarray(queries), 8, "cosine")
-    np.testing.assert_array_equal(found[0], whole(train, queries, 8, "cosine")[0])
-    assert (found[1] == whole(train, queries, 8, "cosine")[1]).all()
+    actual = whole(np.asfortranarray(train), np.asfortranarray(queries), 8, "cosine")
+    np.testing.assert_array_equal(actual[0], whole(train, queries, 8, "cosine")[0])
+    assert (actual[1] == whole(train, queries, 8, "cosine")[1]).all()
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -196,8 +196,8 @@ def test_few_very_wide_rows_are_searched_in_bounded_memory(monkeypatch):
         monkeypatch.setattr(where, name, getattr(where, name) // 64)
     rows = np.random.default_rng(0).standard_normal((300, 20_000))
     tracemalloc.start()
-    found = whole(rows, rows[:3], 2, "cosine")[0]
+    actual = whole(rows, rows[:3], 2, "cosine")[0]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    np.testing.assert_array_equal(found[:, 0], np.arange(3))
+    np.testing.assert_array_equal(actual[:, 0], np.arange(3))
     assert peak < 256 * 2**20 / 64  # the rows take 48 MB

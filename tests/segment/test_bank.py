@@ -74,20 +74,20 @@ def test_predictions_equal_a_loop(k, monkeypatch):
     bank = MemoryBank.of(*patches(40))
     queries = patches(11, 3)[0]
     expected = [slow_prediction(bank, query.astype(float), k, 0.1) for query in queries]
-    found = bank.predict(queries, k, temperature=0.1)
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
-    assert found.dtype == np.float32
+    actual = bank.predict(queries, k, temperature=0.1)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4)
+    assert actual.dtype == np.float32
     monkeypatch.setattr(module, "_QUERIES", 4 * D)
     monkeypatch.setattr(module, "_HISTOGRAMS", 3 * min(k, 40) * C)
-    assert (bank.predict(queries, k, temperature=0.1) == found).all(), "predictions change with the chunks"
+    assert (bank.predict(queries, k, temperature=0.1) == actual).all(), "predictions change with the chunks"
 
 
 def test_a_bank_on_disk_predicts_as_the_one_in_memory(tmp_path):
     features, histograms = patches(50)
     with BankWriter(tmp_path, D, C, 50, dtype="float32") as writer:
         for at in range(0, 50, 7):
-            some = slice(at, at + 7)
-            writer.add(features[some], histograms[some], "image", np.argwhere(np.ones((len(features[some]), 1))))
+            part = slice(at, at + 7)
+            writer.add(features[part], histograms[part], "image", np.argwhere(np.ones((len(features[part]), 1))))
     queries = patches(9, 3)[0]
     stored = MemoryBank.open(tmp_path)
     assert (stored.predict(queries) == MemoryBank.of(features, histograms).predict(queries)).all()
@@ -103,8 +103,8 @@ def test_the_given_index_is_asked():
             return np.ones((len(queries), 1), np.float32), np.full((len(queries), 1), 39)
 
     bank = MemoryBank.of(*patches(40))
-    found = bank.predict(patches(5, 3)[0], index=Last())
-    np.testing.assert_allclose(found, np.repeat(bank.histograms[39:], 5, axis=0), rtol=1e-6)
+    actual = bank.predict(patches(5, 3)[0], index=Last())
+    np.testing.assert_allclose(actual, np.repeat(bank.histograms[39:], 5, axis=0), rtol=1e-6)
     assert (bank.predict(bank.features, k=1, index=ExactIndex(bank.features)) == bank.histograms).all()
 
 
@@ -113,7 +113,7 @@ def good():
 
 
 @pytest.mark.parametrize(
-    ("at", "value", "said"),
+    ("at", "value", "complaint"),
     [
         (0, np.ones((2, D + 1), np.float32), rf"expected floats \[P, {D}\]"),
         (0, np.ones((3, D), np.float32), r"features \[3, 6\], histograms \[2, 3\]"),
@@ -127,11 +127,11 @@ def good():
         (3, np.zeros((2, 2)), "row and column"),
     ],
 )
-def test_a_patch_that_cannot_be_a_neighbour_is_refused_and_nothing_added(tmp_path, at, value, said):
+def test_a_patch_that_cannot_be_a_neighbour_is_refused_and_nothing_added(tmp_path, at, value, complaint):
     given = good()
     given[at] = value
     with BankWriter(tmp_path, D, C, 9) as writer:
-        with pytest.raises(SampleError, match=said):
+        with pytest.raises(SampleError, match=complaint):
             writer.add(*given)
         writer.add(*good())
     bank = MemoryBank.open(tmp_path)

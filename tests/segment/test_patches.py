@@ -22,14 +22,15 @@ def slow(labels, grid, classes, ignore):
 
 def test_a_worked_example_with_void_pixels():
     labels = np.array([[0, 0, 1, 9], [0, 1, 9, 9], [9, 9, 2, 2], [9, 9, 2, 2]])
-    found = patch_histograms(labels, (2, 2), classes=3, ignore=(9,))
-    assert found.dtype == np.float32
-    assert found.tolist() == [[[0.75, 0.25, 0], [0, 1, 0]], [[0, 0, 0], [0, 0, 1]]]
+    histograms = patch_histograms(labels, (2, 2), classes=3, ignore=(9,))
+    assert histograms.dtype == np.float32
+    assert histograms.tolist() == [[[0.75, 0.25, 0], [0, 1, 0]], [[0, 0, 0], [0, 0, 1]]]
 
 
 def test_three_pixels_over_two_patches_go_by_their_centres():
-    found = patch_histograms(np.array([[0, 1, 2]], np.uint8), (1, 2), classes=3)  # the middle centre is on the border
-    assert found.tolist() == [[[1, 0, 0], [0, 0.5, 0.5]]]
+    # The middle centre is on the border.
+    histograms = patch_histograms(np.array([[0, 1, 2]], np.uint8), (1, 2), classes=3)
+    assert histograms.tolist() == [[[1, 0, 0], [0, 0.5, 0.5]]]
 
 
 def test_a_patch_smaller_than_a_pixel_may_be_empty():
@@ -43,8 +44,8 @@ def test_a_patch_smaller_than_a_pixel_may_be_empty():
 )
 def test_equals_counting_pixel_by_pixel(size, grid, seed):
     labels = np.random.default_rng(seed).integers(-1, 6, size).astype(np.int32)
-    found = patch_histograms(labels, grid, classes=5, ignore=(5, -1))
-    np.testing.assert_allclose(found, slow(labels, grid, 5, (5, -1)), rtol=1e-6)
+    histograms = patch_histograms(labels, grid, classes=5, ignore=(5, -1))
+    np.testing.assert_allclose(histograms, slow(labels, grid, 5, (5, -1)), rtol=1e-6)
 
 
 @pytest.mark.parametrize("stray", [3, 255, -1])
@@ -115,7 +116,7 @@ def test_void_patches_are_never_taken_and_few_are_all_taken():
 
 def test_the_choice_depends_on_the_image_alone():
     histograms = {name: image(20 + at, 5, 3) for at, name in enumerate("abc")}
-    counts = sum(class_counts(one) for one in histograms.values())
+    counts = sum(class_counts(histogram) for histogram in histograms.values())
 
     def chosen(order):
         return {name: draw_patches(histograms[name], 4, generator(3, name, "bank"), counts).tolist() for name in order}

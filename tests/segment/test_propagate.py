@@ -59,12 +59,12 @@ def test_equals_a_loop_over_classes():
     random = np.random.default_rng(0)
     features, queries = random.normal(size=(40, 5)), random.normal(size=(7, 5))
     features, queries = (
-        (one / np.linalg.norm(one, axis=1, keepdims=True)).astype(np.float32) for one in (features, queries)
+        (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32) for vectors in (features, queries)
     )
     histograms = (random.dirichlet(np.ones(3), 40) * (random.random((40, 3)) < 0.6)).astype(np.float32)
     carry = Propagator(torch.tensor(features), torch.tensor(histograms), np.arange(3), k=4, temperature=0.1)
-    found = carry.votes(queries)
-    for query, shares in zip(queries, found, strict=True):
+    votes = carry.votes(queries)
+    for query, shares in zip(queries, votes, strict=True):
         scores = []
         for label in range(3):
             pairs = [(f @ query, h[label]) for f, h in zip(features, histograms, strict=True) if h[label]]
@@ -77,23 +77,23 @@ def test_unlabelled_pixels_take_no_part_and_label_values_come_back():
     labels = np.array([[7, 7, 255, 255, 200, 255]])  # three patches of two pixels
     carry = Propagator.of([(rows(0, 30, 90), labels)])
     assert len(carry) == 2
-    found = carry(rows(80, 10), (1, 2))
-    assert found.labels.tolist() == [[200, 7]]
-    assert found.labels.dtype == np.int32
+    carried = carry(rows(80, 10), (1, 2))
+    assert carried.labels.tolist() == [[200, 7]]
+    assert carried.labels.dtype == np.int32
 
 
 def test_several_references_are_joined():
-    one, other = np.array([[1, 255]]), np.array([[255, 2]])
-    carry = Propagator.of([(rows(0, 45), one), (rows(45, 90), other)])
+    first, other = np.array([[1, 255]]), np.array([[255, 2]])
+    carry = Propagator.of([(rows(0, 45), first), (rows(45, 90), other)])
     assert carry(rows(10, 80), (1, 2)).labels.tolist() == [[1, 2]]
 
 
 def test_shares_are_interpolated_between_the_centres_of_patches():
     carry = propagator([0, 90], [[1, 0], [0, 1]], temperature=FOUR)  # at 0 degrees 4 to 1, at 90 degrees 1 to 4
-    found = carry(rows(0, 90), (1, 4))  # centres at pixels 0.5 and 2.5
-    assert found.labels.tolist() == [[0, 0, 1, 1]]
-    np.testing.assert_allclose(found.confidence, [[0.8, 0.65, 0.65, 0.8]], rtol=1e-5)
-    assert found.confidence.dtype == np.float32
+    carried = carry(rows(0, 90), (1, 4))  # centres at pixels 0.5 and 2.5
+    assert carried.labels.tolist() == [[0, 0, 1, 1]]
+    np.testing.assert_allclose(carried.confidence, [[0.8, 0.65, 0.65, 0.8]], rtol=1e-5)
+    assert carried.confidence.dtype == np.float32
 
 
 def test_a_tie_goes_to_the_lower_value():
@@ -102,15 +102,15 @@ def test_a_tie_goes_to_the_lower_value():
 
 
 @pytest.mark.parametrize(
-    ("labels", "said"),
+    ("labels", "complaint"),
     [
         ([[3, 3]], "only the label 3 is given; .* mark the background too"),
         ([[0, 255]], "only the label 0 is given apart from 255, .* if 255 is a label, do not ignore it"),
         ([[255, 255]], "no label is given"),
     ],
 )
-def test_one_label_alone_cannot_be_propagated(labels, said):
-    with pytest.raises(SampleError, match=said):
+def test_one_label_alone_cannot_be_propagated(labels, complaint):
+    with pytest.raises(SampleError, match=complaint):
         Propagator.of([(rows(0, 90), np.array(labels))])
 
 
@@ -121,7 +121,7 @@ def test_settings_that_make_no_sense(options):
 
 
 def halves(turned=False):
-    """Black beside white, or above it."""
+    """Black next to white, or above it."""
     image = np.zeros((64, 64, 3), np.uint8)
     image[:, 32:] = 255
     return Image.fromarray(image.transpose(1, 0, 2) if turned else image)
@@ -150,7 +150,7 @@ def test_one_frame_of_a_street_labels_the_next_ones(shared):
     scenes = [read_scene(scene) for scene in open_scenes(shared / "data/camvid/train.parquet", limit=4)]
     fungi = Fungi(Recipe(backbone=str(shared / "models/deit-tiny"), dense=Dense(objectives=())))
     images = [image for image, _ in scenes]
-    found = list(propagate(fungi, [scenes[0]], images[1:], ignore=(11,)))
+    results = list(propagate(fungi, [scenes[0]], images[1:], ignore=(11,)))
     truth = np.stack([labels for _, labels in scenes[1:]])
-    right = np.stack([one.labels for one in found]) == truth
+    right = np.stack([result.labels for result in results]) == truth
     assert right[truth != 11].mean() > 0.7

@@ -40,9 +40,9 @@ def filled(labeller, images=4):
     everything = np.arange(20)
     for number in range(images):
         maps, histograms = noise(number)
-        some = everything[::2]
-        judged = some, histograms.reshape(-1, C)[some].argmax(axis=1)
-        labeller.add(maps, histograms, f"image {number}", everything, some, judged)
+        half = everything[::2]
+        judged = half, histograms.reshape(-1, C)[half].argmax(axis=1)
+        labeller.add(maps, histograms, f"image {number}", everything, half, judged)
     labeller.close()
     return labeller
 
@@ -51,41 +51,41 @@ def said_slowly(images, k, temperature):
     """Truth and answers of every second patch, asked of the other images, patch by patch."""
     parts = [noise(number) for number in range(images)]
     features = [part["embedding"].reshape(20, 4).astype(float) for part, _ in parts]
-    features = [one / np.linalg.norm(one, axis=1, keepdims=True) for one in features]
+    features = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in features]
     labels = [histograms.reshape(20, C).argmax(axis=1) for _, histograms in parts]
-    truth, said = [], []
+    truth, answers = [], []
     for own in range(images):
-        others = np.concatenate([features[one] for one in range(images) if one != own])
-        theirs = np.concatenate([labels[one] for one in range(images) if one != own])
+        others = np.concatenate([features[image] for image in range(images) if image != own])
+        theirs = np.concatenate([labels[image] for image in range(images) if image != own])
         for patch in range(0, 20, 2):
             cosines = others @ features[own][patch]
             nearest = np.argsort(-cosines)[:k]
             votes = np.zeros(C)
             np.add.at(votes, theirs[nearest], np.exp(cosines[nearest] / temperature))
             truth.append(labels[own][patch])
-            said.append(votes.argmax())
-    return truth, said
+            answers.append(votes.argmax())
+    return truth, answers
 
 
 @pytest.mark.parametrize("folder", [None, "bank"])
 def test_auto_asks_each_training_image_of_the_others(tmp_path, folder):
     where = None if folder is None else tmp_path / folder
-    found = filled(plain_labeller(voting=Voting("auto", "auto", dtype="float32"), folder=where)).chosen
+    chosen = filled(plain_labeller(voting=Voting("auto", "auto", dtype="float32"), folder=where)).chosen
     scores = {
         (k, temperature): jaccard_score(*said_slowly(4, k, temperature), average="macro")
         for k in GRID_NEIGHBOURS
         for temperature in GRID_TEMPERATURES
     }
-    assert found.score == pytest.approx(max(scores.values()))
-    assert scores[found.neighbours, found.temperature] == max(scores.values())
-    assert found.pixels == 40
+    assert chosen.score == pytest.approx(max(scores.values()))
+    assert scores[chosen.neighbours, chosen.temperature] == max(scores.values())
+    assert chosen.pixels == 40
 
 
 def test_auto_of_one_of_the_two_leaves_the_other():
-    found = filled(plain_labeller(voting=Voting("auto", 0.3))).chosen
+    chosen = filled(plain_labeller(voting=Voting("auto", 0.3))).chosen
     scores = {k: jaccard_score(*said_slowly(4, k, 0.3), average="macro") for k in GRID_NEIGHBOURS}
-    assert found.temperature == 0.3
-    assert found.score == pytest.approx(max(scores.values()))
+    assert chosen.temperature == 0.3
+    assert chosen.score == pytest.approx(max(scores.values()))
 
 
 def test_kinds_are_judged_by_the_same_pixels_on_every_grid():
@@ -162,12 +162,12 @@ def test_image_and_labels_are_cut_alike(epoch):
     labels = np.zeros((40, 60), np.int32)
     labels[10:25, 20:45], labels[30:, :10] = 1, 1
     image = Image.fromarray((labels * 200 + 20).astype(np.uint8)).convert("RGB")
-    cut, found = augmented(image, labels, 3, "a", epoch)
+    cut, cut_labels = augmented(image, labels, 3, "a", epoch)
     light = np.asarray(cut)[..., 0].astype(int)
     assert cut.size == (60, 40)
-    assert found.shape == (40, 60)
+    assert cut_labels.shape == (40, 60)
     middle = (light.max() + light.min()) / 2
-    assert ((light > middle) == (found == 1)).mean() > 0.96  # but for a pixel along the borders
+    assert ((light > middle) == (cut_labels == 1)).mean() > 0.96  # but for a pixel along the borders
 
 
 def test_looks_are_seeded_by_seed_id_and_epoch():
@@ -251,9 +251,9 @@ def test_copies_and_gradients_are_asked_for_by_the_recipe(pictures):
 def test_it_does_not_matter_how_images_come_together(pictures):
     images = [street(number)[0] for number in range(20, 24)]
     together = Segmenter(fungi(), ignore=(VOID,), bank=50).fit(*pictures).predict(images)
-    one = fungi()
-    one.batch_size = 1
-    alone = Segmenter(one, ignore=(VOID,), bank=50).fit(*pictures)
+    single = fungi()
+    single.batch_size = 1
+    alone = Segmenter(single, ignore=(VOID,), bank=50).fit(*pictures)
     for image, labels in zip(images, together, strict=True):
         assert (alone.predict([image])[0] == labels).mean() > 0.999
 
@@ -266,9 +266,9 @@ def test_auto_is_told(pictures):
 
 def test_an_image_that_cannot_be_read_costs_its_own_row(pictures):
     segmenter = Segmenter(fungi(), ignore=(VOID,)).fit(*pictures)
-    found = segmenter.predict([street(20)[0], b"no image", street(21)[0]])
-    assert [one is None for one in found] == [False, True, False]
-    assert [one.id for one in segmenter.failures] == ["1"]
+    results = segmenter.predict([street(20)[0], b"no image", street(21)[0]])
+    assert [labels is None for labels in results] == [False, True, False]
+    assert [failure.id for failure in segmenter.failures] == ["1"]
     segmenter.fungi.max_failures = 0
     with pytest.raises(TooManyFailures):
         segmenter.predict([b"no image"])
@@ -344,7 +344,7 @@ def test_a_fit_that_fails_leaves_its_folder_free(pictures, tmp_path):
     images, masks = pictures
     segmenter = Segmenter(fungi(), classes=2, ignore=(VOID,), folder=tmp_path / "bank")
     with pytest.raises(SampleError, match="the bank is empty") as kept:
-        segmenter.fit(images, [np.full_like(one, VOID) for one in masks])
+        segmenter.fit(images, [np.full_like(mask, VOID) for mask in masks])
     segmenter.fit(images, masks)
     assert len(MemoryBank.open(tmp_path / "bank")) == 144
     assert kept.tb is not None

@@ -10,26 +10,26 @@ from sporeprint.segment.vote import upsample, upsample_with_shares, vote
 
 def test_a_worked_example():
     similarities = np.array([[0.02 * math.log(3), 0.0]])  # weights 3/4 and 1/4
-    found = vote(similarities, np.array([[[1.0, 0.0], [0.2, 0.8]]]), temperature=0.02)
-    np.testing.assert_allclose(found, [[0.8, 0.2]], rtol=1e-5)
-    assert found.dtype == np.float32
+    votes = vote(similarities, np.array([[[1.0, 0.0], [0.2, 0.8]]]), temperature=0.02)
+    np.testing.assert_allclose(votes, [[0.8, 0.2]], rtol=1e-5)
+    assert votes.dtype == np.float32
 
 
 def test_equals_a_loop_over_neighbours():
     random = np.random.default_rng(0)
     similarities = random.uniform(-1, 1, (6, 4))
     histograms = random.dirichlet(np.ones(3), (6, 4)).astype(np.float16)
-    found = vote(similarities, histograms, temperature=0.1)
+    votes = vote(similarities, histograms, temperature=0.1)
     for query in range(6):
-        weights = [math.exp(one / 0.1) for one in similarities[query]]
+        weights = [math.exp(similarity / 0.1) for similarity in similarities[query]]
         for label in range(3):
             expected = sum(w * float(h[label]) for w, h in zip(weights, histograms[query], strict=True)) / sum(weights)
-            assert found[query, label] == pytest.approx(expected, rel=1e-4)
+            assert votes[query, label] == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_tiny_temperature_takes_the_nearest_without_overflow():
-    found = vote(np.array([[0.9, 0.8]]), np.array([[[0.0, 1.0], [1.0, 0.0]]]), temperature=1e-6)
-    assert found.tolist() == [[0, 1]]
+    votes = vote(np.array([[0.9, 0.8]]), np.array([[[0.0, 1.0], [1.0, 0.0]]]), temperature=1e-6)
+    assert votes.tolist() == [[0, 1]]
 
 
 @pytest.mark.parametrize("temperature", [0, -1, math.nan])
@@ -57,17 +57,17 @@ def slow(probabilities, size):
 
 def test_a_border_between_two_patches_falls_where_the_lines_cross():
     # the centres are at pixel 1.5 and 5.5; 1 - t crosses 0.8 t at pixel 3.72, and 0.2 t at 4.83
-    found = upsample(np.array([[[1.0, 0.0], [0.0, 0.8]]]), (1, 8))
-    assert found.tolist() == [[0, 0, 0, 0, 1, 1, 1, 1]]
+    actual = upsample(np.array([[[1.0, 0.0], [0.0, 0.8]]]), (1, 8))
+    assert actual.tolist() == [[0, 0, 0, 0, 1, 1, 1, 1]]
     assert upsample(np.array([[[1.0, 0.0], [0.0, 0.2]]]), (1, 8)).tolist() == [[0, 0, 0, 0, 0, 1, 1, 1]]
 
 
 @pytest.mark.parametrize("size", [(9, 14), (3, 5), (2, 31), (1, 1)])
 def test_equals_interpolating_pixel_by_pixel(size):
     probabilities = np.random.default_rng(0).random((3, 5, 4)).astype(np.float32)
-    found = upsample(probabilities, size)
-    assert found.dtype == np.int32
-    assert (found == slow(probabilities.astype(float), size)).all()
+    actual = upsample(probabilities, size)
+    assert actual.dtype == np.int32
+    assert (actual == slow(probabilities.astype(float), size)).all()
 
 
 def test_classes_in_parts_give_the_same_labels(monkeypatch):

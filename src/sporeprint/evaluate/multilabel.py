@@ -1,4 +1,4 @@
-"""Several labels a row, or none: scores from the nearest neighbours or from one linear probe a label; mAP."""
+"""Score several labels a row, or none, by the nearest neighbours or by one linear probe a label; mAP."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def multilabel(
     method "knn": a label's score is the share of the k nearest rows that have it, weighted as `vote` says (see `knn`);
     of all rows where there are fewer than k. k="auto" takes the k of 1, 3, 5, 10, 20 with the best leave-one-out mAP
     on the training rows, the smaller one in a tie; 1 for one row, or where no training row has a label.
-    method "probe": one logistic regression a label, penalised as in `fit_probe`. All share the one of `penalties` that
+    method "probe": one logistic regression a label, penalised as in `fit_probe`. All share that of `penalties` which
     has the best mAP on held-out rows, the stronger one in a tie. Held out is the fraction `validation` of each label's
     positive and negative rows; labels with fewer than two positives or negatives are not validated, and where none is,
     the penalty is FALLBACK. A label that all training rows have scores highest in every row.
@@ -93,10 +93,10 @@ def multilabel(
     chosen: dict[str, Any]
     if method == "knn":
         check_neighbours(k, metric, vote, temperature)
-        way, values = (metric, vote, temperature), known.astype(np.float64)
-        table = loo_scores(rows, values, lambda scores: _mean_precision(known, scores), *way) if k == "auto" else {}
+        voting, values = (metric, vote, temperature), known.astype(np.float64)
+        table = loo_scores(rows, values, lambda scores: _mean_precision(known, scores), *voting) if k == "auto" else {}
         nearest = max(table, key=lambda each: (np.nan_to_num(table[each]), -each)) if k == "auto" else k
-        scores = neighbour_means(rows, values, queries, [nearest], *way)[nearest]
+        scores = neighbour_means(rows, values, queries, [nearest], *voting)[nearest]
         chosen = {"k": int(nearest), "leave_one_out": table}
         settings |= {"k": k, "metric": metric, "vote": vote}
         settings |= {"temperature": temperature} if vote == "softmax" else {}
@@ -121,7 +121,7 @@ def multilabel(
 def indicators(
     labels: Labels, test_labels: Labels, rows: int, test_rows: int
 ) -> tuple[list[Any], Indicator, Indicator]:
-    """Names of the labels [C], and which row has which: [rows, C] and [test_rows, C]. Raises SampleError."""
+    """Return the labels' names [C], and which row has which: [rows, C] and [test_rows, C]. Raises SampleError."""
     given = [_read(labels, rows, "train"), _read(test_labels, test_rows, "test")]
     if isinstance(given[0], np.ndarray) != isinstance(given[1], np.ndarray):
         raise SampleError("one side's labels are an indicator matrix, the other's are lists; expected the same in both")
@@ -131,10 +131,10 @@ def indicators(
             raise SampleError(f"{known.shape[1]} labels in train, {truth.shape[1]} in test; expected the same columns")
         names = list(range(known.shape[1]))
     else:
-        everything = {name for side in given for row in side for name in row}
-        if len({isinstance(name, str) for name in everything}) > 1:
+        distinct = {name for side in given for row in side for name in row}
+        if len({isinstance(name, str) for name in distinct}) > 1:
             raise SampleError("some labels are texts and some are numbers; expected one kind in train and test")
-        names = sorted(everything)
+        names = sorted(distinct)
         column = {name: at for at, name in enumerate(names)}
         known, truth = (np.zeros((len(side), len(names)), bool) for side in given)
         for side, matrix in zip(given, (known, truth), strict=True):
@@ -146,7 +146,7 @@ def indicators(
 
 
 def _read(labels: Any, rows: int, which: str) -> Any:
-    """An indicator matrix [rows, C], or lists of labels."""
+    """Return an indicator matrix [rows, C], or lists of labels."""
     if getattr(labels, "ndim", None) == 2:
         array = np.asarray(labels)
         if array.dtype.kind in "fiub":
@@ -186,7 +186,7 @@ def _probe(
     standardise: bool,
     iterations: int,
 ) -> tuple[NDArray[np.float64], dict[str, Any]]:
-    """Scores [M, C]; and the penalty, its validation and whether the fit converged, by name."""
+    """Return scores [M, C]; and the penalty, its validation and whether the fit converged, by name."""
     scaling = Scaling.fit(train, standardise)
     rows, tests = scaling(train), scaling(queries)
     fitted = [at for at in range(known.shape[1]) if 0 < known[:, at].sum() < len(known)]
@@ -212,7 +212,7 @@ def _probe(
 
 
 def _precisions(truth: Indicator, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Average precision of each column [C], NaN of one without a positive."""
+    """Return the average precision of each column [C], NaN for one without a positive."""
     from sklearn.metrics import average_precision_score
 
     return np.array(

@@ -1,4 +1,4 @@
-"""Real-valued targets: the mean of the nearest neighbours' targets, or ridge regression; R^2 and what goes with it."""
+"""Predict real-valued targets by the mean of the nearest neighbours' or by ridge regression; R^2 and other errors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RegressionResult(Result):
     r2, mae, rmse, spearman: of each target [T]; errors in the target's unit. A target that is constant on the test
     rows has no R^2 (NaN): it is left out of `value`, which is NaN where all are. Spearman is NaN where truth or
     predictions are constant. k: of neighbours. penalty: of ridge, of each target. leave_one_out: R^2 on the training
-    rows, the mean over targets, by k or penalty; empty where nothing was to choose.
+    rows, the mean over targets, by k or penalty; empty where there was nothing to choose.
     """
 
     r2: tuple[float, ...]
@@ -74,7 +74,7 @@ def regress(
     are fewer than k. k="auto" takes the k of 1, 3, 5, 10, 20 with the best leave-one-out R^2, the smaller one in a
     tie, 1 where there is no R^2: one row, or constant targets.
     method "ridge": minimises mean squared error + penalty * |w|^2 with w as in `fit_probe` (rows centred, of mean
-    squared length 1, or standardised). Each target takes the one of `penalties` (default: 10, 3, 1, ... 1e-8) with the
+    squared length 1, or standardised). Each target takes that of `penalties` (default: 10, 3, 1, ... 1e-8) with the
     least leave-one-out error, the stronger one in a tie. One row, or features that are all constant: the mean target.
     Raises SampleError for NaN, targets that are not numbers, and counts that do not match.
     """
@@ -84,16 +84,16 @@ def regress(
     if known.shape[1] != truth.shape[1]:
         raise SampleError(f"{known.shape[1]} targets in train, {truth.shape[1]} in test; expected the same")
     centre = known.mean(axis=0)
-    known = known - centre  # what rounding adds to means of constant targets is then too little to rank
+    known = known - centre  # so rounding adds too little to means of constant targets to rank them
     check_choice("method", method, METHODS, SampleError)
     settings: dict[str, Any] = {"method": method}
     chosen: dict[str, Any]
     if method == "knn":
         check_neighbours(k, metric, vote, temperature)
-        way = (metric, vote, temperature)
-        scores = loo_scores(flat, known, lambda values: mean_of(_r2(known, values)), *way) if k == "auto" else {}
+        voting = (metric, vote, temperature)
+        scores = loo_scores(flat, known, lambda values: mean_of(_r2(known, values)), *voting) if k == "auto" else {}
         nearest = max(scores, key=lambda each: (np.nan_to_num(scores[each], nan=-np.inf), -each)) if k == "auto" else k
-        predicted = neighbour_means(flat, known, queries, [nearest], *way)[nearest]
+        predicted = neighbour_means(flat, known, queries, [nearest], *voting)[nearest]
         chosen = {"k": int(nearest), "leave_one_out": scores}
         settings |= {"k": k, "metric": metric, "vote": vote}
         settings |= {"temperature": temperature} if vote == "softmax" else {}
@@ -115,9 +115,9 @@ def neighbour_means(
     vote: str,
     temperature: float,
 ) -> dict[int, Values]:
-    """Weighted mean of the k nearest rows' values [N, T], for each k: [M, T].
+    """Return the weighted means [M, T] of the k nearest rows' values [N, T], for each k.
 
-    queries None: of the training rows, each without itself; there have to be two.
+    queries None: the training rows, each without itself; there have to be two.
     """
     count = len(train if queries is None else queries)
     means = {k: np.full((count, values.shape[1]), np.nan) for k in ks}
@@ -136,16 +136,16 @@ def neighbour_means(
     return means
 
 
-def loo_scores(train: NDArray[Any], values: NDArray[Any], score: Any, *way: Any) -> dict[int, float]:
-    """score(predictions [N, T]) for each candidate k below the number of rows; {1: NaN} of one row."""
+def loo_scores(train: NDArray[Any], values: NDArray[Any], score: Any, *voting: Any) -> dict[int, float]:
+    """Return score(predictions [N, T]) for each candidate k below the number of rows; {1: NaN} for one row."""
     ks = [k for k in CANDIDATES if k < len(train)]
     if not ks:
         return {1: float("nan")}
-    return {k: score(means) for k, means in neighbour_means(train, values, None, ks, *way).items()}
+    return {k: score(means) for k, means in neighbour_means(train, values, None, ks, *voting).items()}
 
 
 def check_neighbours(k: Any, metric: str, vote: str, temperature: float) -> None:
-    """Raises SampleError."""
+    """Raise SampleError for values that no neighbours can be searched with."""
     check_choice("metric", metric, METRICS, SampleError)
     check_choice("vote", vote, VOTES, SampleError)
     if k != "auto" and not is_count(k):
@@ -155,7 +155,7 @@ def check_neighbours(k: Any, metric: str, vote: str, temperature: float) -> None
 
 
 def mean_of(values: Sequence[float] | Values) -> float:
-    """The mean of those values that are numbers; NaN where none is."""
+    """Return the mean of the values that are not NaN; NaN where all are."""
     numbers = [value for value in values if not np.isnan(value)]
     return float(np.mean(numbers)) if numbers else float("nan")
 
@@ -163,7 +163,7 @@ def mean_of(values: Sequence[float] | Values) -> float:
 def _ridge(
     train: NDArray[Any], known: Values, queries: NDArray[Any], grid: Sequence[float], standardise: bool
 ) -> tuple[Values, tuple[float, ...] | None, dict[float, float]]:
-    """Predictions [M, T], penalties [T], and leave-one-out R^2 by penalty. known: targets [N, T], centred."""
+    """Return predictions [M, T], penalties [T], and leave-one-out R^2 by penalty. known: targets [N, T], centred."""
     from sklearn.linear_model import RidgeCV
 
     if len(train) == 1:
@@ -199,7 +199,7 @@ def _figures(truth: Values, predicted: Values) -> dict[str, Any]:
 
 
 def _r2(truth: Values, predicted: Values) -> Values:
-    """[T], NaN for constant targets."""
+    """Return R^2 [T], NaN for constant targets."""
     from sklearn.metrics import r2_score
 
     scores = np.full(truth.shape[1], np.nan)
@@ -214,7 +214,7 @@ def _constant(values: Values) -> NDArray[np.bool_]:
 
 
 def _targets(values: ArrayLike, rows: int, which: str) -> Values:
-    """[rows, T]. Raises SampleError."""
+    """Return targets [rows, T]. Raises SampleError."""
     array = np.asarray(values)
     if array.dtype.kind not in "fiub":
         raise SampleError(f"{which} targets are {array.dtype}; expected real numbers, [rows] or [rows, targets]")

@@ -1,4 +1,4 @@
-"""The revisited Oxford and Paris protocol (Radenović et al., CVPR 2018, arXiv 1803.11285): easy, medium and hard."""
+"""Score by the revisited Oxford and Paris protocol (Radenović et al., CVPR 2018, arXiv 1803.11285)."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class RevisitedResult(Result):
     """value: mAP of the medium difficulty. By difficulty ("easy", "medium", "hard"), as fractions: mean_precision, mAP;
     precision_at, {k: mP@k}; NaN where no query has a relevant image of that difficulty.
 
-    queries: evaluated, by difficulty; the others have nothing relevant there and are in no figure, as in the official
-    code. distractors: database rows beyond the ground truth's. query_images: database rows that were left out since
-    they are queries.
+    queries: how many count, by difficulty; the others have nothing relevant there and are in no figure, as in the
+    official code. distractors: database rows beyond the ground truth's. query_images: database rows that were left out
+    since they are queries.
     """
 
     mean_precision: dict[str, float] = field(default_factory=dict)
@@ -62,27 +62,27 @@ def revisited(
 
     ground_truth: as `load_ground_truth` takes it. The features of a query are of its image cropped to "bbx". Without
     names, rows are in the order of qimlist and imlist; names (folders and .jpg, .jpeg or .png are ignored) put them
-    there. Named database rows that the ground truth lacks are distractors (R1M), but for the queries' own images,
-    which the protocol keeps out of the database: so all the images of a folder can be given.
+    there. Named database rows that the ground truth lacks are distractors (R1M), except the queries' own images,
+    which the protocol keeps out of the database, so that all images of a folder can be given.
 
-    Junk is taken out of the ranking. AP is the area under precision over recall by the trapezoidal rule: each relevant
+    Junk is removed from the ranking. AP is the area under precision over recall by the trapezoidal rule: each relevant
     image adds the mean of the precisions just before it (1 at the first rank) and at it, over the number of relevant
-    ones. It is not the AP of `retrieve`. P@k is over the first min(k, rank of the last relevant image). Also as
-    there, an image listed as relevant and as junk is relevant but does not set back those behind it, and one listed
-    twice as relevant counts twice among those to find.
+    ones. It is not the AP of `retrieve`. P@k is over the first min(k, rank of the last relevant image). As in the
+    official code, an image listed as relevant and as junk is relevant but does not set back those behind it, and one
+    listed twice as relevant counts twice among those to find.
     Equal distances go by the order of imlist, then of the distractors. Memory as in `retrieve`.
     Raises SampleError for rows with NaN, names and counts that do not match, and what is wrong with the ground truth.
     """
-    wanted = check_ks(ks)
+    depths = check_ks(ks)
     truth = load_ground_truth(ground_truth)
-    asked, held = features_of(queries, "query"), features_of(database, "database")
-    asked_rows = _listed_rows(truth["qimlist"], query_names, len(asked), "query")
-    images = _listed_rows(truth["imlist"], database_names, len(held), "database")
-    if query_names is not None and len(asked) > len(asked_rows):
+    query_features, database_features = features_of(queries, "query"), features_of(database, "database")
+    query_rows = _listed_rows(truth["qimlist"], query_names, len(query_features), "query")
+    images = _listed_rows(truth["imlist"], database_names, len(database_features), "database")
+    if query_names is not None and len(query_features) > len(query_rows):
         raise SampleError(
-            f"{len(asked)} query rows, but the ground truth has {len(asked_rows)} queries; give their rows alone"
+            f"{len(query_features)} query rows, but the ground truth has {len(query_rows)} queries; give theirs alone"
         )
-    others = np.setdiff1d(np.arange(len(held)), images)
+    others = np.setdiff1d(np.arange(len(database_features)), images)
     stems = {_stem(name) for name in truth["qimlist"]}
     own = [row for row in others if _stem(database_names[row]) in stems] if database_names is not None else []
     others = np.setdiff1d(others, own)
@@ -90,7 +90,7 @@ def revisited(
     precisions: dict[str, list[float]] = {name: [] for name in DIFFICULTIES}
     within: dict[str, list[list[float]]] = {name: [] for name in DIFFICULTIES}
     places = np.empty(len(rows), np.intp)  # of each image in a query's ranking
-    for query, order in rankings(_taken(asked, asked_rows), _taken(held, rows), metric):
+    for query, order in rankings(_take_rows(query_features, query_rows), _take_rows(database_features, rows), metric):
         places[order] = np.arange(len(order))
         entry = truth["gnd"][query]
         for name, (relevant, junk) in DIFFICULTIES.items():
@@ -98,17 +98,17 @@ def revisited(
             if images_to_find:
                 ranks = ranks_without_junk(places, images_to_find, [image for part in junk for image in entry[part]])
                 precisions[name].append(average_precision(ranks, len(images_to_find)))
-                within[name].append([precision_at(ranks, k) for k in wanted])
+                within[name].append([precision_at(ranks, k) for k in depths])
     return RevisitedResult(
         value=_mean(precisions["medium"]),
         settings={
             "metric": metric,
-            "ks": list(wanted),
+            "ks": list(depths),
             "ground_truth": None if isinstance(ground_truth, Mapping) else Path(ground_truth).name,
         },
         mean_precision={name: _mean(values) for name, values in precisions.items()},
         precision_at={
-            name: {k: _mean([values[at] for values in rows_of]) for at, k in enumerate(wanted)}
+            name: {k: _mean([values[at] for values in rows_of]) for at, k in enumerate(depths)}
             for name, rows_of in within.items()
         },
         queries={name: len(values) for name, values in precisions.items()},
@@ -119,27 +119,27 @@ def revisited(
 
 
 def ranks_without_junk(places: NDArray[np.intp], relevant: Sequence[int], junk: Sequence[int]) -> NDArray[np.intp]:
-    """Ranks from 0, ascending, of the relevant images once junk is taken out. places: [N], rank of each image."""
+    """Return ranks from 0, ascending, of the relevant images without the junk. places: [N], rank of each image."""
     ranks = np.sort(places[np.unique(relevant)])
-    gone = np.sort(places[np.unique(np.asarray(junk, dtype=np.intp))])
-    return ranks - np.searchsorted(gone, ranks)
+    junk_ranks = np.sort(places[np.unique(np.asarray(junk, dtype=np.intp))])
+    return ranks - np.searchsorted(junk_ranks, ranks)
 
 
 def average_precision(ranks: NDArray[np.intp], relevant: int) -> float:
-    """The official area under the curve. ranks: from 0, ascending. relevant: images there are to find."""
+    """Return the official area under the curve. ranks: from 0, ascending. relevant: the number of images to find."""
     before, earlier = np.maximum(ranks, 1), np.arange(len(ranks))
     precision_before = np.where(ranks > 0, earlier / before, 1.0)
     return float((precision_before + (earlier + 1) / (ranks + 1)).sum() / (2 * relevant))
 
 
 def precision_at(ranks: NDArray[np.intp], k: int) -> float:
-    """The official precision at k, which does not go beyond the last relevant image."""
+    """Return the official precision at k, which does not go beyond the last relevant image."""
     depth = min(k, int(ranks[-1]) + 1)
     return int((ranks < depth).sum()) / depth
 
 
 def _listed_rows(listed: Sequence[str], names: Sequence[str] | None, rows: int, which: str) -> NDArray[np.intp]:
-    """The row of each image of the ground truth, in its order. Raises SampleError where one has none, or two."""
+    """Return the row of each image of the ground truth, in its order. Raises SampleError for no row, or two."""
     if names is None:
         if rows != len(listed):
             raise SampleError(
@@ -167,8 +167,8 @@ def _stem(name: str) -> str:
     return path.stem if path.suffix.lower() in _SUFFIXES else path.name
 
 
-def _taken(features: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:
-    """features[rows], without a copy where that is all of them in order."""
+def _take_rows(features: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:
+    """Return features[rows], without a copy where that is all of them in order."""
     return features if np.array_equal(rows, np.arange(len(features))) else features[rows]
 
 

@@ -16,14 +16,14 @@ Decoded = tuple[str, Any]  # (id, prepared sample, or the SampleError that says 
 
 
 class Batch(NamedTuple):
-    """Rows that were decoded together, and their names for people: the id that was given, or "row 7"."""
+    """A batch holds rows that were decoded together, and names for people: the given id, or "row 7"."""
 
     rows: list[Decoded]
     names: list[str]
 
 
 def decode(inputs: Inputs, row: tuple[str, Any]) -> Decoded:
-    """(id, sample) to (id, prepared sample), or to (id, why not). Without an id, the content's digest is the id."""
+    """Decode (id, sample) to (id, prepared sample), or to (id, why not). A missing id becomes the content's digest."""
     row_id, sample = row
     try:
         loaded = inputs.load(sample)
@@ -35,7 +35,7 @@ def decode(inputs: Inputs, row: tuple[str, Any]) -> Decoded:
 def decoded_batches(
     inputs: Inputs, rows: Iterable[tuple[str, Any]], batch_size: int, workers: int, first: int = 0
 ) -> Iterator[Batch]:
-    """Batches of at most `batch_size` rows; where they end changes no number. first: the first row's number."""
+    """Yield batches of at most `batch_size` rows; where they end changes no number. first: the first row's number."""
     batch, size = Batch([], []), 0
     decoded = ahead(lambda row: (row[0], decode(inputs, row)), rows, workers)
     for number, (given_id, (row_id, ready)) in enumerate(decoded, first):
@@ -56,16 +56,16 @@ def separate(rows: Sequence[Decoded]) -> tuple[dict[int, Decoded], dict[int, str
 
 
 def as_rows(samples: Any, ids: Sequence[str] | None) -> list[tuple[str, Any]]:
-    """(id, sample) pairs; without ids "" stands for the digest of the content."""
+    """Return (id, sample) pairs; without ids "" stands for the digest of the content."""
     if isinstance(samples, (str, bytes, Path)) or not hasattr(samples, "__iter__"):
         raise SampleError(f"samples is a {type(samples).__name__}; expected a list of samples (for one, give [sample])")
     samples = list(samples)
     if ids is None:
         return [("", sample) for sample in samples]
-    ids = [str(one) for one in ids]
+    ids = [str(row_id) for row_id in ids]
     if len(ids) != len(samples):
         raise SampleError(f"{len(ids)} ids for {len(samples)} samples; expected one id a sample")
-    if strange := [one for one in ids if one.encode(errors="replace").decode() != one]:
+    if strange := [row_id for row_id in ids if row_id.encode(errors="replace").decode() != row_id]:
         raise SampleError(f"id {strange[0]!r} is not Unicode text; ids seed the views, so they need a spelling")
     return list(zip(ids, samples, strict=True))
 
@@ -77,7 +77,7 @@ def name_rows(
     workers: int,
     failures: Failures | None = None,
 ) -> Iterator[tuple[str, Any]]:
-    """Rows with their ids filled in from their content, where they have none.
+    """Yield rows with ids, those without one named by the digest of their content.
 
     Unreadable ones are left out, and counted where there are `failures`. Raises TooManyFailures.
     """

@@ -111,18 +111,18 @@ class Engine:
         passes: list[Pass],
     ) -> dict[str, Tensor]:
         """Return the blocks [n, D] of the rows in these passes; gradients of factors alone are projected."""
-        found, made = embeddings.detach(), {}
+        vectors, blocks = embeddings.detach(), {}
         if view_set.name == "whole":
-            made = {"embedding": found[:, 0], **passes[0].layers}
+            blocks = {"embedding": vectors[:, 0], **passes[0].layers}
         elif view_set.views > 1:
-            made[f"{view_set.name}.views"] = normalise(found).mean(dim=1)
-        captures, predicted = [one.captures for one in passes], predictions(passes, len(found))
+            blocks[f"{view_set.name}.views"] = normalise(vectors).mean(dim=1)
+        captures, predicted = [part.captures for part in passes], predictions(passes, len(vectors))
         for objective in view_set.objectives:
             bank = banks.get(objective.name)
             gradients = sample_gradients(objective, embeddings, captures, heads, self.projections, bank, predicted)
             for path, gradient in gradients.items():
-                made[self._block_name(objective, path)] = gradient
-        return made
+                blocks[self._block_name(objective, path)] = gradient
+        return blocks
 
     def _block_name(self, objective: Objective, path: str) -> str:
         return objective.name if len(self.backbone.targets) == 1 else f"{objective.name}@{path}"

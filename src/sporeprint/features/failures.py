@@ -1,4 +1,4 @@
-"""Rows that cannot be read: counted against the number that may fail, and named."""
+"""Count the rows that cannot be read against the number that may fail, and name them."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Failures:
         if len(self.rows) > self.allowed:
             raise TooManyFailures(
                 f"{len(self.rows)} rows of {self.total} cannot be read, {self.allowed} may "
-                f"({first_reasons(self.rows, 5)}). Mend or remove them, or allow "
+                f"({first_reasons(self.rows, 5)}). Fix or remove them, or allow "
                 "more with max_failures (--max-failures), a fraction of the rows",
                 self.rows,
             )
 
 
 def first_reasons(rows: Sequence[RowFailure], most: int) -> str:
-    """Ids and reasons of the first `most` rows, for a message."""
+    """Return the ids and reasons of the first `most` rows, for a message."""
     return "; ".join(f"{row.id}: {row.reason}" for row in rows[:most])

@@ -1,4 +1,4 @@
-"""Fungi: a scikit-learn transformer from samples to features of a frozen backbone."""
+"""Fungi turns samples into features of a frozen backbone, as a scikit-learn transformer."""
 
 from __future__ import annotations
 
@@ -31,10 +31,9 @@ from sporeprint.gradients.projections.projection import PROJECTIONS, Dense, Proj
 
 
 class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
-    """Features of a frozen backbone: embedding, layers, views and projected gradients, combined.
+    """Fungi computes features of a frozen backbone: embedding, layers, views and projected gradients, combined.
 
-    recipe: what is computed. backbone: a `Backbone` of your own, or a SentenceTransformer, in the place of
-    `recipe.backbone`.
+    recipe: what is computed. backbone: your own `Backbone` or SentenceTransformer, instead of `recipe.backbone`.
     device: where a loaded backbone runs (default CUDA where there is one). batch_size: rows decoded and projected
     together. workers: threads that decode, and that cut views for a GPU (on a CPU views are cut in turn with the
     backbone's passes). None of these three decides a number.
@@ -75,7 +74,7 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X: Any, ids: Sequence[str] | None = None) -> NDArray[np.float32]:
-        """Features [N, size], in X's order. Raises NotFitted before `fit`."""
+        """Compute features [N, size], in X's order. Raises NotFitted before `fit`."""
         if not self.__sklearn_is_fitted__():
             raise NotFitted(
                 "transform before fit (with this recipe, backbone and device): call fit(training_samples) first, or "
@@ -84,12 +83,12 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         return self.combiner.transform(self.blocks(X, ids))
 
     def fit_transform(self, X: Any, y: Any = None, ids: Sequence[str] | None = None) -> NDArray[np.float32]:
-        """`fit` and `transform` of the same rows, with every block computed once."""
+        """Fit and transform the same rows, with every block computed once."""
         blocks = self.fit_blocks(X, ids)
         return self.combiner.transform(blocks)
 
     def fit_blocks(self, X: Any, ids: Sequence[str] | None = None) -> Blocks:
-        """`fit`, giving the blocks of X that it had to compute."""
+        """Fit, and return the blocks of X that it had to compute."""
         rows = as_rows(X, ids)
         self.draw_negatives(rows)
         blocks = self._blocks(rows)
@@ -98,7 +97,7 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         return blocks
 
     def recombine(self, blocks: Blocks, combination: Any, size: int | None = None) -> Fungi:
-        """Join the same blocks otherwise from now on; fitted on what `fit_blocks` gave, nothing is computed again.
+        """Join the blocks in another way from now on, fitted on what `fit_blocks` gave; nothing is computed again.
 
         combination: a name or a `Combination`, such as `select(blocks, labels).combination`. Raises RecipeError.
         """
@@ -108,7 +107,7 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         return self
 
     def blocks(self, samples: Any, ids: Sequence[str] | None = None) -> Blocks:
-        """{"embedding": [N, E], "cls-12": ..., "dino.views": ..., "kl": [N, D], ...}, in the order of the samples.
+        """Compute {"embedding": [N, E], "cls-12": ..., "dino.views": ..., "kl": [N, D], ...}, in the samples' order.
 
         A row that cannot be read is NaN in every block, warned of, and named in `failures`.
         Raises NotFitted where an objective needs negatives and has none; TooManyFailures.
@@ -127,7 +126,7 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
     def compute(
         self, batch: Sequence[Decoded], names: Sequence[str] | None = None
     ) -> tuple[list[int], Blocks, list[RowFailure]]:
-        """Positions of the rows that have features, their blocks, and the others by name and reason.
+        """Return the positions of the rows that have features, their blocks, and the failures by name and reason.
 
         names: of the rows, for people; default their ids.
         Raises NotFitted where an objective needs negatives and has none.
@@ -183,7 +182,7 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         return self.engine.seconds
 
     def describe(self) -> dict[str, Any]:
-        """What was resolved, as JSON: backbone, precision, device, widths."""
+        """Return what was resolved, as JSON: backbone, precision, device, widths."""
         backbone = self.network
         return {
             "backbone": backbone.describe(),
@@ -194,7 +193,7 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         }
 
     def block_info(self) -> dict[str, dict[str, Any]]:
-        """For each possible block: its family, its set of views, and how many passes that set takes."""
+        """Return for each possible block its family, its set of views, and how many passes that set takes."""
         return self.engine.block_info()
 
     # Saving
@@ -211,12 +210,12 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         saved.write_folder(folder, self.pack())
 
     def pack(self) -> dict[str, bytes]:
-        """The files that `save` writes."""
+        """Return the files that `save` writes."""
         return saved.pack(self.fitted)
 
     @classmethod
     def load(cls, folder: str | Path, backbone: Backbone | None = None, **parameters: Any) -> Fungi:
-        """What `save` wrote. `backbone` is needed where it was a network of your own; `parameters` go to `Fungi`.
+        """Load what `save` wrote. `backbone` is needed where it was a network of your own; `parameters` go to `Fungi`.
 
         Raises DamagedStore where a file is not what was written, StoreMismatch where the weights are not the same.
         """
@@ -226,14 +225,14 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
     def unpack(
         cls, read: Callable[[str], bytes], where: str, backbone: Backbone | None = None, **parameters: Any
     ) -> Fungi:
-        """The inverse of `pack`; `read` gives a file's contents, `where` names it in messages."""
+        """Undo `pack`; `read` gives a file's contents, `where` names it in messages."""
         fitted = saved.unpack(read, where)
         fungi = cls(fitted.recipe, backbone=backbone, **parameters)
         fungi.take(fitted, where)
         return fungi
 
     def restore(self, read: Callable[[str], bytes], where: str) -> None:
-        """Take over the heads, negatives, projections and combination of a packed Fungi with the same weights.
+        """Take the heads, negatives, projections and combination of a packed Fungi with the same weights.
 
         Raises DamagedStore, StoreMismatch.
         """
@@ -243,12 +242,12 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
     def fitted(self) -> Fitted:
         """Recipe, heads, negatives, replaced projections and combination, as a value."""
         recipe = self._recipe()
-        made_of = recipe.dim or self.network.width, recipe.seed
+        drawn_by = recipe.dim or self.network.width, recipe.seed
         replaced = {
             path: projection.matrix()
             for path, projection in self.projections.items()
             if not isinstance(projection, PROJECTIONS[recipe.projection])
-            or (projection.dim, getattr(projection, "seed", None)) != made_of
+            or (projection.dim, getattr(projection, "seed", None)) != drawn_by
         }
         return Fitted(
             recipe=recipe,

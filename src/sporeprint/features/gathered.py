@@ -1,4 +1,4 @@
-"""From batches to one array a block, NaN where a row has no features; and what became of which row."""
+"""Gather batches into one array a block, NaN where a row has no features, and record what became of each row."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ class Gathered:
         self.failures.extend(failures)
 
     def computed(self) -> Blocks:
-        """{block: [n, D]} of the rows that have features; without any, {}."""
-        return {name: self._joined(name) for name in (self._parts[0] if self._parts else ())}
+        """Return {block: [n, D]} of the rows that have features; without any, {}."""
+        return {name: self._join(name) for name in (self._parts[0] if self._parts else ())}
 
     def blocks(self) -> Blocks:
-        """{block: [rows, D]}, in the order of the rows. Raises SampleError where no row has any."""
+        """Return {block: [rows, D]}, in the order of the rows. Raises SampleError where no row has any."""
         total, spread = self.failures.total, {}
         if not self._parts:
             raise SampleError(
                 f"none of {total} rows has features; expected at least one readable sample{self._reasons()}"
             )
-        for name in self._parts[0]:  # one after the other: joined and spread, a block exists twice
-            values = self._joined(name)
+        for name in self._parts[0]:  # one at a time: joined and spread, a block exists twice
+            values = self._join(name)
             spread[name] = np.full((total, values.shape[1]), np.nan, dtype=np.float32)
             spread[name][self.positions] = values
         return spread
@@ -71,7 +71,7 @@ class Gathered:
         if failed := self.failures.rows:
             warnings.warn(f"{len(failed)} of {total} rows are NaN{self._reasons()}", stacklevel=stacklevel + 1)
 
-    def _joined(self, name: str) -> NDArray[np.float32]:
+    def _join(self, name: str) -> NDArray[np.float32]:
         return np.concatenate([part[name] for part in self._parts])
 
     def _reasons(self) -> str:
@@ -80,6 +80,6 @@ class Gathered:
 
 
 def readable(blocks: Blocks) -> Blocks:
-    """The rows that have features."""
-    found = np.isfinite(blocks["embedding"]).all(axis=1)
-    return {name: values[found] for name, values in blocks.items()}
+    """Return the rows that have features."""
+    finite = np.isfinite(blocks["embedding"]).all(axis=1)
+    return {name: values[finite] for name, values in blocks.items()}

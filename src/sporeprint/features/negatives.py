@@ -1,4 +1,4 @@
-"""Banks of negatives: which rows of the fitting set, and their latents."""
+"""Draw banks of negatives: rows of the fitting set, and their latents."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Progress = Callable[[str, int, int], None]  # what, done, in all
 def draw_negatives(
     engine: Engine, rows: Iterable[tuple[str, Any]], batch_size: int, progress: Progress
 ) -> dict[str, Tensor]:
-    """Latents [M, L] for each objective that wants them, of the rows (id, sample) whose seeded digest is least.
+    """Draw latents [M, L] for each objective that wants them, of the rows (id, sample) whose seeded digest is least.
 
     The draw depends on the ids alone, so not on the order of the rows. A few rows more are drawn than are wanted, to
     stand in for unreadable ones; a source of fewer rows gives all of them.
@@ -46,11 +46,11 @@ def draw_negatives(
             bank, rest = banks[objective.name], readable
             while rest and len(bank) < objective.negatives:
                 missing = objective.negatives - len(bank)
-                some, rest = rest[:missing], rest[missing:]
-                latents = engine.encode(objective, some)
+                latents = engine.encode(objective, rest[:missing])
+                rest = rest[missing:]
                 # A row that overflows the backbone would make every other row's loss NaN: the next one is taken.
-                bank += [one for one in latents if one.isfinite().all()]
+                bank += [latent for latent in latents if latent.isfinite().all()]
         progress("negatives", max(map(len, banks.values())), all_of_them)
         if all(len(banks[objective.name]) == objective.negatives for objective in wanting):
             break
-    return {one.name: torch.cat([torch.empty(0, one.latent), *banks[one.name]]) for one in wanting}
+    return {o.name: torch.cat([torch.empty(0, o.latent), *banks[o.name]]) for o in wanting}

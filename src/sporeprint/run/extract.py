@@ -1,4 +1,4 @@
-"""From a source to a store on one machine: resumable, shard by shard."""
+"""Extract a source into a store on one machine: resumable, shard by shard."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from sporeprint.backbones.backbone import Backbone
 from sporeprint.backbones.precision import as_fitted
 from sporeprint.data.rows import Row, Source
-from sporeprint.errors import BackboneError, RecipeError, StoreError, StoreMismatch
+from sporeprint.errors import BackboneError, RecipeError, Removed, StoreError, StoreMismatch
 from sporeprint.features import saved
 from sporeprint.features.batches import decoded_batches
 from sporeprint.features.failures import Failures
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Settings:
-    """How a run goes about it. None of these decides a number, but for `dtype`, the precision on disk."""
+    """Settings of a run, which decide no number, except `dtype`, the precision on disk."""
 
     device: str | None = None
     batch_size: int = 32
@@ -49,7 +49,7 @@ class Settings:
                 raise RecipeError(f"{name}={getattr(self, name)}; expected at least {least}")
 
     def fungi(self) -> dict[str, Any]:
-        """The part that `Fungi` takes."""
+        """Return the part that `Fungi` takes."""
         return {"device": self.device, "batch_size": self.batch_size, "workers": self.workers}
 
 
@@ -66,16 +66,16 @@ def extract(
 
     fit_from: a store, or a folder that `Fungi.save` wrote, whose heads, negatives and projection are used: what a test
     set needs. Without it they are drawn from `source` by `recipe`.
-    backbone: a network of your own; or a name, in the place of the recipe's or the fit's: where its weights lie now.
-    Raises StoreMismatch where `out` was made otherwise, TooManyFailures, SourceError, BackboneError, DamagedStore.
+    backbone: a network of your own; or a name instead of the recipe's or the fit's: where its weights are now.
+    Raises StoreMismatch where `out` has another plan, TooManyFailures, SourceError, BackboneError, DamagedStore.
     """
     if fit_from is None:
-        fungi = _fungi(recipe or Recipe(), backbone, settings)
+        fungi = _make_fungi(recipe or Recipe(), backbone, settings)
         _keep_precision(fungi, out)
         fitted = None
     else:
-        fungi, fitted = _fitted(fit_from, recipe, backbone, settings)
-    plan = _plan(fungi, source, fitted)
+        fungi, fitted = _fitted_fungi(fit_from, recipe, backbone, settings)
+    plan = _make_plan(fungi, source, fitted)
     try:
         writer = StoreWriter(out, plan, dtype=settings.dtype, shard_rows=settings.shard_rows)
     except StoreMismatch:
@@ -85,18 +85,18 @@ def extract(
         if writer.complete:
             log.info("%s is complete already", out)
             return Store.open(out)
-        _settle_state(writer, fungi, source, fitted is not None, progress)
+        _load_or_draw_state(writer, fungi, source, fitted is not None, progress)
         return _write_shards(writer, fungi, source, settings, progress)
 
 
 def read_state(folder: str | Path) -> Callable[[str], bytes]:
-    """A reader of the fitted state in a store, or in a folder that `Fungi.save` wrote."""
+    """Return a reader of the fitted state in a store, or in a folder that `Fungi.save` wrote."""
     if (Path(folder) / saved.JSON_NAME).exists():
         return saved.read_folder(folder)
     return Store.open(folder).read_state
 
 
-def _fitted(
+def _fitted_fungi(
     fit_from: str | Path, recipe: Recipe | None, backbone: Backbone | str | None, settings: Settings
 ) -> tuple[Fungi, str]:
     read = read_state(fit_from)
@@ -113,33 +113,34 @@ def _fitted(
                 "options out, --fit-from brings its own"
             )
         backbone = backbone or recipe.backbone
-    fungi = _fungi(theirs if backbone is None else replace(theirs, backbone=None), backbone, settings)
+    fungi = _make_fungi(theirs if backbone is None else replace(theirs, backbone=None), backbone, settings)
     try:
         fungi.restore(read, str(fit_from))
     except BackboneError as error:
         if backbone is not None:
             raise
-        raise BackboneError(f"{error} ({fit_from} names it so; where it lies elsewhere now, say --backbone)") from error
+        raise BackboneError(f"{error} ({fit_from} names it so; if it is elsewhere now, give --backbone)") from error
     return fungi, body["tensors_sha256"]
 
 
-def _fungi(recipe: Recipe, backbone: Backbone | str | None, settings: Settings) -> Fungi:
+def _make_fungi(recipe: Recipe, backbone: Backbone | str | None, settings: Settings) -> Fungi:
     if isinstance(backbone, str):
         recipe, backbone = replace(recipe, backbone=backbone), None
     return Fungi(recipe, backbone=backbone, **settings.fungi())
 
 
 def _refuse_removed(out: Path) -> None:
-    """Raises RecipeError where the store was made with something that this version does not have."""
+    """Raise Removed where the store was made with something that this version does not have any more."""
     try:
         Recipe.from_json(read_plan(out)["plan"].get("recipe", {}))
-    except RecipeError as error:
-        if "was removed" in str(error):
-            raise RecipeError(f"'{out}' was made by an earlier version: {error}") from None
+    except Removed as error:
+        raise Removed(f"'{out}' was made by an earlier version: {error}") from None
+    except RecipeError:
+        return
 
 
 def _keep_precision(fungi: Fungi, out: str | Path) -> None:
-    """dtype "auto" goes on as it began in the store `out`, which may have been on another machine."""
+    """Resume dtype "auto" as it began in the store `out`, which may have been on another machine."""
     try:
         plan = read_plan(Path(out))["plan"] if plan_path(Path(out)).exists() else {}
     except OSError:
@@ -149,10 +150,10 @@ def _keep_precision(fungi: Fungi, out: str | Path) -> None:
         fungi.engine.autocast = as_fitted("auto", plan["resolved"]["dtype"], network.dtype, network.device)
 
 
-def _plan(fungi: Fungi, source: Source, fitted: str | None) -> dict[str, Any]:
-    """Everything that determines the contents. A backbone is known by its weights, not its place (`NOT_COMPARED`)."""
-    told = ("backbone", "views")  # what the views come to is in the objectives
-    recipe = {key: value for key, value in fungi.recipe.blocks_json().items() if key not in told}  # type: ignore[union-attr]
+def _make_plan(fungi: Fungi, source: Source, fitted: str | None) -> dict[str, Any]:
+    """Return all that determines the contents. A backbone is known by its weights, not its place (`NOT_COMPARED`)."""
+    left_out = ("backbone", "views")  # the objectives hold what the views come to
+    recipe = {key: value for key, value in fungi.recipe.blocks_json().items() if key not in left_out}  # type: ignore[union-attr]
     recipe["objectives"] = to_json(fungi.engine.objectives)  # as they are for this modality
     resolved = fungi.describe()
     log.info("reading the source (%d rows) for its digest ...", len(source))
@@ -164,8 +165,8 @@ def _plan(fungi: Fungi, source: Source, fitted: str | None) -> dict[str, Any]:
     }
 
 
-def _settle_state(writer: StoreWriter, fungi: Fungi, source: Source, fitted: bool, progress: Progress) -> None:
-    """The fitted state on disk is the one that is used: drawn once, then read back by every later run."""
+def _load_or_draw_state(writer: StoreWriter, fungi: Fungi, source: Source, fitted: bool, progress: Progress) -> None:
+    """Use the fitted state on disk: drawn once, then read back by every later run."""
     packed = {name: writer.read_state(name) for name in (saved.TENSORS_NAME, saved.JSON_NAME)}
     if all(data is not None for data in packed.values()):
         fungi.restore(lambda name: packed[name] or b"", f"{writer.folder}/state")
@@ -193,7 +194,7 @@ def _write_shards(writer: StoreWriter, fungi: Fungi, source: Source, settings: S
             progress("rows", finished + gathered.seen, total)
         writer.write_shard(
             index,
-            gathered.ids if rows[0].id else _distinct(gathered.ids, writer.ids),
+            gathered.ids if rows[0].id else _distinct_ids(gathered.ids, writer.ids),
             [rows[at].label for at in gathered.positions],
             gathered.computed(),
             failures.rows[earlier:],
@@ -205,25 +206,25 @@ def _write_shards(writer: StoreWriter, fungi: Fungi, source: Source, settings: S
     if widths is None:
         raise StoreError(f"none of the {total} rows of this source has features; see why with a larger --max-failures")
     return writer.commit(
-        # In the order of the recipe: a shard's record that was read back has its blocks by the alphabet.
+        # In the order of the recipe: a shard's record that was read back has its blocks in alphabetical order.
         blocks={name: {"dim": widths[name], **info} for name, info in fungi.block_info().items() if name in widths},
         label_names=source.label_names,
         cost=_cost(writer, fungi),
     )
 
 
-def _distinct(ids: Iterable[str], taken: Iterable[str]) -> list[str]:
-    """Digests of contents as ids: of one that was met before, "-2", "-3" ... are added. Its views are the same."""
-    met, made = set(taken), []
-    for digest in ids:
+def _distinct_ids(digests: Iterable[str], taken: Iterable[str]) -> list[str]:
+    """Return digests of contents as ids; one that is taken has "-2", "-3" ... added. Its views are the same."""
+    used, ids = set(taken), []
+    for digest in digests:
         names = chain([digest], (f"{digest}-{number}" for number in count(2)))
-        made.append(next(name for name in names if name not in met))
-        met.add(made[-1])
-    return made
+        ids.append(next(name for name in names if name not in used))
+        used.add(ids[-1])
+    return ids
 
 
 def _missing_shards(source: Source, size: int, done: set[int]) -> Iterator[tuple[int, list[Row]]]:
-    """(index, rows) of the shards that are not there yet. A shard is a fixed range of the source's rows."""
+    """Yield (index, rows) of the shards that are not there yet. A shard is a fixed range of the source's rows."""
     total = -(-len(source) // size)
     missing = [index for index in range(total) if index not in done]
     if not missing:

@@ -1,4 +1,4 @@
-"""Prompts from two stores of texts, and from the sources that they were made of, which hold the texts themselves."""
+"""Make prompts from two stores of texts and the sources that they were made of, which hold the texts themselves."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sporeprint.store.reader import Store
 
 @dataclass(frozen=True)
 class Prompts:
-    """lines: one JSON object for each row of the test store. notes: what was left out, a sentence each."""
+    """Prompts for a test store. lines: one JSON object for each row. notes: what was left out, a sentence each."""
 
     lines: list[dict[str, Any]]
     notes: list[str]
@@ -37,7 +37,7 @@ def make_prompts(
     order: str = "nearest_last",
     what: Wanted | None = None,
 ) -> Prompts:
-    """For each row of the test store the k labelled training rows that are nearest, as a prompt.
+    """Make a prompt for each row of the test store, of the k labelled training rows that are nearest.
 
     what: how features are made, fitted on the labelled training rows; where no way is named, the paper's.
     A line has "id", "query", "prompt", "answer" (the row's own label, or null; it is not in the prompt), and of the
@@ -48,20 +48,20 @@ def make_prompts(
     for name, value, allowed in (("--choose", choose, CHOICES), ("--order", order, ORDERS)):
         if value not in allowed:
             raise RecipeError(f"{name} {value!r}; expected one of: {', '.join(allowed)}")
-    words = None if template is None else Template.from_file(template)
+    parts = None if template is None else Template.from_file(template)
     stores = open_pair(train.store, test.store)
     train_texts, test_texts = (_texts(store, rows) for store, rows in zip(stores, (train, test), strict=True))
     trained, tested = stores
     if what is None or what.table:
         what = Wanted(named("paper", None if what is None else what.size), name="paper")
-    known, labels, has = labelled(trained, train, what.reads(trained))
+    known, labels, has_label = labelled(trained, train, what.reads(trained))
     if are_lists(labels):
         raise StoreError(f"{train.store} has lists of labels; an example shows one: extract it with one label a row")
     (candidate,), _ = candidates(what, known, labels)
     combiner = candidate.combination.fit(known)
     names = None if trained.label_names is None else dict(zip(trained.label_names, trained.label_names, strict=True))
-    examples = np.flatnonzero(has).tolist()
-    made = demonstrations(
+    examples = np.flatnonzero(has_label).tolist()
+    prompts = demonstrations(
         combiner.transform(known),
         [train_texts[at] for at in examples],
         labels.astype(str) if labels.dtype == object else labels,
@@ -70,30 +70,30 @@ def make_prompts(
         k=k,
         choose=cast(Literal["nearest", "balanced"], choose),
         order=cast(Literal["nearest_last", "nearest_first"], order),
-        template=words,
+        template=parts,
         label_names=names,
     )
     answers = [None] * len(tested) if tested.labels is None else tested.labels.tolist()
     lines = [
         {
             "id": row_id,
-            "query": one.query,
-            "prompt": one.prompt,
+            "query": shown.query,
+            "prompt": shown.prompt,
             "answer": None if answer is None else str(answer),
-            "ids": [trained.ids[examples[row]] for row in one.rows],
-            "labels": list(one.labels),
-            "distances": list(one.distances),
-            "left_out": one.left_out,
+            "ids": [trained.ids[examples[row]] for row in shown.rows],
+            "labels": list(shown.labels),
+            "distances": list(shown.distances),
+            "left_out": shown.left_out,
         }
-        for row_id, answer, one in zip(tested.ids, answers, made, strict=True)
+        for row_id, answer, shown in zip(tested.ids, answers, prompts, strict=True)
     ]
-    same = sum(one.left_out > 0 for one in made)
-    return Prompts(lines, list(_notes(stores, int((~has).sum()), same)), combiner.names)
+    same = sum(shown.left_out > 0 for shown in prompts)
+    return Prompts(lines, list(_notes(stores, int((~has_label).sum()), same)), combiner.names)
 
 
 def _texts(store: Store, rows: Rows) -> list[Any]:
     if (modality := store_modality(store)) != "text":
-        raise StoreError(f"{rows.store} was made by a backbone for {modality}; prompts are made of texts")
+        raise StoreError(f"{rows.store} was made by a backbone for {modality}; give a store of texts")
     if store.plan["source"]["kind"] == "list":
         raise StoreError(f"{rows.store} was made of a list in memory; use sporeprint.demonstrations with that list")
     return samples_of(store, rows)
@@ -105,5 +105,5 @@ def _notes(stores: Sequence[Store], unlabelled: int, same: int) -> list[str]:
     if unlabelled:
         notes.append(f"left out, having no label: {unlabelled} training rows")
     if same:
-        notes.append(f"{same} queries stand in the training set, character by character; those rows are not shown")
+        notes.append(f"{same} queries are also training rows, character by character; those rows are not shown")
     return notes

@@ -1,4 +1,4 @@
-"""What `sporeprint propagate` does: from images, a few of them marked, to a mask for each, resumable image by image."""
+"""Run `sporeprint propagate`: masks for images of which a few are marked, resumable image by image."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ logger = logging.getLogger(__name__)
 FORMAT = 1
 LEAST_SURE = 10
 
-_SHOWN = 5  # of the least sure
+_SHOWN = 5  # least sure images that are printed
 _MARKED = 4  # references on the sheet
-_TOGETHER = 8  # images in memory
+_BATCH = 8  # images in memory
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Result:
     """The result of a propagation.
 
     images: a record each, in order: id, mask (its file), shares by label, confidence, marked. made: masks of this run.
-    removed: files of earlier runs, of other settings or of images that have gone.
+    removed: files of earlier runs, with other settings or for images that are gone.
     """
 
     out: Path
@@ -77,13 +77,13 @@ class Result:
 
     @property
     def least_sure(self) -> list[dict[str, Any]]:
-        """Images without marks to label next, of the lowest mean confidence first."""
+        """The unmarked images to label next, those of the lowest mean confidence first."""
         unmarked = [record for record in self.images if not record["marked"]]
         chosen = sorted(unmarked, key=lambda record: record["confidence"])[:LEAST_SURE]
         return [{"id": record["id"], "confidence": record["confidence"]} for record in chosen]
 
     def lines(self) -> list[str]:
-        """Lines for people: what was made, and what to label next."""
+        """Say in lines what was made, and what to label next."""
         kept = len(self.images) - self.made
         lines = [f"{self.out / 'masks'}: {len(self.images)} masks{f', {kept} of them there already' if kept else ''}"]
         if self.removed:
@@ -96,7 +96,7 @@ class Result:
         return lines
 
     def to_json(self) -> dict[str, Any]:
-        """The result as JSON."""
+        """Return the result as JSON."""
         return {
             "out": str(self.out),
             "references": self.references,
@@ -113,7 +113,7 @@ class Result:
 def run_propagate(words: Words, chosen: Mapping[str, Any], confidence: bool, sheet: int, progress: Progress) -> Result:
     """Write masks, OUT/sheet.png and OUT/result.json. chosen: fields of `Settings`, None for the default.
 
-    Raises RecipeError, SourceError and StoreError for words that make no sense, before any weight is loaded.
+    Raises RecipeError, SourceError and StoreError for options that do not fit together, before any weight is loaded.
     """
     kinds = [name for name in ("mask", "scribbles", "points") if getattr(words, name)]
     if len(kinds) != 1:
@@ -159,9 +159,9 @@ def propagate_scenes(
 ) -> Result:
     """Write masks of all scenes to OUT/masks, and confidences to OUT/confidence where asked for; existing ones stay.
 
-    Marked pixels keep their marks. Files that earlier runs wrote with other settings, or for images that have gone
+    Marked pixels keep their marks. Files that earlier runs wrote with other settings, or for images that are gone
     since, are removed at the end. Raises SampleError for fewer than two labels, and where no image can be read;
-    StoreError where OUT holds other results, or a file in it is not as a run wrote it.
+    StoreError where OUT holds other results, or a file in it is not what a run wrote.
     """
     values = label_values((reference.labels for reference in references), (UNLABELLED,)).tolist()
     known = dict(enumerate(names or ()))
@@ -172,7 +172,7 @@ def propagate_scenes(
     with held(out, LOG, is_of_propagate):
         log = MaskLog(out, _fingerprint(recipe, fungi, scenes, references, settings, palette))
         folders = (MASKS, CONFIDENCE) if confidence else (MASKS,)
-        result = _Run(scenes, references, fungi, settings, log, labels, palette, folders).all(progress)
+        result = _Run(scenes, references, fungi, settings, log, labels, palette, folders).run(progress)
         if names:
             write_file(out / CLASSES, "".join(f"{name}\n" for name in names).encode())
     return result
@@ -189,7 +189,7 @@ class _Run:
     palette: Sequence[RGB]
     folders: tuple[str, ...]
 
-    def all(self, progress: Progress) -> Result:
+    def run(self, progress: Progress) -> Result:
         marked = {reference.id: reference.labels for reference in self.references if reference.inside}
         ids = [scene.id for scene in self.scenes]
         self.log.refuse_changed(name for row_id in ids for name in self._files(row_id))
@@ -219,7 +219,7 @@ class _Run:
     def _fit(self, ids: Sequence[str], failures: dict[str, str]) -> None:
         logger.info("fitting features on up to %d images ...", self.settings.fit_images)
         chosen = set(least(self.settings.seed, ids, self.settings.fit_images))
-        rows = list(self._scaled((scene for scene in self.scenes if scene.id in chosen), failures))
+        rows = list(self._scale((scene for scene in self.scenes if scene.id in chosen), failures))
         if not rows:
             row_id, reason = next(iter(failures.items()))
             raise SampleError(f"none of {len(chosen)} images can be read; the first, {row_id!r}: {reason}")
@@ -231,25 +231,25 @@ class _Run:
         maps = {row_id: features for row_id, _, features in self._features(scenes, failures)}
         for row_id, reason in failures.items():
             raise SampleError(f"{row_id!r}, which is marked, cannot be used: {reason}")
-        given = [(maps[reference.id], reference.labels) for reference in self.references]
-        return Propagator.of(given, (UNLABELLED,), self.settings.k, self.settings.temperature)
+        marked = [(maps[reference.id], reference.labels) for reference in self.references]
+        return Propagator.of(marked, (UNLABELLED,), self.settings.k, self.settings.temperature)
 
     def _features(
         self, scenes: Iterable[Scene], failures: dict[str, str]
     ) -> Iterator[tuple[str, tuple[int, int], NDArray[np.float32]]]:
-        """The id, height and width, and features of each scene that can be read."""
-        rows = self._scaled(scenes, failures)
-        while batch := list(islice(rows, _TOGETHER)):
+        """Yield the id, height and width, and features of each scene that can be read."""
+        rows = self._scale(scenes, failures)
+        while batch := list(islice(rows, _BATCH)):
             maps = self.fungi.patches.maps([(row_id, image) for row_id, _, image in batch])
             for (row_id, size, _), (_, features) in zip(batch, maps, strict=True):
                 if features is not None:
                     yield row_id, size, features
             failures.update((failure.id, failure.reason) for failure in self.fungi.patches.failures)
 
-    def _scaled(
+    def _scale(
         self, scenes: Iterable[Scene], failures: dict[str, str]
     ) -> Iterator[tuple[str, tuple[int, int], Image.Image]]:
-        """The id, height and width, and the image as the backbone gets it, of each scene that can be read."""
+        """Yield the id, height and width, and the image as the backbone gets it, of each scene that can be read."""
         for scene in scenes:
             try:
                 image = load_image(scene.image)
@@ -257,9 +257,9 @@ class _Run:
                 failures[scene.id] = str(error)
                 continue
             longest = max(image.size)
-            wanted = self.settings.size or min(longest, LONGEST)
-            sides = [max(1, round(side * wanted / longest)) for side in image.size]
-            scaled = image if wanted == longest else image.resize((sides[0], sides[1]), Image.Resampling.BICUBIC)
+            target = self.settings.size or min(longest, LONGEST)
+            sides = [max(1, round(side * target / longest)) for side in image.size]
+            scaled = image if target == longest else image.resize((sides[0], sides[1]), Image.Resampling.BICUBIC)
             yield scene.id, (image.height, image.width), scaled
 
     def _write(self, row_id: str, propagated: Propagated, marks: NDArray[np.int32] | None) -> dict[str, Any]:
@@ -274,12 +274,12 @@ class _Run:
             "confidence": round(float(sure.mean()), 4),
             "marked": marks is not None,
         }
-        pictures = [mask_png(labels, self.palette), _grey(sure)]
+        pictures = [mask_png(labels, self.palette), _grey_png(sure)]
         self.log.write(record, dict(zip(self._files(row_id), pictures, strict=False)))
         return record
 
 
-def _grey(sure: NDArray[np.float32]) -> bytes:
+def _grey_png(sure: NDArray[np.float32]) -> bytes:
     file = io.BytesIO()
     Image.fromarray(np.rint(255 * sure.clip(0, 1)).astype(np.uint8)).save(file, "PNG")
     return file.getvalue()
@@ -293,14 +293,14 @@ def _fingerprint(
     settings: Settings,
     palette: Sequence[RGB],
 ) -> str:
-    """The fingerprint of everything that decides the masks."""
+    """Return the fingerprint of everything that decides the masks."""
     marks = [[reference.id, reference.digest()] for reference in references]
     parts = [recipe.to_json(), fungi.describe(), asdict(settings), scenes.digest(), marks, list(map(list, palette))]
     return sha256(canonical([FORMAT, parts])).hexdigest()[:16]
 
 
 def _sheet(scenes: Scenes, marks: Marks, result: Result, count: int) -> bytes:
-    """A PNG of references with their marks above, and the first `count` other images below."""
+    """Draw a PNG of references with their marks above, and the first `count` other images below."""
     records = {record["id"]: record for record in result.images}
 
     def tile(scene: Any, note: str = "") -> Tile:

@@ -1,4 +1,4 @@
-"""From the command line's words to a recipe."""
+"""Make a recipe from the command line's options."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sporeprint.store.reader import Store
 def make_recipe(
     file: Path | None, bare: bool, negatives: int | None = None, preset: str | None = None, **options: Any
 ) -> Recipe | None:
-    """The recipe of a file, or of options; None where neither is given and `bare` is false (the fit brings its own).
+    """Make a recipe from a file or options; None where neither is given and `bare` is false (the fit brings its own).
 
     Raises RecipeError for both at once, for unknown objectives, for negatives that nothing uses, where no backbone is
     named, and for a preset next to an option that it decides.
@@ -44,7 +44,7 @@ def make_recipe(
         if name in given:
             given[name] = [word.strip() for word in given[name].split(",")]
     if given.pop("preset", None) is not None:
-        return _of_preset(str(preset), negatives, given)
+        return _preset_recipe(str(preset), negatives, given)
     objectives = given.pop("objectives", None)
     recipe = Recipe(**given)
     if objectives is None and negatives is None:
@@ -65,7 +65,7 @@ def make_recipe(
     return replace(recipe, objectives=chosen)
 
 
-def _of_preset(name: str, negatives: int | None, given: dict[str, Any]) -> Recipe:
+def _preset_recipe(name: str, negatives: int | None, given: dict[str, Any]) -> Recipe:
     decided = [option for option in DECIDES if option in given] + ["negatives"] * (negatives is not None)
     if decided:
         raise RecipeError(f"--preset {name} decides on --{decided[0]}; leave one of them out")
@@ -73,7 +73,7 @@ def _of_preset(name: str, negatives: int | None, given: dict[str, Any]) -> Recip
 
 
 def source_modality(recipe: Recipe | None, fit_from: Path | None, backbone: str | None) -> str:
-    """The kind of a source's rows, by the backbone that will take them: "image", "text" or "audio".
+    """Return the kind of a source's rows, by the backbone that will take them: "image", "text" or "audio".
 
     Raises RecipeError for objectives that are not for it, before any weight is loaded; BackboneError.
     """
@@ -92,15 +92,15 @@ def source_modality(recipe: Recipe | None, fit_from: Path | None, backbone: str 
 
 
 def fitted_columns(fit_from: Path | None) -> dict[str, str | None]:
-    """The columns of the table that a store was made from; {} where it was made from anything else."""
+    """Return the columns of the table that a store was made from; {} where it was made from anything else."""
     if fit_from is None or (fit_from / saved.JSON_NAME).exists():
         return {}
     source = Store.open(fit_from).plan["source"]
-    return {} if source["kind"] in ("folder", "list") else dict(source.get("columns", {}))  # a folder's are no names
+    return {} if source["kind"] in ("folder", "list") else dict(source.get("columns", {}))  # a folder's are not names
 
 
 def read_recipe(file: Path) -> Recipe:
-    """A recipe from JSON as `Recipe.to_json` gives it; fields that are left out take their defaults."""
+    """Read a recipe from JSON as `Recipe.to_json` gives it; fields that are left out take their defaults."""
     try:
         data = json.loads(file.read_text())
     except (OSError, ValueError) as error:

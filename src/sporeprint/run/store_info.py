@@ -1,4 +1,4 @@
-"""Facts about stores and backbones, gathered for the command line."""
+"""Gather facts about stores and backbones for the command line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SUPPORTED = [  # modality, library and families, embedding
 
 
 def store_summary(store: Store) -> dict[str, Any]:
-    """As JSON: rows, blocks, plan, failures, cost."""
+    """Summarise a store as JSON: rows, blocks, plan, failures, cost."""
     return {
         "store": str(store.folder),
         "rows": len(store),
@@ -43,7 +43,7 @@ def store_summary(store: Store) -> dict[str, Any]:
 
 
 def source_lines(source: dict[str, Any]) -> Iterator[str]:
-    """From what `Source.describe` gives: the columns of a table; files of a folder that are no rows."""
+    """Describe what `Source.describe` gives: the columns of a table; the files of a folder that are not rows."""
     columns = source.get("columns", {})
     if columns.get("sample"):
         label = f"labels from {columns['label']!r}" if columns["label"] else "no labels"
@@ -55,7 +55,7 @@ def source_lines(source: dict[str, Any]) -> Iterator[str]:
 
 
 def store_lines(store: Store, verified: bool) -> Iterator[str]:
-    """The same for people."""
+    """Describe a store for people."""
     plan = store.plan
     resolved, source = plan["resolved"], plan["source"]
     backbone = resolved["backbone"]
@@ -64,10 +64,10 @@ def store_lines(store: Store, verified: bool) -> Iterator[str]:
     yield from source_lines(source)
     if store.truncated:
         yield f"too long: {store.truncated} rows, of which the backbone saw the beginning only"
-    yield f"labels: {_count_labels(store, verified)}"
+    yield f"labels: {_labels_text(store, verified)}"
     yield (
         f"backbone: {backbone['name']} ({backbone['class']}), pooling {backbone['pooling']}, "
-        f"{_limits(backbone)}, targets {', '.join(backbone['targets'])}, weights {backbone['weights']}"
+        f"{_limits_text(backbone)}, targets {', '.join(backbone['targets'])}, weights {backbone['weights']}"
     )
     yield f"computed in: {resolved['dtype']} on {resolved['device']}, kept as {store.dtype}"
     yield f"seed: {plan['recipe']['seed']}"
@@ -83,8 +83,8 @@ def store_lines(store: Store, verified: bool) -> Iterator[str]:
         yield f"  not read: {failure.id}: {failure.reason}"
 
 
-def _limits(backbone: dict[str, Any]) -> str:
-    """What a backbone takes: its size of images, or its longest text or sound."""
+def _limits_text(backbone: dict[str, Any]) -> str:
+    """Say what a backbone takes: its size of images, or its longest text or sound."""
     if "image_size" in backbone:
         return f"{backbone['image_size']} px"
     if "max_tokens" in backbone:
@@ -92,8 +92,8 @@ def _limits(backbone: dict[str, Any]) -> str:
     return f"{backbone['sample_rate_hz']} Hz, at most {backbone['max_seconds']:g} s"
 
 
-def _count_labels(store: Store, verified: bool) -> str:
-    """From the manifest; of an older store only where every file was read anyway."""
+def _labels_text(store: Store, verified: bool) -> str:
+    """Count labels by the manifest, or, in an older store, only where every file was read anyway."""
     counts = store.label_counts
     if counts is None and verified:
         counts = count_labels([] if store.labels is None else store.labels.tolist())

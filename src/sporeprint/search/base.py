@@ -1,4 +1,4 @@
-"""What an index of nearest neighbours is, and what all of them share.
+"""Define what an index of nearest neighbours is, and what all of them share.
 
 Similarity is the inner product; for rows and queries of length 1 that is the cosine.
 """
@@ -14,26 +14,26 @@ from sporeprint.errors import SampleError
 
 RECALL = 0.95
 
-_GATHERED = 2**21  # numbers at a time, in float64: 16 MiB, and as many for a copy
+_GATHERED = 2**21  # numbers at a time, in float64: 16 MiB, and as much for a copy
 
 Found = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
 class Index(Protocol):
-    """Nearest rows of a fixed table, by inner product."""
+    """An index finds the nearest rows of a fixed table, by inner product."""
 
     name: str
     recall: float  # the share of true neighbours found among sampled rows' own; 1 for exact search
 
     def search(self, queries: NDArray[np.float32], k: int) -> Found:
-        """Similarities float32 [Q, k], falling, and positions int64 [Q, k] of the k nearest rows of queries [Q, D].
+        """Find similarities float32 [Q, k], falling, and positions int64 [Q, k] of the k rows nearest queries [Q, D].
 
-        k is cut to the rows there are. A query's answer does not depend on the other queries.
+        k is at most the number of rows. A query's answer does not depend on the other queries.
         """
 
 
 def rows_of(rows: NDArray[Any]) -> NDArray[Any]:
-    """The rows of an index as they are. Raises SampleError for other arrays than it takes."""
+    """Return the rows of an index as they are. Raises SampleError for arrays that it does not take."""
     if rows.ndim != 2 or not rows.size or rows.dtype not in (np.float16, np.float32):
         raise SampleError(
             f"rows are {list(rows.shape)} of {rows.dtype}; expected float16 or float32 [rows, dimensions], at least one"
@@ -42,7 +42,7 @@ def rows_of(rows: NDArray[Any]) -> NDArray[Any]:
 
 
 def queries_of(queries: NDArray[Any], width: int, k: int) -> NDArray[np.float32]:
-    """The queries as float32. Raises SampleError where they or k cannot be searched for."""
+    """Return the queries as float32. Raises SampleError where they or k cannot be searched for."""
     if queries.ndim != 2 or queries.shape[1] != width or queries.dtype.kind != "f":
         raise SampleError(f"queries are {list(queries.shape)} of {queries.dtype}; expected floats [queries, {width}]")
     if k < 1:
@@ -54,9 +54,9 @@ def queries_of(queries: NDArray[Any], width: int, k: int) -> NDArray[np.float32]
 
 
 def nearest_of(rows: NDArray[Any], queries: NDArray[np.float32], positions: NDArray[np.int64], k: int) -> Found:
-    """The k nearest of each query's candidates [Q, n], n >= k, by products in float64; ties go by position.
+    """Find the k nearest of each query's candidates [Q, n], n >= k, by products in float64; ties go by position.
 
-    A position of -1 is no candidate; it comes last, at minus infinity.
+    A position of -1 is not a candidate; it comes last, at minus infinity.
     """
     similarities = np.empty((len(queries), k), np.float32)
     nearest = np.empty((len(queries), k), np.int64)
@@ -72,9 +72,9 @@ def nearest_of(rows: NDArray[Any], queries: NDArray[np.float32], positions: NDAr
     return similarities, nearest
 
 
-def recall_of(found: NDArray[Any], true: NDArray[Any]) -> float:
-    """Share of the similarities found [Q, k] that are no less than the least of the true ones [Q, k].
+def recall_of(similarities: NDArray[Any], true: NDArray[Any]) -> float:
+    """Return the share of similarities [Q, k] that are no less than the least of the true ones [Q, k].
 
     So a row that is as near as a true neighbour, such as its copy, counts as one.
     """
-    return float((found >= true[:, -1:] - 1e-6 * np.abs(true[:, -1:])).mean())
+    return float((similarities >= true[:, -1:] - 1e-6 * np.abs(true[:, -1:])).mean())

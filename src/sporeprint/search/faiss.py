@@ -1,4 +1,4 @@
-"""Approximate search by faiss, tuned until it reaches a promised recall; rows are added part by part."""
+"""Search approximately by faiss, tuned until it reaches a promised recall; rows are added part by part."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from sporeprint.store.atomic import (
 
 KIND, FORMAT = "sporeprint index", 1
 SAMPLE = 256  # queries that the recall is measured on
-CANDIDATES = {"ivf": 1, "ivf-sq8": 2, "ivf-sq4": 4, "hnsw": 1}  # times k, and SPARE more, are compared anew
+CANDIDATES = {"ivf": 1, "ivf-sq8": 2, "ivf-sq4": 4, "hnsw": 1}  # times k, and SPARE more, are compared exactly
 
-_NUMBERS = 2**22  # of rows at a time: 16 MiB
-_TRAINING = 2**26  # numbers that cells are made from: 256 MiB
-_EACH = 64  # rows a cell that these are made from, at most
-_FOUND = 2**20  # candidates at a time
-_MOST_EFFORT = 2**14  # of a graph
+_NUMBERS = 2**22  # numbers of rows at a time: 16 MiB
+_TRAINING = 2**26  # numbers of rows that cells are trained on: 256 MiB
+_ROWS_A_CELL = 64  # the most rows that a cell is trained on
+_CHUNK = 2**20  # candidates at a time
+_MOST_EFFORT = 2**14  # the widest search in a graph
 
 
 @dataclass(eq=False)
 class FaissIndex:
-    """A faiss index over `rows`, which the nearest candidates are compared with anew: similarities are exact.
+    """A faiss index finds candidates among `rows`, whose similarities are then computed exactly.
 
     effort: cells probed, or the width of the search in a graph. recall: measured; see `build`. Where faiss finds fewer
     than k, the query is searched exactly. Cells that are equally near but for rounding are taken in
@@ -56,16 +56,16 @@ class FaissIndex:
     recall: float = float("nan")
 
     def search(self, queries: NDArray[np.float32], k: int) -> Found:
-        """As `Index.search`."""
+        """Search as `Index.search` does."""
         queries = queries_of(queries, self.rows.shape[1], k)
         similarities, positions = self.found(queries, min(k, len(self.rows)))
-        few = np.flatnonzero(positions[:, -1] < 0)
-        if len(few):
-            similarities[few], positions[few] = ExactIndex(self.rows).search(queries[few], k)
+        short = np.flatnonzero(positions[:, -1] < 0)
+        if len(short):
+            similarities[short], positions[short] = ExactIndex(self.rows).search(queries[short], k)
         return similarities, positions
 
     def found(self, queries: NDArray[np.float32], k: int) -> Found:
-        """As `search`; where faiss found too few, the last have position -1 and similarity minus infinity."""
+        """Search by faiss alone; where it finds too few, the last have position -1 and similarity minus infinity."""
         faiss = load_faiss()
         count = min(CANDIDATES[self.name] * k + SPARE, len(self.rows))
         similarities, positions = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
@@ -73,10 +73,10 @@ class FaissIndex:
             settings = faiss.SearchParametersHNSW(efSearch=self.effort)
         else:
             settings = faiss.SearchParametersIVF(nprobe=self.effort)
-        step = max(1, _FOUND // count)
+        step = max(1, _CHUNK // count)
         for at in range(0, len(queries), step):
             part = slice(at, at + step)
-            with _threads(_usual()):
+            with _threads(_thread_count()):
                 candidates = self.index.search(queries[part], count, params=settings)[1]
             similarities[part], positions[part] = nearest_of(self.rows, queries[part], candidates, k)
         return similarities, positions
@@ -96,14 +96,14 @@ class FaissIndex:
             sync_folder(folder)
         except (OSError, RuntimeError) as error:
             temporary.unlink(missing_ok=True)
-            raise StoreError(f"'{path}' was not written: {error}; free some space or mend the permissions") from error
+            raise StoreError(f"'{path}' was not written: {error}; free some space or fix the permissions") from error
         record = {"bytes": path.stat().st_size, "sha256": digest_of(path), "rows": _digest(self.rows)}
         value = {"format": FORMAT, "name": self.name, "effort": self.effort, "recall": self.recall, **record}
         write_file(about, seal(KIND, value))
 
     @classmethod
     def open(cls, folder: str | Path, rows: NDArray[Any], verify: bool = True) -> FaissIndex:
-        """As `index.base.open_index`."""
+        """Open an index as `open_index` does."""
         faiss = load_faiss()
         path = Path(folder) / "index.faiss"
         about = unseal(KIND, path.with_suffix(".json"))
@@ -133,10 +133,10 @@ def build(
     cells: int | None = None,
     links: int = 32,
 ) -> FaissIndex:
-    """An index over rows [M, D] that finds `recall` of the true k nearest rows, with the least effort that does.
+    """Build an index over rows [M, D] that finds `recall` of the true k nearest rows, with the least effort that does.
 
-    The recall is measured on SAMPLE rows, each against the others, or on `queries` [Q, D] where some are given: queries
-    unlike the rows, such as another data set's, may find less. cells: default sqrt(M). links: of a graph's row.
+    The recall is measured on SAMPLE rows, each against the others, or on `queries` [Q, D] where these are given:
+    queries unlike the rows, such as another data set's, may find less. cells: default sqrt(M). links: of a graph's row.
     The same rows and seed give the same index; a graph is therefore built in one thread.
     Raises RecipeError where no effort reaches the recall.
     """
@@ -148,15 +148,15 @@ def build(
         )
     draw = np.random.default_rng(seed)
     if name == "hnsw":
-        index, most = _graph(faiss, rows, links, seed), min(len(rows), _MOST_EFFORT)
+        index, most = _build_graph(faiss, rows, links, seed), min(len(rows), _MOST_EFFORT)
     else:
         most = cells or max(1, round(len(rows) ** 0.5))
-        index = _cells(faiss, name, rows, most, seed, draw)
-    found = FaissIndex(name, rows, index, effort=1)
-    measure = _recall(found, queries, k, draw)
+        index = _train_cells(faiss, name, rows, most, seed, draw)
+    tuned = FaissIndex(name, rows, index, effort=1)
+    measure = _recall_measure(tuned, queries, k, draw)
 
     def reached(effort: int) -> float:
-        found.effort = effort
+        tuned.effort = effort
         return measure()
 
     effort = 1
@@ -174,11 +174,11 @@ def build(
             effort, value = middle, better
         else:
             low = middle
-    found.effort, found.recall = effort, value
-    return found
+    tuned.effort, tuned.recall = effort, value
+    return tuned
 
 
-def _cells(faiss: Any, name: str, rows: NDArray[Any], count: int, seed: int, draw: np.random.Generator) -> Any:
+def _train_cells(faiss: Any, name: str, rows: NDArray[Any], count: int, seed: int, draw: np.random.Generator) -> Any:
     width, product = rows.shape[1], faiss.METRIC_INNER_PRODUCT
     kind = {"ivf-sq8": "QT_8bit", "ivf-sq4": "QT_4bit"}.get(name, "QT_fp16" if rows.dtype == np.float16 else "")
     coarse = faiss.IndexFlatIP(width)
@@ -189,14 +189,14 @@ def _cells(faiss: Any, name: str, rows: NDArray[Any], count: int, seed: int, dra
         index = faiss.IndexIVFFlat(coarse, width, count, product)
     index.cp.seed = seed
     index.cp.min_points_per_centroid = 1  # else it warns
-    sample = _sample(rows, max(count, min(_EACH * count, _TRAINING // width)), draw)
-    with _threads(_usual()):
+    sample = _sample(rows, max(count, min(_ROWS_A_CELL * count, _TRAINING // width)), draw)
+    with _threads(_thread_count()):
         index.train(rows[sample].astype(np.float32))
         _add(index, rows)
     return index
 
 
-def _graph(faiss: Any, rows: NDArray[Any], links: int, seed: int) -> Any:
+def _build_graph(faiss: Any, rows: NDArray[Any], links: int, seed: int) -> Any:
     width, product = rows.shape[1], faiss.METRIC_INNER_PRODUCT
     if rows.dtype == np.float16:
         index = faiss.IndexHNSWSQ(width, faiss.ScalarQuantizer.QT_fp16, links, product)
@@ -215,29 +215,29 @@ def _add(index: Any, rows: NDArray[Any]) -> None:
         index.add(rows[at : at + step].astype(np.float32))
 
 
-def _recall(
-    found: FaissIndex, queries: NDArray[np.float32] | None, k: int, draw: np.random.Generator
+def _recall_measure(
+    index: FaissIndex, queries: NDArray[np.float32] | None, k: int, draw: np.random.Generator
 ) -> Callable[[], float]:
-    """Measures `found` as it is now."""
-    rows = found.rows
+    """Return a function that measures the recall of `index` at its present effort."""
+    rows = index.rows
     if queries is not None:
-        asked, count = queries_of(queries, rows.shape[1], k), min(k, len(rows))
-        truth = ExactIndex(rows).search(asked, k)[0]
-        return lambda: recall_of(found.found(asked, count)[0], truth)
+        checked, count = queries_of(queries, rows.shape[1], k), min(k, len(rows))
+        truth = ExactIndex(rows).search(checked, k)[0]
+        return lambda: recall_of(index.found(checked, count)[0], truth)
     k = min(k, len(rows) - 1)
     if not k:
         return lambda: 1.0
-    own = _sample(rows, SAMPLE, draw)
-    asked = rows[own].astype(np.float32)
-    true = _others(ExactIndex(rows).search(asked, k + 1), own)
-    return lambda: recall_of(_others(found.found(asked, k + 1), own), true)
+    positions = _sample(rows, SAMPLE, draw)
+    sample = rows[positions].astype(np.float32)
+    truth = _without_self(ExactIndex(rows).search(sample, k + 1), positions)
+    return lambda: recall_of(_without_self(index.found(sample, k + 1), positions), truth)
 
 
-def _others(found: Found, own: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Similarities [Q, k] of those of the k + 1 found that are not the query itself, or of the first k."""
-    others = found[1] != own[:, None]
+def _without_self(neighbours: Found, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the similarities [Q, k] of the k + 1 neighbours without the query at its position, or of the first k."""
+    others = neighbours[1] != positions[:, None]
     others[others.all(axis=1), -1] = False
-    return found[0][others].reshape(len(own), -1)
+    return neighbours[0][others].reshape(len(positions), -1)
 
 
 def _sample(rows: NDArray[Any], count: int, draw: np.random.Generator) -> NDArray[np.int64]:
@@ -245,21 +245,21 @@ def _sample(rows: NDArray[Any], count: int, draw: np.random.Generator) -> NDArra
 
 
 def _digest(rows: NDArray[Any]) -> str:
-    """Of 64 rows spread over all: enough to tell one table from another."""
-    some = np.ascontiguousarray(rows[np.linspace(0, len(rows) - 1, 64).astype(int)])
-    return sha256(f"{rows.shape} {rows.dtype}".encode() + some.tobytes()).hexdigest()
+    """Digest 64 rows spread over all: enough to tell one table from another."""
+    sample = np.ascontiguousarray(rows[np.linspace(0, len(rows) - 1, 64).astype(int)])
+    return sha256(f"{rows.shape} {rows.dtype}".encode() + sample.tobytes()).hexdigest()
 
 
 def load_faiss() -> Any:
-    """The package. Raises MissingExtra."""
+    """Import faiss. Raises MissingExtra."""
     try:
         return import_module("faiss")
     except ImportError as error:
         raise MissingExtra("approximate search needs faiss; pip install 'sporeprint[faiss]'") from error
 
 
-def _usual() -> int:
-    """As many threads as torch takes, where it is there: what bounds the one should bound the other."""
+def _thread_count() -> int:
+    """Return as many threads as torch takes, where it is loaded: one bound holds for both."""
     torch = sys.modules.get("torch")
     return torch.get_num_threads() if torch else load_faiss().omp_get_max_threads()
 

@@ -91,7 +91,7 @@ def test_the_smaller_tables_are_parts_of_the_full_one():
 
 
 def test_white_means_one_thing_in_every_list():
-    lists = [(one.name, one.combination) for one in full_table(NAMES, 4)] + list(choices(NAMES).items())
+    lists = [(entry.name, entry.combination) for entry in full_table(NAMES, 4)] + list(choices(NAMES).items())
     for name, combination in lists:
         white = combination.whiten == "auto" and combination.exponent == 1
         assert (", white" in name and ", white 0" not in name) == white, name

@@ -10,7 +10,7 @@ from sporeprint.evaluate.choice.select import recommended
 
 
 def answers(gained, lost, rows):
-    """Of so many rows, all but the lost are wrong before; all but the gained are wrong after."""
+    """Right and wrong of N rows: all but the lost are wrong before, all but the gained after."""
     before, after = np.zeros(rows, bool), np.zeros(rows, bool)
     before[rows - lost :] = True
     after[:gained] = True

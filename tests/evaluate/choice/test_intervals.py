@@ -17,7 +17,7 @@ TWO_SIDED = 1.959964  # of the normal distribution, 95 %
 
 
 def outcomes(neither, first, second, both):
-    """Two arrays of right and wrong, shuffled, with so many rows of each outcome."""
+    """Two arrays of right and wrong, shuffled, with N rows of each outcome."""
     a = np.repeat([False, True, False, True], [neither, first, second, both])
     b = np.repeat([False, False, True, True], [neither, first, second, both])
     order = np.random.default_rng(0).permutation(len(a))
@@ -27,11 +27,11 @@ def outcomes(neither, first, second, both):
 def plain_bootstrap(a, b, draws, seed=1):
     """Rows drawn with replacement, one draw after the other."""
     rng = np.random.default_rng(seed)
-    found = []
+    differences = []
     for _ in range(draws):
         rows = rng.integers(len(a), size=len(a))
-        found.append(b[rows].mean() - a[rows].mean())
-    return np.quantile(found, [0.025, 0.975])
+        differences.append(b[rows].mean() - a[rows].mean())
+    return np.quantile(differences, [0.025, 0.975])
 
 
 def test_a_difference_is_second_less_first():
@@ -114,8 +114,8 @@ def test_the_spread_of_small_classes_is_not_too_small():
 def test_a_seed_decides_the_draws():
     a, b = outcomes(20, 10, 25, 45)
     assert bootstrap_difference(a, b, seed=3) == bootstrap_difference(a, b, seed=3)
-    found = {bootstrap_difference(np.linspace(0, 1, 300), np.zeros(300), draws=50, seed=seed).low for seed in range(3)}
-    assert len(found) == 3
+    lows = {bootstrap_difference(np.linspace(0, 1, 300), np.zeros(300), draws=50, seed=seed).low for seed in range(3)}
+    assert len(lows) == 3
 
 
 def test_one_row_says_nothing_of_its_spread():
@@ -152,10 +152,10 @@ def test_intervals_are_printed_for_people(interval, text):
 
 
 def test_an_interval_is_json():
-    found = json.loads(json.dumps(bootstrap_mean([True, False, True]).to_json(), allow_nan=False))
-    assert found["level"] == 0.95
-    assert found["value"] == pytest.approx(2 / 3)
-    assert found["difference"] is False
+    body = json.loads(json.dumps(bootstrap_mean([True, False, True]).to_json(), allow_nan=False))
+    assert body["level"] == 0.95
+    assert body["value"] == pytest.approx(2 / 3)
+    assert body["difference"] is False
 
 
 def test_splits_are_stratified_and_disjoint():

@@ -22,7 +22,7 @@ def slowly(features, labels, k):
     right = []
     for at, row in enumerate(rows):
         apart = [(math.dist(row, other), i) for i, other in enumerate(rows)]
-        votes = [labels[i] for _, i in sorted(one for one in apart if one[1] != at)[:k]]
+        votes = [labels[i] for _, i in sorted(pair for pair in apart if pair[1] != at)[:k]]
         counts = Counter(votes)
         most = max(counts.values())
         right.append(next(vote for vote in votes if counts[vote] == most) == labels[at])
@@ -33,12 +33,12 @@ def test_every_candidate_is_asked_what_a_slow_loop_over_its_features_asks():
     blocks = unlabelled_blocks(18)
     labels = [*"aaabbbccc", *"abcabcabc"]
     candidates = choices(list(blocks))
-    found, whiteners = leave_one_out_of(blocks, labels, candidates, KS), {}
-    assert list(found) == list(candidates)
-    for name, one in candidates.items():
-        features = one.fit(blocks, whiteners).transform(blocks)
+    actual, whiteners = leave_one_out_of(blocks, labels, candidates, KS), {}
+    assert list(actual) == list(candidates)
+    for name, combination in candidates.items():
+        features = combination.fit(blocks, whiteners).transform(blocks)
         for k in KS:
-            assert found[name][k].tolist() == slowly(features, labels, k), (name, k)
+            assert actual[name][k].tolist() == slowly(features, labels, k), (name, k)
 
 
 def test_weights_given_to_blocks_and_a_fixed_rank_are_respected():
@@ -49,22 +49,22 @@ def test_weights_given_to_blocks_and_a_fixed_rank_are_respected():
         "ranked": Combination(("embedding", "kl"), whiten=2, exponent=0.5),
         "paper": Combination(),
     }
-    found = leave_one_out_of(blocks, labels, odd, KS)
-    for name, one in odd.items():
-        features = one.fit(blocks).transform(blocks)
-        assert {k: right.tolist() for k, right in found[name].items()} == {k: slowly(features, labels, k) for k in KS}
+    actual = leave_one_out_of(blocks, labels, odd, KS)
+    for name, combination in odd.items():
+        features = combination.fit(blocks).transform(blocks)
+        assert {k: right.tolist() for k, right in actual[name].items()} == {k: slowly(features, labels, k) for k in KS}
 
 
 def test_rows_without_a_label_fit_the_whitening_and_are_not_asked():
     blocks = unlabelled_blocks(30)
     labels = ["a", None, "b", float("nan"), "a", "b"] * 5
-    has = np.array([one in ("a", "b") for one in labels])
+    has = np.array([label in ("a", "b") for label in labels])
     for whiten in (None, "auto"):
-        one = Combination(("embedding", "kl"), whiten)
-        found = leave_one_out_of(blocks, labels, {"it": one}, KS)["it"]
-        features = one.fit(blocks).transform(blocks)[has]
-        assert {k: right.tolist() for k, right in found.items()} == {
-            k: slowly(features, [one for one in labels if one in ("a", "b")], k) for k in KS
+        combination = Combination(("embedding", "kl"), whiten)
+        actual = leave_one_out_of(blocks, labels, {"it": combination}, KS)["it"]
+        features = combination.fit(blocks).transform(blocks)[has]
+        assert {k: right.tolist() for k, right in actual.items()} == {
+            k: slowly(features, [label for label in labels if label in ("a", "b")], k) for k in KS
         }
     alone = Combination(("embedding", "kl"), "auto").fit({name: rows[has] for name, rows in blocks.items()})
     assert not np.allclose(features, alone.transform({name: rows[has] for name, rows in blocks.items()}), atol=1e-3)
@@ -73,11 +73,11 @@ def test_rows_without_a_label_fit_the_whitening_and_are_not_asked():
 def test_of_many_labelled_rows_some_are_drawn_and_ask_each_other():
     blocks = unlabelled_blocks(40)
     labels = np.array([*"abcd"] * 10)
-    one = {"it": Combination(("embedding", "kl"), "auto")}
-    found = leave_one_out_of(blocks, labels, one, KS, most_rows=15, seed=4)["it"]
+    candidates = {"it": Combination(("embedding", "kl"), "auto")}
+    actual = leave_one_out_of(blocks, labels, candidates, KS, most_rows=15, seed=4)["it"]
     rows = np.sort(np.random.default_rng(4).choice(40, 15, replace=False))
-    features = one["it"].fit(blocks).transform(blocks)[rows]
-    assert found[3].tolist() == slowly(features, labels[rows], 3)
+    features = candidates["it"].fit(blocks).transform(blocks)[rows]
+    assert actual[3].tolist() == slowly(features, labels[rows], 3)
 
 
 @pytest.mark.parametrize(
@@ -86,24 +86,24 @@ def test_of_many_labelled_rows_some_are_drawn_and_ask_each_other():
 )
 def test_missing_numbers_are_missing_however_they_come(labels):
     rows = {"embedding": np.array([[1, 0], [0, 1], [0, 1], [1, 0.1], [0.1, 1]], np.float32)}
-    found = leave_one_out_of(rows, labels, {"it": Combination(("embedding",))}, [1])["it"]
-    assert found[1].tolist() == [True, True, True, True]
+    actual = leave_one_out_of(rows, labels, {"it": Combination(("embedding",))}, [1])["it"]
+    assert actual[1].tolist() == [True, True, True, True]
 
 
 def test_a_constant_block_is_nothing_and_ties_go_by_the_order_of_rows():
     rows = np.tile(np.array([[3.0, 4.0]], np.float32), (30, 1))
     labels = [*"abb"] * 10
-    found = leave_one_out_of({"embedding": rows}, labels, choices(["embedding"]), [1, 3])
+    actual = leave_one_out_of({"embedding": rows}, labels, choices(["embedding"]), [1, 3])
     # The first rows are nearest: row 0 sees b, b, a; row 1 a, b, a; row 2 a, b, a; the others a, b, b.
-    for right in found.values():
+    for right in actual.values():
         assert right[1].tolist() == [False, False, False] + [label == "a" for label in labels[3:]]
         assert right[3].tolist() == [False, False, False] + [label == "b" for label in labels[3:]]
 
 
 def test_rows_that_stand_more_than_once_find_their_doubles():
     blocks = {name: np.repeat(rows, 2, axis=0) for name, rows in unlabelled_blocks(10).items()}
-    found = leave_one_out_of(blocks, np.repeat(np.arange(10), 2), choices(list(blocks)), [1])
-    assert all(right[1].all() for right in found.values())
+    actual = leave_one_out_of(blocks, np.repeat(np.arange(10), 2), choices(list(blocks)), [1])
+    assert all(right[1].all() for right in actual.values())
 
 
 @pytest.mark.parametrize("most", [1, 7, 29])
@@ -111,10 +111,10 @@ def test_some_rows_ask_and_all_are_neighbours(monkeypatch, most):
     monkeypatch.setattr("sporeprint.search.neighbours._QUERIES", 4)
     blocks, labels = classed_blocks(30)
     rows = np.sort(np.random.default_rng(0).choice(30, most, replace=False))
-    found = votes_of_others(blocks["embedding"], labels, rows, (1, 3, 10, 40))
+    actual = votes_of_others(blocks["embedding"], labels, rows, (1, 3, 10, 40))
     every = leave_one_out(blocks["embedding"], labels, (1, 3, 10, 40))
-    assert list(found) == [1, 3, 10]
-    for k, right in found.items():
+    assert list(actual) == [1, 3, 10]
+    for k, right in actual.items():
         assert right.tolist() == every[k][rows].tolist()
 
 
@@ -122,5 +122,5 @@ def test_a_row_among_many_doubles_is_no_neighbour_of_its_own():
     features, labels = np.ones((12, 2), np.float32), np.array([0, 0, 0, *[1] * 9])
     rows = np.array([0, 2, 11])
     every = leave_one_out(features, labels, (1, 2, 3))
-    found = votes_of_others(features, labels, rows, (1, 2, 3))
-    assert {k: right.tolist() for k, right in found.items()} == {k: right[rows].tolist() for k, right in every.items()}
+    actual = votes_of_others(features, labels, rows, (1, 2, 3))
+    assert {k: right.tolist() for k, right in actual.items()} == {k: right[rows].tolist() for k, right in every.items()}

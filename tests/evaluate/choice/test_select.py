@@ -43,17 +43,17 @@ def test_of_many_labelled_rows_some_are_drawn_to_choose():
 def rights(**answers):
     """What `leave_one_out_of` would give with k = 1; right is 1."""
     names = {"embedding_white": "embedding, white 0.5"}
-    found = {names.get(name, name): {1: np.array([one == "1" for one in given])} for name, given in answers.items()}
-    return dict.fromkeys(found, Combination(("embedding",))), found
+    hits = {names.get(name, name): {1: np.array([bit == "1" for bit in bits])} for name, bits in answers.items()}
+    return dict.fromkeys(hits, Combination(("embedding",))), hits
 
 
 def test_the_guard_counts_standard_errors_of_the_paired_difference():
     # Of ten rows three are gained, one is lost: mean 0.2, variance (4 - 10 * 0.04) / 9 = 0.4, error sqrt(0.04) = 0.2.
-    one = rights(embedding="1111100000", embedding_white="0000000000", other="0111111100")
-    taken = choose(*one, guard=0.999)
+    answers = rights(embedding="1111100000", embedding_white="0000000000", other="0111111100")
+    taken = choose(*answers, guard=0.999)
     assert taken.name == "other"
     assert (taken.value, taken.gain, taken.error) == pytest.approx((0.7, 0.2, 0.2))
-    kept = choose(*one, guard=1.001)
+    kept = choose(*answers, guard=1.001)
     assert (kept.name, kept.value, kept.gain, kept.error) == ("embedding", 0.5, 0.0, 0.0)
 
 
@@ -70,9 +70,9 @@ def test_the_best_of_those_that_pass_the_guard_is_taken_and_the_earlier_of_two()
 
 def test_whitening_alone_must_pass_the_guard_too():
     # One row of eight more: mean 0.125, error sqrt((1 - 1 / 8) / 7 / 8) = 0.125.
-    one = rights(embedding="11000000", embedding_white="11100000")
-    assert choose(*one, guard=0.999).name == "embedding, white 0.5"
-    assert choose(*one, guard=1.001).name == "embedding"
+    answers = rights(embedding="11000000", embedding_white="11100000")
+    assert choose(*answers, guard=0.999).name == "embedding, white 0.5"
+    assert choose(*answers, guard=1.001).name == "embedding"
 
 
 def test_a_candidate_must_beat_the_whitened_embedding_as_well():
@@ -87,8 +87,8 @@ def test_a_candidate_must_beat_the_whitened_embedding_as_well():
 def test_each_candidate_has_its_best_k_and_the_smaller_of_two():
     candidates = {**REFERENCES, "other": Combination(("kl",))}
     none, half = np.zeros(4, bool), np.array([True, True, False, False])
-    found = {"embedding": {1: none, 3: half, 5: half}, "embedding, white 0.5": {1: none}, "other": {1: none, 3: none}}
-    chosen = choose(candidates, found)
+    hits = {"embedding": {1: none, 3: half, 5: half}, "embedding, white 0.5": {1: none}, "other": {1: none, 3: none}}
+    chosen = choose(candidates, hits)
     assert (chosen.name, chosen.k, chosen.value) == ("embedding", 3, 0.5)
     assert chosen.table == {"embedding": 0.5, "embedding, white 0.5": 0.0, "other": 0.0}
 
@@ -125,9 +125,9 @@ def test_few_labels_that_say_nothing_mostly_keep_the_reference_behind_two_errors
     for seed in range(20):
         blocks = unlabelled_blocks(20, seed, **{"embedding": 6, "cls-1": 6, "dino.views": 6, "kl": 6})
         labels = np.random.default_rng(seed).permutation(np.repeat([*"abcd"], 5))
-        found = leave_one_out_of(blocks, labels, candidates := choices(list(blocks)))
+        outcomes = leave_one_out_of(blocks, labels, candidates := choices(list(blocks)))
         for guard in (0, 1, 2, 3):
-            chosen = choose(candidates, found, guard)
+            chosen = choose(candidates, outcomes, guard)
             kept[guard] += chosen.name == "embedding"
     assert kept[2] >= 13
     assert kept[3] >= 18
@@ -155,8 +155,8 @@ def test_given_candidates_are_those_tried_beside_the_references():
         "ks": [1, 3, 5, 10, 20],
         "seed": 0,
     }
-    said = json.loads(json.dumps(chosen.to_json(), allow_nan=False))
-    assert said["combination"]["blocks"] == ["kl"]
+    body = json.loads(json.dumps(chosen.to_json(), allow_nan=False))
+    assert body["combination"]["blocks"] == ["kl"]
     assert str(replace(chosen, value=0.9, k=3, gain=0.25, error=0.05)) == (
         "mine: leave-one-out 90.0%, k = 3; +25.0 ± 5.0 points over the raw embedding"
     )
@@ -171,7 +171,7 @@ def test_one_class_is_always_right_and_two_rows_can_be_asked():
 
 
 @pytest.mark.parametrize(
-    ("labels", "options", "said"),
+    ("labels", "options", "complaint"),
     [
         (["a", None, None, None], {}, "1 rows with a label and features; expected at least two"),
         ([None] * 4, {}, "0 rows with a label"),
@@ -188,8 +188,8 @@ def test_one_class_is_always_right_and_two_rows_can_be_asked():
         ([*"abab"], {"candidates": {"embedding": Combination(("kl",))}}, "a candidate is called 'embedding'"),
     ],
 )
-def test_what_cannot_be_asked_is_said(labels, options, said):
-    with pytest.raises(SampleError, match=said):
+def test_what_cannot_be_asked_is_said(labels, options, complaint):
+    with pytest.raises(SampleError, match=complaint):
         select(unlabelled_blocks(4), labels, **options)
 
 
@@ -219,18 +219,18 @@ def test_every_entry_is_what_the_public_functions_give():
     guesses = trained.guesses(test)
     assert (
         list(guesses)
-        == [one.name for one in trained.entries]
+        == [entry.name for entry in trained.entries]
         == [*(candidate.name for candidate in full_table(list(INFO))), FREE, PLAIN, ALL]
     )
-    for one in trained.entries:
-        combiner = one.combination.fit(train)
+    for kind in trained.entries:
+        combiner = kind.combination.fit(train)
         features, asked = combiner.transform(train), combiner.transform(test)
         table = choose_k(features, labels)
-        found = knn(features, labels, asked, test_labels, k="auto")
-        assert (trained.ks[one.name], trained.leave_one_out[one.name]) == (found.k, table[found.k]), one.name
-        assert (guesses[one.name] == test_labels).mean() == found.value
-        assert mean_per_class(guesses[one.name] == test_labels, test_labels) == pytest.approx(found.mean_per_class)
-        assert (one.blocks, one.width) == (combiner.names, features.shape[1])
+        result = knn(features, labels, asked, test_labels, k="auto")
+        assert (trained.ks[kind.name], trained.leave_one_out[kind.name]) == (result.k, table[result.k]), kind.name
+        assert (guesses[kind.name] == test_labels).mean() == result.value
+        assert mean_per_class(guesses[kind.name] == test_labels, test_labels) == pytest.approx(result.mean_per_class)
+        assert (kind.blocks, kind.width) == (combiner.names, features.shape[1])
     better = max(EMBEDDINGS, key=trained.leave_one_out.get)
     assert trained.reference == better
 
@@ -261,24 +261,24 @@ def test_choices_are_those_of_select_among_what_each_may_take():
 
 def test_the_control_without_gradients_is_there_only_where_there_are_gradients():
     train, labels = classed_blocks(20, names=("embedding", "cls-1"))
-    names = [one.name for one in Trained(train, labels, Costs(INFO, {}, 0), 1000, 0).entries]
+    names = [entry.name for entry in Trained(train, labels, Costs(INFO, {}, 0), 1000, 0).entries]
     assert names[-2:] == [FREE, ALL]
     assert PLAIN not in names
 
 
 def test_a_choice_among_some_candidates_is_that_of_asking_them_alone():
     train, labels = classed_blocks(30)
-    found = choices(list(train))
-    some = {name: found[name] for name in choices(["embedding", "cls-1", "simclr.views"])}
-    rights = leave_one_out_of(train, labels, found)
-    assert choose(some, rights) == choose(some, leave_one_out_of(train, labels, some))
+    everything = choices(list(train))
+    part = {name: everything[name] for name in choices(["embedding", "cls-1", "simclr.views"])}
+    rights = leave_one_out_of(train, labels, everything)
+    assert choose(part, rights) == choose(part, leave_one_out_of(train, labels, part))
 
 
 def test_more_rows_than_may_choose_are_neighbours_all_the_same():
     train, labels = classed_blocks(45)
     trained = Trained(train, labels, Costs(INFO, {}, 0), 20, 5)
     rows = np.sort(np.random.default_rng(5).choice(45, 20, replace=False))
-    for one in trained.entries:
-        right = leave_one_out(one.combination.fit(train).transform(train), labels)
-        table = {k: found[rows].mean() for k, found in right.items()}
-        assert trained.leave_one_out[one.name] == max(table.values()) == table[trained.ks[one.name]]
+    for entry in trained.entries:
+        right = leave_one_out(entry.combination.fit(train).transform(train), labels)
+        table = {k: hits[rows].mean() for k, hits in right.items()}
+        assert trained.leave_one_out[entry.name] == max(table.values()) == table[trained.ks[entry.name]]

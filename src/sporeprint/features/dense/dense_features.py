@@ -1,4 +1,4 @@
-"""Dense features of a Fungi: fitted on some images, then a map of features for every image."""
+"""Fit dense features of a Fungi on some images, then map every image to features."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class FittedDense:
     combiner: Combiner | None = None
 
     def parts(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """(description as JSON, tensors by name); `of_parts` takes them back."""
+        """Return (description as JSON, tensors by name); `of_parts` takes them back."""
         tensors = {f"heads/{name}/{part}": value for name, head in self.heads.items() for part, value in head.items()}
         if self.support is not None:
             tensors |= {"support/tokens": self.support.tokens, "support/owners": self.support.owners}
@@ -51,7 +51,7 @@ class FittedDense:
 
     @classmethod
     def of_parts(cls, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> FittedDense:
-        """The state whose `parts` these are."""
+        """Rebuild the state whose `parts` these are."""
         support = combiner = None
         if "support/tokens" in tensors:
             support = Support(tensors["support/tokens"], tensors["support/owners"])
@@ -63,7 +63,7 @@ class FittedDense:
 
 @dataclass
 class DenseFeatures:
-    """`fit`, then `maps`. failures: rows of the last call that could not be read, with the reason."""
+    """Features of patches: `fit`, then `maps`. failures: unreadable rows of the last call, with the reason."""
 
     recipe: Recipe
     engine: DenseEngine
@@ -77,37 +77,37 @@ class DenseFeatures:
     @classmethod
     @torch.inference_mode(False)  # a caller's inference mode would give tensors that autograd refuses
     def of(cls, recipe: Recipe, engine: Engine, **settings: Any) -> DenseFeatures:
-        """Of a recipe and the engine that was made of it.
+        """Make dense features of a recipe and the engine that was made from it.
 
-        Raises RecipeError for a backbone that is not of images, BackboneError for a size that it cannot take.
+        Raises RecipeError for a backbone that does not take images, BackboneError for a size that it cannot take.
         """
         if engine.backbone.modality != "image":
             raise RecipeError(f"dense features are of images; {engine.backbone.name} takes {engine.backbone.modality}")
         dense = recipe.dense or Dense()
         width = _token_width(engine.backbone)
-        heads = {one.name: make_head(recipe.seed, f"dense {one.name}", width, one.latent) for one in dense.objectives}
-        made = DenseEngine(engine.backbone, dense, heads, engine.projections, recipe.seed, engine.autocast)
-        made.layers()  # raises BackboneError
+        heads = {o.name: make_head(recipe.seed, f"dense {o.name}", width, o.latent) for o in dense.objectives}
+        mapper = DenseEngine(engine.backbone, dense, heads, engine.projections, recipe.seed, engine.autocast)
+        mapper.layers()  # raises BackboneError
         if dense.size is not None:
             engine.backbone.grid_shape(*dense.size)
-            if (patches := made.most_patches(*dense.size)) > made.limit:
+            if (patches := mapper.most_patches(*dense.size)) > mapper.limit:
                 raise RecipeError(
-                    f"Dense(size={dense.size}) makes {patches:,} patches of the largest copy; at most {made.limit:,}: "
-                    "take a smaller size, or smaller scales of its copies"
+                    f"Dense(size={dense.size}) makes {patches:,} patches of the largest copy; at most "
+                    f"{mapper.limit:,}: take a smaller size, or smaller scales of its copies"
                 )
-        return cls(recipe, made, width, **settings)
+        return cls(recipe, mapper, width, **settings)
 
     @torch.inference_mode(False)
     def fit(self, rows: Sequence[tuple[str, Any]]) -> Blocks:
-        """Draw the support, fit the combination; gives the blocks of the tokens that it was fitted on, [R, D] each.
+        """Draw the support, fit the combination; return the blocks of the tokens that it was fitted on, [R, D] each.
 
         rows: (id, image); an image without an id has its content's digest. Which images and tokens are drawn depends on
-        the ids and the seed alone. What was fitted before stays where it fails.
+        the ids and the seed alone. Where it fails, what was fitted before stays.
         Raises TooManyFailures, SampleError for an id given twice and where no image can be read.
         """
         before = self.engine.support
         try:
-            blocks = self._fitted(rows)
+            blocks = self._fit_blocks(rows)
             self.combiner = named(self.engine.settings.combination, self.recipe.size).fit(blocks)
         except BaseException:
             self.engine.support = before
@@ -115,18 +115,18 @@ class DenseFeatures:
         return blocks
 
     def maps(self, rows: Sequence[tuple[str, Any]]) -> Iterator[tuple[str, NDArray[np.float32] | None]]:
-        """(id, features [H, W, D]) of each image in order, None for one that cannot be read. Raises TooManyFailures."""
+        """Yield (id, features [H, W, D]) of each image in order, None for unreadable ones. Raises TooManyFailures."""
         for row_id, blocks in self.blocks(rows):
             yield row_id, None if blocks is None else self.joined(blocks)
 
     def blocks(self, rows: Sequence[tuple[str, Any]]) -> Iterator[tuple[str, Maps | None]]:
-        """(id, {block: [H, W, D]}) of each image in order; otherwise as `maps`."""
+        """Yield (id, {block: [H, W, D]}) of each image in order; otherwise as `maps`."""
         self.check()
         self.failures = []
-        yield from self._each(rows)
+        yield from self._each_map(rows)
 
     def joined(self, blocks: Maps, combiner: Combiner | None = None) -> NDArray[np.float32]:
-        """Features [H, W, D] of an image's blocks, L2-normalised (but for those of a PCA)."""
+        """Join an image's blocks to features [H, W, D], L2-normalised unless there is a PCA."""
         combiner = combiner or self.combiner
         if combiner is None:
             raise NotFitted("dense features before fit_dense: call fit_dense(training_images) first")
@@ -150,57 +150,57 @@ class DenseFeatures:
         self.engine.support, self.combiner = fitted.support, fitted.combiner
 
     def check(self) -> None:
-        """Raises NotFitted where `fit` has to come first. Plain joined blocks need nothing that is fitted."""
+        """Raise NotFitted where `fit` has to come first. Plain joined blocks need nothing that is fitted."""
         settings = self.engine.settings
         combination = named(settings.combination, self.recipe.size)
-        wanting = any(one.neighbours for one in settings.objectives) and self.engine.support is None
+        wanting = any(objective.neighbours for objective in settings.objectives) and self.engine.support is None
         if self.combiner is None and not wanting and combination.whiten is None and combination.size is None:
             self.combiner = combination.fit({name: np.ones((1, width), np.float32) for name, width in self._widths()})
         if self.combiner is None or wanting:
             raise NotFitted("dense features before fit_dense: call fit_dense(training_images) first")
 
     def _widths(self) -> list[tuple[str, int]]:
-        """Of each block."""
+        """Return the name and width of each block."""
         engine = self.engine
         names = engine.block_names()
         plain = len(names) - len(engine.settings.objectives) * len(engine.projections)
         dims = [projection.dim for _ in engine.settings.objectives for projection in engine.projections.values()]
         return list(zip(names, [self.width] * plain + dims, strict=True))
 
-    def _fitted(self, rows: Sequence[tuple[str, Any]]) -> Blocks:
+    def _fit_blocks(self, rows: Sequence[tuple[str, Any]]) -> Blocks:
         self.failures = []
-        settings, images = self.engine.settings, self._named(rows)
+        settings, images = self.engine.settings, self._name_images(rows)
         chosen = [(row_id, images[row_id]) for row_id in least(self.recipe.seed, images, settings.fit_images)]
         if not chosen:
             raise SampleError(f"none of {len(rows)} images can be read; dense features need at least one to fit on")
         each = -(-settings.support // len(chosen))
-        if wanting := [one.name for one in settings.objectives if one.neighbours]:
-            self.engine.support = self._support(chosen, each)
+        if wanting := [objective.name for objective in settings.objectives if objective.neighbours]:
+            self.engine.support = self._draw_support(chosen, each)
             if len(self.engine.support.owners.unique()) == 1:
                 warnings.warn(
                     f"fitted on one image alone: {wanting[0]!r} has no negatives, which come from other images; give "
                     "more images, with or without labels",
                     stacklevel=4,
                 )
-        drawn = [self._drawn(row_id, maps, each) for row_id, maps in self._each(chosen) if maps is not None]
+        drawn = [self._draw_tokens(row_id, maps, each) for row_id, maps in self._each_map(chosen) if maps is not None]
         if not drawn:
             raise SampleError(f"none of {len(chosen)} images can be read ({self.failures[0].reason})")
-        return {name: np.concatenate([one[name] for one in drawn]) for name in drawn[0]}
+        return {name: np.concatenate([blocks[name] for blocks in drawn]) for name in drawn[0]}
 
-    def _named(self, rows: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-        """Images by id, or by the digest of their content; of those without an id the unreadable ones are failures."""
+    def _name_images(self, rows: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+        """Return images by id, or by the digest of their content; unreadable ones without an id are failures."""
         given = [row_id for row_id, _ in rows if row_id]
         if len(set(given)) < len(given):
-            twice = next(one for one in given if given.count(one) > 1)
+            twice = next(row_id for row_id in given if given.count(row_id) > 1)
             raise SampleError(f"id {twice!r} is given to two images; expected an id of its own for each, or no ids")
         inputs = self.engine.backbone.preprocess
         return dict(name_rows(inputs, rows, self.batch_size, self.workers, self._failures_of(rows)))
 
-    def _each(self, rows: Sequence[tuple[str, Any]]) -> Iterator[tuple[str, Maps | None]]:
+    def _each_map(self, rows: Sequence[tuple[str, Any]]) -> Iterator[tuple[str, Maps | None]]:
         failures = self._failures_of(rows)
         for batch in self._batches(rows):
             readable, reasons = separate(batch.rows)
-            computed = self._made(list(readable.values()))
+            computed = self._compute(list(readable.values()))
             for at, (row_id, _) in enumerate(batch.rows):
                 name = row_id or batch.names[at]
                 maps = next(computed) if at in readable else None
@@ -211,26 +211,26 @@ class DenseFeatures:
                 yield name, maps
 
     def _failures_of(self, rows: Sequence[tuple[str, Any]]) -> Failures:
-        """A counter that goes on from `self.failures`, where what it counts is seen."""
+        """Return a counter that goes on from `self.failures`, and adds to it."""
         failures = Failures(self.max_failures, len(rows), self.failures)
         self.failures = failures.rows
         return failures
 
     def _batches(self, rows: Sequence[tuple[str, Any]]) -> Iterator[Batch]:
-        """Batches of rows, in which an image of a size that cannot be taken counts as unreadable."""
+        """Yield batches of rows, in which an image of a size that cannot be taken counts as unreadable."""
         for batch in decoded_batches(self.engine.backbone.preprocess, rows, self.batch_size, self.workers):
-            yield Batch([(row_id, self._sized(sample)) for row_id, sample in batch.rows], batch.names)
+            yield Batch([(row_id, self._sample_or_error(sample)) for row_id, sample in batch.rows], batch.names)
 
-    def _made(self, images: Sequence[tuple[str, Image.Image]]) -> Iterator[Maps]:
-        """The maps of each, of some images at a time."""
-        width = sum(one for _, one in self._widths())
+    def _compute(self, images: Sequence[tuple[str, Image.Image]]) -> Iterator[Maps]:
+        """Yield the maps of each image, computed for a few at a time."""
+        width = sum(width for _, width in self._widths())
         most = max([1, *(math.prod(self.engine.grid_of(image)) for _, image in images)])
         step = max(1, TOGETHER // (most * width))
         for at in range(0, len(images), step):
             yield from self.engine.maps(images[at : at + step])
 
-    def _sized(self, sample: Any) -> Any:
-        """The sample, or why it cannot be taken."""
+    def _sample_or_error(self, sample: Any) -> Any:
+        """Return the sample, or why it cannot be taken."""
         if isinstance(sample, SampleError):
             return sample
         try:
@@ -239,47 +239,47 @@ class DenseFeatures:
             return error
         return sample
 
-    def _support(self, chosen: Sequence[tuple[str, Any]], each: int) -> Support:
+    def _draw_support(self, chosen: Sequence[tuple[str, Any]], each: int) -> Support:
         tokens, owners = [], []
         for batch in self._batches(chosen):
             good = list(separate(batch.rows)[0].values())
-            for (row_id, image), found in zip(good, self.engine.plain(good), strict=True):
-                if found.isfinite().all():
-                    picked = self._pick(row_id, len(found), each)
-                    tokens.append(found[picked])
+            for (row_id, image), vectors in zip(good, self.engine.plain(good), strict=True):
+                if vectors.isfinite().all():
+                    picked = self._pick_tokens(row_id, len(vectors), each)
+                    tokens.append(vectors[picked])
                     owners.append(torch.full((len(picked),), self.engine.owner_of(image)))
         if not tokens:
             raise SampleError(f"none of {len(chosen)} images has finite features; expected at least one")
         return Support(torch.cat(tokens), torch.cat(owners))
 
-    def _drawn(self, row_id: str, maps: Maps, each: int) -> Blocks:
+    def _draw_tokens(self, row_id: str, maps: Maps, each: int) -> Blocks:
         flat = {name: values.reshape(-1, values.shape[-1]) for name, values in maps.items()}
-        picked = self._pick(row_id, len(flat["embedding"]), each)
+        picked = self._pick_tokens(row_id, len(flat["embedding"]), each)
         return {name: values[picked] for name, values in flat.items()}
 
-    def _pick(self, row_id: str, tokens: int, each: int) -> NDArray[np.int64]:
-        """Which tokens of an image are fitted on, by its id."""
+    def _pick_tokens(self, row_id: str, tokens: int, each: int) -> NDArray[np.int64]:
+        """Pick the tokens of an image that are fitted on, by its id."""
         rng = generator(self.recipe.seed, row_id, "dense tokens")
         return np.sort(rng.permutation(tokens)[:each])
 
 
 def together(maps: Sequence[NDArray[np.float32] | None], failures: Sequence[RowFailure]) -> Any:
-    """[N, H, W, D] where all grids are equal, NaN for None; else a list. Warns of failures. Raises SampleError."""
+    """Stack maps to [N, H, W, D], NaN for None; unequal grids stay a list. Warns of failures. Raises SampleError."""
     if failures:
         reasons = first_reasons(failures, 3)
         warnings.warn(f"{len(failures)} of {len(maps)} images have no features: {reasons}", stacklevel=3)
-    found = [one for one in maps if one is not None]
-    if not found:
+    present = [features for features in maps if features is not None]
+    if not present:
         raise SampleError(f"none of {len(maps)} images has features; expected at least one readable image")
-    if len({one.shape for one in found}) > 1:
+    if len({features.shape for features in present}) > 1:
         return list(maps)
-    nothing = np.full_like(found[0], np.nan)
-    return np.stack([nothing if one is None else one for one in maps])
+    nothing = np.full_like(present[0], np.nan)
+    return np.stack([nothing if features is None else features for features in maps])
 
 
 def _token_width(backbone: Any) -> int:
-    """E of the tokens that a grid has."""
+    """Return the width E of the tokens that a grid has."""
     size = int(backbone.preprocess.limits()["image_size"])
     size -= size % (backbone.patch or 1)
-    with backbone.grid(backbone.preprocess.at(Image.new("RGB", (size, size)), size, size).unsqueeze(0)) as one:
-        return int(one.tokens.shape[-1])
+    with backbone.grid(backbone.preprocess.at(Image.new("RGB", (size, size)), size, size).unsqueeze(0)) as grid:
+        return int(grid.tokens.shape[-1])

@@ -1,4 +1,4 @@
-"""Losses over the tokens of one image, whose gradients are read token by token."""
+"""Losses over the tokens of one image; their gradients are read token by token."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from sporeprint.values import check_count, is_count, is_fraction, is_positive, k
 
 @runtime_checkable
 class TokenObjective(Protocol):
-    """A loss of one image's tokens.
+    """A token objective is a loss over one image's tokens.
 
     name: of the block and of the head. latent: width of the head's output. normalize: L2-normalise tokens before the
-    head. neighbours: how many tokens of other images are looked up for each token, to be its negatives; 0 for none.
+    head. neighbours: how many tokens of other images serve as negatives of each token; 0 for none.
     """
 
     name: str
@@ -29,7 +29,7 @@ class TokenObjective(Protocol):
     neighbours: int
 
     def loss(self, latents: Tensor, negatives: Tensor | None = None) -> Tensor:
-        """latents: [P, L], of one image. negatives: [M, L]. Returns [P]: one loss a token."""
+        """Return [P], one loss a token. latents: [P, L], of one image. negatives: [M, L]."""
         ...
 
 
@@ -67,7 +67,7 @@ class TokenSimCLR:
             raise RecipeError(f"TokenSimCLR kept={self.kept!r}; expected a fraction above 0, at most 1")
 
     def loss(self, latents: Tensor, negatives: Tensor | None = None) -> Tensor:
-        """latents: [P, L], P at least 2. negatives: [M, L], of any length (they are normalised here). Returns [P]."""
+        """Return losses [P]. latents: [P, L], P at least 2. negatives: [M, L], of any length (normalised here)."""
         latents = normalize(latents, dim=-1)
         itself = torch.eye(len(latents), dtype=torch.bool, device=latents.device)
         similarities = latents @ latents.T  # [P, P]
@@ -94,7 +94,7 @@ class TokenKL:
         _check(self)
 
     def loss(self, latents: Tensor, negatives: Tensor | None = None) -> Tensor:
-        """latents: [P, L]. Returns [P]. In float64: the gradient is softmax minus 1/L, near cancellation."""
+        """Return losses [P] of latents [P, L], in float64: the gradient is softmax minus 1/L, near cancellation."""
         log_p = torch.log_softmax(latents.double() / self.temperature, dim=-1)
         return -math.log(latents.shape[-1]) - log_p.mean(dim=-1)
 

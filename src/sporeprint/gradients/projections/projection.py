@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sporeprint.errors import RecipeError
+from sporeprint.errors import Removed
 from sporeprint.gradients.factors import FactorProjection, check_width
 from sporeprint.gradients.projections.sparse import Sparse
 from sporeprint.gradients.projections.tensorsketch import TensorSketch
@@ -140,7 +140,7 @@ REMOVED = {  # names that recipes of earlier versions hold
 def check_projection_name(name: Any) -> None:
     """Raises RecipeError for all but the names of PROJECTIONS."""
     if isinstance(name, str) and name in REMOVED:
-        raise RecipeError(f"projection {name!r} was removed: {REMOVED[name]}")
+        raise Removed(f"projection {name!r} was removed: {REMOVED[name]}")
     check_choice("projection", name, PROJECTIONS)
 
 

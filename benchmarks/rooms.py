@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import FrameType
 
@@ -29,6 +30,20 @@ def modules_of(package: Path) -> dict[str, Path]:
     return names
 
 
+@cache
+def _homes(init: Path) -> dict[str, str]:
+    for node in ast.parse(init.read_text()).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_HOMES":
+            package = init.parent.name
+            return {f"{package}.{name}": f"{package}.{home}" for name, home in ast.literal_eval(node.value).items()}
+    return {}
+
+
+def homes_of(modules: dict[str, Path]) -> dict[str, str]:
+    """{public name: module that has it}, since `from sporeprint import Fungi` imports that module."""
+    return _homes(next(file for name, file in modules.items() if "." not in name))
+
+
 def imports_of(name: str, file: Path, modules: dict[str, Path]) -> Iterator[str]:
     """Yield the modules of the package that a file imports anywhere."""
     for node in ast.walk(ast.parse(file.read_text())):
@@ -40,7 +55,9 @@ def imports_of(name: str, file: Path, modules: dict[str, Path]) -> Iterator[str]
             imported = [str(node.args[0].value)] if isinstance(node.args[0], ast.Constant) else []
         else:
             continue
+        homes = homes_of(modules)
         for target in imported:
+            target = homes.get(target, target)
             while target and target not in modules:
                 target = target.rpartition(".")[0]
             if target and target != name:

@@ -110,8 +110,9 @@ def find_kind(name: Any) -> type:
                 point.load()
     if name not in _KINDS:
         raise RecipeError(
-            f"unknown kind {name!r}; known: {', '.join(sorted(_KINDS))}. An objective of your own is known once its "
-            "module, which decorates it with `sporeprint.values.kind`, is imported"
+            f"unknown kind {name!r}; known: {', '.join(sorted(_KINDS)) or 'none yet'}. A kind is known once its module "
+            "is imported: ours by `from sporeprint import Recipe`; an objective of your own by its module, which "
+            "decorates it with `sporeprint.values.kind`"
         )
     return _KINDS[name]
 

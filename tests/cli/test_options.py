@@ -154,7 +154,7 @@ def test_both_names_at_once_are_misuse(run, stores, tmp_path, words, old, new):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("k", ["0", "some", "-3"])
+@pytest.mark.parametrize("k", ["0", "some", "-3", ""])
 def test_a_number_of_neighbours_that_is_none_names_the_option(run, tmp_path, k):
     words = ["segment", "x", "x", "--backbone", "tiny", "--out", tmp_path / "out", f"--k={k}"]
     assert run(*words) == (2, "", f"error: --k {k!r}; expected a number such as 30, or auto\n")

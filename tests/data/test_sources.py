@@ -521,8 +521,9 @@ def test_a_lists_digest_follows_everything_in_it(tmp_path):
         ListSource([object()]).digest()
 
 
-def test_sources_and_stores_are_imported_without_torch():
-    code = "import sys, sporeprint.data.sources, sporeprint.store.writer; print('torch' in sys.modules)"
+def test_sources_stores_search_and_evaluation_are_imported_without_torch():
+    modules = "sporeprint.data.sources, sporeprint.store.writer, sporeprint.search.exact, sporeprint.evaluate.knn"
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

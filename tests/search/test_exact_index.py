@@ -97,3 +97,21 @@ def test_what_cannot_be_searched_is_refused():
         make_index("exact", rows, cells=3)
     with pytest.raises(RecipeError, match="'tree'; there are exact"):
         make_index("tree", rows)
+
+
+def test_an_index_of_ones_own_is_taken_as_a_class_a_function_or_an_object_over_the_rows():
+    rows = np.random.default_rng(0).standard_normal((40, 6), np.float32)
+    given = ExactIndex(rows)
+    assert make_index(given, rows) is given
+    assert isinstance(make_index(ExactIndex, rows), ExactIndex)
+    nearest = make_index(lambda others: ExactIndex(others), rows).search(rows[:3], 1)[1]
+    assert np.array_equal(nearest, given.search(rows[:3], 1)[1])
+
+
+def test_an_index_over_other_rows_and_what_is_no_index_are_refused():
+    rows, others = np.random.default_rng(0).standard_normal((2, 40, 6), np.float32)
+    for index in (ExactIndex(others), ExactIndex(np.concatenate([others, rows]))):
+        with pytest.raises(RecipeError, match="is not over these 40 rows"):
+            make_index(index, rows)
+    with pytest.raises(RecipeError, match="index is a int; expected a name"):
+        make_index(3, rows)

@@ -62,7 +62,8 @@ class SegmentWords:
         from sporeprint.segment.labeller import Voting
         from sporeprint.segment.training import Sampling
 
-        k = options.renamed("k", self.k, "neighbours", self.neighbours) or "30"
+        k = options.renamed("k", self.k, "neighbours", self.neighbours)
+        k = "30" if k is None else k
         layers, features, temperature = self.layers, self.features, self.temperature
         return Plan(
             size=parse_size(self.size),

@@ -98,6 +98,8 @@ def refuse_foreign(out: Path, mark: str, is_result: Callable[[str], bool]) -> No
 @contextmanager
 def held(out: Path, mark: str, is_result: Callable[[str], bool]) -> Iterator[None]:
     """Make OUT, and hold it against other writers. Raises StoreError, also where it is foreign (`refuse_foreign`)."""
+    if out.is_file():
+        raise StoreError(f"'{out}' is a file; OUT is a folder: give another name")
     with _unwritable(out):
         out.mkdir(parents=True, exist_ok=True)
         refuse_foreign(out, mark, is_result)

@@ -17,7 +17,7 @@ from sporeprint.features.dense.support import least
 from sporeprint.features.failures import Failures
 from sporeprint.features.fungi import Fungi
 from sporeprint.run.labelled_folder import MASKS, SegmentFolder
-from sporeprint.run.segment_plan import COPIES, EMBEDDING, LAYERS, Kind, Plan, Run
+from sporeprint.run.segment_plan import COPIES, EMBEDDING, LAYERS, WITHOUT_GRADIENTS, Kind, Plan, Run
 from sporeprint.run.segment_predictions import Answers, Pictures, TrainingGroup, label_images, warn_of_known
 from sporeprint.run.segment_scenes import (
     TRAIN,
@@ -244,9 +244,8 @@ class _Segment:
 
 def by_gradients(kind: Kind, kinds: Sequence[Kind], tallies: Mapping[str, Tally]) -> dict[str, Any] | None:
     """The gain over the same features without gradients; None where these are not among the kinds."""
-    without = {"paper": EMBEDDING, "layers + gradients": LAYERS}
     prefix = COPIES if kind.copies else ""
-    other = prefix + without.get(kind.name.removeprefix(prefix), "")
+    other = prefix + WITHOUT_GRADIENTS.get(kind.name.removeprefix(prefix), "")
     if not kind.gradients or other not in {known.name for known in kinds}:
         return None
     return difference(tallies[other], tallies[kind.name]).to_json()

@@ -10,7 +10,7 @@ from typing import Any
 from sporeprint.backbones.backbone import Backbone
 from sporeprint.data.scenes.scenes import Scenes, find_classes
 from sporeprint.errors import BackboneError, RecipeError, SourceError
-from sporeprint.evaluate.choice.candidates import EMBEDDING, patch_table
+from sporeprint.evaluate.choice.candidates import EMBEDDING, PAPER, patch_table
 from sporeprint.features.combine import Combination
 from sporeprint.features.dense.copies import Copies
 from sporeprint.features.dense.dense_settings import NAMES, Dense
@@ -23,7 +23,8 @@ from sporeprint.values import to_json
 LAYERS = "layers"
 COPIES = "copies: "
 TABLE = {candidate.name: candidate for candidate in patch_table()}
-WITH_GRADIENTS = tuple(name for name, candidate in TABLE.items() if candidate.role in ("paper", "combined"))
+WITHOUT_GRADIENTS = {PAPER: EMBEDDING, f"{LAYERS} + gradients": LAYERS}  # the same features without gradients
+WITH_GRADIENTS = tuple(WITHOUT_GRADIENTS)
 VOID_NAMES = ("void", "unlabelled", "unlabeled", "ignore", "ignored", "unknown", "undefined")
 
 
@@ -211,7 +212,7 @@ class Plan:
             "kinds": {kind.name: to_json(kind.combination) for kind in self.kinds()},
             "neighbours": self.voting.neighbours,
             "temperature": self.voting.temperature,
-            "index": self.voting.index,
+            "index": self.voting.index_name,
             "bank": self.sampling.patches,
             "bank_dtype": self.voting.dtype,
             "sampling": self.sampling.balance,

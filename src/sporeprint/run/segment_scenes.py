@@ -115,12 +115,13 @@ def look_at_test(
 ) -> dict[str, str]:
     """The reason why a mask of TEST cannot be used, by id. Raises TooManyFailures; SampleError where all is void."""
     reasons: dict[str, str] = {}
+    failures = Failures(max_failures, total)
     seen: set[int] = set()
     for done, (row_id, values) in enumerate(ahead(partial(_values, truth), scenes, workers), 1):
         if isinstance(values, SampleError):
             reasons[row_id] = f"mask: {values}"
             with rows_of(TEST):
-                Failures(max_failures, total).extend(RowFailure(*item) for item in reasons.items())
+                failures.add(row_id, reasons[row_id])
         else:
             seen |= values
         progress("test masks", done, total)

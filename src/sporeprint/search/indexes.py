@@ -6,12 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeGuard, cast
 
+import numpy as np
 from numpy.typing import NDArray
 
 from sporeprint.errors import RecipeError
 from sporeprint.search import faiss as faiss_index
 from sporeprint.search.base import Index, rows_of
 from sporeprint.search.exact import ExactIndex
+
+_SAMPLED = 16  # rows that an index object is asked about
 
 INDEXES = ("exact", "ivf", "ivf-sq8", "ivf-sq4", "hnsw")
 
@@ -23,14 +26,14 @@ def make_index(index: Choice, rows: NDArray[Any], seed: int = 0, **settings: Any
 
     index: "exact"; "ivf": cells, each row stored once more; "ivf-sq8", "ivf-sq4": cells, rows stored in 8 or 4 bits a
     number and the nearest compared again with `rows`; "hnsw": a graph, the fastest and largest. For the settings of all
-    but the first see `faiss_index.build`. Or your own: a callable that makes an `Index` of rows, such as a
+    but the first see `search.faiss.build`. Or your own: a callable that makes an `Index` of rows, such as a
     class; or an `Index` over these very rows. `check_index` says whether it keeps the contract.
     Raises RecipeError, SampleError, MissingExtra.
     """
     rows = rows_of(rows)
     check_choice_of_index(index)
     if not isinstance(index, str):
-        return index(rows) if _is_factory(index) else cast(Index, index)
+        return index(rows) if _is_factory(index) else _over(cast(Index, index), rows)
     if index != "exact":
         return faiss_index.build(index, rows, seed, **settings)
     if settings:
@@ -50,6 +53,24 @@ def check_choice_of_index(index: Any) -> None:
             f"index is a {type(index).__name__}; expected a name ({', '.join(INDEXES)}), an object with `search`, or a "
             "callable that makes one of rows [M, D]"
         )
+
+
+def _over(index: Index, rows: NDArray[Any]) -> Index:
+    """An index object, where it is over these rows: the nearest to some of them are as near as they are to themselves.
+
+    Raises RecipeError.
+    """
+    sample = rows[np.linspace(0, len(rows) - 1, min(len(rows), _SAMPLED)).astype(int)].astype(np.float32)
+    similarities, positions = index.search(sample, 1)
+    places = positions[:, 0].astype(int)
+    inside = bool(((places >= 0) & (places < len(rows))).all())
+    again = np.einsum("nd,nd->n", rows[places].astype(np.float32), sample) if inside else np.full(len(sample), np.nan)
+    if not np.allclose(again, similarities[:, 0], rtol=1e-3, atol=1e-5):
+        raise RecipeError(
+            f"the index given ({type(index).__name__}) is not over these {len(rows)} rows; give a callable that makes "
+            "an index of rows [M, D], such as its class"
+        )
+    return index
 
 
 def _is_factory(index: Any) -> TypeGuard[Callable[[NDArray[Any]], Index]]:

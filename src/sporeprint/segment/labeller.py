@@ -53,6 +53,11 @@ class Voting:
             raise RecipeError(f"a bank's dtype is float16 or float32, not {self.dtype!r}")
 
     @property
+    def index_name(self) -> str:
+        """The index in words: its name, or that of the class or function that makes it."""
+        return self.index if isinstance(self.index, str) else getattr(self.index, "__qualname__", repr(self.index))
+
+    @property
     def auto(self) -> bool:
         return AUTO in (self.neighbours, self.temperature)
 

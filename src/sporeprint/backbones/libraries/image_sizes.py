@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+
+from sporeprint.backbones.libraries.adapter import forward_arguments
 
 # Hugging Face's types that interpolate position embeddings, or need none, without an argument.
 _INTERPOLATING = {"dinov2", "dinov2_with_registers", "dinov3_vit", "beit", "data2vec-vision"}
@@ -17,7 +18,7 @@ _INTERPOLATING = {"dinov2", "dinov2_with_registers", "dinov3_vit", "beit", "data
 def huggingface_patch(module: Any) -> int | None:
     """Return the side of its patches in pixels; None where it takes one size, or has no plain grid of tokens (Swin)."""
     config = module.config
-    patch, asked = _side(getattr(config, "patch_size", None)), "interpolate_pos_encoding" in _arguments(module)
+    patch, asked = _side(getattr(config, "patch_size", None)), "interpolate_pos_encoding" in forward_arguments(module)
     return patch if (asked or config.model_type in _INTERPOLATING) and not hasattr(config, "depths") else None
 
 
@@ -29,7 +30,7 @@ def huggingface_side(module: Any) -> int | None:
 def interpolation_argument(module: Any, images: Tensor) -> dict[str, bool]:
     """Return the argument, if one is needed, for a Hugging Face network to take these images [N, 3, H, W]."""
     made_for = _side(getattr(module.config, "image_size", None))
-    if made_for is None or _is_square(images, made_for) or "interpolate_pos_encoding" not in _arguments(module):
+    if made_for is None or _is_square(images, made_for) or "interpolate_pos_encoding" not in forward_arguments(module):
         return {}
     return {"interpolate_pos_encoding": True}
 
@@ -89,10 +90,6 @@ def patch_convolution(module: nn.Module) -> int | None:
 
 def _is_square(images: Tensor, side: int) -> bool:
     return tuple(images.shape[-2:]) == (side, side)
-
-
-def _arguments(module: nn.Module) -> Any:
-    return inspect.signature(module.forward).parameters
 
 
 def _side(value: Any) -> int | None:

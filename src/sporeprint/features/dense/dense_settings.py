@@ -11,7 +11,7 @@ from sporeprint.features.blocks import is_block_name
 from sporeprint.features.combine import Combination, named
 from sporeprint.features.dense.copies import Copies
 from sporeprint.features.dense.token_objectives import TokenKL, TokenObjective, TokenSimCLR
-from sporeprint.values import check_count, is_count, kind
+from sporeprint.values import check_count, is_count, is_number, kind
 
 EVERYTHING = Combination(("embedding", "layers", "gradients"), whiten="auto", exponent=0.5)
 NAMES = {"kl": TokenKL, "simclr": TokenSimCLR}  # names on the command line
@@ -58,7 +58,7 @@ class Dense:
                 f"Dense objectives are named {', '.join(map(repr, names))}; give each a name of its own, of letters, "
                 "digits, _ and -, and not that of another block or family (embedding, layers, patches-N, ...)"
             )
-        if not all(isinstance(number, int) and not isinstance(number, bool) and number for number in self.layers):
+        if not all(is_number(number) and is_count(abs(number)) for number in self.layers):
             raise RecipeError(f"Dense layers={self.layers!r}; expected numbers of blocks, such as (6, 8, 10) or (-1,)")
         if not isinstance(self.copies, Copies):
             raise RecipeError(f"Dense copies={self.copies!r}; expected Copies(shifts=..., flip=..., scales=...)")
@@ -73,7 +73,7 @@ class Dense:
 def _size(value: Any) -> tuple[int, int] | None:
     if value is None:
         return None
-    sides = (value, value) if isinstance(value, int) else value
+    sides = (value, value) if is_count(value) else value
     good = isinstance(sides, (list, tuple)) and len(sides) == 2
     if not good or not all(map(is_count, sides)):
         raise RecipeError(f"Dense size={value!r}; expected (height, width) in pixels, one number for a square, or None")

@@ -13,7 +13,7 @@ from sporeprint import Dense, Fungi, Recipe, Segmenter
 from sporeprint.errors import SourceError, StoreError
 from sporeprint.report.palette import palette, write_mask
 from sporeprint.run import segment as module
-from sporeprint.run.labelled_folder import finished_runs
+from sporeprint.run.output_folder import finished_runs
 from sporeprint.run.segment_plan import TABLE, Plan
 from sporeprint.run.segment_scenes import refuse_other_names
 from sporeprint.segment.training import Truth

@@ -53,7 +53,7 @@ def segment(
     from sporeprint.cli.console import ProgressLine, print_json
     from sporeprint.cli.print_segmentation import as_json, print_segmentation
     from sporeprint.errors import SporeprintError
-    from sporeprint.run.labelled_folder import finished_runs, refuse_among_images
+    from sporeprint.run.output_folder import finished_runs, refuse_among_images
     from sporeprint.run.segment import Way, segment
     from sporeprint.run.segment_scenes import open_pair
 

@@ -30,7 +30,8 @@ from sporeprint.features.recipe import Recipe
 from sporeprint.report.palette import RGB, mask_png
 from sporeprint.report.sheet import Tile, tile_sheet
 from sporeprint.run.dense_options import parse_ignore, parse_scales
-from sporeprint.run.labelled_folder import (
+from sporeprint.run.marked_images import Marks, Reference, find_marks
+from sporeprint.run.output_folder import (
     CLASSES,
     CONFIDENCE,
     LOG,
@@ -44,7 +45,6 @@ from sporeprint.run.labelled_folder import (
     refuse_among_images,
     refuse_foreign,
 )
-from sporeprint.run.marked_images import Marks, Reference, find_marks
 from sporeprint.run.propagate_plan import FEW, LONGEST, Settings, Words
 from sporeprint.segment.propagate import VOID, Propagated, Propagator, label_values
 from sporeprint.store.atomic import canonical, write_file

@@ -16,7 +16,7 @@ from sporeprint.evaluate.segmentation import Tally, difference, segmentation
 from sporeprint.features.dense.support import least
 from sporeprint.features.failures import Failures
 from sporeprint.features.fungi import Fungi
-from sporeprint.run.labelled_folder import MASKS, SegmentFolder
+from sporeprint.run.output_folder import MASKS, SegmentFolder
 from sporeprint.run.segment_plan import COPIES, EMBEDDING, LAYERS, WITHOUT_GRADIENTS, Kind, Plan, Run
 from sporeprint.run.segment_predictions import Answers, Pictures, TrainingGroup, label_images, warn_of_known
 from sporeprint.run.segment_scenes import (

@@ -17,7 +17,7 @@ from sporeprint.evaluate.segmentation import Tally, confusion
 from sporeprint.features.failures import Failures
 from sporeprint.report.palette import MOST, RGB, palette
 from sporeprint.report.sheet import SheetRow, contact_sheet
-from sporeprint.run.labelled_folder import SegmentFolder
+from sporeprint.run.output_folder import SegmentFolder
 from sporeprint.run.segment_plan import EMBEDDING
 from sporeprint.run.segment_scenes import TEST, rows_of
 from sporeprint.segment.labeller import Maps

@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 import pytest
 
 from sporeprint.errors import StoreError
-from sporeprint.run.labelled_folder import LOG, MaskLog, is_of_propagate, mask_name, refuse_foreign
+from sporeprint.run.output_folder import LOG, MaskLog, is_of_propagate, mask_name, refuse_foreign
 
 
 @pytest.mark.parametrize(

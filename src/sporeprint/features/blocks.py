@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 Blocks = Mapping[str, NDArray[np.float32]]  # {name: [N, D]}
 
 FAMILIES = ("layers", "views", "gradients")
-LAYER_KINDS = ("cls", "last", "patches", "tokens", "max")  # prefixes of layer blocks, as in "cls-9"
+LAYER_PREFIXES = ("cls", "last", "patches", "tokens", "max")  # prefixes of layer blocks, as in "cls-9"
 TAKEN = ("embedding", "whole", *FAMILIES)  # reserved: no objective may have these names
 
-_NAME = re.compile(rf"(?!({'|'.join(LAYER_KINDS)})-\d+$)[A-Za-z][A-Za-z0-9_-]*")
+_NAME = re.compile(rf"(?!({'|'.join(LAYER_PREFIXES)})-\d+$)[A-Za-z][A-Za-z0-9_-]*")
 
 
 def family(name: str) -> str:
@@ -24,7 +24,7 @@ def family(name: str) -> str:
     if name.endswith((".views", ".spread")):  # the second: of stores of earlier versions
         return "views"
     stem, _, number = name.rpartition("-")
-    return "layers" if stem in LAYER_KINDS and number.isdigit() else "gradients"
+    return "layers" if stem in LAYER_PREFIXES and number.isdigit() else "gradients"
 
 
 def is_block_name(name: str) -> bool:

@@ -35,8 +35,8 @@ def class_vote(similarities: Tensor, histograms: Tensor, neighbours: int, temper
 
     similarities: [Q, M], cosines with all labelled patches. histograms: [M, C], each class in one of them at least. A
     class's score is the mean exp(similarity / temperature) of its `neighbours` most similar patches, weighted by its
-    share in each; the scores are divided by their sum. This is not
-    `search.neighbours`: one product of similarities serves every class, which looks among its own patches.
+    share in each; the scores are divided by their sum. This is not `search.neighbours`: one product of similarities
+    serves every class, which looks among its own patches.
     """
     scores = []
     for shares in histograms.T:

@@ -56,7 +56,7 @@ def check_choice_of_index(index: Any) -> None:
 
 
 def _over(index: Index, rows: NDArray[Any]) -> Index:
-    """An index object, where it is over these rows: the nearest to some of them are as near as they are to themselves.
+    """The index, where it is over these rows: for a few of them, it finds the similarities of the rows that it names.
 
     Raises RecipeError.
     """

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import pytest
 
 from sporeprint.errors import RecipeError
-from sporeprint.values import from_json, kind, make, to_json
+from sporeprint.values import DEEPEST, from_json, kind, make, parse_json, to_json
 
 
 @kind("test-lamp")
@@ -63,3 +63,18 @@ def test_a_removed_field_is_no_argument_and_not_listed_among_the_fields():
 def test_a_subclass_can_have_the_field_again():
     assert to_json(OldLamp(5, flickers=True)) == {"kind": "test-old-lamp", "lumens": 5, "flickers": True, "watts": 60}
     assert from_json(to_json(OldLamp(5, flickers=True))) == OldLamp(5, flickers=True)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 200_000 + "]" * 200_000, "[" * (DEEPEST + 1) + "]" * (DEEPEST + 1), "{", b"\xff", "9" * 5000]
+)
+def test_json_that_is_broken_or_too_deep_is_a_value_error(text):
+    with pytest.raises(ValueError):
+        parse_json(text)
+
+
+def test_json_of_the_greatest_depth_is_read():
+    value = parse_json("[" * DEEPEST + "1" + "]" * DEEPEST)
+    for _ in range(DEEPEST):
+        (value,) = value
+    assert value == 1

@@ -14,6 +14,9 @@ from sporeprint.errors import RecipeError, Removed, SporeprintError
 
 LATER = {"later": True}  # marks a field that came after stores were made; see `later`
 
+DEEPEST = 64  # lists and objects within each other in JSON that is read; ours have fewer than 10
+_TOO_DEEP = f"lists and objects are nested more than {DEEPEST} deep"
+
 _NO_SUBSETS = (
     "views that are subsets of an image's tokens were never measured to be worth having; use Patches(side=0.5) or "
     "Crops(local_side=0.5)"
@@ -141,6 +144,29 @@ def make(cls: type, fields: Mapping[str, Any]) -> Any:
 def canonical(data: Any) -> bytes:
     """JSON with sorted keys and no spaces: the bytes that fingerprints and checksums are taken of."""
     return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def parse_json(text: str | bytes, **hooks: Any) -> Any:
+    """The value of a JSON text from anywhere, nested at most `DEEPEST`; hooks: of `json.loads`.
+
+    Raises ValueError, and nothing else, for what is not JSON or is nested deeper: everything that walks the value
+    afterwards may call itself for each level.
+    """
+    try:
+        value = json.loads(text, **hooks)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    level, depth = [value], 0
+    while level := [
+        part
+        for item in level
+        for part in (item.values() if isinstance(item, dict) else item if isinstance(item, list) else ())
+        if isinstance(part, (dict, list))
+    ]:
+        depth += 1
+        if depth >= DEEPEST:
+            raise ValueError(_TOO_DEEP)
+    return value
 
 
 def is_count(value: Any, least: int = 1) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -14,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sporeprint.errors import SourceError
+from sporeprint.values import parse_json
 
 BATCH = 32  # rows in memory at a time; encoded images are some megabytes at most
 _REWRITE = "write it with commas (.csv) or with tabs (.tsv)"
@@ -172,8 +172,8 @@ class JsonlTable(_Lines):
                 if not line.strip():
                     continue
                 try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError) as error:
+                    row = parse_json(line)
+                except ValueError as error:
                     row = error
                 if not isinstance(row, dict):
                     problem = f"a {type(row).__name__}" if not isinstance(row, Exception) else str(row)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from sporeprint.data.formats import ArrowTable, CsvTable, JsonlTable, ParquetTab
 from sporeprint.data.rows import ListSource, Row, Source
 from sporeprint.data.tables import TableSource
 from sporeprint.errors import SourceError
+from sporeprint.values import parse_json
 
 __all__ = ["FolderSource", "ListSource", "Row", "Source", "TableSource", "open_source"]
 
@@ -119,7 +119,7 @@ def _open_saved(folder: Path) -> Table:
 
 def _json_list(path: Path, pick: Callable[[dict], list[str]]) -> list[str]:
     try:
-        names = pick(json.loads(path.read_bytes()))
+        names = pick(parse_json(path.read_bytes()))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SourceError(f"'{path}' cannot be read ({error!r}); save the dataset again") from None
     if not isinstance(names, list) or not all(isinstance(entry, str) for entry in names):

@@ -15,6 +15,7 @@ import pyarrow as pa
 from sporeprint.data.formats import ParquetTable, Table
 from sporeprint.data.rows import Label, Row, add_file, check_ids, check_labels, check_limit, file_stamp
 from sporeprint.errors import SourceError
+from sporeprint.values import parse_json
 
 # What a sample column looks like, in order of trust: its type in the `huggingface` metadata, its name.
 SAMPLE_FEATURES = {"image": "Image", "audio": "Audio"}
@@ -226,7 +227,7 @@ def _features(schema: pa.Schema, path: Path) -> dict[str, Any]:
     if text is None:
         return {}
     try:
-        return dict(json.loads(text)["info"]["features"])
+        return dict(parse_json(text)["info"]["features"])
     except (ValueError, KeyError, TypeError) as error:
         raise SourceError(
             f"'{path}': its 'huggingface' metadata cannot be read ({error!r}); write the table again"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sporeprint.errors import SampleError, first_line
+from sporeprint.values import parse_json
 
 LISTS = ("easy", "hard", "junk")
 
@@ -38,8 +38,8 @@ def load_ground_truth(source: str | os.PathLike[str] | Mapping[str, Any]) -> dic
             f"trust the file, {_CONVERTER} makes JSON of it"
         )
     try:
-        contents = json.loads(data.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+        contents = parse_json(data.decode("utf-8-sig"))
+    except ValueError as error:
         raise SampleError(
             f"ground truth {path.name!r} is not JSON ({first_line(error)}); {_CONVERTER} makes JSON of the official "
             "files"

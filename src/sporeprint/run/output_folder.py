@@ -21,6 +21,7 @@ from sporeprint.errors import RecipeError, StoreError, StoreMismatch
 from sporeprint.report.palette import RGB, write_mask
 from sporeprint.store.atomic import TEMPORARY, lock, seal, unseal, write_file
 from sporeprint.store.plan import differences
+from sporeprint.values import parse_json
 
 RESULT, MASKS, SHEET, CLASSES, LOCK = "result.json", "masks", "sheet.png", "classes.txt", ".lock"
 KIND, FORMAT = "sporeprint segmentation", 1
@@ -226,7 +227,7 @@ class MaskLog:
 
     def _read(self, line: str) -> None:
         try:
-            record = json.loads(line)
+            record = parse_json(line)
             files, fingerprint = record.pop("files"), record.pop("fingerprint")
             for name, digest in files.items():
                 self._written.setdefault(name, set()).add(digest)

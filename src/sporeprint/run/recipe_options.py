@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from sporeprint.features.recipe import Recipe
 from sporeprint.objectives import NAMES, paper, settle
 from sporeprint.run.extract import read_state
 from sporeprint.store.reader import Store
+from sporeprint.values import parse_json
 
 
 def make_recipe(
@@ -102,7 +102,7 @@ def fitted_columns(fit_from: Path | None) -> dict[str, str | None]:
 def read_recipe(file: Path) -> Recipe:
     """Read a recipe from JSON as `Recipe.to_json` gives it; fields that are left out take their defaults."""
     try:
-        data = json.loads(file.read_text())
+        data = parse_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RecipeError(f"{file} cannot be read as JSON: {error}") from error
     if not isinstance(data, dict):

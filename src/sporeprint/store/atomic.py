@@ -155,12 +155,12 @@ def seal(kind: str | None, value: Mapping[str, Any], form: SealForm = SealForm()
 def unseal_bytes(kind: str | None, data: bytes, form: SealForm = SealForm()) -> dict[str, Any]:
     """The value that `seal` made `data` of. Raises ValueError where `data` is anything else."""
     try:
-        value = json.loads(data)
+        value = values.parse_json(data)
         checksum = value.pop(form.key)
         same = digest_of_json(value) == checksum and (kind is None or value.pop("kind") == kind)
         if same and (not form.exact or seal(kind, value, form) == data):
             return value
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, StoreError):
+    except (ValueError, KeyError, TypeError, AttributeError, StoreError):
         pass
     raise ValueError(_ALTERED)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import warnings
 from collections import OrderedDict
@@ -26,6 +25,7 @@ from sporeprint.backbones.libraries.sentence_model import (
     sentence_from_settings,
 )
 from sporeprint.errors import BackboneError
+from sporeprint.values import parse_json
 
 _TRANSFORMER_FILES = [
     f"sentence_{kind}_config.json"
@@ -78,8 +78,8 @@ class _Files:
         """Return the JSON in it; None where it is absent."""
         try:
             path = self.find(name, folder)
-            return None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
+            return None if path is None else parse_json(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
             raise self.broken(name, folder, error) from error
 
     def settings(self, name: str, folder: str = "", needed: bool = False) -> dict[str, Any]:

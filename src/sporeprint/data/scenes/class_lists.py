@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from sporeprint.data.scenes.masks import Colour
 from sporeprint.errors import SourceError
+from sporeprint.values import parse_json
 
 _GREATEST = 65_535  # in a 16-bit mask
 _FORMS = 'a list of names, {"0": "sky", ...} or {"sky": [128, 128, 128], ...}'
@@ -46,8 +46,8 @@ def _read(path: Path) -> ClassList:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".txt":
             return ClassList(_checked(_numbered(text), path), None, path.name)
-        classes = json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, path))
-    except (OSError, ValueError, RecursionError) as error:
+        classes = parse_json(text, object_pairs_hook=lambda pairs: _unique(pairs, path))
+    except (OSError, ValueError) as error:
         if isinstance(error, SourceError):
             raise
         raise SourceError(f"'{path}' cannot be read ({error}); expected {_FORMS}") from None

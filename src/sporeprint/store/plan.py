@@ -11,11 +11,13 @@ from typing import Any
 
 from sporeprint.errors import DamagedStore, StoreError, StoreMismatch
 from sporeprint.store.atomic import TEMPORARY, canonical, seal, sync_folder, unseal, write_file
-from sporeprint.store.shards import manifest_path, plan_path
+from sporeprint.store.schema import OBJECT, SIZE, check_shape, one_of
+from sporeprint.store.shards import DTYPES, manifest_path, plan_path
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
+HEADER = {"dtype": one_of(DTYPES), "shard_rows": SIZE, "plan": OBJECT}
 LOCK = ".lock"
 # A plan holds these for people only: the weights say which backbone it is, the rows' digest which data.
 NOT_COMPARED = ("resolved.backbone.name", "resolved.backbone.class", "source.ignored_files")
@@ -86,6 +88,7 @@ def read_plan(folder: Path) -> dict[str, Any]:
             "made it again"
         ) from None
     check_format(path, header)
+    check_shape(path, header, HEADER)
     return header
 
 

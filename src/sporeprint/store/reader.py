@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,33 @@ import numpy as np
 from sporeprint.errors import DamagedStore, RowFailure, StoreError
 from sporeprint.store.atomic import check_size, damaged, digest_of_json, read_file, unseal
 from sporeprint.store.plan import check_format, read_plan
-from sporeprint.store.shards import manifest_path, plan_path, read_shard, shard_path, state_path, to_numpy
+from sporeprint.store.schema import COUNT, DIGEST, FILE, NOTHING, OBJECT, SIZE, TEXT, check_shape, refuse
+from sporeprint.store.shards import (
+    FAILURE,
+    data_bytes,
+    failure_of,
+    label_kind,
+    manifest_path,
+    plan_path,
+    read_shard,
+    shard_path,
+    state_path,
+    to_numpy,
+)
+
+MANIFEST = {
+    "plan": DIGEST,
+    "states": {...: FILE},
+    "shards": [{"index": COUNT, "rows": COUNT, **FILE}],
+    "failures": [FAILURE],
+    "blocks": {...: {"dim": SIZE}},
+    "block_order": [TEXT],
+    "label_names": ([TEXT], NOTHING),
+    "rows": SIZE,
+    "cost": OBJECT,
+    "labels?": ({"different": COUNT, "missing": COUNT}, NOTHING),
+    "truncated?": COUNT,
+}
 
 
 class Store:
@@ -31,7 +58,7 @@ class Store:
         self.dtype: str = header["dtype"]
         self.shard_rows: int = header["shard_rows"]
         self.label_names: list[str] | None = manifest["label_names"]
-        self.failures = [RowFailure(**failure) for failure in manifest["failures"]]
+        self.failures = [failure_of(failure) for failure in manifest["failures"]]
         self.blocks_info: dict[str, dict[str, Any]] = {
             name: manifest["blocks"][name] for name in manifest["block_order"]
         }
@@ -58,25 +85,25 @@ class Store:
     @classmethod
     def _open(cls, folder: Path) -> Store:
         if not plan_path(folder).exists() and not manifest_path(folder).exists():
-            raise StoreError(f"'{folder}' is not a store: it has no plan.json; make one with `sporeprint extract`")
+            lack = "it has no plan.json" if os.path.lexists(folder) else "there is no such folder"
+            raise StoreError(f"'{folder}' is not a store: {lack}; make one with `sporeprint extract`")
         if not manifest_path(folder).exists():
             done = sum(1 for _ in (folder / "shards").glob("[0-9]*.json"))
             raise StoreError(
-                f"'{folder}' is incomplete: {done} shards are done and the manifest is not there; "
-                "run the same command again, it goes on from there"
+                f"'{folder}' is incomplete: {done} shards are done and the manifest is not there; run the same command "
+                f"again{', it goes on from there' if done else ''}"
             )
         header, manifest = read_plan(folder), unseal("manifest", manifest_path(folder))
         check_format(manifest_path(folder), manifest)
-        try:
-            store = cls(folder, header, manifest)
-            if manifest["plan"] != digest_of_json(header):
-                raise DamagedStore(damaged(plan_path(folder), "belongs to another run than the manifest"))
-            for path, record in store._files():
-                if not path.is_file():
-                    raise DamagedStore(damaged(path, "is missing"))
-                check_size(path, record["bytes"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DamagedStore(damaged(manifest_path(folder), f"cannot be understood ({error!r})")) from None
+        check_shape(manifest_path(folder), manifest, MANIFEST)
+        if manifest["plan"] != digest_of_json(header):
+            raise DamagedStore(damaged(plan_path(folder), "belongs to another run than the manifest"))
+        refuse(manifest_path(folder), contradiction(header, manifest))
+        store = cls(folder, header, manifest)
+        for path, record in store._files():
+            if not path.is_file():
+                raise DamagedStore(damaged(path, "is missing"))
+            check_size(path, record["bytes"])
         return store
 
     def __len__(self) -> int:
@@ -110,15 +137,8 @@ class Store:
     def blocks(self, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Blocks as float32 [N, D], rows in the order of `ids`. Raises DamagedStore, StoreError for unknown names."""
         names = self._check_names(names)
-        out = {name: np.empty((self._rows, self.blocks_info[name]["dim"]), np.float32) for name in names}
-        all_ids: list[str] = []
-        all_labels: list[Any] = []
-        for ids, labels, blocks in self.iter_blocks(names):
-            for name in names:
-                out[name][len(all_ids) : len(all_ids) + len(ids)] = blocks[name]
-            all_ids += ids
-            all_labels += labels
-        self.__dict__["_ids_and_labels"] = (all_ids, all_labels)
+        out = {name: np.empty((self._rows, self._widths[name]), np.float32) for name in names}
+        self.__dict__["_ids_and_labels"] = self._read_rows(out)
         return out
 
     def iter_blocks(
@@ -128,12 +148,16 @@ class Store:
 
         Labels are named as in `labels`, None where missing. Raises DamagedStore.
         """
-        names = self._check_names(names)
+        names, seen = self._check_names(names), "null"
         for shard in self._shards:
             if not shard["rows"]:
                 continue  # every row of it failed
             path = shard_path(self.folder, shard["index"])
-            table = read_shard(path, shard, names)
+            table = read_shard(path, shard, self._widths, self.dtype, names)
+            kind = label_kind(table.schema.field("label").type)
+            if "null" not in (kind, seen) and kind != seen:
+                raise DamagedStore(damaged(path, f"has labels of kind {kind}; earlier shards have {seen}"))
+            seen = seen if kind == "null" else kind
             ids = table.column("id").to_pylist()
             labels = [self._named(label) for label in table.column("label").to_pylist()]
             yield ids, labels, {name: to_numpy(table.column(name)) for name in names}
@@ -147,9 +171,9 @@ class Store:
     def verify(self) -> None:
         """Read everything once; raises DamagedStore for the first file that is not what was written."""
         for path, record in self._files():
-            read_file(path, record)
-        if len(set(self.ids)) != self._rows:
-            raise DamagedStore(damaged(manifest_path(self.folder), "counts other rows than the shards hold"))
+            if not record.get("rows"):  # `iter_blocks` reads the others
+                read_file(path, record)
+        self._check_ids([row for ids, _, _ in self.iter_blocks() for row in ids])
 
     def _files(self) -> Iterator[tuple[Path, dict[str, Any]]]:
         yield from ((state_path(self.folder, name), record) for name, record in self._states.items())
@@ -157,11 +181,27 @@ class Store:
 
     @cached_property
     def _ids_and_labels(self) -> tuple[list[str], list[Any]]:
-        ids, labels = [], []
-        for shard_ids, shard_labels, _ in self.iter_blocks([]):
+        return self._read_rows({})
+
+    @property
+    def _widths(self) -> dict[str, int]:
+        return {name: info["dim"] for name, info in self.blocks_info.items()}
+
+    def _read_rows(self, out: Mapping[str, np.ndarray]) -> tuple[list[str], list[Any]]:
+        """All ids and labels, and the blocks of `out`, [N, D], filled in. Raises DamagedStore for a repeated id."""
+        ids: list[str] = []
+        labels: list[Any] = []
+        for shard_ids, shard_labels, blocks in self.iter_blocks(list(out)):
+            for name, block in blocks.items():
+                out[name][len(ids) : len(ids) + len(shard_ids)] = block
             ids += shard_ids
             labels += shard_labels
+        self._check_ids(ids)
         return ids, labels
+
+    def _check_ids(self, ids: list[str]) -> None:
+        if len(set(ids)) != self._rows:
+            raise DamagedStore(damaged(manifest_path(self.folder), "counts other rows than the shards hold"))
 
     def _check_names(self, names: Sequence[str] | None) -> list[str]:
         names = self.block_names if names is None else list(names)
@@ -180,6 +220,26 @@ class Store:
                 f"'{self.folder}': label {label} has no name; there are {len(self.label_names)} label names"
             )
         return self.label_names[label]
+
+
+def contradiction(header: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+    """What a manifest says against itself or its plan, which both have the right shape; "" where nothing does.
+
+    So its counts are those of files, whose sizes are compared: memory is asked for only for rows that are there.
+    """
+    shards, blocks = manifest["shards"], manifest["blocks"]
+    widths = {name: info["dim"] for name, info in blocks.items()}
+    if [shard["index"] for shard in shards] != list(range(len(shards))):
+        return "its shards are not numbered 0, 1, 2 ..."
+    if sum(shard["rows"] for shard in shards) != manifest["rows"]:
+        return f"it counts {manifest['rows']} rows, its shards have {sum(shard['rows'] for shard in shards)}"
+    if any(shard["rows"] > header["shard_rows"] for shard in shards):
+        return f"a shard has more than the {header['shard_rows']} rows of the plan"
+    if sorted(manifest["block_order"]) != sorted(blocks) or not blocks:
+        return "its order of blocks names others than its blocks"
+    if any(data_bytes(shard["rows"], widths, header["dtype"]) > shard["bytes"] for shard in shards):
+        return "its blocks are wider than its shards' files"
+    return ""
 
 
 def label_array(labels: Sequence[Any]) -> np.ndarray | None:

@@ -24,13 +24,16 @@ from sporeprint.store.atomic import (
     write_file,
 )
 from sporeprint.store.plan import FORMAT, LOCK, begin, check_plan, make_header
-from sporeprint.store.reader import Store
+from sporeprint.store.reader import MANIFEST, Store, contradiction
+from sporeprint.store.schema import FILE, TEXT, check_shape, mismatch
 from sporeprint.store.shards import (
     DTYPES,
+    SHARD,
     ShardInfo,
     count_labels,
     encode,
     label_column,
+    label_kind,
     manifest_path,
     plan_path,
     read_shard,
@@ -41,6 +44,7 @@ from sporeprint.store.shards import (
 
 __all__ = ["ShardInfo", "Store", "StoreWriter"]
 
+STATE = {**FILE, "name?": TEXT, "plan?": TEXT}
 _SHARD_FILE = re.compile(r"(\d{5,})\.(json|parquet)")
 
 
@@ -120,7 +124,7 @@ class StoreWriter:
             return
         self._open_only()
         write_file(path, data)
-        write_file(record_path(self.folder, name), seal("state", record))
+        write_file(record_path(self.folder, name), seal("state", {**record, "name": name, "plan": self._plan_digest}))
         self._states[name] = record
         for shard in list(self.done.values()):
             if shard.states.get(name) != record["sha256"]:
@@ -160,6 +164,7 @@ class StoreWriter:
             seconds=dict(seconds),
             states={name: record["sha256"] for name, record in self._states.items()},
             truncated=truncated,
+            plan=self._plan_digest,
         )
         sidecar = seal("shard", shard.to_json())
         write_file(shard_path(self.folder, index), data)
@@ -201,6 +206,9 @@ class StoreWriter:
             "truncated": sum(shard.truncated for shard in shards),
             "cost": dict(cost),
         }
+        header = {"dtype": self.dtype, "shard_rows": self.shard_rows}
+        if wrong := mismatch(manifest, MANIFEST) or contradiction(header, manifest):
+            raise StoreError(f"'{self.folder}' could not be opened again ({wrong}); commit with other values")
         write_file(manifest_path(self.folder), seal("manifest", manifest))
         self.complete = True
         self.close()
@@ -231,20 +239,32 @@ class StoreWriter:
         name = path.name.removesuffix(".record")
         try:
             record = unseal("state", path)
+            check_shape(path, record, STATE)
+            self._check_plan(record)
+            if record.get("name") != name:
+                raise DamagedStore("its record is of another state")
             read_file(state_path(self.folder, name), record)
-            self._states[name] = record
-        except DamagedStore as error:
+            self._states[name] = {key: record[key] for key in FILE}
+        except StoreError as error:
             warnings.warn(f"state {name!r} is dropped and will be computed again: {_damage(error)}", stacklevel=5)
             path.unlink()
 
     def _resume_shard(self, index: int) -> None:
         try:
             record = unseal("shard", shard_path(self.folder, index, ".json"))
-            table = read_shard(shard_path(self.folder, index), record, [])
+            check_shape(shard_path(self.folder, index, ".json"), record, SHARD)
+            self._check_plan(record)
             shard = ShardInfo.from_json(record)
             if shard.index != index:
                 raise DamagedStore(f"it holds shard {shard.index}")
-        except (DamagedStore, KeyError, TypeError) as error:
+            if other := [name for name, digest in shard.states.items() if self._known(name) not in (None, digest)]:
+                raise DamagedStore(f"it was computed with another state {other[0]!r}")
+            if shard.rows + len(shard.failures) > self.shard_rows or shard.truncated > shard.rows:
+                raise DamagedStore(f"it counts {shard.rows} rows, {len(shard.failures)} failures")
+            table = read_shard(shard_path(self.folder, index), record, shard.blocks, self.dtype, list(shard.blocks))
+            if (kind := label_kind(table.schema.field("label").type)) != shard.labels:
+                raise DamagedStore(f"its labels are of kind {kind}, not {shard.labels}")
+        except DamagedStore as error:
             self._drop(index, _damage(error))
             return
         ids = table.column("id").to_pylist()
@@ -254,6 +274,16 @@ class StoreWriter:
         self.done[index] = shard
         self._owner.update(dict.fromkeys(ids, index))
         self._labels[index] = table.column("label").to_pylist()
+
+    def _check_plan(self, record: Mapping[str, Any]) -> None:
+        if "plan" not in record:
+            raise DamagedStore("its record does not say which store it is of (an earlier version wrote it)")
+        if record["plan"] != self._plan_digest:
+            raise DamagedStore("it belongs to another store, whose plan is another")
+
+    def _known(self, name: str) -> str | None:
+        """The checksum of the state `name`, where it is there."""
+        return self._states[name]["sha256"] if name in self._states else None
 
     def _drop(self, index: int, reason: str) -> None:
         warnings.warn(f"shard {index} is dropped and will be computed again: {reason}", stacklevel=5)

@@ -31,7 +31,10 @@ ODD_VALUES = (
 )
 
 
-def edit(path: Path, kind: str | None, change, form: SealForm = SealForm()) -> None:
+SEAL = SealForm()
+
+
+def edit(path: Path, kind: str | None, change, form: SealForm = SEAL) -> None:
     """Change the value that was sealed into `path`, and seal it again."""
     value = unseal_bytes(kind, path.read_bytes(), form)
     change(value)

@@ -189,10 +189,13 @@ def is_fraction(value: Any) -> bool:
     return is_positive(value) and value <= 1
 
 
-def check_count(name: str, value: Any, least: int = 1, error: type[SporeprintError] = RecipeError) -> None:
-    """Raise `error` for all but an integer of at least `least`."""
-    if not is_count(value, least):
-        raise error(f"{name}={value!r}; expected an integer of at least {least}")
+def check_count(
+    name: str, value: Any, least: int = 1, error: type[SporeprintError] = RecipeError, most: float = math.inf
+) -> None:
+    """Raise `error` for all but an integer from `least` to `most`."""
+    if not is_count(value, least) or value > most:
+        limit = "" if most == math.inf else f" and at most {most}"
+        raise error(f"{name}={value!r}; expected an integer of at least {least}{limit}")
 
 
 def check_fraction(name: str, value: Any) -> None:

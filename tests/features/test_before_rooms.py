@@ -92,7 +92,8 @@ def store_of_then(folder: Path, recipe: dict[str, object]) -> Path:
     description, tensors = saved.unpack_parts(saved.read_folder(folder / "state"), str(folder))
     files = saved.pack_parts({**description, "recipe": recipe}, tensors)
     manifest |= {"plan": digest_of_json(header), "states": {name: record_of(data) for name, data in files.items()}}
-    saved.write_folder(folder / "state", files)
+    for file_name, data in files.items():
+        (folder / "state" / file_name).write_bytes(data)
     (folder / "plan.json").write_bytes(seal("plan", header))
     (folder / "manifest.json").write_bytes(seal("manifest", manifest))
     return folder

@@ -177,16 +177,42 @@ class Combiner:
     def restore(
         cls, combination: Combination, description: Mapping[str, Any], arrays: Mapping[str, NDArray[np.float32]]
     ) -> Combiner:
-        """Rebuild the combiner whose `describe` and `arrays` these are."""
+        """Rebuild the combiner whose `describe` and `arrays` these are. Raises ValueError where they do not agree."""
         names, widths = tuple(description["names"]), dict(description["widths"])
-        combiner = cls(combination, names, widths, rows=description["rows"], weights=description.get("weights"))
+        weights = description.get("weights")
+        combiner = cls(named(combination), names, widths, rows=description["rows"], weights=weights)
         for key in sorted({key.rpartition("/")[0] for key in arrays}):
             axes = Axes(*(arrays[f"{key}/{part}"] for part in _PARTS))
             if key == "pca":
                 combiner.pca = axes
             else:
                 combiner.whiteners[key.removeprefix("whiten.")] = axes
+        combiner._check(description.get("width"))
         return combiner
+
+    def _check(self, width: Any) -> None:
+        """Raise ValueError where the fitted arrays do not fit the names, widths and weights."""
+        names = set(self.names)
+        whitened = names if self.combination.whiten is not None else set()
+        if len(names) < len(self.names) or names != set(self.widths) or set(self.whiteners) != whitened:
+            raise ValueError(f"the combination of {', '.join(map(repr, self.names))} has other widths or axes")
+        if not all(map(is_count, self.widths.values())) or not is_count(self.rows, 0):
+            raise ValueError("the widths of the combination are no counts")
+        if self.weights is not None and (
+            set(self.weights) != names or not all(map(is_positive, self.weights.values()))
+        ):
+            raise ValueError("the weights of the combination are not one for each of its blocks")
+        parts = {name: len(self.whiteners[name].components) for name in self.whiteners}
+        fitted = [(self.whiteners[name], self.widths[name]) for name in self.whiteners]
+        if self.pca is not None:
+            fitted.append((self.pca, sum(parts.get(name, self.widths[name]) for name in self.names)))
+        for axes, wide in fitted:
+            rows = len(axes.components)
+            shapes = [part.shape for part in (axes.mean, axes.components, axes.variance)]
+            if not rows or shapes != [(wide,), (rows, wide), (rows,)] or axes.components.dtype != np.float32:
+                raise ValueError(f"axes of shapes {shapes}; expected those of {wide} numbers")
+        if width not in (None, self.width):
+            raise ValueError(f"features of {self.width} numbers; {width} were saved")
 
 
 _PARTS = ("mean", "components", "variance")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sporeprint.errors import StoreMismatch
+from sporeprint.errors import DamagedStore, StoreMismatch
 from sporeprint.features.combine import Combiner
 from sporeprint.features.dense.dense_features import FittedDense
 from sporeprint.features.engine import below, heads_of
@@ -72,6 +72,39 @@ class Fitted:
             combiner=combiner,
             dense=dense,
         )
+
+    def check_tensors(self, given: Mapping[str, Tensor]) -> None:
+        """Raise ValueError where the tensors that this was rebuilt of are others than its own, or hold NaN."""
+        own = self.parts()[1]
+        if other := sorted(set(given) ^ set(own)):
+            raise ValueError(f"the tensor {other[0]!r} is {'not known' if other[0] in given else 'missing'}")
+        for name, tensor in own.items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise ValueError(f"the tensor {name!r} holds numbers that are not finite")
+
+    def check_shapes(self, heads: Iterable[str], width: int, targets: Mapping[str, int], where: str) -> None:
+        """Raise DamagedStore where heads, negatives or projections do not fit a network.
+
+        heads: names of them. width: of the network's embedding. targets: {path: numbers of its gradient}.
+        """
+        for name in heads:
+            head = self.heads.get(name, {})
+            weight, bias = head.get("weight"), head.get("bias")
+            good = weight is not None and weight.dim() == 2 and weight.shape[1] == width and len(weight)
+            if not good or head.keys() - {"weight", "bias"} or not (bias is None or bias.shape == weight.shape[:1]):
+                raise DamagedStore(f"{where} holds no head {name!r} of {width} numbers; save it again")
+            bank = self.negatives.get(name)
+            if bank is not None and (bank.dim() != 2 or bank.shape[1] != len(weight)):
+                raise DamagedStore(f"{where} holds negatives of {name!r} of shape {list(bank.shape)}; save it again")
+        for path, matrix in self.projections.items():
+            if matrix.dim() != 2 or matrix.shape[1] != targets.get(path):
+                raise DamagedStore(
+                    f"{where} holds a projection of {path!r} of shape {list(matrix.shape)}; save it again"
+                )
+        floating = [*self.negatives.values(), *self.projections.values()]
+        floating += [value for head in self.heads.values() for value in head.values()]
+        if not all(value.is_floating_point() for value in floating):
+            raise DamagedStore(f"{where} holds heads, negatives or projections that are no floats; save it again")
 
     def check_backbone(self, described: Mapping[str, Any], where: str) -> None:
         """Raise StoreMismatch where a backbone, as `Backbone.describe` gives it, is not this state's."""

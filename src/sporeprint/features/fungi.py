@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from sporeprint.backbones.backbone import Backbone
 from sporeprint.backbones.precision import as_fitted, dtype_name
-from sporeprint.errors import NotFitted, RecipeError, RowFailure, StoreError
+from sporeprint.errors import NotFitted, RecipeError, RowFailure
 from sporeprint.features import saved
 from sporeprint.features.batches import Decoded, as_rows, decoded_batches, separate
 from sporeprint.features.combine import Combiner, named
@@ -201,12 +202,8 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
     def save(self, folder: str | Path) -> None:
         """Write JSON and safetensors; `Fungi.load` in another process gives the same features.
 
-        Raises StoreError where `folder` cannot be one.
+        An older one in `folder` stays whole until this one is. Raises StoreError where it cannot be written.
         """
-        try:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise StoreError(f"'{folder}' cannot be a folder: {error.strerror}; give another name") from error
         saved.write_folder(folder, self.pack())
 
     def pack(self) -> dict[str, bytes]:
@@ -263,6 +260,8 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
     def take(self, fitted: Fitted, where: str = "the fitted state") -> None:
         """Go on from the `fitted` state of a Fungi of the same recipe. Raises StoreMismatch for another backbone."""
         fitted.check_backbone(self.network.describe(), where)
+        targets = {path: math.prod(target.shape) for path, target in self.network.targets.items()}
+        fitted.check_shapes(self.heads, self.network.width, targets, where)
         network, dtype = self.network, self._recipe().dtype
         self.engine.autocast = as_fitted(dtype, fitted.resolved.get("dtype", dtype), network.dtype, network.device)
         for name in self.heads:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ from sporeprint.errors import RecipeError
 from sporeprint.features import presets
 from sporeprint.features.blocks import TAKEN, is_block_name
 from sporeprint.features.combine import named
-from sporeprint.features.dense.dense_settings import Dense
+from sporeprint.features.dense.dense_settings import WIDEST, Dense
 from sporeprint.gradients.projections.projection import check_projection_name
 from sporeprint.values import LATER, canonical, check_choice, check_count, fields_json, from_json, is_count, make
 
@@ -20,6 +21,7 @@ DTYPES = ("auto", "float32", "bfloat16")
 LAYER_KINDS = ("cls", "last", "mean", "max")
 VIEWS = ("paper", "native")
 MODALITIES = ("auto", "image", "text", "audio")
+MOST_VIEWS = 2**12  # of a row
 DECIDED_LATER = ("size", "combination", "dense")  # fields that never change the blocks of whole images
 
 
@@ -105,7 +107,7 @@ class Recipe:
             value = getattr(self, name)
             if value is None and name in ("dim", "size"):
                 continue
-            check_count(name, value, least)
+            check_count(name, value, least, most=WIDEST if name == "dim" else math.inf)
         if self.targets is not None and not self.targets:
             raise RecipeError("targets is empty; leave it out to read the paper's layer, or name at least one layer")
         if not all(isinstance(path, str) for path in self.targets or ()):
@@ -165,8 +167,9 @@ def _check_objective(objective: Any) -> None:
         value = getattr(objective, name, default)
         if value is None and any(name in fields for fields in getattr(objective, "by_modality", {}).values()):
             continue  # the modality decides
-        if not is_count(value, least):
-            raise RecipeError(f"{name}={value!r} of {objective!r}; expected an integer of at least {least}")
+        if not is_count(value, least) or (name == "latent" and value > WIDEST):
+            limit = f" and at most {WIDEST}" if name == "latent" else ""
+            raise RecipeError(f"{name}={value!r} of {objective!r}; expected an integer of at least {least}{limit}")
     if not isinstance(getattr(objective, "name", None), str):
         raise RecipeError(f"{objective!r} has no name; expected a string, the name of its block")
     augmentation = getattr(objective, "augmentation", None)
@@ -174,3 +177,5 @@ def _check_objective(objective: Any) -> None:
         raise RecipeError(
             f"augmentation={augmentation!r} of {objective.name!r}; expected an augmentation such as Crops(), or None"
         )
+    if augmentation is not None:
+        check_count(f"views of {objective.name!r}", augmentation.views, most=MOST_VIEWS)

@@ -1,8 +1,15 @@
-"""A fitted Fungi becomes bytes and back: JSON and safetensors, with checksums. Nothing read here can run code."""
+"""A fitted Fungi becomes bytes and back: JSON and safetensors, with checksums. Nothing read here can run code.
+
+FOLDER/fungi-DIGEST.safetensors  the tensors, under a name of their own: an older fit stays whole until the JSON names
+                                 the new one (earlier versions wrote fungi.safetensors)
+FOLDER/fungi.json                what they are, with their checksum; renamed into place after them
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -11,12 +18,22 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from sporeprint.errors import DamagedStore
+from sporeprint.errors import DamagedStore, SporeprintError, StoreError
 from sporeprint.features.fitted import Fitted
 from sporeprint.store.atomic import SealForm, seal, unseal_bytes, write_file
+from sporeprint.store.schema import DIGEST, OBJECT, TEXT, mismatch
 
 JSON_NAME, TENSORS_NAME = "fungi.json", "fungi.safetensors"
 FORMAT = 1
+BODY = {
+    "recipe": OBJECT,
+    "resolved": {"backbone": {"name": TEXT}},
+    "tensors_sha256": DIGEST,
+    "combination?": OBJECT,
+    "combiner?": OBJECT,
+    "dense?": OBJECT,
+}
+_TENSORS = re.compile(r"fungi(-[0-9a-f]{16})?\.safetensors")
 _FORM = SealForm(key="sha256", end=b"", exact=False)
 
 
@@ -27,7 +44,15 @@ def pack(fitted: Fitted) -> dict[str, bytes]:
 
 def unpack(read: Callable[[str], bytes], where: str) -> Fitted:
     """This is the inverse of `pack`; `read` gives a file's contents. Raises DamagedStore for what is not as written."""
-    return Fitted.of_parts(*unpack_parts(read, where))
+    body, tensors = unpack_parts(read, where)
+    try:
+        fitted = Fitted.of_parts(body, tensors)
+        fitted.check_tensors(tensors)
+    except SporeprintError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+        raise DamagedStore(f"{where}/{JSON_NAME} cannot be understood ({error}); save it again") from error
+    return fitted
 
 
 def pack_parts(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, bytes]:
@@ -43,8 +68,10 @@ def unpack_parts(read: Callable[[str], bytes], where: str) -> tuple[dict[str, An
         body = unseal_bytes(None, read(JSON_NAME), _FORM)
     except ValueError as error:
         raise DamagedStore(f"{where}/{JSON_NAME} {error}; save it again") from error
-    if body["format"] != FORMAT:
-        raise DamagedStore(f"{where}/{JSON_NAME} has format {body['format']}; this version reads {FORMAT}")
+    if body.get("format") != FORMAT:
+        raise DamagedStore(f"{where}/{JSON_NAME} has format {body.get('format')}; this version reads {FORMAT}")
+    if wrong := mismatch(body, BODY):
+        raise DamagedStore(f"{where}/{JSON_NAME} cannot be understood ({wrong}); save it again")
     packed = read(TENSORS_NAME)
     if sha256(packed).hexdigest() != body["tensors_sha256"]:
         raise DamagedStore(f"{where}/{TENSORS_NAME} does not match its checksum; save it again")
@@ -55,22 +82,52 @@ def unpack_parts(read: Callable[[str], bytes], where: str) -> tuple[dict[str, An
 
 
 def write_folder(folder: str | Path, files: Mapping[str, bytes]) -> None:
-    """Write each file under a temporary name, then rename it; the JSON, which vouches for the rest, comes last."""
+    """Write what `pack` gave. Until the JSON is renamed into place an older fit in `folder` stays whole; then it goes.
+
+    Raises StoreError.
+    """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in sorted(files, key=lambda name: name == JSON_NAME):
-        write_file(folder / name, files[name])
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"'{folder}' cannot be a folder: {error.strerror or error}; give another name") from error
+    tensors = folder / _name_of(sha256(files[TENSORS_NAME]).hexdigest())
+    write_file(tensors, files[TENSORS_NAME])
+    write_file(folder / JSON_NAME, files[JSON_NAME])
+    for path in folder.iterdir():
+        if _TENSORS.fullmatch(path.name) and path != tensors:
+            with suppress(OSError):  # it is in nobody's way
+                path.unlink()
 
 
 def read_folder(folder: str | Path) -> Callable[[str], bytes]:
     """Give a reader for `unpack`, which raises DamagedStore for a file that is not there."""
 
+    described = b""  # the JSON that was read, of which the tensors have to be
+
     def read(name: str) -> bytes:
+        nonlocal described
+        path = Path(folder) / name
+        if name == TENSORS_NAME:
+            path = _tensors_path(Path(folder), described or read(JSON_NAME))
         try:
-            return (Path(folder) / name).read_bytes()
+            data = path.read_bytes()
         except OSError as error:
-            raise DamagedStore(
-                f"{Path(folder) / name} cannot be read ({error.strerror}); expected what Fungi.save wrote"
-            ) from error
+            raise DamagedStore(f"{path} cannot be read ({error.strerror}); expected what Fungi.save wrote") from error
+        described = data if name == JSON_NAME else described
+        return data
 
     return read
+
+
+def _tensors_path(folder: Path, described: bytes) -> Path:
+    """Where the tensors that a JSON describes are; an earlier version gave them no name of their own."""
+    with suppress(ValueError):
+        digest = unseal_bytes(None, described, _FORM).get("tensors_sha256")
+        if not mismatch(digest, DIGEST) and (folder / _name_of(digest)).exists():
+            return folder / _name_of(digest)
+    return folder / TENSORS_NAME
+
+
+def _name_of(digest: str) -> str:
+    return f"fungi-{digest[:16]}.safetensors"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from sporeprint.errors import NotFitted, RecipeError, RowFailure, SampleError
+from sporeprint.errors import DamagedStore, NotFitted, RecipeError, RowFailure, SampleError
 from sporeprint.features.batches import Batch, decoded_batches, name_rows, separate
 from sporeprint.features.blocks import Blocks
 from sporeprint.features.combine import Combiner, named
@@ -144,9 +144,22 @@ class DenseFeatures:
         return FittedDense(heads, self.engine.support, self.combiner)
 
     def take(self, fitted: FittedDense) -> None:
-        """Go on from what features of the same recipe and backbone were fitted to."""
-        for name, head in self.engine.heads.items():
-            head.load_state_dict(fitted.heads[name])
+        """Go on from what features of the same recipe and backbone were fitted to. Raises DamagedStore for others."""
+        support = fitted.support
+        try:
+            for name, head in self.engine.heads.items():
+                head.load_state_dict(fitted.heads[name])
+            if support is not None and (
+                support.tokens.shape != (len(support.owners), self.width)
+                or not support.tokens.is_floating_point()
+                or support.owners.dtype != torch.int64
+                or support.owners.dim() != 1
+            ):
+                raise ValueError(f"its support has the shape {list(support.tokens.shape)}")
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise DamagedStore(
+                f"dense features were fitted with other heads or tokens ({error}); fit them again"
+            ) from None
         self.engine.support, self.combiner = fitted.support, fitted.combiner
 
     def check(self) -> None:

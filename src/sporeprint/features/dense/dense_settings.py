@@ -13,6 +13,7 @@ from sporeprint.features.dense.copies import Copies
 from sporeprint.features.dense.token_objectives import TokenKL, TokenObjective, TokenSimCLR
 from sporeprint.values import check_count, is_count, is_number, kind
 
+WIDEST = 2**16  # numbers of a latent; a matrix of that many rows is made before anything is read
 EVERYTHING = Combination(("embedding", "layers", "gradients"), whiten="auto", exponent=0.5)
 NAMES = {"kl": TokenKL, "simclr": TokenSimCLR}  # names on the command line
 
@@ -52,6 +53,7 @@ class Dense:
                     f"Dense objective {objective!r} is not a loss over tokens; expected an instance such as "
                     "TokenSimCLR() or TokenKL()"
                 )
+            check_count(f"latent of {objective.name!r}", objective.latent, most=WIDEST)
         names = [objective.name for objective in self.objectives]
         if len(set(names)) < len(names) or not all(map(is_block_name, names)):
             raise RecipeError(

@@ -1,15 +1,18 @@
 import json
+import os
 import sys
 
 import numpy as np
 import pytest
 
+from small_edits import edit
 from sporeprint import check_index
 from sporeprint.errors import DamagedStore, MissingExtra, RecipeError, StoreError, StoreMismatch
 from sporeprint.search import faiss as faiss_index
 from sporeprint.search.base import recall_of
 from sporeprint.search.exact import ExactIndex
 from sporeprint.search.indexes import make_index, open_index
+from sporeprint.store.atomic import record_of
 
 faiss = pytest.importorskip("faiss")
 NAMES = ["ivf", "ivf-sq8", "ivf-sq4", "hnsw"]
@@ -123,7 +126,7 @@ def test_a_saved_index_is_of_its_rows_only_and_may_be_replaced(built, tmp_path):
 @pytest.mark.parametrize("harm", ["flipped", "truncated", "missing", "manifest missing", "recall raised"])
 def test_damage_is_found(built, tmp_path, name, harm):
     built[name, "float32"].save(tmp_path)
-    path, about = tmp_path / "index.faiss", tmp_path / "index.json"
+    (path,), about = tmp_path.glob("index-*.faiss"), tmp_path / "index.json"
     data = path.read_bytes()
     if harm == "flipped":
         path.write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
@@ -137,13 +140,12 @@ def test_damage_is_found(built, tmp_path, name, harm):
         open_index(tmp_path, ROWS)
 
 
-def test_a_disk_that_takes_no_index_leaves_none(built, tmp_path, monkeypatch):
+def test_a_disk_that_takes_no_index_leaves_the_older_one(built, tmp_path, monkeypatch):
     built["ivf", "float32"].save(tmp_path)
     monkeypatch.setattr(faiss, "write_index", lambda index, path: (_ for _ in ()).throw(RuntimeError("disk full")))
     with pytest.raises(StoreError, match="disk full"):
-        built["ivf", "float32"].save(tmp_path)
-    with pytest.raises(DamagedStore):
-        open_index(tmp_path, ROWS)
+        built["hnsw", "float32"].save(tmp_path)
+    assert open_index(tmp_path, ROWS).name == "ivf"
 
 
 def test_threads_are_those_of_torch_while_searching_and_then_as_before(built, monkeypatch):
@@ -187,3 +189,103 @@ def test_recall_counts_those_as_near_as_the_last_true_one():
     true = np.float32([[0.9, 0.8, 0.8], [0.5, 0.4, 0.3]])
     similarities = np.float32([[0.9, 0.8, 0.8], [0.5, 0.2, 0.1]])
     assert recall_of(similarities, true) == pytest.approx(4 / 6)
+
+
+def test_a_saved_index_is_of_all_its_rows(built, tmp_path):
+    built["ivf", "float32"].save(tmp_path)
+    for row in (0, 1, 1234, len(ROWS) - 1):
+        others = ROWS.copy()
+        others[row, 3] += 1e-6
+        with pytest.raises(StoreMismatch, match="other rows"):
+            open_index(tmp_path, others)
+
+
+def test_an_index_that_knows_its_rows_is_compared_with_all_of_them(built):
+    others = ROWS.copy()
+    others[1234] = others[4]
+    for index in (built["ivf", "float32"], ExactIndex(ROWS)):
+        assert make_index(index, ROWS.copy()) is index
+        with pytest.raises(RecipeError, match="is not over these"):
+            make_index(index, others)
+
+
+class Ended(BaseException):
+    """As SIGKILL: nothing handles it."""
+
+
+def test_saving_over_a_good_one_loses_neither_wherever_it_ends(built, tmp_path, monkeypatch):
+    seen = []
+    for step in range(50):
+        folder = tmp_path / str(step)
+        built["ivf", "float32"].save(folder)
+        calls = 0
+
+        def ended(real, step=step):
+            def call(*args, **kwargs):
+                nonlocal calls
+                calls += 1
+                if calls > step:
+                    raise Ended
+                return real(*args, **kwargs)
+
+            return call
+
+        with monkeypatch.context() as patch:
+            for name in ("replace", "fsync", "open"):
+                patch.setattr(os, name, ended(getattr(os, name)))
+            patch.setattr(type(folder), "unlink", ended(type(folder).unlink))
+            try:
+                built["hnsw", "float32"].save(folder)
+            except Ended:
+                seen.append(open_index(folder, ROWS).name)
+                continue
+        break
+    assert open_index(folder, ROWS).name == "hnsw"
+    assert len(list(folder.iterdir())) == 2
+    assert set(seen) == {"ivf", "hnsw"}
+    assert seen == sorted(seen, reverse=True)
+
+
+@pytest.mark.parametrize("below", ["", "/below"])
+def test_a_path_that_can_be_no_folder_is_named(built, tmp_path, below):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StoreError, match="was not written"):
+        built["ivf", "float32"].save(f"{tmp_path}/file{below}")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"name": "exact"}, "name is 'exact'"),
+        ({"name": "hnsw"}, "is no index 'hnsw'"),
+        ({"effort": 0}, "effort is 0"),
+        ({"effort": 10**30}, "effort is 1000"),
+        ({"effort": True}, "effort is True"),
+        ({"recall": "1"}, "recall is '1'"),
+        ({"bytes": 10**15}, "bytes; 1000000000000000 were written"),
+        ({"sha256": "../../index"}, "sha256 is '../../index'"),
+        ({"rows": "0" * 64}, "other rows"),
+        ({"format": 1}, "format 1; this version reads 2: make it again"),
+        ({"format": None}, "format None"),
+    ],
+)
+def test_an_edited_description_is_refused(built, tmp_path, change, reason):
+    built["ivf", "float32"].save(tmp_path)
+    edit(tmp_path / "index.json", faiss_index.KIND, lambda about: about.update(change))
+    with pytest.raises(StoreError, match=reason):
+        open_index(tmp_path, ROWS)
+
+
+@pytest.mark.parametrize("name", ["ivf", "hnsw"])
+def test_an_index_of_other_rows_in_its_place_is_refused_though_the_checksum_is_right(built, tmp_path, name):
+    make_index("ivf" if name == "hnsw" else "hnsw", ROWS).save(tmp_path / "other kind")
+    make_index(name, ROWS[:2000]).save(tmp_path / "fewer")
+    for other in ("other kind", "fewer"):
+        folder = tmp_path / f"made of {other}"
+        built[name, "float32"].save(folder)
+        (theirs,) = (tmp_path / other).glob("*.faiss")
+        record = record_of(theirs.read_bytes())
+        (folder / theirs.name).write_bytes(theirs.read_bytes())
+        edit(folder / "index.json", faiss_index.KIND, lambda about, record=record: about.update(record))
+        with pytest.raises(DamagedStore, match=f"is no index '{name}' of 3000 rows"):
+            open_index(folder, ROWS)

@@ -251,7 +251,7 @@ def test_a_parquet_that_the_writer_would_not_write_is_refused_before_it_is_decod
     finally:
         pa.set_memory_pool(usual)
     assert pool.max_memory() < 2**20
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning, match="is dropped"):
         assert everything(make(tmp_path / "s")) == whole
 
 
@@ -292,7 +292,9 @@ def test_random_hand_edits_with_right_checksums_end_in_the_same_store_or_a_named
             name = draw.choice([name for name in SEALED if (tmp_path / "s" / name).exists()])
             told = []
             try:
-                edit(tmp_path / "s" / name, SEALED[name], lambda value, told=told: told.append(random_edit(value, draw)))
+                edit(
+                    tmp_path / "s" / name, SEALED[name], lambda value, told=told: told.append(random_edit(value, draw))
+                )
             except StoreError:
                 continue  # not JSON: no checksum
             if name == "plan.json" and commit:

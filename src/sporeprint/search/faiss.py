@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib import import_module
@@ -15,24 +16,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sporeprint.errors import MissingExtra, RecipeError, StoreError, StoreMismatch
+from sporeprint.errors import DamagedStore, MissingExtra, RecipeError, StoreError, StoreMismatch
 from sporeprint.search.base import RECALL, Found, nearest_of, queries_of, recall_of
 from sporeprint.search.exact import SPARE, ExactIndex
 from sporeprint.store.atomic import (
     TEMPORARY,
     check_digest,
     check_size,
+    damaged,
     digest_of,
     seal,
     sync_folder,
     unseal,
     write_file,
 )
+from sporeprint.store.schema import DIGEST, FILE, NUMBER, SIZE, check_shape, one_of
 
-KIND, FORMAT = "sporeprint index", 1
+KIND, FORMAT = "sporeprint index", 2
 SAMPLE = 256  # queries that the recall is measured on
 CANDIDATES = {"ivf": 1, "ivf-sq8": 2, "ivf-sq4": 4, "hnsw": 1}  # times k, and SPARE more, are compared exactly
 
+_ABOUT = {
+    "name": one_of(tuple(CANDIDATES)),
+    "effort": SIZE,
+    "recall": NUMBER,
+    **FILE,
+    "rows": DIGEST,
+    "sampled": DIGEST,
+}
+_FILES = re.compile(r"index(-[0-9a-f]{16})?\.faiss")
 _NUMBERS = 2**22  # numbers of rows at a time: 16 MiB
 _TRAINING = 2**26  # numbers of rows that cells are trained on: 256 MiB
 _ROWS_A_CELL = 64  # the most rows that a cell is trained on
@@ -78,49 +90,84 @@ class FaissIndex:
             part = slice(at, at + step)
             with _threads(_thread_count()):
                 candidates = self.index.search(queries[part], count, params=settings)[1]
+            if candidates.max(initial=-1) >= len(self.rows):
+                raise DamagedStore(f"the index {self.name!r} names rows beyond its {len(self.rows)}; make it again")
             similarities[part], positions[part] = nearest_of(self.rows, queries[part], candidates, k)
         return similarities, positions
 
     def save(self, folder: str | Path) -> None:
-        """Write index.faiss and, last, index.json into `folder`; the rows stay where they are. Raises StoreError."""
+        """Write index-DIGEST.faiss and, last, index.json, which names it; the rows stay where they are.
+
+        An older index in `folder` stays whole until this one is. Raises StoreError.
+        """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        path, about = folder / "index.faiss", folder / "index.json"
-        temporary = path.with_name(path.name + TEMPORARY)
-        about.unlink(missing_ok=True)  # it must not describe another file
+        temporary = folder / f"index.faiss{TEMPORARY}"
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             load_faiss().write_index(self.index, str(temporary))
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
+            digest = digest_of(temporary)
+            path = folder / _file_name(digest)
             os.replace(temporary, path)
             sync_folder(folder)
         except (OSError, RuntimeError) as error:
-            temporary.unlink(missing_ok=True)
-            raise StoreError(f"'{path}' was not written: {error}; free some space or fix the permissions") from error
-        record = {"bytes": path.stat().st_size, "sha256": digest_of(path), "rows": _digest(self.rows)}
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            why = getattr(error, "strerror", None) or error
+            raise StoreError(
+                f"the index in '{folder}' was not written: {why}; free some space, fix the permissions or give another "
+                "folder"
+            ) from error
+        rows = {"rows": _digest(self.rows), "sampled": _digest(_few(self.rows))}
+        record = {"bytes": path.stat().st_size, "sha256": digest, **rows}
         value = {"format": FORMAT, "name": self.name, "effort": self.effort, "recall": self.recall, **record}
-        write_file(about, seal(KIND, value))
+        write_file(folder / "index.json", seal(KIND, value))
+        for other in folder.iterdir():
+            if _FILES.fullmatch(other.name) and other != path:
+                with suppress(OSError):  # it is in nobody's way
+                    other.unlink()
 
     @classmethod
     def open(cls, folder: str | Path, rows: NDArray[Any], verify: bool = True) -> FaissIndex:
         """Open an index as `open_index` does."""
         faiss = load_faiss()
-        path = Path(folder) / "index.faiss"
-        about = unseal(KIND, path.with_suffix(".json"))
-        if about["format"] != FORMAT:
-            raise StoreError(f"'{folder}' is an index of format {about['format']}; this version reads {FORMAT}")
+        described = Path(folder) / "index.json"
+        about = unseal(KIND, described)
+        if about.get("format") != FORMAT:
+            raise StoreError(
+                f"'{folder}' is an index of format {about.get('format')}; this version reads {FORMAT}: make it again"
+            )
+        check_shape(described, about, _ABOUT)
+        path = Path(folder) / _file_name(about["sha256"])
         check_size(path, about["bytes"])
         if verify:
             check_digest(path, about["sha256"])
-        if _digest(rows) != about["rows"]:
+        if (_digest(rows) if verify else _digest(_few(rows))) != about["rows" if verify else "sampled"]:
             raise StoreMismatch(f"the index in '{folder}' is of other rows; make it again for these")
         # The first maps cells, the second (since faiss 1.11) graphs.
         flag = faiss.IO_FLAG_MMAP if about["name"] != "hnsw" else getattr(faiss, "IO_FLAG_MMAP_IFC", 0)
         try:
             index = faiss.read_index(str(path), flag)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             raise StoreError(f"this faiss cannot read '{path}' ({error}); make the index again") from error
+        if not _is_over(faiss, about["name"], index, rows):
+            raise DamagedStore(damaged(path, f"is no index {about['name']!r} of {len(rows)} rows"))
         return cls(about["name"], rows, index, about["effort"], about["recall"])
+
+
+def _file_name(digest: str) -> str:
+    return f"index-{digest[:16]}.faiss"
+
+
+def _is_over(faiss: Any, name: str, index: Any, rows: NDArray[Any]) -> bool:
+    """Whether an index that was read is of its kind, and as large as the rows, in all its parts."""
+    graph = name == "hnsw"
+    if not isinstance(index, faiss.IndexHNSW if graph else faiss.IndexIVF):
+        return False
+    part, size = (index.storage, len(rows)) if graph else (index.quantizer, index.nlist)
+    sizes = [(index.ntotal, index.d), (part.ntotal, part.d)]
+    return sizes == [rows.shape, (size, rows.shape[1])] and index.metric_type == faiss.METRIC_INNER_PRODUCT
 
 
 def build(
@@ -245,9 +292,17 @@ def _sample(rows: NDArray[Any], count: int, draw: np.random.Generator) -> NDArra
 
 
 def _digest(rows: NDArray[Any]) -> str:
-    """Digest 64 rows spread over all: enough to tell one table from another."""
-    sample = np.ascontiguousarray(rows[np.linspace(0, len(rows) - 1, 64).astype(int)])
-    return sha256(f"{rows.shape} {rows.dtype}".encode() + sample.tobytes()).hexdigest()
+    """Digest every row, part by part; a second takes about 1 GB."""
+    digest = sha256(f"{rows.shape} {rows.dtype}".encode())
+    step = max(1, _NUMBERS // rows.shape[1])
+    for at in range(0, len(rows), step):
+        digest.update(np.ascontiguousarray(rows[at : at + step]))
+    return digest.hexdigest()
+
+
+def _few(rows: NDArray[Any]) -> NDArray[Any]:
+    """64 rows spread over all, which tell one table from another unless somebody wants them not to."""
+    return rows[np.linspace(0, len(rows) - 1, 64).astype(int)]
 
 
 def load_faiss() -> Any:

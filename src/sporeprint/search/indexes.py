@@ -12,10 +12,16 @@ from numpy.typing import NDArray
 from sporeprint.errors import RecipeError
 from sporeprint.search import faiss as faiss_index
 from sporeprint.search.base import Index, rows_of
+from sporeprint.search.best_rows import slices
 from sporeprint.search.exact import ExactIndex
 
 _SAMPLED = 16  # rows that an index object is asked about
 
+_NUMBERS = 2**22  # numbers of rows that are compared at a time
+_OTHER_ROWS = (
+    "the index given ({}) is not over these {} rows; give a callable that makes an index of rows [M, D], such as its "
+    "class"
+)
 INDEXES = ("exact", "ivf", "ivf-sq8", "ivf-sq4", "hnsw")
 
 Choice = str | Index | Callable[[NDArray[Any]], Index]  # what stands for an index wherever one is chosen
@@ -58,19 +64,26 @@ def check_choice_of_index(index: Any) -> None:
 def _over(index: Index, rows: NDArray[Any]) -> Index:
     """The index, where it is over these rows: for a few of them, it finds the similarities of the rows that it names.
 
-    Raises RecipeError.
+    An index that has `rows`, as ours do, is compared with all of them. Raises RecipeError.
     """
+    own = getattr(index, "rows", None)
+    if isinstance(own, np.ndarray) and own is not rows and not _equal(own, rows):
+        raise RecipeError(_OTHER_ROWS.format(type(index).__name__, len(rows)))
     sample = rows[np.linspace(0, len(rows) - 1, min(len(rows), _SAMPLED)).astype(int)].astype(np.float32)
     similarities, positions = index.search(sample, 1)
     places = positions[:, 0].astype(int)
     inside = bool(((places >= 0) & (places < len(rows))).all())
     again = np.einsum("nd,nd->n", rows[places].astype(np.float32), sample) if inside else np.full(len(sample), np.nan)
     if not np.allclose(again, similarities[:, 0], rtol=1e-3, atol=1e-5):
-        raise RecipeError(
-            f"the index given ({type(index).__name__}) is not over these {len(rows)} rows; give a callable that makes "
-            "an index of rows [M, D], such as its class"
-        )
+        raise RecipeError(_OTHER_ROWS.format(type(index).__name__, len(rows)))
     return index
+
+
+def _equal(own: NDArray[Any], rows: NDArray[Any]) -> bool:
+    """Whether two tables are equal, compared part by part."""
+    if own.shape != rows.shape:
+        return False
+    return all(np.array_equal(own[part], rows[part]) for part in slices(len(rows), _NUMBERS, rows.shape[1]))
 
 
 def _is_factory(index: Any) -> TypeGuard[Callable[[NDArray[Any]], Index]]:
@@ -80,6 +93,7 @@ def _is_factory(index: Any) -> TypeGuard[Callable[[NDArray[Any]], Index]]:
 def open_index(folder: str | Path, rows: NDArray[Any], verify: bool = True) -> Index:
     """An index that was saved into `folder`, memory-mapped, for the same rows.
 
-    verify: read the whole file first, for its checksum. Raises DamagedStore, MissingExtra, StoreMismatch (other rows).
+    verify: read the whole file and all rows first, for their checksums; False compares sizes and 64 rows alone.
+    Raises DamagedStore, MissingExtra, StoreMismatch (other rows).
     """
     return faiss_index.FaissIndex.open(folder, rows_of(rows), verify)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sporeprint.errors import DamagedStore, RowFailure, StoreError
+from sporeprint.errors import DamagedStore, StoreError
 from sporeprint.store.atomic import check_size, damaged, digest_of_json, read_file, unseal
 from sporeprint.store.plan import check_format, read_plan
 from sporeprint.store.schema import COUNT, DIGEST, FILE, NOTHING, OBJECT, SIZE, TEXT, check_shape, refuse

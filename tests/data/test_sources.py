@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from PIL import Image
 
 from sporeprint.data.images import load_image
+from sporeprint.data.rows import digest_like
+from sporeprint.data.sampling import Sampled
 from sporeprint.data.sources import FolderSource, ListSource, Row, TableSource, open_source
 from sporeprint.errors import SampleError, SourceError
 
@@ -124,15 +127,25 @@ def test_classes_that_are_called_like_a_split_are_classes(tmp_path):
     assert [row.label for row in open_source(tmp_path).rows()] == ["ship", "train"]
 
 
-def test_a_folders_digest_follows_names_sizes_times_and_the_limit(tmp_path):
+def put_in_place(path, data):
+    """Other bytes under the same name, size and time."""
+    status = path.stat()
+    assert len(data) == status.st_size
+    path.write_bytes(data)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_a_folders_digest_follows_names_bytes_and_the_limit_and_no_time(tmp_path):
     fill(tmp_path, "a/1.png", "b/2.png")
-    os.utime(tmp_path / "a/1.png", ns=(1, 1))
     first = open_source(tmp_path).digest()
-    assert open_source(tmp_path).digest() == first
+    shutil.copytree(tmp_path, tmp_path / "copy/p", copy_function=shutil.copyfile)
+    assert open_source(tmp_path / "copy/p").digest() == first
+    shutil.rmtree(tmp_path / "copy")
     assert open_source(tmp_path, limit=1).digest() != first
-    os.utime(tmp_path / "a/1.png", ns=(1, 2))
+    data = (tmp_path / "a/1.png").read_bytes()
+    put_in_place(tmp_path / "a/1.png", data[:-1] + bytes([data[-1] ^ 1]))
     assert open_source(tmp_path).digest() != first
-    os.utime(tmp_path / "a/1.png", ns=(1, 1))
+    put_in_place(tmp_path / "a/1.png", data)
     assert open_source(tmp_path).digest() == first
     (tmp_path / "a/1.png").rename(tmp_path / "a/3.png")
     assert open_source(tmp_path).digest() != first
@@ -489,6 +502,35 @@ def test_a_list_gives_its_samples_in_order():
     assert list(source.rows(1)) == [Row("", png(2), 6), Row("", png(3), 7)]
     assert [row.id for row in ListSource(["x", "y"], ids=["a", "b"]).rows()] == ["a", "b"]
     assert source.describe()["rows"] == len(source) == 3
+
+
+def test_every_digest_follows_the_bytes_of_files_and_knows_how_earlier_versions_took_it(tmp_path):
+    fill(tmp_path, "p/1.png", "p/2.png")
+    (tmp_path / "t.csv").write_text("image\np/1.png\np/2.png\n")
+
+    def sources():
+        folder = open_source(tmp_path / "p")
+        return [folder, Sampled(folder, 2), open_source(tmp_path / "t.csv"), ListSource([tmp_path / "p/1.png"])]
+
+    first, earlier = ([getattr(each, name)() for each in sources()] for name in ("digest", "earlier_digest"))
+    data = (tmp_path / "p/1.png").read_bytes()
+    put_in_place(tmp_path / "p/1.png", data[:-1] + bytes([data[-1] ^ 1]))
+    assert not {each.digest() for each in sources()} & {*first, *earlier}
+    assert [each.earlier_digest() for each in sources()] == earlier
+    assert [digest_like(each, recorded) for each, recorded in zip(sources(), earlier, strict=True)] == earlier
+    now = [each.digest() for each in sources()]
+    for recorded in (None, "", "another"):
+        assert [digest_like(each, recorded) for each in sources()] == now
+    os.utime(tmp_path / "p/1.png", ns=(1, 1))
+    assert [digest_like(each, recorded) for each, recorded in zip(sources(), earlier, strict=True)] == now
+
+
+def test_what_is_no_file_is_not_opened_for_a_digest(tmp_path):
+    fill(tmp_path, "p/1.png", "p/2.png")
+    first = open_source(tmp_path / "p").digest()
+    (tmp_path / "p/1.png").unlink()
+    os.mkfifo(tmp_path / "p/1.png")
+    assert open_source(tmp_path / "p").digest() != first
 
 
 def test_a_lists_parts_must_match():

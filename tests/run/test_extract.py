@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 import torch
+from PIL import Image
 
 from small import noise_pictures, small_backbone
 from sporeprint import KL, Fungi, Recipe, SimCLR, Store, open_source
@@ -320,6 +322,27 @@ def test_changed_data_are_noticed(tmp_path, folder, backbone):
     noise_pictures(1, seed=9)[0].save(path)
     with pytest.raises(StoreMismatch, match=r"source\.digest"):
         extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone)
+
+
+def test_a_file_replaced_by_one_of_the_same_size_and_time_between_kill_and_resume_is_noticed(
+    tmp_path, folder, backbone, monkeypatch
+):
+    for path in list(folder.rglob("*.png")):
+        Image.open(path).save(path.with_suffix(".bmp"))
+        path.unlink()
+    with monkeypatch.context() as patch:
+        failing_at(patch, 3)
+        with pytest.raises(OSError, match="the lights"):
+            extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=SMALL)
+    path = sorted(folder.rglob("*.bmp"))[-1]
+    status, data = path.stat(), path.read_bytes()
+    path.write_bytes(data[:-9] + bytes(9))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(StoreMismatch, match=r"source\.digest"):
+        extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=SMALL)
+    path.write_bytes(data)  # at another time
+    made = extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=SMALL)
+    assert len(made) == 11
 
 
 def test_a_backbone_under_another_name_goes_on(tmp_path, folder, backbone, monkeypatch):

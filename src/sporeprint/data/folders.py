@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from sporeprint.data import audio, texts
-from sporeprint.data.rows import Row, add_file, check_limit, file_stamp
+from sporeprint.data.rows import Row, check_limit, file_digests, file_stamp
 from sporeprint.errors import SourceError
 
 SUFFIXES = {
@@ -67,11 +67,17 @@ class FolderSource:
             yield Row(path, self.folder / path, first if slash else None)
 
     def digest(self) -> str:
-        """Return a digest of the limit and of every file's path and content: a text's bytes, else the size and time."""
+        """Return a digest of the limit and of every file's path and bytes."""
+        return self._digest_by(file_digests)
+
+    def earlier_digest(self) -> str:
+        """Return the digest as earlier versions took it: by the sizes and times of all files but texts."""
+        return self._digest_by(file_digests if self.modality == "text" else partial(map, file_stamp))
+
+    def _digest_by(self, look: Callable[[Iterable[Path]], Iterable[str]]) -> str:
         digest = blake2b(f"folder limit={self.limit}\n".encode(), digest_size=16)
-        look = _file_digest if self.modality == "text" else file_stamp
-        for path in self._paths:
-            digest.update(f"{path}\0{look(self.folder / path)}\n".encode())
+        for path, seen in zip(self._paths, look(self.folder / path for path in self._paths), strict=True):
+            digest.update(f"{path}\0{seen}\n".encode())
         return digest.hexdigest()
 
     def describe(self) -> dict[str, Any]:
@@ -92,17 +98,6 @@ def _others(paths: list[str]) -> str:
     counts = {name: sum(ending in known for ending in endings) for name, known in SUFFIXES.items()}
     parts = [f"{count} of {name}: for these use a backbone for {name}" for name, count in counts.items() if count]
     return "; ".join([f"{len(paths)} other files", *parts])
-
-
-def _file_digest(path: Path) -> str:
-    digest = blake2b(digest_size=16)
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            return "no file"  # opening a pipe waits for its writer
-        add_file(digest, path)
-    except OSError:
-        return "absent"
-    return digest.hexdigest()
 
 
 def _walk(folder: str, below: str, above: set[tuple[int, int]]) -> Iterator[str]:

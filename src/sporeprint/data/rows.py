@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import islice
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -16,6 +19,8 @@ from sporeprint.data.audio import Clip
 from sporeprint.errors import SourceError
 
 Label: TypeAlias = "str | int | float | list[Any] | None"
+
+Look: TypeAlias = "Callable[[str | os.PathLike[str]], str]"  # what a digest knows a file by
 
 LABEL_KINDS = {str: "a text", bool: "true or false", int: "a number", float: "a number", list: "a list"}
 
@@ -86,10 +91,17 @@ class ListSource:
             yield Row(self._ids[number], self._samples[number], self._labels[number])
 
     def digest(self) -> str:
-        """Return a digest of ids, labels and contents; for paths name, size and time. Raises SourceError for others."""
+        """Return a digest of ids, labels and contents; for paths their files'. Raises SourceError for others."""
+        return self._digest_by(file_digest)
+
+    def earlier_digest(self) -> str:
+        """Return the digest as earlier versions took it: for paths name, size and time."""
+        return self._digest_by(file_stamp)
+
+    def _digest_by(self, look: Look) -> str:
         digest = blake2b(json.dumps([self._ids, self._labels, self.label_names]).encode(), digest_size=16)
         for sample in self._samples:
-            digest.update(_content(sample))
+            digest.update(_content(sample, look))
         return digest.hexdigest()
 
     def describe(self) -> dict[str, Any]:
@@ -135,8 +147,36 @@ def check_limit(limit: int | None) -> None:
         raise SourceError(f"limit is {limit}; give at least 1, or none for all rows")
 
 
+def digest_like(source: Source, recorded: str | None) -> str:
+    """Return the digest of a source; as an earlier version took it, by sizes and times, where that is `recorded`."""
+    digest, earlier = source.digest(), getattr(source, "earlier_digest", None)
+    if recorded in (None, digest) or earlier is None or earlier() != recorded:
+        return digest
+    return recorded
+
+
+def file_digest(path: str | os.PathLike[str]) -> str:
+    """Return a digest of a file's bytes; "absent" when it cannot be read, "no file" for what is none."""
+    digest = blake2b(digest_size=16)
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return "no file"  # opening a pipe waits for its writer
+        add_file(digest, path)
+    except (OSError, ValueError):
+        return "absent"
+    return digest.hexdigest()
+
+
+def file_digests(paths: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
+    """Yield `file_digest` of each path, in their order; several files are read at a time."""
+    waiting = iter(paths)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        while some := list(islice(waiting, 1024)):
+            yield from pool.map(file_digest, some)
+
+
 def file_stamp(path: str | os.PathLike[str]) -> str:
-    """Return the size and time of a file, which change with its content; "absent" when it cannot be looked at."""
+    """Return the size and time of a file, by which earlier versions knew it; "absent" when it cannot be looked at."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -151,16 +191,16 @@ def add_file(digest: Any, path: str | os.PathLike[str]) -> None:
             digest.update(piece)
 
 
-def _content(sample: Any) -> bytes:
+def _content(sample: Any, look: Look) -> bytes:
     if isinstance(sample, Mapping):
-        parts = [str(key).encode() + b"=" + _content(sample[key]) for key in sorted(sample)]
+        parts = [str(key).encode() + b"=" + _content(sample[key], look) for key in sorted(sample)]
     elif isinstance(sample, Clip):
-        parts = [str(sample.rate_hz).encode(), _content(sample.samples)]
+        parts = [str(sample.rate_hz).encode(), _content(sample.samples, look)]
     elif isinstance(sample, tuple):  # of an array and its rate
-        parts = [_content(part) for part in sample]
+        parts = [_content(part, look) for part in sample]
     elif isinstance(sample, (str, os.PathLike)):
         name = sample if isinstance(sample, str) else os.fsdecode(sample)
-        parts = [name.encode(errors="surrogatepass"), file_stamp(sample).encode()]
+        parts = [name.encode(errors="surrogatepass"), look(sample).encode()]
     elif isinstance(sample, Image.Image):
         parts = [f"{sample.mode} {sample.size}".encode(), sample.tobytes()]
     elif isinstance(sample, (bytes, bytearray, memoryview)) or sample is None:

@@ -40,7 +40,14 @@ class Sampled:
 
     def digest(self) -> str:
         """Return a hex digest of the source and of the draw."""
-        return blake2b(f"{self.source.digest()} {self.count} {self.seed}".encode(), digest_size=16).hexdigest()
+        return self._digest_of(self.source.digest())
+
+    def earlier_digest(self) -> str:
+        """Return the digest as earlier versions took it, of the source's."""
+        return self._digest_of(getattr(self.source, "earlier_digest", self.source.digest)())
+
+    def _digest_of(self, digest: str) -> str:
+        return blake2b(f"{digest} {self.count} {self.seed}".encode(), digest_size=16).hexdigest()
 
     def describe(self) -> dict[str, Any]:
         """Return the source's description, with the sample."""

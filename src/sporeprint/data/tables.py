@@ -13,7 +13,17 @@ from typing import Any, NoReturn
 import pyarrow as pa
 
 from sporeprint.data.formats import ParquetTable, Table
-from sporeprint.data.rows import Label, Row, add_file, check_ids, check_labels, check_limit, file_stamp
+from sporeprint.data.rows import (
+    Label,
+    Look,
+    Row,
+    add_file,
+    check_ids,
+    check_labels,
+    check_limit,
+    file_digest,
+    file_stamp,
+)
 from sporeprint.errors import SourceError
 from sporeprint.values import parse_json
 
@@ -98,11 +108,18 @@ class TableSource:
                 row += 1
 
     def digest(self) -> str:
-        """Return a digest of the files' bytes, the columns, the limit, and size and time of files named by path."""
+        """Return a digest of the files' bytes, the columns, the limit, and the bytes of files named by path."""
         return self._digest
+
+    def earlier_digest(self) -> str:
+        """Return the digest as earlier versions took it: by the sizes and times of files named by path."""
+        return self._digest_by(file_stamp)
 
     @cached_property
     def _digest(self) -> str:
+        return self._digest_by(file_digest)
+
+    def _digest_by(self, look: Look) -> str:
         chosen = [self._table.kind, self._sample, self._label, self._id, self.limit]
         digest = blake2b(json.dumps(chosen).encode(), digest_size=16)
         for path in self._table.files:
@@ -116,7 +133,7 @@ class TableSource:
         for row, sample in enumerate(self._values(self._sample) if named else ()):
             file = self._locate(sample, row)
             if strings or isinstance(file, Path):  # a struct with bytes is in the table's own bytes
-                digest.update(f"{file_stamp(str(file))}\n".encode())
+                digest.update(f"{look(str(file))}\n".encode())
         return digest.hexdigest()
 
     def describe(self) -> dict[str, Any]:

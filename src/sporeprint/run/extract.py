@@ -13,7 +13,7 @@ import torch
 
 from sporeprint.backbones.backbone import Backbone
 from sporeprint.backbones.precision import as_fitted
-from sporeprint.data.rows import Row, Source
+from sporeprint.data.rows import Row, Source, digest_like
 from sporeprint.errors import BackboneError, RecipeError, Removed, StoreError, StoreMismatch
 from sporeprint.features import saved
 from sporeprint.features.batches import decoded_batches
@@ -75,7 +75,7 @@ def extract(
         fitted = None
     else:
         fungi, fitted = _fitted_fungi(fit_from, recipe, backbone, settings)
-    plan = _make_plan(fungi, source, fitted)
+    plan = _make_plan(fungi, source, fitted, Path(out))
     try:
         writer = StoreWriter(out, plan, dtype=settings.dtype, shard_rows=settings.shard_rows)
     except StoreMismatch:
@@ -132,7 +132,7 @@ def _make_fungi(recipe: Recipe, backbone: Backbone | str | None, settings: Setti
 def _refuse_removed(out: Path) -> None:
     """Raise Removed where the store was made with something that this version does not have any more."""
     try:
-        Recipe.from_json(read_plan(out)["plan"].get("recipe", {}))
+        Recipe.from_json(_recorded(out, "recipe"))
     except Removed as error:
         raise Removed(f"'{out}' was made by an earlier version: {error}") from None
     except RecipeError:
@@ -141,16 +141,22 @@ def _refuse_removed(out: Path) -> None:
 
 def _keep_precision(fungi: Fungi, out: str | Path) -> None:
     """Resume dtype "auto" as it began in the store `out`, which may have been on another machine."""
-    try:
-        plan = read_plan(Path(out))["plan"] if plan_path(Path(out)).exists() else {}
-    except OSError:
-        return  # the writer says why
-    if plan.get("recipe", {}).get("dtype") == fungi.recipe.dtype == "auto":  # type: ignore[union-attr]
+    recipe, resolved = _recorded(Path(out), "recipe"), _recorded(Path(out), "resolved")
+    if recipe.get("dtype") == fungi.recipe.dtype == "auto":  # type: ignore[union-attr]
         network = fungi.network
-        fungi.engine.autocast = as_fitted("auto", plan["resolved"]["dtype"], network.dtype, network.device)
+        fungi.engine.autocast = as_fitted("auto", resolved.get("dtype", "auto"), network.dtype, network.device)
 
 
-def _make_plan(fungi: Fungi, source: Source, fitted: str | None) -> dict[str, Any]:
+def _recorded(out: Path, part: str) -> dict[str, Any]:
+    """Return a part of the plan of the store `out`; {} where there is none."""
+    try:
+        recorded = read_plan(out)["plan"].get(part) if plan_path(out).exists() else None
+    except OSError:
+        return {}  # the writer says why
+    return recorded if isinstance(recorded, dict) else {}
+
+
+def _make_plan(fungi: Fungi, source: Source, fitted: str | None, out: Path) -> dict[str, Any]:
     """Return all that determines the contents. A backbone is known by its weights, not its place (`NOT_COMPARED`)."""
     left_out = ("backbone", "views")  # the objectives hold what the views come to
     recipe = {key: value for key, value in fungi.recipe.blocks_json().items() if key not in left_out}  # type: ignore[union-attr]
@@ -160,7 +166,7 @@ def _make_plan(fungi: Fungi, source: Source, fitted: str | None) -> dict[str, An
     return {
         "recipe": recipe,
         "resolved": resolved,
-        "source": {**source.describe(), "digest": source.digest()},
+        "source": {**source.describe(), "digest": digest_like(source, _recorded(out, "source").get("digest"))},
         "fit": {"from": "this source" if fitted is None else fitted},
     }
 

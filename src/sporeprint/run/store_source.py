@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sporeprint.data.rows import digest_like
 from sporeprint.data.sampling import Sampled
 from sporeprint.data.sources import Source, open_source
 from sporeprint.errors import SourceError, StoreError
@@ -61,7 +62,7 @@ def reopen(store: Store, rows: Rows) -> Source:
         raise SourceError(
             f"{rows.store} was made from {original}; '{rows.source}' cannot be opened so: {error}"
         ) from None
-    seen = {**source.describe(), "digest": source.digest()}
+    seen = {**source.describe(), "digest": digest_like(source, recorded.get("digest"))}
     changes = differences(_content(recorded), _content(seen), ("the store", "it"), "source")
     if changes:
         raise SourceError(f"'{rows.source}' is not what {rows.store} was made of:\n  " + "\n  ".join(changes))

@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 import pytest
 
 from sporeprint.errors import RecipeError
-from sporeprint.values import DEEPEST, from_json, kind, make, parse_json, to_json
+from sporeprint.features.combine import Combination
+from sporeprint.values import DEEPEST, from_json, is_number, kind, make, parse_json, to_json
 
 
 @kind("test-lamp")
@@ -78,3 +79,10 @@ def test_json_of_the_greatest_depth_is_read():
     for _ in range(DEEPEST):
         (value,) = value
     assert value == 1
+
+
+def test_an_integer_that_no_float_can_hold_is_no_number():
+    assert is_number(10**300)
+    assert not is_number(10**400)
+    with pytest.raises(RecipeError, match="expected a number from 0 to 1"):
+        Combination(whiten="auto", exponent=10**400)

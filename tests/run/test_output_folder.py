@@ -1,11 +1,23 @@
 import json
+import os
+import random
 from hashlib import sha256
 from pathlib import PurePosixPath
 
+import numpy as np
 import pytest
 
+from small_edits import edit, random_edit
 from sporeprint.errors import StoreError
-from sporeprint.run.output_folder import LOG, MaskLog, is_of_propagate, mask_name, refuse_foreign
+from sporeprint.run.output_folder import (
+    KIND,
+    LOG,
+    MaskLog,
+    SegmentFolder,
+    is_of_propagate,
+    mask_name,
+    refuse_foreign,
+)
 
 
 @pytest.mark.parametrize(
@@ -172,3 +184,91 @@ def test_a_torn_line_costs_its_own_image_only(tmp_path):
     assert last.record("a", ["masks/a.png"])
     assert last.record("c", ["masks/sub/c.png"])
     assert last.record("b", ["masks/b.png"]) is None
+
+
+LINES = {
+    "deep": "[" * 200_000 + "]" * 200_000,
+    "a list": "[]",
+    "a NUL": '{"files":{"masks/a\\u0000b":"DIGEST"},"fingerprint":"y","id":"a"}',
+    "half a character": '{"files":{"masks/\\ud800":"DIGEST"},"fingerprint":"y","id":"a"}',
+    "files that are a list": '{"files":["masks/a"],"fingerprint":"y","id":"a"}',
+    "a digest that is a number": '{"files":{"masks/a.png":7},"fingerprint":"x","id":"a"}',
+    "an id that is a list": '{"files":{},"fingerprint":"x","id":["a"]}',
+    "no fingerprint": '{"files":{"masks/a.png":"DIGEST"},"id":"a"}',
+    "the folder itself": '{"files":{"masks":"DIGEST"},"fingerprint":"y","id":"a"}',
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_a_line_that_nobody_wrote_is_no_record_and_removes_nothing_else(tmp_path, name):
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks/a.png").write_bytes(b"a")
+    (tmp_path / "secret.png").write_bytes(b"a")
+    digest = sha256(b"a").hexdigest()
+    (tmp_path / LOG).write_text(LINES[name].replace("DIGEST", digest) + "\n")
+    log = MaskLog(tmp_path, "x")
+    assert log.record("a", ["masks/a.png"]) is None
+    assert log.remove_stale() == 0
+    assert (tmp_path / "masks/a.png").exists()
+
+
+RUN = {
+    "fraction": "1",
+    "seed": 0,
+    "training_images": 8,
+    "test_images": 5,
+    "test_images_in_training": 0,
+    "failures": [{"id": "a", "reason": "cut", "where": "TEST"}],
+    "kinds": {
+        "embedding": {
+            "passes": "1",
+            "width": 4,
+            "patches": 9,
+            "chosen": {"neighbours": 5, "temperature": 0.02, "score": None, "pixels": 0},
+            "result": {
+                "value": 0.5,
+                "spread": None,
+                "settings": {},
+                "iou": [0.5, None],
+                "names": ["x", "y"],
+                "accuracy": 0.5,
+                "mean_class_accuracy": 0.5,
+                "images": 5,
+                "pixels": 9,
+                "confusion": [[1, 2], [3, 3]],
+                "values": [],
+            },
+            "gain": {"value": 0.1, "low": 0, "high": 0.2, "level": 0.95, "difference": True},
+            "by_gradients": None,
+        }
+    },
+}
+
+
+def test_a_result_edited_by_hand_is_the_same_or_refused(tmp_path):
+    with SegmentFolder(tmp_path, {"a": 1}) as folder:
+        folder.add("1, 0", RUN)
+    whole, draw, refused = (tmp_path / "result.json").read_bytes(), random.Random(5), 0
+    for _ in range(300):
+        (tmp_path / "result.json").write_bytes(whole)
+        try:
+            edit(tmp_path / "result.json", KIND, lambda stored: random_edit(stored, draw))
+            with SegmentFolder(tmp_path, {"a": 1}) as folder:
+                for run in folder.runs.values():
+                    assert {*RUN} - {"test_images_in_training"} <= {*run}
+                    for kind in run["kinds"].values():
+                        assert f"{kind['chosen']['temperature']:g} {kind['width']:,}"
+                        assert "result" not in kind or np.array(kind["result"]["confusion"], np.int64).ndim == 2
+        except StoreError:
+            refused += 1
+    assert 150 < refused < 300
+
+
+def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(tmp_path):
+    (tmp_path / "masks").mkdir()
+    os.mkfifo(tmp_path / "masks/a.png")
+    with pytest.raises(StoreError, match="it is no file"):
+        MaskLog(tmp_path, "x").refuse_changed(["masks/a.png"])
+    os.mkfifo(tmp_path / "result.json")
+    with pytest.raises(StoreError, match="it is no file"), SegmentFolder(tmp_path, {"a": 1}):
+        pass

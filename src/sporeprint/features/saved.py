@@ -7,6 +7,7 @@ FOLDER/fungi.json                what they are, with their checksum; renamed int
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -111,6 +112,8 @@ def read_folder(folder: str | Path) -> Callable[[str], bytes]:
         if name == TENSORS_NAME:
             path = _tensors_path(Path(folder), described or read(JSON_NAME))
         try:
+            if path.exists() and not path.is_file():
+                raise OSError(errno.EINVAL, "it is no file")
             data = path.read_bytes()
         except OSError as error:
             raise DamagedStore(f"{path} cannot be read ({error.strerror}); expected what Fungi.save wrote") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -21,12 +22,60 @@ from sporeprint.errors import RecipeError, StoreError, StoreMismatch
 from sporeprint.report.palette import RGB, write_mask
 from sporeprint.store.atomic import TEMPORARY, lock, seal, unseal, write_file
 from sporeprint.store.plan import differences
+from sporeprint.store.schema import (
+    COUNT,
+    DIGEST,
+    NOTHING,
+    NUMBER,
+    OBJECT,
+    TEXT,
+    YES_OR_NO,
+    check_shape,
+    mismatch,
+    refuse,
+)
 from sporeprint.values import parse_json
 
 RESULT, MASKS, SHEET, CLASSES, LOCK = "result.json", "masks", "sheet.png", "classes.txt", ".lock"
 KIND, FORMAT = "sporeprint segmentation", 1
 BANKS, TEMPORARY_BANKS = "banks", ".banks"
 LOG, CONFIDENCE = "propagation.jsonl", "confidence"
+
+_MAYBE = (NUMBER, NOTHING)  # a figure, null where it is not defined
+_INTERVAL = {"value": NUMBER, "low": NUMBER, "high": NUMBER, "level": NUMBER, "difference": YES_OR_NO}
+_FIGURE = {
+    "value": NUMBER,
+    "spread": _MAYBE,
+    "settings": OBJECT,
+    "iou": [_MAYBE],
+    "names": [TEXT],
+    "accuracy": NUMBER,
+    "mean_class_accuracy": NUMBER,
+    "images": COUNT,
+    "pixels": COUNT,
+    "confusion": [[COUNT]],
+    "values": [NUMBER],
+}
+_RUN = {
+    "fraction": TEXT,
+    "seed": COUNT,
+    "training_images": COUNT,
+    "test_images": COUNT,
+    "test_images_in_training?": COUNT,
+    "failures": [{"id": TEXT, "reason": TEXT, "where": TEXT}],
+    "kinds": {
+        ...: {
+            "passes": TEXT,
+            "width": COUNT,
+            "patches": COUNT,
+            "chosen": {"neighbours": COUNT, "temperature": NUMBER, "score": _MAYBE},
+            "result?": _FIGURE,
+            "gain?": (_INTERVAL, NOTHING),
+            "by_gradients?": (_INTERVAL, NOTHING),
+        }
+    },
+}
+_LINE = {"files": {...: DIGEST}, "fingerprint": TEXT, "id": TEXT}  # of the log
 
 _LISTED = 5  # files in a message
 _LONGEST, _LONGEST_PATH = 150, 1000  # bytes, without the suffix; systems take 255 and some 4,096
@@ -143,7 +192,7 @@ class SegmentFolder:
         if not (self.out / RESULT).exists():
             self._write()
             return
-        stored = unseal(KIND, self.out / RESULT)
+        stored = read_result(self.out)
         changed = differences(stored["plan"], self.plan) if stored["format"] == FORMAT else ["another version wrote it"]
         if changed and stored["runs"]:
             raise StoreMismatch(
@@ -191,11 +240,29 @@ def _is_of_segment(name: str) -> bool:
     return name not in (LOCK, TEMPORARY_BANKS, RESULT + TEMPORARY)
 
 
+def read_result(out: Path) -> dict[str, Any]:
+    """What result.json holds: "format", "plan" and "runs". Raises DamagedStore."""
+    stored = unseal(KIND, out / RESULT)
+    check_shape(out / RESULT, stored, {"format": COUNT, "plan": OBJECT, "runs": {...: OBJECT}})
+    if stored["format"] == FORMAT:
+        check_shape(out / RESULT, stored, {"runs": {...: _RUN}})
+        for run in stored["runs"].values():
+            figures = [kind["result"] for kind in run["kinds"].values() if kind.get("result") is not None]
+            refuse(out / RESULT, "; ".join(wrong for figure in figures if (wrong := _wrong_sizes(figure))))
+    return stored
+
+
+def _wrong_sizes(figure: dict[str, Any]) -> str:
+    classes = len(figure["names"])
+    sizes = {len(figure["iou"]), len(figure["confusion"]), *map(len, figure["confusion"])}
+    return "" if sizes <= {classes} else f"its figures are not of {classes} classes"
+
+
 def finished_runs(out: Path) -> int:
     """The number of finished runs in a folder that may not be of `segment`, or may be damaged."""
     try:
-        return len(unseal(KIND, out / RESULT)["runs"])
-    except (StoreError, KeyError):
+        return len(read_result(out)["runs"])
+    except StoreError:
         return 0
 
 
@@ -228,14 +295,16 @@ class MaskLog:
     def _read(self, line: str) -> None:
         try:
             record = parse_json(line)
-            files, fingerprint = record.pop("files"), record.pop("fingerprint")
-            for name, digest in files.items():
-                self._written.setdefault(name, set()).add(digest)
-            if fingerprint == self.fingerprint:
-                self._records[record["id"]] = {**record, "files": files}
-                self._current.update(files)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except ValueError:
             return  # a line that was being written when the run was stopped
+        if mismatch(record, _LINE) or not all(map(_is_below, record["files"])):
+            return  # nor does a line that somebody else wrote say what is ours
+        files, fingerprint = record.pop("files"), record.pop("fingerprint")
+        for name, digest in files.items():
+            self._written.setdefault(name, set()).add(digest)
+        if fingerprint == self.fingerprint:
+            self._current.update(files)
+            self._records[record["id"]] = {**record, "files": files}
 
     def refuse_changed(self, names: Iterable[str]) -> None:
         """Raise StoreError where a file of one of these names is not as a run wrote it."""
@@ -259,8 +328,6 @@ class MaskLog:
         count = 0
         for name, digests in self._written.items():
             parts = PurePosixPath(name).parts
-            if not parts or parts[0] not in (MASKS, CONFIDENCE) or ".." in parts:
-                continue  # a log that somebody else wrote does not decide what is removed elsewhere
             digest = _file_digest(self.folder / name)
             if digest in digests and digest != self._current.get(name):
                 _remove(self.folder / name, len(parts) - 1)
@@ -299,6 +366,13 @@ class MaskLog:
             write_file(self.folder / name, data)
 
 
+def _is_below(name: str) -> bool:
+    """Whether a name in a log is of a file below the folders of masks and confidences: it may be removed."""
+    parts = PurePosixPath(name).parts
+    sound = "\0" not in name and not any("\ud800" <= letter <= "\udfff" for letter in name)
+    return sound and len(parts) > 1 and parts[0] in (MASKS, CONFIDENCE) and ".." not in parts
+
+
 def _remove(path: Path, depth: int) -> None:
     """Remove a file, and those of the `depth` folders above it that are then empty."""
     try:
@@ -313,6 +387,8 @@ def _remove(path: Path, depth: int) -> None:
 def _file_digest(path: Path) -> str | None:
     """The digest of a file; None where there is no such file."""
     try:
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "it is no file")
         return sha256(path.read_bytes()).hexdigest()
     except FileNotFoundError:
         return None

@@ -48,12 +48,14 @@ from sporeprint.run.output_folder import (
 from sporeprint.run.propagate_plan import FEW, LONGEST, Settings, Words
 from sporeprint.segment.propagate import VOID, Propagated, Propagator, label_values
 from sporeprint.store.atomic import canonical, write_file
+from sporeprint.store.schema import NUMBER, TEXT, YES_OR_NO, mismatch
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
 LEAST_SURE = 10
 
+_RECORD = {"mask": TEXT, "shares": {...: NUMBER}, "confidence": NUMBER, "marked": YES_OR_NO}
 _SHOWN = 5  # least sure images that are printed
 _MARKED = 4  # references on the sheet
 _BATCH = 8  # images in memory
@@ -193,7 +195,7 @@ class _Run:
         marked = {reference.id: reference.labels for reference in self.references if reference.inside}
         ids = [scene.id for scene in self.scenes]
         self.log.refuse_changed(name for row_id in ids for name in self._files(row_id))
-        records = {row_id: self.log.record(row_id, self._files(row_id)) for row_id in ids}
+        records = {row_id: self._record(row_id) for row_id in ids}
         missing = {row_id for row_id, record in records.items() if record is None}
         done = len(ids) - len(missing)
         if done:
@@ -215,6 +217,13 @@ class _Run:
 
     def _files(self, row_id: str) -> list[str]:
         return [f"{folder}/{mask_name(row_id)}" for folder in self.folders]
+
+    def _record(self, row_id: str) -> dict[str, Any] | None:
+        """What `_write` gave for an image in an earlier run; None where it has to be called."""
+        record, (mask, *_) = self.log.record(row_id, self._files(row_id)), self._files(row_id)
+        if record is None or mismatch(record, _RECORD) or record["mask"] != mask:
+            return None
+        return record if record["shares"].keys() == set(self.labels.values()) else None
 
     def _fit(self, ids: Sequence[str], failures: dict[str, str]) -> None:
         logger.info("fitting features on up to %d images ...", self.settings.fit_images)

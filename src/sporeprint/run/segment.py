@@ -10,13 +10,13 @@ from typing import Any
 from sporeprint.backbones.backbone import Backbone
 from sporeprint.backbones.load import load_backbone
 from sporeprint.data.scenes.scenes import Scenes
-from sporeprint.errors import RecipeError
+from sporeprint.errors import DamagedStore, RecipeError
 from sporeprint.evaluate.result import plain
 from sporeprint.evaluate.segmentation import Tally, difference, segmentation
 from sporeprint.features.dense.support import least
 from sporeprint.features.failures import Failures
 from sporeprint.features.fungi import Fungi
-from sporeprint.run.output_folder import MASKS, SegmentFolder
+from sporeprint.run.output_folder import MASKS, RESULT, SegmentFolder
 from sporeprint.run.segment_plan import COPIES, EMBEDDING, LAYERS, WITHOUT_GRADIENTS, Kind, Plan, Run
 from sporeprint.run.segment_predictions import Answers, Pictures, TrainingGroup, label_images, warn_of_known
 from sporeprint.run.segment_scenes import (
@@ -29,6 +29,7 @@ from sporeprint.run.segment_scenes import (
 )
 from sporeprint.segment.labeller import Labeller
 from sporeprint.segment.training import Survey, Truth, fill
+from sporeprint.store.atomic import damaged
 
 BY_TRAINING, BY_TEST = "picked by the training images", "picked as the best on these very test images"
 
@@ -120,11 +121,22 @@ class _Segment:
             surveyed, reasons = self.surveyed() if missing else (Survey(), {})
             for run in missing:
                 folder.add(run.key, self.run(run, surveyed, reasons, folder, run == runs[0]))
-            done = [folder.runs[run.key] for run in runs]
+            done = [self.checked(folder, run) for run in runs]
         if warning := warn_of_known(done):
             self.say(warning)
         about = {"classes": names, "void": list(self.truth.ignore), "plan": folder.plan}
         return Segmentation(self.plan, self.plan.kinds(), done, names, self.truth if self.compared else None, about)
+
+    def checked(self, folder: SegmentFolder, run: Run) -> dict[str, Any]:
+        """A finished run. Raises DamagedStore where its result is of another run, or lacks a kind of features."""
+        result = folder.runs[run.key]
+        whole = all(
+            kind.name in result["kinds"] and (not self.compared or "result" in result["kinds"][kind.name])
+            for kind in self.plan.kinds()
+        )
+        if not whole or (result["fraction"], result["seed"]) != (str(run.fraction), run.seed):
+            raise DamagedStore(damaged(folder.out / RESULT, f"does not hold the result of {run}"))
+        return result
 
     def names(self) -> list[str]:
         given = self.train.names or self.test.names or []

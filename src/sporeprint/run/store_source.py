@@ -73,8 +73,8 @@ def _open(recorded: dict[str, Any], rows: Rows, modality: str, label_column: str
     columns = {}
     if recorded["kind"] != "folder":
         given = recorded["columns"]
-        label = (given["label"] or "") if label_column is None else label_column
-        columns = {"sample_column": given["sample"], "label_column": label, "id_column": given["id"]}
+        label = (given.get("label") or "") if label_column is None else label_column
+        columns = {"sample_column": given.get("sample"), "label_column": label, "id_column": given.get("id")}
     elif label_column is not None:
         raise SourceError(f"'{rows.source}' is a folder of files, which has no columns; leave out --label-column")
     assert rows.source is not None

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -26,7 +27,18 @@ from sporeprint.search.base import Index
 from sporeprint.search.exact import ExactIndex
 from sporeprint.segment.patches import check_patches, unit_rows
 from sporeprint.segment.vote import NEIGHBOURS, TEMPERATURE, vote
-from sporeprint.store.atomic import canonical, check_digest, check_size, digest_of, lock, seal, unseal, write_file
+from sporeprint.store.atomic import (
+    canonical,
+    check_digest,
+    check_size,
+    damaged,
+    digest_of,
+    lock,
+    seal,
+    unseal,
+    write_file,
+)
+from sporeprint.store.schema import COUNT, FILE, NOTHING, OBJECT, SIZE, TEXT, check_shape, one_of
 from sporeprint.store.tensor_file import DTYPES, TensorWriter, open_tensor, verify_tensor
 
 KIND, FORMAT = "sporeprint memory bank", 1
@@ -35,6 +47,16 @@ _QUERIES = 2**24  # numbers at a time, in float32: 64 MiB
 _HISTOGRAMS = 2**22  # numbers at a time: 16 MiB
 _PATCHES = pa.schema([("image", pa.string()), ("row", pa.int32()), ("column", pa.int32())])
 _ROWS = 2**16  # of provenance at a time
+_ABOUT = {
+    "files": {"features.safetensors": FILE, "histograms.safetensors": FILE, "patches.parquet": FILE},
+    "patches": COUNT,
+    "width": SIZE,
+    "classes": SIZE,
+    "dtype": one_of(tuple(DTYPES)),
+    "names": ([TEXT], NOTHING),
+    "settings": OBJECT,
+}
+_IDS = 2**26, 2**12  # bytes of the images' ids, in all and more for each patch
 
 
 class BankWriter:
@@ -248,7 +270,19 @@ class MemoryBank:
         """The image, row and column of each patch of a bank on disk. Raises DamagedStore where the checksum differs."""
         if self.folder is None:
             raise StoreError("this bank is in RAM only; it does not know where its patches came from")
-        return pq.read_table(self._verified_patches())
+        path = self._verified_patches()
+        try:
+            file = pq.ParquetFile(path, read_dictionary=["image"])
+            if differing := _differing(file, len(self)):
+                raise DamagedStore(damaged(path, differing))
+            table = file.read(use_threads=False)
+            table.validate(full=True)
+            ids = table.column("image").combine_chunks()
+            if ids.null_count or (pc.sum(pc.binary_length(ids.cast(pa.string()))).as_py() or 0) > _most_ids(len(self)):
+                raise DamagedStore(damaged(path, "has ids that are missing or too long"))
+            return table.cast(_PATCHES)
+        except (pa.ArrowException, ValueError, OSError, MemoryError) as error:
+            raise DamagedStore(damaged(path, f"cannot be parsed ({error})")) from None
 
     def _verified_patches(self) -> Path:
         assert self.folder is not None
@@ -282,6 +316,21 @@ class MemoryBank:
                 part = slice(at, at + few)
                 probabilities[start:][part] = vote(similarities[part], self.histograms[positions[part]], temperature)
         return probabilities
+
+
+def _differing(file: pq.ParquetFile, patches: int) -> str:
+    """What the file of patches says of itself that is not as it was written; "" where all is."""
+    about = file.metadata
+    kinds = [field.type.value_type if pa.types.is_dictionary(field.type) else field.type for field in file.schema_arrow]
+    if about.num_rows != patches or (file.schema_arrow.names, kinds) != (_PATCHES.names, _PATCHES.types):
+        return f"has {about.num_rows} rows of other columns; image, row and column of {patches} patches were written"
+    groups = [about.row_group(number) for number in range(about.num_row_groups)]
+    size = sum(group.column(number).total_uncompressed_size for group in groups for number in range(3))
+    return "" if size <= _most_ids(patches) + 8 * patches else f"has {size} bytes of {patches} patches"
+
+
+def _most_ids(patches: int) -> int:
+    return _IDS[0] + _IDS[1] * patches
 
 
 def refuse_finished(folder: Path) -> None:
@@ -318,8 +367,11 @@ def _manifest_of(folder: Path) -> dict[str, Any]:
     if not path.exists() and (folder / "features.safetensors").exists():
         raise DamagedStore(f"the bank in '{folder}' was not finished; run the command that made it again")
     about = unseal(KIND, path)
-    if about["format"] != FORMAT:
+    if about.get("format") != FORMAT:
         raise StoreError(
-            f"'{folder}' is a bank of format {about['format']}; this version reads {FORMAT}: make the bank again"
+            f"'{folder}' is a bank of format {about.get('format')}; this version reads {FORMAT}: make the bank again"
         )
+    check_shape(path, about, _ABOUT)
+    if about["names"] is not None and len(about["names"]) != about["classes"]:
+        raise DamagedStore(damaged(path, f"names {len(about['names'])} of {about['classes']} classes"))
     return about

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import stat
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -88,6 +89,7 @@ def record_of(data: bytes) -> dict[str, Any]:
 
 def read_file(path: Path, record: Mapping[str, Any]) -> bytes:
     """The bytes of `path`, if they are those of `record`. Raises DamagedStore otherwise."""
+    check_size(path, record["bytes"])
     with reading(path):
         data = path.read_bytes()
     _compare_size(path, len(data), record["bytes"])
@@ -119,11 +121,17 @@ def digest_of(path: Path, start: int = 0) -> str:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """A context in which what the system refuses to read of `path` is raised as DamagedStore."""
+    """A context in which what the system refuses to read of `path` is raised as DamagedStore.
+
+    So is what is no file: reading a pipe would wait, and a device may have no end.
+    """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise OSError(errno.EINVAL, "it is no file")
         yield
-    except OSError as error:
-        raise DamagedStore(damaged(path, f"cannot be read ({error.strerror or error})")) from None
+    except (OSError, ValueError, MemoryError) as error:  # ValueError: a name that no file can have
+        why = getattr(error, "strerror", None) or str(error) or "it does not fit into memory"
+        raise DamagedStore(damaged(path, f"cannot be read ({why})")) from None
 
 
 def _compare_size(path: Path, size: int, expected: int) -> None:

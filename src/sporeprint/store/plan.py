@@ -11,13 +11,42 @@ from typing import Any
 
 from sporeprint.errors import DamagedStore, StoreError, StoreMismatch
 from sporeprint.store.atomic import TEMPORARY, canonical, seal, sync_folder, unseal, write_file
-from sporeprint.store.schema import OBJECT, SIZE, check_shape, one_of
+from sporeprint.store.schema import COUNT, INTEGER, NOTHING, NUMBER, OBJECT, SIZE, TEXT, check_shape, one_of
 from sporeprint.store.shards import DTYPES, manifest_path, plan_path
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
 HEADER = {"dtype": one_of(DTYPES), "shard_rows": SIZE, "plan": OBJECT}
+_TEXT_OR_NONE = (TEXT, NOTHING)
+_BACKBONE = {
+    "name": TEXT,
+    "class": TEXT,
+    "pooling": TEXT,
+    "targets": [TEXT],
+    "weights": TEXT,
+    "modality?": TEXT,
+    "max_tokens?": (COUNT, NOTHING),
+    "sample_rate_hz?": NUMBER,
+    "max_seconds?": NUMBER,
+}
+EXTRACTED = {  # the plan of a store that `extract` made
+    "recipe": {"seed": INTEGER},
+    "resolved": {"backbone": _BACKBONE, "dtype": TEXT, "device": TEXT},
+    "source": {
+        "kind": TEXT,
+        "name?": TEXT,
+        "digest": TEXT,
+        "columns": {...: _TEXT_OR_NONE},
+        "limit": (SIZE, NOTHING),
+        "ignored_files?": COUNT,
+        "modality?": TEXT,
+        "sample?": SIZE,
+        "sample_seed?": INTEGER,
+    },
+    "fit": {"from": TEXT},
+}
+FITTED = "fungi.json"  # the state that tells such a store
 LOCK = ".lock"
 # A plan holds these for people only: the weights say which backbone it is, the rows' digest which data.
 NOT_COMPARED = ("resolved.backbone.name", "resolved.backbone.class", "source.ignored_files")

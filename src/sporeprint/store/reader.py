@@ -12,8 +12,8 @@ import numpy as np
 
 from sporeprint.errors import DamagedStore, StoreError
 from sporeprint.store.atomic import check_size, damaged, digest_of_json, read_file, unseal
-from sporeprint.store.plan import check_format, read_plan
-from sporeprint.store.schema import COUNT, DIGEST, FILE, NOTHING, OBJECT, SIZE, TEXT, check_shape, refuse
+from sporeprint.store.plan import EXTRACTED, FITTED, check_format, read_plan
+from sporeprint.store.schema import COUNT, DIGEST, FILE, NOTHING, NUMBER, OBJECT, SIZE, TEXT, check_shape, refuse
 from sporeprint.store.shards import (
     FAILURE,
     data_bytes,
@@ -39,6 +39,12 @@ MANIFEST = {
     "cost": OBJECT,
     "labels?": ({"different": COUNT, "missing": COUNT}, NOTHING),
     "truncated?": COUNT,
+}
+
+
+MEASURED = {  # what `extract` adds
+    "blocks": {...: {"family": TEXT, "passes": NUMBER, "views": TEXT}},
+    "cost": {"seconds": {...: NUMBER}, "rows": COUNT, "threads": COUNT, "device?": TEXT},
 }
 
 
@@ -99,6 +105,9 @@ class Store:
         if manifest["plan"] != digest_of_json(header):
             raise DamagedStore(damaged(plan_path(folder), "belongs to another run than the manifest"))
         refuse(manifest_path(folder), contradiction(header, manifest))
+        if FITTED in manifest["states"] or "fit" in header["plan"]:
+            check_shape(plan_path(folder), header["plan"], EXTRACTED)
+            check_shape(manifest_path(folder), manifest, MEASURED)
         store = cls(folder, header, manifest)
         for path, record in store._files():
             if not path.is_file():

@@ -27,14 +27,14 @@ def one_of(choices: Sequence[str]) -> Kind:
 
 
 COUNT = Kind("a count", lambda value: is_count(value, 0) and value < MOST)
+INTEGER = Kind("an integer of at least 0", lambda value: is_count(value, 0))
 SIZE = Kind("a count of at least 1", lambda value: is_count(value) and value < MOST)
 NUMBER = Kind("a finite number", lambda value: is_number(value) and abs(value) < MOST)
 TEXT = Kind("a text", lambda value: isinstance(value, str))
+YES_OR_NO = Kind("true or false", lambda value: isinstance(value, bool))
 NOTHING = Kind("null", lambda value: value is None)
-ANYTHING = Kind("anything", lambda value: True)
 OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 DIGEST = Kind("a sha256", lambda value: isinstance(value, str) and len(value) == 64 and value.isalnum())
-NAME = Kind("a printable name", lambda value: isinstance(value, str) and value.isprintable() and value != "")
 
 FILE = {"bytes": COUNT, "sha256": DIGEST}  # as `atomic.record_of` gives it
 

@@ -53,7 +53,8 @@ def open_tensor(path: Path, name: str, shape: tuple[int, int], dtype: str, size:
     check_size(path, size)
     with reading(path), open(path, "rb") as file:
         header = file.read(_BEFORE)
-    if header != _header(name, shape, np.dtype(dtype)):
+    numbers = shape[0] * shape[1] * np.dtype(dtype).itemsize
+    if header != _header(name, shape, np.dtype(dtype)) or size != _BEFORE + numbers:
         raise DamagedStore(damaged(path, "is not what was written: its header differs"))
     if not shape[0]:
         return np.empty(shape, dtype)

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.checks import check_same_width, features_of
 from sporeprint.evaluate.probe import FALLBACK, PENALTIES, Path, Scaling, check_fit, grid_of, held_out
-from sporeprint.evaluate.regress import check_neighbours, loo_scores, mean_of, neighbour_means
+from sporeprint.evaluate.regress import best_k, check_neighbours, loo_scores, mean_of, neighbour_means
 from sporeprint.evaluate.result import Result
 from sporeprint.values import check_choice
 
@@ -95,7 +95,7 @@ def multilabel(
         check_neighbours(k, metric, vote, temperature)
         voting, values = (metric, vote, temperature), known.astype(np.float64)
         table = loo_scores(rows, values, lambda scores: _mean_precision(known, scores), *voting) if k == "auto" else {}
-        nearest = max(table, key=lambda each: (np.nan_to_num(table[each]), -each)) if k == "auto" else k
+        nearest = best_k(table) if k == "auto" else k
         scores = neighbour_means(rows, values, queries, [nearest], *voting)[nearest]
         chosen = {"k": int(nearest), "leave_one_out": table}
         settings |= {"k": k, "metric": metric, "vote": vote}

@@ -290,13 +290,16 @@ def test_the_edges_are_the_same_for_every_vote(vote):
 
 def test_few_shots_are_the_mean_over_draws_that_see_only_their_own_rows():
     (train, labels), (test, test_labels) = clouds(200, 0), clouds(60, 1)
+    first = np.argsort(train[:, 0])  # the order in which rows are drawn
+    train, labels = train[first], labels[first]
     each = [
         knn(train[drawn], labels[drawn], test, test_labels, "auto", vote="distance", candidates=(1, 2, 4))
         for drawn in draws(labels, 3, 4, seed=7)
     ]
     result = knn(
-        train, labels, test, test_labels, "auto", vote="distance", shots=3, draws=4, seed=7, candidates=(1, 2, 4)
-    )
+        train[::-1], labels[::-1], test, test_labels, "auto",
+        vote="distance", shots=3, draws=4, seed=7, candidates=(1, 2, 4),
+    )  # fmt: skip
     values, means = [draw.value for draw in each], [draw.mean_per_class for draw in each]
     assert len(set(values)) > 1
     assert result.values == tuple(values)

@@ -111,7 +111,9 @@ def demonstrations(
         prompt = template.prompt([(shown[row], names[row]) for row in listed], text, classes)
         tags = tuple(names[row] for row in listed)
         gone = len(left_out[query])
-        prompts[query] = Demonstration(text, prompt, tuple(places[rows].tolist()), tags, tuple(distances.tolist()), gone)
+        prompts[query] = Demonstration(
+            text, prompt, tuple(places[rows].tolist()), tags, tuple(distances.tolist()), gone
+        )
     return [prompts[query] for query in range(len(queries))]
 
 

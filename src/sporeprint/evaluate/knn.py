@@ -14,6 +14,7 @@ from sporeprint.errors import SampleError
 from sporeprint.evaluate.accuracy import mean_per_class
 from sporeprint.evaluate.checks import check_same_kind, check_same_width, features_of, labels_of
 from sporeprint.evaluate.result import Result
+from sporeprint.evaluate.row_order import content_order
 from sporeprint.evaluate.shots import draws as rows_of_draws
 from sporeprint.evaluate.votes import VOTES, weights_of, winners
 from sporeprint.search.neighbours import METRICS
@@ -75,7 +76,7 @@ def knn(
 
     k="auto" takes the candidate with the best leave-one-out accuracy on the training rows (`choose_k`), the smaller one
     in a tie; the test rows are not looked at. shots: training rows of each class, and no others (all of a class
-    that has fewer), drawn `draws` times from `seed`; k="auto" then chooses in each draw, from its rows. vote,
+    that has fewer), drawn `draws` times from `seed` and the rows' content; k="auto" then chooses in each draw, from its rows. vote,
     temperature: see `knn_predict`, as for fewer than k rows. A test class that is absent from train counts as wrong;
     with one class in train every row is of that class. With one training row k="auto" is the smallest candidate, its
     accuracy NaN.
@@ -92,6 +93,9 @@ def knn(
     settings |= {"candidates": candidates} if k == "auto" else {}
     settings |= {} if shots is None else {"shots": shots, "draws": draws, "seed": seed}
     everything: NDArray[np.intp] | slice = slice(None)
+    if shots is not None:
+        order = content_order(train, np.unique(labels, return_inverse=True)[1])
+        train, labels = train[order], labels[order]
     tops, means, ks, tables, rows = [], [], [], [], 0
     for drawn in [everything] if shots is None else rows_of_draws(labels, shots, draws, seed):
         rows_drawn, labels_drawn = train[drawn], labels[drawn]

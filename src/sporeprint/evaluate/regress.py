@@ -14,6 +14,7 @@ from sporeprint.evaluate.checks import check_same_width, features_of
 from sporeprint.evaluate.knn import CANDIDATES
 from sporeprint.evaluate.probe import Scaling, grid_of
 from sporeprint.evaluate.result import Result
+from sporeprint.evaluate.row_order import content_order
 from sporeprint.evaluate.votes import VOTES, weights_of
 from sporeprint.search.best_rows import slices
 from sporeprint.search.neighbours import METRICS
@@ -172,6 +173,8 @@ def _ridge(
     """Return predictions [M, T], penalties [T], and leave-one-out R^2 by penalty. known: targets [N, T], centred."""
     from sklearn.linear_model import RidgeCV
 
+    order = content_order(train, known)
+    train, known = train[order], known[order]
     if len(train) == 1:
         return np.repeat(known, len(queries), axis=0), None, {}
     scaling = Scaling.fit(train, standardise)

@@ -77,7 +77,9 @@ def tied_neighbours(
         first += len(rows)
         last = min(k, rows.shape[1])
         more = distances[:, last - 1] == distances[:, -1] if rows.shape[1] > last else np.zeros(len(rows), bool)
-        near = Nearest(numbers[~more], rows[~more, :last], distances[~more, :last], np.ones((sum(~more), last), np.intp))
+        near = Nearest(
+            numbers[~more], rows[~more, :last], distances[~more, :last], np.ones((sum(~more), last), np.intp)
+        )
         yield near if own is None else _without(near, near.rows == own[near.queries, None])
         yield from distinct.nearest(queries, numbers[more], k, metric)
 
@@ -116,7 +118,9 @@ class _Distinct:
                 limit = distances[np.arange(len(rows)), reach.argmax(axis=1)]
                 more = (limit == distances[:, -1]) & (width < len(self.firsts))
                 within_a_tie.append(asked[more])
-                yield from self._voters(asked[~more], rows[~more], distances[~more] <= limit[~more, None], distances[~more])
+                yield from self._voters(
+                    asked[~more], rows[~more], distances[~more] <= limit[~more, None], distances[~more]
+                )
             numbers = np.concatenate(within_a_tie)
             width = min(_FURTHER * width, len(self.firsts))
 

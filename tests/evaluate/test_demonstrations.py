@@ -70,7 +70,7 @@ def test_prompts_labels_and_distances_stand_in_the_same_order():
     assert ask(3, choose="balanced", order="nearest_first").prompt == "one=a;minus four=b;five=c;zero="
 
 
-def test_equal_distances_go_by_the_order_of_the_training_rows():
+def test_equal_distances_go_by_the_text_in_whatever_order_the_rows_are():
     train, labels = [[1.0], [-1.0], [1.0], [-1.0], [2.0]], ["b", "a", "a", "b", "a"]
     for choose in ("nearest", "balanced"):
         for k in (1, 2, 3, 4):
@@ -78,13 +78,15 @@ def test_equal_distances_go_by_the_order_of_the_training_rows():
             assert shown.rows == tuple(range(k))
             (shown,) = demonstrations(train, list("vwxyz"), labels, [[0.0]], ["q"], k, choose, "nearest_last")
             assert shown.rows == tuple(range(k))[::-1]
+            turned = demonstrations(train[::-1], list("zyxwv"), labels[::-1], [[0.0]], ["q"], k, choose, "nearest_last")
+            assert turned[0].prompt == shown.prompt
 
 
 def test_equal_rows_are_at_distance_zero_and_in_order_far_from_the_origin():
     row = np.random.default_rng(0).standard_normal(384).astype(np.float32) * 1000
     train = np.stack([row + 1, *[row] * 40, row + 1])
     (shown,) = demonstrations(
-        train, [f"t{at}" for at in range(42)], [0] * 42, row[None], ["q"], 41, order="nearest_first"
+        train, [f"t{at:02}" for at in range(42)], [0] * 42, row[None], ["q"], 41, order="nearest_first"
     )
     assert shown.rows == (*range(1, 41), 0)
     assert shown.distances[:40] == (0.0,) * 40
@@ -196,7 +198,7 @@ def test_rows_with_the_querys_text_are_left_out_and_counted():
     shown, other = demonstrations(
         train, texts, list("abcd"), [[0.0], [0.0]], ["same", "new"], 3, order="nearest_first", exclude_identical=False
     )
-    assert (shown.rows, shown.left_out) == (other.rows, other.left_out) == ((0, 1, 2), 0)
+    assert (shown.rows, shown.left_out) == (other.rows, other.left_out) == ((1, 0, 2), 0)
 
 
 def test_balanced_passes_over_a_class_whose_rows_are_all_left_out():

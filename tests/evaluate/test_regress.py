@@ -92,14 +92,8 @@ def test_only_ks_below_the_number_of_rows_are_tried():
 def test_many_chunks_of_queries_are_put_together(monkeypatch):
     (train, targets), (test, truth) = waves(40, 0), waves(30, 1)
     whole = regress(train, targets, test, truth)
-    search = module.neighbours
-
-    def in_parts(rows, queries, k, metric):
-        ((numbers, distances),) = search(rows, queries, k, metric)
-        for at in range(0, len(numbers), 7):
-            yield numbers[at : at + 7], distances[at : at + 7]
-
-    monkeypatch.setattr(module, "neighbours", in_parts)
+    monkeypatch.setattr("sporeprint.search.neighbours._QUERIES", 7)
+    monkeypatch.setattr(module, "_VALUES", 9)
     assert regress(train, targets, test, truth) == whole
 
 

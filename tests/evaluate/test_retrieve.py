@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 import tracemalloc
@@ -87,11 +88,24 @@ def test_more_than_the_whole_database_counts_the_absent_rows_as_irrelevant(hand_
     assert (result.recall_at[10], result.share_found_at[10]) == (1, 1)
 
 
-def test_ties_go_by_the_order_of_the_database():
-    labels = ["b", "a", "b", "a"]
-    result = retrieve(np.zeros((1, 3)), ["a"], np.ones((4, 3)), labels, ks=(1, 2))
-    assert result.value == pytest.approx((1 / 2 + 2 / 4) / 2)
-    assert result.precision_at == {1: 0, 2: 1 / 2}
+@pytest.mark.parametrize("places", [[1, 1, 1, 1], [0, 1, 1, 1, 2], [1, 1, 2, 2, 2], [0, 0, 1, 2, 2, 2], [2, 0, 1]])
+def test_figures_of_tied_rows_are_means_over_all_their_orders(places):
+    labels, ks = ["b", "a", "b", "a", "a", "b"][: len(places)], (1, 2, 3, 10)
+    rows = np.array(places, np.float64)[:, None]
+    result = retrieve([[0.0]], ["a"], rows, labels, ks=ks)
+    rankings = [
+        [labels[at] == "a" for at in order]
+        for order in itertools.permutations(range(len(places)))
+        if sorted(places) == [places[at] for at in order]
+    ]
+    precisions = [
+        np.mean([sum(right[: at + 1]) / (at + 1) for at in range(len(right)) if right[at]]) for right in rankings
+    ]
+    assert result.value == pytest.approx(np.mean(precisions))
+    for k in ks:
+        assert result.precision_at[k] == pytest.approx(np.mean([sum(right[:k]) / k for right in rankings]))
+        assert result.recall_at[k] == pytest.approx(np.mean([any(right[:k]) for right in rankings]))
+        assert result.share_found_at[k] == pytest.approx(np.mean([sum(right[:k]) / sum(right) for right in rankings]))
 
 
 def test_equal_rows_tie_wherever_they_stand_in_the_product():
@@ -155,9 +169,11 @@ def test_one_class_is_all_relevant_and_integers_are_features():
     assert (result.value, result.precision_at, result.left_out) == (1, {1: 1, 2: 1}, 0)
 
 
-def test_constant_features_are_ranked_by_the_order_of_the_rows():
-    # Queries 0 and 2 (a) see b a and a b; query 1 (b) has nothing to find.
+def test_constant_features_are_ranked_by_chance():
+    # Queries 0 and 2 (a) see b a or a b; query 1 (b) has nothing to find.
     assert retrieve(np.zeros((3, 2)), ["a", "b", "a"]).value == pytest.approx((1 / 2 + 1) / 2)
+    many = retrieve(np.ones((2000, 3)), np.arange(2000) % 4, ks=(1,))
+    assert many.precision_at[1] == pytest.approx(499 / 1999)
 
 
 def test_a_result_is_one_line_for_people_and_plain_json_for_machines(hand_worked):

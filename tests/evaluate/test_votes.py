@@ -11,6 +11,10 @@ def alike(rows):
     return np.ones(np.shape(rows))
 
 
+def rising(rows):
+    return np.broadcast_to(np.arange(np.shape(rows)[1], dtype=float), np.shape(rows))
+
+
 def test_many_rows_of_many_classes_are_voted_on_in_bounded_memory(monkeypatch):
     monkeypatch.setattr(votes, "MOST_COUNTS", 2**18)
     cast = np.random.default_rng(0).integers(0, 2000, (20_000, 3))
@@ -18,7 +22,7 @@ def test_many_rows_of_many_classes_are_voted_on_in_bounded_memory(monkeypatch):
     expected = np.where(cast[:, 1] == cast[:, 2], cast[:, 1], cast[:, 0])
     weights = alike(cast)
     tracemalloc.start()
-    actual = winners(cast, weights, 2000)
+    actual = winners(cast, weights, rising(cast), 2000)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     np.testing.assert_array_equal(actual, expected)
@@ -27,7 +31,7 @@ def test_many_rows_of_many_classes_are_voted_on_in_bounded_memory(monkeypatch):
 
 def test_classes_beyond_the_chunk_are_voted_on_row_by_row():
     cast = np.array([[3, 1, 1], [5_000_000, 0, 2]])
-    assert winners(cast, alike(cast), 5_000_001).tolist() == [1, 5_000_000]
+    assert winners(cast, alike(cast), rising(cast), 5_000_001).tolist() == [1, 5_000_000]
 
 
 @pytest.mark.parametrize(
@@ -41,7 +45,19 @@ def test_classes_beyond_the_chunk_are_voted_on_row_by_row():
     ],
 )
 def test_the_greatest_sum_wins_and_of_equal_ones_the_nearest(cast, weights, wins):
-    assert winners(np.array([cast]), np.array([weights]), 3).tolist() == [wins]
+    assert winners(np.array([cast]), np.array([weights]), rising([cast]), 3).tolist() == [wins]
+
+
+def test_of_equal_sums_and_equally_near_members_the_first_class_wins():
+    thirds, near = np.full((1, 6), 1 / 3), np.zeros((1, 6))
+    for cast in ([2, 1, 2, 1, 2, 1], [1, 1, 1, 2, 2, 2], [2, 2, 2, 1, 1, 1]):
+        assert winners(np.array([cast]), thirds, near, 3).tolist() == [1]
+
+
+def test_sums_that_only_rounding_keeps_apart_are_equal():
+    cast, weights = np.array([[1, *[0] * 10]]), np.array([[1.0, *[0.1] * 10]])  # ten tenths are 0.9999999999999999
+    assert winners(cast, weights, rising(cast), 2).tolist() == [1]
+    assert winners(cast, weights, rising(cast)[:, ::-1], 2).tolist() == [0]
 
 
 def test_weights_by_distance_are_relative_to_the_nearest():

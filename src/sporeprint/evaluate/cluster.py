@@ -13,6 +13,7 @@ from sporeprint.errors import SampleError
 from sporeprint.evaluate.checks import features_of, labels_of
 from sporeprint.evaluate.result import Result
 from sporeprint.evaluate.retrieve import scale_exponent
+from sporeprint.evaluate.row_order import content_order
 from sporeprint.values import check_count
 
 
@@ -53,11 +54,14 @@ def cluster(
     With one class, accuracy is the share of the largest cluster; NMI and ARI are 1 with one cluster, 0 with more. With
     one cluster of several classes, accuracy is the share of the largest class; NMI and ARI are 0. Where every row is a
     class of its own, every distinct row is a cluster by default, so all figures are 1 if all rows are distinct.
-    Start i is seeded with (seed, i), so more starts do not change the first ones.
+    Start i is seeded with (seed, i), so more starts do not change the first ones; rows are taken in the order of their
+    content, so that the order given has no say.
     Raises SampleError for rows with NaN, labels that do not match, counts below 1, negative seeds.
     """
     rows = features_of(features, "clustering")
     codes = np.unique(labels_of(labels, len(rows), "clustering"), return_inverse=True)[1]
+    order = content_order(rows, codes)
+    rows, codes = rows[order], codes[order]
     classes = int(codes.max()) + 1
     requested = classes if clusters is None else clusters
     for name, value, least in (("clusters", requested, 1), ("starts", starts, 1), ("seed", seed, 0)):

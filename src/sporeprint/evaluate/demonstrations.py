@@ -71,7 +71,7 @@ def demonstrations(
 
     choose: "nearest", whatever their class; or "balanced": the nearest of every class, then the second nearest of
     every class, and so on. In the last round, where not all classes fit, those whose example is nearest come in; a
-    class that has no more is passed over. Either way equal distances go by the order of the training rows, and all
+    class that has no more is passed over. Either way equal distances go by the text, then by the label, and all
     rows are shown where there are fewer than k. order: of the examples in the prompt; "nearest_last" puts the nearest
     next to the query. label_names: by number, or a mapping from labels; without it labels are shown as they are.
     exclude_identical: training rows whose text is the query's, character by character, are not shown: they would give
@@ -90,6 +90,8 @@ def demonstrations(
     labels = labels_of(train_labels, len(train), "train")
     shown, queries = _texts(train_texts, len(train), "train"), _texts(texts, len(test), "query")
     names, classes = _names(labels, label_names)
+    places = np.array(sorted(range(len(train)), key=lambda row: (shown[row], names[row])))  # ties go by this order
+    train, shown, names = train[places], [shown[row] for row in places], [names[row] for row in places]
     template = Template() if template is None else template
     identical: dict[str, list[int]] = defaultdict(list)
     if exclude_identical:
@@ -109,7 +111,9 @@ def demonstrations(
         prompt = template.prompt([(shown[row], names[row]) for row in listed], text, classes)
         tags = tuple(names[row] for row in listed)
         gone = len(left_out[query])
-        prompts[query] = Demonstration(text, prompt, tuple(listed), tags, tuple(distances.tolist()), gone)
+        prompts[query] = Demonstration(
+            text, prompt, tuple(places[rows].tolist()), tags, tuple(distances.tolist()), gone
+        )
     return [prompts[query] for query in range(len(queries))]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import multimode
 from typing import Any, Literal
@@ -14,9 +14,11 @@ from sporeprint.errors import SampleError
 from sporeprint.evaluate.accuracy import mean_per_class
 from sporeprint.evaluate.checks import check_same_kind, check_same_width, features_of, labels_of
 from sporeprint.evaluate.result import Result
+from sporeprint.evaluate.row_order import content_order
 from sporeprint.evaluate.shots import draws as rows_of_draws
 from sporeprint.evaluate.votes import VOTES, weights_of, winners
-from sporeprint.search.neighbours import METRICS, neighbours
+from sporeprint.search.neighbours import METRICS
+from sporeprint.search.ties import tied_neighbours
 from sporeprint.values import check_choice, is_count, is_positive
 
 CANDIDATES = (1, 3, 5, 10, 20)  # for k="auto"; METHOD's protocol
@@ -74,7 +76,7 @@ def knn(
 
     k="auto" takes the candidate with the best leave-one-out accuracy on the training rows (`choose_k`), the smaller one
     in a tie; the test rows are not looked at. shots: training rows of each class, and no others (all of a class
-    that has fewer), drawn `draws` times from `seed`; k="auto" then chooses in each draw, from its rows. vote,
+    that has fewer), drawn `draws` times from `seed` and the rows' content; k="auto" then chooses in each draw, from its rows. vote,
     temperature: see `knn_predict`, as for fewer than k rows. A test class that is absent from train counts as wrong;
     with one class in train every row is of that class. With one training row k="auto" is the smallest candidate, its
     accuracy NaN.
@@ -91,6 +93,9 @@ def knn(
     settings |= {"candidates": candidates} if k == "auto" else {}
     settings |= {} if shots is None else {"shots": shots, "draws": draws, "seed": seed}
     everything: NDArray[np.intp] | slice = slice(None)
+    if shots is not None:
+        order = content_order(train, np.unique(labels, return_inverse=True)[1])
+        train, labels = train[order], labels[order]
     tops, means, ks, tables, rows = [], [], [], [], 0
     for drawn in [everything] if shots is None else rows_of_draws(labels, shots, draws, seed):
         rows_drawn, labels_drawn = train[drawn], labels[drawn]
@@ -133,8 +138,9 @@ def knn_predict(
 
     metric: "euclidean", or "cosine", where a row of zeros is unlike every row. vote: "uniform"; "distance", weights of
     1 / distance, where exact matches take all; "softmax", weights of exp(cosine / temperature), for Euclidean distances
-    exp(-distance^2 / (2 temperature)). A tie goes to the tied class whose nearest member is nearest, rows at equal
-    distances by their order. With fewer than k training rows all of them vote.
+    exp(-distance^2 / (2 temperature)). Rows as near as the k-th share the places that are left, so that the order of
+    rows has no say: of constant features the most frequent class wins. A tie goes to the tied class whose nearest
+    member is nearest, then to the first by name. With fewer than k training rows all of them vote.
     Raises SampleError as `knn`.
     """
     train, labels, test = _checked(train, labels, test, metric, vote, temperature)
@@ -184,36 +190,54 @@ def _choose_k(
 def _leave_one_out(
     train: NDArray[Any], labels: NDArray[Any], ks: list[int], metric: str, vote: str, temperature: float
 ) -> dict[int, NDArray[np.bool_]]:
-    possible = [k for k in ks if k < len(train)]
+    every = np.arange(len(train))
+    return votes_of_others(train, labels, every, ks, metric, vote, temperature)
+
+
+def votes_of_others(
+    features: NDArray[Any],
+    labels: NDArray[Any],
+    asking: NDArray[np.intp],
+    ks: Sequence[int] = CANDIDATES,
+    metric: str = "euclidean",
+    vote: str = "uniform",
+    temperature: float = 0.07,
+) -> dict[int, NDArray[np.bool_]]:
+    """`leave_one_out` of the rows `asking` [M] only; all other rows [N, D] remain their neighbours."""
+    possible = [k for k in ks if k < len(features)]
     if not possible:
         return {}
     codes = np.unique(labels, return_inverse=True)[1]
-    chunks = list(zip(*_votes(train, codes, None, possible, metric, vote, temperature), strict=True))
-    return {k: np.concatenate(winner) == codes for k, winner in zip(possible, chunks, strict=True)}
+    queries = features if len(asking) == len(features) else features[asking]
+    voted = _votes(features, codes, queries, possible, metric, vote, temperature, asking)
+    return {k: winner == codes[asking] for k, winner in voted.items()}
 
 
 def _predict(
     train: NDArray[Any], labels: NDArray[Any], test: NDArray[Any], k: int, metric: str, vote: str, temperature: float
 ) -> NDArray[Any]:
     classes, codes = np.unique(labels, return_inverse=True)
-    chunks = [winner for (winner,) in _votes(train, codes, test, [k], metric, vote, temperature)]
-    return classes[np.concatenate(chunks)]
+    return classes[_votes(train, codes, test, [k], metric, vote, temperature)[k]]
 
 
 def _votes(
     train: NDArray[Any],
     codes: NDArray[np.intp],
-    queries: NDArray[Any] | None,
-    ks: list[int],
+    queries: NDArray[Any],
+    ks: Sequence[int],
     metric: str,
     vote: str,
     temperature: float,
-) -> Iterator[list[NDArray[np.intp]]]:
-    """For one chunk of queries after another the winners' codes [n] of each k, after one search for the largest."""
+    own: NDArray[np.intp] | None = None,
+) -> dict[int, NDArray[np.intp]]:
+    """The winners' codes [n] of each k, after one search for the largest. own: the training row of each query."""
     classes = int(codes.max()) + 1
-    for rows, distances in neighbours(train, queries, max(ks), metric):
-        weights = weights_of(distances, vote, metric, temperature)
-        yield [winners(codes[rows[:, :k]], weights[:, :k], classes) for k in ks]
+    chosen = {k: np.empty(len(queries), np.intp) for k in ks}
+    for near in tied_neighbours(train, queries, max(ks), codes, metric, own):
+        weights = weights_of(near.distances, vote, metric, temperature)
+        for k in ks:
+            chosen[k][near.queries] = winners(codes[near.rows], near.places(k) * weights, near.distances, classes)
+    return chosen
 
 
 def _checked(

@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.checks import check_same_width, features_of
 from sporeprint.evaluate.probe import FALLBACK, PENALTIES, Path, Scaling, check_fit, grid_of, held_out
-from sporeprint.evaluate.regress import check_neighbours, loo_scores, mean_of, neighbour_means
+from sporeprint.evaluate.regress import best_k, check_neighbours, loo_scores, mean_of, neighbour_means
 from sporeprint.evaluate.result import Result
+from sporeprint.evaluate.row_order import content_order
 from sporeprint.values import check_choice
 
 METHODS = ("knn", "probe")
@@ -95,7 +96,7 @@ def multilabel(
         check_neighbours(k, metric, vote, temperature)
         voting, values = (metric, vote, temperature), known.astype(np.float64)
         table = loo_scores(rows, values, lambda scores: _mean_precision(known, scores), *voting) if k == "auto" else {}
-        nearest = max(table, key=lambda each: (np.nan_to_num(table[each]), -each)) if k == "auto" else k
+        nearest = best_k(table) if k == "auto" else k
         scores = neighbour_means(rows, values, queries, [nearest], *voting)[nearest]
         chosen = {"k": int(nearest), "leave_one_out": table}
         settings |= {"k": k, "metric": metric, "vote": vote}
@@ -187,6 +188,8 @@ def _probe(
     iterations: int,
 ) -> tuple[NDArray[np.float64], dict[str, Any]]:
     """Return scores [M, C]; and the penalty, its validation and whether the fit converged, by name."""
+    order = content_order(train, known)
+    train, known = train[order], known[order]
     scaling = Scaling.fit(train, standardise)
     rows, tests = scaling(train), scaling(queries)
     fitted = [at for at in range(known.shape[1]) if 0 < known[:, at].sum() < len(known)]

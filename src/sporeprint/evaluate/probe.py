@@ -14,6 +14,7 @@ from sporeprint.errors import SampleError
 from sporeprint.evaluate.accuracy import mean_per_class
 from sporeprint.evaluate.checks import check_same_kind, check_same_width, features_of, labels_of
 from sporeprint.evaluate.result import Result
+from sporeprint.evaluate.row_order import content_order
 from sporeprint.evaluate.shots import draws as few_shot_draws
 from sporeprint.values import check_count
 
@@ -140,6 +141,9 @@ def probe(
     labels, test_labels = labels_of(labels, len(train), "train"), labels_of(test_labels, len(test), "test")
     check_same_width(train, test)
     check_same_kind(labels, test_labels)
+    if shots is not None:
+        order = content_order(train, np.unique(labels, return_inverse=True)[1])
+        train, labels = train[order], labels[order]
     subsets = [np.arange(len(train))] if shots is None else few_shot_draws(labels, shots, draws, seed)
     results: list[dict[str, Any]] = []
     for number, rows in enumerate(subsets):
@@ -195,7 +199,7 @@ def fit_probe(
     The penalty is the one of `penalties` (default: 1e-2, 3e-3, 1e-3, ... 1e-8) with the best top-1 on held-out rows,
     the stronger one in a tie; the model is then fitted on all rows. The fraction `validation` of each class is held
     out, seeded: at least one row and never all, so a class with one row is fitted but not validated. Where every class
-    has one row, the penalty is FALLBACK. A single penalty is used without holding anything out. A single class is
+    has one row, the penalty is FALLBACK. Rows are taken in the order of their content, whatever the order given. A single penalty is used without holding anything out. A single class is
     always predicted. Where all features are constant, the most frequent class is. Raises SampleError.
     """
     array = features_of(train, "train")
@@ -203,6 +207,8 @@ def fit_probe(
     grid = grid_of(PENALTIES if penalties is None else penalties)
     check_fit(validation, iterations)
     classes, codes = np.unique(names, return_inverse=True)
+    order = content_order(array, codes)
+    array, codes = array[order], codes[order]
     scaling = Scaling.fit(array, standardise)
     if len(classes) == 1:
         return Probe(classes, None, {}, True, scaling)

@@ -14,12 +14,17 @@ from sporeprint.evaluate.checks import check_same_width, features_of
 from sporeprint.evaluate.knn import CANDIDATES
 from sporeprint.evaluate.probe import Scaling, grid_of
 from sporeprint.evaluate.result import Result
+from sporeprint.evaluate.row_order import content_order
 from sporeprint.evaluate.votes import VOTES, weights_of
-from sporeprint.search.neighbours import METRICS, neighbours
+from sporeprint.search.best_rows import slices
+from sporeprint.search.neighbours import METRICS
+from sporeprint.search.ties import tied_neighbours
 from sporeprint.values import check_choice, is_count
 
 PENALTIES = tuple(float(f"{digit}e{power}") for power in range(1, -9, -1) for digit in (3, 1))[1:]  # 10 first
 METHODS = ("knn", "ridge")
+_DIGITS = 9  # of scores that are told apart
+_VALUES = 2**21  # of neighbours at a time: 16 MiB
 
 Values = NDArray[np.float64]
 
@@ -71,7 +76,7 @@ def regress(
     """Predict the real-valued targets [M] or [M, T] of test rows [M, D] from training rows [N, D].
 
     method "knn": the mean of the k nearest rows' targets, weighted as `vote` says (see `knn`); of all rows where there
-    are fewer than k. k="auto" takes the k of 1, 3, 5, 10, 20 with the best leave-one-out R^2, the smaller one in a
+    are fewer than k; rows as near as the k-th share the places that are left. k="auto" takes the k of 1, 3, 5, 10, 20 with the best leave-one-out R^2, the smaller one in a
     tie, 1 where there is no R^2: one row, or constant targets.
     method "ridge": minimises mean squared error + penalty * |w|^2 with w as in `fit_probe` (rows centred, of mean
     squared length 1, or standardised). Each target takes that of `penalties` (default: 10, 3, 1, ... 1e-8) with the
@@ -92,7 +97,7 @@ def regress(
         check_neighbours(k, metric, vote, temperature)
         voting = (metric, vote, temperature)
         scores = loo_scores(flat, known, lambda values: mean_of(_r2(known, values)), *voting) if k == "auto" else {}
-        nearest = max(scores, key=lambda each: (np.nan_to_num(scores[each], nan=-np.inf), -each)) if k == "auto" else k
+        nearest = best_k(scores) if k == "auto" else k
         predicted = neighbour_means(flat, known, queries, [nearest], *voting)[nearest]
         chosen = {"k": int(nearest), "leave_one_out": scores}
         settings |= {"k": k, "metric": metric, "vote": vote}
@@ -119,20 +124,17 @@ def neighbour_means(
 
     queries None: the training rows, each without itself; there have to be two.
     """
-    count = len(train if queries is None else queries)
-    means = {k: np.full((count, values.shape[1]), np.nan) for k in ks}
-    at = 0
-    for rows, distances in neighbours(train, queries, max(ks), metric):
-        weights = weights_of(distances, vote, metric, temperature)
-        sums, total = np.zeros((len(rows), values.shape[1])), np.zeros((len(rows), 1))
-        part = slice(at, at + len(rows))
-        for number in range(rows.shape[1]):  # weights are relative to the nearest: those of fewer neighbours too
-            sums += weights[:, number, None] * values[rows[:, number]]
-            total += weights[:, number, None]
-            for k in ks:
-                if number + 1 == min(k, rows.shape[1]):
-                    means[k][part] = sums / total
-        at += len(rows)
+    own = np.arange(len(train)) if queries is None else None
+    asking = train if queries is None else queries
+    means = {k: np.empty((len(asking), values.shape[1])) for k in ks}
+    for near in tied_neighbours(train, asking, max(ks), values, metric, own):
+        weights = weights_of(near.distances, vote, metric, temperature)
+        for part in slices(len(weights), _VALUES, weights.shape[1] * values.shape[1]):
+            known = values[near.rows[part]]
+            for k in ks:  # weights are relative to the nearest: those of fewer neighbours too
+                places = near.places(k)[part] * weights[part]
+                sums = np.einsum("qk,qkt->qt", places, known)
+                means[k][near.queries[part]] = sums / places.sum(axis=1, keepdims=True)
     return means
 
 
@@ -142,6 +144,11 @@ def loo_scores(train: NDArray[Any], values: NDArray[Any], score: Any, *voting: A
     if not ks:
         return {1: float("nan")}
     return {k: score(means) for k, means in neighbour_means(train, values, None, ks, *voting).items()}
+
+
+def best_k(scores: dict[int, float]) -> int:
+    """Return the k of the best score, the smaller one where only rounding tells them apart; NaN is the worst."""
+    return max(scores, key=lambda k: (round(np.nan_to_num(scores[k], nan=-np.inf), _DIGITS), -k))
 
 
 def check_neighbours(k: Any, metric: str, vote: str, temperature: float) -> None:
@@ -166,6 +173,8 @@ def _ridge(
     """Return predictions [M, T], penalties [T], and leave-one-out R^2 by penalty. known: targets [N, T], centred."""
     from sklearn.linear_model import RidgeCV
 
+    order = content_order(train, known)
+    train, known = train[order], known[order]
     if len(train) == 1:
         return np.repeat(known, len(queries), axis=0), None, {}
     scaling = Scaling.fit(train, standardise)

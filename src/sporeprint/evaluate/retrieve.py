@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -61,7 +62,8 @@ def retrieve(
 
     Without a database every row queries all the others; only the row itself is excluded, its duplicates are not.
     Average precision is the mean, over a query's relevant rows, of the precision at each one's rank, without
-    interpolation. Equal distances, as float32 tells them, go by the order of the database. With fewer than k rows in
+    interpolation. Where distances are equal, as float32 tells them, figures are means over all orders of the tied rows
+    (McSherry & Najork 2008), so that the order of the database has no say, and constant features give chance. With fewer than k rows in
     the database the absent ones count as irrelevant, so mP@k is a share of k all the same. A query whose label no
     database row has is left out and counted.
     Takes 8 (M + N) D bytes, and MATRIX_MIB a few times over, however many queries there are.
@@ -82,14 +84,16 @@ def retrieve(
     codes = np.unique(np.concatenate([labels, other_labels]), return_inverse=True)[1]
     asked, held = codes[: len(labels)], codes[len(labels) :]
     precisions: list[float] = []
-    hits: list[list[int]] = []
+    hits: list[list[float]] = []
+    any_hit: list[list[float]] = []
     relevant: list[int] = []
-    for query, order in rankings(rows, others, metric):
-        ranks = np.flatnonzero(held[order] == asked[query])
-        if len(ranks):
-            precisions.append(float(np.mean(np.arange(1, len(ranks) + 1) / (ranks + 1))))
-            hits.append([int(np.searchsorted(ranks, k)) for k in wanted])
-            relevant.append(len(ranks))
+    for query, order, distances in _ranked(rows, others, metric):
+        ranking = _Ranking(held[order] == asked[query], distances)
+        if ranking.relevant:
+            precisions.append(ranking.average_precision())
+            hits.append([ranking.hits(k) for k in wanted])
+            any_hit.append([ranking.chance_of_a_hit(k) for k in wanted])
+            relevant.append(ranking.relevant)
     if not precisions:
         raise SampleError(
             f"none of the {len(rows)} queries has its label on a row of the database; expected labels that are shared"
@@ -99,7 +103,7 @@ def retrieve(
         value=float(np.mean(precisions)),
         settings={"metric": metric, "ks": list(wanted), "leave_one_out": others is None},
         precision_at=_means(wanted, within / np.asarray(wanted)),
-        recall_at=_means(wanted, within > 0),
+        recall_at=_means(wanted, np.asarray(any_hit, dtype=np.float64).reshape(within.shape)),
         share_found_at=_means(wanted, within / np.asarray(relevant)[:, None]),
         queries=len(precisions),
         left_out=len(rows) - len(precisions),
@@ -107,10 +111,57 @@ def retrieve(
     )
 
 
+class _Ranking:
+    """One query's ranking: which rows are relevant [N], and the ranks from 0 at which each row's tie begins and ends."""
+
+    def __init__(self, relevant: NDArray[np.bool_], distances: NDArray[np.float32]) -> None:
+        self.found = np.concatenate([[0], np.cumsum(relevant)])  # [N + 1], above each rank
+        self.relevant = int(self.found[-1])
+        bounds = np.concatenate([[0], np.flatnonzero(np.diff(distances)) + 1, [len(distances)]])
+        self.starts, self.ends = (np.repeat(each, np.diff(bounds)) for each in (bounds[:-1], bounds[1:]))
+
+    def average_precision(self) -> float:
+        """The mean over all orders of tied rows."""
+        ranks, size = np.arange(len(self.starts)), self.ends - self.starts
+        above = self.found[self.starts]
+        among = self.found[self.ends] - above
+        tied_above = (ranks - self.starts) * (among - 1) / np.maximum(1, size - 1)  # relevant, where this one is
+        precisions = (above + 1 + tied_above) / (ranks + 1)
+        return float((among / size * precisions).sum() / self.relevant)
+
+    def hits(self, k: int) -> float:
+        """How many of the first k rows are relevant, on average."""
+        above, among, taken, size = self._at(k)
+        return above + among * taken / size
+
+    def chance_of_a_hit(self, k: int) -> float:
+        """The chance that one of the first k rows is relevant."""
+        above, among, taken, size = self._at(k)
+        if above or taken > size - among:
+            return 1.0
+        return 1.0 - math.prod((size - among - place) / (size - place) for place in range(taken))
+
+    def _at(self, k: int) -> tuple[int, int, int, int]:
+        """Relevant rows above the tie at rank k and in it, rows taken of the tie, and its size."""
+        last = min(k, len(self.starts)) - 1
+        start, end = int(self.starts[last]), int(self.ends[last])
+        return int(self.found[start]), int(self.found[end] - self.found[start]), last + 1 - start, end - start
+
+
 def rankings(
     queries: NDArray[Any], database: NDArray[Any] | None, metric: str = "euclidean"
 ) -> Iterator[tuple[int, NDArray[np.intp]]]:
     """Each query's number with the database rows [N], nearest first, ties in order; without a database, all others.
+
+    Raises SampleError.
+    """
+    return ((query, order) for query, order, _ in _ranked(queries, database, metric))
+
+
+def _ranked(
+    queries: NDArray[Any], database: NDArray[Any] | None, metric: str
+) -> Iterator[tuple[int, NDArray[np.intp], NDArray[np.float32]]]:
+    """As `rankings`, with the distances [N] in that order.
 
     Distances are products in float64, since in float32 those of near neighbours are mostly rounding; they are compared
     as float32, so that equal rows tie. Not `search.neighbours`: for k = N it would take the difference of every two
@@ -146,7 +197,8 @@ def rankings(
         if alone:
             np.fill_diagonal(distances[:, start:], np.inf)  # the farthest, so the last
         for offset, order in enumerate(np.argsort(distances, axis=1, kind="stable")):
-            yield start + offset, order[:-1] if alone else order
+            order = order[:-1] if alone else order
+            yield start + offset, order, distances[offset, order]
 
 
 def scale_exponent(*features: NDArray[Any]) -> int:

@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sporeprint.search.best_rows import slices
+
 VOTES = ("uniform", "distance", "softmax")
 MOST_COUNTS = 2**21  # sums at a time, over rows and classes: 16 MiB
+_ROUNDING = 1e-12  # of sums of shares, such as ten tenths
 
 
 def weights_of(
@@ -18,7 +21,8 @@ def weights_of(
 
     "uniform": all alike. "distance": 1 / distance; neighbours at distance 0, where there are any, take all, as in
     scikit-learn. "softmax": exp(cosine / temperature), as in DINO's kNN protocol (Caron et al. 2021), and
-    exp(-distance^2 / (2 temperature)) for Euclidean distances, which is the same for rows of length 1.
+    exp(-distance^2 / (2 temperature)) for Euclidean distances, which is the same for rows of length 1. An infinite
+    distance, which stands for no neighbour, weighs 0 in the last two.
     """
     if vote == "uniform" or not distances.shape[1]:
         return np.ones(distances.shape)
@@ -29,22 +33,25 @@ def weights_of(
     return np.exp(-further / temperature)
 
 
-def winners(votes: NDArray[np.intp], weights: NDArray[np.float64], classes: int) -> NDArray[np.intp]:
-    """The winners [M] of votes [M, k]: classes of the neighbours, nearest first, below `classes`. weights: [M, k].
+def winners(
+    votes: NDArray[np.intp], weights: NDArray[np.float64], distances: NDArray[np.float64], classes: int
+) -> NDArray[np.intp]:
+    """The winners [M] of votes [M, k]: classes of the neighbours, nearest first, below `classes`.
 
-    A tie goes to the tied class whose nearest member is nearest. Sums are made in chunks of bounded memory.
+    weights: [M, k], 0 for no vote. distances: [M, k], of the neighbours. A tie goes to the tied class whose nearest
+    member is nearest, and of equally near ones to the first class. Sums are made in chunks of bounded memory.
     """
     chosen = np.empty(len(votes), np.intp)
-    size = max(1, MOST_COUNTS // classes)
-    for at in range(0, len(votes), size):
-        chosen[at : at + size] = _winners(votes[at : at + size], weights[at : at + size], classes)
+    for part in slices(len(votes), MOST_COUNTS, classes):
+        chosen[part] = _winners(votes[part], weights[part], distances[part], classes)
     return chosen
 
 
-def _winners(votes: NDArray[np.intp], weights: NDArray[Any], classes: int) -> NDArray[np.intp]:
-    rows = np.arange(len(votes))
-    sums = np.zeros((len(votes), classes))
-    for column, weight in zip(votes.T, weights.T, strict=True):  # nearest first: equal weights make equal sums
-        sums[rows, column] += weight
-    of_each = sums[rows[:, None], votes]
-    return votes[rows, (of_each == of_each.max(axis=1, keepdims=True)).argmax(axis=1)]
+def _winners(
+    votes: NDArray[np.intp], weights: NDArray[np.float64], distances: NDArray[np.float64], classes: int
+) -> NDArray[np.intp]:
+    cells = np.arange(len(votes))[:, None] * classes + votes
+    of_each = np.bincount(cells.ravel(), weights.ravel(), len(votes) * classes)[cells]
+    tied = (weights > 0) & (of_each >= of_each.max(axis=1, keepdims=True) * (1 - _ROUNDING))
+    nearest = np.where(tied, distances, np.inf).min(axis=1, keepdims=True)
+    return np.where(tied & (distances == nearest), votes, classes).min(axis=1)

@@ -1,4 +1,4 @@
-"""Leave-one-out: of many combinations of the same blocks, whitened once, similarities added up; and of some rows."""
+"""Leave-one-out of many combinations of the same blocks, whitened once, similarities added up."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.checks import labels_of
-from sporeprint.evaluate.knn import CANDIDATES, counts_of, leave_one_out
+from sporeprint.evaluate.knn import CANDIDATES, counts_of
 from sporeprint.evaluate.votes import winners
 from sporeprint.features.blocks import Blocks, family
 from sporeprint.features.combine import Combination
 from sporeprint.features.unit import unit
 from sporeprint.features.whiten import Axes
-from sporeprint.search.neighbours import neighbours
+from sporeprint.search.best_rows import slices
+from sporeprint.search.ties import places_of
+
+_DISTANCES = 2**20  # at a time: 4 MiB
+_ROUNDING = 2.0**-20  # of squared distances, relative to the greatest length; products in float32 lose a few 2^-24
 
 MOST_ROWS = 3000  # labelled rows that leave-one-out looks at: 36 MB a matrix of similarities
 
@@ -60,24 +64,6 @@ def leave_one_out_of(
                 similar += np.float32(weight**2) * shared[members]
             rights[name] = _right(similar, codes, possible)
     return {name: rights[name] for name in candidates}
-
-
-def votes_of_others(
-    features: NDArray[Any], labels: NDArray[Any], asking: NDArray[np.intp], ks: Sequence[int] = CANDIDATES
-) -> dict[int, NDArray[np.bool_]]:
-    """`knn.leave_one_out` of the rows `asking` [M] only; all other rows [N, D] remain their neighbours."""
-    if len(asking) == len(labels):
-        return leave_one_out(features, labels, ks)
-    possible = [k for k in ks if k < len(labels)]
-    classes, codes = np.unique(labels, return_inverse=True)
-    parts, start = [], 0
-    for near, _ in neighbours(features, features[asking], max(possible) + 1):
-        own = near == asking[start : start + len(near), None]
-        own[~own.any(axis=1), -1] = True  # the row has more duplicates than are listed, and is not among them
-        parts.append(codes[near[~own].reshape(len(near), -1)])
-        start += len(near)
-    votes = np.concatenate(parts)
-    return {k: winners(votes[:, :k], np.ones((len(votes), k)), len(classes)) == codes[asking] for k in possible}
 
 
 def _checked(blocks: Blocks, candidates: Mapping[str, Combination]) -> dict[str, NDArray[Any]]:
@@ -149,10 +135,24 @@ def _similar(
 def _right(similar: NDArray[np.float32], codes: NDArray[np.intp], ks: Sequence[int]) -> dict[int, NDArray[np.bool_]]:
     most, classes = max(ks), int(codes.max()) + 1
     lengths = np.diagonal(similar)
-    votes = np.empty((len(codes), most), np.intp)
-    for at, row in enumerate(similar):
-        squares = lengths - 2 * row  # and this row's own length, which changes no order
-        squares[at] = np.inf
-        near = np.flatnonzero(squares <= np.partition(squares, most - 1)[most - 1])  # with all that tie for last place
-        votes[at] = codes[near[np.argsort(squares[near], kind="stable")[:most]]]
-    return {k: winners(votes[:, :k], np.ones((len(codes), k)), classes) == codes for k in ks}
+    rounding = _ROUNDING * max(1.0, float(lengths.max()))
+    right = {k: np.empty(len(codes), bool) for k in ks}
+    for part in slices(len(codes), _DISTANCES, len(codes)):
+        squares = lengths - 2 * similar[part]  # and the row's own length, which changes no order
+        squares[np.arange(len(squares)), np.arange(part.start, part.stop)] = np.inf
+        last = np.partition(squares, most - 1, axis=1)[:, most - 1]
+        width = int((squares <= last[:, None] + rounding).sum(axis=1).max())  # with all that tie for the last place
+        near = np.argpartition(squares, width - 1, axis=1)[:, :width]
+        apart = np.take_along_axis(squares, near, 1)
+        order = np.argsort(apart, axis=1)
+        near, apart = np.take_along_axis(near, order, 1), _snapped(np.take_along_axis(apart, order, 1), rounding)
+        for k in ks:
+            right[k][part] = winners(codes[near], places_of(apart, k), apart, classes) == codes[part]
+    return right
+
+
+def _snapped(distances: NDArray[np.float32], rounding: float) -> NDArray[np.float64]:
+    """Distances [n, K], rising, where those that only rounding keeps apart are equal."""
+    steps = np.diff(distances, axis=1, prepend=-np.inf)
+    firsts = np.maximum.accumulate(np.where(steps > rounding, np.arange(distances.shape[1]), 0), axis=1)
+    return np.take_along_axis(distances, firsts, 1).astype(np.float64)

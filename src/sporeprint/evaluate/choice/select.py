@@ -23,8 +23,8 @@ from sporeprint.evaluate.choice.candidates import (
     full_table,
 )
 from sporeprint.evaluate.choice.guard import GUARD, check_guard, paired, surely_better
-from sporeprint.evaluate.choice.leave_one_out import MOST_ROWS, leave_one_out_of, votes_of_others
-from sporeprint.evaluate.knn import CANDIDATES, knn_predict
+from sporeprint.evaluate.choice.leave_one_out import MOST_ROWS, leave_one_out_of
+from sporeprint.evaluate.knn import CANDIDATES, knn_predict, votes_of_others
 from sporeprint.evaluate.result import Result
 from sporeprint.evaluate.table import Costs, Entry, entry_of
 from sporeprint.features.blocks import Blocks, family

@@ -1,0 +1,152 @@
+"""The nearest rows with all that are as near as the last of them, so that no answer depends on the order of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sporeprint.search.best_rows import slices
+from sporeprint.search.neighbours import neighbours
+
+_PAIRS = 2**20  # of a query and a row at a time
+_NUMBERS = 2**20  # of rows that are digested at a time
+_FURTHER = 4  # times as many neighbours where those that were found end within a tie
+
+Numbers = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """Rows [n, K] of some queries, nearest first, with their distances [n, K]; infinite where a query has fewer rows.
+
+    queries: [n], their numbers. counts: [n, K], how many rows a row stands for.
+    """
+
+    queries: Numbers
+    rows: Numbers
+    distances: NDArray[np.float64]
+    counts: Numbers
+
+    def places(self, k: int) -> NDArray[np.float64]:
+        """How many of the k nearest places each row [n, K] takes: rows at one distance share those that are left."""
+        return places_of(self.distances, k, self.counts)
+
+
+def places_of(distances: NDArray[np.float64], k: int, counts: Numbers | None = None) -> NDArray[np.float64]:
+    """The places [n, K] by distances [n, K], rising, infinite for no row. counts: [n, K], 1 each by default."""
+    counts = np.isfinite(distances).astype(np.intp) if counts is None else counts
+    columns = np.arange(distances.shape[1])
+    bounds = np.ones((len(distances), len(columns) + 1), bool)
+    bounds[:, 1:-1] = distances[:, 1:] != distances[:, :-1]
+    starts = np.maximum.accumulate(np.where(bounds[:, :-1], columns, 0), axis=1)
+    ends = np.minimum.accumulate(np.where(bounds[:, 1:], columns, len(columns))[:, ::-1], axis=1)[:, ::-1]
+    through = np.cumsum(counts, axis=1)
+    before = np.take_along_axis(through - counts, starts, 1)
+    tied = np.take_along_axis(through, ends, 1) - before
+    return counts * np.clip((k - before) / np.maximum(tied, 1), 0, 1)
+
+
+def tied_neighbours(
+    train: NDArray[Any],
+    queries: NDArray[Any],
+    k: int,
+    values: NDArray[Any],
+    metric: str = "euclidean",
+    own: Numbers | None = None,
+) -> Iterator[Nearest]:
+    """The k nearest training rows of each query, and every row as near as the k-th, for some queries after others.
+
+    As `neighbours` otherwise. values: [N] or [N, T], a label or targets: of duplicates with equal values one may stand
+    for all. own: [M], the training row that each query is: it is no neighbour of its own, its duplicates are.
+    The distinct rows are copied once, and searched, where more than k rows tie and where half are duplicates.
+    """
+    k += own is not None
+    distinct = _Distinct(train, values, own)
+    if 2 * len(distinct.firsts) <= len(train):
+        yield from distinct.nearest(queries, np.arange(len(queries)), k, metric)
+        return
+    first = 0
+    for rows, distances in neighbours(train, queries, k + 1, metric):
+        numbers = np.arange(first, first + len(rows))
+        first += len(rows)
+        last = min(k, rows.shape[1])
+        more = distances[:, last - 1] == distances[:, -1] if rows.shape[1] > last else np.zeros(len(rows), bool)
+        near = Nearest(
+            numbers[~more], rows[~more, :last], distances[~more, :last], np.ones((sum(~more), last), np.intp)
+        )
+        yield near if own is None else _without(near, near.rows == own[near.queries, None])
+        yield from distinct.nearest(queries, numbers[more], k, metric)
+
+
+class _Distinct:
+    """The distinct rows among training rows, and those among their duplicates that differ in value."""
+
+    def __init__(self, train: NDArray[Any], values: NDArray[Any], own: Numbers | None) -> None:
+        self.train, self.own = train, own
+        seen: dict[bytes, int] = {}
+        codes = np.empty(len(train), np.intp)
+        for part in slices(len(train), _NUMBERS, train.shape[1]):
+            for at, row in enumerate(train[part] + train.dtype.type(0), part.start):  # + 0: there is one zero
+                codes[at] = seen.setdefault(blake2b(row.tobytes(), digest_size=16).digest(), len(seen))
+        self.firsts = np.unique(codes, return_index=True)[1]  # the first row of each distinct one
+        parts = np.unique(values.reshape(len(values), -1), axis=0, return_inverse=True)[1].reshape(-1)
+        keys, self.voters, self.kind, self.counts = np.unique(
+            codes * (parts.max() + 1) + parts, return_index=True, return_inverse=True, return_counts=True
+        )
+        self.starts = np.searchsorted(keys // (parts.max() + 1), np.arange(len(self.firsts) + 1))
+        self.totals = np.bincount(codes)
+
+    @cached_property
+    def rows(self) -> NDArray[Any]:
+        """The distinct rows [n, D]."""
+        return self.train if len(self.firsts) == len(self.train) else self.train[self.firsts]
+
+    def nearest(self, queries: NDArray[Any], numbers: Numbers, k: int, metric: str) -> Iterator[Nearest]:
+        width = min(k + 1, len(self.firsts))
+        while len(numbers):
+            within_a_tie, first = [], 0
+            for rows, distances in neighbours(self.rows, queries[numbers], width, metric):
+                asked = numbers[first : first + len(rows)]
+                first += len(rows)
+                reach = np.cumsum(self.totals[rows], axis=1) >= min(k, len(self.train))
+                limit = distances[np.arange(len(rows)), reach.argmax(axis=1)]
+                more = (limit == distances[:, -1]) & (width < len(self.firsts))
+                within_a_tie.append(asked[more])
+                yield from self._voters(
+                    asked[~more], rows[~more], distances[~more] <= limit[~more, None], distances[~more]
+                )
+            numbers = np.concatenate(within_a_tie)
+            width = min(_FURTHER * width, len(self.firsts))
+
+    def _voters(
+        self, numbers: Numbers, rows: Numbers, near: NDArray[np.bool_], distances: NDArray[np.float64]
+    ) -> Iterator[Nearest]:
+        """Each distinct row that is near as the rows of different values that it stands for."""
+        repeats = np.where(near, np.diff(self.starts)[rows], 0)
+        totals = repeats.sum(axis=1)
+        for part in slices(len(numbers), _PAIRS, int(totals.max(initial=1))):
+            times = repeats[part].ravel()
+            offsets = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
+            inside = np.arange(totals[part].max()) < totals[part, None]
+            kinds, apart = np.zeros(inside.shape, np.intp), np.full(inside.shape, np.inf)
+            kinds[inside] = np.repeat(self.starts[rows[part]].ravel(), times) + offsets
+            apart[inside] = np.repeat(distances[part].ravel(), times)
+            nearest = Nearest(numbers[part], self.voters[kinds], apart, np.where(inside, self.counts[kinds], 0))
+            if self.own is not None:
+                nearest = _without(nearest, inside & (kinds == self.kind[self.own[numbers[part]], None]))
+            yield nearest
+
+
+def _without(nearest: Nearest, own: NDArray[np.bool_]) -> Nearest:
+    """One row less where own [n, K]."""
+    counts = nearest.counts - own
+    distances = np.where(counts > 0, nearest.distances, np.inf)
+    order = np.argsort(distances, axis=1, kind="stable")
+    rows, distances, counts = (np.take_along_axis(each, order, 1) for each in (nearest.rows, distances, counts))
+    return Nearest(nearest.queries, rows, distances, counts)

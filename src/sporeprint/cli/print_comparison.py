@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import typer
-
 from sporeprint.cli.console import print_meanings, print_table
 from sporeprint.cli.figures import WHITE_MEANS
+from sporeprint.cli.plain_text import say
 from sporeprint.evaluate.comparison import Comparison
 
 
@@ -42,6 +41,6 @@ def print_comparison(comparison: Comparison) -> None:
     )
     for entry in comparison.entries:
         if entry.role == "chosen":
-            typer.echo(f"{entry.name}: {entry.joins}")
+            say(f"{entry.name}: {entry.joins}")
     for note in comparison.notes:
-        typer.echo(f"note: {note}")
+        say(f"note: {note}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from sporeprint.cli.console import print_meanings, print_table
 from sporeprint.cli.figures import percent
+from sporeprint.cli.plain_text import say
 from sporeprint.evaluate.choice.intervals import Interval
 from sporeprint.evaluate.segmentation import SegmentationResult, over_runs
 from sporeprint.run.segment import BY_TEST, BY_TRAINING, Segmentation, best_of, shown_runs
@@ -77,7 +77,7 @@ def as_json(segmented: Segmentation) -> dict[str, Any]:
 
 def print_segmentation(segmented: Segmentation) -> None:
     if segmented.truth is None:
-        sys.stdout.write(verdict(segmented) + "\n")
+        say(verdict(segmented))
         return
     table, first = table_of(segmented), segmented.runs[0]
     columns = ["features", "passes", "width"]
@@ -118,7 +118,7 @@ def print_segmentation(segmented: Segmentation) -> None:
         )
     print_meanings(meanings)
     _print_classes(segmented, table)
-    sys.stdout.write(verdict(segmented) + "\n")
+    say(verdict(segmented))
 
 
 def _print_classes(segmented: Segmentation, table: Sequence[dict[str, Any]]) -> None:
@@ -135,7 +135,7 @@ def _print_classes(segmented: Segmentation, table: Sequence[dict[str, Any]]) -> 
         if not math.isnan(ious[0]):
             points = [f"{100 * (ious[1] - ious[0]):+.1f}"] if len(ious) > 1 else []
             rows.append([name, percent(share), *(percent(iou) for iou in ious), *points])
-    sys.stdout.write("\n")
+    say("")
     columns = ["class", "pixels", *(row["name"] for row in shown), *(["points"] if len(shown) > 1 else [])]
     print_table(f"IoU of classes, {segmented.plan.runs()[0].images}", columns, rows)
 

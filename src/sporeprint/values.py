@@ -173,6 +173,12 @@ def parse_json(text: str | bytes, **hooks: Any) -> Any:
     return value
 
 
+def json_text(value: Any, indent: int | None = 1) -> str:
+    """JSON for files and for people: letters as they are, everything else that `printable` escapes as escapes."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def printable(text: str) -> str:
     """`text` on one line that changes nothing around it: what is not text is written as JSON escapes it (\\u001b).
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import textwrap
@@ -20,14 +19,16 @@ from sporeprint.cli.figures import FIGURES, MEANINGS, number, percent
 from sporeprint.cli.plain_text import line_of, say
 from sporeprint.evaluate.analyse import Analysis
 from sporeprint.evaluate.multilabel import MultiLabelResult
+from sporeprint.evaluate.result import plain
 from sporeprint.evaluate.table import Entry
+from sporeprint.values import json_text
 
 _LONGEST_CELL = 100  # letters
 
 
 def print_json(value: Any) -> None:
-    """Indented JSON on stdout."""
-    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    """Indented JSON on stdout; NaN is null."""
+    sys.stdout.write(json_text(plain(value)) + "\n")
 
 
 def print_table(

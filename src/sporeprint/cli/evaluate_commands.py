@@ -203,8 +203,10 @@ def _show(scores: Scores, json: bool, print_tables: Callable[[], None], rows: st
         return
     print_tables()
     if scores.loo is not None:
-        only = "; nothing beats it by two standard errors" if scores.loo.name == "embedding" else ""
-        say(f"loo chose, by the labels of the {rows} rows: {scores.loo}{only}.")
+        where = " (± one standard error; on those rows, not on the table's)"
+        if scores.loo.name == "embedding":
+            where = "; nothing beats both it and the half-white embedding by two standard errors there"
+        say(f"loo chose, by the labels of the {rows} rows: {scores.loo}{where}.")
 
 
 @contextmanager

@@ -167,14 +167,27 @@ def verdict(segmented: Segmentation) -> str:
     )
     if points > 0 and gain.low > 0:
         start = f"'{best}', {how}, has {claim}."
-    elif points > 0:
-        start = (
-            f"Nothing surely beats the plain embedding ({base.value:.1%}) here: '{best}', {how}, has {claim}. The "
-            "choice of test images can make such a difference."
-        )
     else:
-        start = f"Nothing beats the plain embedding ({base.value:.1%}) here: '{best}', {how}, has {claim}."
+        start = _without_a_sure_gain(rows, best, how, fraction, claim)
     return start + _gradients(segmented, table, best, fraction) + _caveats(segmented, how)
+
+
+def _without_a_sure_gain(rows: dict[str, dict[str, Any]], best: str, how: str, fraction: str, claim: str) -> str:
+    """Say what the best kind lacks, and whether another is surely better on the test images, which chose nothing."""
+    figures = {name: row["figures"][fraction] for name, row in rows.items()}
+    base = figures.pop(EMBEDDING)["result"].value
+    sure = {name: of["gain"] for name, of in figures.items() if of["gain"].low > 0}
+    plain = f"the plain embedding ({base:.1%}) here"
+    if sure:
+        name = max(sure, key=lambda name: sure[name].low)
+        return (
+            f"'{best}', {how}, does not surely beat {plain}: it has {claim}. '{name}' does, {_gain_text(sure[name])}, "
+            f"one of {len(figures)} looked at on these test images."
+        )
+    if all(of["result"].value <= base for of in figures.values()):
+        return f"Nothing beats {plain}: '{best}', {how}, has {claim}."
+    chance = " The choice of test images can make such a difference." if figures[best]["result"].value > base else ""
+    return f"Nothing surely beats {plain}: '{best}', {how}, has {claim}.{chance}"
 
 
 def _caveats(segmented: Segmentation, how: str) -> str:

@@ -45,7 +45,7 @@ def verdict(entries: Sequence[Entry], reference: str, recommended: str) -> str:
 
 def is_same(gain: Interval) -> bool:
     """Whether a difference is surely smaller than `SAME`, up and down. One without an interval is not."""
-    return -SAME < gain.low and gain.high < SAME
+    return gain.low > -SAME and gain.high < SAME
 
 
 def _surer(entries: Sequence[Entry], reference: str) -> str:

@@ -85,7 +85,7 @@ def print_entries(title: str, entries: Sequence[Entry], rates: bool = False) -> 
         else:
             meanings.append("class: mean per-class accuracy at that k")
     if rates:
-        meanings.append("rows/s: rows a second here, decoding left out")
+        meanings.append("rows/s: rows a second here and now, whatever else runs, decoding left out")
     print_meanings([*meanings, *_draws(entries[0].result.settings)])
 
 

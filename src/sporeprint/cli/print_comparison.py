@@ -32,6 +32,7 @@ def print_comparison(comparison: Comparison) -> None:
     print_meanings(
         [
             "passes: backbone passes a row, that of the embedding among them",
+            "rows/s: reading and decoding left out; the embedding's own pass holds KL's way back, where KL was computed",
             WHITE_MEANS,
             "bytes: of a joined feature in float32",
             "leave-one-out: accuracy on the training rows, where k and all that is chosen were chosen",

@@ -40,7 +40,7 @@ def rate(per_second: float | None) -> str:
     return f"{per_second:.1f}" if per_second >= 1 else f"{per_second:.2g}"
 
 
-def times(passes: int) -> str:
+def times(passes: float) -> str:
     """ "1 pass", "12 passes"."""
     return f"{passes:,} pass" if passes == 1 else f"{passes:,} passes"
 

@@ -68,6 +68,7 @@ class StoreWriter:
         self.shard_rows = shard_rows
         self.complete = False
         self.done: dict[int, ShardInfo] = {}
+        self.state_seconds: dict[str, float] = {}  # that the states took to make, where it is known
         self._states: dict[str, dict[str, Any]] = {}
         self._owner: dict[str, int] = {}  # row id -> its shard
         self._labels: dict[int, list[Any]] = {}  # those of each shard, for counting
@@ -113,14 +114,20 @@ class StoreWriter:
         path = state_path(self.folder, name)
         return read_file(path, self._states[name]) if name in self._states else None
 
-    def write_state(self, name: str, data: bytes) -> None:
-        """Keep `data` under `name`. Shards that were computed with another state of that name are dropped."""
+    def write_state(self, name: str, data: bytes, seconds: float | None = None) -> None:
+        """Keep `data` under `name`, and the seconds that it took to make.
+
+        Shards that were computed with another state of that name are dropped.
+        """
         path, record = state_path(self.folder, name), record_of(data)
         if self._states.get(name) == record:
             return
         self._open_only()
         write_file(path, data)
-        write_file(record_path(self.folder, name), seal("state", record))
+        timed: dict[str, Any] = {} if seconds is None else {"seconds": seconds}
+        write_file(record_path(self.folder, name), seal("state", {**record, **timed}))
+        if seconds is not None:
+            self.state_seconds[name] = seconds
         self._states[name] = record
         for shard in list(self.done.values()):
             if shard.states.get(name) != record["sha256"]:
@@ -231,8 +238,11 @@ class StoreWriter:
         name = path.name.removesuffix(".record")
         try:
             record = unseal("state", path)
+            seconds = record.pop("seconds", None)
             read_file(state_path(self.folder, name), record)
             self._states[name] = record
+            if seconds is not None:
+                self.state_seconds[name] = seconds
         except DamagedStore as error:
             warnings.warn(f"state {name!r} is dropped and will be computed again: {_damage(error)}", stacklevel=5)
             path.unlink()

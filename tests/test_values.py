@@ -7,7 +7,17 @@ import pytest
 
 from sporeprint.errors import RecipeError
 from sporeprint.features.combine import Combination
-from sporeprint.values import DEEPEST, from_json, is_number, kind, make, parse_json, to_json
+from sporeprint.values import (
+    DEEPEST,
+    from_json,
+    is_number,
+    json_text,
+    kind,
+    make,
+    parse_json,
+    printable,
+    to_json,
+)
 
 
 @kind("test-lamp")
@@ -70,7 +80,7 @@ def test_a_subclass_can_have_the_field_again():
     "text", ["[" * 200_000 + "]" * 200_000, "[" * (DEEPEST + 1) + "]" * (DEEPEST + 1), "{", b"\xff", "9" * 5000]
 )
 def test_json_that_is_broken_or_too_deep_is_a_value_error(text):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="nested|Expecting|decode|digits"):
         parse_json(text)
 
 
@@ -86,3 +96,24 @@ def test_an_integer_that_no_float_can_hold_is_no_number():
     assert not is_number(10**400)
     with pytest.raises(RecipeError, match="expected a number from 0 to 1"):
         Combination(whiten="auto", exponent=10**400)
+
+
+def test_text_that_does_more_than_stand_there_is_escaped_as_json_does():
+    assert printable("a\x1b[2Jb\n\x7f\x9b\u202e\u2067\ud83d\u2028") == (
+        "a\\u001b[2Jb\\n\\u007f\\u009b\\u202e\\u2067\\ud83d\\u2028"
+    )
+    assert printable("é 東京 שלום \U0001f468\u200d\U0001f469 e\u0301 \\n") == (
+        "é 東京 שלום \U0001f468\u200d\U0001f469 e\u0301 \\n"
+    )
+
+
+def test_json_text_is_safe_to_show_and_has_the_value():
+    value = {"a\x9b": ["\u202e", "\ud83d", "\x00\n", "é\u2028", 0.5, None]}
+    for indent in (1, None):
+        text = json_text(value, indent=indent)
+        assert parse_json(text) == value
+        assert text.encode().decode().isprintable() or indent
+        assert all(line.isprintable() for line in text.split("\n"))
+        assert "é" in text
+    assert json_text([1, 2]).split("\n") == ["[", " 1,", " 2", "]"]
+    assert json_text([1, 2], indent=None) == "[1, 2]"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from numbers import Integral, Real
@@ -23,6 +24,9 @@ _NO_SUBSETS = (
 )
 # Kinds that recipes of earlier versions may name, and why this version does not have them.
 REMOVED_KINDS = {"windows": _NO_SUBSETS, "scatter": _NO_SUBSETS}
+
+# Control characters, marks and overrides that turn the direction of what follows, ends of lines, halves of characters.
+_NOT_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 _KINDS: dict[str, type] = {}
 _T = TypeVar("_T", bound=type)
@@ -167,6 +171,20 @@ def parse_json(text: str | bytes, **hooks: Any) -> Any:
         if depth >= DEEPEST:
             raise ValueError(_TOO_DEEP)
     return value
+
+
+def json_text(value: Any, indent: int | None = 1) -> str:
+    """JSON for files and for people: letters as they are, everything else that `printable` escapes as escapes."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def printable(text: str) -> str:
+    """`text` on one line that changes nothing around it: what is not text is written as JSON escapes it (\\u001b).
+
+    JSON stays JSON with the same value, and can then be encoded and shown anywhere.
+    """
+    return _NOT_TEXT.sub(lambda match: json.dumps(match[0])[1:-1], text)
 
 
 def is_count(value: Any, least: int = 1) -> bool:

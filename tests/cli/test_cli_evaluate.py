@@ -138,7 +138,17 @@ def test_the_table_of_knn_ends_with_the_decorrelated_and_what_loo_chose(run, dat
     assert body["loo"] == as_json(chosen)
     (scores,) = entries(run, "knn", data / "c", data / "d", "--k", "1", "--combination", "loo", "--pca", "3").values()
     assert (scores["name"], scores["width"]) == (f"loo: {chosen.name}", 3)
-    assert f"loo chose, by the labels of the training rows: {chosen}." in run("probe", data / "c", data / "d")[1]
+    assert (
+        f"loo chose, by the labels of the training rows: {chosen} (± one standard error; on those rows, not on the "
+        "table's).\n"
+    ) in run("probe", data / "c", data / "d")[1]
+    for name in ("e", "f"):
+        source = ListSource([f"{name}{at}" for at in range(24)], labels=places)
+        store_of(data / name, source, {"embedding": circle(degrees), "cls-2": circle(degrees)})
+    out = run("probe", data / "e", data / "f")[1]
+    assert "k = " in out
+    assert "; nothing beats both it and the half-white embedding by two standard errors there.\n" in out
+    assert "+0.0" not in out
 
 
 def test_lists_of_labels_are_judged_by_average_precision(run, data):

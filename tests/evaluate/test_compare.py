@@ -94,7 +94,7 @@ def test_a_gradient_that_knows_more_is_recommended_beside_what_comes_without_it(
     assert result.entry(PLAIN).value.value < 0.7 < result.entry(FREE).value.value
     assert result.verdict.startswith("Use ")
     assert "gradients" in result.verdict
-    assert f"the best without gradients, one pass, brings {result.entry(PLAIN).gain}" in result.verdict
+    assert f"the choice without gradients, one pass, brings {result.entry(PLAIN).gain}" in result.verdict
 
 
 def test_a_gradient_of_many_passes_must_beat_what_one_pass_gives():

@@ -59,6 +59,19 @@ def test_passes_count_each_set_of_views_once():
     assert costs.passes(list(INFO)) == 10
 
 
+def test_a_smaller_view_is_a_fraction_of_a_pass_and_fractions_add_up():
+    info = {
+        "embedding": {"family": "embedding", "views": "whole", "passes": 1},
+        "dino": {"family": "gradients", "views": "dino", "passes": 3.3},
+        "simclr": {"family": "gradients", "views": "simclr", "passes": 2.9},
+        "other": {"family": "gradients", "views": "other", "passes": 0.7},
+    }
+    costs = Costs(info, {}, 0)
+    assert costs.passes(["embedding", "dino", "simclr"]) == 7.2
+    assert costs.passes(["dino", "other"]) == 4
+    assert isinstance(costs.passes(["dino", "other"]), int)
+
+
 def test_speed_is_the_time_of_the_views_and_of_the_share_of_projecting():
     costs = Costs(INFO, SECONDS, 100)
     assert costs.rows_per_second(["embedding"]) == 50.0

@@ -104,7 +104,7 @@ def contents(folder):
         if not path.is_file() or path.name == ".lock":
             continue
         data = path.read_bytes()
-        if path.name == "manifest.json" or (path.parent.name == "shards" and path.suffix == ".json"):
+        if path.name in ("manifest.json", "fungi.json.record") or path.match("shards/*.json"):
             data = json.loads(data)
             taken = {key: data.pop(key) for key in ("cost", "seconds", "checksum") if key in data}
             assert len(taken) == 2

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import math
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -119,7 +120,8 @@ def test_the_table_has_every_entry_with_its_figures():
     )
     assert page.cells("kl")[-1] == "\u221210.0 \u221213.0 to \u22127.0"
     assert page.cells("embedding")[-1] == "\u2013"
-    assert "rows/s: as measured when the store was made; the embedding's own includes KL's backward pass" in page.text
+    assert "rows/s: as measured while the store was made, whatever else ran there" in page.text
+    assert "reading and decoding left out; the embedding's own includes KL's backward pass" in page.text
     assert page.cells("paper's")[2] == "12"
     kinds = [tag.get("class") for tag in page.of("tr")]
     assert kinds[1:6] == ["reference", "free", None, "paper", "chosen"]
@@ -365,6 +367,37 @@ def test_a_name_in_any_letters_is_written_and_read_back(tmp_path, name):
     seen = name.replace("\x00", "\ufffd").replace("\x07", "\ufffd").replace("\ud800", "\ufffd")
     assert f"Label: {' '.join(seen.split())}" in page.text
     assert json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))["changed"][0]["id"] == "test-2"
+
+
+@pytest.mark.parametrize("name", ["esc\x1b[31m c1\x9b del\x7f", "\u202eturned\u202c", "\u2069\u05e9 \u2066b"])
+def test_a_name_turns_and_hides_nothing_around_it_and_keeps_its_letters_in_the_json(tmp_path, name):
+    row = replace(comparison().changed[0], label=name)
+    shown = comparison(changed=(row,), classes=(ClassChange(name, 3, 0.1, 0.3, 0.2),), verdict=name)
+    text = write_report(shown, tmp_path).read_text(encoding="utf-8")
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", text)
+    for drawn in re.findall(r"<text[^>]*>([^<]*)</text>", text):
+        assert drawn.count("\u2068") == drawn.count("\u2069")
+        assert "\u2066" not in drawn
+    data = (tmp_path / "comparison.json").read_text(encoding="utf-8")
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", data)
+    assert json.loads(data)["classes"][0]["label"] == name
+    assert json.loads(data)["verdict"] == name
+
+
+def test_a_half_of_a_character_is_kept_in_the_json(tmp_path):
+    row = replace(comparison().changed[0], label="lone \ud800 half")
+    write_report(comparison(changed=(row,)), tmp_path)
+    data = json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))
+    assert data["changed"][0]["label"] == "lone \ud800 half"
+
+
+def test_a_label_that_is_pages_long_is_cut():
+    name = "l" * 10_000
+    near = replace(comparison().changed[0].neighbours_before[0], id=name, label=name)
+    row = replace(comparison().changed[0], id=name, label=name, before=name, after=name, neighbours_before=(near,))
+    text = render(comparison(changed=(row,), classes=(ClassChange(name, 3, 0.1, 0.3, 0.2),)))
+    assert "l" * 150 in text
+    assert "l" * 201 not in text
 
 
 def test_settings_are_shown_in_words():

@@ -167,7 +167,14 @@ def test_no_room_is_no_text():
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("vélo", "velo"), ("a\nb\t c", "a b c"), ("車 1", "? 1"), ("\x00\ud800", "??"), ("", "")],
+    [
+        ("vélo", "velo"),
+        ("a\nb\t c", "a b c"),
+        ("車 1", "? 1"),
+        ("\x00\ud800", "??"),
+        ("a" * 999 + "b", "a" * 150 + "..." + "a" * 149 + "b"),
+        ("", ""),
+    ],
 )
 def test_letters_that_the_font_lacks_are_replaced(text, expected):
     assert drawable(text) == expected

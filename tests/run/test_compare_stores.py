@@ -154,13 +154,13 @@ def test_it_says_that_it_takes_long_only_for_many_training_rows_and_once_they_ar
     assert len(messages) == 1
 
 
-@pytest.mark.parametrize(("threads", "words"), [(1, "cpu, 1 thread"), (2, "cpu, 2 threads")])
+@pytest.mark.parametrize(("threads", "words"), [(1, "1 thread of cpu"), (2, "2 threads of cpu")])
 def test_threads_are_counted_in_english(data, monkeypatch, threads, words):
     store = Store.open(data / "a")
     store.cost = {"threads": threads}
     monkeypatch.setattr(Store, "open", lambda _: store)
     comparison = compare_stores(Rows(data / "a"), blocks="kl", splits=2)
-    assert comparison.settings["rows/s measured on"] == words
+    assert comparison.settings["rows/s"] == f"measured while extracting, on {words}, whatever else ran"
 
 
 def test_labels_that_are_numbers_to_predict_name_regress(data):

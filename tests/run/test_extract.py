@@ -1,6 +1,7 @@
 import json
 import os
 import pickle
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from sporeprint.data.sources import ListSource
 from sporeprint.errors import DamagedStore, RecipeError, StoreError, StoreMismatch, TooManyFailures
 from sporeprint.objectives.views.image import Patches
 from sporeprint.run.extract import Settings, extract
+from sporeprint.run.store_info import store_lines
 
 RECIPE = Recipe(objectives=[KL(latent=24), SimCLR(latent=8, augmentation=Patches(2), negatives=3)], layers=1)
 SMALL = Settings(batch_size=2, shard_rows=3)
@@ -63,13 +65,54 @@ def contents(store_folder):
         if path.is_dir() or path.name == ".lock":
             continue
         data = path.read_bytes()
-        if path.suffix == ".json":
+        if path.suffix in (".json", ".record"):
             body = json.loads(data)
             for key in ("cost", "seconds", "checksum"):
                 body.pop(key, None)
-            data = body if path.parent.name != "state" else data
+            data = body if path.parent.name != "state" or path.suffix == ".record" else data
         files[path.relative_to(store_folder).as_posix()] = data
     return files
+
+
+def test_the_time_of_drawing_negatives_is_kept_also_where_the_run_is_interrupted(
+    tmp_path, folder, backbone, monkeypatch
+):
+    draw = Fungi.draw_negatives
+
+    def slowly(self, *words):
+        time.sleep(0.3)
+        draw(self, *words)
+
+    monkeypatch.setattr(Fungi, "draw_negatives", slowly)
+    with monkeypatch.context() as patch:
+        patch.setattr("sporeprint.run.extract._write_shards", raise_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=SMALL)
+    monkeypatch.setattr(Fungi, "draw_negatives", lambda *_: pytest.fail("drawn again"))
+    store = extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=SMALL)
+    assert 0.3 <= store.cost["seconds"]["negatives"] < 30
+    (said,) = [line for line in store_lines(store, False) if "negatives" in line]
+    assert said == f"  time to draw negatives: {store.cost['seconds']['negatives']:.1f} s, once, before the rows"
+    other = extract(
+        open_source(folder), tmp_path / "other", fit_from=tmp_path / "out", backbone=backbone, settings=SMALL
+    )
+    assert "negatives" not in other.cost["seconds"]
+    assert not [line for line in store_lines(other, False) if "negatives" in line]
+
+
+def raise_interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_info_says_how_times_were_measured(tmp_path, folder, backbone):
+    store = extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=SMALL)
+    threads = {1: "1 thread", 3: "3 threads"}
+    for count, words in threads.items():
+        store.cost["threads"] = count
+        lines = list(store_lines(store, False))
+        said = f"  times: measured while extracting, on {words} of cpu, whatever else ran"
+        assert f"{said}, reading and decoding rows left out" in lines
+        assert not [line for line in lines if "rows/s" in line and "threads" in line]
 
 
 def test_a_folder_of_class_folders_becomes_a_store_of_its_blocks(tmp_path, folder, backbone):

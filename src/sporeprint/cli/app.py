@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 import warnings
 from typing import Any, NoReturn
 
@@ -16,6 +17,7 @@ from sporeprint.cli.demonstrations_command import demonstrations
 from sporeprint.cli.evaluate_commands import analyse, cluster, knn, probe, regress, retrieve
 from sporeprint.cli.extract_command import extract
 from sporeprint.cli.info_command import info
+from sporeprint.cli.plain_text import plain_streams, say_lines
 from sporeprint.cli.propagate_command import propagate
 from sporeprint.cli.segment_command import segment
 
@@ -38,28 +40,39 @@ for command in COMMANDS:
 
 def main() -> Any:
     """Run the command line: 0 done, 1 failed, 2 misuse."""
+    with plain_streams():
+        return _run()
+
+
+def _run() -> Any:
+    from typer import rich_utils
+
     from sporeprint.errors import RecipeError, SourceError, SporeprintError
 
+    rich_utils.COLOR_SYSTEM = None  # colours are escape sequences
     log = logging.getLogger("sporeprint")
     log.setLevel(logging.INFO)
     log.handlers = [_Stderr()]
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: typer.echo(f"warning: {message}", err=True)
-            app()
+            warnings.showwarning = lambda message, *_: say_lines(f"warning: {message}")
+            return app()
     except (RecipeError, SourceError) as error:
         _fail(error, 2)
     except SporeprintError as error:
         _fail(error, 1)
+    except Exception:  # a fault of ours: Python would show it after the streams are as they were
+        traceback.print_exc()
+        sys.exit(1)
 
 
 class _Stderr(logging.Handler):
     """A handler that prints what the library logs, as plain lines."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        typer.echo(record.getMessage(), err=True)
+        say_lines(record.getMessage())
 
 
 def _fail(error: Any, status: int) -> NoReturn:
-    typer.echo(f"error: {error}", err=True)
+    say_lines(f"error: {error}")
     sys.exit(status)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from sporeprint.cli import options
+from sporeprint.cli.plain_text import say
 
 
 def backbones(
@@ -24,7 +25,7 @@ def backbones(
             print_json(description)
             return
         for key, value in description.items():
-            typer.echo(f"{key}: {', '.join(value) if isinstance(value, list) else value}")
+            say(f"{key}: {', '.join(value) if isinstance(value, list) else value}")
         return
     if json:
         print_json([dict(zip(("modality", "backbones", "embedding"), row, strict=True)) for row in SUPPORTED])
@@ -32,7 +33,7 @@ def backbones(
     print_table(
         "Backbones", ["", "library and families", "embedding (pooling auto)"], SUPPORTED, numbers=False, group=True
     )
-    typer.echo(
+    say(
         "The target is found by structure: the longest list of equal blocks that hold an attention; in its last block, "
         "the attention's last linear layer that makes no query, key or value. Any other layer: --targets PATH. "
         "`sporeprint backbones NAME` says what is found in a checkpoint."

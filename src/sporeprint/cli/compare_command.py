@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from sporeprint.cli import options
 from sporeprint.cli.option_groups import PairSources, grouped
+from sporeprint.cli.plain_text import say
 
 
 @grouped
@@ -32,9 +34,6 @@ def compare(
     from sporeprint.errors import RecipeError
     from sporeprint.run.compare_stores import check_samples, compare_stores, is_store, shown_samples
 
-    def say(message: str) -> None:
-        typer.echo(message, err=True)
-
     features = options.renamed("features", features, "blocks", blocks)
     train, test, label_column = sources.train, sources.test, sources.label_column
     if test_store is None and (test is not None or sources.test_split is not None):
@@ -55,17 +54,17 @@ def compare(
     if report is not None:
         check_samples(train_rows, test_rows)  # before minutes are spent
     count = 10 if splits is None else splits
-    comparison = compare_stores(train_rows, test_rows, features, label_column, count, seed, say=say)
+    comparison = compare_stores(train_rows, test_rows, features, label_column, count, seed, say=partial(say, err=True))
     if json:
         print_json(comparison.to_json())
     else:
         print_comparison(comparison)
-        typer.echo(comparison.verdict)
+        say(comparison.verdict)
     if report is not None:  # last: where it cannot be written, the answer is on the screen already
         from sporeprint.report.page import write_report
 
         samples = shown_samples(comparison, train_rows, test_rows)
         if samples is None and (train is not None or test is not None):
             wants = "TEST_STORE, with --test" if test_store is None else "--train" if train is None else "--test"
-            say(f"the report shows no samples: that needs {wants} too")
-        say(f"report: {write_report(comparison, report, samples)}")
+            say(f"the report shows no samples: that needs {wants} too", err=True)
+        say(f"report: {write_report(comparison, report, samples)}", err=True)

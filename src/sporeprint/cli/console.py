@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import textwrap
@@ -11,19 +10,25 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from sporeprint.cli.figures import FIGURES, MEANINGS, number, percent
+from sporeprint.cli.plain_text import line_of, say
 from sporeprint.evaluate.analyse import Analysis
 from sporeprint.evaluate.multilabel import MultiLabelResult
+from sporeprint.evaluate.result import plain
 from sporeprint.evaluate.table import Entry
+from sporeprint.values import json_text
+
+_LONGEST_CELL = 100  # letters
 
 
 def print_json(value: Any) -> None:
-    """Indented JSON on stdout."""
-    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    """Indented JSON on stdout; NaN is null."""
+    sys.stdout.write(json_text(plain(value)) + "\n")
 
 
 def print_table(
@@ -31,18 +36,21 @@ def print_table(
 ) -> None:
     """A table on stdout. numbers: all columns but the first are. group: a first cell like the one above is left out."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    cells = [[line_of(cell, _LONGEST_CELL) for cell in row] for row in rows]
     for at, column in enumerate(columns):
         number = bool(at) and numbers  # numbers are never cut: on a narrow terminal the text is folded
-        widest = max([len(column), *(len(row[at]) for row in rows)])
-        table.add_column(column, justify="right" if number else "left", min_width=widest if number else None)
+        widest = max([cell_len(column), *(cell_len(row[at]) for row in cells)])
+        table.add_column(
+            Text(line_of(column)), justify="right" if number else "left", min_width=widest if number else None
+        )
     above = None
-    for first, *rest in rows:
-        table.add_row("" if group and first == above else first, *rest)
+    for first, *rest in cells:
+        table.add_row(*map(Text, ["" if group and first == above else first, *rest]))  # a str would be read as markup
         above = first
-    console = Console()
+    console = Console(color_system=None)
     if not console.is_terminal:
-        console = Console(width=160)
-    console.print(Text(title, style="italic"), soft_wrap=True)  # a table's own title is folded at the table's width
+        console = Console(color_system=None, width=160)
+    console.print(Text(line_of(title)), soft_wrap=True)  # a table's own title is folded at the table's width
     console.print(table)
 
 
@@ -77,7 +85,7 @@ def print_entries(title: str, entries: Sequence[Entry], rates: bool = False) -> 
         else:
             meanings.append("class: mean per-class accuracy at that k")
     if rates:
-        meanings.append("rows/s: rows a second here, decoding left out")
+        meanings.append("rows/s: rows a second here and now, whatever else runs, decoding left out")
     print_meanings([*meanings, *_draws(entries[0].result.settings)])
 
 
@@ -121,7 +129,7 @@ def print_analysis(title: str, analysis: Analysis) -> None:
         [str(of.label), str(of.count), percent(of.before), percent(of.after), f"{100 * of.change:+.1f}"] for of in most
     ]
     title = f"Classes that gain and lose most, {len(most)} of {len(analysis.classes)}"
-    sys.stdout.write("\n")
+    say("")
     print_table(title, ["class", "test rows", "embedding", "joined", "points"], changes)
 
 
@@ -146,8 +154,8 @@ class ProgressLine:
     """Shows what is done, its rate and time left on stderr: one rewritten line on a terminal, else a line at times."""
 
     def __init__(self, every_s: float = 10.0):
-        self.console = Console(stderr=True)
-        self.live = self.console.is_terminal
+        self.line = _Line()
+        self.live = sys.stderr.isatty()
         self.every_s = 0.2 if self.live else every_s
         self.what = ""
         self.first = 0
@@ -170,10 +178,11 @@ class ProgressLine:
 
     def _show(self, text: str, finish: bool) -> None:
         if self.live:
-            self.console.file.write(f"\r\x1b[2K{text}" + ("\n" if finish else ""))
-            self.console.file.flush()
+            self.line.rewrite(text)
+            if finish:
+                self.line.end()
         else:
-            sys.stderr.write(text + "\n")
+            say(text, err=True)
 
 
 def _clock(seconds: float) -> str:
@@ -186,19 +195,36 @@ class Working:
     """Shows what is being done on stderr: on a terminal one line, which `close` clears; elsewhere a line at times."""
 
     def __init__(self, every_s: float = 10.0):
-        self.live = Console(stderr=True).is_terminal
+        self.line = _Line()
+        self.live = sys.stderr.isatty()
         self.every_s = every_s
         self.last = time.monotonic()
 
     def __call__(self, what: str) -> None:
         if self.live:
-            sys.stderr.write(f"\r\x1b[2K{what} ...")
-            sys.stderr.flush()
+            self.line.rewrite(f"{what} ...")
         elif time.monotonic() - self.last >= self.every_s:
             self.last = time.monotonic()
-            sys.stderr.write(f"{what} ...\n")
+            say(f"{what} ...", err=True)
 
     def close(self) -> None:
         if self.live:
-            sys.stderr.write("\r\x1b[2K")
-            sys.stderr.flush()
+            self.line.rewrite("")
+
+
+class _Line:
+    """A line of stderr, on a terminal, that is written again and again."""
+
+    def __init__(self) -> None:
+        self.width = 0  # columns that the last text took
+
+    def rewrite(self, text: str) -> None:
+        shown = set_cell_size(line_of(text), min(cell_len(line_of(text)), Console(stderr=True).width - 1))
+        sys.stderr.write(f"\r{shown}{' ' * (self.width - cell_len(shown))}")
+        sys.stderr.write(f"\r{shown}")  # where a message that is printed next begins
+        sys.stderr.flush()
+        self.width = cell_len(shown)
+
+    def end(self) -> None:
+        sys.stderr.write("\n")
+        self.width = 0

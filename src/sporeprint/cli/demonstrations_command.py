@@ -9,6 +9,7 @@ import typer
 
 from sporeprint.cli import options
 from sporeprint.cli.option_groups import PromptFeatures, grouped
+from sporeprint.cli.plain_text import say
 
 
 @grouped
@@ -41,10 +42,10 @@ def demonstrations(
     )  # fmt: skip
     write_jsonl(prompts.lines, out)
     for note in prompts.notes:
-        typer.echo(note, err=True)
+        say(note, err=True)
     if json:
         print_json(
             {"out": str(out), "prompts": len(prompts.lines), "blocks": list(prompts.blocks), "notes": prompts.notes}
         )
         return
-    typer.echo(f"{out}: {len(prompts.lines)} prompts, neighbours by {', '.join(prompts.blocks)}")
+    say(f"{out}: {len(prompts.lines)} prompts, neighbours by {', '.join(prompts.blocks)}")

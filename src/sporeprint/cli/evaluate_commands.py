@@ -11,6 +11,7 @@ import typer
 
 from sporeprint.cli import options
 from sporeprint.cli.option_groups import AnalysedFeatures, JoinedFeatures, PairSources, UnlabelledFeatures, grouped
+from sporeprint.cli.plain_text import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,7 +128,7 @@ def retrieve(
         scores = retrieval_scores(queries, ranked, wanted, label_column, ground_truth, k, metric, seed, progress)
     _show_scores(scores, json, "retrieval", "retrieve" if ground_truth is None else "revisited", "database")
     if ground_truth is None and not json:
-        typer.echo("mP@k is below 100 % where a query has fewer than k relevant rows, however good the features are.")
+        say("mP@k is below 100 % where a query has fewer than k relevant rows, however good the features are.")
 
 
 @grouped
@@ -202,8 +203,10 @@ def _show(scores: Scores, json: bool, print_tables: Callable[[], None], rows: st
         return
     print_tables()
     if scores.loo is not None:
-        only = "; nothing beats it by two standard errors" if scores.loo.name == "embedding" else ""
-        typer.echo(f"loo chose, by the labels of the {rows} rows: {scores.loo}{only}.")
+        where = " (± one standard error; on those rows, not on the table's)"
+        if scores.loo.name == "embedding":
+            where = "; nothing beats both it and the half-white embedding by two standard errors there"
+        say(f"loo chose, by the labels of the {rows} rows: {scores.loo}{where}.")
 
 
 @contextmanager

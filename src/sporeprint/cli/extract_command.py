@@ -10,6 +10,7 @@ import typer
 
 from sporeprint.cli import options
 from sporeprint.cli.option_groups import grouped
+from sporeprint.cli.plain_text import say
 
 if TYPE_CHECKING:
     from sporeprint.run.extract import Settings
@@ -100,7 +101,7 @@ def extract(
     if sample is not None:
         opened = Sampled(opened, sample)
     for line in source_lines(opened.describe()):
-        typer.echo(line, err=True)
+        say(line, err=True)
     try:
         store = extract(opened, out, asked, fit_from, moved, settings.settings(), progress=ProgressLine())
     except KeyboardInterrupt:
@@ -108,8 +109,8 @@ def extract(
     if json:
         print_json(store_summary(store))
         return
-    typer.echo(f"{out}: {len(store)} rows, blocks {', '.join(store.block_names)}")
+    say(f"{out}: {len(store)} rows, blocks {', '.join(store.block_names)}")
     if store.truncated:
-        typer.echo(f"too long: {store.truncated} rows, of which the backbone saw the beginning only", err=True)
+        say(f"too long: {store.truncated} rows, of which the backbone saw the beginning only", err=True)
     for failure in store.failures:
-        typer.echo(f"not read: {failure.id}: {failure.reason}", err=True)
+        say(f"not read: {failure.id}: {failure.reason}", err=True)

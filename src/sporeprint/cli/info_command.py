@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sporeprint.cli import options
+from sporeprint.cli.plain_text import say
 
 
 def info(
@@ -27,4 +28,4 @@ def info(
         print_json({**store_summary(opened), **({"verified": True} if verify else {})})
         return
     for line in store_lines(opened, verify):
-        typer.echo(line)
+        say(line)

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, TypeVar
 
 import typer
 
+from sporeprint.cli.plain_text import say
 from sporeprint.errors import RecipeError
 
 Value = TypeVar("Value")
@@ -151,5 +152,5 @@ def renamed(new: str, value: Value | None, old: str, old_value: Value | None) ->
         return value
     if value is not None:
         raise RecipeError(f"--{old} is the old name of --{new}, and both were given; leave out --{old}")
-    typer.echo(f"--{old} is called --{new} now; this name goes away in a later version", err=True)
+    say(f"--{old} is called --{new} now; this name goes away in a later version", err=True)
     return old_value

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import typer
-
 from sporeprint.cli.console import print_meanings, print_table
 from sporeprint.cli.figures import WHITE_MEANS
+from sporeprint.cli.plain_text import say
 from sporeprint.evaluate.comparison import Comparison
 
 
@@ -33,6 +32,7 @@ def print_comparison(comparison: Comparison) -> None:
     print_meanings(
         [
             "passes: backbone passes a row, that of the embedding among them",
+            "rows/s: reading and decoding left out; the embedding's own pass holds KL's way back, where KL was computed",
             WHITE_MEANS,
             "bytes: of a joined feature in float32",
             "leave-one-out: accuracy on the training rows, where k and all that is chosen were chosen",
@@ -42,6 +42,6 @@ def print_comparison(comparison: Comparison) -> None:
     )
     for entry in comparison.entries:
         if entry.role == "chosen":
-            typer.echo(f"{entry.name}: {entry.joins}")
+            say(f"{entry.name}: {entry.joins}")
     for note in comparison.notes:
-        typer.echo(f"note: {note}")
+        say(f"note: {note}")

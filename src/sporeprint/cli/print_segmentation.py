@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from sporeprint.cli.console import print_meanings, print_table
 from sporeprint.cli.figures import percent
+from sporeprint.cli.plain_text import say
 from sporeprint.evaluate.choice.intervals import Interval
 from sporeprint.evaluate.segmentation import SegmentationResult, over_runs
 from sporeprint.run.segment import BY_TEST, BY_TRAINING, Segmentation, best_of, shown_runs
@@ -77,7 +77,7 @@ def as_json(segmented: Segmentation) -> dict[str, Any]:
 
 def print_segmentation(segmented: Segmentation) -> None:
     if segmented.truth is None:
-        sys.stdout.write(verdict(segmented) + "\n")
+        say(verdict(segmented))
         return
     table, first = table_of(segmented), segmented.runs[0]
     columns = ["features", "passes", "width"]
@@ -118,7 +118,7 @@ def print_segmentation(segmented: Segmentation) -> None:
         )
     print_meanings(meanings)
     _print_classes(segmented, table)
-    sys.stdout.write(verdict(segmented) + "\n")
+    say(verdict(segmented))
 
 
 def _print_classes(segmented: Segmentation, table: Sequence[dict[str, Any]]) -> None:
@@ -135,7 +135,7 @@ def _print_classes(segmented: Segmentation, table: Sequence[dict[str, Any]]) -> 
         if not math.isnan(ious[0]):
             points = [f"{100 * (ious[1] - ious[0]):+.1f}"] if len(ious) > 1 else []
             rows.append([name, percent(share), *(percent(iou) for iou in ious), *points])
-    sys.stdout.write("\n")
+    say("")
     columns = ["class", "pixels", *(row["name"] for row in shown), *(["points"] if len(shown) > 1 else [])]
     print_table(f"IoU of classes, {segmented.plan.runs()[0].images}", columns, rows)
 
@@ -167,14 +167,27 @@ def verdict(segmented: Segmentation) -> str:
     )
     if points > 0 and gain.low > 0:
         start = f"'{best}', {how}, has {claim}."
-    elif points > 0:
-        start = (
-            f"Nothing surely beats the plain embedding ({base.value:.1%}) here: '{best}', {how}, has {claim}. The "
-            "choice of test images can make such a difference."
-        )
     else:
-        start = f"Nothing beats the plain embedding ({base.value:.1%}) here: '{best}', {how}, has {claim}."
+        start = _without_a_sure_gain(rows, best, how, fraction, claim)
     return start + _gradients(segmented, table, best, fraction) + _caveats(segmented, how)
+
+
+def _without_a_sure_gain(rows: dict[str, dict[str, Any]], best: str, how: str, fraction: str, claim: str) -> str:
+    """Say what the best kind lacks, and whether another is surely better on the test images, which chose nothing."""
+    figures = {name: row["figures"][fraction] for name, row in rows.items()}
+    base = figures.pop(EMBEDDING)["result"].value
+    sure = {name: of["gain"] for name, of in figures.items() if of["gain"].low > 0}
+    plain = f"the plain embedding ({base:.1%}) here"
+    if sure:
+        name = max(sure, key=lambda name: sure[name].low)
+        return (
+            f"'{best}', {how}, does not surely beat {plain}: it has {claim}. '{name}' does, {_gain_text(sure[name])}, "
+            f"one of {len(figures)} looked at on these test images."
+        )
+    if all(of["result"].value <= base for of in figures.values()):
+        return f"Nothing beats {plain}: '{best}', {how}, has {claim}."
+    chance = " The choice of test images can make such a difference." if figures[best]["result"].value > base else ""
+    return f"Nothing surely beats {plain}: '{best}', {how}, has {claim}.{chance}"
 
 
 def _caveats(segmented: Segmentation, how: str) -> str:

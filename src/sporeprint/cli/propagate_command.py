@@ -10,6 +10,7 @@ import typer
 
 from sporeprint.cli import options
 from sporeprint.cli.option_groups import grouped
+from sporeprint.cli.plain_text import say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +75,9 @@ def propagate(
     except KeyboardInterrupt:
         raise SporeprintError("interrupted; what is done is kept, the same command goes on from there") from None
     for failure in result.failures:
-        typer.echo(f"not read: {failure.id}: {failure.reason}", err=True)
+        say(f"not read: {failure.id}: {failure.reason}", err=True)
     if json:
         print_json(result.to_json())
         return
     for line in result.lines():
-        typer.echo(line)
+        say(line)

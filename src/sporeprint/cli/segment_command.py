@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from sporeprint.cli import options
 from sporeprint.cli.option_groups import grouped
+from sporeprint.cli.plain_text import say
 from sporeprint.cli.segment_words import SegmentWords
 
 
@@ -57,18 +59,23 @@ def segment(
     from sporeprint.run.segment import Way, segment
     from sporeprint.run.segment_scenes import open_pair
 
-    def say(message: str) -> None:
-        typer.echo(message, err=True)
-
     plan = words.plan()
     refuse_among_images(out, "segmented", TRAIN=train, TEST=test)
     columns = {"image_column": image_column, "mask_column": mask_column, "id_column": id_column}
     pair = open_pair(train, test, train_split, test_split, columns, limit, not no_truth)
     if pair.note:
-        say(pair.note)
+        say(pair.note, err=True)
     try:
         result = segment(
-            pair.train, pair.test, out, plan, backbone, Way(**asdict(way)), pair.truth, ProgressLine(), say
+            pair.train,
+            pair.test,
+            out,
+            plan,
+            backbone,
+            Way(**asdict(way)),
+            pair.truth,
+            ProgressLine(),
+            partial(say, err=True),
         )
     except KeyboardInterrupt:
         kept = "runs that finished are kept, the same command goes on with the next"
@@ -81,6 +88,7 @@ def segment(
         print_segmentation(result)
     failures = [(row.get("where", ""), row["id"], row["reason"]) for run in result.runs for row in run["failures"]]
     for where, image_id, reason in dict.fromkeys(failures):
-        say(f"not read: {image_id} of {where}: {reason}" if where else f"not read: {image_id}: {reason}")
+        of = f" of {where}" if where else ""
+        say(f"not read: {image_id}{of}: {reason}", err=True)
     written = [name for name in ("result.json", "sheet.png", "masks", "banks") if (out / name).exists()]
-    say(f"{out}: {', '.join(written)}")
+    say(f"{out}: {', '.join(written)}", err=True)

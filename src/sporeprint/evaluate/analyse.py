@@ -13,7 +13,7 @@ from sporeprint.errors import SampleError
 from sporeprint.evaluate.checks import are_strings, features_of, labels_of
 from sporeprint.evaluate.result import plain
 from sporeprint.evaluate.similarity import anisotropy, cka_matrix, effective_rank
-from sporeprint.values import check_count
+from sporeprint.values import check_count, printable
 
 _SHOWN = 5  # classes with the largest gains, and as many with the largest losses, in a text
 
@@ -160,6 +160,7 @@ def _right(labels: NDArray[Any], predicted: ArrayLike, which: str) -> NDArray[np
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """The lines as text, the first column aligned to the left, the others to the right."""
+    lines = [[printable(cell) for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
     padded = [
         [

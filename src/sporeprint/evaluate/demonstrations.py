@@ -5,7 +5,6 @@ This is the paper's in-context use. No language model is called.
 
 from __future__ import annotations
 
-import json
 import os
 from bisect import bisect_left
 from collections import defaultdict
@@ -24,15 +23,12 @@ from sporeprint.evaluate.template import Template
 from sporeprint.search.best_rows import slices
 from sporeprint.search.neighbours import METRICS, Nearest, neighbours
 from sporeprint.store.atomic import write_file
-from sporeprint.values import check_choice, is_count
+from sporeprint.values import check_choice, is_count, json_text
 
 CHOICES = ("nearest", "balanced")
 ORDERS = ("nearest_last", "nearest_first")
 
 _NEIGHBOURS = 2**20  # held at a time, of several queries: 16 MiB
-
-# Characters that end a line for some readers, though JSON lets them stand in a string.
-_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 
 
 @dataclass(frozen=True)
@@ -120,8 +116,7 @@ def demonstrations(
 def write_jsonl(shown: Iterable[Demonstration | Mapping[str, Any]], path: str | os.PathLike[str]) -> None:
     """One JSON object a line, UTF-8, in order; the file is complete or as it was before. Raises StoreError."""
     values = (prompt.to_json() if isinstance(prompt, Demonstration) else dict(prompt) for prompt in shown)
-    lines = [json.dumps(value, ensure_ascii=False, allow_nan=False).translate(_LINE_ENDS) for value in values]
-    write_file(Path(path), "".join(f"{line}\n" for line in lines).encode())
+    write_file(Path(path), "".join(f"{json_text(value, indent=None)}\n" for value in values).encode())
 
 
 def _chosen(

@@ -27,6 +27,7 @@ class Entry:
     role: see `Candidate`. passes: of the backbone, a row; a gradient's way back is not counted. rows_per_second: as
     measured when the blocks were computed, None where nobody measured; what is read in the embedding's own pass is
     timed with it. whitened: {block: dimensions}.
+    note: what a reader must know of its blocks, such as that the paper's views are others.
     results: by k ("20", "auto"), or by the judge ("probe", "cluster", ...); each has a `value` and a `to_json`.
     """
 
@@ -35,15 +36,17 @@ class Entry:
     combination: Combination
     blocks: tuple[str, ...]
     width: int
-    passes: int
+    passes: float
     rows_per_second: float | None = None
     whitened: dict[str, int] = field(default_factory=dict)
     results: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
 
     @property
     def title(self) -> str:
-        """The name as a printed table shows it, which says of controls that they are."""
-        return f"control: {self.name}" if self.role == "control" else self.name
+        """The name as a printed table shows it, which says of controls that they are, and the note."""
+        name = f"control: {self.name}" if self.role == "control" else self.name
+        return f"{name} ({self.note})" if self.note else name
 
     @property
     def bytes_per_row(self) -> int:
@@ -103,9 +106,10 @@ class Costs:
     def __init__(self, info: Info, seconds: Mapping[str, float] | None = None, rows: int = 0):
         self.info, self.seconds, self.rows = info, seconds or {}, rows
 
-    def passes(self, names: Iterable[str]) -> int:
-        """Backbone passes a row for these blocks: each set of views once."""
-        return sum({self.info[name]["views"]: int(self.info[name]["passes"]) for name in names}.values())
+    def passes(self, names: Iterable[str]) -> float:
+        """Backbone passes a row for these blocks: each set of views once; a smaller view is a fraction of a pass."""
+        total = round(sum({self.info[name]["views"]: self.info[name]["passes"] for name in names}.values()), 1)
+        return int(total) if total == int(total) else total
 
     def rows_per_second(self, names: Sequence[str]) -> float | None:
         """The rate of computing these blocks; None where the seconds of one are not known."""

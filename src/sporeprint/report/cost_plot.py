@@ -171,7 +171,7 @@ def places(entries: Sequence[Entry], frame: Frame) -> list[tuple[float, float]]:
     return [(x, y) for x, y, _, _ in taken]
 
 
-def _axes(svg: Element, frame: Frame, passes: Sequence[int]) -> None:
+def _axes(svg: Element, frame: Frame, passes: Sequence[float]) -> None:
     area, small = frame.area, {"font_size": _SIZE, "fill": BLACK}
     add(svg, "text", "right of the test rows (top-1, %)", x=4, y=14, **small)
     for tick in round_ticks(

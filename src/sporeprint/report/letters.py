@@ -10,6 +10,7 @@ from sporeprint.report.palette import RGB
 if TYPE_CHECKING:
     from PIL import Image
 
+_LONGEST = 300  # letters, more than a sheet has room for
 _FINER = 4  # text is drawn this much larger, then reduced: the font rounds its spaces to whole pixels, too narrow
 
 
@@ -45,7 +46,11 @@ def write(picture: Image.Image, at: tuple[int, int], text: str, size: float, roo
 
 
 def drawable(text: str) -> str:
-    """The text on one line, in the letters of the font, ASCII: accents are dropped, other letters become "?"."""
+    """The text on one line, in the letters of the font, ASCII: accents are dropped, other letters become "?".
+
+    A text longer than any sheet has room for is cut in the middle.
+    """
     decomposed = unicodedata.normalize("NFKD", " ".join(str(text).split()))
     letters = (letter for letter in decomposed if not unicodedata.combining(letter))
-    return "".join(letter if " " <= letter <= "~" else "?" for letter in letters)
+    line = "".join(letter if " " <= letter <= "~" else "?" for letter in letters)
+    return line if len(line) <= _LONGEST else line[: _LONGEST // 2] + "..." + line[-_LONGEST // 2 :]

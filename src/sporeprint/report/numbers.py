@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 
+_ISOLATES = re.compile("[\u2066-\u2069]")
 NONE = "\u2013"  # an en dash, where there is no figure
 
 
@@ -38,7 +40,7 @@ def rate(per_second: float | None) -> str:
     return f"{per_second:.1f}" if per_second >= 1 else f"{per_second:.2g}"
 
 
-def times(passes: int) -> str:
+def times(passes: float) -> str:
     """ "1 pass", "12 passes"."""
     return f"{passes:,} pass" if passes == 1 else f"{passes:,} passes"
 
@@ -70,8 +72,14 @@ def cut(text: str, room: float, size: float) -> str:
     return "".join(kept).rstrip() + "\u2026"
 
 
+def short(text: str, longest: int = 200) -> str:
+    """`text` without what is beyond this many letters: labels may be pages long."""
+    return text if len(text) <= longest else text[: longest - 1] + "\u2026"
+
+
 def isolated(text: str) -> str:
     """`text`, so that its right-to-left letters do not draw what follows it to their side. HTML has <bdi> for that."""
+    text = _ISOLATES.sub("", text)  # its own might end ours
     turns = any(unicodedata.bidirectional(letter) in ("R", "AL", "RLO", "RLE", "RLI") for letter in text)
     return f"\u2068{text}\u2069" if turns else text
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from sporeprint.report.plots import cka_plot, class_plot, sorted_changes
 from sporeprint.report.samples import Samples, Shown, thumbnail
 from sporeprint.report.svg import MARKS, clean, drawing, mark, text_of
 from sporeprint.store.atomic import write_file
+from sporeprint.values import json_text
 
 PAGE, DATA = "report.html", "comparison.json"
 
@@ -43,10 +43,9 @@ def write_report(
     Raises StoreError where the folder cannot be written.
     """
     page = render(comparison, samples, queries, neighbours)
-    data = json.dumps(comparison.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
     with contextlib.suppress(OSError):  # write_file says what is wrong
         folder.mkdir(parents=True, exist_ok=True)
-    write_file(folder / DATA, clean(data).encode() + b"\n")
+    write_file(folder / DATA, json_text(comparison.to_json()).encode() + b"\n")
     write_file(folder / PAGE, page.encode())
     return folder / PAGE
 
@@ -63,7 +62,7 @@ def render(comparison: Comparison, samples: Samples | None = None, queries: int 
         lstrip_blocks=True,
         finalize=lambda value: clean(value) if type(value) is str else value,  # Markup is ours, and clean already
     )
-    environment.filters |= {name: getattr(formats, name) for name in ("percent", "rate", "decimal", "between")}
+    environment.filters |= {name: getattr(formats, name) for name in ("percent", "rate", "decimal", "between", "short")}
     environment.filters |= {"setting": _setting, "gain": _gain}
     names = list(comparison.analysis.blocks)
     cka = [line[:_MOST_BLOCKS] for line in comparison.analysis.cka[:_MOST_BLOCKS]]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from sporeprint.evaluate.analyse import ClassChange
-from sporeprint.report.numbers import cut, isolated, points, width_of
+from sporeprint.report.numbers import cut, isolated, points, short, width_of
 from sporeprint.report.svg import BLACK, BLUE, GREY, PALE, VERMILLION, add, drawing, text_of
 
 _SIZE = 12  # of letters, in pixels where the drawing is not scaled
@@ -23,7 +23,7 @@ def class_plot(classes: Sequence[ClassChange], width: float, most: int = 20) -> 
         return ""
     shown = [*gains, *([None] if rest else []), *losses]
     counts = [f" ({change.count:,})" if change else "" for change in shown]
-    labels = [f"{change.label}{count}" for change, count in zip(shown, counts, strict=True) if change]
+    labels = [f"{short(str(change.label))}{count}" for change, count in zip(shown, counts, strict=True) if change]
     longest = max(width_of(label, _SIZE) for label in labels)
     top, names = 8, min(0.4 * width, max(longest + 1, 60))
     room = 5.2 * 0.58 * _SIZE  # for "+12.3" next to a bar
@@ -32,7 +32,7 @@ def class_plot(classes: Sequence[ClassChange], width: float, most: int = 20) -> 
     left, right = names + 8 + (room if losses else 0), width - 4 - (room if gains else 0)
     zero = left + (right - left) * -low / (high - low)
     scale = (right - left) / (high - low)
-    listed = ", ".join(f"{change.label} {points(change.change)}" for change in (*gains[:3], *losses[-3:]))
+    listed = ", ".join(f"{short(str(change.label))} {points(change.change)}" for change in (*gains[:3], *losses[-3:]))
     svg = drawing(width, 2 * top + _ROW * len(shown), f"Change of accuracy of each class, in points. {listed}")
     for at, (change, count) in enumerate(zip(shown, counts, strict=True)):
         y = top + _ROW * at
@@ -42,8 +42,8 @@ def class_plot(classes: Sequence[ClassChange], width: float, most: int = 20) -> 
             add(svg, "text", f"{len(rest):,} more", x=names, y=baseline, **middle)
             continue
         group = add(svg, "g", class_="class")
-        detail = f"{change.label}: {change.count:,} rows, {change.before:.1%} before, {change.after:.1%} after"
-        add(group, "title", detail)
+        detail = f"{change.count:,} rows, {change.before:.1%} before, {change.after:.1%} after"
+        add(group, "title", f"{short(str(change.label))}: {detail}")
         name = cut(str(change.label), names - width_of(count, _SIZE), _SIZE)
         add(group, "text", isolated(name) + count, x=names, y=baseline, font_size=_SIZE, fill=BLACK, text_anchor="end")
         end = zero + scale * change.change

@@ -19,8 +19,8 @@ YELLOW, BLUE, VERMILLION, PURPLE = "#f0e442", "#0072b2", "#d55e00", "#cc79a7"
 GREY, PALE = "#6b6b6b", "#d9d9d9"
 
 _NOT_XML = re.compile(
-    "[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
-)  # as XML 1.0 has it: no NUL, no lone surrogate
+    "[^\t\n\r\u0020-\x7e\xa0-\u2029\u202f-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+)  # as XML 1.0 has it: no NUL, no lone surrogate; and no DEL, C1 or override of the direction of letters
 
 # role: (colour, corners of its mark around (0, 0), () for a disc); shapes differ, so that a grey print will do
 MARKS: dict[str, tuple[str, tuple[tuple[float, float], ...]]] = {
@@ -40,7 +40,7 @@ MARKS: dict[str, tuple[str, tuple[tuple[float, float], ...]]] = {
 
 
 def clean(text: object) -> str:
-    """`text` without what no page can hold: control characters and lone surrogates become U+FFFD."""
+    """`text` without what is not text: control characters, overrides of direction, lone surrogates become U+FFFD."""
     return _NOT_XML.sub("\ufffd", str(text))
 
 

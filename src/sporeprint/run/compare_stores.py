@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from sporeprint.evaluate.comparison import Comparison
 from sporeprint.features.blocks import family
 from sporeprint.report.samples import Samples
 from sporeprint.run.combination_flags import check_blocks
+from sporeprint.run.paper_assembly import mark_paper
+from sporeprint.run.store_info import measured
 from sporeprint.run.store_pair import Pair, block_list, numbers_hint, read_pair, read_store
 from sporeprint.run.store_source import Rows, reopen, samples_of, store_modality
 from sporeprint.store.reader import Store
@@ -55,8 +58,7 @@ def compare_stores(
     }
     cost = train.cost
     if cost.get("threads"):
-        threads = "1 thread" if cost["threads"] == 1 else f"{cost['threads']} threads"
-        settings["rows/s measured on"] = f"{cost.get('device', 'cpu')}, {threads}"
+        settings["rows/s"] = measured(cost)
     if len(rows.labels) > _MANY:
         say("comparing: this takes some minutes for thousands of rows ...")
     try:
@@ -78,7 +80,8 @@ def compare_stores(
         if not (hint := numbers_hint(rows.labels.tolist())):
             raise
         raise SampleError(f"{error}; {hint}") from None
-    return comparison.noted(rows.notes)
+    marked = replace(comparison, entries=tuple(mark_paper(comparison.entries, train.plan)))
+    return marked.noted(rows.notes)
 
 
 def shown_samples(comparison: Comparison, train_rows: Rows, test_rows: Rows | None) -> Samples | None:

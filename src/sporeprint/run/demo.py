@@ -18,6 +18,8 @@ from sporeprint.features.fungi import Fungi
 from sporeprint.features.recipe import Recipe
 from sporeprint.objectives import DINO, KL, SimCLR
 from sporeprint.objectives.view_sets import view_sets
+from sporeprint.run.paper_assembly import mark_paper
+from sporeprint.values import to_json
 
 TRAIN_ROWS, TEST_ROWS, TIMED_ROWS = 300, 300, 50
 
@@ -89,7 +91,8 @@ def demo(seed: int = 0, train_rows: int = TRAIN_ROWS, test_rows: int = TEST_ROWS
     entries = entries_of(candidates, train_blocks, test_blocks, Costs(info), judge)
     seconds = block_seconds(fungi, [images[at] for at in test[:TIMED_ROWS]], len(train) + len(test))
     timed = [replace(entry, rows_per_second=1 / price(entry.blocks, info, seconds)) for entry in entries]
-    return Demo(timed, len(train), len(test))
+    plan = {"recipe": {"objectives": to_json(fungi.engine.objectives)}, "resolved": {"backbone": {}}}
+    return Demo(mark_paper(timed, plan), len(train), len(test))
 
 
 def block_seconds(fungi: Fungi, images: list[Image.Image], rows: int) -> dict[tuple[str, bool], float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, count, islice
@@ -177,12 +178,14 @@ def _load_or_draw_state(writer: StoreWriter, fungi: Fungi, source: Source, fitte
     if all(data is not None for data in packed.values()):
         fungi.restore(lambda name: packed[name] or b"", f"{writer.folder}/state")
         return
-    if not fitted:
-        if any(objective.negatives for objective in fungi.engine.objectives):
-            log.info("reading the source (%d rows) to draw negatives ...", len(source))
+    seconds = None
+    if not fitted and any(objective.negatives for objective in fungi.engine.objectives):
+        log.info("reading the source (%d rows) to draw negatives ...", len(source))
+        started = time.perf_counter()
         fungi.draw_negatives(((row.id, row.sample) for row in source.rows()), progress)
+        seconds = round(time.perf_counter() - started, 3)
     for name, data in fungi.pack().items():
-        writer.write_state(name, data)
+        writer.write_state(name, data, seconds if name == saved.JSON_NAME else None)
 
 
 def _write_shards(writer: StoreWriter, fungi: Fungi, source: Source, settings: Settings, progress: Progress) -> Store:
@@ -247,6 +250,9 @@ def _cost(writer: StoreWriter, fungi: Fungi) -> dict[str, Any]:
     for shard in writer.done.values():
         for name, spent in shard.seconds.items():
             seconds[name] = seconds.get(name, 0.0) + spent
+    seconds.pop("negatives", None)  # no shard's: they are drawn once, before
+    if saved.JSON_NAME in writer.state_seconds:
+        seconds["negatives"] = writer.state_seconds[saved.JSON_NAME]
     return {
         "seconds": {name: round(spent, 3) for name, spent in seconds.items()},
         "rows": sum(shard.rows for shard in writer.done.values()),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import re
 import shutil
@@ -34,7 +33,7 @@ from sporeprint.store.schema import (
     mismatch,
     refuse,
 )
-from sporeprint.values import parse_json
+from sporeprint.values import json_text, parse_json
 
 RESULT, MASKS, SHEET, CLASSES, LOCK = "result.json", "masks", "sheet.png", "classes.txt", ".lock"
 KIND, FORMAT = "sporeprint segmentation", 1
@@ -346,7 +345,7 @@ class MaskLog:
     def write(self, record: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
         """Write the record of an image, then its files. Raises StoreError where they cannot be written."""
         digests = {name: sha256(data).hexdigest() for name, data in files.items()}
-        line = json.dumps({**record, "fingerprint": self.fingerprint, "files": digests}, ensure_ascii=False)
+        line = json_text({**record, "fingerprint": self.fingerprint, "files": digests}, indent=None)
         path = self.folder / LOG
         try:
             with open(path, "a", encoding="utf-8") as log:

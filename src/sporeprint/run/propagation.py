@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -49,6 +48,7 @@ from sporeprint.run.propagate_plan import FEW, LONGEST, Settings, Words
 from sporeprint.segment.propagate import VOID, Propagated, Propagator, label_values
 from sporeprint.store.atomic import canonical, write_file
 from sporeprint.store.schema import NUMBER, TEXT, YES_OR_NO, mismatch
+from sporeprint.values import json_text
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ def run_propagate(words: Words, chosen: Mapping[str, Any], confidence: bool, she
     )
     if sheet:
         write_file(words.out / SHEET, _sheet(scenes, marks, result, sheet))
-    write_file(words.out / RESULT, (json.dumps(result.to_json(), indent=1, ensure_ascii=False) + "\n").encode())
+    write_file(words.out / RESULT, f"{json_text(result.to_json())}\n".encode())
     return result
 
 

@@ -18,6 +18,7 @@ from sporeprint.evaluate.result import Result
 from sporeprint.evaluate.table import Costs, Entry, Features, Judge, entries_of
 from sporeprint.features.blocks import Blocks
 from sporeprint.run.combination_flags import NO_LABELS, Wanted, candidates
+from sporeprint.run.paper_assembly import mark_paper
 from sporeprint.run.store_pair import Pair, read_pair, read_store
 from sporeprint.run.store_source import Rows
 from sporeprint.store.reader import Store
@@ -163,7 +164,8 @@ def scores_of(
     progress("choosing by leave-one-out" if labels is not None else "reading")
     listed, selection = candidates(what, blocks, labels, unlabelled, seed, table)
     costs = Costs(store.blocks_info, store.cost.get("seconds"), store.cost.get("rows", 0))
-    return entries_of(listed, blocks, others, costs, judge, progress), selection
+    entries = entries_of(listed, blocks, others, costs, judge, progress)
+    return mark_paper(entries, store.plan), selection
 
 
 def loo_labels(pair: Pair, shots: int | None) -> tuple[Any, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sporeprint.data.folders import SUFFIXES
@@ -75,12 +75,22 @@ def store_lines(store: Store, verified: bool) -> Iterator[str]:
     for name, block in store.blocks_info.items():
         passes = "1 pass" if block["passes"] == 1 else f"{block['passes']} passes"
         yield f"  {name}: {block['dim']} numbers, {block['family']}, {passes} (views: {block['views']})"
-    for name, seconds in store.cost.get("seconds", {}).items():
-        if seconds:  # the negatives are drawn before any row, so they cost no row anything
-            rate = store.cost["rows"] / seconds
-            yield f"  time in {name}: {seconds:.1f} s, {rate:,.1f} rows/s on {store.cost['threads']} threads"
+    spent = {name: seconds for name, seconds in store.cost.get("seconds", {}).items() if seconds}
+    if "negatives" in spent:
+        yield f"  time to draw negatives: {spent.pop('negatives'):.1f} s, once, before the rows"
+    for name, seconds in spent.items():
+        yield f"  time in {name}: {seconds:.1f} s, {store.cost['rows'] / seconds:,.1f} rows/s"
+    if spent:
+        yield f"  times: {measured(store.cost)}, reading and decoding rows left out"
     for failure in store.failures:
         yield f"  not read: {failure.id}: {failure.reason}"
+
+
+def measured(cost: Mapping[str, Any]) -> str:
+    """Say how the seconds of a store's cost came about: as the clock on the wall had them."""
+    threads = cost.get("threads")
+    how_many = "" if not threads else "1 thread of " if threads == 1 else f"{threads} threads of "
+    return f"measured while extracting, on {how_many}{cost.get('device', 'cpu')}, whatever else ran"
 
 
 def _limits_text(backbone: dict[str, Any]) -> str:

@@ -44,7 +44,7 @@ from sporeprint.store.shards import (
 
 __all__ = ["ShardInfo", "Store", "StoreWriter"]
 
-STATE = {**FILE, "name?": TEXT, "plan?": TEXT}
+STATE = {**FILE, "name?": TEXT, "plan?": TEXT, "seconds?": NUMBER}
 _SHARD_FILE = re.compile(r"(\d{5,})\.(json|parquet)")
 
 
@@ -72,6 +72,7 @@ class StoreWriter:
         self.shard_rows = shard_rows
         self.complete = False
         self.done: dict[int, ShardInfo] = {}
+        self.state_seconds: dict[str, float] = {}  # that the states took to make, where it is known
         self._states: dict[str, dict[str, Any]] = {}
         self._owner: dict[str, int] = {}  # row id -> its shard
         self._labels: dict[int, list[Any]] = {}  # those of each shard, for counting
@@ -117,14 +118,21 @@ class StoreWriter:
         path = state_path(self.folder, name)
         return read_file(path, self._states[name]) if name in self._states else None
 
-    def write_state(self, name: str, data: bytes) -> None:
-        """Keep `data` under `name`. Shards that were computed with another state of that name are dropped."""
+    def write_state(self, name: str, data: bytes, seconds: float | None = None) -> None:
+        """Keep `data` under `name`, and the seconds that it took to make.
+
+        Shards that were computed with another state of that name are dropped.
+        """
         path, record = state_path(self.folder, name), record_of(data)
         if self._states.get(name) == record:
             return
         self._open_only()
         write_file(path, data)
-        write_file(record_path(self.folder, name), seal("state", {**record, "name": name, "plan": self._plan_digest}))
+        timed: dict[str, Any] = {} if seconds is None else {"seconds": seconds}
+        sealed = seal("state", {**record, **timed, "name": name, "plan": self._plan_digest})
+        write_file(record_path(self.folder, name), sealed)
+        if seconds is not None:
+            self.state_seconds[name] = seconds
         self._states[name] = record
         for shard in list(self.done.values()):
             if shard.states.get(name) != record["sha256"]:
@@ -245,6 +253,8 @@ class StoreWriter:
                 raise DamagedStore("its record is of another state")
             read_file(state_path(self.folder, name), record)
             self._states[name] = {key: record[key] for key in FILE}
+            if "seconds" in record:
+                self.state_seconds[name] = record["seconds"]
         except StoreError as error:
             warnings.warn(f"state {name!r} is dropped and will be computed again: {_damage(error)}", stacklevel=5)
             path.unlink()

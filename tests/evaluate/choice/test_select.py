@@ -160,6 +160,7 @@ def test_given_candidates_are_those_tried_beside_the_references():
     assert str(replace(chosen, value=0.9, k=3, gain=0.25, error=0.05)) == (
         "mine: leave-one-out 90.0%, k = 3; +25.0 ± 5.0 points over the raw embedding"
     )
+    assert str(replace(chosen, name="embedding", value=0.9, k=3, gain=0.0)) == "embedding: leave-one-out 90.0%, k = 3"
 
 
 def test_one_class_is_always_right_and_two_rows_can_be_asked():

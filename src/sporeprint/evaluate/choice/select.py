@@ -55,8 +55,9 @@ class Selection(Result):
         return {**super().to_json(), "combination": to_json(self.combination)}
 
     def __str__(self) -> str:
+        chosen = f"{self.name}: leave-one-out {self.value:.1%}, k = {self.k}"
         points = f"{100 * self.gain:+.1f} ± {100 * self.error:.1f} points"
-        return f"{self.name}: leave-one-out {self.value:.1%}, k = {self.k}; {points} over the raw embedding"
+        return chosen if self.name == RAW else f"{chosen}; {points} over the raw embedding"
 
 
 def select(

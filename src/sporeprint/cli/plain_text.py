@@ -1,0 +1,89 @@
+"""What goes out is text: no control characters or escape sequences reach a terminal, whatever a label or a path holds."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from sporeprint.values import printable
+
+_LONGEST = 2_000  # letters of a line for people
+
+
+class PlainText(io.TextIOBase):
+    """A stream that writes on to another whatever is text: of control characters only the ends of lines.
+
+    The others are written as JSON escapes them, and so is what the stream's encoding does not have. On a terminal a
+    carriage return may come first: lines of progress rewrite themselves. There is no `buffer` to go round this by.
+    """
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return getattr(self.stream, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        rewrites = text.startswith("\r") and self.isatty()
+        lines = text[rewrites:].split("\n")
+        self.stream.write("\r" * rewrites + self._encodable("\n".join(map(printable, lines))))
+        return len(text)
+
+    def _encodable(self, text: str) -> str:
+        def fits(part: str) -> bool:
+            try:
+                return bool(part.encode(self.encoding)) or not part
+            except UnicodeEncodeError:
+                return False
+
+        return text if fits(text) else "".join(part if fits(part) else json.dumps(part)[1:-1] for part in text)
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return self.stream.isatty()
+
+    def fileno(self) -> int:
+        return self.stream.fileno()
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+
+@contextmanager
+def plain_streams() -> Iterator[None]:
+    """Everything that is written to stdout and stderr meanwhile is text, whoever writes it."""
+    before = sys.stdout, sys.stderr
+    ours = sys.stdout, sys.stderr = PlainText(sys.stdout), PlainText(sys.stderr)
+    try:
+        yield
+    finally:
+        for name, stream, plain in zip(("stdout", "stderr"), before, ours, strict=True):
+            if getattr(sys, name) is plain:  # typer puts others there where a pipe is closed
+                setattr(sys, name, stream)
+
+
+def say(text: object, err: bool = False) -> None:
+    """Print one line, on stderr if it is not part of the answer."""
+    stream = sys.stderr if err else sys.stdout
+    stream.write(printable(str(text)) + "\n")
+    stream.flush()
+
+
+def say_lines(text: object) -> None:
+    """Print a message on stderr. Its later lines are indented, so that none can be taken for a message of its own."""
+    first, *others = str(text).split("\n")
+    for line in (first, *(line if line.startswith("  ") else f"  {line}" for line in others if line.strip())):
+        say(line_of(line), err=True)
+
+
+def line_of(text: object, longest: int = _LONGEST) -> str:
+    """`text` as one line for people: a long one is cut."""
+    line = printable(str(text))
+    return line if len(line) <= longest else line[: longest - 1] + "\u2026"

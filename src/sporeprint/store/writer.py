@@ -25,7 +25,7 @@ from sporeprint.store.atomic import (
 )
 from sporeprint.store.plan import FORMAT, LOCK, begin, check_plan, make_header
 from sporeprint.store.reader import MANIFEST, Store, contradiction
-from sporeprint.store.schema import FILE, TEXT, check_shape, mismatch
+from sporeprint.store.schema import FILE, NUMBER, TEXT, check_shape, mismatch
 from sporeprint.store.shards import (
     DTYPES,
     SHARD,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sporeprint.cli import options
-from sporeprint.cli.option_groups import grouped
+from sporeprint.cli.option_groups import ImageLimits, grouped
 from sporeprint.cli.segment_words import SegmentWords
 
 
@@ -37,6 +37,7 @@ def segment(
     out: Annotated[Path, typer.Option(help="Folder for result.json, masks and sheet.png (image, truth, the embedding's and the best prediction); interrupted, the same command goes on.")],
     words: SegmentWords,
     way: SegmentWay,
+    limits: ImageLimits,
     train_split: options.TrainSplit = None,
     test_split: options.TestSplit = None,
     image_column: options.ImageColumn = None,
@@ -68,7 +69,15 @@ def segment(
         say(pair.note)
     try:
         result = segment(
-            pair.train, pair.test, out, plan, backbone, Way(**asdict(way)), pair.truth, ProgressLine(), say
+            pair.train,
+            pair.test,
+            out,
+            plan,
+            backbone,
+            Way(**asdict(way), limits=limits.limits()),
+            pair.truth,
+            ProgressLine(),
+            say,
         )
     except KeyboardInterrupt:
         kept = "runs that finished are kept, the same command goes on with the next"

@@ -13,6 +13,7 @@ import torch
 
 from sporeprint.backbones.backbone import Backbone
 from sporeprint.backbones.precision import as_fitted
+from sporeprint.data.limits import Limits
 from sporeprint.data.rows import Row, Source
 from sporeprint.errors import BackboneError, RecipeError, Removed, StoreError, StoreMismatch
 from sporeprint.features import saved
@@ -41,6 +42,7 @@ class Settings:
     shard_rows: int = 256
     dtype: str = "float32"
     max_failures: float = 0.01
+    limits: Limits = Limits()
 
     def __post_init__(self) -> None:
         check_choice("dtype on disk", self.dtype, DTYPES)
@@ -50,7 +52,12 @@ class Settings:
 
     def fungi(self) -> dict[str, Any]:
         """Return the part that `Fungi` takes."""
-        return {"device": self.device, "batch_size": self.batch_size, "workers": self.workers}
+        return {
+            "device": self.device,
+            "batch_size": self.batch_size,
+            "workers": self.workers,
+            "limits": self.limits,
+        }
 
 
 def extract(
@@ -189,7 +196,7 @@ def _write_shards(writer: StoreWriter, fungi: Fungi, source: Source, settings: S
         spent, earlier = dict(fungi.seconds), len(failures.rows)
         gathered, first = Gathered(inputs, failures), index * settings.shard_rows
         samples = ((row.id, row.sample) for row in rows)
-        for batch in decoded_batches(inputs, samples, settings.batch_size, settings.workers, first):
+        for batch in decoded_batches(inputs, samples, settings.batch_size, settings.workers, first, settings.limits):
             gathered.add(batch, *fungi.compute(*batch))
             progress("rows", finished + gathered.seen, total)
         writer.write_shard(

@@ -59,7 +59,7 @@ class ImageLimits:
 class SampleLimits(ImageLimits):
     """How large a sample may be."""
 
-    max_seconds: options.MaxSeconds = 1200.0
+    max_seconds: options.MaxSeconds = 1800.0
 
 
 @dataclass(frozen=True, kw_only=True)

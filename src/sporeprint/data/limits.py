@@ -21,11 +21,11 @@ class Limits:
     max_pixels: of an image or a mask; of WebP, AVIF and JPEG 2000, whose decoders take twice as much, half as many.
     No side is longer than max_pixels / 64, or 65,535. Decoding takes at most 13 bytes a pixel, 0.9 GB by default.
     max_seconds: of a sound, before a backbone cuts it; at most 48,000 values (frames x channels) for each of them.
-    Decoding takes at most 16 bytes a value, 0.9 GB by default. Raises RecipeError.
+    Decoding takes at most 10 bytes a value, 0.9 GB by default. Raises RecipeError.
     """
 
     max_pixels: int = 2**26
-    max_seconds: float = 1200.0
+    max_seconds: float = 1800.0
 
     def __post_init__(self) -> None:
         if not (isinstance(self.max_pixels, int) and is_number(self.max_pixels) and self.max_pixels >= 1):

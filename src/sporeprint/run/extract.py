@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, count, islice
@@ -13,6 +14,7 @@ import torch
 
 from sporeprint.backbones.backbone import Backbone
 from sporeprint.backbones.precision import as_fitted
+from sporeprint.data.assumptions import Assumptions
 from sporeprint.data.limits import Limits
 from sporeprint.data.rows import Row, Source
 from sporeprint.errors import BackboneError, RecipeError, Removed, StoreError, StoreMismatch
@@ -192,9 +194,10 @@ def _write_shards(writer: StoreWriter, fungi: Fungi, source: Source, settings: S
     progress("rows", finished, total)
     failures = Failures(settings.max_failures, total)
     failures.extend(failure for shard in writer.done.values() for failure in shard.failures)
+    assumptions = Assumptions()
     for index, rows in _missing_shards(source, settings.shard_rows, set(writer.done)):
         spent, earlier = dict(fungi.seconds), len(failures.rows)
-        gathered, first = Gathered(inputs, failures), index * settings.shard_rows
+        gathered, first = Gathered(inputs, failures, assumptions), index * settings.shard_rows
         samples = ((row.id, row.sample) for row in rows)
         for batch in decoded_batches(inputs, samples, settings.batch_size, settings.workers, first, settings.limits):
             gathered.add(batch, *fungi.compute(*batch))
@@ -209,6 +212,8 @@ def _write_shards(writer: StoreWriter, fungi: Fungi, source: Source, settings: S
             truncated=len(gathered.truncated),
         )
         finished += len(rows)
+    for sentence in assumptions.sentences():
+        warnings.warn(sentence, stacklevel=3)
     widths = next((shard.blocks for shard in writer.done.values() if shard.rows), None)
     if widths is None:
         raise StoreError(f"none of the {total} rows of this source has features; see why with a larger --max-failures")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sporeprint.backbones.inputs.preprocess import Preprocess
     from sporeprint.backbones.inputs.sound import Sound
     from sporeprint.backbones.inputs.tokens import Tokens
+    from sporeprint.data.limits import Limits
     from sporeprint.data.sources import open_source
     from sporeprint.evaluate.analyse import analyse
     from sporeprint.evaluate.choice.select import select
@@ -50,6 +51,7 @@ _HOMES = {
     "Dense": "features.dense.dense_settings",
     "Fungi": "features.fungi",
     "KL": "objectives",
+    "Limits": "data.limits",
     "MaskedTokens": "objectives",
     "Objective": "objectives",
     "Preprocess": "backbones.inputs.preprocess",
@@ -82,7 +84,7 @@ _HOMES = {
 }
 
 __all__ = [  # noqa: RUF022
-    "Fungi", "Recipe", "Backbone", "Preprocess", "Tokens", "Sound", "Combination",
+    "Fungi", "Recipe", "Backbone", "Preprocess", "Tokens", "Sound", "Combination", "Limits",
     "KL", "DINO", "SimCLR", "MaskedTokens", "Objective", "Dense", "TokenSimCLR", "TokenKL", "Copies", "Segmenter",
     "compare", "select", "knn", "probe", "cluster", "retrieve", "revisited", "regress", "multilabel", "analyse",
     "demonstrations", "Template", "Store", "open_source",

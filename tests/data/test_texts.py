@@ -110,8 +110,8 @@ def test_a_file_of_a_byte_order_mark_alone_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (b"caf\xe9 noir", "byte 0xe9, 3 bytes into the text"),
-        (codecs.BOM_UTF8 + b"caf\xe9 noir", "byte 0xe9, 3 bytes into the text"),
+        (b"caf\xe9 noir", "invalid continuation byte, 3 bytes into the text"),
+        (codecs.BOM_UTF8 + b"caf\xe9 noir", "invalid continuation byte, 3 bytes into the text"),
         (b"cut \xe2\x82", "unexpected end of data"),
         (b"\xed\xa0\x80", "not UTF-8"),  # a surrogate, encoded
         ("text".encode("utf-16"), "UTF-16"),
@@ -132,7 +132,7 @@ def test_what_is_not_utf8_is_refused(tmp_path, data, expected):
 
 
 def test_lone_surrogates_are_refused_with_their_place():
-    assert "lone surrogate '\\ud83d' at character 3" in reason("ab \ud83d cd")
+    assert "lone surrogate at character 3" in reason("ab \ud83d cd")
     assert load_text("ab \N{GRINNING FACE}") == "ab \N{GRINNING FACE}"
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sporeprint.cli import options
-from sporeprint.cli.option_groups import PairSources, grouped
+from sporeprint.cli.option_groups import ImageLimits, PairSources, grouped
 from sporeprint.cli.plain_text import say
 
 
@@ -17,6 +17,7 @@ from sporeprint.cli.plain_text import say
 def compare(
     train_store: options.TrainStore,
     sources: PairSources,
+    limits: ImageLimits,
     test_store: Annotated[Path | None, typer.Argument(help="Store of the rows to measure on, made with --fit-from TRAIN_STORE; without it, repeated splits of TRAIN_STORE.", show_default=False)] = None,
     report: Annotated[Path | None, typer.Option(help="Folder for report.html, one page that needs nothing else, and comparison.json.")] = None,
     features: options.AllFeatures = None,
@@ -63,7 +64,7 @@ def compare(
     if report is not None:  # last: where it cannot be written, the answer is on the screen already
         from sporeprint.report.page import write_report
 
-        samples = shown_samples(comparison, train_rows, test_rows)
+        samples = shown_samples(comparison, train_rows, test_rows, limits.limits())
         if samples is None and (train is not None or test is not None):
             wants = "TEST_STORE, with --test" if test_store is None else "--train" if train is None else "--test"
             say(f"the report shows no samples: that needs {wants} too", err=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sporeprint.cli import options
-from sporeprint.cli.option_groups import grouped
+from sporeprint.cli.option_groups import SampleLimits, grouped
 from sporeprint.cli.plain_text import say
 
 if TYPE_CHECKING:
@@ -64,11 +64,11 @@ class ExtractSettings:
     store_dtype: Annotated[str, typer.Option(help="Precision of the blocks on disk: float32 or float16.")] = "float32"
     # fmt: on
 
-    def settings(self) -> Settings:
+    def settings(self, limits: SampleLimits) -> Settings:
         from sporeprint.run.extract import Settings
 
         fields = asdict(self)
-        return Settings(dtype=fields.pop("store_dtype"), **fields)
+        return Settings(dtype=fields.pop("store_dtype"), limits=limits.limits(), **fields)
 
 
 @grouped
@@ -78,6 +78,7 @@ def extract(
     words: RecipeWords,
     rows: SourceWords,
     settings: ExtractSettings,
+    limits: SampleLimits,
     fit_from: Annotated[Path | None, typer.Option(help="Store (or saved Fungi) whose recipe, heads and negatives to use: what a test set needs.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="A recipe as JSON, instead of --backbone, --seed and all options between them.")] = None,
     sample: Annotated[int | None, typer.Option(min=1, help="A random N rows, the same at every call: for a source that is sorted by class, where --limit would read a few classes only.")] = None,
@@ -103,7 +104,7 @@ def extract(
     for line in source_lines(opened.describe()):
         say(line, err=True)
     try:
-        store = extract(opened, out, asked, fit_from, moved, settings.settings(), progress=ProgressLine())
+        store = extract(opened, out, asked, fit_from, moved, settings.settings(limits), progress=ProgressLine())
     except KeyboardInterrupt:
         raise SporeprintError("interrupted; what is done is kept, the same command goes on from there") from None
     if json:

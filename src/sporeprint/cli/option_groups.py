@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from sporeprint.cli import options
 
 if TYPE_CHECKING:
+    from sporeprint.data.limits import Limits
     from sporeprint.run.combination_flags import Wanted
     from sporeprint.run.store_source import Rows
 
@@ -40,6 +41,25 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageLimits:
+    """How large an image or a mask may be."""
+
+    max_pixels: options.MaxPixels = 2**26
+
+    def limits(self) -> Limits:
+        from sporeprint.data.limits import Limits
+
+        return Limits(**asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleLimits(ImageLimits):
+    """How large a sample may be."""
+
+    max_seconds: options.MaxSeconds = 1800.0
 
 
 @dataclass(frozen=True, kw_only=True)

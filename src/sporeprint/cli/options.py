@@ -132,6 +132,20 @@ Workers = Annotated[
 MaxFailures = Annotated[
     float, typer.Option(min=0, max=1, help="Fraction of rows that may be unreadable (one always may, unless 0).")
 ]
+MaxPixels = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Pixels of the largest image that is decoded (of WebP, AVIF and JPEG 2000 half as many); a larger one is a failed row.",
+    ),
+]
+MaxSeconds = Annotated[
+    float,
+    typer.Option(
+        min=0.001,
+        help="Seconds of the longest sound that is decoded, before the backbone cuts it; a longer one is a failed row.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 # Old names, which still work and are not shown

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from sporeprint.cli import options
-from sporeprint.cli.option_groups import grouped
+from sporeprint.cli.option_groups import ImageLimits, grouped
 from sporeprint.cli.plain_text import say
 
 
@@ -61,6 +61,7 @@ class PropagateSettings:
 def propagate(
     words: PropagateWords,
     settings: PropagateSettings,
+    limits: ImageLimits,
     confidence: Annotated[bool, typer.Option("--confidence", help="Write confidence/ too: grey pictures, black where the vote was close.")] = False,
     sheet: options.Sheet = 12,
     json: options.Json = False,
@@ -71,7 +72,9 @@ def propagate(
     from sporeprint.run.propagation import Words, run_propagate
 
     try:
-        result = run_propagate(Words(**asdict(words)), settings.chosen(), confidence, sheet, ProgressLine())
+        result = run_propagate(
+            Words(**asdict(words), limits=limits.limits()), settings.chosen(), confidence, sheet, ProgressLine()
+        )
     except KeyboardInterrupt:
         raise SporeprintError("interrupted; what is done is kept, the same command goes on from there") from None
     for failure in result.failures:

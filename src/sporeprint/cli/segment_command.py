@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from sporeprint.cli import options
-from sporeprint.cli.option_groups import grouped
+from sporeprint.cli.option_groups import ImageLimits, grouped
 from sporeprint.cli.plain_text import say
 from sporeprint.cli.segment_words import SegmentWords
 
@@ -39,6 +39,7 @@ def segment(
     out: Annotated[Path, typer.Option(help="Folder for result.json, masks and sheet.png (image, truth, the embedding's and the best prediction); interrupted, the same command goes on.")],
     words: SegmentWords,
     way: SegmentWay,
+    limits: ImageLimits,
     train_split: options.TrainSplit = None,
     test_split: options.TestSplit = None,
     image_column: options.ImageColumn = None,
@@ -72,7 +73,7 @@ def segment(
             out,
             plan,
             backbone,
-            Way(**asdict(way)),
+            Way(**asdict(way), limits=limits.limits()),
             pair.truth,
             ProgressLine(),
             partial(say, err=True),

@@ -8,6 +8,7 @@ from hashlib import md5
 
 import numpy as np
 
+from sporeprint.data.signatures import SIGNATURE_BYTES, looks_like
 from sporeprint.errors import SampleError
 
 _OPEN_SIZES = (0, 0xFFFFFFFF, 0x7FFFF000, 2**63 - 1, 2**64 - 1)  # left in a header written to a pipe; third: SoX
@@ -21,6 +22,8 @@ _MP3_DELAY = 529  # samples of a decoder's own delay, which mpg123 leaves out
 _FLAC_RATES_HZ = dict(
     enumerate((88200, 176400, 192000, 8000, 16000, 22050, 24000, 32000, 44100, 48000, 96000), 1)
 )  # codes in a frame's header; 0: as STREAMINFO says; 12 to 14: written out
+_KNOWN_CHUNKS = (b"fmt ", *b"data fact LIST JUNK bext smpl PEAK ds64 COMM SSND NAME ANNO MARK INST".split())
+_STRIP = 2**20  # frames that are converted at once
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -47,7 +50,8 @@ def whole_file(data: bytes, name: str) -> tuple[bytes, range | None]:
         return data, None
     if _mp3_frame(data, 0):
         return _whole_mp3(data, name)
-    raise SampleError(f"{name}: not audio in a known format (WAV, FLAC, OGG, MP3, AIFF); it starts {data[:16]!r}")
+    seen = looks_like(data[:SIGNATURE_BYTES])
+    raise SampleError(f"{name}: not audio in a known format (WAV, FLAC, OGG, MP3, AIFF); it looks like {seen}")
 
 
 def _past_tags(data: bytes) -> bytes:
@@ -61,6 +65,10 @@ def _past_tags(data: bytes) -> bytes:
         if start >= len(data):
             return data
     return data[start:].lstrip(b"\0") if start else data
+
+
+def _chunk_name(kind: bytes) -> str:
+    return f"chunk '{kind.decode()}'" if kind in _KNOWN_CHUNKS else "a chunk"
 
 
 def _exactly(frames: int) -> range:
@@ -92,18 +100,18 @@ def _chunks(data: bytes, name: str, sound: bytes) -> dict[bytes, tuple[int, int]
                 break
         size -= head if wide else 0
         if size < 0 or size > len(data) - start:
-            raise damaged(name, f"chunk {kind!r} should have {size:,} bytes, {len(data) - start:,} are there")
+            raise damaged(name, f"{_chunk_name(kind)} should have {size:,} bytes, {len(data) - start:,} are there")
         chunks.setdefault(kind, (start, size))
         position = start + size + -size % alignment
         if any(data[start + size : position]):
-            raise damaged(name, f"chunk {kind!r} of {size:,} bytes goes on beyond its end")
+            raise damaged(name, f"{_chunk_name(kind)} of {size:,} bytes goes on beyond its end")
     return chunks
 
 
 def _whole_wave(data: bytes, name: str) -> tuple[bytes, range]:
     chunks = _chunks(data, name, b"data")
     if b"data" not in chunks or chunks.get(b"fmt ", (0, 0))[1] < 16:
-        raise damaged(name, f"chunks {sorted(chunks)}, expected 'fmt ' and 'data'")
+        raise damaged(name, "expected the chunks 'fmt ' and 'data'")
     order = ">" if data[:4] == b"RIFX" else "<"
     at, size = chunks[b"fmt "]
     code, channels, rate, byte_rate, frame_bytes, bits = struct.unpack_from(order + "HHIIHH", data, at)
@@ -128,10 +136,10 @@ def _whole_aiff(data: bytes, name: str) -> range | None:
     at, size = chunks.get(b"COMM", (0, 0))
     packed = data[8:12] == b"AIFC"
     if b"SSND" not in chunks or size < (22 if packed else 18):
-        raise damaged(name, f"chunks {sorted(chunks)}, expected 'COMM' and 'SSND'")
+        raise damaged(name, "expected the chunks 'COMM' and 'SSND'")
     code = data[at + 18 : at + 22] if packed else b"NONE"
     if code not in _AIFF_CODES:
-        raise SampleError(f"{name}: AIFF with codec {code!r}; expected PCM, float, A-law or mu-law; convert it")
+        raise SampleError(f"{name}: compressed AIFF; expected PCM, float, A-law or mu-law; convert it")
     frames: int = struct.unpack_from(">I", data, at + 2)[0]
     return None if frames in _OPEN_SIZES and chunks[b"SSND"][1] < 0 else _exactly(frames)
 
@@ -159,12 +167,17 @@ def _whole_flac(data: bytes, name: str) -> range:
 
 
 def checked_flac(values: np.ndarray, data: bytes, name: str) -> np.ndarray:
-    """Return `values` (int32 [n, channels], full range) as float32 in [-1, 1], checked against STREAMINFO's MD5."""
+    """Turn `values` (int32 [n, channels], full range) into float32 in [-1, 1], in place; check STREAMINFO's MD5."""
     bits = (int.from_bytes(data[20:22], "big") >> 4 & 31) + 1
-    stored = (values >> (32 - bits)).astype("<i4").view(np.uint8).reshape(-1, 4)[:, : -(-bits // 8)]
-    if any(data[26:42]) and md5(stored.tobytes(), usedforsecurity=False).digest() != data[26:42]:
+    checksum, floats = md5(usedforsecurity=False), values.view(np.float32)
+    for start in range(0, len(values), _STRIP):
+        strip = values[start : start + _STRIP]
+        stored = (strip >> (32 - bits)).astype("<i4").view(np.uint8).reshape(-1, 4)[:, : -(-bits // 8)]
+        checksum.update(stored.tobytes())
+        floats[start : start + _STRIP] = strip.astype(np.float32) / np.float32(2**31)
+    if any(data[26:42]) and checksum.digest() != data[26:42]:
         raise damaged(name, "the sound does not match the checksum in its header")
-    return values.astype(np.float32) / np.float32(2**31)
+    return floats
 
 
 def _whole_ogg(data: bytes, name: str) -> None:

@@ -4,64 +4,57 @@ from __future__ import annotations
 
 import io
 import os
-import struct
-import zlib
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import blake2b
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image
+from numpy.typing import NDArray
+from PIL import Image
 
+from sporeprint.data.decoding import decode_file, run_pillow, upright
 from sporeprint.data.files import opened
+from sporeprint.data.limits import Limits
+from sporeprint.data.signatures import reason
 from sporeprint.errors import SampleError
-
-MAX_PIXELS = (
-    89_478_485  # Pillow's default limit (a quarter of a gigabyte as RGB); larger is taken for a decompression bomb
-)
 
 # Bytes from a table are untrusted: only these decoders see them. EPS, for one, would start Ghostscript.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 
-# What Pillow's decoders raise on damaged bytes. Fuzzing 13.0 raised the first three; other releases may raise more.
-_DECODER_ERRORS = (
-    *(OSError, ValueError, SyntaxError),
-    *(EOFError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RuntimeError, MemoryError),
-    *(struct.error, zlib.error, Image.DecompressionBombError, Warning),  # warnings, where they are made errors
-)
+SIXTEEN_BITS = "greatest of 16 bits"  # in an image's `info`: the greatest value of what was of 16 bits
+FOURTH_BAND = "fourth band"  # the fourth band of an array was taken for transparency
 
-_UPRIGHT = {  # EXIF orientation -> what makes it upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+_STRIP_PIXELS = 2**20  # that are converted at once: what takes 16 bytes a pixel is never done to a whole image
+_BANDS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}  # TIFF's photometric interpretation -> bands of colour
+_ALPHA = ((1,), (2,), (999,))  # TIFF's extra samples that are transparency; 999: Corel Draw's
 
 
-def load_image(sample: object) -> Image.Image:
+def load_image(sample: object, limits: Limits = Limits()) -> Image.Image:
     """Decode `sample` to an RGB image: upright, first frame, transparency laid on white.
 
     sample: a PIL image, a path, encoded bytes, a Hugging Face struct `{"bytes", "path"}`, a NumPy array [H, W],
-    [H, W, 1], [H, W, 3] or [H, W, 4] of uint8, uint16, bool or float in [0, 1], or such a torch tensor, which may
-    also be [C, H, W]. 16 bits are scaled to 8, never clipped. An image that needs no change is returned as it is.
-    Raises SampleError, with a reason of one line, for anything that is not a whole image of at most `MAX_PIXELS`.
+    [H, W, 1], [H, W, 3] or [H, W, 4] (RGBA) of uint8, uint16, bool or float in [0, 1], or such a torch tensor, which
+    may also be [C, H, W]. An image that needs no change is returned as it is.
+
+    Values are read by what the array or the file says of itself, never by what they are. Floats are in [0, 1], in
+    arrays and in files. 16 bits are divided by 257 (in files of colour Pillow gives their upper byte); where a TIFF
+    says 12 bits, or MaxSampleValue 1023, 4095 or the like, by that. Where a TIFF says that white is 0, it is.
+    Signed and 32-bit integers, and bands beyond those of colour and declared transparency, are refused. Colour
+    profiles are not applied.
+    Raises SampleError, with a reason of one line, for anything that is not a whole image of at most `limits`.
     """
     if isinstance(sample, Mapping):
         sample = _from_struct(sample)
     if isinstance(sample, Image.Image):
-        return _decode(sample, "this image")
+        return _from_image(sample, limits)
     if isinstance(sample, np.ndarray):
-        return _from_array(sample)
+        return _from_array(sample, limits)
     if isinstance(sample, (bytes, bytearray, memoryview)):
-        return _from_file(io.BytesIO(sample), "these bytes")
+        return _from_file(io.BytesIO(sample), "these bytes", limits)
     if isinstance(sample, (str, os.PathLike)):
-        return _from_path(sample)
+        return _from_path(sample, limits)
     if hasattr(sample, "detach") and hasattr(sample, "cpu"):  # a torch tensor, without importing torch
-        return _from_array(_tensor_array(sample))
+        return _from_array(_tensor_array(sample), limits)
     raise SampleError(
         f"no image: got {_kind(sample)}; expected a PIL image, a path, encoded bytes, a struct of bytes and path, "
         "or an array; check which column holds the images"
@@ -71,7 +64,8 @@ def load_image(sample: object) -> Image.Image:
 def content_digest(image: Image.Image) -> str:
     """Return a hex digest (16 bytes) of an RGB image's size and pixels: the id of a sample that has no other."""
     digest = blake2b(f"{image.width} {image.height} ".encode(), digest_size=16)
-    digest.update(image.tobytes())
+    for top, bottom in _strips(image.width, image.height):
+        digest.update(image.crop((0, top, image.width, bottom)).tobytes())
     return digest.hexdigest()
 
 
@@ -89,100 +83,119 @@ def _from_struct(struct: Mapping[str, Any]) -> object:
     )
 
 
-def _from_path(path: str | os.PathLike[str]) -> Image.Image:
+def _from_path(path: str | os.PathLike[str], limits: Limits) -> Image.Image:
     if str(path).startswith(("http://", "https://")):
         name = repr(os.path.basename(os.fspath(path)))
         raise SampleError(f"{name} is a web address; sporeprint reads files: download it and give its path")
     with opened(path, "an image file") as (file, name):
-        return _from_file(file, name)
+        return _from_file(file, name, limits)
 
 
-@cache
-def _formats() -> tuple[str, ...]:
-    Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)  # Pillow before 11.3 has no AVIF
+def _from_file(file: BinaryIO, name: str, limits: Limits) -> Image.Image:
+    return decode_file(file, name, FORMATS, limits, lambda image: _decoded(image, name))
 
 
-def _from_file(file: BinaryIO, name: str) -> Image.Image:
-    start = file.read(16)
-    if not start:
-        raise SampleError(f"{name}: empty (0 bytes); expected an encoded image")
-    file.seek(0)
-    try:
-        with Image.open(file, formats=_formats()) as image:
-            return _decode(image, name)
-    except SampleError:
-        raise
-    except Image.UnidentifiedImageError:
-        raise SampleError(
-            f"{name}: not an image in a known format ({', '.join(_formats())}); it starts {start!r}"
-        ) from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise SampleError(f"{name}: {_line(error)}; resize it first") from None
-    except _DECODER_ERRORS as error:
-        raise _damaged(name, error) from None
+def _from_image(image: Image.Image, limits: Limits) -> Image.Image:
+    name = "this image"
+    limits.check_image(image.width, image.height, name, image.format)
+    return run_pillow(lambda: _decoded(image, name), name)
 
 
-def _decode(image: Image.Image, name: str) -> Image.Image:
-    """Decode all pixels of an opened image to RGB, once its size is checked."""
-    _check_size(image.width, image.height, name)
-    try:
-        image.load()
-        upright = _UPRIGHT.get(_orientation(image))
-        image = _to_rgb(image, name)
-        return image if upright is None else image.transpose(upright)
-    except SampleError:
-        raise
-    except _DECODER_ERRORS as error:
-        raise _damaged(name, error) from None
-
-
-def _check_size(width: int, height: int, name: str) -> None:
-    if width < 1 or height < 1:
-        raise SampleError(f"{name}: {width} x {height}, without a pixel; expected at least 1 x 1")
-    if width * height > MAX_PIXELS:
-        raise SampleError(
-            f"{name}: {width} x {height} is over {MAX_PIXELS:,} pixels, as a decompression bomb is; resize it first"
-        )
-
-
-def _damaged(name: str, error: Exception) -> SampleError:
-    return SampleError(f"{name}: damaged or cut short ({_line(error)}); replace or remove it")
-
-
-def _line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return type(error).__name__ if not text or " at 0x" in text else text[:200]
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except _DECODER_ERRORS:  # damaged EXIF, whole pixels: shown as stored, as every viewer does
-        return 1
+def _decoded(image: Image.Image, name: str) -> Image.Image:
+    """Decode all pixels of an opened image to RGB."""
+    deep_colour = any(";16" in str(tile) for tile in getattr(image, "tile", ()))
+    image.load()
+    turn = upright(image)
+    rgb = _to_rgb(image, name)
+    if deep_colour and SIXTEEN_BITS not in rgb.info:
+        rgb.info[SIXTEEN_BITS] = 256 * max(high for _, high in image.getextrema()) + 255  # type: ignore[misc]
+    return rgb if turn is None else rgb.transpose(turn)
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    tags = dict(getattr(image, "tag_v2", {}))
+    if tags:
+        _check_tags(tags, name)
     if image.mode.startswith("I") or image.mode == "F":
-        return _deep_to_rgb(np.asarray(image), name)
+        return _deep_to_rgb(image, tags, name)
+    if image.mode == "LAB":
+        raise SampleError(f"{name}: in LAB colours; save it in RGB")
     if image.mode in ("La", "RGBa"):  # alpha already multiplied in
-        image = image.convert("LA" if image.mode == "La" else "RGBA")
+        plain = "LA" if image.mode == "La" else "RGBA"
+        return _by_strips(image, lambda strip: _on_white(strip.convert(plain)))
     if image.has_transparency_data:
-        return _on_white(image.convert("RGBA"))
+        return _by_strips(image, _on_white)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _deep_to_rgb(values: np.ndarray, name: str) -> Image.Image:
-    """Convert grey [H, W] of more than 8 bits: 16-bit integers, or floats in [0, 1] or, like Pillow's own, [0, 255]."""
+def _check_tags(tags: Mapping[int, Any], name: str) -> None:
+    """Raise SampleError where a TIFF's tags say that its values are not grey or colour from 0 on, with transparency."""
+    bands, colours = tags.get(277, 1), _BANDS.get(tags.get(262, 1), 4)
+    if bands > colours + (tags.get(338, ()) in _ALPHA):
+        raise SampleError(
+            f"{name}: a TIFF of {bands} bands, of which {colours} are colour and none is declared as transparency; "
+            "choose the bands to look at, and save them as grey or RGB"
+        )
+    if 2 in tags.get(339, ()):
+        raise SampleError(f"{name}: a TIFF of signed integers, whose black and white are not known; save it unsigned")
+
+
+def _deep_to_rgb(image: Image.Image, tags: Mapping[int, Any], name: str) -> Image.Image:
+    """Convert grey of more than 8 bits: integers of 16, or floats in [0, 1]."""
+    bits = tags.get(258, (16,))[0]
+    if image.mode != "F" and bits > 16:
+        raise SampleError(f"{name}: a TIFF of {bits}-bit integers, whose white is not known; save it in 8 or 16 bits")
+    top = 1 if image.mode == "F" else _stated_top(tags.get(281), 2**bits - 1)
+    greatest = 0
+
+    def convert(strip: Image.Image) -> Image.Image:
+        nonlocal greatest
+        values = np.asarray(strip)
+        grey = _to_bytes(values, top, name)
+        greatest = max(greatest, int(values.max()))
+        return Image.fromarray(255 - grey if tags.get(262) == 0 else grey).convert("RGB")
+
+    rgb = _by_strips(image, convert)
+    if top == 65535:
+        rgb.info[SIXTEEN_BITS] = greatest
+    return rgb
+
+
+def _stated_top(stated: Any, top: int) -> int:
+    """Return a TIFF's MaxSampleValue where it is that of a number of bits; others state the image's own greatest."""
+    value = stated[0] if isinstance(stated, tuple) and stated else stated
+    if isinstance(value, int) and 255 < value < top and (value + 1).bit_count() == 1:
+        return value
+    return top
+
+
+def _to_bytes(values: NDArray[Any], top: float, name: str) -> NDArray[np.uint8]:
+    """Return values in [0, top] as bytes."""
     low, high = values.min(), values.max()
-    top = 65535 if values.dtype.kind in "iu" else 1 if high <= 1 else 255
     if not (low >= 0 and high <= top):  # also when there is a NaN
-        raise SampleError(f"{name}: grey values from {low} to {high}; expected [0, {top}]; scale it to 8 or 16 bits")
-    return Image.fromarray(np.rint(values * (255.0 / top)).astype(np.uint8)).convert("RGB")
+        raise SampleError(
+            f"{name}: values from {low} to {high}; expected [0, {top}]"
+            f"{'; floats are in [0, 1]' if top == 1 else ''}: scale or clip them, or give 8 bits"
+        )
+    return np.rint(values.astype(np.float64) * (255.0 / top)).astype(np.uint8)
+
+
+def _strips(width: int, height: int) -> Iterator[tuple[int, int]]:
+    """Yield the first row, and that after the last, of strips of a bounded number of pixels."""
+    rows = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        yield top, min(top + rows, height)
+
+
+def _by_strips(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    whole = Image.new("RGB", image.size)
+    for top, bottom in _strips(*image.size):
+        whole.paste(convert(image.crop((0, top, image.width, bottom))), (0, top))
+    return whole
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
 
 
 def _tensor_array(tensor: Any) -> np.ndarray:
@@ -191,30 +204,34 @@ def _tensor_array(tensor: Any) -> np.ndarray:
             tensor = tensor.float()  # NumPy has no bfloat16
         array = np.asarray(tensor.detach().cpu().numpy())
     except (TypeError, RuntimeError, AttributeError) as error:
-        raise SampleError(f"this tensor cannot be read: {_line(error)}; give a dense one") from None
+        raise SampleError(f"this tensor cannot be read: {reason(error)}; give a dense one") from None
     if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
         array = np.moveaxis(array, 0, 2)  # [C, H, W], torch's habit
     return array
 
 
-def _from_array(array: np.ndarray) -> Image.Image:
+def _from_array(array: np.ndarray, limits: Limits) -> Image.Image:
     name = f"an array {list(array.shape)} of {array.dtype}"
     if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
         raise SampleError(f"{name}: channels come last here, [H, W, C]; transpose it: array.transpose(1, 2, 0)")
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))):
-        raise SampleError(f"{name}: expected [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]; one image a sample")
-    _check_size(array.shape[1], array.shape[0], name)
-    if array.dtype == np.bool_:
-        array = array.astype(np.uint8) * np.uint8(255)
-    elif array.dtype == np.uint16:
-        array = np.rint(array / 257.0).astype(np.uint8)
-    elif array.dtype.kind == "f":
-        low, high = array.min(), array.max()
-        if not (low >= 0 and high <= 1):  # also when there is a NaN
-            raise SampleError(f"{name} with values from {low} to {high}: floats are in [0, 1]; scale it, or give uint8")
-        array = np.rint(array.astype(np.float64) * 255).astype(np.uint8)
-    elif array.dtype != np.uint8:
+        raise SampleError(
+            f"{name}: expected [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]; one image a sample, of grey, RGB or RGBA"
+        )
+    height, width = array.shape[:2]
+    limits.check_image(width, height, name)
+    known = {"bool": 1, "uint8": 255, "uint16": 65535}
+    if array.dtype.kind != "f" and array.dtype.name not in known:
         raise SampleError(f"{name}: expected uint8, uint16, bool or a float in [0, 1]; convert it")
-    array = np.ascontiguousarray(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array)
-    image = Image.fromarray(array)
-    return _on_white(image) if image.mode == "RGBA" else image.convert("RGB")
+    top = known.get(array.dtype.name, 1)
+    array = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
+    rgb = Image.new("RGB", (width, height))
+    for start, end in _strips(width, height):
+        strip = np.ascontiguousarray(array[start:end])
+        image = Image.fromarray(strip if strip.dtype == np.uint8 else _to_bytes(strip, top, name))
+        rgb.paste(_on_white(image) if image.mode == "RGBA" else image.convert("RGB"), (0, start))
+    if array.dtype == np.uint16:
+        rgb.info[SIXTEEN_BITS] = int(array.max())
+    if array.ndim == 3 and array.shape[2] == 4:
+        rgb.info[FOURTH_BAND] = True
+    return rgb

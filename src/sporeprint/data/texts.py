@@ -57,7 +57,7 @@ def _from_str(text: str) -> str:
         size = len(text) if text.isascii() else len(text.encode())
     except UnicodeEncodeError as error:
         raise SampleError(
-            f"this text is not Unicode: lone surrogate {text[error.start]!a} at character {error.start}; "
+            f"this text is not Unicode: a lone surrogate at character {error.start}; "
             "read it again with the encoding that it was written in"
         ) from None
     if size > MAX_BYTES:
@@ -80,8 +80,8 @@ def _from_bytes(data: bytes, name: str) -> str:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SampleError(
-            f"{name}: not UTF-8 ({error.reason}: byte 0x{error.object[error.start]:02x}, {error.start} bytes into the "
-            "text); if it was written in another encoding, convert it to UTF-8"
+            f"{name}: not UTF-8 ({error.reason}, {error.start} bytes into the text); "
+            "if it was written in another encoding, convert it to UTF-8"
         ) from None
     if not text or text.isspace():
         raise _empty(name, len(data), "bytes")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sporeprint.backbones.inputs.inputs import Inputs
+from sporeprint.data.limits import Limits
 from sporeprint.data.prefetch import ahead
 from sporeprint.errors import SampleError
 from sporeprint.features.failures import Failures
@@ -22,22 +23,27 @@ class Batch(NamedTuple):
     names: list[str]
 
 
-def decode(inputs: Inputs, row: tuple[str, Any]) -> Decoded:
+def decode(inputs: Inputs, row: tuple[str, Any], limits: Limits = Limits()) -> Decoded:
     """Decode (id, sample) to (id, prepared sample), or to (id, why not). A missing id becomes the content's digest."""
     row_id, sample = row
     try:
-        loaded = inputs.load(sample)
+        loaded = inputs.load(sample, limits)
         return row_id or inputs.digest(loaded), inputs.prepare(loaded)
     except SampleError as error:
         return row_id, error
 
 
 def decoded_batches(
-    inputs: Inputs, rows: Iterable[tuple[str, Any]], batch_size: int, workers: int, first: int = 0
+    inputs: Inputs,
+    rows: Iterable[tuple[str, Any]],
+    batch_size: int,
+    workers: int,
+    first: int = 0,
+    limits: Limits = Limits(),
 ) -> Iterator[Batch]:
     """Yield batches of at most `batch_size` rows; where they end changes no number. first: the first row's number."""
     batch, size = Batch([], []), 0
-    decoded = ahead(lambda row: (row[0], decode(inputs, row)), rows, workers)
+    decoded = ahead(lambda row: (row[0], decode(inputs, row, limits)), rows, workers)
     for number, (given_id, (row_id, ready)) in enumerate(decoded, first):
         batch.rows.append((row_id, ready))
         batch.names.append(given_id or f"row {number}")
@@ -76,6 +82,7 @@ def name_rows(
     batch_size: int,
     workers: int,
     failures: Failures | None = None,
+    limits: Limits = Limits(),
 ) -> Iterator[tuple[str, Any]]:
     """Yield rows with ids, those without one named by the digest of their content.
 
@@ -88,7 +95,8 @@ def name_rows(
         else:
             unnamed.append((number, row[1]))
     remaining = iter(unnamed)
-    for batch in decoded_batches(inputs, (("", sample) for _, sample in unnamed), batch_size, workers):
+    samples = (("", sample) for _, sample in unnamed)
+    for batch in decoded_batches(inputs, samples, batch_size, workers, limits=limits):
         for (row_id, ready), (number, sample) in zip(batch.rows, remaining, strict=False):
             if not isinstance(ready, SampleError):
                 yield row_id, sample

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sporeprint.backbones.backbone import Backbone, Pass
+from sporeprint.data.limits import Limits
 from sporeprint.features.passes import Memory, Passes
 from sporeprint.features.sample_gradients import latents_of, predictions, sample_gradients
 from sporeprint.gradients.projections.projection import Projection, normalise, reads_factors
@@ -62,6 +63,7 @@ class Engine:
     seed: int
     autocast: torch.dtype | None = None
     workers: int = 1
+    limits: Limits = field(default_factory=Limits)
     seconds: dict[str, float] = field(default_factory=dict)  # spent on each set of views so far
     memory: Memory = field(default_factory=Memory)
 

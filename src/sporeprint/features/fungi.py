@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from sporeprint.backbones.backbone import Backbone
 from sporeprint.backbones.precision import as_fitted, dtype_name
+from sporeprint.data.limits import Limits
 from sporeprint.errors import NotFitted, RecipeError, RowFailure
 from sporeprint.features import saved
 from sporeprint.features.batches import Decoded, as_rows, decoded_batches, separate
@@ -39,6 +40,7 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
     together. workers: threads that decode, and that cut views for a GPU (on a CPU views are cut in turn with the
     backbone's passes). None of these three decides a number.
     max_failures: fraction of unreadable rows that a call accepts (one row always is, unless it is 0).
+    limits: the largest sample that is decoded, `Limits(max_pixels=..., max_seconds=...)`; a larger one is unreadable.
 
     `heads`, `negatives` and `projection` may be replaced before `blocks` is called. `failures` names the rows that the
     last call could not read; their features are NaN. `truncated` names those that were too long for the backbone, which
@@ -53,6 +55,7 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         batch_size: int = 32,
         workers: int = 1,
         max_failures: float = 0.01,
+        limits: Limits = Limits(),
     ):
         self.recipe = recipe
         self.backbone = backbone
@@ -60,6 +63,7 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         self.batch_size = batch_size
         self.workers = workers
         self.max_failures = max_failures
+        self.limits = limits
 
     # Fitting and transforming
 
@@ -283,7 +287,7 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         inputs, failures = self.network.preprocess, Failures(self.max_failures, len(rows))
         gathered = Gathered(inputs, failures)  # another thread's call may replace the attributes meanwhile
         self.failures, self.truncated = failures.rows, gathered.truncated
-        for batch in decoded_batches(inputs, rows, self.batch_size, self.workers):
+        for batch in decoded_batches(inputs, rows, self.batch_size, self.workers, limits=self.limits):
             gathered.add(batch, *self.compute(*batch))
         blocks = gathered.blocks()
         gathered.warn(stacklevel=3)
@@ -297,7 +301,7 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
             self.__dict__.pop("combiner", None)  # it was fitted on other blocks
             self._engine = make_engine(*made_for, self.workers)
             self._made_for = made_for
-        self._engine.workers = self.workers
+        self._engine.workers, self._engine.limits = self.workers, self.limits
         return self._engine
 
     def _recipe(self) -> Recipe:

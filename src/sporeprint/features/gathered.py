@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sporeprint.backbones.inputs.inputs import Inputs
+from sporeprint.data.assumptions import Assumptions
 from sporeprint.errors import RowFailure, SampleError
 from sporeprint.features.batches import Batch
 from sporeprint.features.failures import Failures, first_reasons
@@ -20,11 +21,12 @@ class Gathered:
     """Collects the blocks of rows, batch after batch, and counts the failures among them.
 
     seen: the number of rows so far. ids, positions: the rows that have features. truncated: names of those rows of
-    which the backbone saw the beginning only.
+    which the backbone saw the beginning only. assumptions: about their values.
     """
 
-    def __init__(self, inputs: Inputs, failures: Failures):
+    def __init__(self, inputs: Inputs, failures: Failures, assumptions: Assumptions | None = None):
         self.failures = failures
+        self.assumptions = assumptions or Assumptions()
         self.seen = 0
         self.ids: list[str] = []
         self.positions: list[int] = []
@@ -37,6 +39,8 @@ class Gathered:
         self.ids += [batch.rows[at][0] for at in kept]
         self.positions += [self.seen + at for at in kept]
         self.truncated += [batch.names[at] for at in kept if self._inputs.truncates(batch.rows[at][1])]
+        for at in kept:
+            self.assumptions.add(batch.rows[at][1])
         self._parts += [blocks] if kept else []
         self.seen += len(batch.rows)
         self.failures.extend(failures)
@@ -59,7 +63,9 @@ class Gathered:
         return spread
 
     def warn(self, stacklevel: int) -> None:
-        """Say which rows were cut at the backbone's limits, and which have no features."""
+        """Say what was assumed, which rows were cut at the backbone's limits, and which have no features."""
+        for sentence in self.assumptions.sentences():
+            warnings.warn(sentence, stacklevel=stacklevel + 1)
         total, limits = self.failures.total, self._inputs.limits()
         if cut := self.truncated:
             limit = ", ".join(f"{name} {value:g}" for name, value in limits.items() if name.startswith("max"))

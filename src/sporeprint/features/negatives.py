@@ -35,12 +35,12 @@ def draw_negatives(
         return hashlib.blake2b(canonical([engine.seed, "negatives", row[0]]), digest_size=16).digest()
 
     inputs = engine.backbone.preprocess
-    named_rows = name_rows(inputs, rows, batch_size, engine.workers)
+    named_rows = name_rows(inputs, rows, batch_size, engine.workers, limits=engine.limits)
     drawn = {row[0]: row for row in heapq.nsmallest(most + most // 10 + 16, named_rows, key=key)}
     banks: dict[str, list[Tensor]] = {objective.name: [] for objective in wanting}
     all_of_them = min(most, len(drawn))
     progress("negatives", 0, all_of_them)
-    for batch in decoded_batches(inputs, drawn.values(), batch_size, engine.workers):
+    for batch in decoded_batches(inputs, drawn.values(), batch_size, engine.workers, limits=engine.limits):
         readable = list(separate(batch.rows)[0].values())
         for objective in wanting:
             bank, rest = banks[objective.name], readable

@@ -123,7 +123,7 @@ def _neighbour(neighbour: Neighbour, label: str, samples: Samples | None) -> dic
 def _shown(row_id: str, among: Mapping[str, Any] | None, samples: Samples | None) -> Shown:
     if samples is None or among is None or row_id not in among:
         return Shown()
-    return thumbnail(among[row_id], samples.modality)
+    return thumbnail(among[row_id], samples.modality, samples.limits)
 
 
 def _picked(comparison: Comparison) -> tuple[tuple[str, str], ...]:

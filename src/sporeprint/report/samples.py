@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sporeprint.data.limits import Limits
 from sporeprint.errors import SampleError
 
 SIDE = 96  # pixels, the longer side of a thumbnail
@@ -31,19 +32,20 @@ class Shown:
 class Samples:
     """The samples of the test and the training rows by their ids, as sources give them, not decoded.
 
-    modality: "image", "text" or "audio", of which only the ids are shown.
+    modality: "image", "text" or "audio", of which only the ids are shown. limits: larger samples are not shown.
     """
 
     modality: str
     test: Mapping[str, Any] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
+    limits: Limits = Limits()
 
 
-def thumbnail(sample: object, modality: str) -> Shown:
+def thumbnail(sample: object, modality: str, limits: Limits = Limits()) -> Shown:
     """`sample`, as `load_image` or `load_text` take it, ready for a page. One that cannot be read says why."""
     try:
         if modality == "image":
-            return _image(sample)
+            return _image(sample, limits)
         if modality == "text":
             return Shown(text=_text(sample))
     except SampleError as error:
@@ -51,13 +53,16 @@ def thumbnail(sample: object, modality: str) -> Shown:
     return Shown()
 
 
-def _image(sample: object) -> Shown:
+def _image(sample: object, limits: Limits) -> Shown:
     from PIL import Image
 
     from sporeprint.data.images import load_image
 
-    image = load_image(sample).copy()  # an image that needed no change is the caller's own
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    image = load_image(sample, limits)
+    scale = SIDE / max(image.size)
+    if scale < 1:
+        sides = max(1, round(scale * image.width)), max(1, round(scale * image.height))
+        image = image.resize(sides, Image.Resampling.LANCZOS, reducing_gap=2.0)
     data, kind = _smaller(image)
     scale = SIDE / max(image.size)  # above 1 for images of a few pixels: the browser enlarges them
     size = max(1, round(scale * image.width)), max(1, round(scale * image.height))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sporeprint.data.limits import Limits
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.compare import compare
 from sporeprint.evaluate.comparison import Comparison
@@ -84,7 +85,9 @@ def compare_stores(
     return marked.noted(rows.notes)
 
 
-def shown_samples(comparison: Comparison, train_rows: Rows, test_rows: Rows | None) -> Samples | None:
+def shown_samples(
+    comparison: Comparison, train_rows: Rows, test_rows: Rows | None, limits: Limits = Limits()
+) -> Samples | None:
     """The samples of the rows that the report shows, where the sources are given. Raises SourceError, StoreError."""
     if test_rows is None or train_rows.source is None or test_rows.source is None:
         return None
@@ -97,7 +100,7 @@ def shown_samples(comparison: Comparison, train_rows: Rows, test_rows: Rows | No
             stores, (train_rows, test_rows), (neighbours, {row.id for row in changed}), strict=True
         )
     )
-    return Samples(store_modality(stores[0]), test=test, train=train)
+    return Samples(store_modality(stores[0]), test, train, limits)
 
 
 def check_samples(train_rows: Rows, test_rows: Rows | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, count, islice
@@ -14,6 +15,8 @@ import torch
 
 from sporeprint.backbones.backbone import Backbone
 from sporeprint.backbones.precision import as_fitted
+from sporeprint.data.assumptions import Assumptions
+from sporeprint.data.limits import Limits
 from sporeprint.data.rows import Row, Source, digest_like
 from sporeprint.errors import BackboneError, RecipeError, Removed, StoreError, StoreMismatch
 from sporeprint.features import saved
@@ -42,6 +45,7 @@ class Settings:
     shard_rows: int = 256
     dtype: str = "float32"
     max_failures: float = 0.01
+    limits: Limits = Limits()
 
     def __post_init__(self) -> None:
         check_choice("dtype on disk", self.dtype, DTYPES)
@@ -51,7 +55,12 @@ class Settings:
 
     def fungi(self) -> dict[str, Any]:
         """Return the part that `Fungi` takes."""
-        return {"device": self.device, "batch_size": self.batch_size, "workers": self.workers}
+        return {
+            "device": self.device,
+            "batch_size": self.batch_size,
+            "workers": self.workers,
+            "limits": self.limits,
+        }
 
 
 def extract(
@@ -194,11 +203,12 @@ def _write_shards(writer: StoreWriter, fungi: Fungi, source: Source, settings: S
     progress("rows", finished, total)
     failures = Failures(settings.max_failures, total)
     failures.extend(failure for shard in writer.done.values() for failure in shard.failures)
+    assumptions = Assumptions()
     for index, rows in _missing_shards(source, settings.shard_rows, set(writer.done)):
         spent, earlier = dict(fungi.seconds), len(failures.rows)
-        gathered, first = Gathered(inputs, failures), index * settings.shard_rows
+        gathered, first = Gathered(inputs, failures, assumptions), index * settings.shard_rows
         samples = ((row.id, row.sample) for row in rows)
-        for batch in decoded_batches(inputs, samples, settings.batch_size, settings.workers, first):
+        for batch in decoded_batches(inputs, samples, settings.batch_size, settings.workers, first, settings.limits):
             gathered.add(batch, *fungi.compute(*batch))
             progress("rows", finished + gathered.seen, total)
         writer.write_shard(
@@ -211,6 +221,8 @@ def _write_shards(writer: StoreWriter, fungi: Fungi, source: Source, settings: S
             truncated=len(gathered.truncated),
         )
         finished += len(rows)
+    for sentence in assumptions.sentences():
+        warnings.warn(sentence, stacklevel=3)
     widths = next((shard.blocks for shard in writer.done.values() if shard.rows), None)
     if widths is None:
         raise StoreError(f"none of the {total} rows of this source has features; see why with a larger --max-failures")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sporeprint.data.files import opened
 from sporeprint.data.images import load_image
+from sporeprint.data.limits import Limits
 from sporeprint.data.scenes.class_lists import find_class_list
 from sporeprint.data.scenes.marks import UNLABELLED, number_labels, point_labels, read_marks, read_points
 from sporeprint.data.scenes.masks import mask_palette
@@ -60,6 +61,7 @@ def find_marks(
     masks: Sequence[Path] = (),
     points: Sequence[str] = (),
     ignore: Collection[int] = (),
+    limits: Limits = Limits(),
 ) -> Marks:
     """Find each image named in `on`, and read its mask or its points. Raises SourceError."""
     given: Sequence[Any] = masks or points
@@ -74,12 +76,12 @@ def find_marks(
             f"--on names one image twice ({', '.join(on)}); put its marks into one mask or list of points"
         )
     names, own = scenes.names, None
-    sizes = [_size(scene) for scene, _ in named]
+    sizes = [_size(scene, limits) for scene, _ in named]
     if masks:
-        maps = [read_marks(path, ignore) for path in masks]
+        maps = [read_marks(path, ignore, limits) for path in masks]
         classes = find_class_list([masks[0].parent])
         names = classes.names if classes else names
-        own = list(classes.colours) if classes and classes.colours else mask_palette(masks[0])
+        own = list(classes.colours) if classes and classes.colours else mask_palette(masks[0], limits)
     else:
         lists = [read_points(words) for words in points]
         numbers, names = number_labels([point for listed in lists for point in listed], names)
@@ -154,9 +156,9 @@ def _same(image: Path, path: Path) -> bool:
         return False
 
 
-def _size(scene: Scene) -> tuple[int, int]:
+def _size(scene: Scene, limits: Limits) -> tuple[int, int]:
     try:
-        return load_image(scene.image).size
+        return load_image(scene.image, limits).size
     except SampleError as error:
         raise SourceError(f"--on {scene.id!r}: the image cannot be read: {error}") from None
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sporeprint.data.limits import Limits
 from sporeprint.errors import RecipeError
 from sporeprint.features.combine import Combination
 from sporeprint.features.dense.copies import Copies
@@ -77,3 +78,4 @@ class Words:
     split: str | None = None
     limit: int | None = None
     device: str | None = None
+    limits: Limits = Limits()

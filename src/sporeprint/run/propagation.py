@@ -18,6 +18,7 @@ from PIL import Image
 from sporeprint.backbones.backbone import Backbone
 from sporeprint.backbones.load import load_backbone
 from sporeprint.data.images import load_image
+from sporeprint.data.limits import Limits
 from sporeprint.data.scenes.marks import UNLABELLED
 from sporeprint.data.scenes.masks import read_mask
 from sporeprint.data.scenes.scenes import Scene, Scenes, open_scenes
@@ -137,13 +138,22 @@ def run_propagate(words: Words, chosen: Mapping[str, Any], confidence: bool, she
         limit=words.limit,
         masks=False,
     )
-    marks = find_marks(scenes, words.on, words.mask or words.scribbles or (), words.points or (), ignore)
+    marks = find_marks(scenes, words.on, words.mask or words.scribbles or (), words.points or (), ignore, words.limits)
     backbone = load_backbone(words.backbone, device=words.device, modality="image")
     result = propagate_scenes(
-        scenes, marks.references, words.out, backbone, marks.palette, marks.names, settings, confidence, progress
+        scenes,
+        marks.references,
+        words.out,
+        backbone,
+        marks.palette,
+        marks.names,
+        settings,
+        confidence,
+        progress,
+        words.limits,
     )
     if sheet:
-        write_file(words.out / SHEET, _sheet(scenes, marks, result, sheet))
+        write_file(words.out / SHEET, _sheet(scenes, marks, result, sheet, words.limits))
     write_file(words.out / RESULT, f"{json_text(result.to_json())}\n".encode())
     return result
 
@@ -158,6 +168,7 @@ def propagate_scenes(
     settings: Settings | None = None,
     confidence: bool = False,
     progress: Progress = lambda what, done, total: None,
+    limits: Limits = Limits(),
 ) -> Result:
     """Write masks of all scenes to OUT/masks, and confidences to OUT/confidence where asked for; existing ones stay.
 
@@ -170,7 +181,8 @@ def propagate_scenes(
     labels = {value: known.get(value) or str(value) for value in values}
     settings = settings or Settings()
     recipe = Recipe(dense=settings.dense(backbone.depth), projection="tensorsketch", seed=settings.seed)
-    fungi = Fungi(recipe, backbone=backbone, max_failures=1.0)  # a person who labels by hand goes on with the others
+    # A person who labels by hand goes on with the others.
+    fungi = Fungi(recipe, backbone=backbone, max_failures=1.0, limits=limits)
     with held(out, LOG, is_of_propagate):
         log = MaskLog(out, _fingerprint(recipe, fungi, scenes, references, settings, palette))
         folders = (MASKS, CONFIDENCE) if confidence else (MASKS,)
@@ -261,7 +273,7 @@ class _Run:
         """Yield the id, height and width, and the image as the backbone gets it, of each scene that can be read."""
         for scene in scenes:
             try:
-                image = load_image(scene.image)
+                image = load_image(scene.image, self.fungi.limits)
             except SampleError as error:
                 failures[scene.id] = str(error)
                 continue
@@ -308,18 +320,18 @@ def _fingerprint(
     return sha256(canonical([FORMAT, parts])).hexdigest()[:16]
 
 
-def _sheet(scenes: Scenes, marks: Marks, result: Result, count: int) -> bytes:
+def _sheet(scenes: Scenes, marks: Marks, result: Result, count: int, limits: Limits) -> bytes:
     """Draw a PNG of references with their marks above, and the first `count` other images below."""
     records = {record["id"]: record for record in result.images}
 
     def tile(scene: Any, note: str = "") -> Tile:
         record = records[scene.id]
-        labels = read_mask(result.out / record["mask"])
-        return Tile(load_image(scene.image), labels, f"{scene.id}{note}, sure {record['confidence']:.0%}")
+        labels = read_mask(result.out / record["mask"], limits=limits)
+        return Tile(load_image(scene.image, limits), labels, f"{scene.id}{note}, sure {record['confidence']:.0%}")
 
     above = []
     for reference in marks.references[:_MARKED]:
-        image, labels = load_image(reference.image), reference.labels
+        image, labels = load_image(reference.image, limits), reference.labels
         above += [Tile(image, None, reference.id), Tile(image, labels, f"{reference.id}: the marks")]
         above += [tile(reference, ": filled in")] if reference.inside and (labels == UNLABELLED).any() else []
     others = (scene for scene in scenes if scene.id in records and not records[scene.id]["marked"])

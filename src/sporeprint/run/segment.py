@@ -9,6 +9,7 @@ from typing import Any
 
 from sporeprint.backbones.backbone import Backbone
 from sporeprint.backbones.load import load_backbone
+from sporeprint.data.limits import Limits
 from sporeprint.data.scenes.scenes import Scenes
 from sporeprint.errors import DamagedStore, RecipeError
 from sporeprint.evaluate.result import plain
@@ -45,6 +46,7 @@ class Way:
     batch_size: int = 8
     workers: int = 1
     max_failures: float = 0.01
+    limits: Limits = Limits()
     masks: bool = False
     sheet: int = 8
     keep_bank: bool = False
@@ -87,7 +89,7 @@ def segment(
         raise RecipeError("without masks of TEST nothing is compared: leave out --fractions and --seeds, or give one")
     names = train.names or test.names
     ignore = plan.ignored(names)
-    labels = Truth(plan.classes_of(train, ignore, names), ignore)
+    labels = Truth(plan.classes_of(train, ignore, names, way.limits), ignore)
     if truth:
         refuse_other_names(train, test, labels)
     return _Segment(train, test, plan, network, way, labels, truth, progress, say).all(out)
@@ -153,7 +155,8 @@ class _Segment:
 
     def fungi(self, seed: int, copies: bool) -> Fungi:
         recipe = self.plan.recipe(self.network, seed, copies, self.way.dtype)
-        return Fungi(recipe, self.network, batch_size=self.way.batch_size, workers=self.way.workers)
+        way = self.way
+        return Fungi(recipe, self.network, batch_size=way.batch_size, workers=way.workers, limits=way.limits)
 
     def surveyed(self) -> tuple[Survey, dict[str, str]]:
         """The survey of TRAIN, and the reasons why masks of TEST cannot be used."""
@@ -162,7 +165,8 @@ class _Segment:
         surveyed = look_at_training(self.train, features, self.truth, most, self.progress, self.say)
         if not self.compared:
             return surveyed, {}
-        return surveyed, look_at_test(self.test, len(self.test), self.truth, self.way.workers, most, self.progress)
+        total, workers, limits = len(self.test), self.way.workers, self.way.limits
+        return surveyed, look_at_test(self.test, total, self.truth, workers, limits, most, self.progress)
 
     def copies(self) -> list[bool]:
         """Whether features are made without copies, with them, or both."""

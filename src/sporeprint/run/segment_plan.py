@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from sporeprint.backbones.backbone import Backbone
+from sporeprint.data.limits import Limits
 from sporeprint.data.scenes.scenes import Scenes, find_classes
 from sporeprint.errors import BackboneError, RecipeError, SourceError
 from sporeprint.evaluate.choice.candidates import EMBEDDING, PAPER, patch_table
@@ -168,7 +169,9 @@ class Plan:
         except BackboneError as error:
             raise RecipeError(f"--size {self.size[0]}x{self.size[1]}: {error}") from None
 
-    def classes_of(self, scenes: Scenes, ignore: tuple[int, ...], names: Sequence[str] | None) -> int:
+    def classes_of(
+        self, scenes: Scenes, ignore: tuple[int, ...], names: Sequence[str] | None, limits: Limits = Limits()
+    ) -> int:
         """The number of classes C that masks hold or that have a name: test images may have classes of no mask here.
 
         Raises SourceError, also where the greatest label has no name, but others have one.
@@ -176,7 +179,7 @@ class Plan:
         if self.classes is not None:
             return self.classes
         named = [label for label, name in enumerate(names or ()) if label not in ignore and name]
-        greatest = find_classes(scenes, ignore) - 1
+        greatest = find_classes(scenes, ignore, limits) - 1
         if named and greatest not in named:
             void = ",".join(map(str, (*(self.ignore or ()), greatest)))
             raise SourceError(

@@ -90,7 +90,7 @@ def label_images(
     answers = Answers(failures=failures.rows)
     trained = set(groups[0].seen)
     done = 0
-    for batch in batched(read_ahead(scenes, truth, workers), batch_size):
+    for batch in batched(read_ahead(scenes, truth, workers, groups[0].features.limits), batch_size):
         images = [read[0] for _, read in batch if not isinstance(read, SampleError)]
         contents = [groups[0].content(image) for image in images]
         results = [iter(group.maps(images, contents)) for group in groups]

@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from sporeprint.data.limits import Limits
 from sporeprint.data.prefetch import ahead
-from sporeprint.data.scenes.scenes import Scene, Scenes, open_scenes, read_mask
+from sporeprint.data.scenes.masks import label_values, read_mask
+from sporeprint.data.scenes.scenes import Scene, Scenes, open_scenes
 from sporeprint.errors import RowFailure, SampleError, SourceError, TooManyFailures
 from sporeprint.features.dense.dense_features import DenseFeatures
 from sporeprint.features.failures import Failures
@@ -111,13 +111,19 @@ def look_at_training(
 
 
 def look_at_test(
-    scenes: Iterable[Scene], total: int, truth: Truth, workers: int, max_failures: float, progress: Progress
+    scenes: Iterable[Scene],
+    total: int,
+    truth: Truth,
+    workers: int,
+    limits: Limits,
+    max_failures: float,
+    progress: Progress,
 ) -> dict[str, str]:
     """The reason why a mask of TEST cannot be used, by id. Raises TooManyFailures; SampleError where all is void."""
     reasons: dict[str, str] = {}
     failures = Failures(max_failures, total)
     seen: set[int] = set()
-    for done, (row_id, values) in enumerate(ahead(partial(_values, truth), scenes, workers), 1):
+    for done, (row_id, values) in enumerate(ahead(partial(_values, truth, limits), scenes, workers), 1):
         if isinstance(values, SampleError):
             reasons[row_id] = f"mask: {values}"
             with rows_of(TEST):
@@ -145,10 +151,10 @@ def failures_json(
     return [{**failure.to_json(), "where": where} for where, failures in sets for failure in failures]
 
 
-def _values(truth: Truth, scene: Scene) -> tuple[str, set[int] | SampleError]:
+def _values(truth: Truth, limits: Limits, scene: Scene) -> tuple[str, set[int] | SampleError]:
     """The label values of a scene's mask."""
     try:
-        values = set(np.unique(read_mask(scene.mask, None, truth.ignore, scene.colours)).tolist())
+        values = set(label_values(read_mask(scene.mask, None, truth.ignore, scene.colours, limits)))
         if unknown := {value for value in values if value >= truth.classes} - set(truth.ignore):
             raise SampleError(
                 f"label values {_listed(unknown)}; there are {truth.classes} classes, 0 to {truth.classes - 1}: leave "

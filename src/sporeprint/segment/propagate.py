@@ -145,12 +145,12 @@ def propagate(
 
     given = []
     for image, labels in references:
-        loaded = inputs.load(image)
+        loaded = inputs.load(image, fungi.limits)
         check_size(labels, loaded.size)
         given.append((features(loaded), labels))
     carry = Propagator.of(given, ignore, k, temperature)
     for image in images:
-        loaded = inputs.load(image)
+        loaded = inputs.load(image, fungi.limits)
         yield carry(features(loaded), (loaded.height, loaded.width))
 
 

@@ -85,13 +85,12 @@ class Segmenter:
             raise SampleError("two images have one id; expected an id of its own for each")
         rows = as_rows(images, names)
         scenes = [Scene(row_id, image, mask) for (row_id, image), mask in zip(rows, masks, strict=True)]
-        classes = self.classes or find_classes(scenes, self.ignore)
+        classes = self.classes or find_classes(scenes, self.ignore, self.fungi.limits)
         truth, seed = Truth(classes, self.ignore), self.sampling.seed
         size, workers, most = self.fungi.batch_size, self.fungi.workers, self.fungi.max_failures
         # Its own features: another segmenter, or fit_dense, would fit those of the Fungi again.
-        patches = DenseFeatures.of(
-            self.fungi._recipe(), self.fungi.engine, batch_size=size, workers=workers, max_failures=most
-        )
+        settings = {"batch_size": size, "workers": workers, "max_failures": most, "limits": self.fungi.limits}
+        patches = DenseFeatures.of(self.fungi._recipe(), self.fungi.engine, **settings)
         surveyed = survey(scenes, patches, truth, (most, len(scenes)))
         drawn = least(seed, surveyed.counts, len(surveyed.counts))
         fitting = set(drawn[: patches.engine.settings.fit_images])
@@ -139,7 +138,7 @@ class Segmenter:
         self.failures = failures.rows
         scenes = [Scene(str(number), image) for number, (_, image) in enumerate(rows)]
         label_maps: list[NDArray[np.int32] | None] = []
-        for batch in batched(read_ahead(scenes, None, self.fungi.workers), self.fungi.batch_size):
+        for batch in batched(read_ahead(scenes, None, self.fungi.workers, self.fungi.limits), self.fungi.batch_size):
             good = [read[0] for _, read in batch if not isinstance(read, SampleError)]
             maps = iter(group.maps(good, [group.content(image) for image in good]))
             for scene, read in batch:

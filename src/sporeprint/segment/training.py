@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sporeprint.data.images import load_image
+from sporeprint.data.limits import Limits
 from sporeprint.data.prefetch import ahead
 from sporeprint.data.scenes.scenes import Scene, read_scene
 from sporeprint.errors import RecipeError, RowFailure, SampleError
@@ -105,7 +106,7 @@ def survey(
     """
     failures = Failures(*most)
     result = Survey(failures=failures.rows)
-    for done, (scene, read) in enumerate(read_ahead(scenes, truth, features.workers), 1):
+    for done, (scene, read) in enumerate(read_ahead(scenes, truth, features.workers, features.limits), 1):
         try:
             if isinstance(read, SampleError):
                 raise read
@@ -141,7 +142,7 @@ def fill(
     failures: dict[str, RowFailure] = {}
     done = 0
     wanted = (scene for scene in scenes if scene.id in ranks)
-    for batch in batched(read_ahead(wanted, truth, workers), batch_size):
+    for batch in batched(read_ahead(wanted, truth, workers, groups[0].features.limits), batch_size):
         good = [(scene, *read) for scene, read in batch if not isinstance(read, SampleError)]
         for scene, read in batch:
             if isinstance(read, SampleError):  # readable a moment ago
@@ -201,17 +202,17 @@ def _pixels(labels: Labels, grid: Sequence[int], truth: Truth, rng: np.random.Ge
 
 
 def read_ahead(
-    scenes: Iterable[Scene], truth: Truth | None, workers: int
+    scenes: Iterable[Scene], truth: Truth | None, workers: int, limits: Limits
 ) -> Iterator[tuple[Scene, tuple[Image.Image, Any] | SampleError]]:
     """Read scenes ahead: image and labels [H, W], or why they cannot be read. Without a truth labels are None."""
-    yield from ahead(partial(_read, truth), scenes, workers)
+    yield from ahead(partial(_read, truth, limits), scenes, workers)
 
 
-def _read(truth: Truth | None, scene: Scene) -> tuple[Scene, tuple[Image.Image, Any] | SampleError]:
+def _read(truth: Truth | None, limits: Limits, scene: Scene) -> tuple[Scene, tuple[Image.Image, Any] | SampleError]:
     try:
         if truth is None:
-            return scene, (load_image(scene.image), None)
-        return scene, read_scene(scene, truth.classes, truth.ignore)
+            return scene, (load_image(scene.image, limits), None)
+        return scene, read_scene(scene, truth.classes, truth.ignore, limits)
     except SampleError as error:
         return scene, error
 

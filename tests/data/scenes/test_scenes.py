@@ -226,7 +226,7 @@ def test_the_classes_are_counted_up_to_the_greatest_value_that_is_no_void(tmp_pa
     assert find_classes(scenes, [255, 7]) == 5
     with pytest.raises(SourceError, match=r"the values \[0, 2, 4, 7, 255\]; with \[2, 4, 7, 255\] left out"):
         find_classes(scenes, [255, 2, 4, 7])
-    with pytest.raises(SourceError, match="no mask can be read; the first is '0': these bytes: not in a known format"):
+    with pytest.raises(SourceError, match="no mask can be read; the first is '0': these bytes: not an image in a"):
         find_classes(open_scenes(table(tmp_path / "u.parquet", 1, mask=[struct(b"x")])), [])
 
 

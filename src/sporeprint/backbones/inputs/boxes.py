@@ -18,6 +18,7 @@ from torch.nn.functional import interpolate
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
 Levels = tuple[float, ...]  # a number for each channel
 
+_LARGE = 2**22  # pixels of a box, beyond which its channels are resized one by one
 _EDGE = 4  # pixels of a doubled square, at each of its sides, whose window may reach beyond it
 
 
@@ -37,7 +38,7 @@ def resize_boxes(
         _double_squares(pixels, [(left - around[0], top - around[1]) for left, top, _, _ in boxes], ends, resized)
         return resized
     for view, box in zip(resized, boxes, strict=True):
-        view.copy_(interpolate(_pixels(image, box).unsqueeze(0), (size, size), mode="bicubic", antialias=True)[0])
+        view.copy_(_resized(image, box, size))
         _scale(view, gain, shift)
         _clip(view, ends)
     return resized
@@ -53,6 +54,22 @@ def _overlap_enough(boxes: Sequence[Box], around: Box, size: int) -> bool:
 def _pixels(image: Image.Image, box: Box) -> Tensor:
     """Return [3, h, w], cut before the cast, since a whole photograph in float32 can take a gigabyte."""
     return torch.from_numpy(np.array(image.crop(box))).permute(2, 0, 1).float()
+
+
+def _resized(image: Image.Image, box: Box, size: int) -> Tensor:
+    """Return one box resized, [3, size, size]; of a large one, a gigabyte as floats, channel by channel."""
+    left, top, right, bottom = box
+    if (right - left) * (bottom - top) <= _LARGE:
+        return _resize(_pixels(image, box), size)
+    return torch.cat([_resize(_channel(image, box, channel), size) for channel in range(3)])
+
+
+def _channel(image: Image.Image, box: Box, channel: int) -> Tensor:
+    return torch.from_numpy(np.array(image.getchannel(channel).crop(box)))[None].float()
+
+
+def _resize(planes: Tensor, size: int) -> Tensor:
+    return interpolate(planes[None], (size, size), mode="bicubic", antialias=True)[0]
 
 
 def _scale(view: Tensor, gain: Levels, shift: Levels) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sporeprint.data import images
+from sporeprint.data.limits import Limits
 from sporeprint.errors import RecipeError
 
 Batch = Tensor | dict[str, Tensor]  # [N, 3, S, S]; or named tensors, each with N first
@@ -27,8 +28,8 @@ class Inputs:
     sample: ClassVar[str]  # the word for one sample
     budget: ClassVar[int]  # the sum of a pass's view lengths; a longer row takes several passes
 
-    def load(self, sample: object) -> Any:
-        """Decode what a user gives. Raises SampleError."""
+    def load(self, sample: object, limits: Limits = Limits()) -> Any:
+        """Decode what a user gives. Raises SampleError, also for what is larger than `limits`."""
         raise NotImplementedError
 
     def digest(self, loaded: Any) -> str:
@@ -101,9 +102,9 @@ class ImageInputs(Inputs):
             )
         return min(self.size, self.patch * max(2, round(self.size * fraction / self.patch)))
 
-    def load(self, sample: object) -> Any:
+    def load(self, sample: object, limits: Limits = Limits()) -> Any:
         """Decode an RGB PIL image. Raises SampleError."""
-        return images.load_image(sample)
+        return images.load_image(sample, limits)
 
     def digest(self, loaded: Any) -> str:
         """Return a digest of size and pixels."""

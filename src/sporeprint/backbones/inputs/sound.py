@@ -15,6 +15,7 @@ from torch import Tensor
 from sporeprint.backbones.inputs.inputs import Inputs
 from sporeprint.data import audio
 from sporeprint.data.audio import Clip
+from sporeprint.data.limits import Limits
 from sporeprint.errors import BackboneError, SampleError
 
 MAX_SECONDS = 30.0  # longest waveform for networks without a limit: attention grows with its square
@@ -129,9 +130,9 @@ class Sound(Inputs):
         """How its extractor is read; looked up, since lambdas cannot be pickled."""
         return KINDS[type(self.extractor).__name__]
 
-    def load(self, sample: object) -> Clip:
+    def load(self, sample: object, limits: Limits = Limits()) -> Clip:
         """Decode mono sound at its own rate. Raises SampleError."""
-        return audio.load_audio(sample)
+        return audio.load_audio(sample, limits)
 
     def digest(self, loaded: Clip) -> str:
         """Return a digest of rate and samples."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sporeprint.backbones.inputs.inputs import Inputs
 from sporeprint.backbones.libraries.sentence_model import prompt_length
 from sporeprint.data import texts
+from sporeprint.data.limits import Limits
 from sporeprint.errors import BackboneError, SampleError
 from sporeprint.values import canonical, is_count
 
@@ -71,7 +72,7 @@ class Tokens(Inputs):
                 f"special tokens{' and the prompt' if self.prompt else ''}"
             )
 
-    def load(self, sample: object) -> str:
+    def load(self, sample: object, limits: Limits = Limits()) -> str:
         """Decode the text. Raises SampleError."""
         return texts.load_text(sample)
 

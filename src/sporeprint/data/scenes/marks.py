@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sporeprint.data.limits import Limits
 from sporeprint.data.scenes.class_lists import find_class_list
 from sporeprint.data.scenes.masks import read_mask
 from sporeprint.errors import SampleError, SourceError
@@ -32,11 +33,11 @@ class Point:
     label: str
 
 
-def read_marks(path: Path, ignore: Collection[int]) -> NDArray[np.int32]:
+def read_marks(path: Path, ignore: Collection[int], limits: Limits = Limits()) -> NDArray[np.int32]:
     """Read labels [H, W] of a mask or of scribbles, UNLABELLED where they are in `ignore`. Raises SourceError."""
     classes = find_class_list([path.parent])
     try:
-        labels = read_mask(path, None, (), classes.colours if classes else None)
+        labels = read_mask(path, None, (), classes.colours if classes else None, limits)
     except SampleError as error:
         raise SourceError(f"the marks cannot be read: {error}") from None
     labels[np.isin(labels, list(ignore))] = UNLABELLED

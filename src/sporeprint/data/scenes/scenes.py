@@ -17,8 +17,9 @@ from PIL import Image
 
 from sporeprint.data.formats import Table
 from sporeprint.data.images import load_image
+from sporeprint.data.limits import Limits
 from sporeprint.data.scenes.class_lists import ClassList, find_class_list
-from sporeprint.data.scenes.masks import Colour, mask_palette, read_mask
+from sporeprint.data.scenes.masks import Colour, label_values, mask_palette, read_mask
 from sporeprint.data.scenes.scene_files import LISTS, Scene, folder_scenes, list_scenes, loose_scenes, voc_root
 from sporeprint.data.scenes.scene_tables import TableScenes, table_below
 from sporeprint.data.sources import _TABLES
@@ -156,7 +157,7 @@ def open_scenes(
     return Scenes(files, classes=classes)
 
 
-def find_classes(scenes: Iterable[Scene], ignore: Sequence[int]) -> int:
+def find_classes(scenes: Iterable[Scene], ignore: Sequence[int], limits: Limits = Limits()) -> int:
     """Return the greatest label value that is not in `ignore`, plus one, over every mask that can be read.
 
     Raises SourceError where no mask can be read, where nothing but class 0 and void is left, and where the greatest
@@ -166,7 +167,7 @@ def find_classes(scenes: Iterable[Scene], ignore: Sequence[int]) -> int:
     first = ""
     for scene in scenes:
         try:
-            values.update(np.unique(read_mask(scene.mask, None, ignore, scene.colours)).tolist())
+            values.update(label_values(read_mask(scene.mask, None, ignore, scene.colours, limits)))
         except SampleError as error:
             first = first or f"{scene.id!r}: {error}"
     left = values - set(ignore)
@@ -195,18 +196,18 @@ def _check_greatest(values: Sequence[int]) -> None:
 
 
 def read_scene(
-    scene: Scene, classes: int | None = None, ignore: Sequence[int] = ()
+    scene: Scene, classes: int | None = None, ignore: Sequence[int] = (), limits: Limits = Limits()
 ) -> tuple[Image.Image, NDArray[np.int32]]:
     """Return the image (RGB, upright) and its label values [H, W], read as `read_mask` does.
 
     Raises SampleError for an image or a mask that cannot be read, or masks of another size or with other values.
     """
     try:
-        image = load_image(scene.image)
+        image = load_image(scene.image, limits)
     except SampleError as error:
         raise SampleError(f"image: {error}") from None
     try:
-        labels = read_mask(scene.mask, classes, ignore, scene.colours)
+        labels = read_mask(scene.mask, classes, ignore, scene.colours, limits)
     except SampleError as error:
         raise SampleError(f"mask: {error}") from None
     height, width = labels.shape

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from sporeprint.data.limits import Limits
 from sporeprint.errors import DamagedStore, NotFitted, RecipeError, RowFailure, SampleError
 from sporeprint.features.batches import Batch, decoded_batches, name_rows, separate
 from sporeprint.features.blocks import Blocks
@@ -72,6 +73,7 @@ class DenseFeatures:
     batch_size: int = 8
     workers: int = 1
     max_failures: float = 0.01
+    limits: Limits = field(default_factory=Limits)
     failures: list[RowFailure] = field(default_factory=list)
 
     @classmethod
@@ -207,7 +209,8 @@ class DenseFeatures:
             twice = next(row_id for row_id in given if given.count(row_id) > 1)
             raise SampleError(f"id {twice!r} is given to two images; expected an id of its own for each, or no ids")
         inputs = self.engine.backbone.preprocess
-        return dict(name_rows(inputs, rows, self.batch_size, self.workers, self._failures_of(rows)))
+        named_rows = name_rows(inputs, rows, self.batch_size, self.workers, self._failures_of(rows), self.limits)
+        return dict(named_rows)
 
     def _each_map(self, rows: Sequence[tuple[str, Any]]) -> Iterator[tuple[str, Maps | None]]:
         failures = self._failures_of(rows)
@@ -231,7 +234,8 @@ class DenseFeatures:
 
     def _batches(self, rows: Sequence[tuple[str, Any]]) -> Iterator[Batch]:
         """Yield batches of rows, in which an image of a size that cannot be taken counts as unreadable."""
-        for batch in decoded_batches(self.engine.backbone.preprocess, rows, self.batch_size, self.workers):
+        inputs = self.engine.backbone.preprocess
+        for batch in decoded_batches(inputs, rows, self.batch_size, self.workers, limits=self.limits):
             yield Batch([(row_id, self._sample_or_error(sample)) for row_id, sample in batch.rows], batch.names)
 
     def _compute(self, images: Sequence[tuple[str, Image.Image]]) -> Iterator[Maps]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+from sporeprint.data.limits import Limits
 from sporeprint.errors import RowFailure
 from sporeprint.features.batches import as_rows
 from sporeprint.features.dense.dense_features import DenseFeatures, together
@@ -20,6 +21,7 @@ class DenseMethods:
     batch_size: int
     workers: int
     max_failures: float
+    limits: Limits
     failures: list[RowFailure]
 
     def fit_dense(self: _T, images: Any, ids: Sequence[str] | None = None) -> _T:
@@ -55,7 +57,7 @@ class DenseMethods:
         if getattr(self, "_patches_of", None) is not engine:
             self._patches, self._patches_of = DenseFeatures.of(self._recipe(), engine), engine
         self._patches.batch_size, self._patches.workers = self.batch_size, self.workers
-        self._patches.max_failures = self.max_failures
+        self._patches.max_failures, self._patches.limits = self.max_failures, self.limits
         return self._patches
 
     @property

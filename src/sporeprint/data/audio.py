@@ -70,6 +70,8 @@ def load_audio(sample: object) -> Clip:
     Raises SampleError, with a reason of one line, for anything that is not whole, audible sound of at most
     `MAX_SAMPLES` values, and MissingExtra where a file is given and soundfile is not installed.
     """
+    if isinstance(sample, SampleError):
+        raise sample
     if isinstance(sample, Mapping):
         sample = _from_struct(sample)
     if isinstance(sample, Clip):

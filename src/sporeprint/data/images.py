@@ -50,6 +50,8 @@ def load_image(sample: object) -> Image.Image:
     also be [C, H, W]. 16 bits are scaled to 8, never clipped. An image that needs no change is returned as it is.
     Raises SampleError, with a reason of one line, for anything that is not a whole image of at most `MAX_PIXELS`.
     """
+    if isinstance(sample, SampleError):
+        raise sample
     if isinstance(sample, Mapping):
         sample = _from_struct(sample)
     if isinstance(sample, Image.Image):

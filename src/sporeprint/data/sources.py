@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from sporeprint.data.folders import SPLITS, SUFFIXES, FolderSource
-from sporeprint.data.formats import ArrowTable, CsvTable, JsonlTable, ParquetTable, Table
-from sporeprint.data.rows import ListSource, Row, Source
+from sporeprint.data.formats import ArrowTable, ParquetTable, Table
+from sporeprint.data.rows import ListSource, Row, Source, brief
 from sporeprint.data.tables import TableSource
+from sporeprint.data.text_tables import CsvTable, JsonlTable
 from sporeprint.errors import SourceError
 from sporeprint.values import parse_json
 

@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from sporeprint.errors import SampleError, SourceError
 
 BATCH = 32  # rows of a Parquet file that are decoded at a time, at most
 BATCH_BYTES = 128 * 2**20  # what they may take, if each were as large as its whole row group
+BOMB_BYTES = 512 * 2**20  # a column of a row group that is larger, and was compressed to 1 %, is not read
 Values = tuple[Any, ...]
 
 
@@ -68,7 +70,16 @@ class ParquetTable:
                 continue
             # buffer_size: column chunks are streamed, never a whole row group of images in memory
             with reading(path, "Parquet"), pq.ParquetFile(path, buffer_size=1 << 20) as file:
-                size = _rows_at_once(file.metadata.row_group(group), columns)
+                used = _column_chunks(file.metadata.row_group(group), columns)
+                if bomb := next(filter(_is_bomb, used), None):
+                    problem = f"row group {group} takes {bomb.total_uncompressed_size:,} bytes, compressed to 1 %"
+                    cells = (SampleError(f"{problem}, as a decompression bomb is: write it again"),) * len(columns)
+                    yield from repeat(cells, rows - start)
+                    start = 0
+                    continue
+                # a dictionary may give every row the largest value
+                largest = sum(max(chunk.total_uncompressed_size, 8 * chunk.num_values) for chunk in used)
+                size = min(BATCH, max(1, BATCH_BYTES // max(1, largest)))
                 for batch in file.iter_batches(size, row_groups=[group], columns=list(columns), use_threads=False):
                     yield from _rows(batch, columns, start)
                     start = max(0, start - batch.num_rows)
@@ -105,12 +116,14 @@ class ArrowTable:
                     start = max(0, start - batch.num_rows)
 
 
-def _rows_at_once(group: Any, columns: Sequence[str]) -> int:
-    """Return how many rows of a Parquet row group to decode at a time: a dictionary may give each the largest value."""
+def _column_chunks(group: Any, columns: Sequence[str]) -> list[Any]:
     chunks = [group.column(at) for at in range(group.num_columns)]
-    used = [chunk for chunk in chunks if any(f"{chunk.path_in_schema}.".startswith(f"{name}.") for name in columns)]
-    largest = sum(max(chunk.total_uncompressed_size, 8 * chunk.num_values) for chunk in used)
-    return min(BATCH, max(1, BATCH_BYTES // max(1, largest)))
+    return [chunk for chunk in chunks if any(f"{chunk.path_in_schema}.".startswith(f"{name}.") for name in columns)]
+
+
+def _is_bomb(chunk: Any) -> bool:
+    large = chunk.total_uncompressed_size > BOMB_BYTES
+    return large and chunk.total_uncompressed_size > 100 * chunk.total_compressed_size
 
 
 def _rows(batch: pa.RecordBatch, columns: Sequence[str], start: int, trusted: bool = True) -> Iterator[Values]:
@@ -118,9 +131,7 @@ def _rows(batch: pa.RecordBatch, columns: Sequence[str], start: int, trusted: bo
     arrays = [batch.column(batch.schema.get_field_index(name)) for name in columns]
     sound = [trusted or _is_valid(array) for array in arrays]
     for row in range(start, batch.num_rows):
-        yield tuple(
-            _cell(array, row, known, name) for array, known, name in zip(arrays, sound, columns, strict=True)
-        )
+        yield tuple(_cell(array, row, known, name) for array, known, name in zip(arrays, sound, columns, strict=True))
 
 
 def _is_valid(array: pa.Array) -> bool:
@@ -143,7 +154,7 @@ def _cell(array: pa.Array, row: int, sound: bool, column: str) -> Any:
             array.slice(row, 1).validate(full=True)
         return array[row].as_py()
     except UnicodeDecodeError as error:
-        why = f"not UTF-8 (byte 0x{error.object[error.start]:02x} at {error.start}); convert it to UTF-8"
+        why = f"not Unicode text (byte 0x{error.object[error.start]:02x} at {error.start}); write it in UTF-8"
     except (pa.ArrowException, ValueError, TypeError, OverflowError, LookupError, MemoryError) as error:
         why = f"damaged ({' '.join(str(error).split())[:100] or type(error).__name__}); write it again"
     return SampleError(f"column {column!r} is {why}")

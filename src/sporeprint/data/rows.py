@@ -114,7 +114,9 @@ def check_ids(ids: Sequence[object], where: str) -> None:
     first_rows: dict[object, int] = {}
     for row, given in enumerate(ids):
         if not isinstance(given, str) or not given:
-            raise SourceError(f"{where}: row {row} has {brief(given)}; an id is a string (or an integer) that is not empty")
+            raise SourceError(
+                f"{where}: row {row} has {brief(given)}; an id is a string (or an integer) that is not empty"
+            )
         if given in first_rows:
             raise SourceError(f"{where}: {given!r} is in rows {first_rows[given]} and {row}; ids are unique")
         first_rows[given] = row
@@ -150,8 +152,8 @@ def storable(label: Any, greatest: int = _INT64, depth: int = 0) -> Label:
     if isinstance(label, str) and (wrong := not_unicode(label)):
         raise SampleError(f"label {brief(label)} is not Unicode text: {wrong}; write it in UTF-8")
     if isinstance(label, int) and not -greatest <= label <= greatest:
-        beside = "a float holds exactly, as other labels are" if greatest == EXACT else "fit into 64 bits"
-        raise SampleError(f"label {brief(label)} is larger than what {beside}; write it as text")
+        room = "a float, which other labels are" if greatest == EXACT else "64 bits"
+        raise SampleError(f"label {brief(label)} does not fit into {room}; write all labels as texts")
     if label is not None and not isinstance(label, (str, bool, int, float)):
         raise SampleError(f"label {brief(label)} is not text, a number or a list of them; fix it")
     return label

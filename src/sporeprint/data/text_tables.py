@@ -198,7 +198,11 @@ def _json_row(line: str, number: int) -> dict[str, Any] | SampleError:
 
 def _integer(digits: str) -> int | SampleError:
     # Python converts 640 digits under every setting of its own limit
-    return int(digits) if len(digits) <= 640 else SampleError(f"an integer of {len(digits):,} digits; no value has so many")
+    return (
+        int(digits)
+        if len(digits) <= 640
+        else SampleError(f"an integer of {len(digits):,} digits; no value has so many")
+    )
 
 
 def _too_long(number: int) -> SampleError:
@@ -210,10 +214,12 @@ def _arrow_type(value: Any) -> pa.DataType:
     if isinstance(value, dict):
         return pa.struct([(name, _arrow_type(part)) for name, part in value.items() if not_unicode(name) is None])
     if isinstance(value, list):
-        return pa.list_(_arrow_type(next((part for part in value if part is not None), None)))
+        return pa.list_(pa.null())  # what is in the first decides nothing for the others
     return {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}.get(type(value), pa.null())
 
 
 def _unicode(value: Any, column: str) -> Any:
     wrong = not_unicode(value) if isinstance(value, str) else None
-    return value if wrong is None else SampleError(f"column {column!r} is not UTF-8 ({wrong}); convert it to UTF-8")
+    return (
+        value if wrong is None else SampleError(f"column {column!r} is not Unicode text ({wrong}); write it in UTF-8")
+    )

@@ -2,6 +2,7 @@ import json
 import os
 import pickle
 import time
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from small import noise_pictures, small_backbone
 from sporeprint import KL, Fungi, Recipe, SimCLR, Store, open_source
 from sporeprint.backbones.precision import VARIABLE
 from sporeprint.data.sources import ListSource
-from sporeprint.errors import DamagedStore, RecipeError, StoreError, StoreMismatch, TooManyFailures
+from sporeprint.errors import DamagedStore, RecipeError, SourceError, StoreError, StoreMismatch, TooManyFailures
 from sporeprint.objectives.views.image import Patches
 from sporeprint.run.extract import Settings, extract
 from sporeprint.run.store_info import store_lines
@@ -453,6 +454,65 @@ def test_a_shard_may_fail_whole_but_not_the_store(tmp_path, folder, backbone):
         path.write_bytes(b"no picture")
     with pytest.raises(StoreError, match="none of the 11 rows"):
         extract(open_source(folder), tmp_path / "none", RECIPE, backbone=backbone, settings=lenient)
+
+
+def test_where_every_row_fails_the_first_reasons_are_said(tmp_path, folder, backbone):
+    (folder / "t.csv").write_text("image,label\nhf\\0.png,a\nhttps://example.org/1.png,b\n")
+    lenient = Settings(max_failures=1.0)
+    with pytest.raises(StoreError, match="has features \\(0: there is no file 'hf.*0.png'.*; 1: .* is a web address"):
+        extract(open_source(folder / "t.csv"), tmp_path / "out", RECIPE, backbone=backbone, settings=lenient)
+
+
+def test_what_was_computed_before_too_many_rows_failed_is_kept(tmp_path, folder, backbone, monkeypatch):
+    for name in ("a/03.png", "a/06.png"):
+        (folder / name).write_bytes(b"no picture")
+    settings = {"batch_size": 1, "shard_rows": 4}
+    with pytest.raises(TooManyFailures, match="2 rows of 11"):
+        extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=Settings(**settings))
+    calls = failing_at(monkeypatch, 0)
+    more = Settings(**settings, max_failures=0.2)
+    store = extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=more)
+    assert (len(store), len(store.failures)) == (9, 2)
+    assert len(calls) == 7
+
+
+def test_a_first_shard_without_any_readable_row_leaves_the_folder_free_for_the_mended_source(
+    tmp_path, folder, backbone
+):
+    whole = {path: path.read_bytes() for path in (folder / name for name in ("a/00.png", "a/03.png", "a/06.png"))}
+    for path in whole:
+        path.write_bytes(b"no picture")
+    with pytest.raises(TooManyFailures, match="3 rows of 11"):
+        extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=SMALL)
+    for path, data in whole.items():
+        path.write_bytes(data)
+    assert len(extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=SMALL)) == 11
+
+
+def test_the_samples_of_a_shard_are_not_held_together(tmp_path, pictures, backbone):
+    class Counted(ListSource):
+        alive = most = 0
+
+        def rows(self, start=0):
+            for row in super().rows(start):
+                sample = row.sample.copy()
+                Counted.alive += 1
+                weakref.finalize(sample, lambda: setattr(Counted, "alive", Counted.alive - 1))
+                Counted.most = max(Counted.most, Counted.alive)
+                yield replace(row, sample=sample)
+                del sample, row
+
+    settings = Settings(batch_size=1, shard_rows=256)
+    recipe = Recipe(objectives=[], layers=1)
+    extract(Counted(pictures), tmp_path / "out", recipe, backbone=backbone, settings=settings)
+    assert Counted.most <= 6
+
+
+def test_a_source_that_has_fewer_rows_than_it_said_is_refused(tmp_path, pictures, backbone):
+    source = ListSource(pictures)
+    source.rows = lambda start=0: iter(list(ListSource(pictures[:5]).rows(start)))
+    with pytest.raises(SourceError, match="has 5 rows; it said 11"):
+        extract(source, tmp_path / "out", Recipe(objectives=[], layers=1), backbone=backbone, settings=SMALL)
 
 
 def test_float16_stores_are_near_and_say_so(tmp_path, folder, backbone):

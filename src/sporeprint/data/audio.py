@@ -60,6 +60,8 @@ def load_audio(sample: object, limits: Limits = Limits()) -> Clip:
     Raises SampleError, with a reason of one line, for anything that is not whole, audible sound of at most
     `limits`, and MissingExtra where a file is given and soundfile is not installed.
     """
+    if isinstance(sample, SampleError):
+        raise sample
     if isinstance(sample, Mapping):
         sample = _from_struct(sample)
     if isinstance(sample, Clip):

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
 from typing import BinaryIO
 
 from sporeprint.errors import SampleError
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_SHOWN = 200  # characters of a path in a message
+
+
+@dataclass(frozen=True)
+class CellPath:
+    """The path in a cell of a table, relative to the table's folder; a message names it as it stands in the cell."""
+
+    folder: Path
+    cell: str
+
+    def __fspath__(self) -> str:
+        return os.path.join(self.folder, self.cell)
 
 
 @contextmanager
@@ -22,7 +39,10 @@ def opened(
     check_size: given that name and the size in bytes before the file is opened; raises where it is too large.
     Raises SampleError, also for errors while the caller reads it.
     """
-    name = repr(os.path.basename(os.fsdecode(path)))  # reasons are stored: they must not name this machine's folders
+    written = path.cell if isinstance(path, CellPath) else os.fsdecode(path)
+    name = _shown(written, isinstance(path, CellPath))
+    if _URL.match(written):
+        raise SampleError(f"{name} is a web address; sporeprint reads files: download it and give its path")
     try:
         status = os.stat(path)  # before it is opened: opening a pipe waits for its writer
         if not stat.S_ISREG(status.st_mode):
@@ -31,9 +51,31 @@ def opened(
         with open(path, "rb") as file:
             yield file, name
     except FileNotFoundError:
-        raise SampleError(f"there is no file {name}; check the path and the folder that it is relative to") from None
+        advice = _advice(written) or "check the path and the folder that it is relative to"
+        raise SampleError(f"there is no file {name}; {advice}") from None
     except SampleError:
         raise
     except (OSError, ValueError, MemoryError) as error:
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise SampleError(f"{name} cannot be opened: {why}") from None
+
+
+def _shown(written: str, cell: bool) -> str:
+    """Return a path for a message. Reasons are stored: they do not name a machine's folders, nor an address's secrets."""
+    if _URL.match(written):
+        written = written.partition("?")[0]
+    elif not cell:
+        written = os.path.basename(written)
+    elif os.path.isabs(written) or PureWindowsPath(written).is_absolute():
+        written = ".../" + re.split(r"[/\\]", written)[-1]
+    return repr(written) if len(written) <= _SHOWN else f"{written[:_SHOWN]!r}..."
+
+
+def _advice(written: str) -> str | None:
+    if written.startswith("~"):
+        return "'~' is not expanded here: write the home folder out"
+    if "\\" in written:
+        return "it has backslashes: write '/' between folders"
+    if written != written.strip():
+        return "it begins or ends with a space: remove it"
+    return None

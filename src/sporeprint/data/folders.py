@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from sporeprint.data import audio, texts
-from sporeprint.data.rows import Row, check_limit, file_digests, file_stamp
-from sporeprint.errors import SourceError
+from sporeprint.data.rows import Row, check_limit, file_digests, file_stamp, shown_name
+from sporeprint.data.texts import not_unicode
+from sporeprint.errors import SampleError, SourceError
 
 SUFFIXES = {
     "image": frozenset(
@@ -27,7 +28,8 @@ class FolderSource:
     """The files of one modality below `folder`, sorted by their path. Hidden files and folders are skipped.
 
     id: the path below `folder`, with "/". label: the name of the class folder (the first below `folder`), None for
-    files right in `folder`. modality: "image", "text" or "audio", which a file's suffix decides.
+    files right in `folder`. modality: "image", "text" or "audio", which a file's suffix decides. A file whose name is
+    not Unicode text has a SampleError as its sample.
     Raises SourceError where there is no sample, and where the class folders look like splits.
     """
 
@@ -39,7 +41,7 @@ class FolderSource:
         self.modality = modality
         self.folder = Path(folder)
         self.limit = limit
-        paths = list(_walk(str(self.folder), "", set()))
+        paths = list(_walk(str(self.folder)))
         self._paths = sorted(path for path in paths if os.path.splitext(path)[1].lower() in suffixes)
         self._ignored = len(paths) - len(self._paths)
         if not self._paths:
@@ -53,9 +55,6 @@ class FolderSource:
             raise SourceError(
                 f"the folders in '{self.folder}' are splits: {sorted(classes)}; choose one of them (split)"
             )
-        for path in self._paths:
-            if not path.isascii() and path.encode(errors="replace").decode() != path:
-                raise SourceError(f"the name {path!r} in '{self.folder}' is not Unicode text; rename the file")
         self._paths = self._paths[:limit]
 
     def __len__(self) -> int:
@@ -64,7 +63,11 @@ class FolderSource:
     def rows(self, start: int = 0) -> Iterator[Row]:
         for path in self._paths[start:]:
             first, slash, _ = path.partition("/")
-            yield Row(path, self.folder / path, first if slash else None)
+            if wrong := not_unicode(path):
+                name = os.fsencode(path).decode(errors="backslashreplace")
+                yield Row(name, SampleError(f"its name is not Unicode text: {wrong}; rename the file"))
+            else:
+                yield Row(path, self.folder / path, first if slash else None)
 
     def digest(self) -> str:
         """Return a digest of the limit and of every file's path and bytes."""
@@ -77,13 +80,13 @@ class FolderSource:
     def _digest_by(self, look: Callable[[Iterable[Path]], Iterable[str]]) -> str:
         digest = blake2b(f"folder limit={self.limit}\n".encode(), digest_size=16)
         for path, seen in zip(self._paths, look(self.folder / path for path in self._paths), strict=True):
-            digest.update(f"{path}\0{seen}\n".encode())
+            digest.update(f"{path}\0{seen}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
     def describe(self) -> dict[str, Any]:
         return {
             "kind": "folder",
-            "name": self.folder.absolute().name,
+            "name": shown_name(self.folder),
             "rows": len(self),
             "columns": {"sample": None, "label": "folder", "id": "path"},
             "limit": self.limit,
@@ -100,20 +103,30 @@ def _others(paths: list[str]) -> str:
     return "; ".join([f"{len(paths)} other files", *parts])
 
 
-def _walk(folder: str, below: str, above: set[tuple[int, int]]) -> Iterator[str]:
-    """Yield the paths of the files below `folder`. Links are followed, but never back to a folder that we are in."""
-    try:
-        status = os.stat(folder)
-        entries = list(os.scandir(folder))
-    except OSError as error:
-        raise SourceError(f"'{folder}' cannot be listed: {error.strerror or error}; fix its permissions") from None
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        return
-    for entry in entries:
-        if entry.name.startswith("."):
+def _walk(root: str) -> Iterator[str]:
+    """Yield the paths of the files below `root`. Links are followed, but never back to a folder that we are in."""
+    waiting: list[tuple[str, str, frozenset[tuple[int, int]]]] = [(root, "", frozenset())]
+    while waiting:
+        folder, below, above = waiting.pop()
+        try:
+            status = os.stat(folder)
+            entries = list(os.scandir(folder))
+        except OSError as error:
+            raise SourceError(f"'{folder}' cannot be listed: {error.strerror or error}; fix its permissions") from None
+        here = (status.st_dev, status.st_ino)
+        if here in above:
             continue
-        if entry.is_dir():
-            yield from _walk(entry.path, f"{below}{entry.name}/", above | {here})
-        else:
-            yield below + entry.name
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if _is_folder(entry):
+                waiting.append((entry.path, f"{below}{entry.name}/", above | {here}))
+            else:
+                yield below + entry.name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle; the sample says so
+        return False

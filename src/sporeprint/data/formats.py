@@ -1,24 +1,25 @@
-"""Read table files as batches of plain Python values: Parquet, Arrow streams of `datasets`, CSV and JSON lines."""
+"""Read table files row by row as plain Python values: Parquet, and the Arrow streams of `datasets`."""
 
 from __future__ import annotations
 
 import csv
+import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sporeprint.errors import SourceError
-from sporeprint.values import parse_json
+from sporeprint.errors import SampleError, SourceError
 
-BATCH = 32  # rows in memory at a time; encoded images are some megabytes at most
-_REWRITE = "write it with commas (.csv) or with tabs (.tsv)"
-_OTHER_MARKS = {";": _REWRITE, "\t": "give it a name that ends in .tsv", "|": _REWRITE}  # not separators -> advice
-Batch = dict[str, list[Any]]
+BATCH = 32  # rows of a Parquet file that are decoded at a time, at most
+BATCH_BYTES = 128 * 2**20  # what they may take, if each were as large as its whole row group
+BOMB_BYTES = 512 * 2**20  # a column of a row group that is larger, and was compressed to 1 %, is not read
+Values = tuple[Any, ...]
 
 
 class Table(Protocol):
@@ -29,8 +30,8 @@ class Table(Protocol):
     schema: pa.Schema
     rows: int
 
-    def batches(self, columns: Sequence[str], start: int = 0) -> Iterator[Batch]:
-        """Yield {column: values} of at most `BATCH` rows each, from row `start` on."""
+    def values(self, columns: Sequence[str], start: int = 0) -> Iterator[Values]:
+        """Yield each row's values of these columns, from row `start` on; one that cannot be read is a SampleError."""
         ...
 
 
@@ -42,7 +43,7 @@ class ParquetTable:
         self._groups: list[tuple[Path, int, int]] = []  # file, row group, rows
         schemas = []
         for path in files:
-            with _reading(path, "Parquet"), pq.ParquetFile(path) as file:
+            with reading(path, "Parquet"), pq.ParquetFile(path) as file:
                 schemas.append(file.schema_arrow)
                 metadata = file.metadata
                 self._groups += [
@@ -62,16 +63,25 @@ class ParquetTable:
                     return False
         return True
 
-    def batches(self, columns: Sequence[str], start: int = 0) -> Iterator[Batch]:
+    def values(self, columns: Sequence[str], start: int = 0) -> Iterator[Values]:
         for path, group, rows in self._groups:
             if start >= rows:
                 start -= rows
                 continue
             # buffer_size: column chunks are streamed, never a whole row group of images in memory
-            with _reading(path, "Parquet"), pq.ParquetFile(path, buffer_size=1 << 20) as file:
-                for batch in file.iter_batches(BATCH, row_groups=[group], columns=list(columns), use_threads=False):
-                    if start < batch.num_rows:
-                        yield _plain(batch.slice(start), columns)
+            with reading(path, "Parquet"), pq.ParquetFile(path, buffer_size=1 << 20) as file:
+                used = _column_chunks(file.metadata.row_group(group), columns)
+                if bomb := next(filter(_is_bomb, used), None):
+                    problem = f"row group {group} takes {bomb.total_uncompressed_size:,} bytes, compressed to 1 %"
+                    cells = (SampleError(f"{problem}, as a decompression bomb is: write it again"),) * len(columns)
+                    yield from repeat(cells, rows - start)
+                    start = 0
+                    continue
+                # a dictionary may give every row the largest value
+                largest = sum(max(chunk.total_uncompressed_size, 8 * chunk.num_values) for chunk in used)
+                size = min(BATCH, max(1, BATCH_BYTES // max(1, largest)))
+                for batch in file.iter_batches(size, row_groups=[group], columns=list(columns), use_threads=False):
+                    yield from _rows(batch, columns, start)
                     start = max(0, start - batch.num_rows)
 
 
@@ -86,7 +96,7 @@ class ArrowTable:
         self.rows = 0
         for path in files:
             with (
-                _reading(path, "an Arrow stream"),
+                reading(path, "an Arrow stream"),
                 pa.memory_map(str(path)) as mapped,
                 pa.ipc.open_stream(mapped) as stream,
             ):
@@ -94,95 +104,60 @@ class ArrowTable:
                 self.rows += sum(batch.num_rows for batch in stream)
         self.schema = _one_schema(schemas, files)
 
-    def batches(self, columns: Sequence[str], start: int = 0) -> Iterator[Batch]:
+    def values(self, columns: Sequence[str], start: int = 0) -> Iterator[Values]:
         for path in self.files:
             with (
-                _reading(path, "an Arrow stream"),
+                reading(path, "an Arrow stream"),
                 pa.memory_map(str(path)) as mapped,
                 pa.ipc.open_stream(mapped) as stream,
             ):
                 for batch in stream:
-                    if start < batch.num_rows:
-                        batch.validate(full=True)  # Arrow trusts a stream's offsets; we do not
-                    for offset in range(start, batch.num_rows, BATCH):
-                        yield _plain(batch.slice(offset, BATCH), columns)
+                    yield from _rows(batch, columns, start, trusted=False)
                     start = max(0, start - batch.num_rows)
 
 
-class _Lines:
-    """A text file of rows, read once at the start: to count them, and to find a broken one before the work begins."""
-
-    kind = ""
-    what = ""
-
-    def __init__(self, path: Path):
-        self.files = [path]
-        self.rows = 0
-        first: dict[str, Any] = {}  # column -> its first value
-        for row in self._records():
-            self.rows += 1
-            for name, value in row.items():
-                if first.get(name) is None:
-                    first[name] = value
-        with _reading(path, self.what):
-            self.schema = pa.schema([(name, pa.array([value]).type) for name, value in first.items()])
-
-    def _records(self) -> Iterator[dict[str, Any]]:
-        raise NotImplementedError
-
-    def batches(self, columns: Sequence[str], start: int = 0) -> Iterator[Batch]:
-        records = islice(self._records(), start, None)
-        while batch := list(islice(records, BATCH)):
-            yield {name: [row.get(name) for row in batch] for name in columns}
+def _column_chunks(group: Any, columns: Sequence[str]) -> list[Any]:
+    chunks = [group.column(at) for at in range(group.num_columns)]
+    return [chunk for chunk in chunks if any(f"{chunk.path_in_schema}.".startswith(f"{name}.") for name in columns)]
 
 
-class CsvTable(_Lines):
-    """A CSV file: every value is text, an empty one is missing. Tabs separate where the file ends in .tsv."""
-
-    kind, what = "csv", "CSV"
-
-    def _records(self) -> Iterator[dict[str, Any]]:
-        (path,) = self.files
-        with _reading(path, self.what), open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-            header = next(reader, [])
-            if len(set(header)) < len(header):
-                raise SourceError(f"'{path}' has a column name twice: {header}; the first line names the columns")
-            if len(header) == 1 and (marks := [mark for mark in _OTHER_MARKS if mark in header[0]]):
-                raise SourceError(
-                    f"'{path}' has one column, {header[0]!r}, by its first line; its values seem to be separated by "
-                    f"{marks[0]!r}: {_OTHER_MARKS[marks[0]]}"
-                )
-            for row in reader:
-                if row and len(row) != len(header):
-                    raise SourceError(
-                        f"'{path}', line {reader.line_num}: {len(row)} values; the first line has {len(header)}"
-                    )
-                if row:
-                    yield {name: value or None for name, value in zip(header, row, strict=True)}
+def _is_bomb(chunk: Any) -> bool:
+    large = chunk.total_uncompressed_size > BOMB_BYTES
+    return large and chunk.total_uncompressed_size > 100 * chunk.total_compressed_size
 
 
-class JsonlTable(_Lines):
-    kind, what = "jsonl", "JSON lines"
-
-    def _records(self) -> Iterator[dict[str, Any]]:
-        (path,) = self.files
-        with _reading(path, self.what), open(path, encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                try:
-                    row = parse_json(line)
-                except ValueError as error:
-                    row = error
-                if not isinstance(row, dict):
-                    problem = f"a {type(row).__name__}" if not isinstance(row, Exception) else str(row)
-                    raise SourceError(f"'{path}', line {number}: {problem}; expected one JSON object on each line")
-                yield row
+def _rows(batch: pa.RecordBatch, columns: Sequence[str], start: int, trusted: bool = True) -> Iterator[Values]:
+    """Yield the values of a batch, a row at a time: a dictionary's value may be in every row. trusted: by its reader."""
+    arrays = [batch.column(batch.schema.get_field_index(name)) for name in columns]
+    sound = [trusted or _is_valid(array) for array in arrays]
+    for row in range(start, batch.num_rows):
+        yield tuple(_cell(array, row, known, name) for array, known, name in zip(arrays, sound, columns, strict=True))
 
 
-def _plain(batch: pa.RecordBatch, columns: Sequence[str]) -> Batch:
-    return {name: batch.column(batch.schema.get_field_index(name)).to_pylist() for name in columns}
+def _is_valid(array: pa.Array) -> bool:
+    try:
+        array.validate(full=True)  # Arrow trusts a stream's offsets; we do not
+    except pa.ArrowException:
+        return False
+    return True
+
+
+def _cell(array: pa.Array, row: int, sound: bool, column: str) -> Any:
+    try:
+        if not sound:
+            if isinstance(array, pa.DictionaryArray):
+                index = _cell(array.indices, row, sound, column)
+                inside = index is None or isinstance(index, SampleError) or 0 <= index < len(array.dictionary)
+                if not inside:
+                    raise ValueError(f"entry {index} of {len(array.dictionary)}")
+                return _cell(array.dictionary, index, sound, column) if isinstance(index, int) else index
+            array.slice(row, 1).validate(full=True)
+        return array[row].as_py()
+    except UnicodeDecodeError as error:
+        why = f"not Unicode text (byte 0x{error.object[error.start]:02x} at {error.start}); write it in UTF-8"
+    except (pa.ArrowException, ValueError, TypeError, OverflowError, LookupError, MemoryError) as error:
+        why = f"damaged ({' '.join(str(error).split())[:100] or type(error).__name__}); write it again"
+    return SampleError(f"column {column!r} is {why}")
 
 
 def _one_schema(schemas: list[pa.Schema], files: list[Path]) -> pa.Schema:
@@ -201,11 +176,17 @@ def _one_schema(schemas: list[pa.Schema], files: list[Path]) -> pa.Schema:
 
 
 @contextmanager
-def _reading(path: Path, what: str) -> Iterator[None]:
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Raise SourceError, with the path and what was expected, for all that goes wrong within."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise SourceError(f"'{path}' is not a file (a folder, a pipe or a device); give a file")
         yield
     except SourceError:
         raise
-    except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError, csv.Error) as error:
+    except (
+        *(pa.ArrowException, csv.Error, OSError, ValueError, TypeError, OverflowError, LookupError),
+        *(RecursionError, MemoryError),
+    ) as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
         raise SourceError(f"'{path}' cannot be read as {what}: {reason}; is it whole, and of this kind?") from None

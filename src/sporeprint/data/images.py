@@ -43,6 +43,8 @@ def load_image(sample: object, limits: Limits = Limits()) -> Image.Image:
     profiles are not applied.
     Raises SampleError, with a reason of one line, for anything that is not a whole image of at most `limits`.
     """
+    if isinstance(sample, SampleError):
+        raise sample
     if isinstance(sample, Mapping):
         sample = _from_struct(sample)
     if isinstance(sample, Image.Image):

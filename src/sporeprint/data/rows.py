@@ -10,24 +10,31 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from PIL import Image
 
 from sporeprint.data.audio import Clip
-from sporeprint.errors import SourceError
+from sporeprint.data.texts import not_unicode
+from sporeprint.errors import SampleError, SourceError
+from sporeprint.values import DEEPEST
 
 Label: TypeAlias = "str | int | float | list[Any] | None"
 
 Look: TypeAlias = "Callable[[str | os.PathLike[str]], str]"  # what a digest knows a file by
-
+_INT64 = 2**63 - 1
+EXACT = 2**53  # the greatest integer up to which a float holds every one
 LABEL_KINDS = {str: "a text", bool: "true or false", int: "a number", float: "a number", list: "a list"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row, not decoded yet. id: "" where a list gives none. label: of a ClassLabel, the integer."""
+    """One row, not decoded yet. id: "" where a list gives none. label: of a ClassLabel, the integer.
+
+    sample: a SampleError, which loading it raises, where the row cannot be used for any reason: it costs this row only.
+    """
 
     id: str
     sample: object
@@ -72,12 +79,12 @@ class ListSource:
         self.label_names = None if label_names is None else list(label_names)
         self._samples = samples
         self._ids = [""] * len(samples) if ids is None else list(ids)
-        given = labels.tolist() if isinstance(labels, np.ndarray) else labels
-        self._labels: list[Label] = [None] * len(samples) if given is None else list(given)
+        self._labels = [None] * len(samples) if labels is None else [_plain(label) for label in labels]
         for what, values in (("ids", self._ids), ("labels", self._labels)):
             if len(values) != len(samples):
                 raise SourceError(f"{len(samples)} samples and {len(values)} {what}; give one for each sample, or none")
-        check_labels(self._labels, "the list of labels")
+        floats = check_labels(self._labels, "the list of labels")
+        self._greatest = EXACT if floats else _INT64
         if not len(samples):
             raise SourceError("a list without samples; give at least one")
         if ids is not None:
@@ -88,7 +95,12 @@ class ListSource:
 
     def rows(self, start: int = 0) -> Iterator[Row]:
         for number in range(start, len(self)):
-            yield Row(self._ids[number], self._samples[number], self._labels[number])
+            try:
+                label = storable(self._labels[number], self._greatest)
+            except SampleError as error:
+                yield Row(self._ids[number], error)
+            else:
+                yield Row(self._ids[number], self._samples[number], label)
 
     def digest(self) -> str:
         """Return a digest of ids, labels and contents; for paths their files'. Raises SourceError for others."""
@@ -113,32 +125,75 @@ def check_ids(ids: Sequence[object], where: str) -> None:
     first_rows: dict[object, int] = {}
     for row, given in enumerate(ids):
         if not isinstance(given, str) or not given:
-            raise SourceError(f"{where}: row {row} has {given!r}; an id is a string (or an integer) that is not empty")
+            raise SourceError(
+                f"{where}: row {row} has {brief(given)}; an id is a string (or an integer) that is not empty"
+            )
         if given in first_rows:
             raise SourceError(f"{where}: {given!r} is in rows {first_rows[given]} and {row}; ids are unique")
         first_rows[given] = row
 
 
-def check_labels(labels: Iterable[object], where: str) -> None:
-    """Raise SourceError naming the first label that a store cannot hold with an earlier one; None always fits."""
+def check_labels(labels: Iterable[object], where: str) -> bool:
+    """Raise SourceError naming the first label that a store cannot hold with an earlier one; None always fits.
+
+    Returns whether there is a float among them.
+    """
     firsts: dict[int, tuple[str, object, int]] = {}  # depth in lists -> kind, label, row
+    floats = False
     for row, label in enumerate(labels):
         for depth, kind in _kinds(label, 0):
-            known, other, at = firsts.setdefault(depth, (kind, label, row))
-            if kind != known:
+            known, other, at = firsts.setdefault(depth, (LABEL_KINDS[kind], label, row))
+            floats = floats or kind is float
+            if LABEL_KINDS[kind] != known:
                 inside = "" if depth == 0 else " inside"
                 raise SourceError(
-                    f"{where}: row {row} has {label!r}, {kind}{inside}; row {at} has {other!r}, {known}{inside}; the "
-                    "labels of a store are of one kind: write all of them in one way"
+                    f"{where}: row {row} has {brief(label)}, {LABEL_KINDS[kind]}{inside}; row {at} has "
+                    f"{brief(other)}, {known}{inside}; the labels of a store are of one kind: write all of them in one "
+                    "way"
                 )
+    return floats
 
 
-def _kinds(label: Any, depth: int) -> Iterator[tuple[int, str]]:
-    """Yield depth and kind of a label and, where it is a list, of what it holds."""
-    label = label.item() if isinstance(label, np.generic) else label
+def storable(label: Any, greatest: int = _INT64, depth: int = 0) -> Label:
+    """Return a label that a store can hold. greatest: the integer. Raises SampleError for another, saying why."""
+    if isinstance(label, SampleError):
+        raise label
+    if isinstance(label, list) and depth < DEEPEST:
+        return [storable(part, greatest, depth + 1) for part in label]
+    if isinstance(label, str) and (wrong := not_unicode(label)):
+        raise SampleError(f"label {brief(label)} is not Unicode text: {wrong}; write it in UTF-8")
+    if isinstance(label, int) and not -greatest <= label <= greatest:
+        room = "a float, which other labels are" if greatest == EXACT else "64 bits"
+        raise SampleError(f"label {brief(label)} does not fit into {room}; write all labels as texts")
+    if label is not None and not isinstance(label, (str, bool, int, float)):
+        raise SampleError(f"label {brief(label)} is not text, a number or a list of them; fix it")
+    return label
+
+
+def brief(value: object) -> str:
+    """Return the beginning of a value's `repr`, for a message."""
+    if isinstance(value, (str, bytes)):
+        return repr(value) if len(value) <= 80 else f"{value[:80]!r}..."
+    if isinstance(value, int) and abs(value) >= 10**80:
+        return f"an integer of {value.bit_length()} bits"
+    if isinstance(value, (list, dict)) and len(value) > 9:
+        return f"a {type(value).__name__} of {len(value):,}"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
+def _plain(label: Any) -> Any:
+    """Return a label of NumPy's, or a tuple, as Python's own values."""
+    if isinstance(label, (np.generic, np.ndarray)):
+        return label.item() if isinstance(label, np.generic) else label.tolist()
+    return [_plain(part) for part in label] if isinstance(label, (list, tuple)) else label
+
+
+def _kinds(label: Any, depth: int) -> Iterator[tuple[int, type]]:
+    """Yield depth and type of a label and, where it is a list, of what it holds."""
     if type(label) in LABEL_KINDS:
-        yield depth, LABEL_KINDS[type(label)]
-    for part in label if isinstance(label, list) else ():
+        yield depth, type(label)
+    for part in label if isinstance(label, list) and depth < DEEPEST else ():
         yield from _kinds(part, depth + 1)
 
 
@@ -173,6 +228,9 @@ def file_digests(paths: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         while some := list(islice(waiting, 1024)):
             yield from pool.map(file_digest, some)
+def shown_name(path: Path) -> str:
+    """Return the last part of a path as Unicode text, which a name on disk need not be."""
+    return os.fsencode(path.absolute().name).decode(errors="backslashreplace")
 
 
 def file_stamp(path: str | os.PathLike[str]) -> str:
@@ -193,7 +251,7 @@ def add_file(digest: Any, path: str | os.PathLike[str]) -> None:
 
 def _content(sample: Any, look: Look) -> bytes:
     if isinstance(sample, Mapping):
-        parts = [str(key).encode() + b"=" + _content(sample[key], look) for key in sorted(sample)]
+        parts = [str(key).encode(errors="surrogatepass") + b"=" + _content(sample[key], look) for key in sorted(sample)]
     elif isinstance(sample, Clip):
         parts = [str(sample.rate_hz).encode(), _content(sample.samples, look)]
     elif isinstance(sample, tuple):  # of an array and its rate

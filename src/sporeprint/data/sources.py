@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from sporeprint.data.folders import SPLITS, SUFFIXES, FolderSource
-from sporeprint.data.formats import ArrowTable, CsvTable, JsonlTable, ParquetTable, Table
-from sporeprint.data.rows import ListSource, Row, Source
+from sporeprint.data.formats import ArrowTable, ParquetTable, Table
+from sporeprint.data.rows import ListSource, Row, Source, brief
 from sporeprint.data.tables import TableSource
+from sporeprint.data.text_tables import CsvTable, JsonlTable
 from sporeprint.errors import SourceError
 from sporeprint.values import parse_json
 
@@ -90,6 +91,10 @@ def _open_folder(folder: Path, split: str | None) -> tuple[Table | None, Path]:
             split = splits[0]
         if split not in splits:
             raise SourceError(f"'{folder}' has the splits {splits}, not {split!r}; choose one of them (split)")
+        if Path(split).name != split or split == "..":
+            raise SourceError(
+                f"'{folder}' has the split {brief(split)}, which is no folder in it: save the dataset again"
+            )
         return _open_saved(folder / split), folder / split
     if (folder / "state.json").is_file():
         if split is not None:
@@ -113,7 +118,9 @@ def _open_saved(folder: Path) -> Table:
     names = _json_list(folder / "state.json", lambda value: [file["filename"] for file in value["_data_files"]])
     if not names or any(Path(name).name != name for name in names):
         path = folder / "state.json"
-        raise SourceError(f"'{path}' names the files {names}; expected files in its folder: save the dataset again")
+        raise SourceError(
+            f"'{path}' names the files {brief(names)}; expected files in its folder: save the dataset again"
+        )
     return ArrowTable([folder / name for name in names])
 
 
@@ -121,7 +128,7 @@ def _json_list(path: Path, pick: Callable[[dict], list[str]]) -> list[str]:
     try:
         names = pick(parse_json(path.read_bytes()))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SourceError(f"'{path}' cannot be read ({error!r}); save the dataset again") from None
+        raise SourceError(f"'{path}' cannot be read ({brief(error)}); save the dataset again") from None
     if not isinstance(names, list) or not all(isinstance(entry, str) for entry in names):
-        raise SourceError(f"'{path}' holds {names!r}; expected names: save the dataset again")
+        raise SourceError(f"'{path}' holds {brief(names)}; expected names: save the dataset again")
     return names

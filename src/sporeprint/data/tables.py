@@ -7,24 +7,30 @@ import math
 from collections.abc import Container, Iterator, Mapping
 from functools import cached_property
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pyarrow as pa
 
-from sporeprint.data.formats import ParquetTable, Table
+from sporeprint.data.files import CellPath
+from sporeprint.data.formats import ParquetTable, Table, Values
 from sporeprint.data.rows import (
+    EXACT,
     Label,
     Look,
     Row,
     add_file,
-    check_ids,
+    brief,
     check_labels,
     check_limit,
     file_digest,
     file_stamp,
+    shown_name,
+    storable,
 )
-from sporeprint.errors import SourceError
+from sporeprint.data.texts import not_unicode
+from sporeprint.errors import SampleError, SourceError
 from sporeprint.values import parse_json
 
 # What a sample column looks like, in order of trust: its type in the `huggingface` metadata, its name.
@@ -45,8 +51,9 @@ class TableSource:
     column are the texts themselves, or else paths, relative to the table's folder. A column of texts is a string column
     with a usual name, or the only one that is neither label nor id. like: {"sample", "label", "id"}: another table's
     columns, taken where this one has them and no argument decides. A row's id is its number where no id_column is
-    given; its label is None for null, NaN and a ClassLabel's -1.
-    Raises SourceError: where a column cannot be found, with the columns; where a value cannot be used, with the row.
+    given; its label is None for null, NaN and a ClassLabel's -1. A row with a value that cannot be used, such as an id
+    that an earlier row has, has a SampleError as its sample, and its id is "row NUMBER" where its own is none.
+    Raises SourceError where a column cannot be found, with the columns, and where labels are of several kinds.
     """
 
     def __init__(
@@ -85,27 +92,23 @@ class TableSource:
         self.label_names = _class_names(features.get(self._label)) if self._label else None
         if self._label:
             self._check_label_type()
-            if table.kind == "jsonl":  # in the other kinds a column is of one type
-                labels = (self._checked(label, row) for row, label in enumerate(self._values(self._label)))
-                check_labels(labels, f"'{path}', column {self._label!r}")
-        if self._id:
-            check_ids([_id(value) for value in self._values(self._id)], f"'{path}', column {self._id!r}")
+        self._wide: tuple[int, ...] = ()
+        if self._label and table.kind == "jsonl":  # in the other kinds a column is of one type
+            labels = (self._label_or_none(label) for label in self._values(self._label))
+            if check_labels(labels, f"'{path}', column {self._label!r}"):
+                self._wide = (EXACT,)
+        self._no_ids = self._find_bad_ids() if self._id else {}
 
     def __len__(self) -> int:
         return self._table.rows if self.limit is None else min(self.limit, self._table.rows)
 
     def rows(self, start: int = 0) -> Iterator[Row]:
-        names = list(dict.fromkeys(name for name in (self._sample, self._label, self._id) if name))
-        row = start
-        for batch in self._table.batches(names, start) if start < len(self) else ():
-            labels = batch.get(self._label) or [None] * len(batch[self._sample])
-            ids = batch.get(self._id)
-            for number, (sample, label) in enumerate(zip(batch[self._sample], labels, strict=True)):
-                if row >= len(self):
-                    return
-                name = str(row) if ids is None else str(_id(ids[number]))
-                yield Row(name, self._locate(sample, row), self._checked(label, row))
-                row += 1
+        left = islice(self._table.values(self._used, start), max(0, len(self) - start))
+        for row, values in enumerate(left, start):
+            yield self._row(row, values)
+            start = row + 1
+        if start < len(self):
+            raise SourceError(f"'{self._path}' has {start} rows; it said {len(self)}: it is damaged, or was changed")
 
     def digest(self) -> str:
         """Return a digest of the files' bytes, the columns, the limit, and the bytes of files named by path."""
@@ -130,34 +133,66 @@ class TableSource:
         named = strings or pa.types.is_struct(kind)
         if isinstance(self._table, ParquetTable) and self._table.holds_all(f"{self._sample}.bytes"):
             named = False  # known without decoding every sample
-        for row, sample in enumerate(self._values(self._sample) if named else ()):
-            file = self._locate(sample, row)
-            if strings or isinstance(file, Path):  # a struct with bytes is in the table's own bytes
-                digest.update(f"{look(str(file))}\n".encode())
+        for sample in self._values(self._sample) if named else ():
+            file = self._locate(sample)
+            if strings or isinstance(file, CellPath):  # a struct with bytes is in the table's own bytes
+                digest.update(f"{look(file) if isinstance(file, CellPath) else 'absent'}\n".encode())
         return digest.hexdigest()
 
     def describe(self) -> dict[str, Any]:
         return {
             "kind": self._table.kind,
-            "name": self._path.absolute().name,
+            "name": shown_name(self._path),
             "rows": len(self),
             "columns": {"sample": self._sample, "label": self._label or None, "id": self._id or None},
             "limit": self.limit,
         }
 
+    @property
+    def _used(self) -> list[str]:
+        return list(dict.fromkeys(name for name in (self._sample, self._label, self._id) if name))
+
+    def _row(self, number: int, cells: Values) -> Row:
+        values = dict(zip(self._used, cells, strict=True))
+        name = str(number)
+        if self._id:
+            name = str(_id(values[self._id])) if number not in self._no_ids else f"row {number}"
+        try:
+            label = self._checked(values.get(self._label))
+        except SampleError as error:
+            return Row(name, error)
+        return Row(name, self._no_ids.get(number, self._locate(values[self._sample])), label)
+
     def _values(self, column: str) -> Iterator[Any]:
-        left = len(self)
-        for batch in self._table.batches([column]):
-            yield from batch[column][:left]
-            left -= len(batch[column])
-            if left <= 0:
-                return
+        return (value for (value,) in islice(self._table.values([column]), len(self)))
+
+    def _label_or_none(self, label: Any) -> Label:
+        try:
+            return self._checked(label)
+        except SampleError:
+            return None
+
+    def _find_bad_ids(self) -> dict[int, SampleError]:
+        """Return why the rows that have no id of their own have none. Raises SourceError where no row has one."""
+        first_rows: dict[object, int] = {}
+        bad = {}
+        for row, value in enumerate(self._values(self._id)):
+            given = _id(value)
+            if isinstance(given, SampleError):
+                bad[row] = given
+            elif not isinstance(given, str) or not given or not_unicode(given):
+                bad[row] = SampleError(f"its id is {brief(given)}; an id is a text (or an integer) that is not empty")
+            elif first_rows.setdefault(given, row) != row:
+                bad[row] = SampleError(f"its id {brief(given)} is in row {first_rows[given]} too; ids are unique")
+        if not first_rows:
+            raise SourceError(f"'{self._path}', column {self._id!r} holds no ids; row 0: {bad[0]}")
+        return bad
 
     def _columns(self, without: Container[str] = ()) -> str:
         return ", ".join(f"{field.name} ({field.type})" for field in self._table.schema if field.name not in without)
 
     def _find_text(self, features: dict[str, Any], taken: dict[str, str]) -> str:
-        plain = (field for field in self._table.schema if _type(features.get(field.name)) in (None, "Value"))
+        plain = self._plain_fields(features)
         strings = [field.name for field in plain if _is_text(field.type)]
         if named := [name for name in SAMPLE_NAMES["text"] if name in strings and name not in taken]:
             return named[0]
@@ -169,8 +204,7 @@ class TableSource:
         schema, names = self._table.schema, SAMPLE_NAMES[self._modality]
         by_name = [name for name in names if name in schema.names]
         by_feature = [name for name in schema.names if _type(features.get(name)) == SAMPLE_FEATURES[self._modality]]
-        plain = (field for field in schema if _type(features.get(field.name)) in (None, "Value"))
-        by_type = [field.name for field in plain if _is_encoded(field.type)]
+        by_type = [field.name for field in self._plain_fields(features) if _is_encoded(field.type)]
         for candidates in (by_feature, by_type):
             named = [name for name in by_name if name in candidates]
             if len(candidates) == 1 or named:
@@ -178,6 +212,11 @@ class TableSource:
             if candidates:
                 return self._refuse_columns(candidates, "")
         return by_name[0] if by_name else self._refuse_columns([], "images" if self._modality == "image" else "sound")
+
+    def _plain_fields(self, features: dict[str, Any]) -> list[pa.Field]:
+        """Return the columns that have a name, but no meaning in the `huggingface` metadata."""
+        fields = [field for field in self._table.schema if field.name]
+        return [field for field in fields if _type(features.get(field.name)) in (None, "Value")]
 
     def _refuse_columns(self, candidates: list[str], kind: str, taken: Mapping[str, str] = {}) -> NoReturn:
         if candidates:
@@ -206,36 +245,39 @@ class TableSource:
                 'choose another (label_column), or none with ""'
             )
 
-    def _checked(self, label: Any, row: int) -> Label:
+    def _checked(self, label: Any) -> Label:
         if isinstance(label, list):
-            return [self._checked(part, row) for part in label]
+            return [self._checked(part) for part in label]
         if label is None or (isinstance(label, float) and math.isnan(label)):
             return None
-        if self.label_names is not None:
+        if self.label_names is not None and not isinstance(label, SampleError):
             if label == -1:
                 return None  # `datasets` marks an unknown class like this
             if not isinstance(label, int) or not 0 <= label < len(self.label_names):
-                raise SourceError(
-                    f"'{self._path}', row {row}: label {label!r} is not one of {len(self.label_names)} classes; fix it"
-                )
-        if not isinstance(label, (str, int, float)):
-            raise SourceError(f"'{self._path}', row {row}: label {label!r} is not text, a number or a list; fix it")
-        return label
+                raise SampleError(f"label {brief(label)} is not the number of one of {len(self.label_names)} classes")
+        return storable(label, *self._wide)
 
-    def _locate(self, sample: Any, row: int) -> object:
+    def _locate(self, sample: Any) -> object:
         """Resolve paths in the table's folder. A struct's is its maker's choice, so it may not lead out of it."""
         if isinstance(sample, str):
-            return sample if self._modality == "text" else self._folder / sample
+            return sample if self._modality == "text" else CellPath(self._folder, sample)
         empty = isinstance(sample, dict) and all(sample.get(name) is None for name in ("bytes", "array"))
         if empty and isinstance(sample.get("path"), str):
-            path = self._folder / sample["path"]
-            if "\0" in sample["path"] or not path.resolve().is_relative_to(self._folder.resolve()):
-                raise SourceError(
-                    f"'{self._path}', row {row}: the path {sample['path']!r} leads out of the table's folder; "
+            path = CellPath(self._folder, sample["path"])
+            if not _is_inside(path):
+                return SampleError(
+                    f"the path {brief(sample['path'])} leads out of the table's folder; "
                     "put the files next to the table, or name them in a text column"
                 )
             return path
         return sample
+
+
+def _is_inside(path: CellPath) -> bool:
+    try:
+        return Path(path).resolve().is_relative_to(path.folder.resolve())
+    except (OSError, ValueError, RuntimeError):  # a circle of links, a NUL
+        return False
 
 
 def _features(schema: pa.Schema, path: Path) -> dict[str, Any]:
@@ -244,7 +286,9 @@ def _features(schema: pa.Schema, path: Path) -> dict[str, Any]:
     if text is None:
         return {}
     try:
-        return dict(parse_json(text)["info"]["features"])
+        features = dict(parse_json(text)["info"]["features"])
+        json.dumps(features, ensure_ascii=False).encode()  # class names are stored
+        return features
     except (ValueError, KeyError, TypeError) as error:
         raise SourceError(
             f"'{path}': its 'huggingface' metadata cannot be read ({error!r}); write the table again"

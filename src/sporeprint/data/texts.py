@@ -20,10 +20,13 @@ _OTHER_ENCODINGS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")  # byte order
 def load_text(sample: object) -> str:
     """Return `sample` as a text, unchanged: nothing is stripped but a byte order mark.
 
-    sample: a str (the text itself, never a path), a path object (of a UTF-8 text file), or UTF-8 bytes.
+    sample: a str (the text itself, never a path), a path object (of a UTF-8 text file), or UTF-8 bytes; a SampleError,
+    which a source gives in place of a cell that it cannot read, is raised.
     Raises SampleError, with a reason of one line, for anything that is not Unicode text of at least one character
     other than whitespace, and of at most `MAX_BYTES`.
     """
+    if isinstance(sample, SampleError):
+        raise sample
     if isinstance(sample, str):
         return _from_str(str.__str__(sample))  # np.str_ and other subclasses become plain
     if isinstance(sample, (bytes, bytearray, memoryview)):
@@ -50,16 +53,22 @@ def text_digest(text: str) -> str:
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
+def not_unicode(text: str) -> str | None:
+    """Return what in a text is not Unicode, None for nothing. Decoding by surrogateescape makes such letters of bytes."""
+    try:
+        text.isascii() or text.encode()
+    except UnicodeEncodeError as error:
+        byte = 0xDC80 <= ord(text[error.start]) <= 0xDCFF
+        return f"{'a byte that is not UTF-8' if byte else 'a lone surrogate'} at character {error.start}"
+    return None
+
+
 def _from_str(text: str) -> str:
     if not text or text.isspace():
         raise _empty("this text", len(text), "characters")
-    try:
-        size = len(text) if text.isascii() else len(text.encode())
-    except UnicodeEncodeError as error:
-        raise SampleError(
-            f"this text is not Unicode: a lone surrogate at character {error.start}; "
-            "read it again with the encoding that it was written in"
-        ) from None
+    if wrong := not_unicode(text):
+        raise SampleError(f"this text is not Unicode: {wrong}; read it again with the encoding that it was written in")
+    size = len(text) if text.isascii() else len(text.encode())
     if size > MAX_BYTES:
         raise _large("this text", f"is {size:,} bytes as UTF-8")
     return text

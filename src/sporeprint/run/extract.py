@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, count, islice
@@ -18,10 +19,10 @@ from sporeprint.backbones.precision import as_fitted
 from sporeprint.data.assumptions import Assumptions
 from sporeprint.data.limits import Limits
 from sporeprint.data.rows import Row, Source, digest_like
-from sporeprint.errors import BackboneError, RecipeError, Removed, StoreError, StoreMismatch
+from sporeprint.errors import BackboneError, RecipeError, Removed, SourceError, StoreError, StoreMismatch
 from sporeprint.features import saved
 from sporeprint.features.batches import decoded_batches
-from sporeprint.features.failures import Failures
+from sporeprint.features.failures import Failures, first_reasons
 from sporeprint.features.fungi import Fungi
 from sporeprint.features.gathered import Gathered
 from sporeprint.features.negatives import Progress
@@ -205,27 +206,35 @@ def _write_shards(writer: StoreWriter, fungi: Fungi, source: Source, settings: S
     failures.extend(failure for shard in writer.done.values() for failure in shard.failures)
     assumptions = Assumptions()
     for index, rows in _missing_shards(source, settings.shard_rows, set(writer.done)):
-        spent, earlier = dict(fungi.seconds), len(failures.rows)
-        gathered, first = Gathered(inputs, failures, assumptions), index * settings.shard_rows
-        samples = ((row.id, row.sample) for row in rows)
+        spent, first = dict(fungi.seconds), index * settings.shard_rows
+        size = min(settings.shard_rows, total - first)
+        shard_failures = Failures(1.0, size)  # counted below, once the shard is written: what was computed stays
+        gathered, read = Gathered(inputs, shard_failures, assumptions), list[Row]()
+        samples = _samples(rows, read)
         for batch in decoded_batches(inputs, samples, settings.batch_size, settings.workers, first, settings.limits):
             gathered.add(batch, *fungi.compute(*batch))
             progress("rows", finished + gathered.seen, total)
-        writer.write_shard(
-            index,
-            gathered.ids if rows[0].id else _distinct_ids(gathered.ids, writer.ids),
-            [rows[at].label for at in gathered.positions],
-            gathered.computed(),
-            failures.rows[earlier:],
-            {name: seconds - spent.get(name, 0.0) for name, seconds in fungi.seconds.items()},
-            truncated=len(gathered.truncated),
-        )
-        finished += len(rows)
+        if gathered.seen < size:
+            raise SourceError(f"the source has {first + gathered.seen} rows; it said {total}: was it changed?")
+        allowed = len(failures.rows) + len(shard_failures.rows) <= failures.allowed
+        if gathered.ids or allowed:
+            writer.write_shard(
+                index,
+                gathered.ids if read[0].id else _distinct_ids(gathered.ids, writer.ids),
+                [read[at].label for at in gathered.positions],
+                gathered.computed(),
+                shard_failures.rows,
+                {name: seconds - spent.get(name, 0.0) for name, seconds in fungi.seconds.items()},
+                truncated=len(gathered.truncated),
+            )
+        failures.extend(shard_failures.rows)
+        finished += size
     for sentence in assumptions.sentences():
         warnings.warn(sentence, stacklevel=3)
     widths = next((shard.blocks for shard in writer.done.values() if shard.rows), None)
     if widths is None:
-        raise StoreError(f"none of the {total} rows of this source has features; see why with a larger --max-failures")
+        reasons = first_reasons(failures.rows, 5)
+        raise StoreError(f"none of the {total} rows of this source has features ({reasons}); fix or replace them")
     return writer.commit(
         # In the order of the recipe: a shard's record that was read back has its blocks in alphabetical order.
         blocks={name: {"dim": widths[name], **info} for name, info in fungi.block_info().items() if name in widths},
@@ -244,7 +253,14 @@ def _distinct_ids(digests: Iterable[str], taken: Iterable[str]) -> list[str]:
     return ids
 
 
-def _missing_shards(source: Source, size: int, done: set[int]) -> Iterator[tuple[int, list[Row]]]:
+def _samples(rows: Iterable[Row], read: list[Row]) -> Iterator[tuple[str, Any]]:
+    """Yield id and sample of each row, and note the row, without its sample, in `read`."""
+    for row in rows:
+        read.append(replace(row, sample=None))
+        yield row.id, row.sample
+
+
+def _missing_shards(source: Source, size: int, done: set[int]) -> Iterator[tuple[int, Iterable[Row]]]:
     """Yield (index, rows) of the shards that are not there yet. A shard is a fixed range of the source's rows."""
     total = -(-len(source) // size)
     missing = [index for index in range(total) if index not in done]
@@ -252,8 +268,10 @@ def _missing_shards(source: Source, size: int, done: set[int]) -> Iterator[tuple
         return
     rows = source.rows(start=missing[0] * size)
     for index in range(missing[0], total):
-        shard = list(islice(rows, size))
-        if index not in done:
+        shard = islice(rows, size)
+        if index in done:
+            deque(shard, maxlen=0)
+        else:
             yield index, shard
 
 

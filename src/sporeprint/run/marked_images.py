@@ -129,10 +129,11 @@ def _find(scenes: Scenes, name: str) -> tuple[Scene, bool]:
         if scene.id == name:
             return scene, True
         ids.append(scene.id)
-        if isinstance(scene.image, Path):
-            if scene.image.name == name:
+        if isinstance(scene.image, os.PathLike):
+            image = Path(scene.image)
+            if image.name == name:
                 matches.append(scene)
-            elif _same(scene.image, path):
+            elif _same(image, path):
                 return scene, True
     if len(matches) == 1:
         return matches[0], True

@@ -46,7 +46,8 @@ def source_lines(source: dict[str, Any]) -> Iterator[str]:
     """Describe what `Source.describe` gives: the columns of a table; the files of a folder that are not rows."""
     columns = source.get("columns", {})
     if columns.get("sample"):
-        label = f"labels from {columns['label']!r}" if columns["label"] else "no labels"
+        texts = " (texts, as they stand)" if source.get("kind") == "csv" else ""
+        label = f"labels from {columns['label']!r}{texts}" if columns["label"] else "no labels"
         ids = f"ids from {columns['id']!r}" if columns["id"] else "ids are row numbers"
         yield f"columns: samples from {columns['sample']!r}, {label}, {ids}"
     if count := source.get("ignored_files"):

@@ -76,7 +76,7 @@ def test_a_list_names_pairs_relative_to_its_folder(tmp_path):
     assert [scene.mask for scene in open_scenes(listed, masks=False)] == [None, None]
     for text, message in {
         "a.png b.png c.png": "line 1: 'a.png b.png c.png'; expected an image and its mask",
-        "a.png m.png\nb.png": "line 2: 'b.png'",
+        "b.png\n": "line 1: 'b.png'",
         "": "lists nothing",
         "a.png m.png\na.png n.png": "ids are unique",
     }.items():

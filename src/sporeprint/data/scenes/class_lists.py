@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sporeprint.data.rows import brief
 from sporeprint.data.scenes.masks import Colour
+from sporeprint.data.texts import not_unicode
 from sporeprint.errors import SourceError
 from sporeprint.values import parse_json
 
@@ -60,9 +62,9 @@ def _read(path: Path) -> ClassList:
         if len(colours) < len(classes):
             raise SourceError(f"'{path}' gives one colour to two classes; each has its own")
         return ClassList(_checked(dict(enumerate(classes)), path), colours, path.name)
-    if isinstance(classes, dict) and classes and all(key.isdecimal() and int(key) <= _GREATEST for key in classes):
+    if isinstance(classes, dict) and classes and all(map(_is_label, classes)):
         return ClassList(_checked({int(key): name for key, name in classes.items()}, path), None, path.name)
-    raise SourceError(f"'{path}' holds {str(classes)[:80]}; expected {_FORMS}")
+    raise SourceError(f"'{path}' holds {brief(classes)}; expected {_FORMS}")
 
 
 def _unique(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
@@ -76,6 +78,10 @@ def _is_colour(value: object) -> bool:
     return isinstance(value, list) and len(value) == 3 and all(type(part) is int and 0 <= part < 256 for part in value)
 
 
+def _is_label(key: str) -> bool:
+    return key.isdecimal() and len(key) <= 640 and int(key) <= _GREATEST  # Python converts 640 digits
+
+
 def _numbered(text: str) -> dict[int, str]:
     lines = [line.strip() for line in text.rstrip().split("\n")]
     return {label: name for label, name in enumerate(lines) if name or not any(lines)}
@@ -84,8 +90,10 @@ def _numbered(text: str) -> dict[int, str]:
 def _checked(by_value: dict[int, Any], path: Path) -> list[str]:
     """Return the names by label value, "" between them: a number would look like the name of a class."""
     for label, name in by_value.items():
-        if not isinstance(name, str) or not name:
-            raise SourceError(f"'{path}': the name of class {label} is {name!r}; expected a text that is not empty")
+        if not isinstance(name, str) or not name or not_unicode(name):
+            raise SourceError(
+                f"'{path}': the name of class {label} is {brief(name)}; expected a text that is not empty"
+            )
     labels: dict[str, int] = {}
     for label, name in sorted(by_value.items()):
         if labels.setdefault(name, label) != label:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sporeprint.data.limits import Limits
+from sporeprint.data.rows import brief
 from sporeprint.data.scenes.class_lists import find_class_list
 from sporeprint.data.scenes.masks import read_mask
 from sporeprint.errors import SampleError, SourceError
@@ -54,7 +55,7 @@ def read_points(given: str) -> list[Point]:
     if os.path.isfile(given) or (";" not in given and given.count(",") != 2):
         return _from_file(Path(given))
     parts = [part.strip() for part in given.split(";")]
-    return [_point(part.split(",", 2), f"point {part!r}") for part in parts if part]
+    return [_point(part.split(",", 2), f"point {brief(part)}") for part in parts if part]
 
 
 def _from_file(path: Path) -> list[Point]:
@@ -64,7 +65,10 @@ def _from_file(path: Path) -> list[Point]:
         raise SourceError(f"--points '{path}': there are no such points ({error.strerror}); expected {_FORM}") from None
     except ValueError:
         raise SourceError(f"--points '{path}' is not text; expected {_FORM}") from None
-    rows = [row for row in csv.reader(io.StringIO(text)) if any(cell.strip() for cell in row)]
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text)) if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise SourceError(f"--points '{path}' is not CSV ({error}); expected {_FORM}") from None
     if not rows:
         raise SourceError(f"--points '{path}' is empty; expected {_FORM}")
     head = [cell.strip().lower() for cell in rows[0]]
@@ -72,11 +76,11 @@ def _from_file(path: Path) -> list[Point]:
     if {"x", "y", "label"} <= set(head):
         places, rows = [head.index(name) for name in ("x", "y", "label")], rows[1:]
     elif not _is_number(head[0]):
-        raise SourceError(f"--points '{path}' has the columns {', '.join(head)}; expected x, y and label")
+        raise SourceError(f"--points '{path}' has the columns {', '.join(head)[:80]}; expected x, y and label")
     points = []
     for number, row in enumerate(rows, 1):
         cells = [row[at] for at in places if at < len(row)]
-        points.append(_point(cells, f"'{path}', point {number}, {','.join(row)!r}"))
+        points.append(_point(cells, f"'{path}', point {number}, {brief(','.join(row))}"))
     return points
 
 
@@ -104,8 +108,8 @@ def number_labels(
     """
     words = list(dict.fromkeys(point.label for point in points))
     if words and all(word.isdecimal() for word in words):
-        if beyond := [word for word in words if int(word) >= MOST]:
-            raise SourceError(f"label {beyond[0]}; expected 0 to {MOST - 1}")
+        if beyond := [word for word in words if len(word) > 640 or int(word) >= MOST]:  # 640: as Python converts
+            raise SourceError(f"label {beyond[0][:80]}; expected 0 to {MOST - 1}")
         return {word: int(word) for word in words}, list(names) if names else None
     if names:
         if unknown := [word for word in words if word not in names]:

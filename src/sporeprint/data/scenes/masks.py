@@ -183,6 +183,8 @@ def _counted(counts: Mapping[Any, int]) -> str:
 
 def _opened(mask: Any, limits: Limits) -> tuple[Image.Image, str]:
     """Return the mask, decoded whole, and its name for messages."""
+    if isinstance(mask, SampleError):
+        raise mask
     if isinstance(mask, Mapping):
         mask = mask.get("bytes") if mask.get("bytes") is not None else mask.get("path")
     if isinstance(mask, Image.Image):

@@ -11,9 +11,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sporeprint.data.folders import SPLITS, SUFFIXES, FolderSource
-from sporeprint.data.rows import check_ids, check_limit, file_stamp
+from sporeprint.data.rows import brief, check_ids, check_limit, file_stamp, shown_name
 from sporeprint.data.scenes.masks import Colours
-from sporeprint.errors import SourceError
+from sporeprint.data.texts import not_unicode
+from sporeprint.errors import SampleError, SourceError
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "leftimg8bit")
 MASK_FOLDERS = ("masks", "mask", "labels", "annotations", "segmentationclass", "gtfine")
@@ -52,7 +53,7 @@ class SceneFiles:
         """Return a digest of the ids, and of every file's name, size and time."""
         digest = blake2b(json.dumps(self.describe()).encode(), digest_size=16)
         for scene in self._scenes:
-            files = (path for path in (scene.image, scene.mask) if path is not None)
+            files = (path for path in (scene.image, scene.mask) if isinstance(path, Path))
             digest.update(json.dumps([scene.id, *([path.name, file_stamp(path)] for path in files)]).encode())
         return digest.hexdigest()
 
@@ -110,13 +111,18 @@ def loose_scenes(folder: Path, limit: int | None) -> SceneFiles:
 def list_scenes(path: Path, limit: int | None, masks: bool, kind: str = "list") -> SceneFiles:
     """Return the scenes of a text file, one a line: image and mask, relative to its folder, or a name of VOC's."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        if not path.is_file():
+            raise ValueError("it is not a file")
+        lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
     except (OSError, ValueError) as error:
         raise SourceError(f"'{path}' cannot be read as a list: {error}; give lines of text") from None
     root = voc_root(path)
     scenes = []
     for number, line in enumerate(lines, 1):
         parts = [part.strip() for part in (line.split("\t") if "\t" in line else line.split())]
+        if wrong := not_unicode(line):
+            scenes.append(_bad_line(number, f"is not UTF-8 ({wrong})"))
+            continue
         bare = len(parts) == 1 and PurePosixPath(parts[0]).suffix.lower() not in SUFFIXES["image"]
         if bare and root:
             truth = root / "SegmentationClass" / f"{parts[0]}.png"
@@ -125,14 +131,22 @@ def list_scenes(path: Path, limit: int | None, masks: bool, kind: str = "list") 
             truth = path.parent / parts[-1]
             scenes.append(Scene(_plain(parts[0]), path.parent / parts[0], truth if masks else None))
         elif parts:
-            raise SourceError(
-                f"'{path}', line {number}: {line[:80]!r}; expected an image and its mask with a space or a tab between "
-                "them (a tab, where a name has spaces), or, next to JPEGImages and SegmentationClass, a name"
+            form = (
+                "expected an image and its mask with a space or a tab between them (a tab, where a name has spaces), "
+                "or, next to JPEGImages and SegmentationClass, a name"
             )
+            scenes.append(_bad_line(number, f"{brief(line)}; {form}"))
     if not scenes:
         raise SourceError(f"'{path}' lists nothing; expected an image and its mask on each line")
+    if all(isinstance(scene.image, SampleError) for scene in scenes):
+        raise SourceError(f"'{path}', {scenes[0].image}")
     columns = {"image": "1", "mask": "2" if masks else None, "id": "image"}
-    return SceneFiles(scenes, limit, kind=kind, source=path.absolute().name, columns=columns)
+    return SceneFiles(scenes, limit, kind=kind, source=shown_name(path), columns=columns)
+
+
+def _bad_line(number: int, problem: str) -> Scene:
+    error = SampleError(f"line {number}: {problem}")
+    return Scene(f"line {number}", error, error)
 
 
 def voc_root(path: Path) -> Path | None:
@@ -191,7 +205,7 @@ def _folders(folder: Path) -> list[str]:
 
 def _folder(folder: Path, images: str | None, masks: str | None) -> dict[str, Any]:
     columns = {"image": images, "mask": masks, "id": "path"}
-    return {"kind": "folder", "source": folder.absolute().name, "columns": columns}
+    return {"kind": "folder", "source": shown_name(folder), "columns": columns}
 
 
 def _unclear_split(folder: Path, splits: list[str], split: str | None) -> SourceError:

@@ -63,8 +63,8 @@ def test_a_reason_in_the_place_of_a_sample_is_raised(load):
 CSV_ROWS = {
     "a value more": ("a,x,y", "line 3: 3 values; the first line has 2"),
     "a value less": ("a", "line 3: 1 values; the first line has 2"),
-    "Latin-1": (b"caf\xe9,x", r"column 'text' is not Unicode text \(byte 0xe9 at character 3\)"),
-    "Latin-1 in the label": (b"a,caf\xe9", r"column 'label' is not Unicode text \(byte 0xe9"),
+    "Latin-1": (b"caf\xe9,x", r"column 'text' is not Unicode text \(a byte that is not UTF-8 at character 3\)"),
+    "Latin-1 in the label": (b"a,caf\xe9", r"column 'label' is not Unicode text \(a byte that"),
     "no text": (",x", "empty cell"),
     "an open quote": ('"a,x', "line 3: a quote is not closed"),
     "an open quote in the label": ('a,"x', "line 3: a quote is not closed"),
@@ -147,7 +147,7 @@ JSON_ROWS = {
     "deep": ('{"text": "a", "n": ' + "[" * 100_000 + "]" * 100_000 + "}", "line 2: .*nested"),
     "a lone surrogate": (
         '{"text": "a\\ud800", "label": "x"}',
-        r"'text' is not Unicode text \(lone surrogate '\\ud800'",
+        r"'text' is not Unicode text \(a lone surrogate",
     ),
     "a number": ('{"text": 7, "label": "x"}', "got a number of type int"),
     "a list": ('{"text": ["a"], "label": "x"}', "got a value of type list"),
@@ -189,7 +189,7 @@ def test_a_byte_that_is_not_utf8_costs_the_row_whose_value_it_is_in(tmp_path):
     ]
     (tmp_path / "t.jsonl").write_bytes(b"\n".join(rows))
     assert [text for _, text, _ in outcome(tmp_path / "t.jsonl")] == ["a", None, "b", "c"]
-    assert "byte 0xe9 at character 3" in reasons(tmp_path / "t.jsonl")[1]
+    assert "a byte that is not UTF-8 at character 3" in reasons(tmp_path / "t.jsonl")[1]
 
 
 @pytest.mark.parametrize("at", [0, 1, 2])
@@ -394,7 +394,7 @@ def test_a_file_whose_name_is_not_unicode_costs_itself(tmp_path):
     rows = list(source.rows())
     assert [(row.id, row.label) for row in rows] == [("a/1.png", "a"), ("a/\\xff.png", None), ("\\xfe/2.png", None)]
     assert [reason(row.sample, load_image) is None for row in rows] == [True, False, False]
-    assert "its name is not Unicode text: byte 0xff" in reason(rows[1].sample, load_image)
+    assert "its name is not Unicode text: a byte that" in reason(rows[1].sample, load_image)
     assert source.digest() == open_source(tmp_path / "p").digest()
     assert json.dumps(source.describe(), ensure_ascii=False).encode()
 
@@ -450,7 +450,7 @@ def test_a_line_of_a_list_that_is_none_costs_its_scene(tmp_path):
     scenes = list(open_scenes(tmp_path / "t.txt"))
     assert [scene.id for scene in scenes] == ["a", "line 2", "line 3", "b"]
     assert read_scene(scenes[3])[1].tolist() == [[0, 1]]
-    for scene, expected in ((scenes[1], "line 2: .*expected an image and its mask"), (scenes[2], "byte 0xe9")):
+    for scene, expected in ((scenes[1], "line 2: .*expected an image and its mask"), (scenes[2], "a byte that")):
         with pytest.raises(SampleError, match=expected):
             read_scene(scene)
     assert len(open_scenes(tmp_path / "t.txt").digest()) == 32

@@ -126,7 +126,7 @@ def read_folder(folder: str | Path) -> Callable[[str], bytes]:
 def _tensors_path(folder: Path, described: bytes) -> Path:
     """Where the tensors that a JSON describes are; an earlier version gave them no name of their own."""
     with suppress(ValueError):
-        digest = unseal_bytes(None, described, _FORM).get("tensors_sha256")
+        digest: Any = unseal_bytes(None, described, _FORM).get("tensors_sha256")
         if not mismatch(digest, DIGEST) and (folder / _name_of(digest)).exists():
             return folder / _name_of(digest)
     return folder / TENSORS_NAME

@@ -296,7 +296,7 @@ def _digest(rows: NDArray[Any]) -> str:
     digest = sha256(f"{rows.shape} {rows.dtype}".encode())
     step = max(1, _NUMBERS // rows.shape[1])
     for at in range(0, len(rows), step):
-        digest.update(np.ascontiguousarray(rows[at : at + step]))
+        digest.update(np.ascontiguousarray(rows[at : at + step]).data)
     return digest.hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""What a Parquet file says of its pages, read before one of them is decoded: a small file can hold columns of gigabytes.
+"""What a Parquet file says of its pages is read before one is decoded: a small file can hold columns of gigabytes.
 
 pyarrow's own view of a column ends the process where the footer is broken, and says nothing of its pages. The footer is
 Thrift's compact protocol; field numbers are those of parquet.thrift.

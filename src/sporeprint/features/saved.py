@@ -115,8 +115,9 @@ def read_folder(folder: str | Path) -> Callable[[str], bytes]:
             if path.exists() and not path.is_file():
                 raise OSError(errno.EINVAL, "it is no file")
             data = path.read_bytes()
-        except OSError as error:
-            raise DamagedStore(f"{path} cannot be read ({error.strerror}); expected what Fungi.save wrote") from error
+        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+            why = getattr(error, "strerror", None) or error
+            raise DamagedStore(f"{path} cannot be read ({why}); expected what Fungi.save wrote") from error
         described = data if name == JSON_NAME else described
         return data
 

@@ -50,7 +50,7 @@ def _column(data: bytes, chunk: dict[int, Any]) -> Column:
     plain = 11 not in about and set(about[2]) <= {_PLAIN, _RLE}
     while values < about[5]:
         page, at = _struct(data, at, 0)
-        header = page.get({_DATA: 5, _DICTIONARY: 7, _DATA_V2: 8}[page[1]])
+        header: Any = page.get({_DATA: 5, _DICTIONARY: 7, _DATA_V2: 8}[page[1]])
         if min(page[2], page[3], header[1]) < 0 or (page[1] != _DICTIONARY and not header[1]):
             raise ValueError("a page has no values")
         plain = plain and page[1] != _DICTIONARY and header[4 if page[1] == _DATA_V2 else 2] == _PLAIN

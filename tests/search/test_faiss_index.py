@@ -289,3 +289,20 @@ def test_an_index_of_other_rows_in_its_place_is_refused_though_the_checksum_is_r
         edit(folder / "index.json", faiss_index.KIND, lambda about, record=record: about.update(record))
         with pytest.raises(DamagedStore, match=f"is no index '{name}' of 3000 rows"):
             open_index(folder, ROWS)
+
+
+@pytest.mark.skipif(not hasattr(faiss, "set_deserialization_vector_byte_limit"), reason="an earlier faiss")
+@pytest.mark.parametrize(("name", "at"), [("ivf", 93), ("hnsw", 37)])
+def test_a_length_of_terabytes_is_refused_before_room_is_made(built, tmp_path, name, at):
+    """Bytes `at` are of the length of a vector."""
+    built[name, "float32"].save(tmp_path)
+    (path,) = tmp_path.glob("*.faiss")
+    data = bytearray(path.read_bytes())
+    data[at : at + 4] = b"\xff\xff\xff\x00"
+    record = record_of(bytes(data))
+    (tmp_path / f"index-{record['sha256'][:16]}.faiss").write_bytes(data)
+    edit(tmp_path / "index.json", faiss_index.KIND, lambda about: about.update(record))
+    limit = faiss.get_deserialization_vector_byte_limit()
+    with pytest.raises(StoreError, match="this faiss cannot read"):
+        open_index(tmp_path, ROWS)
+    assert faiss.get_deserialization_vector_byte_limit() == limit

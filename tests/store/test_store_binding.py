@@ -341,3 +341,24 @@ def test_a_store_without_a_shard_promises_nothing(tmp_path):
         Store.open(tmp_path / "s")
     with pytest.raises(StoreError, match=r"is not a store: there is no such folder"):
         Store.open(tmp_path / "nowhere")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_random_damage_to_a_shard_with_right_checksums_is_named_or_harmless(tmp_path, whole):
+    """A number that became another one is not damage that anybody can see: its checksum is right."""
+    make(tmp_path / "s")
+    data, draw, refused = (tmp_path / "s/shards/00000.parquet").read_bytes(), random.Random(6), 0
+    for _ in range(200):
+        damaged = bytearray(data)
+        for _ in range(draw.choice([1, 1, 3])):
+            damaged[draw.randrange(len(data))] = draw.choice([0, 127, 255, draw.randrange(256)])
+        (tmp_path / "s/shards/00000.parquet").write_bytes(damaged)
+        record = record_of(bytes(damaged))
+        edit(tmp_path / "s/manifest.json", "manifest", lambda manifest, r=record: manifest["shards"][0].update(r))
+        try:
+            seen = everything(Store.open(tmp_path / "s"))
+        except StoreError:
+            refused += 1
+            continue
+        assert [len(part) for part in seen] == [len(part) for part in whole]
+    assert refused > 100

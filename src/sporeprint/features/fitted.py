@@ -89,12 +89,12 @@ class Fitted:
         """
         for name in heads:
             head = self.heads.get(name, {})
-            weight, bias = head.get("weight"), head.get("bias")
-            good = weight is not None and weight.dim() == 2 and weight.shape[1] == width and len(weight)
-            if not good or head.keys() - {"weight", "bias"} or not (bias is None or bias.shape == weight.shape[:1]):
+            rows = len(head["weight"]) if "weight" in head and head["weight"].dim() == 2 else 0
+            shapes = {part: tuple(value.shape) for part, value in head.items()}
+            if not rows or {"bias": (rows,), **shapes} != {"weight": (rows, width), "bias": (rows,)}:
                 raise DamagedStore(f"{where} holds no head {name!r} of {width} numbers; save it again")
             bank = self.negatives.get(name)
-            if bank is not None and (bank.dim() != 2 or bank.shape[1] != len(weight)):
+            if bank is not None and (bank.dim() != 2 or bank.shape[1] != rows):
                 raise DamagedStore(f"{where} holds negatives of {name!r} of shape {list(bank.shape)}; save it again")
         for path, matrix in self.projections.items():
             if matrix.dim() != 2 or matrix.shape[1] != targets.get(path):

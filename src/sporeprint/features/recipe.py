@@ -167,7 +167,7 @@ def _check_objective(objective: Any) -> None:
         value = getattr(objective, name, default)
         if value is None and any(name in fields for fields in getattr(objective, "by_modality", {}).values()):
             continue  # the modality decides
-        if not is_count(value, least) or (name == "latent" and value > WIDEST):
+        if not is_count(value, least) or (name == "latent" and value > WIDEST):  # type: ignore[operator]
             limit = f" and at most {WIDEST}" if name == "latent" else ""
             raise RecipeError(f"{name}={value!r} of {objective!r}; expected an integer of at least {least}{limit}")
     if not isinstance(getattr(objective, "name", None), str):

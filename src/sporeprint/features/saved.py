@@ -1,8 +1,8 @@
 """A fitted Fungi becomes bytes and back: JSON and safetensors, with checksums. Nothing read here can run code.
 
-FOLDER/fungi-DIGEST.safetensors  the tensors, under a name of their own: an older fit stays whole until the JSON names
-                                 the new one (earlier versions wrote fungi.safetensors)
-FOLDER/fungi.json                what they are, with their checksum; renamed into place after them
+FOLDER/fungi.safetensors  the tensors; fungi-DIGEST.safetensors where an older fit's have that name, which stays whole
+                          until the JSON describes the new one
+FOLDER/fungi.json         what they are, with their checksum; renamed into place after them
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ def write_folder(folder: str | Path, files: Mapping[str, bytes]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"'{folder}' cannot be a folder: {error.strerror or error}; give another name") from error
-    tensors = folder / _name_of(sha256(files[TENSORS_NAME]).hexdigest())
+    tensors = folder / TENSORS_NAME
+    if tensors.exists():
+        tensors = folder / _name_of(sha256(files[TENSORS_NAME]).hexdigest())
     write_file(tensors, files[TENSORS_NAME])
     write_file(folder / JSON_NAME, files[JSON_NAME])
     for path in folder.iterdir():
@@ -115,8 +117,9 @@ def read_folder(folder: str | Path) -> Callable[[str], bytes]:
             if path.exists() and not path.is_file():
                 raise OSError(errno.EINVAL, "it is no file")
             data = path.read_bytes()
-        except OSError as error:
-            raise DamagedStore(f"{path} cannot be read ({error.strerror}); expected what Fungi.save wrote") from error
+        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+            why = getattr(error, "strerror", None) or error
+            raise DamagedStore(f"{path} cannot be read ({why}); expected what Fungi.save wrote") from error
         described = data if name == JSON_NAME else described
         return data
 
@@ -124,9 +127,9 @@ def read_folder(folder: str | Path) -> Callable[[str], bytes]:
 
 
 def _tensors_path(folder: Path, described: bytes) -> Path:
-    """Where the tensors that a JSON describes are; an earlier version gave them no name of their own."""
+    """Where the tensors that a JSON describes are: under their digest, if there is such a file."""
     with suppress(ValueError):
-        digest = unseal_bytes(None, described, _FORM).get("tensors_sha256")
+        digest: Any = unseal_bytes(None, described, _FORM).get("tensors_sha256")
         if not mismatch(digest, DIGEST) and (folder / _name_of(digest)).exists():
             return folder / _name_of(digest)
     return folder / TENSORS_NAME

@@ -148,7 +148,8 @@ class FaissIndex:
         # The first maps cells, the second (since faiss 1.11) graphs.
         flag = faiss.IO_FLAG_MMAP if about["name"] != "hnsw" else getattr(faiss, "IO_FLAG_MMAP_IFC", 0)
         try:
-            index = faiss.read_index(str(path), flag)
+            with _bounded(faiss, about["bytes"]):
+                index = faiss.read_index(str(path), flag)
         except (RuntimeError, MemoryError) as error:
             raise StoreError(f"this faiss cannot read '{path}' ({error}); make the index again") from error
         if not _is_over(faiss, about["name"], index, rows):
@@ -296,7 +297,7 @@ def _digest(rows: NDArray[Any]) -> str:
     digest = sha256(f"{rows.shape} {rows.dtype}".encode())
     step = max(1, _NUMBERS // rows.shape[1])
     for at in range(0, len(rows), step):
-        digest.update(np.ascontiguousarray(rows[at : at + step]))
+        digest.update(np.ascontiguousarray(rows[at : at + step]).data)
     return digest.hexdigest()
 
 
@@ -317,6 +318,20 @@ def _thread_count() -> int:
     """Return as many threads as torch takes, where it is loaded: one bound holds for both."""
     torch = sys.modules.get("torch")
     return torch.get_num_threads() if torch else load_faiss().omp_get_max_threads()
+
+
+@contextmanager
+def _bounded(faiss: Any, size: int) -> Iterator[None]:
+    """While faiss reads a file of this size, let it make room for no more, where it can be told so (since 1.14)."""
+    limits = [name for name in ("vector_byte", "loop") if hasattr(faiss, f"set_deserialization_{name}_limit")]
+    before = [getattr(faiss, f"get_deserialization_{name}_limit")() for name in limits]
+    try:
+        for name in limits:
+            getattr(faiss, f"set_deserialization_{name}_limit")(size)
+        yield
+    finally:
+        for name, limit in zip(limits, before, strict=True):
+            getattr(faiss, f"set_deserialization_{name}_limit")(limit)
 
 
 @contextmanager

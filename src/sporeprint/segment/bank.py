@@ -38,6 +38,7 @@ from sporeprint.store.atomic import (
     unseal,
     write_file,
 )
+from sporeprint.store.parquet_footer import groups_of
 from sporeprint.store.schema import COUNT, FILE, NOTHING, OBJECT, SIZE, TEXT, check_shape, one_of
 from sporeprint.store.tensor_file import DTYPES, TensorWriter, open_tensor, verify_tensor
 
@@ -272,8 +273,9 @@ class MemoryBank:
             raise StoreError("this bank is in RAM only; it does not know where its patches came from")
         path = self._verified_patches()
         try:
-            file = pq.ParquetFile(path, read_dictionary=["image"])
-            if differing := _differing(file, len(self)):
+            data = path.read_bytes()
+            file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=["image"])
+            if differing := _differing(file, data, len(self)):
                 raise DamagedStore(damaged(path, differing))
             table = file.read(use_threads=False)
             table.validate(full=True)
@@ -318,15 +320,14 @@ class MemoryBank:
         return probabilities
 
 
-def _differing(file: pq.ParquetFile, patches: int) -> str:
+def _differing(file: pq.ParquetFile, data: bytes, patches: int) -> str:
     """What the file of patches says of itself that is not as it was written; "" where all is."""
     about = file.metadata
     kinds = [field.type.value_type if pa.types.is_dictionary(field.type) else field.type for field in file.schema_arrow]
     if about.num_rows != patches or (file.schema_arrow.names, kinds) != (_PATCHES.names, _PATCHES.types):
         return f"has {about.num_rows} rows of other columns; image, row and column of {patches} patches were written"
-    groups = [about.row_group(number) for number in range(about.num_row_groups)]
-    size = sum(group.column(number).total_uncompressed_size for group in groups for number in range(3))
-    return "" if size <= _most_ids(patches) + 8 * patches else f"has {size} bytes of {patches} patches"
+    size = sum(max(column.size, 8 * column.values) for _, columns in groups_of(data) for column in columns)
+    return "" if size <= _most_ids(patches) + 24 * patches else f"has {size} bytes of {patches} patches"
 
 
 def _most_ids(patches: int) -> int:

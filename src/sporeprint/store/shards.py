@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from sporeprint.errors import DamagedStore, RowFailure, StoreError
 from sporeprint.store.atomic import damaged, read_file
+from sporeprint.store.parquet_footer import groups_of
 from sporeprint.store.schema import COUNT, DIGEST, FILE, NUMBER, SIZE, TEXT
 
 DTYPES = ("float32", "float16")
@@ -134,7 +135,7 @@ def read_shard(
     columns = ["id", "label", *names]
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
-        if differing := _layout(file, len(data), record["rows"], widths if record["rows"] else {}, dtype):
+        if differing := _layout(file, data, record["rows"], widths if record["rows"] else {}, dtype):
             raise DamagedStore(damaged(path, differing))
         table = file.read(columns=columns, use_threads=False).select(columns)
         table.validate(full=True)
@@ -146,8 +147,8 @@ def read_shard(
     return table
 
 
-def _layout(file: pq.ParquetFile, size: int, rows: int, widths: Mapping[str, int], dtype: str) -> str:
-    """What a file of this size says of its rows and columns that is not as `encode` writes them; "" where all is.
+def _layout(file: pq.ParquetFile, data: bytes, rows: int, widths: Mapping[str, int], dtype: str) -> str:
+    """What a file says of its rows and columns that is not as `encode` writes them; "" where all is.
 
     Raises ValueError for labels of a type that they do not have.
     """
@@ -162,22 +163,21 @@ def _layout(file: pq.ParquetFile, size: int, rows: int, widths: Mapping[str, int
         kind = schema.field(name).type
         if not pa.types.is_fixed_size_list(kind) or (kind.list_size, str(kind.value_type)) != (width, _ARROW[dtype]):
             return f"has a block {name!r} of {kind}; {width} numbers of {dtype} were written"
-    if data_bytes(rows, widths, dtype) > size:
+    if data_bytes(rows, widths, dtype) > len(data):
         return "is too short for its rows"
     label_kind(schema.field("label").type)
-    groups = [about.row_group(number) for number in range(about.num_row_groups)]
-    if sum(group.num_rows for group in groups) != rows:
+    groups, texts = groups_of(data), 0
+    if sum(group_rows for group_rows, _ in groups) != rows:
         return "has groups of other rows"
-    texts = 0
-    for group in groups:
-        for number, name in enumerate(schema.names):
-            column = group.column(number)
-            values = group.num_rows * widths.get(name, 1)
-            texts += max(column.total_uncompressed_size, 8 * column.num_values) if name not in widths else 0
+    for group_rows, columns in groups:
+        for name, column in zip(schema.names, columns, strict=True):
+            if name not in widths:
+                texts += max(column.size, 8 * column.values)
+            values = group_rows * widths.get(name, 1)
             if (
-                (column.num_values != values and name != "label")
-                or (name in widths and column.compression != "UNCOMPRESSED")
-                or any("DICTIONARY" in encoding for encoding in column.encodings)
+                not column.plain
+                or (name in widths and column.compressed)
+                or (name != "label" and column.values != values)
             ):
                 return f"holds column {name!r} in another way than it was written"
     most = _TEXTS[0] + _TEXTS[1] * rows

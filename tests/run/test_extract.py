@@ -393,7 +393,7 @@ def test_a_shard_may_fail_whole_but_not_the_store(tmp_path, folder, backbone):
 def test_where_every_row_fails_the_first_reasons_are_said(tmp_path, folder, backbone):
     (folder / "t.csv").write_text("image,label\nhf\\0.png,a\nhttps://example.org/1.png,b\n")
     lenient = Settings(max_failures=1.0)
-    with pytest.raises(StoreError, match="has features \\(0: there is no file 'hf.*0.png'.*; 1: .* is a web address"):
+    with pytest.raises(StoreError, match=r"has features \(0: there is no file 'hf.*0\.png'.*; 1: .* is a web address"):
         extract(open_source(folder / "t.csv"), tmp_path / "out", RECIPE, backbone=backbone, settings=lenient)
 
 

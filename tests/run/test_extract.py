@@ -13,9 +13,11 @@ import torch
 from small import noise_pictures, small_backbone
 from sporeprint import KL, Fungi, Recipe, SimCLR, Store, open_source
 from sporeprint.backbones.precision import VARIABLE
+from sporeprint.data.rows import ReadAgain
 from sporeprint.data.sources import ListSource
 from sporeprint.errors import DamagedStore, RecipeError, SourceError, StoreError, StoreMismatch, TooManyFailures
 from sporeprint.objectives.views.image import Patches
+from sporeprint.run import extract as run_extract
 from sporeprint.run.extract import Settings, extract
 
 RECIPE = Recipe(objectives=[KL(latent=24), SimCLR(latent=8, augmentation=Patches(2), negatives=3)], layers=1)
@@ -440,6 +442,16 @@ def test_the_samples_of_a_shard_are_not_held_together(tmp_path, pictures, backbo
     recipe = Recipe(objectives=[], layers=1)
     extract(Counted(pictures), tmp_path / "out", recipe, backbone=backbone, settings=settings)
     assert Counted.most <= 6
+
+
+def test_large_samples_are_read_again_for_the_same_negatives(tmp_path, table, backbone, monkeypatch):
+    store = extract(open_source(table), tmp_path / "held", RECIPE, backbone=backbone)
+    monkeypatch.setattr(run_extract, "LARGE_BYTES", 10)
+    read, number_of = [], ReadAgain.read
+    monkeypatch.setattr(ReadAgain, "read", lambda self: read.append(self.number) or number_of(self))
+    again = extract(open_source(table), tmp_path / "again", RECIPE, backbone=backbone)
+    assert len(read) >= 3
+    np.testing.assert_array_equal(again.blocks()["simclr"], store.blocks()["simclr"])
 
 
 def test_a_source_that_has_fewer_rows_than_it_said_is_refused(tmp_path, pictures, backbone):

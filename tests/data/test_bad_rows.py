@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import tracemalloc
 from pathlib import Path
 
@@ -82,8 +83,7 @@ def test_a_bad_row_of_a_csv_costs_itself(tmp_path, name, after):
         ("1", None, "x" if name in ("no text", "Latin-1") else None),
         *((str(2 + number), "next", "y") for number in range(after)),
     ]
-    bad = reasons(tmp_path / "t.csv")[1]
-    pytest.raises(SampleError, load_text, SampleError(bad)).match(expected)
+    assert re.search(expected, reasons(tmp_path / "t.csv")[1])
 
 
 def test_a_quote_that_closes_in_a_later_row_takes_no_row_with_it(tmp_path):
@@ -175,9 +175,7 @@ def test_a_bad_row_of_json_lines_costs_itself_wherever_it_is(tmp_path, name, at)
     found = outcome(path)
     assert [text for _, text, _ in found] == ["good"] * at + [None] + ["good"] * (3 - at)
     assert [label for _, text, label in found if text] == ["y"] * 3
-    pytest.raises(SampleError, load_text, SampleError(reasons(path)[at])).match(
-        expected.replace("line 2", f"line {at + 1}")
-    )
+    assert re.search(expected.replace("line 2", f"line {at + 1}"), reasons(path)[at])
 
 
 def test_a_byte_that_is_not_utf8_costs_the_row_whose_value_it_is_in(tmp_path):
@@ -200,7 +198,7 @@ def test_a_label_that_no_store_holds_costs_its_row(tmp_path, name, at):
     path = lines(tmp_path / "t.jsonl", *rows[:at], f'{{"text": "bad", "label": {label}}}', *rows[at:])
     good = [("good", other) for other in others]
     assert [row[1:] for row in outcome(path)] == [*good[:at], (None, None), *good[at:]]
-    pytest.raises(SampleError, load_text, SampleError(reasons(path)[at])).match(expected)
+    assert re.search(expected, reasons(path)[at])
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,11 @@ from PIL import Image
 from small import noise_pictures, small_backbone
 from sporeprint import KL, Fungi, Recipe, SimCLR, Store, open_source
 from sporeprint.backbones.precision import VARIABLE
+from sporeprint.data.rows import ReadAgain
 from sporeprint.data.sources import ListSource
 from sporeprint.errors import DamagedStore, RecipeError, SourceError, StoreError, StoreMismatch, TooManyFailures
 from sporeprint.objectives.views.image import Patches
+from sporeprint.run import extract as run_extract
 from sporeprint.run.extract import Settings, extract
 from sporeprint.run.store_info import store_lines
 
@@ -459,7 +461,7 @@ def test_a_shard_may_fail_whole_but_not_the_store(tmp_path, folder, backbone):
 def test_where_every_row_fails_the_first_reasons_are_said(tmp_path, folder, backbone):
     (folder / "t.csv").write_text("image,label\nhf\\0.png,a\nhttps://example.org/1.png,b\n")
     lenient = Settings(max_failures=1.0)
-    with pytest.raises(StoreError, match="has features \\(0: there is no file 'hf.*0.png'.*; 1: .* is a web address"):
+    with pytest.raises(StoreError, match=r"has features \(0: there is no file 'hf.*0\.png'.*; 1: .* is a web address"):
         extract(open_source(folder / "t.csv"), tmp_path / "out", RECIPE, backbone=backbone, settings=lenient)
 
 
@@ -506,6 +508,16 @@ def test_the_samples_of_a_shard_are_not_held_together(tmp_path, pictures, backbo
     recipe = Recipe(objectives=[], layers=1)
     extract(Counted(pictures), tmp_path / "out", recipe, backbone=backbone, settings=settings)
     assert Counted.most <= 6
+
+
+def test_large_samples_are_read_again_for_the_same_negatives(tmp_path, table, backbone, monkeypatch):
+    store = extract(open_source(table), tmp_path / "held", RECIPE, backbone=backbone)
+    monkeypatch.setattr(run_extract, "LARGE_BYTES", 10)
+    read, number_of = [], ReadAgain.read
+    monkeypatch.setattr(ReadAgain, "read", lambda self: read.append(self.number) or number_of(self))
+    again = extract(open_source(table), tmp_path / "again", RECIPE, backbone=backbone)
+    assert len(read) >= 3
+    np.testing.assert_array_equal(again.blocks()["simclr"], store.blocks()["simclr"])
 
 
 def test_a_source_that_has_fewer_rows_than_it_said_is_refused(tmp_path, pictures, backbone):

@@ -61,7 +61,7 @@ def opened(
 
 
 def _shown(written: str, cell: bool) -> str:
-    """Return a path for a message. Reasons are stored: they do not name a machine's folders, nor an address's secrets."""
+    """Return a path for a message. Reasons are stored: they name no machine's folders, and no address's secrets."""
     if _URL.match(written):
         written = written.partition("?")[0]
     elif not cell:

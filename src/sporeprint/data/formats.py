@@ -127,7 +127,7 @@ def _is_bomb(chunk: Any) -> bool:
 
 
 def _rows(batch: pa.RecordBatch, columns: Sequence[str], start: int, trusted: bool = True) -> Iterator[Values]:
-    """Yield the values of a batch, a row at a time: a dictionary's value may be in every row. trusted: by its reader."""
+    """Yield the values of a batch, row by row: a dictionary's value may be in all. trusted: its reader checked it."""
     arrays = [batch.column(batch.schema.get_field_index(name)) for name in columns]
     sound = [trusted or _is_valid(array) for array in arrays]
     for row in range(start, batch.num_rows):

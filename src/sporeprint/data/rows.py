@@ -41,6 +41,17 @@ class Row:
     label: Label = None
 
 
+@dataclass(frozen=True)
+class ReadAgain:
+    """A large sample that is read from its source when it is needed, so that many may wait."""
+
+    source: Source
+    number: int
+
+    def read(self) -> object:
+        return next(iter(self.source.rows(self.number))).sample
+
+
 class Source(Protocol):
     """Rows in a fixed order. label_names: of integer labels, or None."""
 

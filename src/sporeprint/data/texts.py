@@ -54,7 +54,7 @@ def text_digest(text: str) -> str:
 
 
 def not_unicode(text: str) -> str | None:
-    """Return what in a text is not Unicode, None for nothing. Decoding by surrogateescape makes such letters of bytes."""
+    """Return what in a text is not Unicode, or None: a lone surrogate, which surrogateescape makes of a byte."""
     try:
         text.isascii() or text.encode()
     except UnicodeEncodeError as error:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from sporeprint.backbones.inputs.inputs import Inputs
 from sporeprint.data.limits import Limits
 from sporeprint.data.prefetch import ahead
+from sporeprint.data.rows import ReadAgain
 from sporeprint.errors import SampleError
 from sporeprint.features.failures import Failures
 
@@ -27,7 +28,7 @@ def decode(inputs: Inputs, row: tuple[str, Any], limits: Limits = Limits()) -> D
     """Decode (id, sample) to (id, prepared sample), or to (id, why not). A missing id becomes the content's digest."""
     row_id, sample = row
     try:
-        loaded = inputs.load(sample, limits)
+        loaded = inputs.load(sample.read() if isinstance(sample, ReadAgain) else sample, limits)
         return row_id or inputs.digest(loaded), inputs.prepare(loaded)
     except SampleError as error:
         return row_id, error

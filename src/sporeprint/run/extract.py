@@ -18,7 +18,7 @@ from sporeprint.backbones.backbone import Backbone
 from sporeprint.backbones.precision import as_fitted
 from sporeprint.data.assumptions import Assumptions
 from sporeprint.data.limits import Limits
-from sporeprint.data.rows import Row, Source, digest_like
+from sporeprint.data.rows import ReadAgain, Row, Source, digest_like
 from sporeprint.errors import BackboneError, RecipeError, Removed, SourceError, StoreError, StoreMismatch
 from sporeprint.features import saved
 from sporeprint.features.batches import decoded_batches
@@ -34,6 +34,8 @@ from sporeprint.store.writer import StoreWriter
 from sporeprint.values import check_choice, to_json
 
 log = logging.getLogger(__name__)
+
+LARGE_BYTES = 2 * 2**20
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,7 @@ def _load_or_draw_state(writer: StoreWriter, fungi: Fungi, source: Source, fitte
     if not fitted and any(objective.negatives for objective in fungi.engine.objectives):
         log.info("reading the source (%d rows) to draw negatives ...", len(source))
         started = time.perf_counter()
-        fungi.draw_negatives(((row.id, row.sample) for row in source.rows()), progress)
+        fungi.draw_negatives(_light_rows(source), progress)
         seconds = round(time.perf_counter() - started, 3)
     for name, data in fungi.pack().items():
         writer.write_state(name, data, seconds if name == saved.JSON_NAME else None)
@@ -251,6 +253,20 @@ def _distinct_ids(digests: Iterable[str], taken: Iterable[str]) -> list[str]:
         ids.append(next(name for name in names if name not in used))
         used.add(ids[-1])
     return ids
+
+
+def _light_rows(source: Source) -> Iterator[tuple[str, Any]]:
+    """Yield id and sample of every row: hundreds are held at a time, so a large one is read again when it is used."""
+    for number, row in enumerate(source.rows()):
+        large = _bytes(row.sample) > LARGE_BYTES
+        yield row.id, ReadAgain(source, number) if large else row.sample
+
+
+def _bytes(sample: Any) -> int:
+    """Return about how many bytes the sample of a table takes; 0 for other kinds."""
+    if isinstance(sample, dict):
+        return sum(map(_bytes, sample.values()))
+    return len(sample) * (32 if isinstance(sample, list) else 1) if isinstance(sample, (bytes, str, list)) else 0
 
 
 def _samples(rows: Iterable[Row], read: list[Row]) -> Iterator[tuple[str, Any]]:

@@ -107,7 +107,7 @@ def _decoded(image: Image.Image, name: str) -> Image.Image:
     image.load()
     turn = upright(image)
     rgb = _to_rgb(image, name)
-    if deep_colour and SIXTEEN_BITS not in rgb.info:
+    if deep_colour and len(image.getbands()) > 1:
         rgb.info[SIXTEEN_BITS] = 256 * max(high for _, high in image.getextrema()) + 255  # type: ignore[misc]
     return rgb if turn is None else rgb.transpose(turn)
 

@@ -1,5 +1,6 @@
 import io
 import os
+import struct
 import warnings
 import zlib
 
@@ -305,3 +306,197 @@ def test_damaged_bytes_give_an_image_or_a_sample_error(name, data):
         return
     assert image.mode == "RGB"
     assert np.asarray(image).size > 0
+
+
+def tiff(tags, data, order="<"):
+    """A TIFF of these tags {tag: (type, values)}, whose one strip is `data`."""
+    entries, beyond, at = b"", b"", 8 + len(data) + 2 + 12 * (len(tags) + 2) + 4
+    tags = {**tags, 273: (4, [8]), 279: (4, [len(data)])}
+    for tag, (kind, values) in sorted(tags.items()):
+        packed = struct.pack(f"{order}{len(values)}{'H' if kind == 3 else 'I'}", *values)
+        inline = packed.ljust(4, b"\0") if len(packed) <= 4 else struct.pack(order + "I", at + len(beyond))
+        entries += struct.pack(order + "HHI", tag, kind, len(values)) + inline
+        beyond += packed if len(packed) > 4 else b""
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8 + len(data))
+    return head + data + struct.pack(order + "H", len(tags)) + entries + bytes(4) + beyond
+
+
+def row_of(values, code, bits, photometric=1, bands=1, **tags):
+    """A TIFF of one row."""
+    known = {
+        256: (3, [len(values) // bands]),
+        257: (3, [1]),
+        258: (3, [bits] * bands),
+        259: (3, [1]),
+        262: (3, [photometric]),
+        277: (3, [bands]),
+        278: (3, [1]),
+    }
+    extra = {int(name[1:]): (3, value) for name, value in tags.items()}
+    return tiff(known | extra, struct.pack(f"<{len(values)}{code}", *values))
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (row_of([0, 1, 255], "B", 8), [0, 1, 255]),
+        (row_of([0, 1, 255], "B", 8, photometric=0), [255, 254, 0]),
+        (row_of([0, 257, 65535], "H", 16), [0, 1, 255]),
+        (row_of([0, 257, 65535], "H", 16, photometric=0), [255, 254, 0]),
+        (row_of([0, 0.2, 1], "f", 32, photometric=0, t339=[3]), [255, 204, 0]),
+        (row_of([0, 2048, 4095], "H", 16, t281=[4095]), [0, 128, 255]),
+        (row_of([0, 512, 1023], "H", 16, t281=[1023]), [0, 128, 255]),
+        (row_of([0, 4000], "H", 16, t281=[4000]), [0, 16]),  # its own greatest value: no number of bits
+    ],
+)
+def test_grey_tiffs_are_read_by_what_their_tags_say(data, expected):
+    assert pixels(data)[0, :, 0].tolist() == expected
+
+
+def test_twelve_bits_packed_in_a_tiff_are_scaled_by_4095():
+    packed = bytes([0x00, 0x08, 0x00, 0xFF, 0xF0, 0x10])  # 0, 2048; 4095, 16
+    tags = {256: (3, [4]), 257: (3, [1]), 258: (3, [12]), 259: (3, [1]), 262: (3, [1]), 277: (3, [1]), 278: (3, [1])}
+    assert pixels(tiff(tags, packed))[0, :, 0].tolist() == [0, 128, 255, 1]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (row_of(range(8), "B", 8, photometric=2, bands=4), "4 bands, of which 3 are colour"),
+        (row_of(range(8), "B", 8, photometric=2, bands=4, t338=[0]), "4 bands, of which 3 are colour"),
+        (row_of(range(10), "B", 8, photometric=2, bands=5, t338=[0, 0]), "5 bands, of which 3 are colour"),
+        (row_of(range(10), "B", 8, photometric=2, bands=5, t338=[2, 0]), "5 bands, of which 3 are colour"),
+        (row_of(range(8), "H", 16, photometric=2, bands=4), "4 bands, of which 3 are colour"),
+        (row_of(range(4), "B", 8, bands=2, t338=[0]), "2 bands, of which 1 are colour"),
+        (row_of(range(10), "B", 8, photometric=5, bands=5, t338=[0]), "5 bands, of which 4 are colour"),
+        (row_of([1, 2], "h", 16, t339=[2]), "signed integers"),
+        (row_of([1, 2], "b", 8, t339=[2]), "signed integers"),
+        (row_of([1, 2], "I", 32), "32-bit integers"),
+        (row_of(range(6), "f", 32, photometric=2, bands=3, t339=[3, 3, 3]), "a kind that is not read"),
+        (encode(Image.new("LAB", (2, 2)), "TIFF"), "LAB colours"),
+        (np.zeros((8, 9, 5), np.uint8), "grey, RGB or RGBA"),
+    ],
+)
+def test_values_whose_black_and_white_are_not_known_are_refused(data, reason):
+    with pytest.raises(SampleError, match=reason):
+        load_image(data)
+
+
+def test_a_tiffs_fourth_band_that_is_declared_as_transparency_is_laid_on_white():
+    assert pixels(row_of([9, 9, 9, 0], "B", 8, photometric=2, bands=4, t338=[2])).tolist() == [[[255, 255, 255]]]
+
+
+@pytest.mark.parametrize("value", [1.02, -0.01, 200.0])
+def test_floats_beyond_one_are_refused_in_files_as_in_arrays(value):
+    values = np.full((4, 4), 0.5, np.float32)
+    values[0, 0] = value
+    for sample in (values, Image.fromarray(values), encode(Image.fromarray(values), "TIFF")):
+        with pytest.raises(SampleError, match="floats are in \\[0, 1\\]"):
+            load_image(sample)
+
+
+def test_the_same_floats_as_an_array_and_as_a_file_are_the_same_pixels():
+    values = np.random.default_rng(0).random((50, 60)).astype(np.float32)
+    expected = np.rint(values.astype(np.float64) * 255)
+    for sample in (values, values.astype(np.float64), encode(Image.fromarray(values), "TIFF")):
+        np.testing.assert_array_equal(pixels(sample)[..., 1], expected)
+
+
+def test_an_image_in_strips_is_as_if_whole(monkeypatch):
+    rng = np.random.default_rng(0)
+    rgba = Image.fromarray(rng.integers(0, 256, (50, 30, 4), dtype=np.uint8))
+    grey = rng.integers(0, 2**16, (50, 30), dtype=np.uint16)
+    palette = encode(rgba.convert("RGB").quantize(16), transparency=3)
+    samples = [rgba, np.asarray(rgba), grey, encode(Image.fromarray(grey)), grey / 65535, palette]
+    whole = [content_digest(load_image(sample)) for sample in samples]
+    monkeypatch.setattr("sporeprint.data.images._STRIP_PIXELS", 7 * 30)
+    assert [content_digest(load_image(sample)) for sample in samples] == whole
+
+
+SECRET = b"-----BEGIN RSA PRIVATE KEY-----\nhunter2\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (SECRET, "text"),
+        (b"%PDF-1.7 hunter2", "a PDF"),
+        (b"PK\3\4hunter2", "a ZIP archive"),
+        (b"<?xml version='1.0'?><svg>hunter2", "XML"),
+        (b"<svg xmlns=''>hunter2</svg>", "an SVG drawing"),
+        (b"\0\0\0\x18ftypheichunter2", "a HEIC image"),
+        (b"\0\0\0\x18ftypisomhunter2", "a video"),
+        (b"RIFF\0\0\0\0AVI hunter2", "a video"),
+        (b"\0\1\2hunter2", "binary data of an unknown kind"),
+        (b"P6 hunter2 ", ""),
+        (b"P5 1 1 hunter2longer ", ""),
+        (b"P1 1 1 hunter2", ""),
+        (b"GIF89ahunter2", ""),
+        (b"BMhunter2" * 9, ""),
+        (b"II*\0\x08\0\0\0hunter2" * 3, ""),
+        (b"\xff\xd8\xffhunter2" * 9, ""),
+        (b"\x89PNG\r\n\x1a\nhunter2hunter2", ""),
+    ],
+)
+def test_a_message_says_what_a_file_looks_like_and_quotes_none_of_it(data, what):
+    with pytest.raises(SampleError, match=what) as caught:
+        load_image(data)
+    for quoted in ("hunter", "PRIVATE", repr(data[:4]), "hunt"):
+        assert quoted not in str(caught.value)
+
+
+@pytest.fixture
+def cut():
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))
+    return {kind: encode(noise, kind)[:-900] for kind in ("JPEG", "PNG", "BMP", "PPM", "TIFF")}
+
+
+def test_a_truncated_image_is_refused_where_another_library_lets_pillow_fill_it_up(cut, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    for data in cut.values():
+        with pytest.raises(SampleError):
+            load_image(data)
+        with pytest.raises(SampleError):
+            load_image(Image.open(io.BytesIO(data)))
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+
+
+@pytest.mark.parametrize("limit", [1, 100, None])
+def test_pillows_own_limit_decides_nothing(limit, monkeypatch, picture):
+    samples = [encode(wave(), kind) for kind in ("PNG", "GIF", "TIFF", "WEBP")]
+    expected = [content_digest(load_image(sample)) for sample in samples]
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    assert [content_digest(load_image(sample)) for sample in samples] == expected
+    assert limit == Image.MAX_IMAGE_PIXELS
+
+
+def test_warnings_made_errors_cost_no_row(picture):
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([*RED, *GREEN])
+    samples = [
+        encode(palette, transparency=b"\0\x80"),
+        encode(picture, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"),
+    ]
+    expected = [content_digest(load_image(sample)) for sample in samples]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [content_digest(load_image(sample)) for sample in samples] == expected
+
+
+@pytest.mark.parametrize("error", [MemoryError, RecursionError, struct.error, AssertionError, OverflowError, KeyError])
+def test_whatever_pillow_raises_costs_the_row_only(error, monkeypatch, picture):
+    def fail(self):
+        raise error("hunter2 'quoted'")
+
+    data = encode(picture)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
+    with pytest.raises(SampleError) as caught:
+        load_image(data)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_the_limit_of_pixels_can_be_lowered_and_raised(picture):
+    with pytest.raises(SampleError, match=r"2 x 3 is over 5 pixels.*--max-pixels"):
+        load_image(encode(picture), Limits(max_pixels=5))
+    large = np.broadcast_to(np.uint8(7), (9000, 9000))
+    assert load_image(large, Limits(max_pixels=81_000_000)).size == (9000, 9000)

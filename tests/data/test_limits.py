@@ -7,7 +7,13 @@ from sporeprint.errors import RecipeError, SampleError
 @pytest.mark.parametrize(
     ("width", "height", "kind", "limits", "message"),
     [
-        (100, 101, None, {"max_pixels": 10_000}, "100 x 101 is over 10,000 pixels, .* raise max_pixels \\(--max-pixels"),
+        (
+            100,
+            101,
+            None,
+            {"max_pixels": 10_000},
+            "100 x 101 is over 10,000 pixels, .* raise max_pixels \\(--max-pixels",
+        ),
         (80, 80, "WEBP", {"max_pixels": 10_000}, "over 5,000 pixels of WEBP"),
         (80, 80, "AVIF", {"max_pixels": 10_000}, "over 5,000 pixels of AVIF"),
         (80, 80, "JPEG2000", {"max_pixels": 10_000}, "over 5,000 pixels of JPEG2000"),

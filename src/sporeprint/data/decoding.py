@@ -48,7 +48,7 @@ def decode_file(
         with _open(file, start, name, formats) as image:
             limits.check_image(image.width, image.height, name, image.format)
             if image.format == "TIFF":
-                tile = image.tag_v2.get(322, 1), image.tag_v2.get(323, 1)  # type: ignore[attr-defined]
+                tile = image.tag_v2.get(322, 1), image.tag_v2.get(323, 1)
                 limits.check_image(*tile, f"{name}, a tile of it")
             return finish(image)
 

@@ -109,7 +109,7 @@ def _decoded(image: Image.Image, name: str) -> Image.Image:
     image.load()
     turn = upright(image)
     rgb = _to_rgb(image, name)
-    if deep_colour and SIXTEEN_BITS not in rgb.info:
+    if deep_colour and len(image.getbands()) > 1:
         rgb.info[SIXTEEN_BITS] = 256 * max(high for _, high in image.getextrema()) + 255  # type: ignore[misc]
     return rgb if turn is None else rgb.transpose(turn)
 
@@ -176,8 +176,8 @@ def _to_bytes(values: NDArray[Any], top: float, name: str) -> NDArray[np.uint8]:
     low, high = values.min(), values.max()
     if not (low >= 0 and high <= top):  # also when there is a NaN
         raise SampleError(
-            f"{name}: values from {low} to {high}; expected [0, {top}]"
-            f"{'; floats are in [0, 1]' if top == 1 else ''}: scale or clip them, or give 8 bits"
+            f"{name}: values from {low} to {high}; {'floats are in [0, 1]' if top == 1 else f'expected [0, {top}]'}: "
+            "scale or clip them, or give 8 bits"
         )
     return np.rint(values.astype(np.float64) * (255.0 / top)).astype(np.uint8)
 

@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from small_scenes import LABELS, encoded, indexed, mask
+from sporeprint.data.limits import Limits
 from sporeprint.data.scenes.masks import read_mask
 from sporeprint.errors import SampleError
 
@@ -134,3 +135,30 @@ def test_a_mask_of_void_alone_is_read():
 def test_a_mask_that_cannot_be_read_says_why(data, message):
     with pytest.raises(SampleError, match=message):
         read_mask(data)
+
+
+def white_is_zero():
+    image = Image.fromarray(np.array([[0, 1], [2, 255]], dtype=np.uint8))
+    return encoded(image, "TIFF", tiffinfo={262: 0})
+
+
+def test_a_mask_whose_white_is_zero_is_refused_since_its_values_are_turned_round():
+    with pytest.raises(SampleError, match="white is 0"):
+        read_mask(white_is_zero())
+
+
+def test_colours_looked_up_in_strips_are_as_if_whole(monkeypatch):
+    labels = np.random.default_rng(0).integers(0, 3, (40, 30))
+    painted = Image.fromarray(np.array([(9, 9, 9), (0, 200, 0), (7, 0, 250)], dtype=np.uint8)[labels])
+    colours = {(9, 9, 9): 0, (0, 200, 0): 1, (7, 0, 250): 2}
+    monkeypatch.setattr("sporeprint.data.scenes.masks._STRIP_PIXELS", 7 * 30)
+    np.testing.assert_array_equal(read_mask(painted, 3, (), colours), labels)
+    with pytest.raises(SampleError, match=rf"colour \[7, 0, 250\] \({(labels == 2).sum()} pixels\) is not among"):
+        read_mask(painted, 2, (), {(9, 9, 9): 0, (0, 200, 0): 1})
+    with pytest.raises(SampleError, match=rf"label value 2 \({(labels == 2).sum()} pixels\)"):
+        read_mask(labels, 2)
+
+
+def test_a_mask_beyond_the_limit_names_the_flag():
+    with pytest.raises(SampleError, match=r"3 x 2 is over 5 pixels.*--max-pixels"):
+        read_mask(np.zeros((2, 3), int), limits=Limits(max_pixels=5))

@@ -171,7 +171,7 @@ def test_prompts_say_and_write_nothing_but_text(on_terminal, stores, tmp_path):
     hostile_path = tmp_path / "p\x1b]0;title\x07.jsonl"
     status, out, err = on_terminal("demonstrations", *stores, *sources, "--out", hostile_path)
     assert status == 0, err
-    assert unsafe(out + err) <= {"\n"}
+    assert unsafe(out + of_terminal(err)) <= {"\n"}
     assert unsafe(hostile_path.read_text()) <= {"\n"}
     assert len(hostile_path.read_text().splitlines()) == ROWS - 5
 
@@ -298,10 +298,9 @@ def test_progress_is_rewritten_without_escape_sequences(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", PlainText(terminal))
     monkeypatch.setenv("COLUMNS", "40")
-    working = Working()
-    working("[/b]\x1b[2J " + "long " * 30)
-    working("b")
-    working.close()
+    with Working() as working:
+        working("[/b]\x1b[2J " + "long " * 30)
+        working("b")
     line = ProgressLine()
     line.every_s = 0
     line("rows", 0, 10)

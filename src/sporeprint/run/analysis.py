@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from sporeprint.errors import RecipeError
@@ -47,7 +49,7 @@ def analysis(
         train, test, lambda store: tuple(dict.fromkeys([EMBEDDING, *reads(store)])), label_column, who="analyse"
     )
     (candidate,), _ = candidates(what, pair.blocks, pair.labels, seed=seed, progress=progress)
-    predicted = []
+    predicted: list[Any] = []
     for of in features(pair.blocks, pair.test_blocks, (EMBEDDINGS[RAW], candidate.combination)):
         progress(f"neighbours of the {'joined features' if predicted else 'embedding'}")
         table = choose_k(of.rows, pair.labels) if k == "auto" else {int(k): 0.0}

@@ -1,6 +1,7 @@
 """The commands that evaluate, on stores made by hand: points of a circle, whose neighbours are known."""
 
 import json
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -329,12 +330,20 @@ def test_prompts_take_a_named_combination_or_what_loo_chose(run, tmp_path):
 
 
 def test_progress_is_a_line_at_times_and_nothing_before(capsys):
-    Working(every_s=1000)("all the work")
+    with Working(every_s=1000) as working:
+        working("all the work")
     assert capsys.readouterr().err == ""
-    working = Working(every_s=0)
-    working("all the work")
-    working.close()
-    assert capsys.readouterr().err == "all the work ...\n"
+
+
+def test_progress_is_said_at_times_also_where_nothing_new_begins(capsys):
+    with Working(every_s=0.05) as working:
+        working("a long step")
+        time.sleep(0.5)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) >= 3
+    assert set(lines) <= {"a long step ... 0:00", "a long step ... 0:01"}
+    time.sleep(0.2)
+    assert capsys.readouterr().err == ""
 
 
 # What goes wrong

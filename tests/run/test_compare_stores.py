@@ -141,17 +141,25 @@ def test_one_class_is_told(data):
         assert note in compare_stores(*rows, blocks="kl", splits=2).notes
 
 
-def test_it_says_that_it_takes_long_only_for_many_training_rows_and_once_they_are_read(data, monkeypatch):
-    messages = []
-    monkeypatch.setattr("sporeprint.run.compare_stores._MANY", 11)
-    with pytest.raises(StoreError):
-        compare_stores(Rows(data / "a"), Rows(data / "nowhere"), say=messages.append)
-    assert messages == []
-    compare_stores(Rows(data / "a"), blocks="kl", splits=2, say=messages.append)
-    assert messages == ["comparing: this takes some minutes for thousands of rows ..."]
-    monkeypatch.setattr("sporeprint.run.compare_stores._MANY", 12)
-    compare_stores(Rows(data / "a"), blocks="kl", splits=2, say=messages.append)
-    assert len(messages) == 1
+def test_every_step_is_said_as_it_begins(data):
+    steps = []
+    result = compare_stores(Rows(data / "a"), Rows(data / "b"), blocks="kl", progress=steps.append)
+    names = [entry.name for entry in result.entries]
+    said = [f"leave-one-out: {name} ({at} of {len(names)})" for at, name in enumerate(names, 1)]
+    said += [f"test rows: {name} ({at} of {len(names)})" for at, name in enumerate(names, 1)]
+    assert steps[-len(said) - 1 :] == [*said, "intervals, and what the blocks share"]
+    choosing = steps[: -len(said) - 1]
+    assert choosing[0].startswith("choosing: embedding (1 of ")
+    assert len(choosing) > 10
+    assert all(step.startswith("choosing: ") for step in choosing)
+
+
+def test_the_steps_of_a_split_are_numbered(data):
+    steps = []
+    compare_stores(Rows(data / "a"), blocks="kl", splits=2, progress=steps.append)
+    for number in (1, 2):
+        assert any(step.startswith(f"split {number} of 2: test rows: embedding (1 of ") for step in steps)
+    assert steps[-1] == "intervals, and what the blocks share"
 
 
 @pytest.mark.parametrize(("threads", "words"), [(1, "1 thread of cpu"), (2, "2 threads of cpu")])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -30,7 +29,7 @@ def compare(
 
     The embedding, which others are compared with, is always there. Samples in the report need --train and --test.
     """
-    from sporeprint.cli.console import print_json
+    from sporeprint.cli.console import Working, print_json
     from sporeprint.cli.print_comparison import print_comparison
     from sporeprint.errors import RecipeError
     from sporeprint.run.compare_stores import check_samples, compare_stores, is_store, shown_samples
@@ -55,7 +54,8 @@ def compare(
     if report is not None:
         check_samples(train_rows, test_rows)  # before minutes are spent
     count = 10 if splits is None else splits
-    comparison = compare_stores(train_rows, test_rows, features, label_column, count, seed, say=partial(say, err=True))
+    with Working() as progress:
+        comparison = compare_stores(train_rows, test_rows, features, label_column, count, seed, progress)
     if json:
         print_json(comparison.to_json())
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -192,24 +193,51 @@ def _clock(seconds: float) -> str:
 
 
 class Working:
-    """Shows what is being done on stderr: on a terminal one line, which `close` clears; elsewhere a line at times."""
+    """Shows what is being done, and for how long, on stderr, in a `with` block: called with what begins now.
+
+    On a terminal it is one line, which is cleared at the end; elsewhere a line at least every `every_s` seconds, also
+    where nothing new begins.
+    """
 
     def __init__(self, every_s: float = 10.0):
         self.line = _Line()
         self.live = sys.stderr.isatty()
-        self.every_s = every_s
-        self.last = time.monotonic()
+        self.every_s = 1.0 if self.live else every_s
+        self.started = self.last = time.monotonic()
+        self.what = "reading"
+        self.lock = threading.Lock()
+        self.done = threading.Event()
+        self.clock = threading.Thread(target=self._tick, daemon=True)
+
+    def __enter__(self) -> Working:
+        self.clock.start()
+        return self
 
     def __call__(self, what: str) -> None:
-        if self.live:
-            self.line.rewrite(f"{what} ...")
-        elif time.monotonic() - self.last >= self.every_s:
-            self.last = time.monotonic()
-            say(f"{what} ...", err=True)
+        with self.lock:
+            self.what = what
+            if self.live or time.monotonic() - self.last >= self.every_s:
+                self._show()
 
-    def close(self) -> None:
+    def __exit__(self, *_: object) -> None:
+        self.done.set()
+        self.clock.join()
         if self.live:
             self.line.rewrite("")
+
+    def _tick(self) -> None:
+        while not self.done.wait(max(0.01, self.last + self.every_s - time.monotonic())):
+            with self.lock:
+                if time.monotonic() - self.last >= self.every_s:
+                    self._show()
+
+    def _show(self) -> None:
+        self.last = time.monotonic()
+        text = f"{self.what} ... {_clock(self.last - self.started)}"
+        if self.live:
+            self.line.rewrite(text)
+        else:
+            say(text, err=True)
 
 
 class _Line:

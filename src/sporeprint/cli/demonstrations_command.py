@@ -29,7 +29,7 @@ def demonstrations(
     json: options.Json = False,
 ) -> None:  # fmt: skip
     """Prompts for a language model: for each test text the nearest training texts with their labels. None is called."""
-    from sporeprint.cli.console import print_json
+    from sporeprint.cli.console import Working, print_json
     from sporeprint.errors import RecipeError
     from sporeprint.evaluate.demonstrations import write_jsonl
     from sporeprint.run.prompts import make_prompts
@@ -37,9 +37,10 @@ def demonstrations(
 
     if out.is_dir():
         raise RecipeError(f"--out '{out}' is a folder; give the name of a file, such as {out / 'prompts.jsonl'}")
-    prompts = make_prompts(
-        Rows(train_store, train, train_split), Rows(test_store, test, test_split), template, k, choose, order, joined.wanted()
-    )  # fmt: skip
+    wanted = joined.wanted()
+    sources = Rows(train_store, train, train_split), Rows(test_store, test, test_split)
+    with Working() as progress:
+        prompts = make_prompts(*sources, template, k, choose, order, wanted, progress)
     write_jsonl(prompts.lines, out)
     for note in prompts.notes:
         say(note, err=True)

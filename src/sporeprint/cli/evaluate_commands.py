@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,8 +13,6 @@ from sporeprint.cli.option_groups import AnalysedFeatures, JoinedFeatures, PairS
 from sporeprint.cli.plain_text import say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sporeprint.run.scores import Scores
 
 
@@ -39,11 +36,11 @@ def knn(
     Where labels are lists (several a row), mean average precision over the labels. In the table --pca is of the
     paper's assembly alone: by default to the embedding's width, at most 512.
     """
-    from sporeprint.cli.console import print_entries
+    from sporeprint.cli.console import Working, print_entries
     from sporeprint.run.scores import knn_scores, way_of
 
     wanted = joined.wanted()
-    with _working() as progress:
+    with Working() as progress:
         scores = knn_scores(
             sources.train_rows(train_store), sources.test_rows(test_store), wanted, k, sources.label_column,
             shots, draws, seed, progress, **way_of(metric, vote, temperature),
@@ -68,10 +65,11 @@ def probe(
 
     Where labels are lists (several a row), one probe a label, and mean average precision.
     """
+    from sporeprint.cli.console import Working
     from sporeprint.run.scores import probe_scores
 
     wanted = joined.wanted()
-    with _working() as progress:
+    with Working() as progress:
         scores = probe_scores(
             sources.train_rows(train_store), sources.test_rows(test_store), wanted, sources.label_column,
             shots, draws, seed, standardise, progress,
@@ -92,11 +90,12 @@ def cluster(
     json: options.Json = False,
 ) -> None:  # fmt: skip
     """k-means clusters against the labels: matched accuracy, NMI, ARI."""
+    from sporeprint.cli.console import Working
     from sporeprint.run.scores import cluster_scores
     from sporeprint.run.store_source import Rows
 
     wanted = joined.wanted()
-    with _working() as progress:
+    with Working() as progress:
         scores = cluster_scores(Rows(store, source, split), wanted, label_column, clusters, starts, seed, progress)
     _show_scores(scores, json, "k-means", "cluster")
 
@@ -118,13 +117,14 @@ def retrieve(
     json: options.Json = False,
 ) -> None:  # fmt: skip
     """Retrieval: rows of a query's label are relevant; mAP, mP@k, recall@k. Or revisited Oxford and Paris."""
+    from sporeprint.cli.console import Working
     from sporeprint.run.retrieval import retrieval_scores
     from sporeprint.run.store_source import Rows
 
     wanted = joined.wanted()
     queries = Rows(query_store, query, query_split)
     ranked = None if database_store is None else Rows(database_store, database, database_split)
-    with _working() as progress:
+    with Working() as progress:
         scores = retrieval_scores(queries, ranked, wanted, label_column, ground_truth, k, metric, seed, progress)
     _show_scores(scores, json, "retrieval", "retrieve" if ground_truth is None else "revisited", "database")
     if ground_truth is None and not json:
@@ -146,11 +146,12 @@ def regress(
     json: options.Json = False,
 ) -> None:  # fmt: skip
     """Predict labels that are numbers (or lists of numbers): R^2, MAE, RMSE, Spearman."""
+    from sporeprint.cli.console import Working
     from sporeprint.run.scores import count_of, regress_scores, way_of
 
     wanted = joined.wanted()
     voting = way_of(metric, vote, temperature)
-    with _working() as progress:
+    with Working() as progress:
         scores = regress_scores(
             sources.train_rows(train_store), sources.test_rows(test_store), wanted, sources.label_column,
             progress, method=method, k=count_of(k), standardise=standardise, **voting,
@@ -173,13 +174,13 @@ def analyse(
 
     With TEST_STORE the blocks are joined, by default decorrelated, and k nearest neighbours label its rows.
     """
-    from sporeprint.cli.console import print_analysis, print_json
+    from sporeprint.cli.console import Working, print_analysis, print_json
     from sporeprint.run.analysis import analysis
     from sporeprint.run.scores import count_of
 
     wanted = joined.wanted()
     test_rows = None if test_store is None else sources.test_rows(test_store)
-    with _working() as progress:
+    with Working() as progress:
         blocks, note = analysis(
             sources.train_rows(store), test_rows, wanted, sources.label_column, count_of(k), most_rows, seed, progress
         )
@@ -207,14 +208,3 @@ def _show(scores: Scores, json: bool, print_tables: Callable[[], None], rows: st
         if scores.loo.name == "embedding":
             where = "; nothing beats both it and the half-white embedding by two standard errors there"
         say(f"loo chose, by the labels of the {rows} rows: {scores.loo}{where}.")
-
-
-@contextmanager
-def _working() -> Iterator[Any]:
-    from sporeprint.cli.console import Working
-
-    working = Working()
-    try:
-        yield working
-    finally:
-        working.close()

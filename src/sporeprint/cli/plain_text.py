@@ -60,7 +60,8 @@ class PlainText(io.TextIOBase):
 def plain_streams() -> Iterator[None]:
     """Everything that is written to stdout and stderr meanwhile is text, whoever writes it."""
     before = sys.stdout, sys.stderr
-    ours = sys.stdout, sys.stderr = PlainText(sys.stdout), PlainText(sys.stderr)
+    ours = PlainText(sys.stdout), PlainText(sys.stderr)
+    sys.stdout, sys.stderr = ours
     try:
         yield
     finally:

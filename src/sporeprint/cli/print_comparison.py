@@ -31,8 +31,8 @@ def print_comparison(comparison: Comparison) -> None:
     print_table(f"Compared: {settings}", columns, rows)
     print_meanings(
         [
-            "passes: backbone passes a row, that of the embedding among them",
-            "rows/s: reading and decoding left out; the embedding's own pass holds KL's way back, where KL was computed",
+            "passes: backbone passes a row for what is joined; a view of fewer tokens is a fraction of one",
+            "rows/s: reading and decoding left out; views are timed with their gradients, where these were computed",
             WHITE_MEANS,
             "bytes: of a joined feature in float32",
             "leave-one-out: accuracy on the training rows, where k and all that is chosen were chosen",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -47,6 +47,7 @@ def compare(
     level: float = 0.95,
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Comparison:
     """Measure the embedding, every block, controls and combinations on the test rows; choose on the training rows.
 
@@ -54,7 +55,7 @@ def compare(
     of the rows held out in each, with Nadeau and Bengio's corrected interval: every split makes its own choice, of
     every k too, while entries show what all rows choose, and all splits share the reference that all rows name.
     info: `Store.blocks_info`. seconds: spent on each set of views for `rows_timed` rows, as a store's cost says. ids,
-    test_ids: of the rows, for the neighbours shown.
+    test_ids: of the rows, for the neighbours shown. progress: called with each step as it begins.
     k is chosen for every entry by leave-one-out on the training rows (at most `most_rows` of them ask, all are
     neighbours), and so are the reference and what is called chosen (among those that ask): the test rows have no say.
     Intervals are of these choices on other test rows; other training rows, which might choose otherwise, are not in
@@ -72,13 +73,14 @@ def compare(
     if len(labels) > most_rows:
         known["rows that choose"] = most_rows
     if test is None:
-        return _of_splits(train, labels, costs, splits, most_rows, level, seed, known)
+        return _of_splits(train, labels, costs, splits, most_rows, level, seed, known, progress)
     test = _blocks(test, list(train), "test")
     names = labels_of(test_labels if test_labels is not None else [], len(test["embedding"]), "test")
     check_same_kind(labels, names)
     _check_ids(test_ids, len(names), "test")
-    trained = Trained(train, labels, costs, most_rows, seed)
-    guesses = trained.guesses(test)
+    trained = Trained(train, labels, costs, most_rows, seed, progress)
+    guesses = trained.guesses(test, progress)
+    progress("intervals, and what the blocks share")
     right = {name: guess == names for name, guess in guesses.items()}
     base = right[trained.reference]
     entries = [
@@ -189,6 +191,7 @@ def _of_splits(
     level: float,
     seed: int,
     known: dict[str, Any],
+    progress: Callable[[str], None],
 ) -> Comparison:
     """A comparison without a test set: choice and measure are repeated on splits, each blind to its own test rows.
 
@@ -197,12 +200,17 @@ def _of_splits(
     """
     named = []  # the test labels of each split
     runs: list[dict[str, NDArray[Any]]] = []
-    for rows, others in repeated_splits(labels, 0.3, splits, seed):
+    for number, (rows, others) in enumerate(repeated_splits(labels, 0.3, splits, seed), 1):
+
+        def of_split(step: str, number: int = number) -> None:
+            progress(f"split {number} of {splits}: {step}")
+
         part, rest = ({name: block[subset] for name, block in blocks.items()} for subset in (rows, others))
-        runs.append(Trained(part, labels[rows], costs, most_rows, seed).guesses(rest))
+        runs.append(Trained(part, labels[rows], costs, most_rows, seed, of_split).guesses(rest, of_split))
         named.append(labels[others])
     held = len(named[0]) / len(labels)
-    whole = Trained(blocks, labels, costs, most_rows, seed)
+    whole = Trained(blocks, labels, costs, most_rows, seed, progress)
+    progress("intervals, and what the blocks share")
     splits_of = list(zip(runs, named, strict=True))
     scores = {name: np.array([(run[name] == names).mean() for run, names in splits_of]) for name in runs[0]}
     entries = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from sporeprint.errors import RecipeError
@@ -37,7 +39,7 @@ def analysis(
             raise RecipeError("how blocks are joined, and labels, are for what classes gain: give TEST_STORE too")
         store = Store.open(train.store)
         blocks = store.blocks(what.reads(store))
-        progress(f"{len(blocks)} blocks")
+        progress(f"what {len(blocks)} blocks share")
         note = f"{store.plan['resolved']['backbone']['name']}, {len(store)} rows"
         return analyse(blocks, most_rows=most_rows, seed=seed), note
     if what.table:
@@ -46,14 +48,14 @@ def analysis(
     pair = read_pair(
         train, test, lambda store: tuple(dict.fromkeys([EMBEDDING, *reads(store)])), label_column, who="analyse"
     )
-    (candidate,), _ = candidates(what, pair.blocks, pair.labels, seed=seed)
-    predicted = []
-    progress("neighbours")
+    (candidate,), _ = candidates(what, pair.blocks, pair.labels, seed=seed, progress=progress)
+    predicted: list[Any] = []
     for of in features(pair.blocks, pair.test_blocks, (EMBEDDINGS[RAW], candidate.combination)):
+        progress(f"neighbours of the {'joined features' if predicted else 'embedding'}")
         table = choose_k(of.rows, pair.labels) if k == "auto" else {int(k): 0.0}
         nearest = max(table, key=lambda count: (np.nan_to_num(table[count]), -count))
         predicted.append(knn_predict(of.rows, pair.labels, of.others, k=nearest))
-    progress(f"{len(pair.blocks)} blocks")
+    progress(f"what {len(pair.blocks)} blocks share")
     before, after = predicted
     figures = analyse(pair.blocks, pair.test_labels, before, after, most_rows, seed)
     return figures, f"{pair.note}; classes by k nearest neighbours, from the embedding to {candidate.name}"

@@ -21,8 +21,6 @@ from sporeprint.run.store_source import Rows, reopen, samples_of, store_modality
 from sporeprint.store.reader import Store
 from sporeprint.store.shards import manifest_path, plan_path
 
-_MANY = 1000  # training rows, above which it takes minutes
-
 
 def compare_stores(
     train_rows: Rows,
@@ -31,12 +29,12 @@ def compare_stores(
     label_column: str | None = None,
     splits: int = 10,
     seed: int = 0,
-    say: Callable[[str], None] = lambda _: None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Comparison:
     """What `compare` returns for a pair of stores, or for repeated splits of one.
 
     blocks: only these, or of these families, comma-separated, and the embedding. label_column: of the stores' sources,
-    instead of their labels. say: is called where it will take long, once all is read.
+    instead of their labels. progress: called with each step as it begins.
     Raises StoreError for stores that do not go together, have no labels or lists of them, RecipeError for blocks that
     are not there, SourceError where a source is not the one that its store was made of.
     """
@@ -60,8 +58,6 @@ def compare_stores(
     cost = train.cost
     if cost.get("threads"):
         settings["rows/s"] = measured(cost)
-    if len(rows.labels) > _MANY:
-        say("comparing: this takes some minutes for thousands of rows ...")
     try:
         comparison = compare(
             rows.blocks,
@@ -76,6 +72,7 @@ def compare_stores(
             splits=splits,
             seed=seed,
             settings=settings,
+            progress=progress,
         )
     except SampleError as error:
         if not (hint := numbers_hint(rows.labels.tolist())):

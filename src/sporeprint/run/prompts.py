@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -36,10 +36,12 @@ def make_prompts(
     choose: str = "nearest",
     order: str = "nearest_last",
     what: Wanted | None = None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Prompts:
     """Make a prompt for each row of the test store, of the k labelled training rows that are nearest.
 
     what: how features are made, fitted on the labelled training rows; where no way is named, the paper's.
+    progress: called with each step as it begins.
     A line has "id", "query", "prompt", "answer" (the row's own label, or null; it is not in the prompt), and of the
     examples in the order of the prompt "ids", "labels" and "distances"; "left_out" counts training rows that are not
     shown since their text is the query's.
@@ -57,7 +59,8 @@ def make_prompts(
     known, labels, has_label = labelled(trained, train, what.reads(trained))
     if are_lists(labels):
         raise StoreError(f"{train.store} has lists of labels; an example shows one: extract it with one label a row")
-    (candidate,), _ = candidates(what, known, labels)
+    (candidate,), _ = candidates(what, known, labels, progress=progress)
+    progress(f"neighbours of {len(tested)} texts")
     combiner = candidate.combination.fit(known)
     names = None if trained.label_names is None else dict(zip(trained.label_names, trained.label_names, strict=True))
     examples = np.flatnonzero(has_label).tolist()

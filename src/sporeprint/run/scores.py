@@ -161,8 +161,7 @@ def scores_of(
     table: Callable[[Sequence[str]], list[Candidate]] = short_table,
 ) -> tuple[list[Entry], Selection | None]:
     """Each of the features that are wanted, judged. labels, unlabelled, table: as of `combination_flags.candidates`."""
-    progress("choosing by leave-one-out" if labels is not None else "reading")
-    listed, selection = candidates(what, blocks, labels, unlabelled, seed, table)
+    listed, selection = candidates(what, blocks, labels, unlabelled, seed, table, progress)
     costs = Costs(store.blocks_info, store.cost.get("seconds"), store.cost.get("rows", 0))
     entries = entries_of(listed, blocks, others, costs, judge, progress)
     return mark_paper(entries, store.plan), selection

@@ -283,3 +283,16 @@ def test_more_rows_than_may_choose_are_neighbours_all_the_same():
         right = leave_one_out(entry.combination.fit(train).transform(train), labels)
         table = {k: hits[rows].mean() for k, hits in right.items()}
         assert trained.leave_one_out[entry.name] == max(table.values()) == table[trained.ks[entry.name]]
+
+
+def test_each_candidate_is_said_as_its_turn_comes():
+    rng = np.random.default_rng(0)
+    blocks = {"embedding": rng.standard_normal((12, 3)), "kl": rng.standard_normal((12, 3))}
+    steps = []
+    chosen = select(blocks, ["a", "b"] * 6, progress=steps.append)
+    total = len(chosen.table)
+    assert sorted(steps) == sorted(
+        f"choosing: {name} ({at} of {total})"
+        for at, name in enumerate((step.split(": ", 1)[1].rsplit(" (", 1)[0] for step in steps), 1)
+    )
+    assert {step.split(": ", 1)[1].rsplit(" (", 1)[0] for step in steps} == set(chosen.table)

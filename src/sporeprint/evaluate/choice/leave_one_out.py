@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,13 +32,14 @@ def leave_one_out_of(
     ks: Sequence[int] = CANDIDATES,
     most_rows: int = MOST_ROWS,
     seed: int = 0,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, dict[int, NDArray[np.bool_]]]:
     """Whether the other labelled rows vote rightly for each labelled row, by candidate and k: {name: {k: [rows]}}.
 
     Every k below their number is tried; of more than `most_rows` labelled rows, those drawn by `seed` stand for all.
     Votes and ties are as in `knn_predict`. A joined feature's similarities are the weighed sum of its blocks', so each
     block is whitened, and multiplied with itself, once for all: `neighbours` would search every candidate's joined rows
-    again. Raises SampleError as `select`.
+    again. progress: called with each candidate as its turn comes. Raises SampleError as `select`.
     """
     blocks, counts = _checked(blocks, candidates), counts_of(ks)
     rows, codes = _labelled(blocks, labels, most_rows, seed)
@@ -57,6 +58,7 @@ def leave_one_out_of(
         for name, combination in candidates.items():
             if (combination.whiten, combination.exponent) != whitening:
                 continue
+            progress(f"choosing: {name} ({len(rights) + 1} of {len(candidates)})")
             similar = np.zeros((len(rows), len(rows)), np.float32)
             for members, weight in _groups(combination, list(blocks)):
                 if members not in shared:

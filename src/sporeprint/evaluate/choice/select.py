@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -68,6 +68,7 @@ def select(
     guard: float = GUARD,
     most_rows: int = MOST_ROWS,
     seed: int = 0,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Selection:
     """The combination with the best leave-one-out kNN accuracy on the labelled rows, k chosen along with it.
 
@@ -75,8 +76,10 @@ def select(
     all rows, which costs no label; leave-one-out asks the labelled ones only, at most `most_rows` of them, drawn by
     `seed`, about each other. Rows with NaN in any block are left out of both. candidates: by name; they must not reduce
     (`size`), which can be added to the choice. The raw and the half-white embedding are always among them.
-    guard: see `choose`. Raises SampleError for fewer than two labelled rows, blocks of other rows or that are not
-    there, candidates that reduce or take the name of one of these two, and numbers out of range.
+    guard: see `choose`.
+    progress: called with each candidate as its turn comes. Raises SampleError for fewer than two labelled rows,
+    blocks of other rows or that are not there, candidates that reduce or take the name of one of these two, and
+    numbers out of range.
     """
     listed = choices(list(blocks)) if candidates is None else dict(candidates)
     for name, reference in REFERENCES.items():
@@ -84,7 +87,7 @@ def select(
             raise SampleError(f"a candidate is called {name!r}, which is another's name; give it a name of its own")
     listed = {**REFERENCES, **listed}
     check_guard(guard)
-    rights = leave_one_out_of(blocks, labels, listed, ks, most_rows, seed)
+    rights = leave_one_out_of(blocks, labels, listed, ks, most_rows, seed, progress)
     choice = choose(listed, rights, guard, {"ks": list(ks), "seed": seed})
     return replace(choice, combination=choice.combination.over(list(blocks)))  # the same where there are more blocks
 
@@ -134,7 +137,15 @@ class Trained:
     recommended: the choice among everything if it beats the choice of one pass by two standard errors, else that.
     """
 
-    def __init__(self, train: Blocks, labels: NDArray[Any], costs: Costs, most_rows: int, seed: int):
+    def __init__(
+        self,
+        train: Blocks,
+        labels: NDArray[Any],
+        costs: Costs,
+        most_rows: int,
+        seed: int,
+        progress: Callable[[str], None] = lambda _: None,
+    ):
         self.train, self.labels = train, labels
         self.whiteners: dict[tuple[str, Any], Axes] = {}
         asking = np.arange(len(labels))
@@ -144,8 +155,10 @@ class Trained:
         self.ks: dict[str, int] = {}
         self.leave_one_out: dict[str, float] = {}
         rights: dict[str, NDArray[np.bool_]] = {}
-        for candidate in [*full_table(list(train)), *self._chosen(costs, most_rows, seed)]:
+        candidates = [*full_table(list(train)), *self._chosen(costs, most_rows, seed, progress)]
+        for number, candidate in enumerate(candidates, 1):
             name = candidate.name
+            progress(f"leave-one-out: {name} ({number} of {len(candidates)})")
             combiner = candidate.combination.fit(train, self.whiteners)
             right = votes_of_others(combiner.transform(train), labels, asking)
             k = max(right, key=lambda k: (right[k].mean(), -k))
@@ -154,12 +167,12 @@ class Trained:
         self.reference = max(EMBEDDINGS, key=self.leave_one_out.__getitem__)
         self.recommended = recommended(rights[FREE], rights[ALL])
 
-    def _chosen(self, costs: Costs, most_rows: int, seed: int) -> list[Candidate]:
+    def _chosen(self, costs: Costs, most_rows: int, seed: int, progress: Callable[[str], None]) -> list[Candidate]:
         names = list(self.train)
         listed = choices(names)
-        rights = leave_one_out_of(self.train, self.labels, listed, most_rows=most_rows, seed=seed)
+        rights = leave_one_out_of(self.train, self.labels, listed, most_rows=most_rows, seed=seed, progress=progress)
         free = {name: self.train[name] for name in costs.free(names)}
-        cheap = select(free, self.labels, most_rows=most_rows, seed=seed).combination
+        cheap = select(free, self.labels, most_rows=most_rows, seed=seed, progress=progress).combination
         chosen = [Candidate(FREE, "chosen", cheap)]
         plain = [name for name in names if family(name) != "gradients"]
         if len(plain) < len(names):  # the control is chosen with the same care, from the same candidates
@@ -171,10 +184,11 @@ class Trained:
         """The entry of that name."""
         return next(entry for entry in self.entries if entry.name == name)
 
-    def guesses(self, test: Blocks) -> dict[str, NDArray[Any]]:
+    def guesses(self, test: Blocks, progress: Callable[[str], None] = lambda _: None) -> dict[str, NDArray[Any]]:
         """The label of each test row by each entry."""
         predicted = {}
-        for entry in self.entries:
+        for number, entry in enumerate(self.entries, 1):
+            progress(f"test rows: {entry.name} ({number} of {len(self.entries)})")
             rows, others = self.features(entry.name, test)
             predicted[entry.name] = knn_predict(rows, self.labels, others, self.ks[entry.name])
         return predicted

@@ -45,6 +45,10 @@ class Tally:
         if failure:
             self.failures.append((case, kind, failure))
 
+    def update(self, other: Tally) -> None:
+        self.counts += other.counts
+        self.failures += other.failures
+
     def show(self, title: str, seed: int, most: int = 40) -> int:
         """Print a table, and the failures with their numbers; the exit status."""
         outcomes = sorted({outcome for _, outcome in self.counts}, key=lambda name: (name == "FAILED", name))

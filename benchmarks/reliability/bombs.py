@@ -1,4 +1,4 @@
-"""Decompression bombs, each read in a process that may take 1 GiB beyond what it has: refused by name, or read within it.
+"""Read decompression bombs in processes that may take 1 GiB beyond what they have: refused by name, or read within it.
 
 --count: how many of the bombs, from the first on.
 """
@@ -149,7 +149,10 @@ SOUNDS: dict[str, Callable[[], bytes]] = {
 }
 TABLES: dict[str, tuple[str, Callable[[], bytes]]] = {
     "Parquet, a cell of 60 MB": ("cell.parquet", lambda: parquet(pa.array(["x" * 60_000_000, "b"]))),
-    "Parquet, 20 cells of 60 MB": ("cells.parquet", lambda: parquet(pa.array(["y" * 60_000_000] * 20, pa.large_string()))),
+    "Parquet, 20 cells of 60 MB": (
+        "cells.parquet",
+        lambda: parquet(pa.array(["y" * 60_000_000] * 20, pa.large_string())),
+    ),
     "Parquet, 3 million rows of nothing": ("rows.parquet", lambda: parquet(pa.nulls(3_000_000, pa.string()))),
     "CSV, a cell of 200 MB": ("cell.csv", lambda: b"text,label\n" + b"x" * (200 * MEBIBYTE) + b",a\nb,b\n"),
     "CSV, a quote that never ends": ("open.csv", lambda: b'text,label\n"' + b"x\n" * 50_000_000),
@@ -165,7 +168,11 @@ TENSORS: dict[str, Callable[[], bytes]] = {
 }
 FOLDERS: dict[str, tuple[str, Callable[[], bytes], Callable[[Path], object]]] = {
     "manifest.json, deep": ("manifest.json", lambda: DEEP, lambda path: Store.open(path.parent)),
-    "plan.json, 40 MB": ("plan.json", lambda: b'{"a": [' + b"0," * 20_000_000 + b"0]}", lambda path: Store.open(path.parent)),
+    "plan.json, 40 MB": (
+        "plan.json",
+        lambda: b'{"a": [' + b"0," * 20_000_000 + b"0]}",
+        lambda path: Store.open(path.parent),
+    ),
     "fungi.json, deep": ("fungi.json", lambda: DEEP, lambda path: Fungi.load(path.parent)),
     "text of 400 MB": ("text.txt", lambda: b"x" * (400 * MEBIBYTE), load_text),
 }

@@ -1,4 +1,4 @@
-"""Damage files at random and read them: the same numbers, a named error, or recomputed to the same; never other numbers.
+"""Damage files at random and read them: the same numbers, a named error, or recomputed to the same; nothing else.
 
 A flip, a cut, a removal, an addition, zeros, another file of the same folder or of another one of the same fit.
 """

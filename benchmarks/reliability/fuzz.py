@@ -1,4 +1,4 @@
-"""Mutate valid inputs at random and read them: a value, or a named error; never another exception, a hang or much memory."""
+"""Mutate valid inputs at random and read them: a value or a named error; no other exception, no hang, little memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 from hand_edits import DEEP, edited
 from PIL import Image
 from trial import attempt, timed
-
 
 from sporeprint.data.audio import load_audio
 from sporeprint.data.images import load_image
@@ -72,8 +71,11 @@ def parquet() -> bytes:
     return out.getvalue()
 
 
-TRUTH = {"imlist": ["a", "b", "c"], "qimlist": ["q"], "gnd": [{"easy": [0], "hard": [1], "junk": [2], "bbx": [0, 0, 5, 5]}]}
-CSV = b"id,text,label\na,one,x\nb,\"two, too\",y\nc,three,x\n"
+ENTRY = {"easy": [0], "hard": [1], "junk": [2], "bbx": [0, 0, 5, 5]}
+TRUTH = json.dumps({"imlist": ["a", "b", "c"], "qimlist": ["q"], "gnd": [ENTRY]}).encode()
+CLASSES = [b'["a", "b"]', b'{"0": "a", "3": "b"}', b'{"a": [1, 2, 3]}']
+POINTS = b"x,y,label\n1,2,cat\n3,4,dog\n"
+CSV = b'id,text,label\na,one,x\nb,"two, too",y\nc,three,x\n'
 JSONL = b'{"id": "a", "text": "one", "label": 1}\n{"id": "b", "text": "two", "label": 2}\n{"text": "c", "id": "c"}\n'
 RECIPE = Recipe(backbone="tiny", objectives=[KL(), DINO(), SimCLR(negatives=2)], size=3)
 
@@ -139,12 +141,12 @@ class Readers:
             "CSV": ([CSV], lambda data: self.rows("table.csv", data)),
             "JSONL": ([JSONL], lambda data: self.rows("table.jsonl", data)),
             "Parquet": ([parquet()], lambda data: self.rows("table.parquet", data)),
-            "classes.json": ([b'["a", "b"]', b'{"0": "a", "3": "b"}', b'{"a": [1, 2, 3]}'], lambda data: self.classes("json", data)),
+            "classes.json": (CLASSES, lambda data: self.classes("json", data)),
             "classes.txt": ([b"a\nb\n\nc\n", b"0 a\n1 b\n"], lambda data: self.classes("txt", data)),
-            "points in CSV": ([b"x,y,label\n1,2,cat\n3,4,dog\n"], lambda data: read_points(str(self.file("points.csv", data)))),
+            "points in CSV": ([POINTS], lambda data: read_points(str(self.file("points.csv", data)))),
             "points in words": ([b"1,2,cat", b"1,2,cat 3,4,dog"], lambda data: read_points(data.decode("latin-1"))),
             "marks": ([mask], lambda data: read_marks(self.file("marks.png", data), (255,))),
-            "ground truth": ([json.dumps(TRUTH).encode()], lambda data: load_ground_truth(self.file("truth.json", data))),
+            "ground truth": ([TRUTH], lambda data: load_ground_truth(self.file("truth.json", data))),
             "recipe": ([json.dumps(RECIPE.to_json()).encode()], recipe_of),
         }  # fmt: skip
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import io
 import json
-import shutil
 import struct
 from collections.abc import Callable, Iterator
 from hashlib import sha256
@@ -142,7 +141,12 @@ def edit_safetensors(data: bytes, path: Path, rng: np.random.Generator) -> bytes
     kind = rng.integers(4)
     if kind == 0:  # numbers
         at = int(rng.integers(max(1, len(body) - 4)))
-        return data[: 8 + length] + body[:at] + np.float32([np.nan, np.inf, 1e38][rng.integers(3)]).tobytes() + body[at + 4 :]
+        return (
+            data[: 8 + length]
+            + body[:at]
+            + np.float32([np.nan, np.inf, 1e38][rng.integers(3)]).tobytes()
+            + body[at + 4 :]
+        )
     if kind == 1:
         return struct.pack("<Q", int(rng.integers(2**40))) + data[8:]
     value = edited(json.loads(header), rng)

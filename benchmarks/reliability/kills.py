@@ -36,7 +36,7 @@ from trial import Tally, arguments, command, described, quiet
 from sporeprint.errors import DamagedStore, SporeprintError
 from sporeprint.features.fungi import Fungi
 
-SEGMENT = ["--backbone", "tiny", "--layers", "none", "--features", "embedding", "--batch-size", "2"]
+SEGMENT = ["--backbone", "tiny", "--layers", "1", "--features", "embedding", "--batch-size", "2"]
 VOLATILE = ("seconds", "cost", "checksum")  # what a run took, and checksums over it
 
 
@@ -85,12 +85,6 @@ def commands(material: Material) -> dict[str, Command]:
     def older(folder: Path) -> Callable[[Path], None]:
         return lambda place: shutil.copytree(folder, place) and None
 
-    def again(write: Callable[[Path], object]) -> Callable[[Path], None]:
-        def unfinished_is_removed(folder: Path) -> None:
-            write(folder)
-
-        return unfinished_is_removed
-
     def bank(folder: Path) -> None:
         if (folder / "manifest.json").exists():  # a finished bank is not written over
             return
@@ -102,7 +96,7 @@ def commands(material: Material) -> dict[str, Command]:
         ),
         "segment": Command(segment, result_of, nothing),
         "Fungi.save over another": Command(
-            again(fresh.save),
+            fresh.save,
             lambda folder: read_fungi(folder, m.samples),
             older(m.old_fungi),
             read_fungi(m.old_fungi, m.samples),
@@ -111,7 +105,9 @@ def commands(material: Material) -> dict[str, Command]:
     }
     if m.has_index:
         listed["index over another"] = Command(
-            again(lambda folder: write_index(folder, m.rows)), lambda folder: read_index(folder, m.rows), older(m.index)
+            lambda folder: write_index(folder, m.rows) and None,
+            lambda folder: read_index(folder, m.rows),
+            older(m.index),
         )
     return listed
 
@@ -177,7 +173,9 @@ def main() -> None:
         for number in range(options.count) if options.only is None else [options.only]:
             try:
                 with quiet():
-                    outcome = kill(name, it, material.root, whole, seconds, np.random.default_rng([options.seed, number]))
+                    outcome = kill(
+                        name, it, material.root, whole, seconds, np.random.default_rng([options.seed, number])
+                    )
                 tally.add(number, name, outcome)
             except (AssertionError, DamagedStore, SporeprintError, OSError, ValueError) as error:
                 tally.add(number, name, "FAILED", described(error))

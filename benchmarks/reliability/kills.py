@@ -136,7 +136,7 @@ def kill(name: str, it: Command, root: Path, whole: str, seconds: float, rng: np
         time.sleep(float(rng.uniform(0, seconds)))
         os.kill(writer, signal.SIGKILL)
         hits += os.waitpid(writer, 0)[1] == signal.SIGKILL
-    if it.older is not None and (seen := it.read(folder)) not in (whole, it.older):
+    if it.older is not None and it.read(folder) not in (whole, it.older):
         raise AssertionError("neither the older nor the newer one is there")
     if it.older is None:
         try:

@@ -1,4 +1,4 @@
-"""Whatever the order of training and test rows, the answers are the same: with duplicates, ties and constant features."""
+"""Answers do not depend on the order of training and test rows: with duplicates, ties and constant features."""
 
 import numpy as np
 import pytest

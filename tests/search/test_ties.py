@@ -51,7 +51,7 @@ def test_rows_as_near_as_the_last_share_its_place(k, pairs, monkeypatch):
 
 def test_distinct_rows_at_one_distance_are_all_found():
     train = np.concatenate([np.eye(200), -np.eye(200)])  # from the origin all tie
-    assert found(train, np.zeros((1, 200)), 3) == {0: {row: (1.0, 3 / 400) for row in range(400)}}
+    assert found(train, np.zeros((1, 200)), 3) == {0: dict.fromkeys(range(400), (1.0, 3 / 400))}
 
 
 def test_one_row_stands_for_duplicates_of_its_value():
@@ -65,8 +65,8 @@ def test_one_row_stands_for_duplicates_of_its_value():
 
 def test_rows_of_zeros_are_as_far_from_every_row_by_cosine():
     train = np.array([[1.0, 0.0], [0.0, 0.0], [2.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
-    assert found(train, [[0.0, 0.0]] @ np.eye(2), 2, "cosine")[0] == {row: (1.0, 0.4) for row in range(5)}
-    assert found(train, train[[1]], 2, "cosine", np.array([1]))[0] == {row: (1.0, 0.5) for row in (0, 2, 3, 4)}
+    assert found(train, [[0.0, 0.0]] @ np.eye(2), 2, "cosine")[0] == dict.fromkeys(range(5), (1.0, 0.4))
+    assert found(train, train[[1]], 2, "cosine", np.array([1]))[0] == dict.fromkeys((0, 2, 3, 4), (1.0, 0.5))
 
 
 def test_shares_add_up_to_the_places_that_there_are():

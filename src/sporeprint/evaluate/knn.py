@@ -76,10 +76,10 @@ def knn(
 
     k="auto" takes the candidate with the best leave-one-out accuracy on the training rows (`choose_k`), the smaller one
     in a tie; the test rows are not looked at. shots: training rows of each class, and no others (all of a class
-    that has fewer), drawn `draws` times from `seed` and the rows' content; k="auto" then chooses in each draw, from its rows. vote,
-    temperature: see `knn_predict`, as for fewer than k rows. A test class that is absent from train counts as wrong;
-    with one class in train every row is of that class. With one training row k="auto" is the smallest candidate, its
-    accuracy NaN.
+    that has fewer), drawn `draws` times from `seed` and the rows' content; k="auto" then chooses in each draw, from its
+    rows. vote, temperature: see `knn_predict`, as for fewer than k rows. A test class that is absent from train counts
+    as wrong; with one class in train every row is of that class. With one training row k="auto" is the smallest
+    candidate, its accuracy NaN.
     Raises SampleError for rows with NaN, labels that do not match, and settings that are not as above.
     """
     train, labels, test = _checked(train, labels, test, metric, vote, temperature)

@@ -199,8 +199,9 @@ def fit_probe(
     The penalty is the one of `penalties` (default: 1e-2, 3e-3, 1e-3, ... 1e-8) with the best top-1 on held-out rows,
     the stronger one in a tie; the model is then fitted on all rows. The fraction `validation` of each class is held
     out, seeded: at least one row and never all, so a class with one row is fitted but not validated. Where every class
-    has one row, the penalty is FALLBACK. Rows are taken in the order of their content, whatever the order given. A single penalty is used without holding anything out. A single class is
-    always predicted. Where all features are constant, the most frequent class is. Raises SampleError.
+    has one row, the penalty is FALLBACK. Rows are taken in the order of their content, whatever the order given. A
+    single penalty is used without holding anything out. A single class is always predicted. Where all features are
+    constant, the most frequent class is. Raises SampleError.
     """
     array = features_of(train, "train")
     names = labels_of(labels, len(array), "train")

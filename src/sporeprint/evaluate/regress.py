@@ -76,8 +76,8 @@ def regress(
     """Predict the real-valued targets [M] or [M, T] of test rows [M, D] from training rows [N, D].
 
     method "knn": the mean of the k nearest rows' targets, weighted as `vote` says (see `knn`); of all rows where there
-    are fewer than k; rows as near as the k-th share the places that are left. k="auto" takes the k of 1, 3, 5, 10, 20 with the best leave-one-out R^2, the smaller one in a
-    tie, 1 where there is no R^2: one row, or constant targets.
+    are fewer than k; rows as near as the k-th share the places that are left. k="auto" takes the k of 1, 3, 5, 10, 20
+    with the best leave-one-out R^2, the smaller one in a tie, 1 where there is no R^2: one row, or constant targets.
     method "ridge": minimises mean squared error + penalty * |w|^2 with w as in `fit_probe` (rows centred, of mean
     squared length 1, or standardised). Each target takes that of `penalties` (default: 10, 3, 1, ... 1e-8) with the
     least leave-one-out error, the stronger one in a tie. One row, or features that are all constant: the mean target.

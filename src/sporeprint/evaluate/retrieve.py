@@ -63,10 +63,10 @@ def retrieve(
     Without a database every row queries all the others; only the row itself is excluded, its duplicates are not.
     Average precision is the mean, over a query's relevant rows, of the precision at each one's rank, without
     interpolation. Where distances are equal, as float32 tells them, figures are means over all orders of the tied rows
-    (McSherry & Najork 2008), so that the order of the database has no say, and constant features give chance. With fewer than k rows in
-    the database the absent ones count as irrelevant, so mP@k is a share of k all the same. A query whose label no
-    database row has is left out and counted.
-    Takes 8 (M + N) D bytes, and MATRIX_MIB a few times over, however many queries there are.
+    (McSherry & Najork 2008), so that the order of the database has no say, and constant features give chance. With
+    fewer than k rows in the database the absent ones count as irrelevant, so mP@k is a share of k all the same. A query
+    whose label no database row has is left out and counted. Takes 8 (M + N) D bytes, and MATRIX_MIB a few times over,
+    however many queries there are.
     Raises SampleError for rows with NaN, rows that are all 0 with metric="cosine", labels that do not match, and where
     no query has a relevant row (a single row without a database, for one).
     """
@@ -112,7 +112,7 @@ def retrieve(
 
 
 class _Ranking:
-    """One query's ranking: which rows are relevant [N], and the ranks from 0 at which each row's tie begins and ends."""
+    """One query's ranking: how many rows are relevant, and the ranks from 0 at which each row's tie begins and ends."""
 
     def __init__(self, relevant: NDArray[np.bool_], distances: NDArray[np.float32]) -> None:
         self.found = np.concatenate([[0], np.cumsum(relevant)])  # [N + 1], above each rank

@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 
 from sporeprint.errors import DamagedStore, SampleError, StoreError
 from sporeprint.search.base import Index
+from sporeprint.search.best_rows import slices
 from sporeprint.search.exact import ExactIndex
 from sporeprint.segment.patches import check_patches, unit_rows
-from sporeprint.segment.vote import NEIGHBOURS, TEMPERATURE, vote
+from sporeprint.segment.vote import NEIGHBOURS, SAME, TEMPERATURE, vote
 from sporeprint.store.atomic import (
     canonical,
     check_digest,
@@ -46,6 +47,7 @@ KIND, FORMAT = "sporeprint memory bank", 1
 
 _QUERIES = 2**24  # numbers at a time, in float32: 64 MiB
 _HISTOGRAMS = 2**22  # numbers at a time: 16 MiB
+_PRODUCTS = 2**22  # of queries and tied patches at a time: 16 MiB
 _PATCHES = pa.schema([("image", pa.string()), ("row", pa.int32()), ("column", pa.int32())])
 _ROWS = 2**16  # of provenance at a time
 _ABOUT = {
@@ -313,11 +315,32 @@ class MemoryBank:
         step = max(1, _QUERIES // self.features.shape[1])
         few = max(1, _HISTOGRAMS // (min(k, len(self)) * classes or 1))
         for start in range(0, len(features), step):
-            similarities, positions = index.search(unit_rows(features[start : start + step]), k)
+            queries = unit_rows(features[start : start + step])
+            exact = isinstance(index, ExactIndex)
+            similarities, positions = index.search(queries, k + exact)
+            tied = np.zeros(0, np.intp)  # queries of which another patch is as near as the k-th
+            if exact and similarities.shape[1] > k:
+                tied = np.flatnonzero(similarities[:, k - 1] == similarities[:, k])
+                similarities, positions = similarities[:, :k], positions[:, :k]
+            means = dict(zip(tied.tolist(), self._mean_of_tied(queries[tied], similarities[tied, -1]), strict=True))
             for at in range(0, len(positions), few):
                 part = slice(at, at + few)
-                probabilities[start:][part] = vote(similarities[part], self.histograms[positions[part]], temperature)
+                histograms = self.histograms[positions[part]].astype(np.float32, copy=False)
+                for number, query in enumerate(range(at, at + len(histograms))):
+                    if query in means:
+                        histograms[number, similarities[query] == similarities[query, -1]] = means[query]
+                probabilities[start:][part] = vote(similarities[part], histograms, temperature)
         return probabilities
+
+    def _mean_of_tied(self, queries: NDArray[np.float32], last: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Mean histograms [Q, C] of all patches whose similarity is the last neighbour's [Q]: they share its place."""
+        sums, counts = np.zeros((len(queries), self.histograms.shape[1])), np.zeros((len(queries), 1))
+        for part in slices(len(self) if len(queries) else 0, _PRODUCTS, max(len(queries), self.features.shape[1])):
+            products = queries @ self.features[part].astype(np.float32, copy=False).T
+            alike = (np.abs(products - last[:, None]) <= SAME).astype(np.float32)
+            sums += alike @ self.histograms[part].astype(np.float32, copy=False)
+            counts += alike.sum(axis=1, keepdims=True)
+        return (sums / np.maximum(counts, 1)).astype(np.float32)
 
 
 def _differing(file: pq.ParquetFile, data: bytes, patches: int) -> str:

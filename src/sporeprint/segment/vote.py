@@ -15,6 +15,8 @@ from sporeprint.errors import SampleError
 NEIGHBOURS, TEMPERATURE = 30, 0.02  # Hummingbird (Balazevic et al. 2023); the neighbours of each class in `class_vote`
 CLASS_TEMPERATURE = 0.05
 
+SAME = 2.0**-20  # cosines of equal patches differ by less, where a product in float32 has them at different places
+
 _NUMBERS = 2**23  # interpolated probabilities at a time: 32 MiB
 
 
@@ -35,14 +37,22 @@ def class_vote(similarities: Tensor, histograms: Tensor, neighbours: int, temper
 
     similarities: [Q, M], cosines with all labelled patches. histograms: [M, C], each class in one of them at least. A
     class's score is the mean exp(similarity / temperature) of its `neighbours` most similar patches, weighted by its
-    share in each; the scores are divided by their sum. This is not `search.neighbours`: one product of similarities
-    serves every class, which looks among its own patches.
+    share in each; the scores are divided by their sum. Patches as similar as the last share its place. This is not
+    `search.neighbours`: one product of similarities serves every class, which looks among its own patches.
     """
     scores = []
     for shares in histograms.T:
         own = torch.nonzero(shares).flatten()
-        nearest, positions = similarities[:, own].topk(min(neighbours, len(own)), dim=1)
-        weights = shares[own][positions]
+        apart, count = similarities[:, own], min(neighbours, len(own))
+        nearest, positions = apart.topk(min(count + 1, len(own)), dim=1)
+        weights = shares[own][positions[:, :count]]
+        tied = torch.nonzero(nearest[:, count - 1] - nearest[:, -1] <= SAME).flatten() if count < len(own) else []
+        nearest = nearest[:, :count]
+        if len(tied):  # those as similar as the last share the places that are left
+            last = nearest[tied, -1:]
+            alike = ((apart[tied] - last).abs() <= SAME).to(shares.dtype)
+            mean = (alike @ shares[own] / alike.sum(1))[:, None]
+            weights[tied] = torch.where(nearest[tied] - last <= SAME, mean, weights[tied])
         scores.append(torch.logsumexp(nearest / temperature + weights.log(), 1) - weights.sum(1).log())
     return torch.softmax(torch.stack(scores, dim=1), dim=1)
 

@@ -38,6 +38,7 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
     together. workers: threads that decode, and that cut views for a GPU (on a CPU views are cut in turn with the
     backbone's passes). None of these three decides a number.
     max_failures: fraction of unreadable rows that a call accepts (one row always is, unless it is 0).
+    trust_remote_code, allow_random: as in `load_backbone`; never taken from what was saved.
 
     `heads`, `negatives` and `projection` may be replaced before `blocks` is called. `failures` names the rows that the
     last call could not read; their features are NaN. `truncated` names those that were too long for the backbone, which
@@ -52,6 +53,8 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         batch_size: int = 32,
         workers: int = 1,
         max_failures: float = 0.01,
+        trust_remote_code: bool = False,
+        allow_random: bool = False,
     ):
         self.recipe = recipe
         self.backbone = backbone
@@ -59,6 +62,8 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         self.batch_size = batch_size
         self.workers = workers
         self.max_failures = max_failures
+        self.trust_remote_code = trust_remote_code
+        self.allow_random = allow_random
 
     # Fitting and transforming
 
@@ -296,7 +301,7 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         made_for = (self._recipe(), self.backbone, self.device)
         if getattr(self, "_made_for", None) != made_for:
             self.__dict__.pop("combiner", None)  # it was fitted on other blocks
-            self._engine = make_engine(*made_for, self.workers)
+            self._engine = make_engine(*made_for, self.workers, self.trust_remote_code, self.allow_random)
             self._made_for = made_for
         self._engine.workers = self.workers
         return self._engine

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from sporeprint.backbones.description import caveats_text
 from sporeprint.errors import RecipeError
 from sporeprint.evaluate.analyse import Analysis, analyse
 from sporeprint.evaluate.choice.candidates import DECORRELATED, EMBEDDING, EMBEDDINGS, RAW
@@ -38,7 +39,8 @@ def analysis(
         store = Store.open(train.store)
         blocks = store.blocks(what.reads(store))
         progress(f"{len(blocks)} blocks")
-        note = f"{store.plan['resolved']['backbone']['name']}, {len(store)} rows"
+        backbone = store.plan["resolved"]["backbone"]
+        note = "; ".join([f"{backbone['name']}, {len(store)} rows", *caveats_text(backbone)])
         return analyse(blocks, most_rows=most_rows, seed=seed), note
     if what.table:
         what = Wanted(named(DECORRELATED, what.size), name=DECORRELATED)

@@ -41,6 +41,8 @@ class Settings:
     shard_rows: int = 256
     dtype: str = "float32"
     max_failures: float = 0.01
+    trust_remote_code: bool = False
+    allow_random: bool = False
 
     def __post_init__(self) -> None:
         check_choice("dtype on disk", self.dtype, DTYPES)
@@ -50,7 +52,8 @@ class Settings:
 
     def fungi(self) -> dict[str, Any]:
         """Return the part that `Fungi` takes."""
-        return {"device": self.device, "batch_size": self.batch_size, "workers": self.workers}
+        names = ("device", "batch_size", "workers", "trust_remote_code", "allow_random")
+        return {name: getattr(self, name) for name in names}
 
 
 def extract(

@@ -77,3 +77,5 @@ class Words:
     split: str | None = None
     limit: int | None = None
     device: str | None = None
+    trust_remote_code: bool = False
+    allow_random: bool = False

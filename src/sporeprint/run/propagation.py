@@ -136,7 +136,13 @@ def run_propagate(words: Words, chosen: Mapping[str, Any], confidence: bool, she
         masks=False,
     )
     marks = find_marks(scenes, words.on, words.mask or words.scribbles or (), words.points or (), ignore)
-    backbone = load_backbone(words.backbone, device=words.device, modality="image")
+    backbone = load_backbone(
+        words.backbone,
+        device=words.device,
+        modality="image",
+        trust_remote_code=words.trust_remote_code,
+        allow_random=words.allow_random,
+    )
     result = propagate_scenes(
         scenes, marks.references, words.out, backbone, marks.palette, marks.names, settings, confidence, progress
     )

@@ -124,8 +124,7 @@ def test_random_weights_that_were_asked_for_are_the_same_at_every_load_and_recor
     described = first.describe()
     assert described == second.describe()
     names = len(load_file(vit / "model.safetensors"))
-    assert described["random_weights"]["count"] == names
-    assert len(described["random_weights"]["first"]) == 3
+    assert described["random_weights"] == names
 
 
 def test_a_saved_fungi_is_not_opened_on_random_weights_unless_asked_again(vit, tmp_path):
@@ -160,7 +159,7 @@ def test_the_command_line_refuses_random_weights_and_says_where_they_were_allowe
     count = len(load_file(vit / "model.safetensors"))
     assert f"warning: {count} weights of the backbone are random" in run("info", tmp_path / "store")[1]
     plan = json.loads(run("info", tmp_path / "store", "--json")[1])["plan"]
-    assert plan["resolved"]["backbone"]["random_weights"]["count"] == count
+    assert plan["resolved"]["backbone"]["random_weights"] == count
     _, out, _ = run("compare", tmp_path / "store", "--splits", "2", "--report", tmp_path / "report")
     assert f"note: {count} weights of the backbone are random" in out
     assert f"{count} weights of the backbone are random" in (tmp_path / "report" / "report.html").read_text()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,8 +55,7 @@ def caveats_text(described: Mapping[str, Any]) -> list[str]:
     """Say what a reader of features must know of how their backbone, described as above, was loaded."""
     texts = []
     if random := described.get("random_weights"):
-        first = ", ".join(random["first"])
-        texts.append(f"{random['count']} weights of the backbone are random, not in its checkpoint ({first}, ...)")
+        texts.append(f"{random} weights of the backbone are random, because its checkpoint lacks them")
     if described.get("trust_remote_code"):
         texts.append("code of the checkpoint was run (trust_remote_code)")
     return texts
@@ -64,6 +63,7 @@ def caveats_text(described: Mapping[str, Any]) -> list[str]:
 
 def check_finite(module: nn.Module, name: str) -> None:
     """Raise BackboneError for a weight that is NaN or infinite, or a buffer that is NaN (a mask may be infinite)."""
+    parts: list[tuple[str, Tensor, Callable[[Tensor], Tensor]]]
     parts = [(key, weight, torch.isfinite) for key, weight in module.named_parameters()]
     parts += [(key, buffer, lambda values: ~torch.isnan(values)) for key, buffer in module.named_buffers()]
     for key, tensor, is_right in parts:

@@ -76,7 +76,7 @@ def _load(
     )
     if read := backbone.find_read(random):
         _refuse_random(name, read, missing, allow_random)
-        backbone.caveats["random_weights"] = {"count": len(read), "first": read[:3]}
+        backbone.caveats["random_weights"] = len(read)
     if trust_remote_code:
         backbone.caveats["trust_remote_code"] = True
     if Path(name).expanduser().exists():  # what a store records must not depend on where the folder lies

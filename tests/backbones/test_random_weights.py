@@ -70,10 +70,7 @@ def test_one_missing_weight_is_enough(vit):
 def test_a_weight_of_another_shape_is_refused_with_both_shapes(vit):
     content = json.loads((vit / "config.json").read_text())
     (vit / "config.json").write_text(json.dumps({**content, "intermediate_size": 48}))
-    with pytest.raises(
-        BackboneError,
-        match=r"vit: \d+ weights .*; it holds .* as \[64, 32\], .* makes it \[48, 32\]|as \[64\], .*\[48\]",
-    ):
+    with pytest.raises(BackboneError, match=r"vit: 6 weights .*; it holds \S+fc1\.bias as \[64\], .* makes it \[48\]"):
         load_backbone(str(vit), device="cpu")
 
 

@@ -277,7 +277,7 @@ def _random(module: nn.Module, report: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def _missing(module: nn.Module, report: Mapping[str, Any], random: Mapping[str, Tensor]) -> str:
     """Say what a checkpoint holds instead of the weights that were drawn at random."""
-    for name, theirs, ours in report["mismatched_keys"]:
+    for name, theirs, ours in sorted(report["mismatched_keys"]):
         return f"it holds {name} as {list(theirs)}, its config.json makes it {list(ours)}"
     unexpected = sorted(report["unexpected_keys"])
     for name in unexpected:

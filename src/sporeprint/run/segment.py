@@ -84,8 +84,9 @@ def segment(
     """
     network = backbone
     if isinstance(network, str):
-        leave = {"trust_remote_code": way.trust_remote_code, "allow_random": way.allow_random}
-        network = load_backbone(network, device=way.device, **leave)
+        network = load_backbone(
+            network, device=way.device, trust_remote_code=way.trust_remote_code, allow_random=way.allow_random
+        )
     plan.check(network)
     if not truth and len(plan.runs()) > 1:
         raise RecipeError("without masks of TEST nothing is compared: leave out --fractions and --seeds, or give one")

@@ -106,9 +106,11 @@ def _labels_text(store: Store, verified: bool) -> str:
     return f"{counts['different']} different{rows_without}" if counts["different"] else "none"
 
 
-def describe_backbone(name: str, modality: str = "auto", **leave: bool) -> dict[str, Any]:
-    """Load a backbone and say what was found in it. leave: trust_remote_code, allow_random."""
+def describe_backbone(
+    name: str, modality: str = "auto", trust_remote_code: bool = False, allow_random: bool = False
+) -> dict[str, Any]:
+    """Load a backbone and say what was found in it."""
     from sporeprint.backbones.load import load_backbone
 
-    backbone = load_backbone(name, modality=modality, **leave)
+    backbone = load_backbone(name, modality=modality, trust_remote_code=trust_remote_code, allow_random=allow_random)
     return {**backbone.describe(), "linear_layers": backbone.linear_layers()}

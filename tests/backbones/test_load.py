@@ -186,14 +186,17 @@ def test_folder_without_a_processor_says_what_is_assumed(tmp_path):
     assert grey.abs().max() < 0.02
 
 
-def test_missing_weights_are_warned_of(tmp_path):
+def test_missing_weights_are_refused_and_where_allowed_warned_of(tmp_path):
     save(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     gone = [name for name in weights if name.endswith("layer.1.attention.output.dense.weight") or ".1.mlp.fc1." in name]
     assert gone
     save_file({k: v for k, v in weights.items() if k not in gone}, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.warns(UserWarning, match=f"{len(gone)} weights are not in the checkpoint and were drawn at random"):
+    missing = f"{len(gone)} weights that the features read are not in the checkpoint"
+    with pytest.raises(BackboneError, match=missing):
         load_backbone(str(tmp_path), device="cpu")
+    with pytest.warns(UserWarning, match=f"{missing}.*they are random, as was asked for"):
+        load_backbone(str(tmp_path), device="cpu", allow_random=True)
 
 
 def test_non_square_processor_is_refused_with_what_to_do(tmp_path):
@@ -219,7 +222,7 @@ def test_folder_that_does_not_exist(tmp_path, name):
 
 
 def test_folder_without_a_model(tmp_path):
-    with pytest.raises(BackboneError, match="transformers could not load"):
+    with pytest.raises(BackboneError, match=r"is empty; expected config.json and model.safetensors"):
         load_backbone(str(tmp_path), device="cpu")
 
 
@@ -296,11 +299,20 @@ def broken_processor(folder: Path) -> None:
     (folder / "preprocessor_config.json").write_text("[1, 2")
 
 
-@pytest.mark.parametrize("damage", [damage_weights, other_width, no_weights, broken_config, broken_processor])
-def test_damaged_folder_is_one_error_that_names_it(tmp_path, damage):
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (damage_weights, r"model\.safetensors \(1,000 bytes\) is cut off or damaged"),
+        (other_width, r"it holds .* as \[.*32.*\], its config\.json makes it \[.*48.*\]"),
+        (no_weights, "has config.json and no weights"),
+        (broken_config, "config.json cannot be read"),
+        (broken_processor, "preprocessor_config.json cannot be read"),
+    ],
+)
+def test_damaged_folder_is_one_error_that_names_it(tmp_path, damage, message):
     save(tmp_path, "vit")
     damage(tmp_path)
-    with pytest.raises(BackboneError, match=r"transformers could not load .*") as caught:
+    with pytest.raises(BackboneError, match=message) as caught:
         load_backbone(str(tmp_path), device="cpu")
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from sporeprint.backbones import structure
-from sporeprint.backbones.description import Description, weights_digest
+from sporeprint.backbones.description import Description, check_finite, weights_digest
 from sporeprint.backbones.grid import GridNetwork, GridPass, check_places, grid_pass, grid_shape, shape_of
 from sporeprint.backbones.input_spec import resolve_inputs, unpack_sentence
 from sporeprint.backbones.inputs.inputs import Batch, Inputs, batch_to
 from sporeprint.backbones.layers import Layers, precise
 from sporeprint.backbones.libraries.adapter import Adapter
-from sporeprint.backbones.libraries.library_adapters import adapt
+from sporeprint.backbones.libraries.library_adapters import adapt, check_plain, unwrap
 from sporeprint.backbones.pooling import POOLINGS, pool
 from sporeprint.backbones.quick.known_blocks import RunAgain
 from sporeprint.backbones.quick.shortcut import Shortcut
@@ -49,7 +49,9 @@ class Backbone:
     You may run it in other threads meanwhile; during a pass it is in evaluation mode for them too.
 
     module: takes [N, 3, S, S], or for text and sound named tensors; gives tokens [N, T, E], a pooled embedding [N, E],
-    or a Hugging Face output. A SentenceTransformer brings its own preprocess, pooling and finish.
+    or a Hugging Face output. Wrappers that pass their input on (DataParallel, torch.compile, peft) are taken off; of a
+    Hugging Face output from your own module, tokens are read, and pooler_output only where the network inside is read
+    by it (CLIP). A SentenceTransformer brings its own preprocess, pooling and finish.
     target: path(s) of the linear layers to read; default: found by structure.
     preprocess: for images a `Preprocess`, or a function from an RGB PIL image to [3, S, S]; for text a Hugging Face
     tokenizer, or `Tokens`; for sound a Hugging Face feature extractor, or `Sound`.
@@ -72,7 +74,9 @@ class Backbone:
         modality: str = "auto",
     ):
         self.adapter: Adapter
+        module, inside = unwrap(module)
         module, preprocess, finish, own = unpack_sentence(module, preprocess, finish)
+        check_plain(module, name or type(module).__name__)
         self.adapter = adapt(module, modality)
         self.module = self.adapter.module
         self.name = name or type(self.module).__name__
@@ -81,11 +85,15 @@ class Backbone:
                 f"{self.name} was made inside torch.inference_mode(), so autograd can never pass through its weights; "
                 "make or load it outside (torch.no_grad() is fine)"
             )
+        for part in (self.module, *([] if finish is None else [finish])):
+            check_finite(part, self.name)
         check_choice("pooling", pooling, POOLINGS, BackboneError)
         target = target or self.adapter.target
-        self.targets = structure.resolve(self.module, [target] if isinstance(target, str) else target)
+        paths = [target] if isinstance(target, str) else target
+        self.targets = structure.resolve(self.module, paths and [path.removeprefix(inside) for path in paths])
         self.preprocess = resolve_inputs(preprocess, self.adapter, self.name)
         self.finish = finish
+        self.caveats: dict[str, Any] = {}  # of how it was loaded, for `describe`: random_weights, trust_remote_code
         self._warned = False
         self._blocks = structure.blocks(self.module)
         self._places_checked = False
@@ -257,6 +265,20 @@ class Backbone:
         if self._shortcut is not None:
             self._shortcut.refresh()
 
+    @torch.inference_mode(False)
+    def find_read(self, weights: Mapping[str, Tensor]) -> list[str]:
+        """Return the names of the weights and buffers that the embedding, or the head's logits, depend on."""
+        own = {id(tensor) for tensor in (*self.module.parameters(), *self.module.buffers())}
+        if not any(id(tensor) in own for tensor in weights.values()):
+            return list(weights) if self.adapter.head else []
+        with one_thread(self.module), evaluating(self.module), torch.enable_grad():
+            embedding = self._plain(self.preprocess.probes()[:1])
+        traced = {name: tensor for name, tensor in weights.items() if tensor.requires_grad and id(tensor) in own}
+        gradients = torch.autograd.grad(embedding.sum(), list(traced.values()), allow_unused=True) if traced else ()
+        unread = {name for name, gradient in zip(traced, gradients, strict=True) if gradient is None}
+        inside = own if self.adapter.head is None else {id(tensor) for tensor in weights.values()}
+        return [name for name, tensor in weights.items() if id(tensor) in inside and name not in unread]
+
     def digest(self) -> str:
         """Return 16 hex digits over shapes and values of all weights and buffers, in order, whatever their names."""
         whole = self.adapter.head or self.module
@@ -276,6 +298,7 @@ class Backbone:
             prefix=self.prefix,
             depth=self.depth,
             weights=self.digest(),
+            caveats=self.caveats,
         ).to_json()
 
     def __sklearn_clone__(self) -> Backbone:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sporeprint.backbones.inputs.inputs import Inputs
+from sporeprint.errors import BackboneError
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Description:
     prefix: int
     depth: int
     weights: str
+    caveats: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
         """Return the description as stores and saved Fungis hold it."""
@@ -45,7 +47,31 @@ class Description:
             "prefix_tokens": self.prefix,
             "blocks": self.depth,
             "weights": self.weights,
+            **self.caveats,
         }
+
+
+def caveats_text(described: Mapping[str, Any]) -> list[str]:
+    """Say what a reader of features must know of how their backbone, described as above, was loaded."""
+    texts = []
+    if random := described.get("random_weights"):
+        texts.append(f"{random} weights of the backbone are random, because its checkpoint lacks them")
+    if described.get("trust_remote_code"):
+        texts.append("code of the checkpoint was run (trust_remote_code)")
+    return texts
+
+
+def check_finite(module: nn.Module, name: str) -> None:
+    """Raise BackboneError for a weight that is NaN or infinite, or a buffer that is NaN (a mask may be infinite)."""
+    parts: list[tuple[str, Tensor, Callable[[Tensor], Tensor]]]
+    parts = [(key, weight, torch.isfinite) for key, weight in module.named_parameters()]
+    parts += [(key, buffer, lambda values: ~torch.isnan(values)) for key, buffer in module.named_buffers()]
+    for key, tensor, is_right in parts:
+        if not tensor.is_meta and not (right := is_right(tensor)).all():
+            raise BackboneError(
+                f"{name}: {int((~right).sum())} of the {right.numel()} numbers of its weight {key!r} are NaN or "
+                "infinite; the checkpoint is damaged, or its training failed: fetch it again, or give another"
+            )
 
 
 def weights_digest(modules: Iterable[nn.Module]) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sporeprint.backbones.backbone import Backbone
 from sporeprint.backbones.inputs.inputs import Inputs
@@ -21,45 +23,76 @@ def load_backbone(
     device: str | torch.device | None = None,
     modality: str = "auto",
     head: bool = False,
+    trust_remote_code: bool = False,
+    allow_random: bool = False,
 ) -> Backbone:
     """Load a backbone with frozen float32 weights.
 
     name: "tiny" (shipped), "timm:NAME" (pretrained; needs the timm extra), or a Hugging Face id or folder, also of a
     sentence-transformers model. device: default CUDA where there is one, else the CPU. modality: as in `Recipe`.
     head: with the checkpoint's masked-language-model head, for objectives that read its logits.
+    trust_remote_code: run code that lies in the checkpoint; never without it, whatever the checkpoint says.
+    allow_random: go on where the checkpoint lacks weights that the features read, which are then drawn at random.
     Raises BackboneError, LayerError, MissingExtra; RecipeError for a device that is not there.
     """
     with torch.inference_mode(False):  # autograd cannot pass through tensors made inside it
-        return _load(name, targets, pooling, device, modality, head)
+        return _load(name, targets, pooling, device, modality, head, trust_remote_code, allow_random)
 
 
 def _load(
-    name: str, targets: Sequence[str] | None, pooling: str, device: str | torch.device | None, modality: str, head: bool
+    name: str,
+    targets: Sequence[str] | None,
+    pooling: str,
+    device: str | torch.device | None,
+    modality: str,
+    head: bool,
+    trust_remote_code: bool,
+    allow_random: bool,
 ) -> Backbone:
     module: Any
     preprocess: Inputs
     finish: Any = None
+    random: dict[str, Tensor] = {}
+    missing = ""
     if name == "tiny" or name.startswith("timm:"):
         if modality not in ("auto", "image") or head:
             raise BackboneError(f"{name!r} takes images, not {'texts with masked words' if head else modality}")
-        module, preprocess = _tiny() if name == "tiny" else _timm(name.removeprefix("timm:"))
+        module, preprocess = _tiny() if name == "tiny" else _timm(name.removeprefix("timm:"), trust_remote_code)
     else:
         from sporeprint.backbones.libraries.huggingface import load_huggingface
 
-        loaded = load_huggingface(name, modality, head)
+        loaded = load_huggingface(name, modality, head, trust_remote_code)
         module, preprocess, finish = loaded.module, loaded.inputs, loaded.finish
         pooling = loaded.pooling if pooling == "auto" else pooling
+        random, missing = loaded.random, loaded.missing
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         module = module.float().eval().to(device)
         finish = None if finish is None else finish.to(device)
     except (RuntimeError, AssertionError) as error:
         raise RecipeError(f"device {str(device)!r} cannot be used: {first_line(error)}; try cpu") from error
-    # What a store records must not depend on where the folder lies.
-    shown = Path(name).resolve().name if Path(name).exists() else name
-    return Backbone(
-        module, target=targets, preprocess=preprocess, pooling=pooling, name=shown, finish=finish, modality=modality
+    backbone = Backbone(
+        module, target=targets, preprocess=preprocess, pooling=pooling, name=name, finish=finish, modality=modality
     )
+    if read := backbone.find_read(random):
+        _refuse_random(name, read, missing, allow_random)
+        backbone.caveats["random_weights"] = len(read)
+    if trust_remote_code:
+        backbone.caveats["trust_remote_code"] = True
+    if Path(name).expanduser().exists():  # what a store records must not depend on where the folder lies
+        backbone.name = Path(name).expanduser().resolve().name
+    return backbone
+
+
+def _refuse_random(name: str, read: Sequence[str], missing: str, allow_random: bool) -> None:
+    what = f"{name}: {len(read)} weights that the features read are not in the checkpoint ({', '.join(read[:3])}"
+    what += f"{', ...' if len(read) > 3 else ''}){f'; {missing}' if missing else ''}"
+    if not allow_random:
+        raise BackboneError(
+            f"{what}. Give the checkpoint that holds them; to go on with random ones, --allow-random "
+            "(allow_random=True)"
+        )
+    warnings.warn(f"{what}; they are random, as was asked for", stacklevel=5)
 
 
 def _tiny() -> tuple[Any, Preprocess]:
@@ -69,7 +102,12 @@ def _tiny() -> tuple[Any, Preprocess]:
     return module, Preprocess(size=config.image_size, mean=(config.mean,) * 3, std=(config.std,) * 3)
 
 
-def _timm(name: str) -> tuple[Any, Preprocess]:
+def _timm(name: str, trust_remote_code: bool) -> tuple[Any, Preprocess]:
+    if ":" in name and not trust_remote_code:  # timm unpickles what it finds there
+        raise BackboneError(
+            f"'timm:{name}' names a place, whose files could run code; expected a name of timm.list_models(). If you "
+            "trust it, give --trust-remote-code (trust_remote_code=True)"
+        )
     try:
         import timm
     except ImportError as error:

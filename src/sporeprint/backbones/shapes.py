@@ -45,7 +45,7 @@ class Probe:
         prefix = self._count_prefix(tokens) if prefix is None else prefix
         auto = self.adapter.auto
         if auto == "own" and pooled is None:
-            auto = "found" if modality == "text" else "cls" if prefix else "mean"
+            auto = "found" if modality == "text" else "cls" if prefix and not self.adapter.mean else "mean"
         causal = modality == "text" and last_tokens is not None and self._is_causal(last_tokens)
         first = isinstance(self.inputs, Tokens) and not causal and self.inputs.starts_special()
         if auto == "found":

@@ -75,6 +75,11 @@ def resolve(module: nn.Module, paths: Iterable[str] | None) -> dict[str, Target]
             )
         last = layers[-1]
         paths = [f"{last[0]}.{attention_output(last[1])}"]
+        if re.search(r"\.(base_layer|lora_\w+)\b", paths[0]):
+            raise LayerError(
+                f"the layer to read by default holds an adapter (LoRA): {paths[0]!r}; merge it first, "
+                "merge_and_unload(), or name another layer, target=PATH"
+            )
     return {path: _target(module, path) for path in paths}
 
 

@@ -13,6 +13,8 @@ from sporeprint.cli.plain_text import say
 def backbones(
     name: Annotated[str | None, typer.Argument(help="Hugging Face id or folder, timm:NAME or tiny: load it and say what was found.")] = None,
     modality: options.Modality = "auto",
+    trust_remote_code: options.TrustRemoteCode = False,
+    allow_random: options.AllowRandom = False,
     json: options.Json = False,
 ) -> None:  # fmt: skip
     """What is supported, and how the target layer is found."""
@@ -20,7 +22,7 @@ def backbones(
     from sporeprint.run.store_info import SUPPORTED, describe_backbone
 
     if name is not None:
-        description = describe_backbone(name, modality)
+        description = describe_backbone(name, modality, trust_remote_code=trust_remote_code, allow_random=allow_random)
         if json:
             print_json(description)
             return

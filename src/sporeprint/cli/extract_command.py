@@ -62,6 +62,8 @@ class ExtractSettings:
     workers: options.Workers = 1
     shard_rows: Annotated[int, typer.Option(min=1, help="Number of rows in a shard: what an interruption can cost.")] = 256
     store_dtype: Annotated[str, typer.Option(help="Precision of the blocks on disk: float32 or float16.")] = "float32"
+    trust_remote_code: options.TrustRemoteCode = False
+    allow_random: options.AllowRandom = False
     # fmt: on
 
     def settings(self, limits: SampleLimits) -> Settings:
@@ -96,8 +98,9 @@ def extract(
     moved = None if fit_from is None else words.backbone  # the fit's own backbone, where it lies now
     if moved is not None:
         words = replace(words, backbone=None)
-    asked = make_recipe(recipe, bare=fit_from is None, **asdict(words))
-    modality = source_modality(asked, fit_from, moved)
+    trusted = settings.trust_remote_code
+    asked = make_recipe(recipe, bare=fit_from is None, trust_remote_code=trusted, **asdict(words))
+    modality = source_modality(asked, fit_from, moved, trusted)
     opened: Source = open_source(source, **asdict(rows), modality=modality, like=fitted_columns(fit_from))
     if sample is not None:
         opened = Sampled(opened, sample)

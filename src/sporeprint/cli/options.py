@@ -46,6 +46,18 @@ OptionalBackbone = Annotated[str | None, _BACKBONE]
 _MODALITY = "Tower of a checkpoint that has two: image, text or audio."
 Modality = Annotated[str, typer.Option(help=_MODALITY)]
 OptionalModality = Annotated[str | None, typer.Option(help=_MODALITY, show_default="what the checkpoint takes")]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code", help="Run code that lies in the backbone's checkpoint; never without this option."
+    ),
+]
+AllowRandom = Annotated[
+    bool,
+    typer.Option(
+        "--allow-random", help="Go on where the checkpoint lacks weights that features read: they are random."
+    ),
+]
 _DTYPE = "Precision of the backbone: auto, float32 or bfloat16."
 Dtype = Annotated[str, typer.Option(help=_DTYPE)]
 OptionalDtype = Annotated[str | None, typer.Option(help=_DTYPE, show_default="auto")]

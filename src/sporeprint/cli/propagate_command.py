@@ -32,6 +32,8 @@ class PropagateWords:
     split: options.Split = None
     limit: options.Limit = None
     device: options.Device = None
+    trust_remote_code: options.TrustRemoteCode = False
+    allow_random: options.AllowRandom = False
     # fmt: on
 
 

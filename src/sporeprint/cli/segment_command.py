@@ -28,6 +28,8 @@ class SegmentWay:
     batch_size: options.BatchSize = 8
     workers: options.Workers = 1
     max_failures: options.MaxFailures = 0.01
+    trust_remote_code: options.TrustRemoteCode = False
+    allow_random: options.AllowRandom = False
     # fmt: on
 
 

@@ -19,9 +19,17 @@ from sporeprint.objectives import settle
 
 
 @torch.inference_mode(False)  # autograd refuses tensors made in a caller's inference mode
-def make_engine(recipe: Recipe, backbone: Any, device: Any = None, workers: int = 1) -> Engine:
+def make_engine(
+    recipe: Recipe,
+    backbone: Any,
+    device: Any = None,
+    workers: int = 1,
+    trust_remote_code: bool = False,
+    allow_random: bool = False,
+) -> Engine:
     """Make the engine of a recipe. backbone: the user's `Backbone` or SentenceTransformer, or None for the recipe's.
 
+    trust_remote_code, allow_random: as in `load_backbone`.
     Raises RecipeError, BackboneError, LayerError.
     """
     if is_sentence_transformer(backbone):
@@ -33,7 +41,16 @@ def make_engine(recipe: Recipe, backbone: Any, device: Any = None, workers: int 
                 "Fungi(recipe, backbone=Backbone(module, ...))"
             )
         head = any(getattr(objective, "reads", "") == "logits" for objective in recipe.objectives or ())
-        backbone = load_backbone(recipe.backbone, recipe.targets, recipe.pooling, device, recipe.modality, head)
+        backbone = load_backbone(
+            recipe.backbone,
+            recipe.targets,
+            recipe.pooling,
+            device,
+            recipe.modality,
+            head,
+            trust_remote_code,
+            allow_random,
+        )
     else:
         _check_given_backbone(recipe, backbone, device)
     objectives = settle(recipe.objectives, backbone.modality, recipe.views)

@@ -41,6 +41,7 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
     backbone's passes). None of these three decides a number.
     max_failures: fraction of unreadable rows that a call accepts (one row always is, unless it is 0).
     limits: the largest sample that is decoded, `Limits(max_pixels=..., max_seconds=...)`; a larger one is unreadable.
+    trust_remote_code, allow_random: as in `load_backbone`; never taken from what was saved.
 
     `heads`, `negatives` and `projection` may be replaced before `blocks` is called. `failures` names the rows that the
     last call could not read; their features are NaN. `truncated` names those that were too long for the backbone, which
@@ -56,6 +57,8 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         workers: int = 1,
         max_failures: float = 0.01,
         limits: Limits = Limits(),
+        trust_remote_code: bool = False,
+        allow_random: bool = False,
     ):
         self.recipe = recipe
         self.backbone = backbone
@@ -64,6 +67,8 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         self.workers = workers
         self.max_failures = max_failures
         self.limits = limits
+        self.trust_remote_code = trust_remote_code
+        self.allow_random = allow_random
 
     # Fitting and transforming
 
@@ -299,7 +304,7 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         made_for = (self._recipe(), self.backbone, self.device)
         if getattr(self, "_made_for", None) != made_for:
             self.__dict__.pop("combiner", None)  # it was fitted on other blocks
-            self._engine = make_engine(*made_for, self.workers)
+            self._engine = make_engine(*made_for, self.workers, self.trust_remote_code, self.allow_random)
             self._made_for = made_for
         self._engine.workers, self._engine.limits = self.workers, self.limits
         return self._engine

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from sporeprint.backbones.description import caveats_text
 from sporeprint.errors import RecipeError
 from sporeprint.evaluate.analyse import Analysis, analyse
 from sporeprint.evaluate.choice.candidates import DECORRELATED, EMBEDDING, EMBEDDINGS, RAW
@@ -40,7 +41,8 @@ def analysis(
         store = Store.open(train.store)
         blocks = store.blocks(what.reads(store))
         progress(f"what {len(blocks)} blocks share")
-        note = f"{store.plan['resolved']['backbone']['name']}, {len(store)} rows"
+        backbone = store.plan["resolved"]["backbone"]
+        note = "; ".join([f"{backbone['name']}, {len(store)} rows", *caveats_text(backbone)])
         return analyse(blocks, most_rows=most_rows, seed=seed), note
     if what.table:
         what = Wanted(named(DECORRELATED, what.size), name=DECORRELATED)

@@ -49,6 +49,8 @@ class Settings:
     dtype: str = "float32"
     max_failures: float = 0.01
     limits: Limits = Limits()
+    trust_remote_code: bool = False
+    allow_random: bool = False
 
     def __post_init__(self) -> None:
         check_choice("dtype on disk", self.dtype, DTYPES)
@@ -58,12 +60,8 @@ class Settings:
 
     def fungi(self) -> dict[str, Any]:
         """Return the part that `Fungi` takes."""
-        return {
-            "device": self.device,
-            "batch_size": self.batch_size,
-            "workers": self.workers,
-            "limits": self.limits,
-        }
+        names = ("device", "batch_size", "workers", "limits", "trust_remote_code", "allow_random")
+        return {name: getattr(self, name) for name in names}
 
 
 def extract(

@@ -79,3 +79,5 @@ class Words:
     limit: int | None = None
     device: str | None = None
     limits: Limits = Limits()
+    trust_remote_code: bool = False
+    allow_random: bool = False

@@ -139,7 +139,13 @@ def run_propagate(words: Words, chosen: Mapping[str, Any], confidence: bool, she
         masks=False,
     )
     marks = find_marks(scenes, words.on, words.mask or words.scribbles or (), words.points or (), ignore, words.limits)
-    backbone = load_backbone(words.backbone, device=words.device, modality="image")
+    backbone = load_backbone(
+        words.backbone,
+        device=words.device,
+        modality="image",
+        trust_remote_code=words.trust_remote_code,
+        allow_random=words.allow_random,
+    )
     result = propagate_scenes(
         scenes,
         marks.references,

@@ -18,7 +18,12 @@ from sporeprint.values import parse_json
 
 
 def make_recipe(
-    file: Path | None, bare: bool, negatives: int | None = None, preset: str | None = None, **options: Any
+    file: Path | None,
+    bare: bool,
+    negatives: int | None = None,
+    preset: str | None = None,
+    trust_remote_code: bool = False,
+    **options: Any,
 ) -> Recipe | None:
     """Make a recipe from a file or options; None where neither is given and `bare` is false (the fit brings its own).
 
@@ -50,7 +55,7 @@ def make_recipe(
     if objectives is None and negatives is None:
         return recipe  # the paper's, for whatever the backbone takes
     if objectives is None:
-        chosen = list(paper(find_modality(given["backbone"], recipe.modality), recipe.views))
+        chosen = list(paper(find_modality(given["backbone"], recipe.modality, trust_remote_code), recipe.views))
     else:
         names = [name.strip() for name in objectives.split(",")]
         if unknown := [name for name in names if name not in NAMES and names != ["none"]]:
@@ -72,7 +77,9 @@ def _preset_recipe(name: str, negatives: int | None, given: dict[str, Any]) -> R
     return Recipe.preset(name, **given)
 
 
-def source_modality(recipe: Recipe | None, fit_from: Path | None, backbone: str | None) -> str:
+def source_modality(
+    recipe: Recipe | None, fit_from: Path | None, backbone: str | None, trust_remote_code: bool = False
+) -> str:
     """Return the kind of a source's rows, by the backbone that will take them: "image", "text" or "audio".
 
     Raises RecipeError for objectives that are not for it, before any weight is loaded; BackboneError.
@@ -86,7 +93,7 @@ def source_modality(recipe: Recipe | None, fit_from: Path | None, backbone: str 
         raise RecipeError(
             'the recipe names no backbone; write "backbone" into it: a Hugging Face id or folder, timm:NAME, or tiny'
         )
-    modality = find_modality(name, recipe.modality)
+    modality = find_modality(name, recipe.modality, trust_remote_code)
     settle(recipe.objectives, modality)
     return modality
 

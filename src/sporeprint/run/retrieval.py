@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sporeprint.backbones.description import caveats_text
 from sporeprint.errors import RecipeError
 from sporeprint.evaluate.result import Result
 from sporeprint.evaluate.retrieve import retrieve
@@ -92,7 +93,8 @@ def _revisited(
 
     why = f"there are no labels to choose by; {NO_LABELS}"
     entries, _ = scores_of(store, blocks, query_blocks, what, judge, progress, None, why)
-    note = f"{store.plan['resolved']['backbone']['name']}, {ground_truth.name}"
+    backbone = store.plan["resolved"]["backbone"]
+    note = "; ".join([f"{backbone['name']}, {ground_truth.name}", *caveats_text(backbone)])
     ordered = [role for role, ids in zip(("queries", "database"), known, strict=True) if ids is None]
     note += f"; without ids, so taken in the order of the ground truth: {' and '.join(ordered)}" if ordered else ""
     return Scores(entries, note)

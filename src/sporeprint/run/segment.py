@@ -50,6 +50,8 @@ class Way:
     masks: bool = False
     sheet: int = 8
     keep_bank: bool = False
+    trust_remote_code: bool = False
+    allow_random: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,11 @@ def segment(
     truth: whether TEST has masks; without them predictions are written, and nothing is compared. Raises RecipeError,
     SourceError, BackboneError, TooManyFailures, SampleError, StoreMismatch, StoreError.
     """
-    network = load_backbone(backbone, device=way.device) if isinstance(backbone, str) else backbone
+    network = backbone
+    if isinstance(network, str):
+        network = load_backbone(
+            network, device=way.device, trust_remote_code=way.trust_remote_code, allow_random=way.allow_random
+        )
     plan.check(network)
     if not truth and len(plan.runs()) > 1:
         raise RecipeError("without masks of TEST nothing is compared: leave out --fractions and --seeds, or give one")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from sporeprint.backbones.description import caveats_text
 from sporeprint.data.folders import SUFFIXES
 from sporeprint.store.reader import Store
 from sporeprint.store.shards import count_labels
@@ -70,6 +71,8 @@ def store_lines(store: Store, verified: bool) -> Iterator[str]:
         f"backbone: {backbone['name']} ({backbone['class']}), pooling {backbone['pooling']}, "
         f"{_limits_text(backbone)}, targets {', '.join(backbone['targets'])}, weights {backbone['weights']}"
     )
+    for caveat in caveats_text(backbone):
+        yield f"warning: {caveat}"
     yield f"computed in: {resolved['dtype']} on {resolved['device']}, kept as {store.dtype}"
     yield f"seed: {plan['recipe']['seed']}"
     yield f"fitted on: {plan['fit']['from']}"
@@ -114,9 +117,11 @@ def _labels_text(store: Store, verified: bool) -> str:
     return f"{counts['different']} different{rows_without}" if counts["different"] else "none"
 
 
-def describe_backbone(name: str, modality: str = "auto") -> dict[str, Any]:
+def describe_backbone(
+    name: str, modality: str = "auto", trust_remote_code: bool = False, allow_random: bool = False
+) -> dict[str, Any]:
     """Load a backbone and say what was found in it."""
     from sporeprint.backbones.load import load_backbone
 
-    backbone = load_backbone(name, modality=modality)
+    backbone = load_backbone(name, modality=modality, trust_remote_code=trust_remote_code, allow_random=allow_random)
     return {**backbone.describe(), "linear_layers": backbone.linear_layers()}

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from sporeprint.backbones.description import caveats_text
 from sporeprint.errors import RecipeError, StoreError
 from sporeprint.features.blocks import Blocks
 from sporeprint.run.store_source import Rows, labels_of
@@ -85,7 +86,7 @@ def read_store(
     classes = len(set(labels.tolist()))
     headline = f"{store.plan['resolved']['backbone']['name']}, {count(len(labels), 'row')}, {count(classes, 'class')}"
     headline += "" if label_column is None else f" of {label_column!r}"
-    notes = [ONE_CLASS] if classes == 1 else []
+    notes = [*caveats_text(store.plan["resolved"]["backbone"]), *([ONE_CLASS] if classes == 1 else [])]
     notes += ["every row a class of its own: nothing to group"] if 1 < classes == len(labels) else []
     notes += [] if has.all() else [f"left out, having no label: {count(int((~has).sum()), 'row')}"]
     notes += [hint] if (hint := numbers_hint(labels.tolist())) else []
@@ -124,7 +125,7 @@ def read_pair(
             one_label(array, rows.store, who) for array, rows in ((labels, train_rows), (test_labels, test_rows))
         )
     counts = f"{count(len(labels), roles[0])}, {count(len(test_labels), roles[1])}"
-    notes, several, strange = [], False, 0
+    notes, several, strange = caveats_text(train.plan["resolved"]["backbone"]), False, 0
     if targets:
         texts = any(isinstance(label, str) for label in (*labels, *test_labels))
         labels, test_labels = targets_of(labels, train_rows.store), targets_of(test_labels, test_rows.store)

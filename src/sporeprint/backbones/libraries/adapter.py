@@ -29,8 +29,9 @@ class Adapter:
     where it has to be found. real: a batch to the tokens [N, T] that are not padding, None where none is. target: path
     of the layer to read, where the rule does not find it. head: the whole of a masked language model, whose output has
     logits. patch: side of its patches in pixels, where it takes other sizes too; side: that of the images that it was
-    made for, where its own preprocess must not make smaller ones. No field is a closure: a fitted
-    Fungi can be pickled and copied.
+    made for, where its own preprocess must not make smaller ones. pooler: whether a pooler_output may be read; False
+    where its weights may be random. mean: whether tokens are averaged though one is a CLS. No field is a closure: a
+    fitted Fungi can be pickled and copied.
     """
 
     module: nn.Module
@@ -44,6 +45,8 @@ class Adapter:
     head: nn.Module | None = None
     patch: int | None = None
     side: int | None = None
+    pooler: bool = True
+    mean: bool = False
 
     def predict(self, batch: Batch, name: str) -> tuple[tuple[Tensor | None, Tensor | None], Tensor, Tensor]:
         """Return what `outputs` gives, and from the same pass the head's logits [N, M, C] and their labels [N, M].
@@ -87,6 +90,11 @@ class Adapter:
                     f"{name} returned a pair, {_shape(output[0])} and {_shape(output[1])}; expected tokens [N, T, E] "
                     "and their pooled embedding [N, E]. Wrap the module so that it returns the embedding alone"
                 )
+            if not self.pooler:
+                raise BackboneError(
+                    f"{name} returned a pair, tokens and a pooled embedding; the weights of the pooler inside are "
+                    "random where a checkpoint has none. Return the embedding alone, as a tensor [N, E]"
+                )
             return output
         tokens, pooled = getattr(output, "last_hidden_state", None), getattr(output, "pooler_output", None)
         if tokens is None and pooled is None:
@@ -94,7 +102,12 @@ class Adapter:
                 f"{name} returned a {type(output).__name__}; expected a tensor [N, E] or [N, T, E], or a Hugging "
                 "Face output with last_hidden_state or pooler_output"
             )
-        return tokens, pooled
+        if not self.pooler and tokens is None:
+            raise BackboneError(
+                f"{name} returned a pooler_output alone, whose weights are random where a checkpoint has none; return "
+                "its last_hidden_state too, or the embedding as a tensor [N, E]"
+            )
+        return tokens, pooled if self.pooler else None
 
 
 def attention_of(batch: Batch) -> Tensor | None:

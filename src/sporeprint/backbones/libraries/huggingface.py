@@ -3,100 +3,122 @@
 from __future__ import annotations
 
 import json
+import pickle
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from sporeprint.backbones.input_spec import sentence_tokens, sound
 from sporeprint.backbones.inputs.inputs import Inputs
 from sporeprint.backbones.inputs.preprocess import Preprocess
 from sporeprint.backbones.inputs.tokens import Tokens, fitting_length
+from sporeprint.backbones.libraries.checkpoint_files import (
+    check_adapter,
+    check_code,
+    check_config,
+    check_folder,
+    check_weights,
+    remote_code,
+)
 from sporeprint.backbones.libraries.library_adapters import Adapter, adapt, modality_of
 from sporeprint.backbones.libraries.sentence_files import read_sentence
 from sporeprint.backbones.libraries.sentence_model import Sentence
-from sporeprint.errors import BackboneError, SporeprintError, first_line
-
-_FAILURES = (OSError, ValueError, TypeError, KeyError, ImportError, RuntimeError, AttributeError, SafetensorError)
+from sporeprint.errors import BackboneError, MissingExtra, SporeprintError, first_line
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """The parts of a `Backbone`, as loaded."""
+    """The parts of a `Backbone`, as loaded. random: weights that the checkpoint does not hold, drawn at random."""
 
     module: nn.Module
     inputs: Inputs
     pooling: str = "auto"
     finish: nn.Module | None = None
+    random: dict[str, Tensor] = field(default_factory=dict)
+    missing: str = ""  # the same, for messages: why they are missing, and what the checkpoint holds
 
 
-def load_huggingface(name: str, modality: str = "auto", head: bool = False) -> Loaded:
+@dataclass(frozen=True)
+class _Checkpoint:
+    """A checkpoint whose files were looked at. where: what transformers' loaders take to find the network."""
+
+    name: str
+    source: str
+    sentence: Sentence | None
+    config: Any
+    where: dict[str, str]
+    trust_remote_code: bool
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {**self.where, "trust_remote_code": self.trust_remote_code}
+
+
+def load_huggingface(name: str, modality: str = "auto", head: bool = False, trust_remote_code: bool = False) -> Loaded:
     """Load a hub id or folder. modality: as in `Recipe`. head: with its language-model head. Raises BackboneError."""
     import transformers
 
-    source = _source(name)
     with _loading(name):
-        sentence, folder = _sentence(source, modality)
-        where = {"subfolder": folder} if folder else {}
-        config = transformers.AutoConfig.from_pretrained(source, **where)
+        checkpoint = _open(name, modality, trust_remote_code)
+        if Path(checkpoint.source).is_dir():
+            check_weights(Path(checkpoint.source) / checkpoint.where.get("subfolder", ""))
+        config = checkpoint.config
         if config.model_type == "vit_mae":
             config.mask_ratio = 0.0
         loader = transformers.AutoModelForMaskedLM if head else transformers.AutoModel
-        module, report = loader.from_pretrained(
-            source, config=config, dtype=torch.float32, output_loading_info=True, **where
-        )
-        adapter = adapt(module, modality)
-        inputs = _inputs(source, config, adapter, sentence, where)
-    if adapter.auto != "own" and getattr(adapter.module, "pooler", None) is not None:
-        setattr(adapter.module, "pooler", None)  # noqa: B010  # not read, and where the checkpoint lacks it, random at every load
-    _warn_missing(name, module, adapter.module, report["missing_keys"])
-    network = adapter.module
-    if head:
-        prefix = f"{type(module).base_model_prefix}."
-        if missing := [key for key in report["missing_keys"] if not key.startswith(prefix)]:
-            raise BackboneError(
-                f"{name} has no masked-language-model head ({missing[0]} and others are not in the checkpoint); leave "
-                "out objectives that read it, or give a checkpoint for masked language modelling"
+        with torch.random.fork_rng(devices=[]):  # what is missing is drawn, the same at every load
+            torch.manual_seed(0)
+            module, report = loader.from_pretrained(
+                checkpoint.source,
+                config=config,
+                dtype=torch.float32,
+                output_loading_info=True,
+                weights_only=True,  # said here, it cannot be overruled by TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD
+                ignore_mismatched_sizes=True,  # they are refused below, by name
+                **checkpoint.options,
             )
-        network = module
-    if sentence is None:
-        return Loaded(network, inputs)
-    return Loaded(network, inputs, sentence.pooling, sentence.finish)
+        adapter = adapt(module, modality)
+        inputs = _inputs(checkpoint, adapter)
+    random = _random(module, report)
+    if adapter.auto != "own" and getattr(adapter.module, "pooler", None) is not None:
+        setattr(adapter.module, "pooler", None)  # noqa: B010  # not read
+    sentence = checkpoint.sentence or Sentence("auto")
+    missing = _missing(module, report, random)
+    prefix = f"{type(module).base_model_prefix}."
+    if head and any(not name.startswith(prefix) for name in random):
+        missing = "it has no masked-language-model head, which some objective reads; leave that out"
+    return Loaded(module if head else adapter.module, inputs, sentence.pooling, sentence.finish, random, missing)
 
 
-def find_modality(name: str, modality: str = "auto") -> str:
+def find_modality(name: str, modality: str = "auto", trust_remote_code: bool = False) -> str:
     """Read "image", "text" or "audio" from a checkpoint's configuration, without its weights.
 
     Raises BackboneError, also where the checkpoint does not take `modality`.
     """
-    taken = ["image"] if name == "tiny" or name.startswith("timm:") else _modalities(name, modality)
+    is_images = name == "tiny" or name.startswith("timm:")
+    taken = ["image"] if is_images else _modalities(name, modality, trust_remote_code)
     if modality not in ("auto", *taken):
         raise BackboneError(f"{name!r} takes {' or '.join(taken)}, not {modality}; leave the modality out")
     return taken[0] if modality == "auto" else modality
 
 
-def _modalities(name: str, modality: str) -> list[str]:
+def _modalities(name: str, modality: str, trust_remote_code: bool) -> list[str]:
     """Return what a checkpoint's towers take, first the one that "auto" means."""
-    import transformers
-
-    source = _source(name)
     with _loading(name):
-        sentence, folder = _sentence(source, modality)
-        if sentence is not None:
+        checkpoint = _open(name, modality, trust_remote_code)
+        if checkpoint.sentence is not None:
             return ["text"]
-        config = transformers.AutoConfig.from_pretrained(source, **({"subfolder": folder} if folder else {}))
         towers = {"vision_config": "image", "audio_config": "audio", "text_config": "text"}
-        taken = [towers[part] for part in towers if hasattr(config, part)]
+        taken = [towers[part] for part in towers if hasattr(checkpoint.config, part)]
         if taken and taken != ["text"]:
             return taken
-        network: Any = transformers.MODEL_MAPPING[type(config)]
-        network = network[0] if isinstance(network, (tuple, list)) else network
+        network = _network_class(checkpoint)
         network_modality = modality_of(network)
         if network_modality is None:
             raise BackboneError(
@@ -104,6 +126,41 @@ def _modalities(name: str, modality: str) -> list[str]:
                 "network for images, text or audio"
             )
         return [network_modality]
+
+
+def _network_class(checkpoint: _Checkpoint) -> Any:
+    import transformers
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+    config = checkpoint.config
+    if checkpoint.trust_remote_code and "AutoModel" in (getattr(config, "auto_map", None) or {}):
+        return get_class_from_dynamic_module(config.auto_map["AutoModel"], checkpoint.source)
+    network: Any = transformers.MODEL_MAPPING[type(config)]
+    return network[0] if isinstance(network, (tuple, list)) else network
+
+
+def _open(name: str, modality: str, trust_remote_code: bool) -> _Checkpoint:
+    """Look at a checkpoint's files, and read its configuration. Raises BackboneError for what must not be loaded."""
+    import transformers
+
+    source = _source(name)
+    folder = Path(source) if Path(source).is_dir() else None
+    if folder is not None:
+        check_folder(folder)
+    check_adapter(source)
+    sentence = read_sentence(source) if modality in ("auto", "text") else None
+    settings, subfolder = sentence or (None, "")
+    if unneeded := check_code(source, ["config.json"], subfolder, trust_remote_code):
+        warnings.warn(
+            f"{name}: {unneeded[0]} names code, which is not run: transformers' own class is read", stacklevel=2
+        )
+    if folder is not None:
+        check_config(folder / subfolder)
+    where = {"subfolder": subfolder} if subfolder else {}
+    config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code, **where)
+    if getattr(config, "_attn_implementation", None) not in (None, "eager", "sdpa"):
+        config._attn_implementation = None  # for hardware that may not be here; transformers chooses
+    return _Checkpoint(name, source, settings, config, where, trust_remote_code)
 
 
 def _source(name: str) -> str:
@@ -116,76 +173,129 @@ def _source(name: str) -> str:
     return str(folder) if folder.is_dir() else name
 
 
-def _sentence(source: str, modality: str) -> tuple[Sentence | None, str]:
-    sentence = read_sentence(source) if modality in ("auto", "text") else None
-    return sentence or (None, "")
-
-
 @contextmanager
 def _loading(name: str) -> Iterator[None]:
-    """Keep transformers quiet, and turn what it raises into a BackboneError."""
+    """Keep transformers quiet, never let it ask for leave to run code, and turn what it raises into a BackboneError."""
     import transformers
+    from transformers import dynamic_module_utils
 
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()  # its report of a dropped classifier reads like a failure
     bar = transformers.logging.is_progress_bar_enabled()
     transformers.logging.disable_progress_bar()
+    seconds = dynamic_module_utils.TIME_OUT_REMOTE_CODE
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # of its question; 0: it raises instead
     try:
         yield
     except SporeprintError:
         raise
-    except _FAILURES as error:
-        raise BackboneError(f"transformers could not load {name!r}: {first_line(error)}") from error
+    except Exception as error:  # whatever a configuration that nobody checked leads to
+        raise _explained(name, error) from error
     finally:
+        dynamic_module_utils.TIME_OUT_REMOTE_CODE = seconds
         transformers.logging.set_verbosity(verbosity)
         if bar:
             transformers.logging.enable_progress_bar()
 
 
-def _inputs(source: str, config: Any, adapter: Adapter, sentence: Sentence | None, where: dict[str, str]) -> Inputs:
+def _explained(name: str, error: Exception) -> SporeprintError:
+    """Return the error with its cause, where transformers hides it."""
+    causes = list(_causes(error))
+    words = " ".join(map(str, causes))
+    if ("torchvision" in words or "Could not import module" in words) and (fault := torchvision_fault()):
+        return MissingExtra(fault)
+    if "trust_remote_code" in words:
+        return remote_code(name, "transformers has no class for this network, and the checkpoint names code of its own")
+    if any(isinstance(cause, pickle.UnpicklingError) for cause in causes):
+        return BackboneError(
+            f"{name}: a .bin file of it is a pickle of more than weights, whose code was not run, or is cut off "
+            f"({first_line(error)}); give a checkpoint with model.safetensors"
+        )
+    return BackboneError(f"transformers could not load {name!r}: {first_line(error)}")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def torchvision_fault() -> str:
+    """Say what is wrong with a torchvision that cannot be imported; "" where there is none, or it is whole."""
+    try:
+        import torchvision  # noqa: F401
+    except ModuleNotFoundError as error:
+        return "" if error.name == "torchvision" else _other_torchvision(error)
+    except Exception as error:  # RuntimeError: "operator torchvision::nms does not exist"
+        return _other_torchvision(error)
+    return ""
+
+
+def _other_torchvision(error: Exception) -> str:
+    return (
+        f"the installed torchvision does not fit torch {torch.__version__} ({first_line(error)}); install both from "
+        "one place (pip install --force-reinstall torch torchvision), or remove it: pip uninstall torchvision"
+    )
+
+
+def _inputs(checkpoint: _Checkpoint, adapter: Adapter) -> Inputs:
     import transformers
 
+    source, trust = checkpoint.source, checkpoint.trust_remote_code
+    if adapter.modality != "text":
+        check_code(source, ["preprocessor_config.json", "processor_config.json"], trust_remote_code=trust)
     if adapter.modality == "image":
-        return Preprocess.from_huggingface(_processor(source, config))
+        return Preprocess.from_huggingface(_processor(checkpoint))
     if adapter.modality == "audio":
         try:
-            extractor = transformers.AutoFeatureExtractor.from_pretrained(source)
-        except _FAILURES as error:
+            extractor = transformers.AutoFeatureExtractor.from_pretrained(source, trust_remote_code=trust)
+        except Exception as error:  # whatever settings that nobody checked lead to
             raise BackboneError(
                 f"transformers could not load the feature extractor of {source!r} (preprocessor_config.json): "
                 f"{first_line(error)}. Save it next to the weights: feature_extractor.save_pretrained(folder)"
             ) from error
         return sound(extractor, adapter.module)
+    check_code(source, ["tokenizer_config.json"], checkpoint.where.get("subfolder", ""), trust)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **where)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **checkpoint.options)
     except Exception as error:  # the tokenizers package raises a bare Exception
         raise BackboneError(
             f"transformers could not load the tokenizer of {source!r}: {first_line(error)}. Save it next to the "
             "weights: tokenizer.save_pretrained(folder)"
         ) from error
-    if sentence is not None:
-        return sentence_tokens(tokenizer, adapter.module, sentence)
+    if checkpoint.sentence is not None:
+        return sentence_tokens(tokenizer, adapter.module, checkpoint.sentence)
     return Tokens(tokenizer, fitting_length(tokenizer, adapter.module))
 
 
-def _warn_missing(name: str, whole: nn.Module, part: nn.Module, missing: list[str]) -> None:
-    """Warn of weights that are used but not in the checkpoint; a decoder's, say, are not used."""
-    path = next((path for path, module in whole.named_modules() if module is part), "")
-    ours = [key for key in missing if "pooler" not in key and (not path or key.startswith(f"{path}."))]
-    if ours:
-        warnings.warn(
-            f"{name}: {len(ours)} weights are not in the checkpoint and were drawn at random ({ours[0]}, ...); "
-            "features that depend on them differ from load to load",
-            stacklevel=2,
-        )
+def _random(module: nn.Module, report: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the weights and buffers that were drawn at random, by name."""
+    drawn = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
+    tensors = {**dict(module.named_buffers()), **dict(module.named_parameters(remove_duplicate=False))}
+    return {name: tensors[name] for name in sorted(drawn) if name in tensors}
 
 
-def _processor(source: str, config: Any) -> dict[str, Any]:
+def _missing(module: nn.Module, report: Mapping[str, Any], random: Mapping[str, Tensor]) -> str:
+    """Say what a checkpoint holds instead of the weights that were drawn at random."""
+    for name, theirs, ours in sorted(report["mismatched_keys"]):
+        return f"it holds {name} as {list(theirs)}, its config.json makes it {list(ours)}"
+    unexpected = sorted(report["unexpected_keys"])
+    for name in unexpected:
+        for known in random:
+            if name.endswith(f".{known}"):
+                return f"it holds {name!r} instead: rename its weights, without {name.removesuffix(known)!r}"
+    return f"it holds {unexpected[0]!r} and others that are not of a {type(module).__name__}" if unexpected else ""
+
+
+def _processor(checkpoint: _Checkpoint) -> dict[str, Any]:
     """Return the image processor's settings; class defaults filled in where the class can be imported."""
     import transformers
 
+    source, config = checkpoint.source, checkpoint.config
     try:
-        return transformers.AutoImageProcessor.from_pretrained(source).to_dict()
+        return transformers.AutoImageProcessor.from_pretrained(
+            source, trust_remote_code=checkpoint.trust_remote_code
+        ).to_dict()
     except (ImportError, RuntimeError, AttributeError):  # a processor that exists for torchvision only
         raw = transformers.image_processing_base.ImageProcessingMixin.get_image_processor_dict(source)[0]
         return json.loads(json.dumps(raw))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,15 @@ from sporeprint.errors import BackboneError
 # Towers whose authors use the pooled output; elsewhere it is an untrained or repeated CLS.
 _OWN_POOLED = {"clip", "clip_vision_model", "siglip", "siglip_vision_model", "clip_text_model", "clap_text_model"}
 
+# By class and the name of the one child: they give what it gives.
+_WRAPPERS = {
+    "DataParallel": "module",
+    "DistributedDataParallel": "module",
+    "AveragedModel": "module",
+    "OptimizedModule": "_orig_mod",
+    "PeftModel": "base_model",
+    "BaseTuner": "model",
+}
 _MODALITY = {"pixel_values": "image", "input_ids": "text", "input_values": "audio", "input_features": "audio"}
 _TOWERS = {
     "image": ["vision_model"],
@@ -34,12 +44,40 @@ _TOWERS = {
 }
 
 
+def unwrap(module: nn.Module) -> tuple[nn.Module, str]:
+    """Return (network, its path and a dot) inside wrappers that only pass their input on, such as DataParallel."""
+    path = ""
+    while (child := _inner_name(module)) is not None:
+        module, path = module.get_submodule(child), f"{path}{child}."
+    return module, path
+
+
+def _inner_name(module: nn.Module) -> str | None:
+    children = [name for name, _ in module.named_children()]
+    names = {type_.__name__ for type_ in type(module).__mro__}
+    if type(module) is nn.Sequential and len(children) == 1 and any(module[0].children()):
+        return children[0]
+    return next((child for wrapper, child in _WRAPPERS.items() if wrapper in names and child in children), None)
+
+
+def check_plain(module: nn.Module, name: str) -> None:
+    """Raise BackboneError for a network that runs as a compiled whole, so that no layer in it can be read."""
+    if isinstance(module, torch.jit.ScriptModule):
+        raise BackboneError(f"{name} is TorchScript, whose layers cannot be read; give the nn.Module it was made from")
+    for path, part in module.named_modules():
+        if type(part).__name__ == "OptimizedModule" or getattr(part, "_compiled_call_impl", None) is not None:
+            raise BackboneError(
+                f"{name}: {path or 'the network'} is compiled, so its layers cannot be read; give it as it was before "
+                "torch.compile or .compile()"
+            )
+
+
 def adapt(module: nn.Module, modality: str = "auto") -> Adapter:
     """Recognise the library by the class; any other `nn.Module` is simply called.
 
     modality: which tower of a network with two; "auto": the one for images or sound. Raises BackboneError.
     """
-    libraries = {type_.__module__.partition(".")[0] for type_ in type(module).__mro__}
+    libraries = _libraries(module)
     if "transformers" in libraries:
         return _huggingface(module, modality)
     if "timm" in libraries and hasattr(module, "forward_head"):
@@ -47,7 +85,26 @@ def adapt(module: nn.Module, modality: str = "auto") -> Adapter:
     if "torchvision" in libraries and hasattr(module, "class_token"):
         return _torchvision(module)
     patch, side = (module.patch, module.side) if isinstance(module, TinyViT) else (None, None)
-    return Adapter(module, partial(_call_plain, module), real=attention_of, patch=patch, side=side)
+    adapter = Adapter(module, partial(_call_plain, module), real=attention_of, patch=patch, side=side)
+    paths = [path for path, part in module.named_modules() if path and "transformers" in _libraries(part)]
+    outer = [path for path in paths if not any(path.startswith(f"{other}.") for other in paths)]
+    return _around(adapter, [module.get_submodule(path) for path in outer], modality) if outer else adapter
+
+
+def _libraries(module: nn.Module) -> set[str]:
+    return {type_.__module__.partition(".")[0] for type_ in type(module).__mro__}
+
+
+def _around(adapter: Adapter, networks: Sequence[Any], modality: str) -> Adapter:
+    """Return the adapter of a user's own module around Hugging Face networks, read as a bare one would be."""
+    for network in networks:
+        _check_mae(network)
+    try:
+        (inner,) = (_huggingface(network, modality) for network in networks)
+    except (BackboneError, ValueError):  # several, or one that only the user's module can call
+        return replace(adapter, pooler=False)
+    real = inner.real if inner.modality == "audio" else adapter.real
+    return replace(adapter, pooler=inner.auto == "own", mean=inner.auto == "mean", real=real)
 
 
 def _call_plain(module: nn.Module, batch: Batch) -> Any:
@@ -104,16 +161,21 @@ def _vision(module: Any) -> Adapter:
         )
     patch, side = image_sizes.huggingface_patch(module), image_sizes.huggingface_side(module)
     if config.model_type == "vit_mae":
-        if module.config.mask_ratio:
-            raise BackboneError(
-                f"this MAE encoder drops {module.config.mask_ratio:.0%} of the patches at random; load it with none "
-                "dropped: `from_pretrained(..., mask_ratio=0.0)`"
-            )
+        _check_mae(module)
         return Adapter(module, partial(_call_mae, module), "cls", 1, "transformers", patch=patch, side=side)
     auto = "own" if config.model_type in _OWN_POOLED else "cls"
     if getattr(config, "use_mean_pooling", False):  # BEiT and data2vec-vision: their pooler norms the patches' mean
         auto = "own" if getattr(module, "pooler", None) is not None else "mean"
     return Adapter(module, partial(_call_huggingface, module), auto, library="transformers", patch=patch, side=side)
+
+
+def _check_mae(module: Any) -> None:
+    ratio = getattr(module.config, "mask_ratio", 0) if module.config.model_type == "vit_mae" else 0
+    if ratio:
+        raise BackboneError(
+            f"this MAE encoder drops {ratio:.0%} of the patches at random; load it with none dropped: "
+            "`from_pretrained(..., mask_ratio=0.0)`"
+        )
 
 
 def _call_huggingface(module: nn.Module, images: Tensor) -> Any:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from sporeprint.backbones.libraries.checkpoint_files import Files
 from sporeprint.backbones.libraries.sentence_model import (
     Dense,
     Normalize,
@@ -25,7 +26,6 @@ from sporeprint.backbones.libraries.sentence_model import (
     sentence_from_settings,
 )
 from sporeprint.errors import BackboneError
-from sporeprint.values import parse_json
 
 _TRANSFORMER_FILES = [
     f"sentence_{kind}_config.json"
@@ -61,34 +61,8 @@ def read_sentence(source: str) -> tuple[Sentence, str] | None:
     return sentence_from_settings(source, whole, pooling, lengths, lower, steps), subfolder
 
 
-class _Files:
-    """The files of a folder or hub id."""
-
-    def __init__(self, source: str):
-        self.source = source
-
-    def find(self, name: str, folder: str = "") -> str | None:
-        """Return its path; None where it is absent, or not cached and the hub cannot be reached. Raises OSError."""
-        from transformers.utils import cached_file
-
-        quiet = {f"_raise_exceptions_for_{kind}": False for kind in ("missing_entries", "connection_errors")}
-        return cached_file(self.source, name, subfolder=folder, **quiet)
-
-    def read(self, name: str, folder: str = "") -> Any:
-        """Return the JSON in it; None where it is absent."""
-        try:
-            path = self.find(name, folder)
-            return None if path is None else parse_json(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise self.broken(name, folder, error) from error
-
-    def settings(self, name: str, folder: str = "", needed: bool = False) -> dict[str, Any]:
-        content = self.read(name, folder)
-        if content is None and needed:
-            raise self.broken(name, folder, "it is not there, but modules.json names its folder")
-        if content is not None and not isinstance(content, dict):
-            raise self.broken(name, folder, f"expected an object, got a {type(content).__name__}")
-        return content or {}
+class _Files(Files):
+    """The files of a sentence-transformers model."""
 
     def modules(self) -> list[tuple[str, str]] | None:
         """Return (type, folder) of each module; None where there is no modules.json."""
@@ -135,11 +109,6 @@ class _Files:
         if (path := self.find("pytorch_model.bin", folder)) is not None:
             return torch.load(path, map_location="cpu", weights_only=True)
         raise OSError("there is no model.safetensors and no pytorch_model.bin")
-
-    def broken(self, name: str, folder: str, why: BaseException | str) -> BackboneError:
-        lines = (str(why).strip() or type(why).__name__).splitlines()
-        where = f"{folder}/{name}" if folder else name
-        return BackboneError(f"{self.source}: {where} cannot be read: {' '.join(lines[:2])}. Fetch or save it again")
 
     def _warn_uncached(self) -> None:
         from huggingface_hub import try_to_load_from_cache

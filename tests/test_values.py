@@ -80,7 +80,7 @@ def test_a_subclass_can_have_the_field_again():
     "text", ["[" * 200_000 + "]" * 200_000, "[" * (DEEPEST + 1) + "]" * (DEEPEST + 1), "{", b"\xff", "9" * 5000]
 )
 def test_json_that_is_broken_or_too_deep_is_a_value_error(text):
-    with pytest.raises(ValueError, match="nested|Expecting|decode|digits"):
+    with pytest.raises(ValueError, match=r"nested|Expecting|decode|digits"):
         parse_json(text)
 
 

@@ -239,6 +239,8 @@ def file_digests(paths: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         while some := list(islice(waiting, 1024)):
             yield from pool.map(file_digest, some)
+
+
 def shown_name(path: Path) -> str:
     """Return the last part of a path as Unicode text, which a name on disk need not be."""
     return os.fsencode(path.absolute().name).decode(errors="backslashreplace")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sporeprint.backbones.backbone import Backbone, Pass
+from sporeprint.features.free_memory import give_back
 from sporeprint.features.passes import Memory, Passes
 from sporeprint.features.sample_gradients import latents_of, predictions, sample_gradients
 from sporeprint.gradients.projections.projection import Projection, normalise, reads_factors
@@ -82,6 +83,7 @@ class Engine:
             gradients = {name: normalise(torch.cat(parts.pop(name))) for name in self.gradient_names()}
             blocks = {name: torch.cat(values) for name, values in parts.items()} | self._project(gradients)
             arrays = {name: normalise(block).float().cpu().numpy()[back] for name, block in blocks.items()}
+        give_back()
         return arrays
 
     def _project(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -151,6 +153,7 @@ class Engine:
 
         with self._timed("negatives"):
             latents = torch.cat([empty, *self.passing().each(view_set, rows, read)])[back]
+        give_back()
         return latents
 
     def _sort_by_length(self, rows: Sequence[tuple[str, Any]]) -> tuple[list[tuple[str, Any]], list[int]]:

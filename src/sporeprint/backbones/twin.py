@@ -38,7 +38,11 @@ class Twin:
         for key, copy in self._copies.items():
             state = copy.__dict__
             for name, value in originals[key].__dict__.items():
-                state[name] = value if type(value) in _PLAIN else self(value)
+                kind = type(value)
+                if kind in _MAPPINGS and not value:  # most are: a module has a dozen of them
+                    state[name] = kind()
+                else:
+                    state[name] = value if kind in _PLAIN else self(value)
             state |= {"training": False, "_compiled_call_impl": None}
             state |= {name: OrderedDict() for name in _BACKWARD}
 

@@ -297,6 +297,7 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         return vars(self).copy()  # of one moment, whatever another thread does
 
     def _blocks(self, rows: Sequence[tuple[str, Any]], engine: Engine) -> Blocks:
+        engine.workers = self.workers
         with own_settings():
             inputs, failures = engine.backbone.preprocess, Failures(self.max_failures, len(rows))
             gathered = Gathered(inputs, failures)  # another thread's call may replace the attributes meanwhile

@@ -52,10 +52,11 @@ class Switch:
         finally:
             with self._lock:
                 self._holders[thread] -= entered
-                self._leave()
+                self._leave(thread)
 
-    def _leave(self) -> None:
-        self._holders = +self._holders
+    def _leave(self, thread: int) -> None:
+        if not self._holders[thread]:
+            del self._holders[thread]
         if not self._holders and self._changed:
             self._changed = False
             self._put(self._before)
@@ -65,7 +66,7 @@ class Switch:
         self._lock = threading.RLock()
         thread = threading.get_ident()
         self._holders = Counter({thread: self._holders[thread]})
-        self._leave()
+        self._leave(thread)
 
 
 def _after_fork() -> None:

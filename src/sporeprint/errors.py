@@ -54,6 +54,10 @@ class MissingExtra(SporeprintError, ImportError):
     """An optional package is needed; the message gives the install line."""
 
 
+class SporeprintWarning(UserWarning):
+    """Something that a user should know, and that did not stop the work."""
+
+
 @dataclass(frozen=True)
 class RowFailure:
     """One row that could not be read, and why."""

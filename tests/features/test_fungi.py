@@ -290,7 +290,7 @@ def test_when_every_row_is_broken_the_reason_is_said(backbone):
     with pytest.raises(SampleError, match=r"none of 2 rows has features.*row 0: .*image"):
         fungi.fit([b"1", b"2"])
     with pytest.raises(SampleError, match="none of 1 rows has features"):
-        fungi.blocks([b"1"])
+        Fungi(Recipe(objectives=[KL_]), backbone=backbone, max_failures=1.0).blocks([b"1"])
 
 
 class Overflowing(nn.Module):

@@ -137,10 +137,10 @@ def test_a_failing_call_names_its_own_rows_while_another_call_succeeds():
     pictures = noise_pictures(2)
     compute = fungi.compute
 
-    def meanwhile(batch, names=None):
+    def meanwhile(batch, names=None, engine=None):
         if len(batch) == 2:
             fungi.blocks(pictures[:1])  # as from another thread
-        return compute(batch, names)
+        return compute(batch, names, engine)
 
     fungi.compute = meanwhile
     with pytest.warns(UserWarning, match="1 of 2 rows are NaN: row 1"):

@@ -24,9 +24,10 @@ from sporeprint.backbones.pooling import POOLINGS, pool
 from sporeprint.backbones.quick.known_blocks import RunAgain
 from sporeprint.backbones.quick.shortcut import Shortcut
 from sporeprint.backbones.shapes import Probe
-from sporeprint.errors import BackboneError
+from sporeprint.backbones.twin import Twin
+from sporeprint.errors import BackboneError, SporeprintWarning
 from sporeprint.gradients.capture import Capture, check_captured, check_reached, tap
-from sporeprint.gradients.switches import NO_TF32, autocast_from, evaluating, one_thread
+from sporeprint.gradients.switches import autocast_from, own_settings
 from sporeprint.values import check_choice
 
 Result = TypeVar("Result")
@@ -46,7 +47,8 @@ class Pass:
 class Backbone:
     """A frozen network, any `nn.Module`, ready to be read. Its weights, flags, hooks and `.grad` stay as they are.
 
-    You may run it in other threads meanwhile; during a pass it is in evaluation mode for them too.
+    You may run, train or copy it in other threads meanwhile: a pass runs a twin, which shares the weights alone.
+    Forward hooks of your own run with the twin's modules.
 
     module: takes [N, 3, S, S], or for text and sound named tensors; gives tokens [N, T, E], a pooled embedding [N, E],
     or a Hugging Face output. Wrappers that pass their input on (DataParallel, torch.compile, peft) are taken off; of a
@@ -148,12 +150,12 @@ class Backbone:
 
         Inside the block, autograd reaches from the embedding to each target, and more passes may be run. layers:
         collect `kinds` (`layer_kinds` by default) of this many last blocks. autocast: a lower precision for the pass.
-        logits: run the checkpoint's own head too. One thread at a time; another waits.
+        logits: run the checkpoint's own head too.
         Raises LayerError where a target did not run exactly once.
         """
         views = batch_to(views, self.device, self.dtype)
         kinds = self.layer_kinds if kinds is None else kinds
-        with self._run_locked(partial(self._through, views, layers, autocast, logits, kinds)) as one_pass:
+        with self._run(partial(self._through, views, layers, autocast, logits, kinds)) as one_pass:
             yield one_pass
 
     @contextmanager
@@ -166,63 +168,66 @@ class Backbone:
         shape = shape_of(self._grid_network(), images)
         ready = batch_to(images, self.device, self.dtype)
         assert isinstance(ready, Tensor)
-        with self._run_locked(partial(self._over_grid, ready, shape, layers, autocast)) as one_pass:
+        with self._run(partial(self._over_grid, ready, shape, layers, autocast)) as one_pass:
             yield one_pass
 
     def grid_shape(self, height: int, width: int) -> tuple[int, int]:
         """Return (H_p, W_p), the patches of height x width pixels. Raises BackboneError where it cannot take them."""
         return grid_shape(self._grid_network(), height, width)
 
-    def _grid_network(self) -> GridNetwork:
-        return GridNetwork(
-            self.name,
-            self.adapter,
-            self.preprocess,
-            self.patch,
-            self.tokens,
-            self.prefix,
-            self.depth,
-            self.first_block,
-        )
+    def _grid_network(self, twin: Twin | None = None) -> GridNetwork:
+        adapter, first = self.adapter, self.first_block
+        if twin is not None:
+            adapter, first = twin.parts(adapter), twin(first)
+        return GridNetwork(self.name, adapter, self.preprocess, self.patch, self.tokens, self.prefix, self.depth, first)
+
+    def _twin(self) -> Twin:
+        whole = self.adapter.head or self.module
+        return Twin([whole] if self.finish is None else [whole, self.finish])
 
     @contextmanager
-    def _run_locked(self, through: Callable[[Shortcut | None], Result]) -> Iterator[Result]:
-        """Run `through` by the shortcut or by the network's own forward, with the network locked meanwhile."""
-        whole = self.adapter.head or self.module
-        first = self.first_block or self.module  # which another Backbone may share
-        with one_thread(self.module), one_thread(first), NO_TF32.hold(), evaluating(whole):
+    def _run(self, through: Callable[[Twin, Shortcut | None], Result]) -> Iterator[Result]:
+        """Run `through` on a twin of the network, by the shortcut or by the network's own forward."""
+        with own_settings(), self._twin() as twin:
+            shortcut = self._find_shortcut() if self.quick else None
             try:
-                result = through(self._find_shortcut() if self.quick else None)
+                result = through(twin, shortcut)
             except RunAgain:
-                self._find_shortcut().chained = False
-                result = through(self._find_shortcut())
-            with torch.inference_mode(False), torch.enable_grad():
-                yield result
+                assert shortcut is not None
+                shortcut.chained = False
+                result = through(self._twin(), shortcut)
+            yield result
 
     @contextmanager
     def _tapped(
-        self, way: Shortcut | None, autocast: torch.dtype | None, whole: bool, trim: bool
+        self, twin: Twin, way: Shortcut | None, autocast: torch.dtype | None, whole: bool, trim: bool
     ) -> Iterator[dict[str, Capture]]:
+        if way is not None:
+            way.take(twin, autocast, whole, trim and way.trims)
         with ExitStack() as stack:
-            if way is not None:
-                stack.enter_context(way.hold(autocast, whole, trim))
             if autocast is not None:
-                first = self.first_block or self.module
+                first = twin(self.first_block or self.module)
                 stack.enter_context(autocast_from(first, self.device.type, autocast))
-            captures = stack.enter_context(tap(self.targets))
+            targets = {path: twin.parts(target) for path, target in self.targets.items()}
+            captures = stack.enter_context(tap(targets))
             yield captures
         check_captured(captures)
 
     def _over_grid(
-        self, images: Tensor, shape: tuple[int, int], layers: int, autocast: torch.dtype | None, way: Shortcut | None
+        self,
+        images: Tensor,
+        shape: tuple[int, int],
+        layers: int,
+        autocast: torch.dtype | None,
+        twin: Twin,
+        way: Shortcut | None,
     ) -> GridPass:
         if not self._places_checked:
-            check_places(self._grid_network())
+            check_places(self._grid_network(self._twin()))
             self._places_checked = True
-        blocks = self._blocks[max(0, self.depth - layers) :]
-        return grid_pass(
-            self._grid_network(), images, shape, blocks, self._tapped(way, autocast, bool(blocks), trim=False)
-        )
+        blocks = [(path, twin(block)) for path, block in self._blocks[max(0, self.depth - layers) :]]
+        tapped = self._tapped(twin, way, autocast, bool(blocks), trim=False)
+        return grid_pass(self._grid_network(twin), images, shape, blocks, tapped)
 
     def _through(
         self,
@@ -231,14 +236,16 @@ class Backbone:
         autocast: torch.dtype | None,
         logits: bool,
         kinds: Sequence[str],
+        twin: Twin,
         way: Shortcut | None,
     ) -> Pass:
-        kept = Layers(kinds, self.tokens, self.prefix, self.adapter.real(views))
-        blocks = [block for _, block in self._blocks]
+        adapter: Adapter = twin.parts(self.adapter)
+        kept = Layers(kinds, self.tokens, self.prefix, adapter.real(views))
+        blocks = [twin(block) for _, block in self._blocks]
         trim = not (layers or logits)
-        with self._tapped(way, autocast, layers > 0, trim) as captures, kept.keep(blocks, layers):
-            outputs, predicted, labels = self.adapter.predict(views, self.name) if logits else (None, None, None)
-            embedding = self._embed(outputs or self.adapter.outputs(views, self.name), kept.real)
+        with self._tapped(twin, way, autocast, layers > 0, trim) as captures, kept.keep(blocks, layers):
+            outputs, predicted, labels = adapter.predict(views, self.name) if logits else (None, None, None)
+            embedding = self._embed(twin, outputs or adapter.outputs(views, self.name), kept.real)
         self._warn_of_layers(kept.unreadable)
         return Pass(embedding, captures, predicted, labels, kept.blocks)
 
@@ -249,36 +256,40 @@ class Backbone:
             shortcut = Shortcut(self.module, [block for _, block in self._blocks], targets)
             probes = self.preprocess.probes()
             batches = [probes[:1]] if self.modality == "image" else [probes, probes[:1]]  # padded, and not
-            with torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            with torch.no_grad():
                 if self._blocks:
                     shortcut.learn([partial(self._plain, views) for views in batches])
             self._shortcut = shortcut
         return self._shortcut
 
-    def _plain(self, views: Sequence[Any]) -> Tensor:
-        """Return the embedding of a pass, and nothing else."""
+    def _plain(self, views: Sequence[Any], prepare: Callable[[Twin], None]) -> Tensor:
+        """Return the embedding of a pass, and nothing else, through a twin that was prepared."""
+        twin = self._twin()
+        prepare(twin)
+        adapter: Adapter = twin.parts(self.adapter)
         batch = batch_to(self.preprocess.collate(views), self.device, self.dtype)
-        return self._embed(self.adapter.outputs(batch, self.name), self.adapter.real(batch))
+        return self._embed(twin, adapter.outputs(batch, self.name), adapter.real(batch))
 
     def refresh(self) -> None:
         """Notice weights changed through `.data`, as by merging an adapter; `Fungi` calls it."""
         if self._shortcut is not None:
             self._shortcut.refresh()
 
-    @torch.inference_mode(False)
+    @own_settings()
     def find_read(self, weights: Mapping[str, Tensor]) -> list[str]:
         """Return the names of the weights and buffers that the embedding, or the head's logits, depend on."""
         own = {id(tensor) for tensor in (*self.module.parameters(), *self.module.buffers())}
         if not any(id(tensor) in own for tensor in weights.values()):
             return list(weights) if self.adapter.head else []
-        with one_thread(self.module), evaluating(self.module), torch.enable_grad():
-            embedding = self._plain(self.preprocess.probes()[:1])
+        with torch.enable_grad():
+            embedding = self._plain(self.preprocess.probes()[:1], lambda twin: None)
         traced = {name: tensor for name, tensor in weights.items() if tensor.requires_grad and id(tensor) in own}
         gradients = torch.autograd.grad(embedding.sum(), list(traced.values()), allow_unused=True) if traced else ()
         unread = {name for name, gradient in zip(traced, gradients, strict=True) if gradient is None}
         inside = own if self.adapter.head is None else {id(tensor) for tensor in weights.values()}
         return [name for name, tensor in weights.items() if id(tensor) in inside and name not in unread]
 
+    @own_settings()
     def digest(self) -> str:
         """Return 16 hex digits over shapes and values of all weights and buffers, in order, whatever their names."""
         whole = self.adapter.head or self.module
@@ -304,7 +315,7 @@ class Backbone:
     def __sklearn_clone__(self) -> Backbone:
         return self  # frozen, so clones of an estimator share it
 
-    def _embed(self, outputs: tuple[Tensor | None, Tensor | None], real: Tensor | None) -> Tensor:
+    def _embed(self, twin: Twin, outputs: tuple[Tensor | None, Tensor | None], real: Tensor | None) -> Tensor:
         tokens, pooled = outputs
         if self.pooling == "own":
             embedding = pooled
@@ -316,7 +327,7 @@ class Backbone:
             embedding = pool(tokens, self.pooling, real, self.prefix)
         assert embedding is not None
         if self.finish is not None:
-            embedding = self.finish(embedding)
+            embedding = twin(self.finish)(embedding)
         return precise(embedding)
 
     def _warn_of_layers(self, unreadable: dict[int, list[int]]) -> None:
@@ -327,10 +338,11 @@ class Backbone:
             warnings.warn(
                 f"{self.name}: {len(unreadable)} blocks give no {kinds}: number {number} has shape {shape}, expected "
                 f"[N, {self.tokens or 'T'}, E]",
+                SporeprintWarning,
                 stacklevel=2,
             )
 
-    @torch.inference_mode(False)
+    @own_settings()
     def _probe(self, pooling: str, prefix: int | None) -> None:
         """Find shapes, prefix and pooling in one pass over a harmless view; in another, through `run`, the width."""
         made_for, size = self.adapter.side, self.preprocess.limits().get("image_size", 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -142,16 +141,15 @@ def check_places(network: GridNetwork) -> None:
     down, across = slice(row * side, (row + 1) * side), slice(column * side, (column + 1) * side)
     images[1, :, down, across] = other[:, down, across]
     first_inputs: list[Tensor] = []
-    mine = threading.get_ident()
 
     def keep(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
         tokens = args[0] if args else named.get("hidden_states")
-        if threading.get_ident() == mine and isinstance(tokens, Tensor):
+        if isinstance(tokens, Tensor):
             first_inputs.append(tokens.detach().clone())
 
     handle = first.register_forward_pre_hook(keep, with_kwargs=True)
     try:
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.no_grad():
             parameter = next(network.adapter.module.parameters())
             _tokens(network, images.to(parameter.device, parameter.dtype))
     finally:
@@ -201,7 +199,7 @@ class Grids:
 
     @contextmanager
     def keep(self, blocks: Sequence[tuple[str, nn.Module]]) -> Iterator[None]:
-        """Keep what `blocks`, the last ones, return in this thread's passes while the context is open."""
+        """Keep what `blocks`, the last ones, return in the passes while the context is open."""
         numbered = enumerate(blocks, start=self.network.depth - len(blocks) + 1)
         handles = [block.register_forward_hook(self._hook(path, number)) for number, (path, block) in numbered]
         try:
@@ -211,13 +209,10 @@ class Grids:
                 handle.remove()
 
     def _hook(self, path: str, number: int) -> Any:
-        mine = threading.get_ident()
-
         def hook(_: nn.Module, __: Any, output: Any) -> None:
-            if threading.get_ident() == mine:  # the owner of the network may run it too
-                tokens = output if isinstance(output, Tensor) else output[0]
-                # A copy: the next block may add in place.
-                self.layers[f"patches-{number}"] = self.grid(tokens.detach(), f"block {path!r} gives").clone()
+            tokens = output if isinstance(output, Tensor) else output[0]
+            # A copy: the next block may add in place.
+            self.layers[f"patches-{number}"] = self.grid(tokens.detach(), f"block {path!r} gives").clone()
 
         return hook
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ class Layers:
 
     @contextmanager
     def keep(self, blocks: Sequence[nn.Module], last: int) -> Iterator[None]:
-        """Pool the `last` last of `blocks` in this thread's passes while the context is open."""
+        """Pool the `last` last of `blocks` in the passes while the context is open."""
         first = max(0, len(blocks) - last)
         numbered = enumerate(blocks[first:], start=first + 1)
         handles = [block.register_forward_hook(self._hook(number)) for number, block in numbered]
@@ -37,11 +36,7 @@ class Layers:
                 handle.remove()
 
     def _hook(self, number: int) -> Any:
-        mine = threading.get_ident()
-
         def hook(_: nn.Module, __: Any, output: Any) -> None:
-            if threading.get_ident() != mine:  # the owner of the network may run it too
-                return
             tokens = output if isinstance(output, Tensor) else output[0]
             pooled = self._pooled(number, tokens.detach())  # now: the next block may add in place
             self.blocks.update(pooled)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from sporeprint.backbones.inputs.inputs import Batch, Inputs, for_network
 from sporeprint.backbones.inputs.tokens import Tokens
 from sporeprint.backbones.libraries.adapter import Adapter
+from sporeprint.backbones.twin import Twin
 from sporeprint.errors import BackboneError, LayerError, first_line
 from sporeprint.gradients.capture import Capture, Target, check_captured, tap
-from sporeprint.gradients.switches import evaluating, one_thread
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,11 @@ class Probe:
 
     def _pass(self, view: Batch) -> tuple[Tensor | None, Tensor | None, dict[str, Capture]]:
         """Return (tokens, pooled, captures) of a pass; explain its failure."""
-        with one_thread(self.module), evaluating(self.module), tap(self.targets) as captures:
+        twin = Twin([self.module])
+        adapter: Adapter = twin.parts(self.adapter)
+        with twin, tap({path: twin.parts(target) for path, target in self.targets.items()}) as captures:
             try:
-                return (*self.adapter.outputs(view, self.name), captures)
+                return (*adapter.outputs(view, self.name), captures)
             except (RuntimeError, ValueError, TypeError, AssertionError, LookupError, AttributeError) as error:
                 if isinstance(error, BackboneError):
                     raise

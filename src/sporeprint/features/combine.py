@@ -92,6 +92,7 @@ class Combination:
         weights = self.members(names)
         return replace(self, blocks=tuple(weights), weights=None if self.weights is None else tuple(weights.values()))
 
+    @np.errstate(all="ignore")  # a caller may have NumPy raise
     def fit(self, blocks: Blocks, whiteners: dict[tuple[str, Any], Axes] | None = None) -> Combiner:
         """Fit on the training rows' blocks, each [N, D]; rows with NaN are left out.
 
@@ -149,6 +150,7 @@ class Combiner:
             parts.append(part if self.weights is None else part * np.float32(self.weights[name]))
         return np.concatenate(parts, axis=1, dtype=np.float32)
 
+    @np.errstate(all="ignore")
     def transform(self, blocks: Blocks) -> NDArray[np.float32]:
         """Return features [N, width] of blocks {name: [N, D]}; a row with NaN stays NaN."""
         joined = self.join(blocks)

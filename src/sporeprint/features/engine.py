@@ -18,9 +18,11 @@ from torch import Tensor, nn
 
 from sporeprint.backbones.backbone import Backbone, Pass
 from sporeprint.data.limits import Limits
+from sporeprint.features.free_memory import give_back
 from sporeprint.features.passes import Memory, Passes
 from sporeprint.features.sample_gradients import latents_of, predictions, sample_gradients
 from sporeprint.gradients.projections.projection import Projection, normalise, reads_factors
+from sporeprint.gradients.switches import own_settings
 from sporeprint.objectives.objective import Objective
 from sporeprint.objectives.view_sets import ViewSet, generator, view_sets
 
@@ -67,7 +69,7 @@ class Engine:
     seconds: dict[str, float] = field(default_factory=dict)  # spent on each set of views so far
     memory: Memory = field(default_factory=Memory)
 
-    @torch.inference_mode(False)  # autograd refuses tensors made in a caller's inference mode
+    @own_settings()
     def blocks(self, rows: Sequence[tuple[str, Any]]) -> dict[str, NDArray[np.float32]]:
         """Return {block: float32 [N, D]}, every row L2-normalised, of rows [(id, prepared sample)]."""
         heads, banks = self._on_device()
@@ -82,7 +84,9 @@ class Engine:
         with self._timed("projection"), torch.no_grad():
             gradients = {name: normalise(torch.cat(parts.pop(name))) for name in self.gradient_names()}
             blocks = {name: torch.cat(values) for name, values in parts.items()} | self._project(gradients)
-            return {name: normalise(block).float().cpu().numpy()[back] for name, block in blocks.items()}
+            arrays = {name: normalise(block).float().cpu().numpy()[back] for name, block in blocks.items()}
+        give_back()
+        return arrays
 
     def _project(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return {block: [N, D]} of {block: [N, P]}; blocks whose projection reads the factors pass through.
@@ -133,7 +137,7 @@ class Engine:
         """Return the names of the gradient blocks, in the order of the objectives and targets."""
         return [self._block_name(objective, path) for objective in self.objectives for path in self.backbone.targets]
 
-    @torch.inference_mode(False)
+    @own_settings()
     def encode(self, objective: Objective, rows: Sequence[tuple[str, Any]]) -> Tensor:
         """Return the latents [rows, V, L], on the CPU, of the views of these rows, for a bank of negatives.
 
@@ -150,7 +154,9 @@ class Engine:
             return latents_of(head, objective, embeddings.detach()).float().cpu()
 
         with self._timed("negatives"):
-            return torch.cat([empty, *self.passing().each(view_set, rows, read)])[back]
+            latents = torch.cat([empty, *self.passing().each(view_set, rows, read)])[back]
+        give_back()
+        return latents
 
     def _sort_by_length(self, rows: Sequence[tuple[str, Any]]) -> tuple[list[tuple[str, Any]], list[int]]:
         """Return the rows, shortest first to pad little, and the position that each given row has among them."""
@@ -202,4 +208,5 @@ class Engine:
         yield
         if self.backbone.device.type == "cuda":
             torch.cuda.synchronize(self.backbone.device)
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+        # Another thread may copy it meanwhile.
+        self.seconds = {**self.seconds, name: self.seconds.get(name, 0.0) + time.perf_counter() - started}

@@ -15,10 +15,11 @@ from sporeprint.errors import NotFitted, RecipeError
 from sporeprint.features.engine import Engine, make_head
 from sporeprint.features.recipe import Recipe
 from sporeprint.gradients.projections.projection import make_projection
+from sporeprint.gradients.switches import own_settings
 from sporeprint.objectives import settle
 
 
-@torch.inference_mode(False)  # autograd refuses tensors made in a caller's inference mode
+@own_settings()
 def make_engine(
     recipe: Recipe,
     backbone: Any,

@@ -30,6 +30,7 @@ from sporeprint.features.gathered import Blocks, Gathered, readable
 from sporeprint.features.negatives import Progress, draw_negatives
 from sporeprint.features.recipe import Recipe
 from sporeprint.gradients.projections.projection import PROJECTIONS, Dense, Projection
+from sporeprint.gradients.switches import own_settings
 
 
 class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
@@ -47,6 +48,8 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
     last call could not read; their features are NaN. `truncated` names those that were too long for the backbone, which
     saw their beginning only.
     """
+
+    combiner: Combiner
 
     def __init__(
         self,
@@ -90,21 +93,26 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
                 "transform before fit (with this recipe, backbone and device): call fit(training_samples) first, or "
                 "Fungi.load a fitted one"
             )
-        return self.combiner.transform(self.blocks(X, ids))
+        state = vars(self).copy()  # another thread may fit meanwhile
+        return state["combiner"].transform(self._blocks(as_rows(X, ids), state["_engine"]))
 
     def fit_transform(self, X: Any, y: Any = None, ids: Sequence[str] | None = None) -> NDArray[np.float32]:
         """Fit and transform the same rows, with every block computed once."""
-        blocks = self.fit_blocks(X, ids)
-        return self.combiner.transform(blocks)
+        blocks, combiner = self._fit(X, ids)
+        return combiner.transform(blocks)
 
     def fit_blocks(self, X: Any, ids: Sequence[str] | None = None) -> Blocks:
-        """Fit, and return the blocks of X that it had to compute."""
-        rows = as_rows(X, ids)
-        self.draw_negatives(rows)
-        blocks = self._blocks(rows)
-        recipe = self._recipe()
-        self.combiner: Combiner = named(recipe.combination, recipe.size).fit(readable(blocks))
-        return blocks
+        """Fit, and return the blocks of X that it had to compute. Where it fails, what was fitted before stays."""
+        return self._fit(X, ids)[0]
+
+    def _fit(self, X: Any, ids: Sequence[str] | None) -> tuple[Blocks, Combiner]:
+        rows, engine, recipe = as_rows(X, ids), self.engine, self._recipe()
+        drawn = draw_negatives(engine, rows, self.batch_size, lambda what, done, total: None)
+        fitted = replace(engine, negatives={**engine.negatives, **drawn})
+        blocks = self._blocks(rows, fitted)
+        combiner = named(recipe.combination, recipe.size).fit(readable(blocks))
+        vars(self).update(_engine=fitted, combiner=combiner)  # at once: another thread may transform, or copy this
+        return blocks, combiner
 
     def recombine(self, blocks: Blocks, combination: Any, size: int | None = None) -> Fungi:
         """Join the blocks in another way from now on, fitted on what `fit_blocks` gave; nothing is computed again.
@@ -122,7 +130,7 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         A row that cannot be read is NaN in every block, warned of, and named in `failures`.
         Raises NotFitted where an objective needs negatives and has none; TooManyFailures.
         """
-        return self._blocks(as_rows(samples, ids))
+        return self._blocks(as_rows(samples, ids), self.engine)
 
     def draw_negatives(
         self, rows: Iterable[tuple[str, Any]], progress: Progress = lambda what, done, total: None
@@ -131,19 +139,21 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
 
         progress: called with ("negatives", done, all).
         """
-        self.negatives.update(draw_negatives(self.engine, rows, self.batch_size, progress))
+        engine = self.engine
+        engine.negatives = {**engine.negatives, **draw_negatives(engine, rows, self.batch_size, progress)}
 
     def compute(
-        self, batch: Sequence[Decoded], names: Sequence[str] | None = None
+        self, batch: Sequence[Decoded], names: Sequence[str] | None = None, engine: Engine | None = None
     ) -> tuple[list[int], Blocks, list[RowFailure]]:
         """Return the positions of the rows that have features, their blocks, and the failures by name and reason.
 
-        names: of the rows, for people; default their ids.
+        names: of the rows, for people; default their ids. engine: default this one's.
         Raises NotFitted where an objective needs negatives and has none.
         """
-        check_state(self.engine)
+        engine = engine or self.engine
+        check_state(engine)
         rows, reasons = separate(batch)
-        blocks = self.engine.blocks(list(rows.values())) if rows else {}
+        blocks = engine.blocks(list(rows.values())) if rows else {}
         kept = list(rows)
         for name, values in blocks.items():
             for at in np.flatnonzero(~np.isfinite(values).all(axis=1)):
@@ -215,6 +225,7 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         """
         saved.write_folder(folder, self.pack())
 
+    @own_settings()
     def pack(self) -> dict[str, bytes]:
         """Return the files that `save` writes."""
         return saved.pack(self.fitted)
@@ -228,6 +239,7 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         return cls.unpack(saved.read_folder(folder), str(folder), backbone, **parameters)
 
     @classmethod
+    @own_settings()
     def unpack(
         cls, read: Callable[[str], bytes], where: str, backbone: Backbone | None = None, **parameters: Any
     ) -> Fungi:
@@ -237,6 +249,7 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         fungi.take(fitted, where)
         return fungi
 
+    @own_settings()
     def restore(self, read: Callable[[str], bytes], where: str) -> None:
         """Take the heads, negatives, projections and combination of a packed Fungi with the same weights.
 
@@ -265,7 +278,7 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
             dense=self.patches.fitted if self.fitted_dense else None,
         )
 
-    @torch.inference_mode(False)  # a caller's inference mode would give tensors that autograd refuses
+    @own_settings()
     def take(self, fitted: Fitted, where: str = "the fitted state") -> None:
         """Go on from the `fitted` state of a Fungi of the same recipe. Raises StoreMismatch for another backbone."""
         fitted.check_backbone(self.network.describe(), where)
@@ -288,13 +301,18 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
 
     # Inside
 
-    def _blocks(self, rows: Sequence[tuple[str, Any]]) -> Blocks:
-        inputs, failures = self.network.preprocess, Failures(self.max_failures, len(rows))
-        gathered = Gathered(inputs, failures)  # another thread's call may replace the attributes meanwhile
-        self.failures, self.truncated = failures.rows, gathered.truncated
-        for batch in decoded_batches(inputs, rows, self.batch_size, self.workers, limits=self.limits):
-            gathered.add(batch, *self.compute(*batch))
-        blocks = gathered.blocks()
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self).copy()  # of one moment, whatever another thread does
+
+    def _blocks(self, rows: Sequence[tuple[str, Any]], engine: Engine) -> Blocks:
+        engine.workers, engine.limits = self.workers, self.limits
+        with own_settings():
+            inputs, failures = engine.backbone.preprocess, Failures(self.max_failures, len(rows))
+            gathered = Gathered(inputs, failures)  # another thread's call may replace the attributes meanwhile
+            self.failures, self.truncated = failures.rows, gathered.truncated
+            for batch in decoded_batches(inputs, rows, self.batch_size, self.workers, limits=self.limits):
+                gathered.add(batch, *self.compute(*batch, engine=engine))
+            blocks = gathered.blocks()
         gathered.warn(stacklevel=3)
         return blocks
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sporeprint.backbones.inputs.inputs import Inputs
 from sporeprint.data.assumptions import Assumptions
-from sporeprint.errors import RowFailure, SampleError
+from sporeprint.errors import RowFailure, SampleError, SporeprintWarning
 from sporeprint.features.batches import Batch
 from sporeprint.features.failures import Failures, first_reasons
 
@@ -72,10 +72,12 @@ class Gathered:
             warnings.warn(
                 f"{len(cut)} of {total} rows are too long and were cut ({limit}): {', '.join(cut[:3])}"
                 f"{', ...' if len(cut) > 3 else ''}",
+                SporeprintWarning,
                 stacklevel=stacklevel + 1,
             )
         if failed := self.failures.rows:
-            warnings.warn(f"{len(failed)} of {total} rows are NaN{self._reasons()}", stacklevel=stacklevel + 1)
+            message = f"{len(failed)} of {total} rows are NaN{self._reasons()}"
+            warnings.warn(message, SporeprintWarning, stacklevel=stacklevel + 1)
 
     def _join(self, name: str) -> NDArray[np.float32]:
         return np.concatenate([part[name] for part in self._parts])

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from sporeprint.features.batches import decoded_batches, name_rows, separate
 from sporeprint.features.engine import Engine
+from sporeprint.gradients.switches import own_settings
 from sporeprint.values import canonical
 
 Progress = Callable[[str, int, int], None]  # what, done, in all
 
 
-@torch.inference_mode(False)  # a caller's inference mode would give tensors that autograd refuses
+@own_settings()
 def draw_negatives(
     engine: Engine, rows: Iterable[tuple[str, Any]], batch_size: int, progress: Progress
 ) -> dict[str, Tensor]:

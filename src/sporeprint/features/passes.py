@@ -16,7 +16,7 @@ from torch import Tensor
 from sporeprint.backbones.backbone import Backbone, Pass
 from sporeprint.backbones.inputs.inputs import Batch
 from sporeprint.data.prefetch import ahead
-from sporeprint.errors import BackboneError, first_line, is_out_of_memory
+from sporeprint.errors import BackboneError, SporeprintWarning, first_line, is_out_of_memory
 from sporeprint.objectives.view_sets import ViewSet, generator
 
 _R = TypeVar("_R")
@@ -117,7 +117,8 @@ class Passes:
             if len(first) < len(chunk) or len(chunk) == 1:
                 break
         part = f"1/{self.memory.divisor} of the views"
-        warnings.warn(f"memory ran out ({first_line(error)}); continuing with passes of {part}", stacklevel=2)
+        message = f"memory ran out ({first_line(error)}); continuing with passes of {part}"
+        warnings.warn(message, SporeprintWarning, stacklevel=2)
         if self.backbone.device.type == "cuda":
             torch.cuda.empty_cache()
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sporeprint.errors import SporeprintWarning
+
 MOST_FITTING_ROWS = 100_000  # beyond this PCA takes evenly spaced rows: bounded memory, the same result to 3 digits
 
 
@@ -35,7 +37,9 @@ def fit_axes(rows: NDArray[np.float32], size: int, what: str) -> Axes:
     most = min(rows.shape)
     if size > most:
         warnings.warn(
-            f"{what}: {size} dimensions wanted, {most} used ({rows.shape[0]} rows of {rows.shape[1]})", stacklevel=4
+            f"{what}: {size} dimensions wanted, {most} used ({rows.shape[0]} rows of {rows.shape[1]})",
+            SporeprintWarning,
+            stacklevel=5,
         )
     return _pca(_fitting_rows(rows), min(size, most))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -72,17 +71,13 @@ def tap(targets: Mapping[str, Target]) -> Iterator[dict[str, Capture]]:
 
     The pass runs without autograd up to the first target reached; its output becomes a fresh leaf, so that autograd
     runs through the tail of the network only. No parameter, flag or `.grad` of the network is touched, and the hooks
-    are gone afterwards, also when the pass raises. One thread at a time (`Backbone.run` locks); passes that the owner
-    of the network runs meanwhile in other threads are neither seen nor changed.
+    are gone afterwards, also when the pass raises. `Backbone.run` taps a twin, so that the network itself has no hooks.
     """
-    mine = threading.get_ident()
     captures = {path: Capture(bias=target.bias) for path, target in targets.items()}
     handles = []
 
     def record(capture: Capture) -> Any:
         def hook(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-            if threading.get_ident() != mine:
-                return output
             capture.calls += 1
             capture.inputs = args[0].detach().clone()  # the network may add to it in place later
             torch.set_grad_enabled(True)
@@ -141,15 +136,13 @@ def _unfuse(layer: nn.Module, parent: nn.Module, left_open: ExitStack) -> list[R
     Only then: a mode costs every operation some microseconds, which shows in a small network. `left_open` closes
     the mode where an interrupt kept the parent's own hook from doing so.
     """
-    mode, mine = left_open.enter_context(ExitStack()), threading.get_ident()
+    mode = left_open.enter_context(ExitStack())
 
     def enter(*_: Any) -> None:
-        if threading.get_ident() == mine:
-            mode.enter_context(_Unfused(layer))
+        mode.enter_context(_Unfused(layer))
 
     def leave(*_: Any) -> None:
-        if threading.get_ident() == mine:
-            mode.close()
+        mode.close()
 
     return [parent.register_forward_pre_hook(enter), parent.register_forward_hook(leave, always_call=True)]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -76,13 +75,12 @@ class Call:
 
 
 def keep_calls(calls: dict[int, Call], at: int) -> Any:
-    """Return a forward hook that keeps this thread's call of block `at`; copies, since a network may add in place."""
-    mine = threading.get_ident()
+    """Return a forward hook that keeps the call of block `at`; copies, since a network may add in place."""
 
     def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         tuple_ = isinstance(output, tuple) and len(output) == 1
         tokens = output[0] if tuple_ else output
-        if threading.get_ident() == mine and args and isinstance(args[0], Tensor) and isinstance(tokens, Tensor):
+        if args and isinstance(args[0], Tensor) and isinstance(tokens, Tensor):
             calls[at] = Call(args[0].detach().clone(), args[1:], kwargs, tokens.detach().clone(), tuple_)
 
     return hook

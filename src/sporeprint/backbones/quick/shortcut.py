@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
@@ -27,11 +25,13 @@ from sporeprint.backbones.quick.known_blocks import (
     recognise,
     regime,
 )
+from sporeprint.backbones.twin import Twin
 from sporeprint.errors import is_out_of_memory
 
 # Numbers of the perceptron's hidden layer in flight for each thread of a CPU: what stays in its cache. With one
 # thread DeiT-tiny's 62 views took 0.47 s with 1.2 million, 0.73 s with 4.8 million.
 _IN_FLIGHT = 1_250_000
+Run = Callable[[Callable[[Twin], None]], Tensor]  # prepares a twin, runs a pass through it, returns its embedding
 
 
 class Shortcut:
@@ -55,13 +55,10 @@ class Shortcut:
         self._sum: list[float] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_packed": {}}  # what is packed again
+        return {**vars(self), "_packed": {}, "_sums": dict(self._sums)}  # what is packed again
 
-    def learn(self, runs: Sequence[Callable[[], Tensor]]) -> None:
-        """Compare every block's parts with the block itself in each pass, then whole passes with the first.
-
-        runs: functions that each run a pass and return its embedding.
-        """
+    def learn(self, runs: Sequence[Run]) -> None:
+        """Compare every block's parts with the block itself in each pass, then whole passes with the first."""
         embedding, calls = self._watch(runs[0])
         passes = [calls, *(self._watch(run)[1] for run in runs[1:])]
         for at, block in enumerate(self.blocks):
@@ -74,8 +71,7 @@ class Shortcut:
 
         def same(trim: bool) -> bool:
             try:
-                with self._taken(None, whole=False, trim=trim):
-                    other = runs[0]()
+                other = runs[0](partial(self.take, autocast=None, whole=False, trim=trim))
             except Exception as error:  # the network may refuse what the parts return
                 if is_out_of_memory(error):
                     raise
@@ -88,42 +84,32 @@ class Shortcut:
             self.known = {}
         self.trims = len(self.blocks) - 1 in self.known and same(trim=True)
 
-    def _watch(self, run: Callable[[], Tensor]) -> tuple[Tensor, dict[int, Call]]:
+    def _watch(self, run: Run) -> tuple[Tensor, dict[int, Call]]:
         calls: dict[int, Call] = {}
-        handles = [
-            block.register_forward_hook(keep_calls(calls, at), with_kwargs=True) for at, block in enumerate(self.blocks)
-        ]
-        try:
-            return run(), calls
-        finally:
-            for handle in handles:
-                handle.remove()
 
-    def hold(self, autocast: torch.dtype | None, whole: bool, trim: bool) -> AbstractContextManager[None]:
-        """Let this thread's passes take the shortcut inside; one may raise RunAgain, and has to be run again then.
+        def watch(twin: Twin) -> None:
+            for at, block in enumerate(self.blocks):
+                twin(block).register_forward_hook(keep_calls(calls, at), with_kwargs=True)
+
+        return run(watch), calls
+
+    def take(self, twin: Twin, autocast: torch.dtype | None, whole: bool, trim: bool) -> None:
+        """Let the pass of a twin take the shortcut; it may raise RunAgain, and has to be run again then.
 
         whole: every block's output is read, not only the last one's. trim: of the last, the first token only.
         """
-        return self._taken(autocast, whole, trim and self.trims)
-
-    @contextmanager
-    def _taken(self, autocast: torch.dtype | None, whole: bool, trim: bool) -> Iterator[None]:
         first = min((at for at, block in enumerate(self.blocks) if self._tapped(block)), default=len(self.blocks))
         known = {at: candidate for at, candidate in self.known.items() if candidate.unchanged()}
         plain = [at for at in range(first) if at in known and not _hooked(known[at])]
         read = whole or any(_has_hooks(self.blocks[at]) for at in plain)
         stack = plain if self.chained and not read and len(plain) == first else []
-        one_pass = _OnePass(threading.get_ident())
-        with ExitStack() as undo:
-            for at in plain:
-                done = bool(stack) and at > 0
-                run = _identity if done else self._stack(stack or [at], autocast)
-                _replace(known[at], one_pass.instead(known[at], run, done), undo)
-            last = len(self.blocks) - 1
-            if trim and last >= first and last in known and not _hooked(known[last]) and not self._looked_at(last):
-                run = partial(_first_token, known[last].anatomy)
-                _replace(known[last], one_pass.instead(known[last], run), undo)
-            yield
+        one_pass = _OnePass(twin)
+        for at in plain:
+            done = bool(stack) and at > 0
+            one_pass.replace(known[at], _identity if done else self._stack(stack or [at], autocast), done)
+        last = len(self.blocks) - 1
+        if trim and last >= first and last in known and not _hooked(known[last]) and not self._looked_at(last):
+            one_pass.replace(known[last], partial(_first_token, twin.parts(known[last].anatomy)))
 
     def _looked_at(self, last: int) -> bool:
         """Return whether the owner's hooks would see the last block's tokens."""
@@ -209,26 +195,19 @@ def _has_hooks(part: nn.Module) -> bool:
     return bool(part._forward_hooks or part._forward_pre_hooks)
 
 
-def _replace(known: Known, forward: Callable[..., Any], undo: ExitStack) -> None:
-    vars(known.block)["forward"] = forward
-    undo.callback(vars(known.block).pop, "forward", None)
-
-
 @dataclass
 class _OnePass:
-    """The thread that the shortcut is for, and whether its pass got an unknown argument and goes the long way."""
+    """The twin that takes the shortcut, and whether its pass got an unknown argument and goes the long way."""
 
-    thread: int
+    twin: Twin
     long_way: bool = False
 
-    def instead(
-        self, known: Known, run: Callable[[Tensor, Tensor | None], Tensor], done: bool = False
-    ) -> Callable[..., Any]:
-        """Return a forward that calls `run` instead of the block's. done: the first block did this one's work too."""
-        block, original = known.block, type(known.block).forward
+    def replace(self, known: Known, run: Callable[[Tensor, Tensor | None], Tensor], done: bool = False) -> None:
+        """Let the twin's block call `run` instead of its forward. done: the first block did this one's work too."""
+        block, original = self.twin(known.block), type(known.block).forward
 
         def forward(tokens: Tensor, *args: Any, **kwargs: Any) -> Any:
-            if threading.get_ident() != self.thread or self.long_way:
+            if self.long_way:
                 return original(block, tokens, *args, **kwargs)
             try:
                 mask = mask_of(block, args, kwargs)
@@ -242,7 +221,7 @@ class _OnePass:
             output = run(tokens, mask)
             return (output,) if known.tuple_ else output
 
-        return forward
+        vars(block)["forward"] = forward
 
 
 def _first_token(anatomy: Anatomy, tokens: Tensor, mask: Tensor | None) -> Tensor:

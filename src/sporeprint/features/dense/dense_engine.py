@@ -14,7 +14,15 @@ from torch import Tensor, nn
 
 from sporeprint.backbones.backbone import Backbone
 from sporeprint.backbones.grid import GridPass, patch_factors
-from sporeprint.errors import BackboneError, LayerError, NotFitted, SampleError, first_line, is_out_of_memory
+from sporeprint.errors import (
+    BackboneError,
+    LayerError,
+    NotFitted,
+    SampleError,
+    SporeprintWarning,
+    first_line,
+    is_out_of_memory,
+)
 from sporeprint.features.dense.copies import Copies, Copy, add_copy
 from sporeprint.features.dense.dense_settings import Dense
 from sporeprint.features.dense.support import Support, owner_of
@@ -23,6 +31,7 @@ from sporeprint.features.dense.token_objectives import TokenObjective
 from sporeprint.features.passes import Memory
 from sporeprint.features.sample_gradients import latents_of
 from sporeprint.gradients.projections.projection import Projection, normalise
+from sporeprint.gradients.switches import own_settings
 from sporeprint.objectives.view_sets import generator
 
 Maps = dict[str, NDArray[np.float32]]  # {block: [H, W, D]} of one image
@@ -99,7 +108,7 @@ class DenseEngine:
         """Return rows and columns of an image's maps."""
         return self.settings.copies.grid(*self.size_of(image), self._stride())
 
-    @torch.inference_mode(False)  # autograd refuses tensors made in a caller's inference mode
+    @own_settings()
     def maps(self, rows: Rows) -> list[Maps]:
         """Compute every block of every image, on one grid per image, each feature L2-normalised.
 
@@ -124,7 +133,7 @@ class DenseEngine:
         """Return the number that marks an image's own tokens in the support."""
         return owner_of(self.backbone.preprocess.digest(image))
 
-    @torch.inference_mode(False)
+    @own_settings()
     def plain(self, rows: Rows) -> list[Tensor]:
         """Return the last tokens [P, E] of each image itself, not normalised."""
         copies = [_PLAIN.of(*self.size_of(image), self._stride()) for _, image in rows]
@@ -177,7 +186,8 @@ class DenseEngine:
             )
         while self._images_a_pass(height, width) >= images:
             self.memory.divisor *= 2
-        warnings.warn(f"memory ran out ({cause}); continuing with fewer images per pass", stacklevel=2)
+        message = f"memory ran out ({cause}); continuing with fewer images per pass"
+        warnings.warn(message, SporeprintWarning, stacklevel=2)
         if self.backbone.device.type == "cuda":
             torch.cuda.empty_cache()
 

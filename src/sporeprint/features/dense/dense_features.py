@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from sporeprint.data.limits import Limits
-from sporeprint.errors import DamagedStore, NotFitted, RecipeError, RowFailure, SampleError
+from sporeprint.errors import DamagedStore, NotFitted, RecipeError, RowFailure, SampleError, SporeprintWarning
 from sporeprint.features.batches import Batch, decoded_batches, name_rows, separate
 from sporeprint.features.blocks import Blocks
 from sporeprint.features.combine import Combiner, named
@@ -26,6 +26,7 @@ from sporeprint.features.engine import Engine, below, heads_of, make_head
 from sporeprint.features.failures import Failures, first_reasons
 from sporeprint.features.recipe import Recipe
 from sporeprint.features.unit import unit
+from sporeprint.gradients.switches import own_settings
 from sporeprint.objectives.view_sets import generator
 from sporeprint.values import from_json, to_json
 
@@ -77,7 +78,7 @@ class DenseFeatures:
     failures: list[RowFailure] = field(default_factory=list)
 
     @classmethod
-    @torch.inference_mode(False)  # a caller's inference mode would give tensors that autograd refuses
+    @own_settings()
     def of(cls, recipe: Recipe, engine: Engine, **settings: Any) -> DenseFeatures:
         """Make dense features of a recipe and the engine that was made from it.
 
@@ -99,7 +100,7 @@ class DenseFeatures:
                 )
         return cls(recipe, mapper, width, **settings)
 
-    @torch.inference_mode(False)
+    @own_settings()
     def fit(self, rows: Sequence[tuple[str, Any]]) -> Blocks:
         """Draw the support, fit the combination; return the blocks of the tokens that it was fitted on, [R, D] each.
 
@@ -195,6 +196,7 @@ class DenseFeatures:
                 warnings.warn(
                     f"fitted on one image alone: {wanting[0]!r} has no negatives, which come from other images; give "
                     "more images, with or without labels",
+                    SporeprintWarning,
                     stacklevel=4,
                 )
         drawn = [self._draw_tokens(row_id, maps, each) for row_id, maps in self._each_map(chosen) if maps is not None]
@@ -284,7 +286,8 @@ def together(maps: Sequence[NDArray[np.float32] | None], failures: Sequence[RowF
     """Stack maps to [N, H, W, D], NaN for None; unequal grids stay a list. Warns of failures. Raises SampleError."""
     if failures:
         reasons = first_reasons(failures, 3)
-        warnings.warn(f"{len(failures)} of {len(maps)} images have no features: {reasons}", stacklevel=3)
+        message = f"{len(failures)} of {len(maps)} images have no features: {reasons}"
+        warnings.warn(message, SporeprintWarning, stacklevel=3)
     present = [features for features in maps if features is not None]
     if not present:
         raise SampleError(f"none of {len(maps)} images has features; expected at least one readable image")

@@ -48,14 +48,15 @@ class DenseMethods:
     @property
     def fitted_dense(self) -> bool:
         """Whether `fit_dense` was called with this recipe, backbone and device."""
-        return getattr(self, "_patches_of", None) is self.engine and self._patches.combiner is not None
+        of = getattr(self, "_patches_of", None)
+        return of is self.engine.projections and self._patches.combiner is not None
 
     @property
     def patches(self) -> DenseFeatures:
         """The `DenseFeatures` of this recipe, backbone and device, made once."""
         engine = self.engine
-        if getattr(self, "_patches_of", None) is not engine:
-            self._patches, self._patches_of = DenseFeatures.of(self._recipe(), engine), engine
+        if getattr(self, "_patches_of", None) is not engine.projections:  # which a new fit keeps
+            self._patches, self._patches_of = DenseFeatures.of(self._recipe(), engine), engine.projections
         self._patches.batch_size, self._patches.workers = self.batch_size, self.workers
         self._patches.max_failures, self._patches.limits = self.max_failures, self.limits
         return self._patches

@@ -46,7 +46,8 @@ def class_vote(similarities: Tensor, histograms: Tensor, neighbours: int, temper
         apart, count = similarities[:, own], min(neighbours, len(own))
         nearest, positions = apart.topk(min(count + 1, len(own)), dim=1)
         weights = shares[own][positions[:, :count]]
-        tied = torch.nonzero(nearest[:, count - 1] - nearest[:, -1] <= SAME).flatten() if count < len(own) else []
+        further = nearest[:, -1] if count < len(own) else torch.full_like(nearest[:, -1], -torch.inf)
+        tied = torch.nonzero(nearest[:, count - 1] - further <= SAME).flatten()
         nearest = nearest[:, :count]
         if len(tied):  # those as similar as the last share the places that are left
             last = nearest[tied, -1:]

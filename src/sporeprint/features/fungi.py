@@ -111,7 +111,7 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         fitted = replace(engine, negatives={**engine.negatives, **drawn})
         blocks = self._blocks(rows, fitted)
         combiner = named(recipe.combination, recipe.size).fit(readable(blocks))
-        vars(self).update(_engine=fitted, combiner=combiner)  # at once: another thread may transform, or copy this
+        self.__dict__.update(_engine=fitted, combiner=combiner)  # at once: another thread may transform, or copy this
         return blocks, combiner
 
     def recombine(self, blocks: Blocks, combination: Any, size: int | None = None) -> Fungi:

@@ -29,7 +29,7 @@ class Switch:
     this value already is left alone. In a forked process only the holds of the thread that forked go on.
     """
 
-    def __init__(self, get: Callable[[], Any], put: Callable[[Any], None], held: Callable[[Any], Any]):
+    def __init__(self, get: Callable[[], Any], put: Callable[[Any], object], held: Callable[[Any], Any]):
         self._get, self._put, self._held = get, put, held
         self._lock, self._holders, self._before = threading.RLock(), Counter[int](), None
         self._changed = False

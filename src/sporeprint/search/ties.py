@@ -49,8 +49,8 @@ def places_of(distances: NDArray[np.float64], k: int, counts: Numbers | None = N
     through = np.cumsum(counts, axis=1)
     before = np.take_along_axis(through - counts, starts, 1)
     tied = np.take_along_axis(through, ends, 1) - before
-    places: NDArray[np.float64] = counts * np.clip((k - before) / np.maximum(tied, 1), 0.0, 1.0)
-    return places
+    shares: NDArray[np.float64] = np.clip((k - before) / np.maximum(tied, 1), 0.0, 1.0)
+    return np.asarray(counts * shares, np.float64)
 
 
 def tied_neighbours(

@@ -142,8 +142,8 @@ MASKS: dict[str, Callable[[], bytes]] = {
 }
 SOUNDS: dict[str, Callable[[], bytes]] = {
     "FLAC of 5 hours": lambda: sound("FLAC", 5 * 3600),
-    "OGG of 2 hours": lambda: sound("OGG", 2 * 3600, "VORBIS"),
-    "MP3 of 2 hours": lambda: sound("MP3", 2 * 3600),
+    "OGG of 30 minutes": lambda: sound("OGG", 1800, "VORBIS"),
+    "MP3 of 20 minutes": lambda: sound("MP3", 1200),
     "WAV, 2^27 frames claimed": lambda: wave(2**27),
     "WAV of 30 minutes": lambda: sound("WAV", 1800),
 }

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from hand_edits import DEEP, edited
 from PIL import Image
-from trial import attempt, timed
+from trial import Wrong, attempt, timed
 
 from sporeprint.data.audio import load_audio
 from sporeprint.data.images import load_image
@@ -26,7 +26,7 @@ from sporeprint.data.scenes.masks import read_mask
 from sporeprint.data.scenes.scenes import open_scenes, read_scene
 from sporeprint.data.sources import open_source
 from sporeprint.data.texts import load_text
-from sporeprint.errors import SampleError
+from sporeprint.errors import SampleError, SporeprintError
 from sporeprint.evaluate.ground_truth import load_ground_truth
 from sporeprint.features.recipe import Recipe
 from sporeprint.objectives import DINO, KL, SimCLR
@@ -192,7 +192,12 @@ def main() -> None:
         data = change(data, rng)
 
         def action() -> str:
-            read(data)
+            try:
+                read(data)
+            except SporeprintError as error:
+                if "MemoryError" in str(error):  # of a file of some kilobytes
+                    raise Wrong("it takes more memory than 1 GiB") from error
+                raise
             return "value"
 
         return attempt(name, action)

@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -279,3 +280,16 @@ def test_camvid_has_eleven_classes_and_void(shared, split, rows):
     for scene in scenes:
         image, labels = read_scene(scene, 11, [11])
         assert (*image.size, *labels.shape) == (320, 240, 240, 320)
+
+
+def test_a_mask_replaced_by_one_of_the_same_size_and_time_is_another_source(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "images" / "a.png")
+    mask = tmp_path / "masks" / "a.bmp"
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(mask)
+    before, stamp = open_scenes(tmp_path).digest(), mask.stat()
+    Image.fromarray(np.ones((4, 4), np.uint8)).save(mask)
+    os.utime(mask, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert mask.stat().st_size == stamp.st_size
+    assert open_scenes(tmp_path).digest() != before

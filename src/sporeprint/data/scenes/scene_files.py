@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sporeprint.data.folders import SPLITS, SUFFIXES, FolderSource
-from sporeprint.data.rows import brief, check_ids, check_limit, file_stamp, shown_name
+from sporeprint.data.rows import brief, check_ids, check_limit, file_digests, shown_name
 from sporeprint.data.scenes.masks import Colours
 from sporeprint.data.texts import not_unicode
 from sporeprint.errors import SampleError, SourceError
@@ -50,11 +50,11 @@ class SceneFiles:
         yield from self._scenes[start:]
 
     def digest(self) -> str:
-        """Return a digest of the ids, and of every file's name, size and time."""
+        """Return a digest of the ids, and of every file's name and bytes."""
         digest = blake2b(json.dumps(self.describe()).encode(), digest_size=16)
-        for scene in self._scenes:
-            files = (path for path in (scene.image, scene.mask) if isinstance(path, Path))
-            digest.update(json.dumps([scene.id, *([path.name, file_stamp(path)] for path in files)]).encode())
+        files = [(s.id, path) for s in self._scenes for path in (s.image, s.mask) if isinstance(path, Path)]
+        for (scene_id, path), content in zip(files, file_digests(path for _, path in files), strict=True):
+            digest.update(json.dumps([scene_id, path.name, content]).encode())
         return digest.hexdigest()
 
     def describe(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from sporeprint.backbones.backbone import Backbone
 from sporeprint.backbones.inputs.inputs import Inputs
 from sporeprint.backbones.inputs.preprocess import Preprocess
-from sporeprint.errors import BackboneError, MissingExtra, RecipeError, first_line
+from sporeprint.errors import BackboneError, MissingExtra, RecipeError, SporeprintWarning, first_line
 
 
 def load_backbone(
@@ -92,7 +92,7 @@ def _refuse_random(name: str, read: Sequence[str], missing: str, allow_random: b
             f"{what}. Give the checkpoint that holds them; to go on with random ones, --allow-random "
             "(allow_random=True)"
         )
-    warnings.warn(f"{what}; they are random, as was asked for", stacklevel=5)
+    warnings.warn(f"{what}; they are random, as was asked for", SporeprintWarning, stacklevel=5)
 
 
 def _tiny() -> tuple[Any, Preprocess]:

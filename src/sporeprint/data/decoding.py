@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from PIL import ExifTags, Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from sporeprint.data.limits import Limits
+from sporeprint.data.locks import process_lock
 from sporeprint.data.signatures import SIGNATURE_BYTES, looks_like, reason
 from sporeprint.errors import SampleError
 
@@ -30,7 +30,7 @@ _UPRIGHT = {  # EXIF orientation -> what makes it upright
 }
 _TAG_BYTES = 2**24  # that the tags of a TIFF or of EXIF may hold beyond the file's own size
 _TYPE_BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-_swapping = threading.Lock()
+_swapping = process_lock()
 
 
 def decode_file(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -13,6 +12,7 @@ from typing import Any, TextIO
 import pyarrow as pa
 
 from sporeprint.data.formats import Values, reading
+from sporeprint.data.locks import process_lock
 from sporeprint.data.texts import not_unicode
 from sporeprint.errors import SampleError, SourceError
 from sporeprint.values import parse_json
@@ -20,7 +20,7 @@ from sporeprint.values import parse_json
 LONGEST = 128 * 2**20  # characters of a line, or of a CSV row over several lines; a text has half of that
 _REWRITE = "write it with commas (.csv) or with tabs (.tsv)"
 _OTHER_MARKS = {";": _REWRITE, "\t": "give it a name that ends in .tsv", "|": _REWRITE}  # not separators -> advice
-_FIELD_LIMIT = threading.Lock()  # `csv` has one limit for the whole process
+_FIELD_LIMIT = process_lock()  # `csv` has one limit for the whole process
 
 
 class _Lines:

@@ -65,7 +65,7 @@ class Gathered:
     def warn(self, stacklevel: int) -> None:
         """Say what was assumed, which rows were cut at the backbone's limits, and which have no features."""
         for sentence in self.assumptions.sentences():
-            warnings.warn(sentence, stacklevel=stacklevel + 1)
+            warnings.warn(sentence, SporeprintWarning, stacklevel=stacklevel + 1)
         total, limits = self.failures.total, self._inputs.limits()
         if cut := self.truncated:
             limit = ", ".join(f"{name} {value:g}" for name, value in limits.items() if name.startswith("max"))

@@ -19,7 +19,15 @@ from sporeprint.backbones.precision import as_fitted
 from sporeprint.data.assumptions import Assumptions
 from sporeprint.data.limits import Limits
 from sporeprint.data.rows import ReadAgain, Row, Source, digest_like
-from sporeprint.errors import BackboneError, RecipeError, Removed, SourceError, StoreError, StoreMismatch
+from sporeprint.errors import (
+    BackboneError,
+    RecipeError,
+    Removed,
+    SourceError,
+    SporeprintWarning,
+    StoreError,
+    StoreMismatch,
+)
 from sporeprint.features import saved
 from sporeprint.features.batches import decoded_batches
 from sporeprint.features.failures import Failures, first_reasons
@@ -230,7 +238,7 @@ def _write_shards(writer: StoreWriter, fungi: Fungi, source: Source, settings: S
         failures.extend(shard_failures.rows)
         finished += size
     for sentence in assumptions.sentences():
-        warnings.warn(sentence, stacklevel=3)
+        warnings.warn(sentence, SporeprintWarning, stacklevel=3)
     widths = next((shard.blocks for shard in writer.done.values() if shard.rows), None)
     if widths is None:
         reasons = first_reasons(failures.rows, 5)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sporeprint.errors import NotFitted, RecipeError, SampleError, StoreError
+from sporeprint.errors import NotFitted, RecipeError, SampleError, SporeprintWarning, StoreError
 from sporeprint.evaluate.segmentation import confusion, segmentation
 from sporeprint.features.combine import Combiner
 from sporeprint.search.base import Index
@@ -231,6 +231,7 @@ class Labeller:
             warnings.warn(
                 f"'auto' needs two training images, each to be labelled by the other; {grid[0].neighbours} neighbours "
                 f"and temperature {grid[0].temperature} are taken",
+                SporeprintWarning,
                 stacklevel=2,
             )
             return grid[0]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sporeprint import values
-from sporeprint.errors import DamagedStore, StoreError
+from sporeprint.errors import DamagedStore, SporeprintWarning, StoreError
 
 try:
     import fcntl
@@ -196,6 +196,8 @@ def lock(path: Path) -> IO[bytes] | None:
             raise StoreError(
                 f"'{path.parent}' is being written by another run; wait for it to end, or give another folder"
             ) from None
-        warnings.warn(f"'{path}': this file system has no locks; start one run at a time here", stacklevel=3)
+        warnings.warn(
+            f"'{path}': this file system has no locks; start one run at a time here", SporeprintWarning, stacklevel=3
+        )
         return None
     return handle

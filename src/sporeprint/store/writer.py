@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sporeprint.errors import DamagedStore, RowFailure, StoreError
+from sporeprint.errors import DamagedStore, RowFailure, SporeprintWarning, StoreError
 from sporeprint.store.atomic import (
     TEMPORARY,
     digest_of_json,
@@ -234,7 +234,7 @@ class StoreWriter:
                 self.complete, self._states = True, store.manifest["states"]
                 return
             except DamagedStore as error:
-                warnings.warn(str(error), stacklevel=4)
+                warnings.warn(str(error), SporeprintWarning, stacklevel=4)
                 manifest_path(self.folder).unlink()
                 sync_folder(self.folder)
         for path in sorted((self.folder / "state").glob("*.record")):
@@ -256,7 +256,11 @@ class StoreWriter:
             if "seconds" in record:
                 self.state_seconds[name] = record["seconds"]
         except StoreError as error:
-            warnings.warn(f"state {name!r} is dropped and will be computed again: {_damage(error)}", stacklevel=5)
+            warnings.warn(
+                f"state {name!r} is dropped and will be computed again: {_damage(error)}",
+                SporeprintWarning,
+                stacklevel=5,
+            )
             path.unlink()
 
     def _resume_shard(self, index: int) -> None:
@@ -296,7 +300,7 @@ class StoreWriter:
         return self._states[name]["sha256"] if name in self._states else None
 
     def _drop(self, index: int, reason: str) -> None:
-        warnings.warn(f"shard {index} is dropped and will be computed again: {reason}", stacklevel=5)
+        warnings.warn(f"shard {index} is dropped and will be computed again: {reason}", SporeprintWarning, stacklevel=5)
         for suffix in (".json", ".parquet"):
             shard_path(self.folder, index, suffix).unlink(missing_ok=True)
         sync_folder(self.folder / "shards")

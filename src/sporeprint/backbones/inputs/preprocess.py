@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sporeprint.backbones.inputs.boxes import Box, resize_boxes
 from sporeprint.backbones.inputs.inputs import ImageInputs
-from sporeprint.errors import BackboneError
+from sporeprint.errors import BackboneError, SporeprintWarning
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -112,6 +112,7 @@ class Preprocess(ImageInputs):
             warnings.warn(
                 f"the image processor does not resize (do_resize is false); images are resized to {final['height']} x "
                 f"{final['width']} here, since the backbone needs inputs of one size",
+                SporeprintWarning,
                 stacklevel=2,
             )
         normalised = config.get("do_normalize", True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,12 +14,13 @@ from sporeprint.backbones.inputs.inputs import Inputs
 from sporeprint.backbones.libraries.sentence_model import prompt_length
 from sporeprint.data import texts
 from sporeprint.data.limits import Limits
+from sporeprint.data.locks import process_lock
 from sporeprint.errors import BackboneError, SampleError
 from sporeprint.values import canonical, is_count
 
 _POSITIONS = ("position_embeddings", "position_embedding", "embed_positions", "wpe")
 _NO_LIMIT = 10**6  # a tokenizer without a limit says 10**30
-_TOKENIZING = threading.Lock()  # how a tokenizer cuts is its own state, which threads would share
+_TOKENIZING = process_lock()  # how a tokenizer cuts is its own state, which threads would share
 _PROBES = ("A probe of some ten short words, to see what the network makes of it.", "Is this one shorter?", "Yes")
 _EXAMPLES = ("The quick brown fox, 1234 jumps!", "Größe, naïve; 東京 и Москва", "don't re-tokenise   THIS\tline\n")
 

@@ -29,7 +29,7 @@ from sporeprint.backbones.libraries.checkpoint_files import (
 from sporeprint.backbones.libraries.library_adapters import Adapter, adapt, modality_of
 from sporeprint.backbones.libraries.sentence_files import read_sentence
 from sporeprint.backbones.libraries.sentence_model import Sentence
-from sporeprint.errors import BackboneError, MissingExtra, SporeprintError, first_line
+from sporeprint.errors import BackboneError, MissingExtra, SporeprintError, SporeprintWarning, first_line
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,9 @@ def _open(name: str, modality: str, trust_remote_code: bool) -> _Checkpoint:
     settings, subfolder = sentence or (None, "")
     if unneeded := check_code(source, ["config.json"], subfolder, trust_remote_code):
         warnings.warn(
-            f"{name}: {unneeded[0]} names code, which is not run: transformers' own class is read", stacklevel=2
+            f"{name}: {unneeded[0]} names code, which is not run: transformers' own class is read",
+            SporeprintWarning,
+            stacklevel=2,
         )
     if folder is not None:
         check_config(folder / subfolder)
@@ -308,6 +310,7 @@ def _processor(checkpoint: _Checkpoint) -> dict[str, Any]:
         warnings.warn(
             f"{source} has no preprocessor_config.json: images are squashed to {size} x {size}, bicubic, normalised "
             "with ImageNet's mean and standard deviation",
+            SporeprintWarning,
             stacklevel=2,
         )
         return {"size": size, "resample": 3}

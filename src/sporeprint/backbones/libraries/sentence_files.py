@@ -25,7 +25,7 @@ from sporeprint.backbones.libraries.sentence_model import (
     refusal,
     sentence_from_settings,
 )
-from sporeprint.errors import BackboneError
+from sporeprint.errors import BackboneError, SporeprintWarning
 
 _TRANSFORMER_FILES = [
     f"sentence_{kind}_config.json"
@@ -123,6 +123,7 @@ class _Files(Files):
             warnings.warn(
                 f"{self.source}: modules.json is not cached and the hub gave no answer; taken as a plain transformer, "
                 "which it may not be",
+                SporeprintWarning,
                 stacklevel=2,
             )
 

@@ -24,7 +24,8 @@ def damage(folder: Path, other: Path, rng: np.random.Generator) -> str:
     """Do one thing to a folder; what."""
     paths, others = files(folder), files(other)
     path = paths[rng.integers(len(paths))]
-    data, kind = bytearray(path.read_bytes()), KINDS[rng.integers(len(KINDS))]
+    kinds = KINDS if (folder / "shards").exists() else KINDS[:-1]  # of a Fungi it would be all of the other one
+    data, kind = bytearray(path.read_bytes()), kinds[rng.integers(len(kinds))]
     at = int(rng.integers(max(1, len(data))))
     if kind == "flip":
         data[at] ^= 1 << int(rng.integers(8))
@@ -47,7 +48,7 @@ def damage(folder: Path, other: Path, rng: np.random.Generator) -> str:
     elif kind == "foreign elsewhere":
         data = bytearray(others[rng.integers(len(others))].read_bytes())
     elif kind == "whole shard":  # everything of one name, under that or another number
-        shards = sorted({each.stem for each in others if each.parent.name == "shards"}) or [others[0].stem]
+        shards = sorted({each.stem for each in others if each.parent.name == "shards"})
         chosen, target = shards[rng.integers(len(shards))], shards[rng.integers(len(shards))]
         for each in others:
             if each.stem == chosen:

@@ -66,12 +66,17 @@ def scenes(root: Path) -> Path:
 
 
 def result_of(folder: Path) -> str:
+    """What a finished run found. Raises FileNotFoundError where none is finished."""
+
     def cleaned(value: object) -> object:
         if isinstance(value, dict):
             return {key: cleaned(part) for key, part in value.items() if key not in VOLATILE and "seconds" not in key}
         return [cleaned(part) for part in value] if isinstance(value, list) else value
 
-    return json.dumps(cleaned(json.loads((folder / "result.json").read_text())), sort_keys=True)
+    result = json.loads((folder / "result.json").read_text())
+    if not result["runs"]:
+        raise FileNotFoundError
+    return json.dumps(cleaned(result), sort_keys=True)
 
 
 def commands(material: Material) -> dict[str, Command]:

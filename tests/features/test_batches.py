@@ -37,7 +37,7 @@ def test_a_batch_of_large_images_closes_early(monkeypatch):
 class Numbers(Inputs):
     """Strings of digits to a list of them, then to their sum; an odd sum is refused."""
 
-    def load(self, sample):
+    def load(self, sample, limits):
         if not sample.isdigit():
             raise SampleError("not digits")
         return [int(letter) for letter in sample]

@@ -22,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from small import PREPROCESS, noise_pictures, small_backbone, small_module
-from sporeprint import DINO, KL, Combination, Fungi, Recipe, SimCLR
+from sporeprint import DINO, KL, Combination, Fungi, Limits, Recipe, SimCLR
 from sporeprint.backbones.backbone import Backbone
 from sporeprint.data.images import content_digest
 from sporeprint.errors import (
@@ -368,6 +368,9 @@ def test_parameters_are_listed_set_and_cloned(backbone):
         "batch_size": 3,
         "workers": 2,
         "max_failures": 0.5,
+        "limits": Limits(),
+        "trust_remote_code": False,
+        "allow_random": False,
     }
     copied = clone(fungi)
     assert copied is not fungi

@@ -153,7 +153,7 @@ def test_a_failed_pass_is_let_go_before_less_is_taken(views, monkeypatch):
             except RuntimeError:
                 raise RuntimeError(OUT_OF_MEMORY)  # noqa: B904 - in a handler, as a fallback does
 
-    def warn(message, **_):
+    def warn(message, *_, **__):
         alive.extend(reference() is not None for reference in held)
 
     monkeypatch.setattr("sporeprint.features.passes.warnings.warn", warn)

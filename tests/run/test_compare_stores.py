@@ -194,14 +194,19 @@ def test_stores_that_were_made_otherwise_are_refused(data):
 
 def with_state(folder, heads):
     """A store of one state, of its own heads, as `extract` without --fit-from makes it."""
-    plan = {"recipe": {"seed": 0}, "resolved": {"backbone": {"name": "b"}, "device": "cpu"}}
+    source = {"kind": "list", "digest": "d", "columns": {}, "limit": None}
+    backbone = {"name": "b", "class": "B", "pooling": "cls", "targets": ["l"], "weights": "w"}
+    resolved = {"backbone": backbone, "dtype": "float32", "device": "cpu"}
+    plan = {"recipe": {"seed": 0}, "resolved": resolved, "source": source, "fit": {"from": "this source"}}
     with StoreWriter(folder, plan) as writer:
-        for name, data in saved.pack_parts({}, {"head": torch.full((2,), float(heads))}).items():
+        for name, data in saved.pack_parts(
+            {"recipe": {}, "resolved": resolved}, {"head": torch.full((2,), float(heads))}
+        ).items():
             writer.write_state(name, data)
         blocks = {"embedding": circle([0.0, 90.0, 5.0, 95.0])}
         writer.write_shard(0, [*"wxyz"], [*"abab"], blocks, [], {})
         info = {"embedding": {"dim": 2, "family": "embedding", "views": "whole", "passes": 1}}
-        writer.commit(blocks=info, label_names=None, cost={})
+        writer.commit(blocks=info, label_names=None, cost={"seconds": {}, "rows": 4, "threads": 1})
     return folder
 
 

@@ -131,8 +131,8 @@ def test_labels_have_the_stores_names_and_rows_without_one_are_left_out_and_said
     status, _, err = run(*words, "--template", folder / "t.txt")
     assert (status, err) == (0, "left out, having no label: 2 training rows\n")
     first = lines(folder)[0]
-    assert first["ids"] == ["1", "2", "0"]  # the third is in the first's place, and after it in the table
-    assert first["prompt"] == "ant, bee, cow:\nsixty=ant;\nbroken=ant;\nzero=bee;\nat zero="
+    assert first["ids"] == ["1", "0", "2"]  # the third is in the first's place, and before it by its text
+    assert first["prompt"] == "ant, bee, cow:\nsixty=ant;\nzero=bee;\nbroken=ant;\nat zero="
 
 
 @pytest.mark.parametrize(

@@ -199,15 +199,18 @@ def test_knn_of_real_values_names_regress_where_none_is_shared_and_where_some_ar
 
 def with_parts(folder, **parts):
     """A store with these fitted tensors (heads, negatives), as `extract` without --fit-from makes its own."""
-    plan = {"recipe": {"seed": 0}, "resolved": {"backbone": {"name": "b"}, "device": "cpu"}}
+    source = {"kind": "list", "digest": "d", "columns": {}, "limit": None}
+    backbone = {"name": "b", "class": "B", "pooling": "cls", "targets": ["l"], "weights": "w"}
+    resolved = {"backbone": backbone, "dtype": "float32", "device": "cpu"}
+    plan = {"recipe": {"seed": 0}, "resolved": resolved, "source": source, "fit": {"from": "this source"}}
     with StoreWriter(folder, plan) as writer:
         tensors = {name: torch.full((2,), float(value)) for name, value in parts.items()}
-        for name, data in saved.pack_parts({}, tensors).items():
+        for name, data in saved.pack_parts({"recipe": {}, "resolved": resolved}, tensors).items():
             writer.write_state(name, data)
         blocks = {"embedding": circle(TRAIN)}
         writer.write_shard(0, [*"wxyz"], [*"abab"], blocks, [], {})
         info = {"embedding": {"dim": 2, "family": "embedding", "views": "whole", "passes": 1}}
-        writer.commit(blocks=info, label_names=None, cost={})
+        writer.commit(blocks=info, label_names=None, cost={"seconds": {}, "rows": 4, "threads": 1})
     return Rows(folder)
 
 

@@ -324,7 +324,7 @@ def test_a_folder_without_the_extractors_settings_says_what_is_missing(tmp_path)
     with pytest.raises(BackboneError, match=complaint):
         load_backbone(str(tmp_path))
     (tmp_path / "preprocessor_config.json").write_text("{ no json")
-    with pytest.raises(BackboneError, match="not a valid JSON file"):
+    with pytest.raises(BackboneError, match=r"preprocessor_config\.json cannot be read: Expecting"):
         load_backbone(str(tmp_path))
     whisper_extractor().save_pretrained(tmp_path)
     with pytest.raises(

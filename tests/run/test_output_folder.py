@@ -272,3 +272,10 @@ def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "result.json")
     with pytest.raises(StoreError, match="it is no file"), SegmentFolder(tmp_path, {"a": 1}):
         pass
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have no names here")
+def test_a_pipe_in_the_place_of_the_log_is_named_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / LOG)
+    with pytest.raises(StoreError, match="it is no file"):
+        MaskLog(tmp_path, "x")

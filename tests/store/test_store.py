@@ -613,3 +613,16 @@ def test_nothing_is_warned_about_in_a_sound_run(tmp_path):
         warnings.simplefilter("error")
         make(tmp_path / "s")
         StoreWriter(tmp_path / "s", PLAN, shard_rows=4).close()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have no names here")
+def test_a_pipe_in_the_place_of_the_lock_is_named_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / ".lock")
+    with pytest.raises(StoreError, match=r"\.lock' is no file"):
+        StoreWriter(tmp_path, {"a": 1})
+
+
+def test_a_plan_that_could_not_be_opened_again_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(StoreError, match="'fit' is one of `extract`, but it has no 'recipe'"):
+        StoreWriter(tmp_path / "s", {"fit": 3})
+    assert not (tmp_path / "s").exists()

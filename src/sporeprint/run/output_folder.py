@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from sporeprint.errors import RecipeError, StoreError, StoreMismatch
 from sporeprint.report.palette import RGB, write_mask
-from sporeprint.store.atomic import TEMPORARY, lock, seal, unseal, write_file
+from sporeprint.store.atomic import TEMPORARY, lock, reading, seal, unseal, write_file
 from sporeprint.store.plan import differences
 from sporeprint.store.schema import (
     COUNT,
@@ -283,10 +283,10 @@ class MaskLog:
         self._records: dict[str, dict[str, Any]] = {}  # by id, of this fingerprint
         self._current: dict[str, str] = {}  # digest by file, of this fingerprint
         log = folder / LOG
-        try:
-            text = log.read_text(encoding="utf-8") if log.exists() else ""
-        except (OSError, ValueError) as error:
-            raise StoreError(f"'{log}' cannot be read ({error}); remove it, or give another --out") from None
+        text = ""
+        if os.path.lexists(log):
+            with reading(log):
+                text = log.read_text(encoding="utf-8")
         self._torn = bool(text) and not text.endswith("\n")
         for line in text.splitlines():
             self._read(line)

@@ -187,6 +187,8 @@ def lock(path: Path) -> IO[bytes] | None:
     """Hold `path` against other writers until the handle is closed or the process ends. Raises StoreError if held."""
     if fcntl is None:
         return None
+    if path.exists() and not path.is_file():
+        raise StoreError(f"'{path}' is no file (a folder, a pipe or a device), which a lock is; move it away")
     handle = open(path, "ab")  # noqa: SIM115 - it stays open: the lock lives as long
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

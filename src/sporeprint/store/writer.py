@@ -23,7 +23,7 @@ from sporeprint.store.atomic import (
     unseal,
     write_file,
 )
-from sporeprint.store.plan import FORMAT, LOCK, begin, check_plan, make_header
+from sporeprint.store.plan import EXTRACTED, FORMAT, LOCK, begin, check_plan, make_header
 from sporeprint.store.reader import MANIFEST, Store, contradiction
 from sporeprint.store.schema import FILE, NUMBER, TEXT, check_shape, mismatch
 from sporeprint.store.shards import (
@@ -77,6 +77,8 @@ class StoreWriter:
         self._owner: dict[str, int] = {}  # row id -> its shard
         self._labels: dict[int, list[Any]] = {}  # those of each shard, for counting
         header = make_header(plan, dtype, shard_rows)
+        if "fit" in header["plan"] and (wrong := mismatch(header["plan"], EXTRACTED)):
+            raise StoreError(f"a plan with 'fit' is one of `extract`, but {wrong}; give 'fit' another name")
         try:
             check_plan(self.folder, header, locked=True)  # before anything is touched
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -387,3 +388,10 @@ def test_a_torchvision_that_does_not_fit_torch_is_named_as_the_cause(tmp_path):
     assert "operator torchvision::nms does not exist" in done.stdout
     assert "pip uninstall torchvision" in done.stdout
     assert issubclass(MissingExtra, SporeprintError)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have no names here")
+def test_a_pipe_in_the_place_of_a_file_is_named_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(BackboneError, match=r"config\.json is no file"):
+        load_backbone(str(tmp_path))

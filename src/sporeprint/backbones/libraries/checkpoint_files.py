@@ -211,6 +211,8 @@ def check_folder(folder: Path) -> None:
 
 
 def _check_pointer(path: Path) -> None:
+    if path.exists() and not (path.is_file() or path.is_dir()):  # reading would wait, or never end
+        raise BackboneError(f"{path} is no file (a pipe or a device); fetch the checkpoint again")
     try:
         with path.open("rb") as file:
             is_pointer = file.read(len(_POINTER)) == _POINTER

@@ -116,7 +116,23 @@ def rows_of(path: Path) -> int:
     return seen
 
 
-IMAGES: dict[str, Callable[[], bytes]] = {
+LIMIT, HALF = (8192, 8192), (5792, 5792)  # the most pixels by default; of WebP, AVIF and JPEG 2000
+TURNED = b"MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"  # EXIF orientation 6
+AT_THE_LIMIT: dict[str, Callable[[], bytes]] = {
+    "PNG, RGB, at the limit": lambda: saved("PNG", LIMIT),
+    "PNG, transparent, at the limit": lambda: saved("PNG", LIMIT, "RGBA"),
+    "PNG, palette, at the limit": lambda: saved("PNG", LIMIT, "P", transparency=0),
+    "PNG, 16 bits, at the limit": lambda: saved("PNG", LIMIT, "I;16"),
+    "PNG, turned, at the limit": lambda: saved("PNG", LIMIT, "L", exif=TURNED),
+    "TIFF, float, at the limit": lambda: saved("TIFF", LIMIT, "F", compression="tiff_deflate"),
+    "TIFF, CMYK, at the limit": lambda: saved("TIFF", LIMIT, "CMYK", compression="tiff_deflate"),
+    "JPEG, progressive, at the limit": lambda: saved("JPEG", LIMIT, "L", progressive=True),
+    "JPEG, progressive CMYK, at the limit": lambda: saved("JPEG", LIMIT, "CMYK", progressive=True),
+    "GIF at the limit": lambda: saved("GIF", LIMIT, "P"),
+    "WebP at its limit": lambda: saved("WEBP", HALF, lossless=True),
+    "JPEG 2000 at its limit": lambda: saved("JPEG2000", HALF, "RGBA"),
+}
+IMAGES: dict[str, Callable[[], bytes]] = AT_THE_LIMIT | {
     "PNG 30000 x 30000": lambda: png(30_000, 30_000, 1, 0),
     "PNG 89000000 x 1": lambda: png(89_000_000, 1, 1, 0),
     "PNG 1 x 5000000": lambda: png(1, 5_000_000, 1, 0),
@@ -139,6 +155,8 @@ MASKS: dict[str, Callable[[], bytes]] = {
     "mask PNG 16000 x 16000": lambda: png(16_000, 16_000, 8, 3),
     "mask PNG 9400 x 9400 of 16 bits": lambda: png(9_400, 9_400, 16, 0),
     "mask PNG 9400 x 9400 of colours": lambda: png(9_400, 9_400, 8, 2),
+    "mask PNG at the limit": lambda: saved("PNG", LIMIT, "L"),
+    "mask TIFF of 32 bits at the limit": lambda: saved("TIFF", LIMIT, "I", compression="tiff_deflate"),
 }
 SOUNDS: dict[str, Callable[[], bytes]] = {
     "FLAC of 5 hours": lambda: sound("FLAC", 5 * 3600),

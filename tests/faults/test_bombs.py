@@ -1,4 +1,7 @@
-"""Small files that decode to gigabytes, in a process that may take 1 GiB more than it does at rest."""
+"""Small files that decode to gigabytes, in a process that may take 1 GiB more than it does at rest.
+
+benchmarks/reliability/bombs.py has the slow ones: every format at the limit.
+"""
 
 import io
 import json
@@ -54,7 +57,6 @@ for line in sys.stdin:
 
 
 LIMIT = (8192, 8192)
-TURNED = b"MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"  # EXIF orientation 6
 DEFLATE = {"kind": "TIFF", "compression": "tiff_deflate"}
 
 
@@ -131,24 +133,11 @@ def open_flac():
 
 BOMBS = {  # name: kind, file, what comes of it
     "a PNG of 89,000,000 x 1": ("image", lambda: encode(blank("1", (89_000_000, 1))), "refused"),
-    "a PNG of 67,000,000 x 1": ("image", lambda: encode(blank("1", (67_000_000, 1))), "refused"),
     "a PNG of 1 x 1,048,576": ("image", lambda: encode(blank("1", (1, 2**20))), "read"),
     "a PNG of 1,048,576 x 64": ("image", lambda: encode(blank("1", (2**20, 64))), "read"),
-    "a PNG of 30,000 x 30,000": ("image", lambda: encode(blank("1", (30_000, 30_000))), "refused"),
     "a PNG at the limit": ("image", lambda: encode(blank()), "read"),
-    "a transparent PNG at the limit": ("image", lambda: encode(blank("RGBA")), "read"),
-    "a palette PNG at the limit": ("image", lambda: encode(blank("P"), transparency=0), "read"),
-    "a PNG of 16 bits at the limit": ("image", lambda: encode(blank("I;16")), "read"),
-    "a turned PNG at the limit": ("image", lambda: encode(blank("L"), exif=TURNED), "read"),
     "a float TIFF at the limit": ("image", lambda: encode(blank("F"), **DEFLATE), "read"),
-    "a CMYK TIFF at the limit": ("image", lambda: encode(blank("CMYK"), **DEFLATE), "read"),
-    "a progressive JPEG at the limit": ("image", lambda: encode(blank("L"), "JPEG", progressive=True), "read"),
     "an animated WebP": ("image", lambda: animated("WEBP", (16383, 5461), lossless=True), "refused"),
-    "an animated WebP at the limit": ("image", lambda: animated("WEBP", lossless=True), "read"),
-    "an animated GIF at the limit": ("image", lambda: animated("GIF"), "read"),
-    "an animated PNG at the limit": ("image", lambda: animated("PNG"), "read"),
-    "an animated TIFF": ("image", lambda: animated(**DEFLATE), "read"),
-    "a JPEG 2000 at the limit": ("image", lambda: encode(blank("RGBA", (5792, 5792)), "JPEG2000"), "read"),
     "a profile of 1 GB": ("image", lambda: png_with(b"iCCP", b"a\0\0" + zlib.compress(bytes(2**30), 1)), ""),
     "a text of 1 GB": ("image", lambda: png_with(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**30), 1)), ""),
     "EXIF of 65,000 megabytes": ("image", lambda: png_with(b"eXIf", many_tags()), "read"),
@@ -156,18 +145,10 @@ BOMBS = {  # name: kind, file, what comes of it
     "a TIFF of 65,000 megabytes of tags": ("image", many_tags, "refused"),
     "a big-endian TIFF of 65,000 megabytes of tags": ("image", lambda: many_tags(">"), "refused"),
     "a TIFF of one pixel in a tile of 40,000 x 40,000": ("image", huge_tile, "refused"),
-    "an AVIF beyond its limit": ("image", lambda: encode(blank("RGB", (8000, 8000)), "AVIF", speed=10), "refused"),
     "a PPM that promises 99,999 x 99,999": ("image", lambda: b"P6 99999 99999 255\n", "refused"),
     "a PGM that promises a million rows": ("image", lambda: b"P5 60 1000000 65535\n", "refused"),
     "a painted mask of 9,400 x 9,400": ("painted", lambda: encode(blank("RGB", (9400, 9400))), "refused"),
-    "a painted mask at the limit": ("painted", lambda: encode(blank()), "read"),
-    "a painted palette mask at the limit": ("painted", lambda: encode(blank("P")), "read"),
-    "a mask of labels at the limit": ("mask", lambda: encode(blank("L")), "read"),
-    "a mask of 16 bits at the limit": ("mask", lambda: encode(blank("I;16")), "read"),
-    "a mask of 32 bits at the limit": ("mask", lambda: encode(blank("I"), **DEFLATE), "read"),
-    "a mask of unknown labels at the limit": ("mask", lambda: encode(Image.new("I", LIMIT, -7), **DEFLATE), "refused"),
     "a FLAC that promises 49 days": ("sound", open_flac, "refused"),
-    "a FLAC of an hour": ("sound", lambda: flac(3600 * 8000, 1, 8000), "refused"),
     "a FLAC of 29 minutes in stereo": ("sound", lambda: flac(29 * 60 * 24_000, 2, 24_000), "read"),
     "a FLAC of 8 channels": ("sound", lambda: flac(1_500_000, 8, 8000), "read"),
 }  # fmt: skip

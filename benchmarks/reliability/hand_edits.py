@@ -11,6 +11,7 @@ import io
 import json
 import struct
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ def places(value: Any) -> Iterator[tuple[Any, Any]]:
     """Every (container, key) within a JSON value."""
     for key, part in list(value.items() if isinstance(value, dict) else enumerate(value)):
         yield value, key
-        if isinstance(part, (dict, list)):
+        if isinstance(part, (dict, list)) and part is not DEEP:
             yield from places(part)
 
 
@@ -116,7 +117,7 @@ def edited(value: Any, rng: np.random.Generator) -> Any:
     """One key removed, renamed or doubled, or its value replaced."""
     listed = list(places(value))
     if not listed:
-        return HOSTILE[rng.integers(len(HOSTILE))]
+        return hostile(rng)
     holder, key = listed[rng.integers(len(listed))]
     kind = rng.integers(6)
     if kind == 0:
@@ -126,8 +127,14 @@ def edited(value: Any, rng: np.random.Generator) -> Any:
     elif kind == 2 and isinstance(holder, list):
         holder.append(holder[key])
     else:
-        holder[key] = HOSTILE[rng.integers(len(HOSTILE))]
+        holder[key] = hostile(rng)
     return value
+
+
+def hostile(rng: np.random.Generator) -> Any:
+    """A value that nothing expects; a new one, since edits may change what is in it."""
+    value = HOSTILE[rng.integers(len(HOSTILE))]
+    return value if value is DEEP else deepcopy(value)
 
 
 def edit_json(data: bytes, path: Path, rng: np.random.Generator) -> bytes:

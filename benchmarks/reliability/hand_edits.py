@@ -109,7 +109,7 @@ def places(value: Any) -> Iterator[tuple[Any, Any]]:
     """Every (container, key) within a JSON value."""
     for key, part in list(value.items() if isinstance(value, dict) else enumerate(value)):
         yield value, key
-        if isinstance(part, (dict, list)) and part is not DEEP:
+        if isinstance(part, (dict, list)):
             yield from places(part)
 
 
@@ -133,8 +133,7 @@ def edited(value: Any, rng: np.random.Generator) -> Any:
 
 def hostile(rng: np.random.Generator) -> Any:
     """A value that nothing expects; a new one, since edits may change what is in it."""
-    value = HOSTILE[rng.integers(len(HOSTILE))]
-    return value if value is DEEP else deepcopy(value)
+    return deepcopy(HOSTILE[rng.integers(len(HOSTILE))])
 
 
 def edit_json(data: bytes, path: Path, rng: np.random.Generator) -> bytes:

@@ -277,6 +277,43 @@ def test_an_unsigned_label_that_is_too_large_costs_its_row(tmp_path, last):
     assert outcome(tmp_path / "t.parquet") == [("0", "a", 1), ("1", None, None)]
 
 
+@pytest.mark.parametrize("byte", [b"\xff", b"\0", b"q"])
+@pytest.mark.parametrize("group", [0, 2, 3])
+def test_a_damaged_page_costs_the_rows_of_its_row_group(tmp_path, group, byte):
+    path = tmp_path / "t.parquet"
+    table = pa.table({"text": [f"text {row}" for row in range(40)], "label": list(range(40))})
+    pq.write_table(table, path, row_group_size=10, use_dictionary=False)
+    at = pq.read_metadata(path).row_group(group).column(0).data_page_offset
+    data = path.read_bytes()
+    path.write_bytes(data[:at] + byte * 12 + data[at + 12 :])
+    bad = range(10 * group, 10 * group + 10)
+    expected = [(str(row), *((None, None) if row in bad else (f"text {row}", row))) for row in range(40)]
+    assert outcome(path) == expected
+    source = open_source(path, modality="text")
+    for start in (5, 10, 25, 39):
+        assert [(row.id, row.label) for row in source.rows(start)] == [(name, label) for name, _, label in expected][
+            start:
+        ]
+    for why in [why for why in reasons(path) if why]:
+        assert re.fullmatch(rf"row group {group} is damaged \([\w :'-.]+\); write it again", why)
+        assert "q" not in why.partition(":")[2]
+        assert why.isascii()
+
+
+def test_a_page_that_is_damaged_later_in_a_row_group_costs_no_row_before_its_batch(tmp_path):
+    path = tmp_path / "t.parquet"
+    texts = [f"{row:05}" * 20 for row in range(4000)]
+    pq.write_table(pa.table({"text": texts}), path, use_dictionary=False, compression=None, data_page_size=10_000, write_batch_size=100)
+    data = path.read_bytes()
+    at = data.index(texts[3000].encode())
+    start = data.rindex(b"\x15\x00\x15", 0, at)  # the header of its page
+    path.write_bytes(data[:start] + b"\xff" * 12 + data[start + 12 :])
+    found = [row[1] for row in outcome(path)]
+    given = found.index(None)
+    assert 2800 < given <= 3000
+    assert found == texts[:given] + [None] * (4000 - given)
+
+
 def test_columns_whose_names_are_not_utf8_are_refused_by_name(tmp_path):
     pq.write_table(pa.table({"teQt": ["a"], "text": ["b"]}), tmp_path / "t.parquet", store_schema=False)
     data = (tmp_path / "t.parquet").read_bytes()
@@ -324,6 +361,28 @@ def test_rows_that_share_a_large_value_are_held_one_at_a_time(tmp_path, kind):
     given = open_source(path, sample_column="image").rows()
     assert largest_held(lambda: [next(given) for _ in range(3)]) < formats.BATCH_BYTES + 8 * size
     assert len(next(given).sample) == size
+
+
+def batches(path: Path, columns: list[str]) -> list[int]:
+    """The rows that are decoded at a time in each row group, of these columns."""
+    metadata = pq.read_metadata(path)
+    with open(path, "rb") as raw:
+        return [formats._batch_size(raw, metadata.row_group(at), columns) for at in range(metadata.num_row_groups)]
+
+
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_rows_are_decoded_many_at_a_time_however_large_their_row_group_is(tmp_path, dictionary):
+    texts = [f"{row:08}" * 125 for row in range(100_000)]  # 1000 letters each: a dictionary of a megabyte, then plain
+    pq.write_table(pa.table({"text": texts}), tmp_path / "t.parquet", use_dictionary=dictionary)
+    assert batches(tmp_path / "t.parquet", ["text"]) == [formats.BATCH]
+
+
+@pytest.mark.parametrize(("size", "expected"), [(1, 32), (3, 20), (15, 4), (60, 1)])
+def test_fewer_rows_are_decoded_at_a_time_where_they_share_a_large_value(tmp_path, size, expected):
+    table = pa.table({"image": shared(16, size * 2**20), "label": ["a"] * 16})
+    pq.write_table(table, tmp_path / "t.parquet", compression="zstd", use_dictionary=["image"], store_schema=False)
+    assert batches(tmp_path / "t.parquet", ["image", "label"]) == [expected]
+    assert batches(tmp_path / "t.parquet", ["label"]) == [formats.BATCH]
 
 
 def test_a_row_group_that_inflates_a_thousandfold_costs_its_rows_and_is_not_read(tmp_path, monkeypatch):

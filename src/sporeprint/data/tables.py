@@ -148,7 +148,7 @@ class TableSource:
             "limit": self.limit,
         }
 
-    @property
+    @cached_property
     def _used(self) -> list[str]:
         return list(dict.fromkeys(name for name in (self._sample, self._label, self._id) if name))
 

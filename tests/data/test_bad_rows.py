@@ -18,6 +18,7 @@ from PIL import Image
 
 from sporeprint.data import formats, text_tables
 from sporeprint.data.audio import load_audio
+from sporeprint.data.files import CellPath
 from sporeprint.data.images import load_image
 from sporeprint.data.scenes.class_lists import find_class_list
 from sporeprint.data.scenes.marks import Point, number_labels, read_points
@@ -64,7 +65,10 @@ def test_a_reason_in_the_place_of_a_sample_is_raised(load):
 CSV_ROWS = {
     "a value more": ("a,x,y", "line 3: 3 values; the first line has 2"),
     "a value less": ("a", "line 3: 1 values; the first line has 2"),
-    "Latin-1": (b"caf\xe9,x", r"column 'text' is not Unicode text \(a byte that is not UTF-8 at character 3\)"),
+    "Latin-1": (
+        b"caf\xe9,x",
+        r"column 'text' is not Unicode text \(a byte that is not UTF-8 at character 3\); write it in UTF-8$",
+    ),
     "Latin-1 in the label": (b"a,caf\xe9", r"column 'label' is not Unicode text \(a byte that"),
     "no text": (",x", "empty cell"),
     "an open quote": ('"a,x', "line 3: a quote is not closed"),
@@ -147,7 +151,7 @@ JSON_ROWS = {
     "deep": ('{"text": "a", "n": ' + "[" * 100_000 + "]" * 100_000 + "}", "line 2: .*nested"),
     "a lone surrogate": (
         '{"text": "a\\ud800", "label": "x"}',
-        r"'text' is not Unicode text \(a lone surrogate",
+        r"'text' is not Unicode text \(a lone surrogate at character 1\); half of a character is escaped: write it whole",
     ),
     "a number": ('{"text": 7, "label": "x"}', "got a number of type int"),
     "a list": ('{"text": ["a"], "label": "x"}', "got a value of type list"),
@@ -160,7 +164,7 @@ LABELS = {
     "of 5,000 digits": ("9" * 5000, [1, 2], "an integer of 5,000 digits"),
     "beyond a float": ("9007199254740993", [1.5, 2], "does not fit into a float"),
     "a lone surrogate": ('"\\udc00"', ["x", "y"], "not Unicode text"),
-    "a lone surrogate in a list": ('["\\udc00"]', [["x"], ["y"]], "label .* is not Unicode text"),
+    "a lone surrogate in a list": ('["\\udc00"]', [["x"], ["y"]], "label .* is not Unicode text .*half of a character"),
     "an object": ('{"a": 1}', ["x", "y"], r"label \{'a': 1\} is not text, a number or a list"),
     "an object in a list": ('[{"a": 1}]', [["x"], ["y"]], "is not text, a number or a list"),
 }
@@ -303,7 +307,14 @@ def test_a_damaged_page_costs_the_rows_of_its_row_group(tmp_path, group, byte):
 def test_a_page_that_is_damaged_later_in_a_row_group_costs_no_row_before_its_batch(tmp_path):
     path = tmp_path / "t.parquet"
     texts = [f"{row:05}" * 20 for row in range(4000)]
-    pq.write_table(pa.table({"text": texts}), path, use_dictionary=False, compression=None, data_page_size=10_000, write_batch_size=100)
+    pq.write_table(
+        pa.table({"text": texts}),
+        path,
+        use_dictionary=False,
+        compression=None,
+        data_page_size=10_000,
+        write_batch_size=100,
+    )
     data = path.read_bytes()
     at = data.index(texts[3000].encode())
     start = data.rindex(b"\x15\x00\x15", 0, at)  # the header of its page
@@ -434,9 +445,28 @@ def test_a_path_is_named_as_it_stands_in_the_cell(tmp_path, cell, expected):
     assert "Users" not in message
 
 
-def test_a_web_address_in_a_list_is_called_so():
-    for address in ("s3://bucket/0.png", "https://example.org/0.png"):
-        assert "is a web address" in reason(address, load_image)
+ADDRESSES = {
+    "s3://bucket/0.png": "s3://bucket/0.png",
+    "https://example.org/pkg@1.0/0.png": "https://example.org/pkg@1.0/0.png",
+    "https://user:pw@example.org/a/0.png?tok=SECRET#frag": "https://example.org/a/0.png",
+    "https://user:p@w@example.org:80/0.png#SECRET?frag": "https://example.org:80/0.png",
+    " ftp://user@example.org": "ftp://example.org",
+    "HTTPS://example.org?SECRET@x": "HTTPS://example.org",
+}
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+@pytest.mark.parametrize("load", [load_image, load_audio, read_mask])
+def test_a_web_address_is_called_so_and_named_without_its_secrets(tmp_path, load, address):
+    expected = f"{ADDRESSES[address]!r} is a web address; sporeprint reads files: download it and give its path"
+    for sample in (address, {"path": address}, CellPath(tmp_path, address)):
+        if load is not read_mask or isinstance(sample, str):
+            assert reason(sample, load) == expected
+
+
+def test_a_web_address_that_was_made_a_path_is_named_without_its_secrets():
+    message = reason(Path("https://user:pw@example.org/a/0.png?tok=SECRET"), load_image)
+    assert message.startswith("'https:/example.org/a/0.png' is a web address")
 
 
 def test_a_file_whose_name_is_not_unicode_costs_itself(tmp_path):

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from sporeprint.data.formats import Values, reading
 from sporeprint.data.locks import process_lock
-from sporeprint.data.texts import not_unicode
+from sporeprint.data.texts import not_unicode, unicode_advice
 from sporeprint.errors import SampleError, SourceError
 from sporeprint.values import parse_json
 
@@ -219,7 +219,5 @@ def _arrow_type(value: Any) -> pa.DataType:
 
 
 def _unicode(value: Any, column: str) -> Any:
-    wrong = not_unicode(value) if isinstance(value, str) else None
-    return (
-        value if wrong is None else SampleError(f"column {column!r} is not Unicode text ({wrong}); write it in UTF-8")
-    )
+    wrong = unicode_advice(value) if isinstance(value, str) else None
+    return value if wrong is None else SampleError(f"column {column!r} is {wrong}")

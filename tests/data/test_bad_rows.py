@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -135,6 +136,40 @@ def test_a_row_of_many_lines_beyond_the_bound_costs_its_lines_only(tmp_path, mon
     assert outcome(path) == [("0", None, None), *((str(at), "row", "y") for at in range(1, 401))]
 
 
+def test_an_open_quote_before_many_short_lines_holds_no_more_than_the_bound(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_tables, "LONGEST", 500_000)
+    path = lines(tmp_path / "t.csv", "text,label", '"open,x', *["a,b"] * 100_000)
+    assert largest_held(lambda: open_source(path, modality="text")) < 3_000_000
+
+
+LINES = [
+    *("a,b", "", " ", ",", "a", 'a"b,c', '"a"b,c', '"a,b"', '"a ""b"" c",d', '"', '""', '"a', 'b"', 'a"b,"c', "a,\0"),
+    *('x\x0by,"\x85"', "a\tb", "'a,b'", "\\,b", '"a"\t"b"', '"a" ,b', ' "a",b'),
+]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="csv takes zero bytes from Python 3.11 on")
+@pytest.mark.parametrize("separator", [",", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_row_on_one_line_is_what_csv_reads(separator, end):
+    for line in LINES:
+        expected = next(csv.reader([line + end], delimiter=separator))
+        try:
+            next(csv.reader([line + end], delimiter=separator, strict=True))
+        except csv.Error as error:
+            if "unexpected end" in str(error):
+                continue  # a quote is open: not one line
+        assert next(text_tables._csv_rows(iter([line + end, "next,row\n"]), separator)) == (1, expected)
+
+
+@pytest.mark.parametrize("labels", [["a", "b"], [1, 2], [1.5, None], [True, False]])
+def test_a_jsonl_file_whose_labels_are_of_one_type_is_read_once_when_it_is_opened(tmp_path, monkeypatch, labels):
+    read = []
+    monkeypatch.setattr(text_tables, "parse_json", lambda text, **hooks: read.append(text) or json.loads(text, **hooks))
+    path = lines(tmp_path / "t.jsonl", *({"text": "a", "label": label} for label in labels))
+    assert len(open_source(path, modality="text")) == len(read) == 2
+
+
 def test_quotes_that_never_match_end_in_an_error_and_not_in_endless_reading(tmp_path, monkeypatch):
     monkeypatch.setattr(text_tables, "LONGEST", 1000)
     path = lines(tmp_path / "t.csv", "text,label", *['a","'] * 5000)
@@ -151,7 +186,7 @@ JSON_ROWS = {
     "deep": ('{"text": "a", "n": ' + "[" * 100_000 + "]" * 100_000 + "}", "line 2: .*nested"),
     "a lone surrogate": (
         '{"text": "a\\ud800", "label": "x"}',
-        r"'text' is not Unicode text \(a lone surrogate at character 1\); half of a character is escaped: write it whole",
+        r"'text' is not Unicode text \(a lone surrogate at character 1\); half of a character is escaped",
     ),
     "a number": ('{"text": 7, "label": "x"}', "got a number of type int"),
     "a list": ('{"text": ["a"], "label": "x"}', "got a value of type list"),

@@ -66,9 +66,10 @@ def not_unicode(text: str) -> str | None:
 def unicode_advice(text: str) -> str | None:
     """Return, for a message, that a text is not Unicode, why, and what to do; None where it is."""
     wrong = not_unicode(text)
-    byte = wrong and wrong.startswith("a byte")
-    advice = "write it in UTF-8" if byte else "half of a character is escaped: write it whole, or leave it out"
-    return wrong and f"not Unicode text ({wrong}); {advice}"
+    if wrong is None:
+        return None
+    half = "half of a character is escaped: write it whole, or leave it out"
+    return f"not Unicode text ({wrong}); {'write it in UTF-8' if wrong.startswith('a byte') else half}"
 
 
 def _from_str(text: str) -> str:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from PIL import Image
 
 from sporeprint.data import formats, text_tables
 from sporeprint.data.audio import load_audio
+from sporeprint.data.files import CellPath
 from sporeprint.data.images import load_image
 from sporeprint.data.scenes.class_lists import find_class_list
 from sporeprint.data.scenes.marks import Point, number_labels, read_points
@@ -64,7 +66,10 @@ def test_a_reason_in_the_place_of_a_sample_is_raised(load):
 CSV_ROWS = {
     "a value more": ("a,x,y", "line 3: 3 values; the first line has 2"),
     "a value less": ("a", "line 3: 1 values; the first line has 2"),
-    "Latin-1": (b"caf\xe9,x", r"column 'text' is not Unicode text \(a byte that is not UTF-8 at character 3\)"),
+    "Latin-1": (
+        b"caf\xe9,x",
+        r"column 'text' is not Unicode text \(a byte that is not UTF-8 at character 3\); write it in UTF-8$",
+    ),
     "Latin-1 in the label": (b"a,caf\xe9", r"column 'label' is not Unicode text \(a byte that"),
     "no text": (",x", "empty cell"),
     "an open quote": ('"a,x', "line 3: a quote is not closed"),
@@ -131,6 +136,40 @@ def test_a_row_of_many_lines_beyond_the_bound_costs_its_lines_only(tmp_path, mon
     assert outcome(path) == [("0", None, None), *((str(at), "row", "y") for at in range(1, 401))]
 
 
+def test_an_open_quote_before_many_short_lines_holds_no_more_than_the_bound(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_tables, "LONGEST", 500_000)
+    path = lines(tmp_path / "t.csv", "text,label", '"open,x', *["a,b"] * 100_000)
+    assert largest_held(lambda: open_source(path, modality="text")) < 3_000_000
+
+
+LINES = [
+    *("a,b", "", " ", ",", "a", 'a"b,c', '"a"b,c', '"a,b"', '"a ""b"" c",d', '"', '""', '"a', 'b"', 'a"b,"c', "a,\0"),
+    *('x\x0by,"\x85"', "a\tb", "'a,b'", "\\,b", '"a"\t"b"', '"a" ,b', ' "a",b'),
+]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="csv takes zero bytes from Python 3.11 on")
+@pytest.mark.parametrize("separator", [",", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_row_on_one_line_is_what_csv_reads(separator, end):
+    for line in LINES:
+        expected = next(csv.reader([line + end], delimiter=separator))
+        try:
+            next(csv.reader([line + end], delimiter=separator, strict=True))
+        except csv.Error as error:
+            if "unexpected end" in str(error):
+                continue  # a quote is open: not one line
+        assert next(text_tables._csv_rows(iter([line + end, "next,row\n"]), separator)) == (1, expected)
+
+
+@pytest.mark.parametrize("labels", [["a", "b"], [1, 2], [1.5, None], [True, False]])
+def test_a_jsonl_file_whose_labels_are_of_one_type_is_read_once_when_it_is_opened(tmp_path, monkeypatch, labels):
+    read = []
+    monkeypatch.setattr(text_tables, "parse_json", lambda text, **hooks: read.append(text) or json.loads(text, **hooks))
+    path = lines(tmp_path / "t.jsonl", *({"text": "a", "label": label} for label in labels))
+    assert len(open_source(path, modality="text")) == len(read) == 2
+
+
 def test_quotes_that_never_match_end_in_an_error_and_not_in_endless_reading(tmp_path, monkeypatch):
     monkeypatch.setattr(text_tables, "LONGEST", 1000)
     path = lines(tmp_path / "t.csv", "text,label", *['a","'] * 5000)
@@ -147,7 +186,7 @@ JSON_ROWS = {
     "deep": ('{"text": "a", "n": ' + "[" * 100_000 + "]" * 100_000 + "}", "line 2: .*nested"),
     "a lone surrogate": (
         '{"text": "a\\ud800", "label": "x"}',
-        r"'text' is not Unicode text \(a lone surrogate",
+        r"'text' is not Unicode text \(a lone surrogate at character 1\); half of a character is escaped",
     ),
     "a number": ('{"text": 7, "label": "x"}', "got a number of type int"),
     "a list": ('{"text": ["a"], "label": "x"}', "got a value of type list"),
@@ -160,7 +199,7 @@ LABELS = {
     "of 5,000 digits": ("9" * 5000, [1, 2], "an integer of 5,000 digits"),
     "beyond a float": ("9007199254740993", [1.5, 2], "does not fit into a float"),
     "a lone surrogate": ('"\\udc00"', ["x", "y"], "not Unicode text"),
-    "a lone surrogate in a list": ('["\\udc00"]', [["x"], ["y"]], "label .* is not Unicode text"),
+    "a lone surrogate in a list": ('["\\udc00"]', [["x"], ["y"]], "label .* is not Unicode text .*half of a character"),
     "an object": ('{"a": 1}', ["x", "y"], r"label \{'a': 1\} is not text, a number or a list"),
     "an object in a list": ('[{"a": 1}]', [["x"], ["y"]], "is not text, a number or a list"),
 }
@@ -277,6 +316,50 @@ def test_an_unsigned_label_that_is_too_large_costs_its_row(tmp_path, last):
     assert outcome(tmp_path / "t.parquet") == [("0", "a", 1), ("1", None, None)]
 
 
+@pytest.mark.parametrize("byte", [b"\xff", b"\0", b"q"])
+@pytest.mark.parametrize("group", [0, 2, 3])
+def test_a_damaged_page_costs_the_rows_of_its_row_group(tmp_path, group, byte):
+    path = tmp_path / "t.parquet"
+    table = pa.table({"text": [f"text {row}" for row in range(40)], "label": list(range(40))})
+    pq.write_table(table, path, row_group_size=10, use_dictionary=False)
+    at = pq.read_metadata(path).row_group(group).column(0).data_page_offset
+    data = path.read_bytes()
+    path.write_bytes(data[:at] + byte * 12 + data[at + 12 :])
+    bad = range(10 * group, 10 * group + 10)
+    expected = [(str(row), *((None, None) if row in bad else (f"text {row}", row))) for row in range(40)]
+    assert outcome(path) == expected
+    source = open_source(path, modality="text")
+    for start in (5, 10, 25, 39):
+        assert [(row.id, row.label) for row in source.rows(start)] == [(name, label) for name, _, label in expected][
+            start:
+        ]
+    for why in [why for why in reasons(path) if why]:
+        assert re.fullmatch(rf"row group {group} is damaged \([\w :'-.]+\); write it again", why)
+        assert "q" not in why.partition(":")[2]
+        assert why.isascii()
+
+
+def test_a_page_that_is_damaged_later_in_a_row_group_costs_no_row_before_its_batch(tmp_path):
+    path = tmp_path / "t.parquet"
+    texts = [f"{row:05}" * 20 for row in range(4000)]
+    pq.write_table(
+        pa.table({"text": texts}),
+        path,
+        use_dictionary=False,
+        compression=None,
+        data_page_size=10_000,
+        write_batch_size=100,
+    )
+    data = path.read_bytes()
+    at = data.index(texts[3000].encode())
+    start = data.rindex(b"\x15\x00\x15", 0, at)  # the header of its page
+    path.write_bytes(data[:start] + b"\xff" * 12 + data[start + 12 :])
+    found = [row[1] for row in outcome(path)]
+    given = found.index(None)
+    assert 2800 < given <= 3000
+    assert found == texts[:given] + [None] * (4000 - given)
+
+
 def test_columns_whose_names_are_not_utf8_are_refused_by_name(tmp_path):
     pq.write_table(pa.table({"teQt": ["a"], "text": ["b"]}), tmp_path / "t.parquet", store_schema=False)
     data = (tmp_path / "t.parquet").read_bytes()
@@ -324,6 +407,28 @@ def test_rows_that_share_a_large_value_are_held_one_at_a_time(tmp_path, kind):
     given = open_source(path, sample_column="image").rows()
     assert largest_held(lambda: [next(given) for _ in range(3)]) < formats.BATCH_BYTES + 8 * size
     assert len(next(given).sample) == size
+
+
+def batches(path: Path, columns: list[str]) -> list[int]:
+    """The rows that are decoded at a time in each row group, of these columns."""
+    metadata = pq.read_metadata(path)
+    with open(path, "rb") as raw:
+        return [formats._batch_size(raw, metadata.row_group(at), columns) for at in range(metadata.num_row_groups)]
+
+
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_rows_are_decoded_many_at_a_time_however_large_their_row_group_is(tmp_path, dictionary):
+    texts = [f"{row:08}" * 125 for row in range(100_000)]  # 1000 letters each: a dictionary of a megabyte, then plain
+    pq.write_table(pa.table({"text": texts}), tmp_path / "t.parquet", use_dictionary=dictionary)
+    assert batches(tmp_path / "t.parquet", ["text"]) == [formats.BATCH]
+
+
+@pytest.mark.parametrize(("size", "expected"), [(1, 32), (3, 20), (15, 4), (60, 1)])
+def test_fewer_rows_are_decoded_at_a_time_where_they_share_a_large_value(tmp_path, size, expected):
+    table = pa.table({"image": shared(16, size * 2**20), "label": ["a"] * 16})
+    pq.write_table(table, tmp_path / "t.parquet", compression="zstd", use_dictionary=["image"], store_schema=False)
+    assert batches(tmp_path / "t.parquet", ["image", "label"]) == [expected]
+    assert batches(tmp_path / "t.parquet", ["label"]) == [formats.BATCH]
 
 
 def test_a_row_group_that_inflates_a_thousandfold_costs_its_rows_and_is_not_read(tmp_path, monkeypatch):
@@ -375,9 +480,28 @@ def test_a_path_is_named_as_it_stands_in_the_cell(tmp_path, cell, expected):
     assert "Users" not in message
 
 
-def test_a_web_address_in_a_list_is_called_so():
-    for address in ("s3://bucket/0.png", "https://example.org/0.png"):
-        assert "is a web address" in reason(address, load_image)
+ADDRESSES = {
+    "s3://bucket/0.png": "s3://bucket/0.png",
+    "https://example.org/pkg@1.0/0.png": "https://example.org/pkg@1.0/0.png",
+    "https://user:pw@example.org/a/0.png?tok=SECRET#frag": "https://example.org/a/0.png",
+    "https://user:p@w@example.org:80/0.png#SECRET?frag": "https://example.org:80/0.png",
+    " ftp://user@example.org": "ftp://example.org",
+    "HTTPS://example.org?SECRET@x": "HTTPS://example.org",
+}
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+@pytest.mark.parametrize("load", [load_image, load_audio, read_mask])
+def test_a_web_address_is_called_so_and_named_without_its_secrets(tmp_path, load, address):
+    expected = f"{ADDRESSES[address]!r} is a web address; sporeprint reads files: download it and give its path"
+    for sample in (address, {"path": address}, CellPath(tmp_path, address)):
+        if load is not read_mask or isinstance(sample, str):
+            assert reason(sample, load) == expected
+
+
+def test_a_web_address_that_was_made_a_path_is_named_without_its_secrets():
+    message = reason(Path("https://user:pw@example.org/a/0.png?tok=SECRET"), load_image)
+    assert message.startswith("'https:/example.org/a/0.png' is a web address")
 
 
 def test_a_file_whose_name_is_not_unicode_costs_itself(tmp_path):

@@ -232,9 +232,6 @@ def _checked_rate(rate: Any, name: str) -> int | None:
 
 
 def _from_path(path: str | os.PathLike[str], limits: Limits) -> Clip:
-    if "://" in str(path)[:16]:
-        name = repr(os.path.basename(os.fspath(path)))
-        raise SampleError(f"{name} is a web address; sporeprint reads files: download it and give its path")
     with opened(path, "an audio file", limits.check_sound_file) as (file, name):
         data = file.read()
     return _decode(data, name, limits)

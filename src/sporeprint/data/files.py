@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from sporeprint.errors import SampleError
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_URL = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]+://|https?:/)([^/?#]*@)?([^?#]*)")  # `Path` leaves one slash of two
 _SHOWN = 200  # characters of a path in a message
 
 
@@ -62,8 +62,8 @@ def opened(
 
 def _shown(written: str, cell: bool) -> str:
     """Return a path for a message. Reasons are stored: they name no machine's folders, and no address's secrets."""
-    if _URL.match(written):
-        written = written.partition("?")[0]
+    if url := _URL.match(written):
+        written = url[1] + url[3]  # without user and password, query and fragment
     elif not cell:
         written = os.path.basename(written)
     elif os.path.isabs(written) or PureWindowsPath(written).is_absolute():

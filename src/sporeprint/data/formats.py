@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import repeat
+from itertools import islice, repeat
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,9 +18,12 @@ import pyarrow.parquet as pq
 from sporeprint.errors import SampleError, SourceError
 
 BATCH = 32  # rows of a Parquet file that are decoded at a time, at most
-BATCH_BYTES = 128 * 2**20  # what they may take, if each were as large as its whole row group
+BATCH_BYTES = 64 * 2**20  # what they may take, twice, if each value were as large as the dictionary it may come from
 BOMB_BYTES = 512 * 2**20  # a column of a row group that is larger, and was compressed to 1 %, is not read
 Values = tuple[Any, ...]
+
+_DAMAGE = (pa.ArrowException, OSError, ValueError, TypeError, OverflowError, LookupError, RecursionError, MemoryError)
+_DICTIONARY = re.compile(rb"\x15\x04\x15([\x80-\xff]{0,4}[\0-\x7f])")  # how its page begins: kind and size, in Thrift
 
 
 class Table(Protocol):
@@ -69,20 +73,9 @@ class ParquetTable:
                 start -= rows
                 continue
             # buffer_size: column chunks are streamed, never a whole row group of images in memory
-            with reading(path, "Parquet"), pq.ParquetFile(path, buffer_size=1 << 20) as file:
-                used = _column_chunks(file.metadata.row_group(group), columns)
-                if bomb := next(filter(_is_bomb, used), None):
-                    problem = f"row group {group} takes {bomb.total_uncompressed_size:,} bytes, compressed to 1 %"
-                    cells = (SampleError(f"{problem}, as a decompression bomb is: write it again"),) * len(columns)
-                    yield from repeat(cells, rows - start)
-                    start = 0
-                    continue
-                # a dictionary may give every row the largest value
-                largest = sum(max(chunk.total_uncompressed_size, 8 * chunk.num_values) for chunk in used)
-                size = min(BATCH, max(1, BATCH_BYTES // max(1, largest)))
-                for batch in file.iter_batches(size, row_groups=[group], columns=list(columns), use_threads=False):
-                    yield from _rows(batch, columns, start)
-                    start = max(0, start - batch.num_rows)
+            with reading(path, "Parquet"), pq.ParquetFile(path, buffer_size=1 << 20) as file, open(path, "rb") as raw:
+                yield from _group_rows(file, raw, group, columns, start)
+            start = 0
 
 
 class ArrowTable:
@@ -112,24 +105,69 @@ class ArrowTable:
                 pa.ipc.open_stream(mapped) as stream,
             ):
                 for batch in stream:
-                    yield from _rows(batch, columns, start, trusted=False)
+                    yield from _rows(batch, columns, start)
                     start = max(0, start - batch.num_rows)
 
 
-def _column_chunks(group: Any, columns: Sequence[str]) -> list[Any]:
+def _group_rows(
+    file: pq.ParquetFile, raw: BinaryIO, group: int, columns: Sequence[str], start: int
+) -> Iterator[Values]:
+    """Yield the rows of a row group from `start` on; damage costs those that are not given yet."""
+    metadata = file.metadata.row_group(group)
+    given = 0
+    try:
+        size = _batch_size(raw, metadata, columns)
+        for batch in file.iter_batches(size, row_groups=[group], columns=list(columns), use_threads=False):
+            values = [_plain(batch.column(batch.schema.get_field_index(name)), name) for name in columns]
+            yield from islice(zip(*values, strict=True), max(0, start - given), None)
+            given += batch.num_rows
+        problem = f"is damaged (it ends after {given} rows)"
+    except SampleError as error:
+        problem = str(error)
+    except _DAMAGE as error:
+        # Arrow quotes the file's bytes after a colon
+        problem = f"is damaged ({type(error).__name__}: {str(error).partition(':')[0][:100]})"
+    cells = (SampleError(f"row group {group} {problem}; write it again"),) * len(columns)
+    yield from repeat(cells, metadata.num_rows - max(start, given))
+
+
+def _batch_size(raw: BinaryIO, group: Any, columns: Sequence[str]) -> int:
+    """Return how many rows of a row group may be decoded at a time. Raises SampleError where it is a bomb."""
     chunks = [group.column(at) for at in range(group.num_columns)]
-    return [chunk for chunk in chunks if any(f"{chunk.path_in_schema}.".startswith(f"{name}.") for name in columns)]
+    total = 0
+    for chunk in chunks:
+        if not any(f"{chunk.path_in_schema}.".startswith(f"{name}.") for name in columns):
+            continue
+        size = chunk.total_uncompressed_size
+        if size > BOMB_BYTES and size > 100 * chunk.total_compressed_size:
+            raise SampleError(f"takes {size:,} bytes, compressed to 1 %, as a decompression bomb is")
+        total += max(size, 8 * chunk.num_values) + chunk.num_values * _largest_shared(raw, chunk)
+    return max(1, min(BATCH, BATCH_BYTES * group.num_rows // max(1, total)))
 
 
-def _is_bomb(chunk: Any) -> bool:
-    large = chunk.total_uncompressed_size > BOMB_BYTES
-    return large and chunk.total_uncompressed_size > 100 * chunk.total_compressed_size
+def _largest_shared(raw: BinaryIO, chunk: Any) -> int:
+    """Return how large a value may be that rows of a column chunk share: as large as the dictionary of its values."""
+    if "BYTE_ARRAY" not in chunk.physical_type or not any("DICTIONARY" in name for name in chunk.encodings):
+        return 0
+    raw.seek(chunk.dictionary_page_offset or chunk.data_page_offset)
+    header = _DICTIONARY.match(raw.read(16))
+    if header is None:
+        return int(chunk.total_uncompressed_size)
+    return sum((byte & 127) << (7 * at) for at, byte in enumerate(header[1])) >> 1
 
 
-def _rows(batch: pa.RecordBatch, columns: Sequence[str], start: int, trusted: bool = True) -> Iterator[Values]:
-    """Yield the values of a batch, row by row: a dictionary's value may be in all. trusted: its reader checked it."""
+def _plain(array: pa.Array, column: str) -> list[Any]:
+    try:
+        values: list[Any] = array.to_pylist()
+        return values
+    except _DAMAGE:
+        return [_cell(array, row, True, column) for row in range(len(array))]
+
+
+def _rows(batch: pa.RecordBatch, columns: Sequence[str], start: int) -> Iterator[Values]:
+    """Yield the values of a batch, row by row: a dictionary's value may be in all."""
     arrays = [batch.column(batch.schema.get_field_index(name)) for name in columns]
-    sound = [trusted or _is_valid(array) for array in arrays]
+    sound = [_is_valid(array) for array in arrays]
     for row in range(start, batch.num_rows):
         yield tuple(_cell(array, row, known, name) for array, known, name in zip(arrays, sound, columns, strict=True))
 
@@ -184,9 +222,6 @@ def reading(path: Path, what: str) -> Iterator[None]:
         yield
     except SourceError:
         raise
-    except (
-        *(pa.ArrowException, csv.Error, OSError, ValueError, TypeError, OverflowError, LookupError),
-        *(RecursionError, MemoryError),
-    ) as error:
+    except (csv.Error, *_DAMAGE) as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
         raise SourceError(f"'{path}' cannot be read as {what}: {reason}; is it whole, and of this kind?") from None

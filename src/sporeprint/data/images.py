@@ -86,9 +86,6 @@ def _from_struct(struct: Mapping[str, Any]) -> object:
 
 
 def _from_path(path: str | os.PathLike[str], limits: Limits) -> Image.Image:
-    if str(path).startswith(("http://", "https://")):
-        name = repr(os.path.basename(os.fspath(path)))
-        raise SampleError(f"{name} is a web address; sporeprint reads files: download it and give its path")
     with opened(path, "an image file") as (file, name):
         return _from_file(file, name, limits)
 

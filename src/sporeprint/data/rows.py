@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from sporeprint.data.audio import Clip
-from sporeprint.data.texts import not_unicode
+from sporeprint.data.texts import unicode_advice
 from sporeprint.errors import SampleError, SourceError
 from sporeprint.values import DEEPEST
 
@@ -171,8 +171,8 @@ def storable(label: Any, greatest: int = _INT64, depth: int = 0) -> Label:
         raise label
     if isinstance(label, list) and depth < DEEPEST:
         return [storable(part, greatest, depth + 1) for part in label]
-    if isinstance(label, str) and (wrong := not_unicode(label)):
-        raise SampleError(f"label {brief(label)} is not Unicode text: {wrong}; write it in UTF-8")
+    if isinstance(label, str) and (wrong := unicode_advice(label)):
+        raise SampleError(f"label {brief(label)} is {wrong}")
     if isinstance(label, int) and not -greatest <= label <= greatest:
         room = "a float, which other labels are" if greatest == EXACT else "64 bits"
         raise SampleError(f"label {brief(label)} does not fit into {room}; write all labels as texts")

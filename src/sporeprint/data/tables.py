@@ -29,6 +29,7 @@ from sporeprint.data.rows import (
     shown_name,
     storable,
 )
+from sporeprint.data.text_tables import JsonlTable
 from sporeprint.data.texts import not_unicode
 from sporeprint.errors import SampleError, SourceError
 from sporeprint.values import parse_json
@@ -93,7 +94,8 @@ class TableSource:
         if self._label:
             self._check_label_type()
         self._wide: tuple[int, ...] = ()
-        if self._label and table.kind == "jsonl":  # in the other kinds a column is of one type
+        kinds = table.kinds[self._label] if self._label and isinstance(table, JsonlTable) else set()
+        if len(kinds) > 1 or list in kinds:  # in the other kinds of table a column is of one type
             labels = (self._label_or_none(label) for label in self._values(self._label))
             if check_labels(labels, f"'{path}', column {self._label!r}"):
                 self._wide = (EXACT,)
@@ -148,7 +150,7 @@ class TableSource:
             "limit": self.limit,
         }
 
-    @property
+    @cached_property
     def _used(self) -> list[str]:
         return list(dict.fromkeys(name for name in (self._sample, self._label, self._id) if name))
 

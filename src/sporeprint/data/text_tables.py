@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -13,13 +13,14 @@ import pyarrow as pa
 
 from sporeprint.data.formats import Values, reading
 from sporeprint.data.locks import process_lock
-from sporeprint.data.texts import not_unicode
+from sporeprint.data.texts import not_unicode, unicode_advice
 from sporeprint.errors import SampleError, SourceError
 from sporeprint.values import parse_json
 
 LONGEST = 128 * 2**20  # characters of a line, or of a CSV row over several lines; a text has half of that
 _REWRITE = "write it with commas (.csv) or with tabs (.tsv)"
 _OTHER_MARKS = {";": _REWRITE, "\t": "give it a name that ends in .tsv", "|": _REWRITE}  # not separators -> advice
+_DIGITS = 640  # that Python converts to an integer under every setting of its own limit
 _FIELD_LIMIT = process_lock()  # `csv` has one limit for the whole process
 
 
@@ -33,7 +34,7 @@ class _Lines:
         self.files = [path]
         self.rows = 0
         self._problem: SampleError | None = None  # of the first row that cannot be read
-        counts: dict[str, Counter[type]] = {}
+        counts: defaultdict[str, Counter[type]] = defaultdict(Counter)
         types: dict[tuple[str, type], pa.DataType] = {}
         for record in self._records():
             self.rows += 1
@@ -41,13 +42,14 @@ class _Lines:
                 self._problem = self._problem or record
                 continue
             for name, value in record.items():
-                kinds = counts.setdefault(name, Counter())
-                if value is not None and not isinstance(value, SampleError):
-                    kinds[type(value)] += 1
-                    if kinds[type(value)] == 1:
-                        types[name, type(value)] = _arrow_type(value)
+                kinds, kind = counts[name], type(value)
+                if value is not None and kind is not SampleError:
+                    kinds[kind] += 1
+                    if kinds[kind] == 1:
+                        types[name, kind] = _arrow_type(value)
         if self._problem is not None and not counts:
             raise SourceError(f"'{path}', {self._problem}")
+        self.kinds = {name: set(kinds) for name, kinds in counts.items()}  # the types of each column's values
         named = {name: kinds.most_common(1) for name, kinds in counts.items() if not_unicode(name) is None}
         if counts and not named:
             raise SourceError(f"'{path}' cannot be read as {self.what}: no name of a column is UTF-8; convert the file")
@@ -64,7 +66,7 @@ class _Lines:
             if isinstance(record, SampleError):
                 yield (record,) * len(columns)
             else:
-                yield tuple(_unicode(record.get(name), name) for name in columns)
+                yield tuple([_unicode(record.get(name), name) for name in columns])
 
 
 class CsvTable(_Lines):
@@ -136,7 +138,19 @@ def _csv_rows(lines: Iterator[str | None], separator: str) -> Iterator[tuple[int
     """
     again: list[str | None] = []  # the last first
     number, read_again = 1, 0
+    strict = csv.reader((), delimiter=separator, strict=True).dialect
     while True:
+        line = again.pop() if again else next(lines, "")
+        if line:
+            try:
+                row = next(csv.reader((line,), strict))
+            except csv.Error:
+                pass  # more lines, quotes that do not match, or a value beyond the limit that the process has set
+            else:
+                yield number, row
+                number += 1
+                continue
+        again.append(line)
         taken: list[str | None] = []
         problem = "a quote is not closed"
         try:
@@ -157,7 +171,7 @@ def _csv_rows(lines: Iterator[str | None], separator: str) -> Iterator[tuple[int
         number += 1
         rest = [line for line in taken[1:] if line != ""]
         again += rest[::-1]
-        read_again += sum(len(line or "") for line in rest)
+        read_again += sum(_held(line) for line in rest)
         if read_again > 16 * LONGEST:
             raise csv.Error(f"quotes are not closed, in line {number - 1} and before")
 
@@ -170,9 +184,14 @@ def _take(again: list[str | None], lines: Iterator[str | None], taken: list[str 
         taken.append(line)
         if not line:
             return
-        size += len(line)
+        size += _held(line)
         yield line
     taken.append("")
+
+
+def _held(line: str | None) -> int:
+    """Return about how many bytes a line takes: Python adds some to its characters."""
+    return len(line or "") + 64
 
 
 def _parse_csv(lines: Iterator[str], separator: str, strict: bool = False) -> list[str]:
@@ -186,7 +205,8 @@ def _parse_csv(lines: Iterator[str], separator: str, strict: bool = False) -> li
 
 def _json_row(line: str, number: int) -> dict[str, Any] | SampleError:
     try:
-        row = parse_json(line, parse_int=_integer)
+        # a short line cannot hold a long integer, and a parser with a hook is made anew for each line
+        row = parse_json(line, parse_int=_integer) if len(line) > _DIGITS else parse_json(line)
     except (ValueError, MemoryError) as error:
         problem = str(error) or "needs more memory than there is"
     else:
@@ -197,12 +217,9 @@ def _json_row(line: str, number: int) -> dict[str, Any] | SampleError:
 
 
 def _integer(digits: str) -> int | SampleError:
-    # Python converts 640 digits under every setting of its own limit
-    return (
-        int(digits)
-        if len(digits) <= 640
-        else SampleError(f"an integer of {len(digits):,} digits; no value has so many")
-    )
+    if len(digits) <= _DIGITS:
+        return int(digits)
+    return SampleError(f"an integer of {len(digits):,} digits; no value has so many")
 
 
 def _too_long(number: int) -> SampleError:
@@ -219,7 +236,5 @@ def _arrow_type(value: Any) -> pa.DataType:
 
 
 def _unicode(value: Any, column: str) -> Any:
-    wrong = not_unicode(value) if isinstance(value, str) else None
-    return (
-        value if wrong is None else SampleError(f"column {column!r} is not Unicode text ({wrong}); write it in UTF-8")
-    )
+    wrong = unicode_advice(value) if isinstance(value, str) and not value.isascii() else None
+    return value if wrong is None else SampleError(f"column {column!r} is {wrong}")

@@ -63,11 +63,20 @@ def not_unicode(text: str) -> str | None:
     return None
 
 
+def unicode_advice(text: str) -> str | None:
+    """Return, for a message, that a text is not Unicode, why, and what to do; None where it is."""
+    wrong = not_unicode(text)
+    if wrong is None:
+        return None
+    half = "half of a character is escaped: write it whole, or leave it out"
+    return f"not Unicode text ({wrong}); {'write it in UTF-8' if wrong.startswith('a byte') else half}"
+
+
 def _from_str(text: str) -> str:
     if not text or text.isspace():
         raise _empty("this text", len(text), "characters")
-    if wrong := not_unicode(text):
-        raise SampleError(f"this text is not Unicode: {wrong}; read it again with the encoding that it was written in")
+    if wrong := unicode_advice(text):
+        raise SampleError(f"this text is {wrong}")
     size = len(text) if text.isascii() else len(text.encode())
     if size > MAX_BYTES:
         raise _large("this text", f"is {size:,} bytes as UTF-8")

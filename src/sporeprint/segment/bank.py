@@ -378,9 +378,9 @@ def _as_store_error(folder: Path) -> Iterator[None]:
     """Raise StoreError for what the system refuses inside."""
     try:
         yield
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name that no folder can have
         raise StoreError(
-            f"the bank in '{folder}' was not written: {error.strerror or error}; "
+            f"the bank in '{folder}' was not written: {getattr(error, 'strerror', None) or error}; "
             "free some space, fix the permissions or give another folder, then make it again"
         ) from error
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sporeprint.data.floats import quiet_floats
 from sporeprint.data.locks import process_lock
 from sporeprint.errors import DamagedStore, MissingExtra, RecipeError, StoreError, StoreMismatch
 from sporeprint.search.base import RECALL, Found, nearest_of, queries_of, recall_of
@@ -69,6 +70,7 @@ class FaissIndex:
     effort: int
     recall: float = float("nan")
 
+    @quiet_floats
     def search(self, queries: NDArray[np.float32], k: int) -> Found:
         """Search as `Index.search` does."""
         queries = queries_of(queries, self.rows.shape[1], k)
@@ -173,6 +175,7 @@ def _is_over(faiss: Any, name: str, index: Any, rows: NDArray[Any]) -> bool:
     return sizes == [rows.shape, (size, rows.shape[1])] and index.metric_type == faiss.METRIC_INNER_PRODUCT
 
 
+@quiet_floats
 def build(
     name: str,
     rows: NDArray[Any],

@@ -98,7 +98,7 @@ def _labels(mask: object, colours: Colours | None, limits: Limits) -> NDArray[np
                 "renumber the labels"
             )
         return mask.astype(np.int32)
-    greys = bool(colours) and all(red == green == blue for red, green, blue in colours)
+    greys = bool(colours and all(red == green == blue for red, green, blue in colours))
     image, name = _opened(mask, limits, stored=not greys)
     painted = image.mode in ("RGB", "RGBA")
     if painted and not colours:

@@ -356,6 +356,9 @@ def test_a_decoder_that_gives_fewer_frames_than_announced_is_not_believed(monkey
         (np.array([0, 8.001]), "from 0 to 8.001; floats are in"),
         (np.array([-32768.0, 5.0]), "divide by 32768"),
         (np.array([-1e300, 0]), "from -1e\\+300"),
+        (np.array([[30_000.0, 0.2, 0.1], [-30_000.0, 0.1, 0.2]]), "from -3e\\+04 to 3e\\+04; floats are in"),
+        (np.array([[9.0, 0.2, 0.1], [-9.0, 0.1, 0.2]], np.float32), "from -9 to 9"),
+        (np.array([[np.inf, 0.2, 0.1], [-np.inf, 0.1, 0.2]]), "2 of 6 samples are NaN or infinite"),
         (np.zeros((9, 20)), "9 channels, expected at most 8"),
         (np.zeros((4, 4)), "expected \\[n\\], \\[channels, n\\]"),
         (np.zeros((1, 2, 20)), "one clip a sample"),
@@ -389,6 +392,8 @@ def test_files_that_hold_no_sound_are_row_errors():
     assert "silent" in reason(encode(samples=np.zeros(100)))
     assert "silent" in reason(encode("FLAC", samples=np.full(100, 0.5)))
     assert "2 of 3 samples are NaN" in reason(encode("WAV", "FLOAT", np.array([0, np.nan, -np.inf])))
+    cancelling = np.array([[30_000, -30_000], [0.2, 0.1], [0.1, 0.2]])
+    assert "from -3e+04 to 3e+04" in reason(encode("WAV", "FLOAT", cancelling))
     assert "a rate of 900" in reason(encode(rate_hz=900))
     assert "looks like AU sound" in reason(encode("AU"))
     assert "codec 0x11" in reason(encode("WAV", "IMA_ADPCM"))

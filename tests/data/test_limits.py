@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from sporeprint.data.limits import Limits
@@ -58,3 +59,12 @@ def test_sound_beyond_the_limit_is_refused_with_the_flag_that_raises_it(frames, 
 def test_a_limit_is_a_number_above_zero(words):
     with pytest.raises(RecipeError, match=next(iter(words))):
         Limits(**words)
+
+
+def test_a_limit_may_be_a_number_of_numpy():
+    limits = Limits(np.int64(100), np.float32(2))
+    limits.check_image(10, 10, "a.png")
+    with pytest.raises(SampleError, match="over 100 pixels"):
+        limits.check_image(101, 1, "a.png")
+    with pytest.raises(SampleError, match="over 50 pixels of WEBP"):
+        limits.check_image(10, 10, "a.webp", "WEBP")

@@ -257,3 +257,8 @@ def test_random_hand_edits_of_the_description_end_in_the_same_features_or_a_name
         outcomes["same"] += 1
         assert np.isfinite(fungi.transform(noise_pictures(1))).all() if hasattr(fungi, "combiner") else True, told
     assert min(outcomes.values()) > 10, outcomes
+
+
+def test_a_name_that_no_folder_can_have_is_named(tmp_path, fits):
+    with pytest.raises(StoreError, match="cannot be a folder: embedded null"):
+        saved.write_folder(tmp_path / "a\0b", fits[0])

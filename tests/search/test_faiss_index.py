@@ -1,6 +1,10 @@
 import json
 import os
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -306,3 +310,27 @@ def test_a_length_of_terabytes_is_refused_before_room_is_made(built, tmp_path, n
     with pytest.raises(StoreError, match="this faiss cannot read"):
         open_index(tmp_path, ROWS)
     assert faiss.get_deserialization_vector_byte_limit() == limit
+
+
+def test_a_name_that_no_folder_can_have_is_named(tmp_path, built):
+    with pytest.raises(StoreError, match="was not written: embedded null"):
+        built["ivf", "float32"].save(tmp_path / "a\0b")
+
+
+def test_threads_that_read_indexes_leave_the_limits_of_faiss_as_they_were():
+    limits = {"vector_byte": 2**40, "loop": 2**41}
+    library = SimpleNamespace(
+        **{f"get_deserialization_{name}_limit": partial(limits.get, name) for name in limits},
+        **{f"set_deserialization_{name}_limit": partial(limits.__setitem__, name) for name in limits},
+    )
+    before, seen = dict(limits), []
+
+    def read(size):
+        with faiss_index._bounded(library, size):
+            time.sleep(0.005)
+            seen.append((size, *limits.values()))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(read, range(1, 21)))
+    assert sorted(seen) == [(size, size, size) for size in range(1, 21)]
+    assert limits == before

@@ -7,6 +7,7 @@ import pytest
 from sporeprint.errors import DamagedStore
 from sporeprint.features import saved
 from sporeprint.store.atomic import SealForm, seal, unseal, unseal_bytes
+from sporeprint.store.schema import DIGEST, mismatch
 
 BEFORE = Path(__file__).parents[1] / "data" / "before_rooms"
 VALUE = {"b": [1, 2.5, None], "a": "é"}
@@ -64,3 +65,13 @@ def test_a_fungi_saved_earlier_is_packed_into_the_same_bytes():
     assert saved.pack_parts(description, tensors) == {
         name: read(name) for name in (saved.TENSORS_NAME, saved.JSON_NAME)
     }
+
+
+@pytest.mark.parametrize("text", ["0123456789abcdef" * 4, "a" * 64])
+def test_a_digest_is_64_lower_hexadecimal_digits(text):
+    assert mismatch(text, DIGEST) == ""
+
+
+@pytest.mark.parametrize("text", ["z" * 64, "A" * 64, "a" * 63, "a" * 65, "a" * 64 + "\n", "\u0661" * 64, "", 0, None])
+def test_what_is_no_digest_is_refused(text):
+    assert "expected a sha256" in mismatch(text, DIGEST)

@@ -14,7 +14,7 @@ import pytest
 
 from sporeprint.errors import DamagedStore, RowFailure, StoreError, StoreMismatch
 from sporeprint.store import reader
-from sporeprint.store.atomic import seal
+from sporeprint.store.atomic import seal, write_file
 from sporeprint.store.plan import differences
 from sporeprint.store.reader import Store
 from sporeprint.store.writer import StoreWriter
@@ -626,3 +626,14 @@ def test_a_plan_that_could_not_be_opened_again_is_refused_before_anything_is_wri
     with pytest.raises(StoreError, match="'fit' is one of `extract`, but it has no 'recipe'"):
         StoreWriter(tmp_path / "s", {"fit": 3})
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\0b/c"])
+def test_a_name_that_no_folder_can_have_is_named(tmp_path, name):
+    with pytest.raises(StoreError, match=r"cannot be written: embedded null (byte|character).*; give another folder"):
+        make(tmp_path / name)
+
+
+def test_a_name_that_no_file_can_have_is_named(tmp_path):
+    with pytest.raises(StoreError, match="was not written: embedded null"):
+        write_file(tmp_path / "a\0b", b"")

@@ -28,8 +28,9 @@ class Assumptions:
         said = []
         if 0 <= self.greatest <= _TWELVE_BITS:
             said.append(
-                f"16-bit images were read as values from 0 to 65535, but none of them passes {self.greatest}: they are "
-                "almost black; if they hold 12 bits or fewer, scale them, or give floats in [0, 1]"
+                "16-bit images were read as values from 0 to 65535, but none of those read now passes "
+                f"{self.greatest}: they are almost black; if they hold 12 bits or fewer, scale them, or give floats in "
+                "[0, 1]"
             )
         if self.four_bands:
             said.append(

@@ -164,18 +164,17 @@ def _mono(frames: np.ndarray, full_range: float | None, name: str) -> np.ndarray
     with np.errstate(all="ignore"):
         for start in range(0, len(frames) if frames.size else 0, _STRIP):
             strip = frames[start : start + _STRIP]
-            several = strip.ndim == 2 and strip.shape[1] > 1
-            strip = strip.mean(axis=1, dtype=np.float64) if several else strip.reshape(-1)
             strip = strip / full_range if full_range else strip
-            values.add(strip)
-            samples[start : start + _STRIP] = strip
+            values.add(strip)  # of each channel: what is no sound may cancel in the mean
+            several = strip.ndim == 2 and strip.shape[1] > 1
+            samples[start : start + _STRIP] = strip.mean(axis=1, dtype=np.float64) if several else strip.reshape(-1)
     values.check(name)
     return _audible(samples, name)
 
 
 @dataclass
 class _Values:
-    """The range of all samples, strip by strip."""
+    """The range of all samples of all channels, strip by strip."""
 
     count: int = 0
     bad: int = 0
@@ -183,7 +182,7 @@ class _Values:
     high: float = -math.inf
 
     def add(self, strip: np.ndarray) -> None:
-        self.count, self.bad = self.count + len(strip), self.bad + int((~np.isfinite(strip)).sum())
+        self.count, self.bad = self.count + strip.size, self.bad + int((~np.isfinite(strip)).sum())
         self.low, self.high = min(self.low, float(strip.min())), max(self.high, float(strip.max()))
 
     def check(self, name: str) -> None:

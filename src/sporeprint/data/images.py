@@ -229,7 +229,7 @@ def _from_array(array: np.ndarray, limits: Limits) -> Image.Image:
         strip = np.ascontiguousarray(array[start:end])
         image = Image.fromarray(strip if strip.dtype == np.uint8 else _to_bytes(strip, top, name))
         rgb.paste(_on_white(image) if image.mode == "RGBA" else image.convert("RGB"), (0, start))
-    if array.dtype == np.uint16:
+    if array.dtype.name == "uint16":
         rgb.info[SIXTEEN_BITS] = int(array.max())
     if array.ndim == 3 and array.shape[2] == 4:
         rgb.info[FOURTH_BAND] = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sporeprint.errors import RecipeError, SampleError
-from sporeprint.values import is_number
+from sporeprint.values import check_count, is_number
 
 VALUES_A_SECOND = 48_000  # of sound, frames x channels: mono at 48 kHz
 _SHORTER = "cut it into shorter clips, or raise max_seconds (--max-seconds)"
@@ -28,8 +28,7 @@ class Limits:
     max_seconds: float = 1800.0
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.max_pixels, int) and is_number(self.max_pixels) and self.max_pixels >= 1):
-            raise RecipeError(f"max_pixels={self.max_pixels!r}; expected a whole number from 1")
+        check_count("max_pixels", self.max_pixels)
         if not (is_number(self.max_seconds) and self.max_seconds > 0):
             raise RecipeError(f"max_seconds={self.max_seconds!r}; expected a number above 0")
 

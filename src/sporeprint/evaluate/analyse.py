@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.checks import are_strings, features_of, labels_of
 from sporeprint.evaluate.result import plain
@@ -79,6 +80,7 @@ class Analysis:
         return f"{text}\n\n{table}\n{len(most):,} of {len(self.classes):,} classes"
 
 
+@quiet_floats
 def analyse(
     blocks: Mapping[str, ArrayLike],
     labels: ArrayLike | None = None,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.checks import features_of, labels_of
 from sporeprint.evaluate.result import Result
@@ -41,6 +42,7 @@ class ClusterResult(Result):
         return f"matched accuracy {self.value:.1%}{spread}{best}, {figures}"
 
 
+@quiet_floats
 def cluster(
     features: ArrayLike, labels: ArrayLike, clusters: int | None = None, starts: int = 5, seed: int = 0
 ) -> ClusterResult:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.accuracy import mean_per_class
 from sporeprint.evaluate.analyse import analyse
@@ -32,6 +33,7 @@ from sporeprint.search.neighbours import neighbours
 _SHOWN = 12  # test rows whose neighbours are kept
 
 
+@quiet_floats
 def compare(
     train: Blocks,
     labels: ArrayLike,

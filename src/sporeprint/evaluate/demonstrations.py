@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sporeprint.data.floats import quiet_floats
 from sporeprint.data.texts import load_text
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.checks import check_directions, features_of, labels_of
@@ -49,6 +50,7 @@ class Demonstration:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
+@quiet_floats
 def demonstrations(
     train_features: ArrayLike,
     train_texts: Sequence[Any],

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.accuracy import mean_per_class
 from sporeprint.evaluate.checks import check_same_kind, check_same_width, features_of, labels_of
@@ -58,6 +59,7 @@ class KNNResult(Result):
         return sorted(set(self.ks)) or [self.k]
 
 
+@quiet_floats
 def knn(
     train: ArrayLike,
     labels: ArrayLike,
@@ -125,6 +127,7 @@ def knn(
     )
 
 
+@quiet_floats
 def knn_predict(
     train: ArrayLike,
     labels: ArrayLike,
@@ -147,6 +150,7 @@ def knn_predict(
     return _predict(train, labels, test, _check_k(k), metric, vote, temperature)
 
 
+@quiet_floats
 def leave_one_out(
     train: ArrayLike,
     labels: ArrayLike,
@@ -164,6 +168,7 @@ def leave_one_out(
     return _leave_one_out(train, labels, counts_of(ks), metric, vote, temperature)
 
 
+@quiet_floats
 def choose_k(
     train: ArrayLike,
     labels: ArrayLike,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.checks import check_same_width, features_of
 from sporeprint.evaluate.probe import FALLBACK, PENALTIES, Path, Scaling, check_fit, grid_of, held_out
@@ -55,6 +56,7 @@ class MultiLabelResult(Result):
         return text if self.converged else f"{text}, NOT CONVERGED in {self.settings['iterations']} iterations"
 
 
+@quiet_floats
 def multilabel(
     train: ArrayLike,
     labels: Labels,

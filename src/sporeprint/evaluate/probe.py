@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.accuracy import mean_per_class
 from sporeprint.evaluate.checks import check_same_kind, check_same_width, features_of, labels_of
@@ -79,6 +80,7 @@ class Probe:
     scaling: Scaling
     model: Any = None
 
+    @quiet_floats
     def predict(self, rows: ArrayLike) -> NDArray[Any]:
         """Predict labels [M] of rows [M, D]. Raises SampleError."""
         array = features_of(rows, "test")
@@ -118,6 +120,7 @@ class ProbeResult(Result):
         return text if self.converged else f"{text}, NOT CONVERGED in {self.settings['iterations']} iterations"
 
 
+@quiet_floats
 def probe(
     train: ArrayLike,
     labels: ArrayLike,
@@ -180,6 +183,7 @@ def probe(
     )
 
 
+@quiet_floats
 def fit_probe(
     train: ArrayLike,
     labels: ArrayLike,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.checks import check_same_width, features_of
 from sporeprint.evaluate.knn import CANDIDATES
@@ -60,6 +61,7 @@ class RegressionResult(Result):
         return text + (" (leave-one-out)" if self.leave_one_out else "")
 
 
+@quiet_floats
 def regress(
     train: ArrayLike,
     targets: ArrayLike,

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.checks import check_directions, check_same_kind, features_of, labels_of
 from sporeprint.evaluate.result import Result
@@ -50,6 +51,7 @@ class RetrievalResult(Result):
         return f"{', '.join(figures)} ({self.queries} queries{left_out})"
 
 
+@quiet_floats
 def retrieve(
     queries: ArrayLike,
     query_labels: ArrayLike,

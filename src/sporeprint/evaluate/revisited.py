@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.checks import features_of
 from sporeprint.evaluate.ground_truth import load_ground_truth
@@ -49,6 +50,7 @@ class RevisitedResult(Result):
         return f"mAP {', '.join(figures)} ({self.queries['medium']} queries, {self.database_rows} images)"
 
 
+@quiet_floats
 def revisited(
     queries: ArrayLike,
     database: ArrayLike,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.choice.intervals import Interval
 from sporeprint.evaluate.result import Result
@@ -97,6 +98,7 @@ def confusion(
     return np.bincount(rows * classes + columns, minlength=classes * classes).reshape(classes, classes)
 
 
+@quiet_floats
 def tally(confusions: Confusions) -> Tally:
     """Count each image's pixels from confusions [C, C], read one at a time, so that a generator is never held whole.
 
@@ -122,6 +124,7 @@ def tally(confusions: Confusions) -> Tally:
     return Tally(hits, truth, predicted, total)
 
 
+@quiet_floats
 def segmentation(
     confusions: Confusions, names: Sequence[str] | None = None, settings: dict[str, Any] | None = None
 ) -> SegmentationResult:
@@ -155,6 +158,7 @@ def segmentation(
     )
 
 
+@quiet_floats
 def difference(a: Confusions, b: Confusions, draws: int = 2000, level: float = 0.95, seed: int = 0) -> Interval:
     """Return mIoU(b) - mIoU(a) of two predictions of the same images, with a paired bootstrap interval over images.
 
@@ -189,6 +193,7 @@ def difference(a: Confusions, b: Confusions, draws: int = 2000, level: float = 0
     return Interval(value, float(low), float(high), level)
 
 
+@quiet_floats
 def over_runs(results: Sequence[SegmentationResult]) -> SegmentationResult:
     """Return the mean and standard deviation (n - 1, None of one run) over runs of different seeds on the same truth.
 

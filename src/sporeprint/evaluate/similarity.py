@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.checks import features_of
 from sporeprint.features.unit import unit_float64
@@ -50,6 +51,7 @@ def cka(a: ArrayLike, b: ArrayLike, debiased: bool = True) -> float:
     return float(cka_matrix({"first": a, "second": b}, debiased)[1][0, 1])
 
 
+@quiet_floats
 def cka_matrix(blocks: Mapping[str, ArrayLike], debiased: bool = True) -> tuple[tuple[str, ...], NDArray[np.float64]]:
     """Return the names and the `cka` [B, B] of every two blocks; NaN throughout for a block that cannot be compared."""
     if not blocks:
@@ -72,6 +74,7 @@ def cka_matrix(blocks: Mapping[str, ArrayLike], debiased: bool = True) -> tuple[
     return tuple(blocks), matrix
 
 
+@quiet_floats
 def effective_rank(rows: ArrayLike) -> float:
     """Return how many directions rows [N, D] spread over: exp(entropy of the variance shares), in [1, min(N - 1, D)].
 
@@ -91,6 +94,7 @@ def effective_rank(rows: ArrayLike) -> float:
     return math.exp(-(shares @ np.log(shares)))
 
 
+@quiet_floats
 def anisotropy(rows: ArrayLike) -> float:
     """Return the mean cosine of two different rows of [N, D]: 0 if they point everywhere, 1 if all point the same way.
 

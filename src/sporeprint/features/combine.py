@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import RecipeError
 from sporeprint.features.blocks import FAMILIES, Blocks, family, paper_blocks
 from sporeprint.features.unit import unit
@@ -92,7 +93,7 @@ class Combination:
         weights = self.members(names)
         return replace(self, blocks=tuple(weights), weights=None if self.weights is None else tuple(weights.values()))
 
-    @np.errstate(all="ignore")  # a caller may have NumPy raise
+    @quiet_floats
     def fit(self, blocks: Blocks, whiteners: dict[tuple[str, Any], Axes] | None = None) -> Combiner:
         """Fit on the training rows' blocks, each [N, D]; rows with NaN are left out.
 
@@ -137,6 +138,7 @@ class Combiner:
     rows: int = 0  # that it was fitted on, without those with NaN
     weights: dict[str, float] | None = None
 
+    @quiet_floats
     def join(self, blocks: Blocks) -> NDArray[np.float32]:
         """Concatenate the L2-normalised, weighted parts, before the PCA: [N, sum of widths]."""
         parts = []
@@ -150,7 +152,7 @@ class Combiner:
             parts.append(part if self.weights is None else part * np.float32(self.weights[name]))
         return np.concatenate(parts, axis=1, dtype=np.float32)
 
-    @np.errstate(all="ignore")
+    @quiet_floats
     def transform(self, blocks: Blocks) -> NDArray[np.float32]:
         """Return features [N, width] of blocks {name: [N, D]}; a row with NaN stays NaN."""
         joined = self.join(blocks)

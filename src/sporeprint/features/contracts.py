@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from sporeprint.backbones.backbone import Backbone
+from sporeprint.data.floats import quiet_floats
 from sporeprint.gradients.capture import samples_first
 from sporeprint.gradients.projections.projection import Projection
 from sporeprint.objectives.objective import Objective
@@ -131,6 +132,7 @@ def check_projection(projection: Projection, distortion: float | None = None) ->
     assert worst <= allowed, f"cosines change by up to {worst:.3f}; promised {allowed:.3f}"
 
 
+@quiet_floats
 def check_index(
     index: Index, rows: NDArray[Any], queries: NDArray[np.float32], recall: float = RECALL, k: int = 10
 ) -> None:

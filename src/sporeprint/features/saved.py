@@ -90,8 +90,9 @@ def write_folder(folder: str | Path, files: Mapping[str, bytes]) -> None:
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"'{folder}' cannot be a folder: {error.strerror or error}; give another name") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no folder can have
+        why = getattr(error, "strerror", None) or error
+        raise StoreError(f"'{folder}' cannot be a folder: {why}; give another name") from error
     tensors = folder / TENSORS_NAME
     if tensors.exists():
         tensors = folder / _name_of(sha256(files[TENSORS_NAME]).hexdigest())

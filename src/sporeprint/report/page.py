@@ -43,7 +43,7 @@ def write_report(
     Raises StoreError where the folder cannot be written.
     """
     page = render(comparison, samples, queries, neighbours)
-    with contextlib.suppress(OSError):  # write_file says what is wrong
+    with contextlib.suppress(OSError, ValueError):  # write_file says what is wrong
         folder.mkdir(parents=True, exist_ok=True)
     write_file(folder / DATA, json_text(comparison.to_json()).encode() + b"\n")
     write_file(folder / PAGE, page.encode())

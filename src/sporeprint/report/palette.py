@@ -76,9 +76,10 @@ def write_mask(path: Path, labels: ArrayLike, palette: Sequence[RGB]) -> None:
     data = mask_png(labels, palette)
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name that no folder can have
+        why = getattr(error, "strerror", None) or error
         raise StoreError(
-            f"the folder of '{path}' cannot be made: {error.strerror or error}; move away the file of that name, or fix"
+            f"the folder of '{path}' cannot be made: {why}; move away the file of that name, or fix"
             " the permissions, then run the same command again"
         ) from error
     write_file(Path(path), data)

@@ -169,6 +169,8 @@ def _unwritable(out: Path) -> Iterator[None]:
             f"'{out}' cannot be made or written to: {error.strerror} ('{error.filename}'); fix the permissions, or "
             "give another folder"
         ) from error
+    except ValueError as error:
+        raise StoreError(f"'{out}' is a name that no folder can have ({error}); give another") from error
 
 
 class SegmentFolder:

@@ -186,7 +186,7 @@ class _Segment:
         groups = self.fitted(run, drawn, folder)
         pictures = None
         if first:
-            palette = self.train.palette or self.test.palette
+            palette = self.train.palette(self.way.limits) or self.test.palette(self.way.limits)
             pictures = Pictures(folder, self.way.masks or not self.compared, self.way.sheet, len(self.test), self.truth)
             pictures.take(palette, self.names())
         try:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
 from sporeprint.search.base import Found, nearest_of, queries_of, rows_of
 from sporeprint.search.best_rows import SPARE, Scores, best_candidates, check_row_count, slices
@@ -35,6 +36,7 @@ class ExactIndex:
         self.rows = rows_of(rows)
         check_row_count(len(rows))
 
+    @quiet_floats
     def search(self, queries: NDArray[np.float32], k: int) -> Found:
         """As `Index.search`."""
         width = self.rows.shape[1]

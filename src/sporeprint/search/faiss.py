@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sporeprint.data.floats import quiet_floats
+from sporeprint.data.locks import process_lock
 from sporeprint.errors import DamagedStore, MissingExtra, RecipeError, StoreError, StoreMismatch
 from sporeprint.search.base import RECALL, Found, nearest_of, queries_of, recall_of
 from sporeprint.search.exact import SPARE, ExactIndex
@@ -50,6 +52,7 @@ _TRAINING = 2**26  # numbers of rows that cells are trained on: 256 MiB
 _ROWS_A_CELL = 64  # the most rows that a cell is trained on
 _CHUNK = 2**20  # candidates at a time
 _MOST_EFFORT = 2**14  # the widest search in a graph
+_BOUNDS = process_lock()  # faiss has one set of limits for the whole process
 
 
 @dataclass(eq=False)
@@ -67,6 +70,7 @@ class FaissIndex:
     effort: int
     recall: float = float("nan")
 
+    @quiet_floats
     def search(self, queries: NDArray[np.float32], k: int) -> Found:
         """Search as `Index.search` does."""
         queries = queries_of(queries, self.rows.shape[1], k)
@@ -111,8 +115,8 @@ class FaissIndex:
             path = folder / _file_name(digest)
             os.replace(temporary, path)
             sync_folder(folder)
-        except (OSError, RuntimeError) as error:
-            with suppress(OSError):
+        except (OSError, RuntimeError, ValueError) as error:  # ValueError: a name that no folder can have
+            with suppress(OSError, ValueError):
                 temporary.unlink(missing_ok=True)
             why = getattr(error, "strerror", None) or error
             raise StoreError(
@@ -171,6 +175,7 @@ def _is_over(faiss: Any, name: str, index: Any, rows: NDArray[Any]) -> bool:
     return sizes == [rows.shape, (size, rows.shape[1])] and index.metric_type == faiss.METRIC_INNER_PRODUCT
 
 
+@quiet_floats
 def build(
     name: str,
     rows: NDArray[Any],
@@ -324,14 +329,15 @@ def _thread_count() -> int:
 def _bounded(faiss: Any, size: int) -> Iterator[None]:
     """While faiss reads a file of this size, let it make room for no more, where it can be told so (since 1.14)."""
     limits = [name for name in ("vector_byte", "loop") if hasattr(faiss, f"set_deserialization_{name}_limit")]
-    before = [getattr(faiss, f"get_deserialization_{name}_limit")() for name in limits]
-    try:
-        for name in limits:
-            getattr(faiss, f"set_deserialization_{name}_limit")(size)
-        yield
-    finally:
-        for name, limit in zip(limits, before, strict=True):
-            getattr(faiss, f"set_deserialization_{name}_limit")(limit)
+    with _BOUNDS:
+        before = [getattr(faiss, f"get_deserialization_{name}_limit")() for name in limits]
+        try:
+            for name in limits:
+                getattr(faiss, f"set_deserialization_{name}_limit")(size)
+            yield
+        finally:
+            for name, limit in zip(limits, before, strict=True):
+                getattr(faiss, f"set_deserialization_{name}_limit")(limit)
 
 
 @contextmanager

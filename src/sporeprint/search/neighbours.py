@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sporeprint.data.floats import quiet_floats
 from sporeprint.search.best_rows import SPARE, Scores, best_candidates, check_row_count, slices
 from sporeprint.search.points import Points, points_of, scale_of, squared_distances
 
@@ -28,6 +29,7 @@ Rows = NDArray[np.intp]
 Nearest = tuple[Rows, NDArray[np.float64]]
 
 
+@quiet_floats
 def neighbours(
     train: NDArray[Any], queries: NDArray[Any] | None, k: int, metric: str = "euclidean"
 ) -> Iterator[Nearest]:

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import DamagedStore, SampleError, StoreError
 from sporeprint.search.base import Index
 from sporeprint.search.best_rows import slices
@@ -108,6 +109,7 @@ class BankWriter:
     def __len__(self) -> int:
         return self._features.rows
 
+    @quiet_floats
     def add(
         self, features: NDArray[Any], histograms: NDArray[Any], image_id: str, positions: NDArray[np.integer]
     ) -> None:
@@ -294,6 +296,7 @@ class MemoryBank:
         check_digest(path, _manifest_of(self.folder)["files"][path.name]["sha256"])
         return path
 
+    @quiet_floats
     def predict(
         self,
         features: NDArray[Any],
@@ -378,9 +381,9 @@ def _as_store_error(folder: Path) -> Iterator[None]:
     """Raise StoreError for what the system refuses inside."""
     try:
         yield
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name that no folder can have
         raise StoreError(
-            f"the bank in '{folder}' was not written: {error.strerror or error}; "
+            f"the bank in '{folder}' was not written: {getattr(error, 'strerror', None) or error}; "
             "free some space, fix the permissions or give another folder, then make it again"
         ) from error
 

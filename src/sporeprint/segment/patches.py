@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
 
 
+@quiet_floats
 def patch_histograms(
     labels: NDArray[np.integer], grid: tuple[int, int], classes: int, ignore: Collection[int] = ()
 ) -> NDArray[np.float32]:
@@ -79,6 +81,7 @@ def draw_patches(
     return np.sort(labelled[order[:count]]).astype(np.int64)
 
 
+@quiet_floats
 def check_patches(
     features: NDArray[Any], histograms: NDArray[Any], width: int, classes: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -97,6 +100,7 @@ def check_patches(
     return unit, fractions
 
 
+@quiet_floats
 def unit_rows(features: NDArray[Any]) -> NDArray[np.float32]:
     """Features [P, D] of length 1, in float32. Raises SampleError for those that have no direction."""
     features = np.asarray(features)

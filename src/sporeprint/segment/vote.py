@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
 
 NEIGHBOURS, TEMPERATURE = 30, 0.02  # Hummingbird (Balazevic et al. 2023); the neighbours of each class in `class_vote`
@@ -20,6 +21,7 @@ SAME = 2.0**-20  # cosines of equal patches differ by less, where a product in f
 _NUMBERS = 2**23  # interpolated probabilities at a time: 32 MiB
 
 
+@quiet_floats
 def vote(similarities: NDArray[Any], histograms: NDArray[Any], temperature: float) -> NDArray[np.float32]:
     """Mean of the neighbours' histograms [Q, k, C], weighted by softmax(similarity / temperature). Returns [Q, C].
 

@@ -62,11 +62,12 @@ def write_file(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
         sync_folder(path.parent)
-    except OSError as error:
-        with contextlib.suppress(OSError):
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        with contextlib.suppress(OSError, ValueError):
             temporary.unlink(missing_ok=True)
+        why = getattr(error, "strerror", None) or error
         raise StoreError(
-            f"'{path}' was not written: {error.strerror or error}; free some space or fix the permissions, "
+            f"'{path}' was not written: {why}; free some space or fix the permissions, "
             "then run the same command again: what is complete is kept"
         ) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from sporeprint.errors import DamagedStore
 from sporeprint.store.atomic import damaged
 from sporeprint.values import is_count, is_number
 
+_SHA256 = re.compile("[0-9a-f]{64}")
 MOST = 2**53  # no file of ours counts further, and every JSON reader agrees up to here
 
 
@@ -34,7 +36,7 @@ TEXT = Kind("a text", lambda value: isinstance(value, str))
 YES_OR_NO = Kind("true or false", lambda value: isinstance(value, bool))
 NOTHING = Kind("null", lambda value: value is None)
 OBJECT = Kind("an object", lambda value: isinstance(value, dict))
-DIGEST = Kind("a sha256", lambda value: isinstance(value, str) and len(value) == 64 and value.isalnum())
+DIGEST = Kind("a sha256", lambda value: isinstance(value, str) and bool(_SHA256.fullmatch(value)))
 
 FILE = {"bytes": COUNT, "sha256": DIGEST}  # as `atomic.record_of` gives it
 

@@ -83,8 +83,9 @@ class StoreWriter:
             check_plan(self.folder, header, locked=True)  # before anything is touched
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = lock(self.folder / LOCK)
-        except OSError as error:
-            raise StoreError(f"'{folder}' cannot be written: {error.strerror or error}; give another folder") from error
+        except (OSError, ValueError) as error:  # ValueError: a name that no folder can have
+            why = getattr(error, "strerror", None) or error
+            raise StoreError(f"'{folder}' cannot be written: {why}; give another folder") from error
         try:
             stored = check_plan(self.folder, header, locked=self._lock is not None)
             if stored is None:

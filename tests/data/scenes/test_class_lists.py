@@ -34,7 +34,7 @@ def test_a_list_of_classes_in_or_beside_the_folder_names_them(tmp_path, file, te
     assert scenes.names == ["sky", "road", "car"]
     assert scenes.describe()["classes"] == file
     colours = [tuple(colour) for colour in COLOURS.values()]
-    assert scenes.palette == (colours if "10" in text else None)
+    assert scenes.palette() == (colours if "10" in text else None)
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,7 @@
+import io
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -162,3 +166,74 @@ def test_colours_looked_up_in_strips_are_as_if_whole(monkeypatch):
 def test_a_mask_beyond_the_limit_names_the_flag():
     with pytest.raises(SampleError, match=r"3 x 2 is over 5 pixels.*--max-pixels"):
         read_mask(np.zeros((2, 3), int), limits=Limits(max_pixels=5))
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def grey_png(bits, values):
+    """A grey PNG of few bits a pixel, written by hand."""
+    lines = b""
+    for row in values:
+        text = "".join(f"{value:0{bits}b}" for value in row)
+        lines += b"\0" + bytes(int(text[at : at + 8].ljust(8, "0"), 2) for at in range(0, len(text), 8))
+    size = struct.pack(">IIBBBBB", len(values[0]), len(values), bits, 0, 0, 0, 0)
+    parts = chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+def grey_tiff(bits, packed, width, turn=1):
+    """A grey TIFF of one row."""
+    tags = {256: width, 257: 1, 258: bits, 259: 1, 262: 1, 273: 8, 274: turn, 277: 1, 278: 1, 279: len(packed)}
+    body = packed.ljust(8, b"\0")
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
+    return b"II*\0" + struct.pack("<I", 8 + len(body)) + body + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+def pgm(maxval, *values):
+    width = 1 if maxval < 256 else 2
+    return b"P5 %d 1 %d\n" % (len(values), maxval) + b"".join(value.to_bytes(width, "big") for value in values)
+
+
+FEW_BITS = {
+    "PNG of 1 bit": (grey_png(1, [[0, 1, 1]]), [0, 1, 1]),
+    "PNG of 2 bits": (grey_png(2, [[0, 1, 2, 3, 1]]), [0, 1, 2, 3, 1]),
+    "PNG of 4 bits": (grey_png(4, [list(range(16))]), list(range(16))),
+    "TIFF of 2 bits": (grey_tiff(2, bytes([0b00011011]), 4), [0, 1, 2, 3]),
+    "TIFF of 4 bits": (grey_tiff(4, bytes([0x01, 0x2F]), 4), [0, 1, 2, 15]),
+    "TIFF of 2 bits, turned round": (grey_tiff(2, bytes([0b00011011]), 4, turn=3), [3, 2, 1, 0]),
+    "PGM up to 1": (pgm(1, 0, 1), [0, 1]),
+    "PGM up to 3": (pgm(3, 0, 1, 2, 3), [0, 1, 2, 3]),
+    "PGM up to 20, and void": (pgm(20, 0, 20, 255), [0, 20, 255]),
+    "PGM up to 254": (pgm(254, *range(255)), list(range(255))),
+    "PGM up to 255": (pgm(255, 0, 7, 255), [0, 7, 255]),
+    "PGM up to 256": (pgm(256, 0, 1, 256), [0, 1, 256]),
+    "PGM up to 300": (pgm(300, 0, 1, 299, 300), [0, 1, 299, 300]),
+    "PGM up to 1000": (pgm(1000, *range(1001)), list(range(1001))),
+    "PGM up to 65535": (pgm(65535, 0, 300, 65535), [0, 300, 65535]),
+    "PGM in text, up to 3": (b"P2 4 1 3\n0 1 2 3\n", [0, 1, 2, 3]),
+    "PGM in text, up to 1000": (b"P2 3 1 1000\n0 1 1000\n", [0, 1, 1000]),
+}
+
+
+@pytest.mark.parametrize("name", FEW_BITS)
+def test_the_labels_are_the_values_in_the_file_whatever_its_greatest(name):
+    data, labels = FEW_BITS[name]
+    assert read_mask(data).tolist() == [labels]
+    assert read_mask(data, colours={RED: 0, GREEN: 1}).tolist() == read_mask(data, colours={}).tolist() == [labels]
+
+
+def test_greys_of_classes_are_the_shades_that_a_viewer_shows():
+    shades = {(85, 85, 85): 0, (0, 0, 0): 1, (255, 255, 255): 2}
+    for data in (grey_png(2, [[0, 1, 3]]), pgm(3, 0, 1, 3)):
+        assert read_mask(data, colours=shades).tolist() == [[1, 0, 2]]
+    assert read_mask(pgm(300, 0, 85, 300), colours=shades).tolist() == [[0, 85, 300]]
+
+
+def test_an_opened_image_that_pillow_would_stretch_is_refused_since_it_forgets_the_values():
+    for data in (grey_png(2, [[0, 1]]), pgm(3, 0, 1), pgm(300, 0, 1)):
+        with pytest.raises(SampleError, match="grey of other than 8 or 16 bits, which Pillow stretches; give its file"):
+            read_mask(Image.open(io.BytesIO(data)))
+    for data in (grey_png(1, [[0, 1]]), pgm(255, 0, 1), pgm(65535, 0, 1)):
+        assert read_mask(Image.open(io.BytesIO(data))).tolist() == [[0, 1]]

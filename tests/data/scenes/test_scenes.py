@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from small_scenes import COLOURS, LABELS, encoded, fill, indexed, mask, painted, picture, struct, table
+from sporeprint.data.limits import Limits
 from sporeprint.data.scenes.scenes import Scene, find_classes, open_scenes, read_scene
 from sporeprint.errors import SampleError, SourceError
 
@@ -180,7 +181,15 @@ def test_the_palette_of_the_first_mask_is_kept(tmp_path):
     folder = fill(tmp_path, images="a.png b.png", masks="a.png b.png")
     (folder / "masks" / "a.png").write_bytes(b"damaged")
     (folder / "masks" / "b.png").write_bytes(encoded(indexed(LABELS)))
-    assert open_scenes(folder).palette[:3] == [(9, 8, 7), (6, 5, 4), (3, 2, 1)]
+    assert open_scenes(folder).palette()[:3] == [(9, 8, 7), (6, 5, 4), (3, 2, 1)]
+
+
+def test_the_palette_of_a_mask_beyond_the_limits_is_passed_over_unless_they_are_raised(tmp_path):
+    folder = fill(tmp_path, images="a.png", masks="a.png")
+    (folder / "masks" / "a.png").write_bytes(encoded(indexed(LABELS)))
+    pixels = LABELS.size
+    assert open_scenes(folder).palette(Limits(max_pixels=pixels - 1)) is None
+    assert open_scenes(folder).palette(Limits(max_pixels=pixels))[:1] == [(9, 8, 7)]
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])

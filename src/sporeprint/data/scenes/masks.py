@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, TypeAlias
@@ -23,6 +24,7 @@ Colours: TypeAlias = Mapping[Colour, int]  # for a painted mask: colour -> label
 FORMATS = ("PNG", "TIFF", "BMP", "GIF", "PPM", "JPEG")  # JPEG is opened only to be refused by its name
 _INT32 = np.iinfo(np.int32)
 _STRIP_PIXELS = 2**20  # that are looked up at once
+_FEW_BITS = re.compile(r"\bL;([24])")  # what Pillow calls grey of 2 or 4 bits
 _LISTED = 5  # values or colours that a message names; the rest is counted
 
 
@@ -36,7 +38,7 @@ def read_mask(
     """Decode a mask, upright, to label values [H, W].
 
     mask: a path, encoded bytes, a struct `{"bytes", "path"}`, a PIL image, or an integer or bool array [H, W].
-    Grey (8, 16 or 32 bits), black-and-white (0 and 1) and palette images (the indices) hold label values. Colour
+    Grey (2 to 32 bits, as stored), black-and-white (0 and 1) and palette images (the indices) hold label values. Colour
     images are read by `colours`; so are grey ones where each of them is a grey, such as 0 and 255, and palette
     images whose palette gives a colour another index than `colours` does.
     classes: values 0..classes-1 and those in `ignore` are known; None: every value from 0 on.
@@ -68,7 +70,7 @@ def mask_palette(mask: object, limits: Limits = Limits()) -> list[Colour] | None
     """Return a palette mask's colours by label value; None for other masks. Raises SampleError if it cannot be read."""
     if isinstance(mask, np.ndarray):
         return None
-    image, _ = _opened(mask, limits)
+    image, _ = _opened(mask, limits, stored=False)
     return _palette(image) if image.mode == "P" else None
 
 
@@ -96,14 +98,14 @@ def _labels(mask: object, colours: Colours | None, limits: Limits) -> NDArray[np
                 "renumber the labels"
             )
         return mask.astype(np.int32)
-    image, name = _opened(mask, limits)
+    greys = bool(colours and all(red == green == blue for red, green, blue in colours))
+    image, name = _opened(mask, limits, stored=not greys)
     painted = image.mode in ("RGB", "RGBA")
     if painted and not colours:
         raise SampleError(
             f"{name} is in colour ({image.mode}); expected one label value a pixel: save it in grey or with a palette, "
             'or put a classes.json next to the source that gives each colour: {"sky": [128, 128, 128], ...}'
         )
-    greys = colours is not None and all(red == green == blue for red, green, blue in colours)
     if colours and (painted or (greys and image.mode in ("1", "L"))):
         return _from_colours(image, colours, name)
     if colours and image.mode == "P":
@@ -181,38 +183,65 @@ def _counted(counts: Mapping[Any, int]) -> str:
     return ", ".join(named) + (f" and {len(order) - _LISTED} more" if len(order) > _LISTED else "")
 
 
-def _opened(mask: Any, limits: Limits) -> tuple[Image.Image, str]:
-    """Return the mask, decoded whole, and its name for messages."""
+def _opened(mask: Any, limits: Limits, stored: bool = True) -> tuple[Image.Image, str]:
+    """Return the mask, decoded whole, and its name for messages. stored: see `_loaded`."""
     if isinstance(mask, SampleError):
         raise mask
     if isinstance(mask, Mapping):
         mask = mask.get("bytes") if mask.get("bytes") is not None else mask.get("path")
     if isinstance(mask, Image.Image):
         limits.check_image(mask.width, mask.height, "this image", mask.format)
-        return run_pillow(lambda: _loaded(mask, "this image"), "this image"), "this image"
+        if _is_stretched(mask, stored):
+            raise SampleError("this image is grey of other than 8 or 16 bits, which Pillow stretches; give its file")
+        return run_pillow(lambda: _loaded(mask, "this image", stored), "this image"), "this image"
     if isinstance(mask, (bytes, bytearray, memoryview)):
-        return _decoded(io.BytesIO(mask), "these bytes", limits), "these bytes"
+        return _decoded(io.BytesIO(mask), "these bytes", limits, stored), "these bytes"
     if isinstance(mask, (str, os.PathLike)):
         with opened(mask, "a mask") as (file, name):
-            return _decoded(file, name, limits), name
+            return _decoded(file, name, limits, stored), name
     if mask is None:
         raise SampleError("there is none: no file of the image's name, or an empty cell; add it, or leave the row out")
     raise SampleError(f"a value of type {type(mask).__name__}; expected a path, encoded bytes, an image or an array")
 
 
-def _decoded(file: BinaryIO, name: str, limits: Limits) -> Image.Image:
+def _decoded(file: BinaryIO, name: str, limits: Limits, stored: bool) -> Image.Image:
     def finish(image: Image.Image) -> Image.Image:
         if image.format == "JPEG":
             raise SampleError(f"{name} is a JPEG, which changes label values; save masks as PNG, from their source")
-        return _loaded(image, name)
+        return _loaded(image, name, stored)
 
     return decode_file(file, name, FORMATS, limits, finish)
 
 
-def _loaded(image: Image.Image, name: str) -> Image.Image:
-    """Return the mask with all its pixels, upright."""
+def _loaded(image: Image.Image, name: str, stored: bool) -> Image.Image:
+    """Return the mask with all its pixels, upright.
+
+    stored: grey has the values of the file; otherwise up to 8 bits are shades from 0 to 255, as Pillow shows them.
+    """
     if getattr(image, "tag_v2", {}).get(262) == 0 and image.mode != "1":
         raise SampleError(f"{name}: a TIFF whose white is 0, so its values are not the labels; save it with black as 0")
+    step = _unstretched(image) if _is_stretched(image, stored) else 1
     image.load()
     turn = upright(image)
+    image = image if step == 1 else image.point([value // step for value in range(256)])
     return image if turn is None else image.transpose(turn)
+
+
+def _is_stretched(image: Image.Image, stored: bool) -> bool:
+    """Whether Pillow will stretch the grey values of an opened image to 8 or 16 bits; shades of 8 bits it may."""
+    if image.mode not in (("L", "I") if stored else ("I",)) or not getattr(image, "tile", None):
+        return False
+    args = image.tile[0][3]  # type: ignore[attr-defined]
+    if image.format == "PPM":  # args: a mode, or a mode and the greatest value
+        return isinstance(args, tuple) and args[-1] not in (255, 65535)
+    return bool(_FEW_BITS.search(str(args)))
+
+
+def _unstretched(image: Image.Image) -> int:
+    """Have Pillow leave the values of a PGM as they are; return what it multiplies those of other files by."""
+    *place, args = image.tile[0]  # type: ignore[attr-defined]
+    if image.format == "PPM":
+        image.tile = [(*place, (args[0], 255 if image.mode == "L" else 65535))]  # type: ignore[attr-defined]
+        return 1
+    bits = _FEW_BITS.search(str(args))
+    return 255 // (2 ** int(bits[1]) - 1) if bits else 1

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Protocol
@@ -71,15 +70,14 @@ class Scenes:
                 return scene
         raise SourceError(f"scene {number} of {len(self)} is no longer there; open the source again")
 
-    @cached_property
-    def palette(self) -> list[Colour] | None:
-        """The colours by label value: from classes.json, else from the first mask that can be read; or None."""
+    def palette(self, limits: Limits = Limits()) -> list[Colour] | None:
+        """Return the colours by label value: from classes.json, else from the first mask that can be read; or None."""
         if self._classes and self._classes.colours:
             return list(self._classes.colours)
         for scene in self:
             if scene.mask is not None:
                 try:
-                    return mask_palette(scene.mask)
+                    return mask_palette(scene.mask, limits)
                 except SampleError:
                     continue
         return None

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.checks import labels_of
 from sporeprint.values import check_count
@@ -40,6 +41,7 @@ class Interval:
         return f"{show(self.value)}{unit} ({f'{show(self.low)} to {show(self.high)}' if known else 'no interval'})"
 
 
+@quiet_floats
 def bootstrap_difference(
     right_a: ArrayLike,
     right_b: ArrayLike,
@@ -66,6 +68,7 @@ def bootstrap_difference(
     return _bootstrap(b - a, labels, draws, level, seed, difference=True)
 
 
+@quiet_floats
 def bootstrap_mean(
     right: ArrayLike, draws: int = 2000, level: float = 0.95, seed: int = 0, labels: ArrayLike | None = None
 ) -> Interval:
@@ -73,6 +76,7 @@ def bootstrap_mean(
     return _bootstrap(_scores(right, "test"), labels, draws, level, seed, difference=False)
 
 
+@quiet_floats
 def repeated_splits(
     labels: ArrayLike, test_fraction: float = 0.3, count: int = 10, seed: int = 0
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
@@ -100,6 +104,7 @@ def repeated_splits(
         yield np.flatnonzero(~tested), np.flatnonzero(tested)
 
 
+@quiet_floats
 def split_interval(differences: ArrayLike, test_fraction: float, level: float = 0.95) -> Interval:
     """The mean of the differences [J] seen in J repeated splits, with Nadeau & Bengio's (2003) corrected t interval.
 

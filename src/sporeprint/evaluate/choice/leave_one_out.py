@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.checks import labels_of
 from sporeprint.evaluate.knn import CANDIDATES, counts_of
@@ -25,6 +26,7 @@ _ROUNDING = 2.0**-20  # of squared distances, relative to the greatest length; p
 MOST_ROWS = 3000  # labelled rows that leave-one-out looks at: 36 MB a matrix of similarities
 
 
+@quiet_floats
 def leave_one_out_of(
     blocks: Blocks,
     labels: ArrayLike,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.choice.candidates import (
     ALL,
@@ -60,6 +61,7 @@ class Selection(Result):
         return chosen if self.name == RAW else f"{chosen}; {points} over the raw embedding"
 
 
+@quiet_floats
 def select(
     blocks: Blocks,
     labels: ArrayLike,
@@ -92,6 +94,7 @@ def select(
     return replace(choice, combination=choice.combination.over(list(blocks)))  # the same where there are more blocks
 
 
+@quiet_floats
 def choose(
     candidates: Mapping[str, Combination],
     rights: Mapping[str, Mapping[int, NDArray[np.bool_]]],
@@ -184,6 +187,7 @@ class Trained:
         """The entry of that name."""
         return next(entry for entry in self.entries if entry.name == name)
 
+    @quiet_floats
     def guesses(self, test: Blocks, progress: Callable[[str], None] = lambda _: None) -> dict[str, NDArray[Any]]:
         """The label of each test row by each entry."""
         predicted = {}

@@ -85,7 +85,8 @@ def _load(
 
 
 def _refuse_random(name: str, read: Sequence[str], missing: str, allow_random: bool) -> None:
-    what = f"{name}: {len(read)} weights that the features read are not in the checkpoint ({', '.join(read[:3])}"
+    count = f"{len(read)} weights that the features read are" if len(read) > 1 else "1 weight that the features read is"
+    what = f"{name}: {count} not in the checkpoint ({', '.join(read[:3])}"
     what += f"{', ...' if len(read) > 3 else ''}){f'; {missing}' if missing else ''}"
     if not allow_random:
         raise BackboneError(

@@ -86,6 +86,7 @@ def load_huggingface(name: str, modality: str = "auto", head: bool = False, trus
         adapter = adapt(module, modality)
         inputs = _inputs(checkpoint, adapter)
     random = _random(module, report)
+    _draw(random)
     if adapter.auto != "own" and getattr(adapter.module, "pooler", None) is not None:
         setattr(adapter.module, "pooler", None)  # noqa: B010  # not read
     sentence = checkpoint.sentence or Sentence("auto")
@@ -275,6 +276,21 @@ def _random(module: nn.Module, report: Mapping[str, Any]) -> dict[str, Tensor]:
     drawn = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
     tensors = {**dict(module.named_buffers()), **dict(module.named_parameters(remove_duplicate=False))}
     return {name: tensors[name] for name in sorted(drawn) if name in tensors}
+
+
+def _draw(random: Mapping[str, Tensor]) -> None:
+    """Draw trainable weights, the same at every load: 1 for norms' weights, biases 0, the rest normal, deviation 0.02.
+
+    transformers leaves some of them, such as a weight norm's, as whatever was in memory.
+    """
+    generator = torch.Generator().manual_seed(0)
+    trainable = {name: tensor for name, tensor in random.items() if tensor.requires_grad}  # others are tables
+    with torch.no_grad():
+        for name, tensor in trainable.items():
+            if tensor.dim() == 1 and name.endswith(("weight", "bias")):
+                tensor.fill_(name.endswith("weight"))
+            else:
+                tensor.normal_(0, 0.02, generator=generator)
 
 
 def _missing(module: nn.Module, report: Mapping[str, Any], random: Mapping[str, Tensor]) -> str:

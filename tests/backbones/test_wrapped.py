@@ -81,6 +81,24 @@ def hooked(module: nn.Module) -> nn.Module:
     return module
 
 
+def patched(module: nn.Module) -> nn.Module:
+    inner = module.forward
+    module.forward = lambda *args, **named: inner(*args, **named)  # type: ignore[method-assign]
+    return module
+
+
+def subclassed(forward: Any) -> Any:
+    """Return a function from a module to one of a subclass, with another forward."""
+
+    def make(module: nn.Module) -> nn.Module:
+        kind = type("Mine", (type(module),), {"forward": forward(type(module)), "__module__": __name__})
+        mine = kind(module.config).eval()
+        mine.load_state_dict(module.state_dict())
+        return mine
+
+    return make
+
+
 WRAPPERS = {
     "DataParallel": nn.DataParallel,
     "DistributedDataParallel": distributed,
@@ -89,6 +107,10 @@ WRAPPERS = {
     "Sequential": nn.Sequential,
     "peft": PeftModel,
     "accelerate": hooked,
+    "patched": patched,
+    "subclass, any names": subclassed(lambda kind: lambda self, *args, **named: kind.forward(self, *args, **named)),
+    "subclass, another name": subclassed(lambda kind: lambda self, images: kind.forward(self, images)),
+    "subclass, tokens": subclassed(lambda kind: lambda self, images: kind.forward(self, images).last_hidden_state),
     "several": lambda module: nn.DataParallel(torch.compile(nn.Sequential(module))),
     "thin": Thin,
     "thin in DataParallel": lambda module: nn.DataParallel(Thin(module)),

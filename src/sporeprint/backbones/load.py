@@ -90,8 +90,7 @@ def _refuse_random(name: str, read: Sequence[str], missing: str, allow_random: b
     what += f"{', ...' if len(read) > 3 else ''}){f'; {missing}' if missing else ''}"
     if not allow_random:
         raise BackboneError(
-            f"{what}. Give the checkpoint that holds them; to go on with random ones, --allow-random "
-            "(allow_random=True)"
+            f"{what}. Give the whole checkpoint; to go on with random weights, --allow-random (allow_random=True)"
         )
     warnings.warn(f"{what}; they are random, as was asked for", SporeprintWarning, stacklevel=5)
 

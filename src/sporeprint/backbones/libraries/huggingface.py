@@ -31,6 +31,9 @@ from sporeprint.backbones.libraries.sentence_files import read_sentence
 from sporeprint.backbones.libraries.sentence_model import Sentence
 from sporeprint.errors import BackboneError, MissingExtra, SporeprintError, SporeprintWarning, first_line
 
+_LARGER = 10  # times its weights: float16, or only the encoder of two parts, and they are read as float32
+_SMALL = 2**30  # bytes of a network that does no harm, however large it is for its weights
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -66,12 +69,13 @@ def load_huggingface(name: str, modality: str = "auto", head: bool = False, trus
 
     with _loading(name):
         checkpoint = _open(name, modality, trust_remote_code)
-        if Path(checkpoint.source).is_dir():
-            check_weights(Path(checkpoint.source) / checkpoint.where.get("subfolder", ""))
         config = checkpoint.config
         if config.model_type == "vit_mae":
             config.mask_ratio = 0.0
         loader = transformers.AutoModelForMaskedLM if head else transformers.AutoModel
+        if Path(checkpoint.source).is_dir():
+            size = check_weights(Path(checkpoint.source) / checkpoint.where.get("subfolder", ""))
+            _check_size(name, loader, config, size)
         with torch.random.fork_rng(devices=[]):  # what is missing is drawn, the same at every load
             torch.manual_seed(0)
             module, report = loader.from_pretrained(
@@ -211,8 +215,8 @@ def _explained(name: str, error: Exception) -> SporeprintError:
         return remote_code(name, "transformers has no class for this network, and the checkpoint names code of its own")
     if any(isinstance(cause, pickle.UnpicklingError) for cause in causes):
         return BackboneError(
-            f"{name}: a .bin file of it is a pickle of more than weights, whose code was not run, or is cut off "
-            f"({first_line(error)}); give a checkpoint with model.safetensors"
+            f"{name}: a .bin file of it is a pickle of more than weights, whose code was not run, or is cut off; give "
+            "a checkpoint with model.safetensors"
         )
     return BackboneError(f"transformers could not load {name!r}: {first_line(error)}")
 
@@ -269,6 +273,21 @@ def _inputs(checkpoint: _Checkpoint, adapter: Adapter) -> Inputs:
     if checkpoint.sentence is not None:
         return sentence_tokens(tokenizer, adapter.module, checkpoint.sentence)
     return Tokens(tokenizer, fitting_length(tokenizer, adapter.module))
+
+
+def _check_size(name: str, loader: Any, config: Any, size: int) -> None:
+    """Raise BackboneError where a network would be far larger than its weights, which are `size` bytes."""
+    try:
+        with torch.device("meta"):  # shapes alone
+            module = loader.from_config(config)
+    except Exception:  # code of the checkpoint, or a configuration that fits no network: from_pretrained says which
+        return
+    needed = 4 * sum(tensor.numel() for tensor in (*module.parameters(), *module.buffers()))
+    if needed > max(_LARGER * size, _SMALL):
+        raise BackboneError(
+            f"{name}: config.json makes a network of {needed:,} bytes, but its weights are {size:,} bytes in all; "
+            "fetch or save it again"
+        )
 
 
 def _random(module: nn.Module, report: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -383,8 +383,9 @@ def test_a_folder_that_cannot_be_read_says_what_is_wrong_with_it(change, message
 
 COUNTS = {
     "max_position_embeddings": 10_485_760, "n_positions": 131_072, "vocab_size": 1_000_000, "rope_theta": 10**12,
-    "sampling_rate": 48_000, "max_source_positions": 1500, "encoder_layerdrop": 0.1, "seed": 10**12, "max_length": 10**30,
-    "num_labels": 21_843, "image_size": [1024, 1024], "depths": [2, 2, 18, 2], "num_hidden_layers": 126,
+    "sampling_rate": 48_000, "max_source_positions": 1500, "encoder_layerdrop": 0.1, "seed": 10**12,
+    "max_length": 10**30, "num_labels": 21_843, "image_size": [1024, 1024], "depths": [2, 2, 18, 2],
+    "num_hidden_layers": 126,
 }  # fmt: skip
 
 

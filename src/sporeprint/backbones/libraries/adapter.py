@@ -141,7 +141,7 @@ def call_text(module: nn.Module, accepted: frozenset[str], batch: Batch) -> Any:
 
 
 def forward_arguments(module: nn.Module | type[nn.Module]) -> Collection[str]:
-    """Return what forward takes by name; where it passes on whatever it is given, what the forward it replaces takes."""
+    """Return what forward takes by name; of one that passes on whatever it is given, what the one it replaces takes."""
     kind = module if isinstance(module, type) else type(module)
     inherited = [vars(base)["forward"] for base in kind.__mro__ if "forward" in vars(base)]
     for forward in inherited if module is kind else [module.forward, *inherited]:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from small import VISION, noise_pictures
 from small_sentence import save_bert
+from sporeprint.backbones.description import caveats_text
 from sporeprint.backbones.load import load_backbone
 from sporeprint.errors import BackboneError
 from sporeprint.features.fungi import Fungi
@@ -63,7 +64,7 @@ def test_a_checkpoint_whose_names_have_a_prefix_is_refused_with_that_prefix(vit)
 
 def test_one_missing_weight_is_enough(vit):
     rewrite(vit, without_one_layer)
-    with pytest.raises(BackboneError, match=r"vit: 1 weights that the features read .*--allow-random"):
+    with pytest.raises(BackboneError, match=r"vit: 1 weight that the features read is not in .*--allow-random"):
         load_backbone(str(vit), device="cpu")
 
 
@@ -74,17 +75,22 @@ def test_a_weight_of_another_shape_is_refused_with_both_shapes(vit):
         load_backbone(str(vit), device="cpu")
 
 
-def test_what_the_features_do_not_read_may_be_missing(vit, tmp_path, recwarn):
-    assert "random_weights" not in load_backbone(str(vit), device="cpu").describe()
-    audio = tf.Wav2Vec2Config(
+def save_audio(folder: Path, kind: str = "Wav2Vec2") -> Path:
+    config = getattr(tf, f"{kind}Config")(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, conv_dim=[8, 8],
         conv_kernel=[10, 8], conv_stride=[5, 4], num_feat_extract_layers=2, num_conv_pos_embeddings=4,
         num_conv_pos_embedding_groups=2,
     )  # fmt: skip
-    tf.Wav2Vec2Model(audio).save_pretrained(tmp_path / "audio")
-    tf.Wav2Vec2FeatureExtractor().save_pretrained(tmp_path / "audio")
-    rewrite(tmp_path / "audio", lambda name: "" if name == "masked_spec_embed" else name)
-    assert "random_weights" not in load_backbone(str(tmp_path / "audio"), device="cpu").describe()
+    getattr(tf, f"{kind}Model")(config).save_pretrained(folder)
+    tf.Wav2Vec2FeatureExtractor().save_pretrained(folder)
+    return folder
+
+
+def test_what_the_features_do_not_read_may_be_missing(vit, tmp_path, recwarn):
+    assert "random_weights" not in load_backbone(str(vit), device="cpu").describe()
+    audio = save_audio(tmp_path / "audio")
+    rewrite(audio, lambda name: "" if name == "masked_spec_embed" else name)
+    assert "random_weights" not in load_backbone(str(audio), device="cpu").describe()
     assert not [warning for warning in recwarn if "random" in str(warning.message)]
 
 
@@ -104,7 +110,7 @@ def test_a_sentence_folder_and_a_head_are_held_to_the_same(tmp_path):
     with pytest.raises(BackboneError, match=r"bert: .*it has no masked-language-model head"):
         load_backbone(str(bert), device="cpu", head=True)
     rewrite(bert, lambda name: "" if "layer.0.attention.self.query.weight" in name else name)
-    with pytest.raises(BackboneError, match=r"bert: 1 weights .*query"):
+    with pytest.raises(BackboneError, match=r"bert: 1 weight .*query"):
         load_backbone(str(bert), device="cpu")
 
 
@@ -122,6 +128,56 @@ def test_random_weights_that_were_asked_for_are_the_same_at_every_load_and_recor
     assert described == second.describe()
     names = len(load_file(vit / "model.safetensors"))
     assert described["random_weights"] == names
+
+
+@pytest.fixture
+def dirty_memory(monkeypatch):
+    """Memory that nobody has set holds NaN."""
+    fill = {"empty": torch.empty, "empty_like": torch.empty_like}
+    for name, make in fill.items():
+
+        def dirty(*args: Any, make: Any = make, **named: Any) -> torch.Tensor:
+            made = make(*args, **named)
+            return made.fill_(torch.nan) if made.is_floating_point() else made
+
+        monkeypatch.setattr(torch, name, dirty)
+
+
+@pytest.mark.parametrize("kind", ["Wav2Vec2", "Hubert", "WavLM"])
+def test_weights_that_transformers_does_not_set_are_drawn_too(kind, tmp_path, dirty_memory):
+    audio = save_audio(tmp_path / "audio", kind)
+    rewrite(audio, prefixed)
+    with pytest.raises(BackboneError, match=r"weights that the features read are not in .*without 'module\.'"):
+        load_backbone(str(audio), device="cpu")
+    with pytest.warns(UserWarning, match="random"):
+        first, second = (load_backbone(str(audio), device="cpu", allow_random=True) for _ in range(2))
+    assert first.digest() == second.digest()
+    assert all(weight.isfinite().all() for weight in first.module.parameters())
+    norm = first.module.encoder.layer_norm
+    assert torch.equal(norm.weight, torch.ones(16))
+    assert torch.equal(norm.bias, torch.zeros(16))
+    drawn = first.module.encoder.pos_conv_embed.conv.parametrizations.weight.original1
+    assert 0.01 < float(drawn.detach().std()) < 0.03
+
+
+def test_one_random_weight_is_said_in_the_singular(vit, tmp_path):
+    rewrite(vit, without_one_layer)
+    with pytest.warns(UserWarning, match="1 weight that the features read is not in the checkpoint"):
+        described = load_backbone(str(vit), device="cpu", allow_random=True).describe()
+    assert caveats_text(described) == ["1 weight of the backbone is random, because its checkpoint lacks it"]
+
+
+def test_a_weight_that_nothing_reads_may_be_nan(tmp_path):
+    module = tf.Dinov2Model(tf.Dinov2Config(**{**VISION, "patch_size": 8}))
+    module.embeddings.mask_token.data.fill_(torch.nan)
+    module.save_pretrained(tmp_path / "dino")
+    settings = {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}}
+    (tmp_path / "dino" / "preprocessor_config.json").write_text(json.dumps(settings))
+    assert load_backbone(str(tmp_path / "dino"), device="cpu").width == 32
+    module.embeddings.cls_token.data[0, 0, 3] = torch.nan
+    module.save_pretrained(tmp_path / "dino")
+    with pytest.raises(BackboneError, match=r"dino: 1 of the 32 numbers of its weight 'embeddings\.cls_token' are NaN"):
+        load_backbone(str(tmp_path / "dino"), device="cpu")
 
 
 def test_a_saved_fungi_is_not_opened_on_random_weights_unless_asked_again(vit, tmp_path):

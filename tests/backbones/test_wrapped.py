@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,8 +11,10 @@ import torch
 from torch import nn
 
 from small import PREPROCESS, VISION, small_module
+from small_sentence import save_bert
 from sporeprint.backbones.backbone import Backbone
 from sporeprint.backbones.inputs.inputs import Batch
+from sporeprint.backbones.load import load_backbone
 from sporeprint.errors import BackboneError, LayerError
 
 tf = pytest.importorskip("transformers")
@@ -81,6 +84,24 @@ def hooked(module: nn.Module) -> nn.Module:
     return module
 
 
+def patched(module: nn.Module) -> nn.Module:
+    inner = module.forward
+    module.forward = lambda *args, **named: inner(*args, **named)  # type: ignore[method-assign]
+    return module
+
+
+def subclassed(forward: Any) -> Any:
+    """Return a function from a module to one of a subclass, with another forward."""
+
+    def make(module: nn.Module) -> nn.Module:
+        kind = type("Mine", (type(module),), {"forward": forward(type(module)), "__module__": __name__})
+        mine = kind(module.config).eval()
+        mine.load_state_dict(module.state_dict())
+        return mine
+
+    return make
+
+
 WRAPPERS = {
     "DataParallel": nn.DataParallel,
     "DistributedDataParallel": distributed,
@@ -89,6 +110,10 @@ WRAPPERS = {
     "Sequential": nn.Sequential,
     "peft": PeftModel,
     "accelerate": hooked,
+    "patched": patched,
+    "subclass, any names": subclassed(lambda kind: lambda self, *args, **named: kind.forward(self, *args, **named)),
+    "subclass, another name": subclassed(lambda kind: lambda self, images: kind.forward(self, images)),
+    "subclass, tokens": subclassed(lambda kind: lambda self, images: kind.forward(self, images).last_hidden_state),
     "several": lambda module: nn.DataParallel(torch.compile(nn.Sequential(module))),
     "thin": Thin,
     "thin in DataParallel": lambda module: nn.DataParallel(Thin(module)),
@@ -111,6 +136,14 @@ def test_a_wrapped_vision_transformer_gives_the_bare_ones_cls_token(wrapper):
     with torch.no_grad():
         expected = vit()(pixel_values=views).last_hidden_state[:, 0]
     torch.testing.assert_close(embedding(WRAPPERS[wrapper](vit())), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_text_encoder_whose_forward_passes_on_what_it_is_given_is_read_as_the_bare_one(tmp_path):
+    bare = load_backbone(str(save_bert(tmp_path / "bert")), device="cpu")
+    wrapped = Backbone(patched(copy.deepcopy(bare.module)), preprocess=bare.preprocess)
+    views = bare.preprocess.collate(bare.preprocess.probes())
+    with bare.run(views) as expected, wrapped.run(views) as got:
+        assert torch.equal(got.embedding, expected.embedding)
 
 
 def test_the_random_pooler_of_a_checkpoint_without_one_decides_nothing():

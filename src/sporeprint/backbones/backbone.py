@@ -87,8 +87,8 @@ class Backbone:
                 f"{self.name} was made inside torch.inference_mode(), so autograd can never pass through its weights; "
                 "make or load it outside (torch.no_grad() is fine)"
             )
-        for part in (self.module, *([] if finish is None else [finish])):
-            check_finite(part, self.name)
+        if finish is not None:
+            check_finite(finish, self.name)
         check_choice("pooling", pooling, POOLINGS, BackboneError)
         target = target or self.adapter.target
         paths = [target] if isinstance(target, str) else target
@@ -102,6 +102,7 @@ class Backbone:
         self.quick = False
         self._shortcut: Shortcut | None = None
         self._probe(own if pooling == "auto" else pooling, self.adapter.prefix if prefix is None else prefix)
+        check_finite(self.module, self.name, self.find_read)
         self.quick = True  # plain blocks are computed from their parts; False: by the module's own forward
 
     @property

@@ -55,23 +55,32 @@ def caveats_text(described: Mapping[str, Any]) -> list[str]:
     """Say what a reader of features must know of how their backbone, described as above, was loaded."""
     texts = []
     if random := described.get("random_weights"):
-        texts.append(f"{random} weights of the backbone are random, because its checkpoint lacks them")
+        what = f"{random} weights of the backbone are" if random > 1 else "1 weight of the backbone is"
+        texts.append(f"{what} random, because its checkpoint lacks {'them' if random > 1 else 'it'}")
     if described.get("trust_remote_code"):
         texts.append("code of the checkpoint was run (trust_remote_code)")
     return texts
 
 
-def check_finite(module: nn.Module, name: str) -> None:
-    """Raise BackboneError for a weight that is NaN or infinite, or a buffer that is NaN (a mask may be infinite)."""
-    parts: list[tuple[str, Tensor, Callable[[Tensor], Tensor]]]
-    parts = [(key, weight, torch.isfinite) for key, weight in module.named_parameters()]
-    parts += [(key, buffer, lambda values: ~torch.isnan(values)) for key, buffer in module.named_buffers()]
-    for key, tensor, is_right in parts:
-        if not tensor.is_meta and not (right := is_right(tensor)).all():
-            raise BackboneError(
-                f"{name}: {int((~right).sum())} of the {right.numel()} numbers of its weight {key!r} are NaN or "
-                "infinite; the checkpoint is damaged, or its training failed: fetch it again, or give another"
-            )
+def check_finite(
+    module: nn.Module, name: str, find_read: Callable[[Mapping[str, Tensor]], Iterable[str]] = iter
+) -> None:
+    """Raise BackboneError for a weight that is NaN or infinite, or a buffer that is NaN (a mask may be infinite).
+
+    find_read: of named weights, those that matter.
+    """
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    found = {key: tensor for key, tensor in tensors.items() if not tensor.is_meta and _wrong(tensor).any()}
+    for key in find_read(found) if found else ():
+        wrong = _wrong(found[key])
+        raise BackboneError(
+            f"{name}: {int(wrong.sum())} of the {wrong.numel()} numbers of its weight {key!r} are NaN or "
+            "infinite; the checkpoint is damaged, or its training failed: fetch it again, or give another"
+        )
+
+
+def _wrong(tensor: Tensor) -> Tensor:
+    return ~torch.isfinite(tensor) if isinstance(tensor, nn.Parameter) else torch.isnan(tensor)
 
 
 def weights_digest(modules: Iterable[nn.Module]) -> str:

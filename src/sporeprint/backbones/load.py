@@ -85,12 +85,12 @@ def _load(
 
 
 def _refuse_random(name: str, read: Sequence[str], missing: str, allow_random: bool) -> None:
-    what = f"{name}: {len(read)} weights that the features read are not in the checkpoint ({', '.join(read[:3])}"
+    count = f"{len(read)} weights that the features read are" if len(read) > 1 else "1 weight that the features read is"
+    what = f"{name}: {count} not in the checkpoint ({', '.join(read[:3])}"
     what += f"{', ...' if len(read) > 3 else ''}){f'; {missing}' if missing else ''}"
     if not allow_random:
         raise BackboneError(
-            f"{what}. Give the checkpoint that holds them; to go on with random ones, --allow-random "
-            "(allow_random=True)"
+            f"{what}. Give the whole checkpoint; to go on with random weights, --allow-random (allow_random=True)"
         )
     warnings.warn(f"{what}; they are random, as was asked for", SporeprintWarning, stacklevel=5)
 

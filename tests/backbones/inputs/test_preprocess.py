@@ -207,3 +207,22 @@ def test_a_function_makes_images_of_its_own_size_alone():
     assert torch.equal(preprocess.at(image, 16, 16), torch.full((3, 16, 16), 20.0))
     with pytest.raises(BackboneError, match=r"needed at 16 x 24 pixels.*makes 16 x 16; give preprocess=Preprocess"):
         preprocess.at(image, 16, 24)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "value"),
+    [
+        ("std", "image_std", [0, 0, 0]),
+        ("std", "image_std", [0.5, -0.5, 0.5]),
+        ("std", "image_std", [0.5, 0.5, float("inf")]),
+        ("mean", "image_mean", [0.5, float("nan"), 0.5]),
+        ("mean", "image_mean", [0.5, "0.5", 0.5]),
+        ("scale", "rescale_factor", 0),
+        ("scale", "rescale_factor", float("nan")),
+    ],
+)
+def test_settings_that_make_no_finite_numbers_are_refused_by_name(name, setting, value):
+    with pytest.raises(BackboneError, match=f"the images' {name} is .*; expected finite numbers.*: correct {setting}"):
+        Preprocess.from_huggingface({"size": 32, setting: value})
+    with pytest.raises(BackboneError, match=f"the images' {name} is .*or {name} in Preprocess"):
+        Preprocess(size=32, **{name: tuple(value) if isinstance(value, list) else value})

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from small import VISION
 from small_sentence import save_bert
+from sporeprint.backbones.libraries.checkpoint_files import check_code
 from sporeprint.backbones.libraries.huggingface import find_modality
 from sporeprint.backbones.load import load_backbone
 from sporeprint.errors import BackboneError, MissingExtra, SporeprintError
@@ -130,6 +131,13 @@ def test_a_network_that_transformers_has_is_read_without_the_code_next_to_it(tmp
     assert not asked
 
 
+def test_code_named_for_what_is_not_read_is_not_warned_of(tmp_path, recwarn):
+    folder = vit(tmp_path / "model")
+    edit(folder / "config.json", auto_map={"AutoImageProcessor": CODE, "AutoTokenizer": [CODE, None]})
+    assert load_backbone(str(folder), device="cpu").width == 32
+    assert not [warning for warning in recwarn if "names code" in str(warning.message)]
+
+
 def test_nothing_is_asked_on_a_terminal_that_would_say_yes(tmp_path):
     folder, canary = vit(tmp_path / "model"), tmp_path / "canary"
     (folder / "modeling_x.py").write_text(f"open({str(canary)!r}, 'w').write('ran')\n")
@@ -194,8 +202,9 @@ def test_a_pickle_is_never_run_whatever_the_environment_says(tmp_path, monkeypat
     (folder / "model.safetensors").unlink()
     torch.save({**weights, "evil": Evil(canary)}, folder / "pytorch_model.bin")
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
-    with pytest.raises(BackboneError, match=r"model: a \.bin file .*was not run.*model\.safetensors"):
+    with pytest.raises(BackboneError, match=r"model: a \.bin file .*was not run.*model\.safetensors") as caught:
         load_backbone(str(folder), device="cpu")
+    assert "weights_only" not in str(caught.value)
     assert not canary.exists()
     torch.save(weights, folder / "pytorch_model.bin")
     assert load_backbone(str(folder), device="cpu").width == 32
@@ -246,6 +255,19 @@ def lora(folder: Path) -> None:
 def lora_alone(folder: Path) -> None:
     empty(folder)
     lora(folder)
+
+
+def adapter_without_network(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+
+
+def adapter_alone(folder: Path) -> None:
+    adapter_without_network(folder)
+    (folder / "config.json").unlink()
+
+
+def weights_alone(folder: Path) -> None:
+    (folder / "config.json").unlink()
 
 
 def empty(folder: Path) -> None:
@@ -300,8 +322,8 @@ def not_a_number(folder: Path) -> None:
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
 
 
-def absurd(key: str) -> Callable[[Path], None]:
-    return lambda folder: edit(folder / "config.json", **{key: 10**12})
+def absurd(key: str, value: Any = 10**12) -> Callable[[Path], None]:
+    return lambda folder: edit(folder / "config.json", **{key: value})
 
 
 def no_heads(folder: Path) -> None:
@@ -330,8 +352,22 @@ FOUND = [
     ),
     (shard_outside, r"model/model\.safetensors\.index\.json names '\.\./other\.safetensors', which leads out"),
     (not_a_number, r"model: 2 of the 32 numbers of its weight 'embeddings\.cls_token' are NaN or infinite"),
-    (absurd("num_hidden_layers"), r"model/config\.json sets num_hidden_layers to 1000000000000, but its weights are"),
-    (absurd("hidden_size"), r"model/config\.json sets hidden_size to 1000000000000, but its weights are"),
+    (absurd("hidden_size", 10**7), r"model/config\.json sets hidden_size to 10000000, but its weights are"),
+    (absurd("num_hidden_layers"), r"config\.json sets num_hidden_layers to 1000000000000: expected at most 1,000;"),
+    (absurd("depths", [2, 3000]), r"config\.json sets depths to \[2, 3000\]: expected at most 1,000;"),
+    (absurd("num_labels", 10**10), r"config\.json sets num_labels to 10000000000: expected at most 1,000,000;"),
+    (absurd("image_size", 1400000), r"config\.json sets image_size to 1400000: expected at most 100,000;"),
+    (absurd("image_size", [32, 10**6]), r"config\.json sets image_size to \[32, 1000000\]: expected at most"),
+    (absurd("num_channels", 10**9), r"config\.json sets num_channels to 1000000000: expected at most 100,000;"),
+    (absurd("max_position_embeddings", 10**10), r"sets max_position_embeddings to 10000000000: expected at most"),
+    (absurd("text_config", {"num_labels": 10**10}), r"sets text_config\.num_labels to 10000000000: expected at most"),
+    (
+        absurd("image_size", 99_999),
+        r"config\.json makes a network of [\d,]{14,} bytes, but its weights are [\d,]{5,7} ",
+    ),
+    (weights_alone, r"model has no config\.json; it holds weights \(model\.safetensors\) without it"),
+    (adapter_alone, r"model holds an adapter \(LoRA, adapter_model\.safetensors\), .*merge it"),
+    (adapter_without_network, r"model holds an adapter \(LoRA, adapter_model\.safetensors\), .*merge it"),
     (no_heads, r"transformers could not load .*model"),
 ]
 
@@ -343,6 +379,31 @@ def test_a_folder_that_cannot_be_read_says_what_is_wrong_with_it(change, message
     with pytest.raises(BackboneError, match=message) as caught:
         load_backbone(str(folder), device="cpu")
     assert "\n" not in str(caught.value)
+
+
+COUNTS = {
+    "max_position_embeddings": 10_485_760, "n_positions": 131_072, "vocab_size": 1_000_000, "rope_theta": 10**12,
+    "sampling_rate": 48_000, "max_source_positions": 1500, "encoder_layerdrop": 0.1, "seed": 10**12,
+    "max_length": 10**30, "num_labels": 21_843, "image_size": [1024, 1024], "depths": [2, 2, 18, 2],
+    "num_hidden_layers": 126,
+}  # fmt: skip
+
+
+def test_the_counts_of_large_networks_are_taken(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(COUNTS))
+    assert check_code(str(tmp_path), ["config.json"]) == []
+
+
+@pytest.mark.parametrize("config", ["BertConfig", "Wav2Vec2Config", "WhisperConfig", "CLIPConfig", "SwinConfig"])
+def test_every_count_of_an_ordinary_configuration_is_taken(config, tmp_path):
+    getattr(tf, config)().save_pretrained(tmp_path)
+    assert check_code(str(tmp_path), ["config.json"]) == []
+
+
+def test_weights_of_an_adapter_next_to_a_whole_network_are_not_read(tmp_path):
+    folder = vit(tmp_path / "model")
+    (folder / "adapter_model.safetensors").write_bytes(b"x")
+    assert load_backbone(str(folder), device="cpu").width == 32
 
 
 def test_a_pointer_that_is_not_read_does_no_harm(tmp_path):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from sporeprint.errors import BackboneError, SporeprintWarning
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
+_SETTINGS = {"mean": "image_mean", "std": "image_std", "scale": "rescale_factor"}
 _LONGEST = 32  # times the shorter side; of a longer image all but the middle is cut off anyway
 _SHORTEST_EDGE = ("CLIP", "ChineseCLIP", "Bit")  # processors whose older configurations mean it by `"size": 224`
 
@@ -43,6 +46,18 @@ class Preprocess(ImageInputs):
     scale: float = 1 / 255
     round_corner: bool = False
     patch: int | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        """Raise BackboneError for what makes numbers that are not finite."""
+        for name, numbers in {"mean": self.mean, "std": self.std, "scale": (self.scale,)}.items():
+            positive = name != "mean"
+            right = [isinstance(n, Real) and math.isfinite(n) and (n > 0 or not positive) for n in numbers]
+            if not all(right):
+                raise BackboneError(
+                    f"the images' {name} is {numbers if len(numbers) > 1 else numbers[0]}; expected finite numbers"
+                    f"{' above 0' if positive else ''}: correct {_SETTINGS[name]} in preprocessor_config.json, or "
+                    f"{name} in Preprocess(...)"
+                )
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Return [3, S, S] of an RGB image."""

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from sporeprint.backbones.inputs.inputs import Batch, for_network
 from sporeprint.errors import BackboneError
 
+_ANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
 
 def _all(batch: Batch) -> None:
     """Return None: no token is padding."""
@@ -139,4 +141,11 @@ def call_text(module: nn.Module, accepted: frozenset[str], batch: Batch) -> Any:
 
 
 def forward_arguments(module: nn.Module | type[nn.Module]) -> Collection[str]:
-    return inspect.signature(module.forward).parameters
+    """Return what forward takes by name; of one that passes on whatever it is given, what the one it replaces takes."""
+    kind = module if isinstance(module, type) else type(module)
+    inherited = [vars(base)["forward"] for base in kind.__mro__ if "forward" in vars(base)]
+    for forward in inherited if module is kind else [module.forward, *inherited]:
+        parameters = inspect.signature(forward).parameters
+        if not all(name == "self" or part.kind in _ANY for name, part in parameters.items()):
+            return parameters
+    return ()

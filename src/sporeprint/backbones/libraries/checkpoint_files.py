@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PureWindowsPath
@@ -34,6 +35,13 @@ _BUILT_IN = re.compile(r"eager|sdpa|flex_attention|flash_attention_\d|grouped_mm
 _WIDTH = re.compile(
     r"(n|num|encoder|decoder)_(\w+_)?layers?|n_embd|d_model|(hidden|intermediate|vocab|embedding)_(size|dim)"
 )
+# The most that config.json may count, where transformers would make as many modules, labels or rows.
+_COUNTS = {
+    re.compile(r"(n|num|encoder|decoder)_(\w+_)?(layers?|blocks|stages)|depths?"): 1000,
+    re.compile(r"(image|patch)_size|num_channels"): 100_000,
+    re.compile(r"num_labels"): 1_000_000,
+    re.compile(r"\w*(size|dim|model|embd|embeddings|positions|channels|heads|experts|bins|patches)s?"): 100_000_000,
+}
 _REACHING = {
     "quantization_config": "quantised weights need another package's code; give the checkpoint before quantisation",
     "fusion_config": "it replaces parts of the network; remove it",
@@ -41,6 +49,7 @@ _REACHING = {
     "checkpoint_path": "timm would unpickle that file, which could run code; remove it",
     "configuration_files": "other files would be read instead of this one; remove it",
 }
+_NETWORK_CLASSES = ("AutoConfig", "AutoModel")  # and AutoModelFor...
 _DESIGNS = ("backbone", "architecture")  # names in timm
 
 
@@ -103,12 +112,13 @@ def check_code(source: str, names: Iterable[str], folder: str = "", trust_remote
             continue
         content, where = files.settings(name, folder), f"{folder}/{name}" if folder else name
         for path, key, value in _entries(content):
-            if problem := _problem(key, value):
+            if problem := _problem(key, value) or (name == "config.json" and _excess(key, value)):
                 raise BackboneError(f"{source}: {where} sets {'.'.join((*path, key))} to {_short(value)}: {problem}")
             if key == "auto_map" and (code := _code_named(value)) and not trust_remote_code:
                 if path or not _has_own_class(name, content):
                     raise remote_code(source, f"{where} names code to run ({code})")
-                unneeded.append(where)
+                if name != "config.json" or any(str(key).startswith(_NETWORK_CLASSES) for key in value):
+                    unneeded.append(where)
     return unneeded
 
 
@@ -152,6 +162,15 @@ def _problem(key: str, value: Any) -> str:
     return ""
 
 
+def _excess(key: str, value: Any) -> str:
+    """Say which bound a number, or one in a list, is above; "" for none."""
+    most = next((most for pattern, most in _COUNTS.items() if pattern.fullmatch(key)), math.inf)
+    numbers = value if isinstance(value, list) else [value]
+    if any(type(number) is int and number > most for number in numbers):
+        return f"expected at most {most:,}; fetch or save it again"
+    return ""
+
+
 def _code_named(auto_map: Any) -> str:
     """Return the first code that is named for a class that is read; AutoProcessor is not."""
     if isinstance(auto_map, Mapping):
@@ -190,9 +209,13 @@ def check_adapter(source: str) -> None:
     except OSError:  # no folder, no hub id, or no answer: transformers will say why
         return
     base = files.settings("adapter_config.json").get("base_model_name_or_path")
-    raise BackboneError(
-        f"{source} holds an adapter (LoRA, adapter_config.json) for {_short(base)}, which is only a part of a network; "
-        "merge it into its base model (PeftModel.merge_and_unload()), save that, and give its folder"
+    raise _adapter(source, f"adapter_config.json) for {_short(base)}")
+
+
+def _adapter(source: object, what: str) -> BackboneError:
+    return BackboneError(
+        f"{source} holds an adapter (LoRA, {what}, which is only a part of a network; merge it into its base model "
+        "(PeftModel.merge_and_unload()), save that, and give its folder"
     )
 
 
@@ -206,7 +229,7 @@ def check_folder(folder: Path) -> None:
             f"{folder} holds a diffusers pipeline (model_index.json); expected one network for images, text or audio"
         )
     for name in names:
-        if name.endswith((".json", ".txt", ".model")):  # settings and vocabularies; `check_network` looks at weights
+        if name.endswith((".json", ".txt", ".model")):  # settings and vocabularies; `check_weights` looks at those
             _check_pointer(folder / name)
 
 
@@ -224,18 +247,25 @@ def _check_pointer(path: Path) -> None:
         )
 
 
-def _listing(folder: Path) -> tuple[list[str], str]:
-    """Return the names of a folder's files, and of weights that are not read, with their format."""
-    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+def _other_weights(folder: Path) -> str:
+    """Return the name and format of weights that are not read; "" for none. Raises BackboneError for an adapter."""
+    names = _names(folder)
+    if adapters := [name for name in names if name.startswith("adapter_model.")]:
+        raise _adapter(folder, f"{adapters[0]})")
     other = [name for name in names if Path(name).suffix in _OTHER_WEIGHTS]
-    return names, f"{other[0]} ({_OTHER_WEIGHTS[Path(other[0]).suffix]})" if other else ""
+    return f"{other[0]} ({_OTHER_WEIGHTS[Path(other[0]).suffix]})" if other else ""
 
 
 def check_config(folder: Path) -> None:
     """Raise BackboneError where a folder has no configuration of a network of transformers."""
-    names, other = _listing(folder)
+    names = _names(folder)
     if "config.json" not in names:
-        instead = f"it holds {other}" if other else f"it holds {', '.join(names[:5]) or 'nothing'}"
+        weights = next((f"weights ({name}) without it" for name in _WEIGHTS if name in names), "")
+        instead = f"it holds {weights or _other_weights(folder) or ', '.join(names[:5]) or 'nothing'}"
         raise BackboneError(
             f"{folder} has no config.json; {instead}. Expected config.json and {_SAFE}, as save_pretrained(folder) "
             "writes"
@@ -248,13 +278,14 @@ def check_config(folder: Path) -> None:
         )
 
 
-def check_weights(folder: Path) -> None:
-    """Raise BackboneError where a folder has no weights that are read here, or not all of them."""
-    names, other = _listing(folder)
+def check_weights(folder: Path) -> int:
+    """Return the bytes of a folder's weights. Raises BackboneError where none are read here, or not all are there."""
+    names = _names(folder)
     config = Files(str(folder)).settings("config.json")
     named = config.get("transformers_weights")
     found = next((name for name in ([named] if isinstance(named, str) else _WEIGHTS) if name in names), None)
     if found is None:
+        other = _other_weights(folder)
         instead = f"it holds {other}" if other else "there are none"
         raise BackboneError(
             f"{folder} has config.json and no weights that are read here ({instead}); expected {_SAFE}: save them with "
@@ -270,6 +301,7 @@ def check_weights(folder: Path) -> None:
                 f"{folder}/config.json sets {'.'.join((*path, key))} to {_short(value)}, but its weights are {size:,} "
                 "bytes in all; fetch or save it again"
             )
+    return size
 
 
 def _shards(folder: Path, index: str) -> list[str]:

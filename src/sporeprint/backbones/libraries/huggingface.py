@@ -31,6 +31,9 @@ from sporeprint.backbones.libraries.sentence_files import read_sentence
 from sporeprint.backbones.libraries.sentence_model import Sentence
 from sporeprint.errors import BackboneError, MissingExtra, SporeprintError, SporeprintWarning, first_line
 
+_LARGER = 10  # times its weights: float16, or only the encoder of two parts, and they are read as float32
+_SMALL = 2**30  # bytes of a network that does no harm, however large it is for its weights
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -66,12 +69,13 @@ def load_huggingface(name: str, modality: str = "auto", head: bool = False, trus
 
     with _loading(name):
         checkpoint = _open(name, modality, trust_remote_code)
-        if Path(checkpoint.source).is_dir():
-            check_weights(Path(checkpoint.source) / checkpoint.where.get("subfolder", ""))
         config = checkpoint.config
         if config.model_type == "vit_mae":
             config.mask_ratio = 0.0
         loader = transformers.AutoModelForMaskedLM if head else transformers.AutoModel
+        if Path(checkpoint.source).is_dir():
+            size = check_weights(Path(checkpoint.source) / checkpoint.where.get("subfolder", ""))
+            _check_size(name, loader, config, size)
         with torch.random.fork_rng(devices=[]):  # what is missing is drawn, the same at every load
             torch.manual_seed(0)
             module, report = loader.from_pretrained(
@@ -86,6 +90,7 @@ def load_huggingface(name: str, modality: str = "auto", head: bool = False, trus
         adapter = adapt(module, modality)
         inputs = _inputs(checkpoint, adapter)
     random = _random(module, report)
+    _draw(random)
     if adapter.auto != "own" and getattr(adapter.module, "pooler", None) is not None:
         setattr(adapter.module, "pooler", None)  # noqa: B010  # not read
     sentence = checkpoint.sentence or Sentence("auto")
@@ -210,8 +215,8 @@ def _explained(name: str, error: Exception) -> SporeprintError:
         return remote_code(name, "transformers has no class for this network, and the checkpoint names code of its own")
     if any(isinstance(cause, pickle.UnpicklingError) for cause in causes):
         return BackboneError(
-            f"{name}: a .bin file of it is a pickle of more than weights, whose code was not run, or is cut off "
-            f"({first_line(error)}); give a checkpoint with model.safetensors"
+            f"{name}: a .bin file of it is a pickle of more than weights, whose code was not run, or is cut off; give "
+            "a checkpoint with model.safetensors"
         )
     return BackboneError(f"transformers could not load {name!r}: {first_line(error)}")
 
@@ -270,11 +275,41 @@ def _inputs(checkpoint: _Checkpoint, adapter: Adapter) -> Inputs:
     return Tokens(tokenizer, fitting_length(tokenizer, adapter.module))
 
 
+def _check_size(name: str, loader: Any, config: Any, size: int) -> None:
+    """Raise BackboneError where a network would be far larger than its weights, which are `size` bytes."""
+    try:
+        with torch.device("meta"):  # shapes alone
+            module = loader.from_config(config)
+    except Exception:  # code of the checkpoint, or a configuration that fits no network: from_pretrained says which
+        return
+    needed = 4 * sum(tensor.numel() for tensor in (*module.parameters(), *module.buffers()))
+    if needed > max(_LARGER * size, _SMALL):
+        raise BackboneError(
+            f"{name}: config.json makes a network of {needed:,} bytes, but its weights are {size:,} bytes in all; "
+            "fetch or save it again"
+        )
+
+
 def _random(module: nn.Module, report: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the weights and buffers that were drawn at random, by name."""
     drawn = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
     tensors = {**dict(module.named_buffers()), **dict(module.named_parameters(remove_duplicate=False))}
     return {name: tensors[name] for name in sorted(drawn) if name in tensors}
+
+
+def _draw(random: Mapping[str, Tensor]) -> None:
+    """Draw trainable weights, the same at every load: 1 for norms' weights, biases 0, the rest normal, deviation 0.02.
+
+    transformers leaves some of them, such as a weight norm's, as whatever was in memory.
+    """
+    generator = torch.Generator().manual_seed(0)
+    trainable = {name: tensor for name, tensor in random.items() if tensor.requires_grad}  # others are tables
+    with torch.no_grad():
+        for name, tensor in trainable.items():
+            if tensor.dim() == 1 and name.endswith(("weight", "bias")):
+                tensor.fill_(name.endswith("weight"))
+            else:
+                tensor.normal_(0, 0.02, generator=generator)
 
 
 def _missing(module: nn.Module, report: Mapping[str, Any], random: Mapping[str, Tensor]) -> str:

@@ -78,7 +78,8 @@ def adapt(module: nn.Module, modality: str = "auto") -> Adapter:
     modality: which tower of a network with two; "auto": the one for images or sound. Raises BackboneError.
     """
     libraries = _libraries(module)
-    if "transformers" in libraries:
+    renamed = "transformers" in libraries and _renames(module)
+    if "transformers" in libraries and not renamed:
         return _huggingface(module, modality)
     if "timm" in libraries and hasattr(module, "forward_head"):
         return _timm(module)
@@ -86,9 +87,16 @@ def adapt(module: nn.Module, modality: str = "auto") -> Adapter:
         return _torchvision(module)
     patch, side = (module.patch, module.side) if isinstance(module, TinyViT) else (None, None)
     adapter = Adapter(module, partial(_call_plain, module), real=attention_of, patch=patch, side=side)
+    if renamed:
+        return _around(adapter, [module], modality)
     paths = [path for path, part in module.named_modules() if path and "transformers" in _libraries(part)]
     outer = [path for path in paths if not any(path.startswith(f"{other}.") for other in paths)]
     return _around(adapter, [module.get_submodule(path) for path in outer], modality) if outer else adapter
+
+
+def _renames(module: Any) -> bool:
+    """Return whether a user's subclass takes the network's input by another name, so that it can only be called."""
+    return modality_of(module) is None and not type(module).__module__.startswith("transformers.")
 
 
 def _libraries(module: nn.Module) -> set[str]:
@@ -123,7 +131,7 @@ def _huggingface(module: Any, modality: str) -> Adapter:
     two = getattr(module.config, "is_encoder_decoder", False) or "decoder_input_ids" in forward_arguments(module)
     if two and hasattr(module, "get_encoder"):
         module = module.get_encoder()
-    taken = modality_of(module)
+    taken = modality_of(module) or _MODALITY.get(getattr(module, "main_input_name", ""))
     if taken is None or modality not in ("auto", taken):
         argument = getattr(module, "main_input_name", "something else")
         wanted = f"not {modality}" if modality != "auto" else f"not one of: {', '.join(_MODALITY)}"

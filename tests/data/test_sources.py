@@ -479,14 +479,16 @@ def test_misuse_is_refused(tmp_path):
         open_source(tmp_path / "odd.parquet")
 
 
-def test_a_table_damaged_in_its_data_is_a_source_error(tmp_path):
+def test_a_table_damaged_in_its_data_costs_its_rows(tmp_path):
     path = parquet(tmp_path / "t.parquet", 40, row_group_size=40)
     data = bytearray(path.read_bytes())
     data[4:600] = bytes(596)  # page headers and pages; the footer stays whole
     path.write_bytes(data)
-    source = open_source(path)
-    with pytest.raises(SourceError, match="cannot be read as Parquet"):
-        list(source.rows())
+    rows = list(open_source(path).rows())
+    assert [row.id for row in rows] == [str(number) for number in range(40)]
+    for row in rows:
+        with pytest.raises(SampleError, match="row group 0 is damaged"):
+            load_image(row.sample)
 
 
 @pytest.mark.parametrize(

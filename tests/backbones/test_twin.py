@@ -171,7 +171,7 @@ def test_modules_are_in_evaluation_mode_however_they_are_reached(way):
     blocks = actual.fit(pictures).blocks(pictures)
     for name, values in expected.fit(pictures).blocks(pictures).items():
         torch.testing.assert_close(torch.from_numpy(blocks[name]), torch.from_numpy(values), atol=1e-6, rtol=0)
-    assert around.training and around.drop.training and around.norm.training
+    assert all(part.training for part in (around, around.drop, around.norm))
     for name, tensor in around.state_dict().items():
         assert torch.equal(tensor, before[name]), name
 

@@ -305,6 +305,22 @@ def test_global_random_numbers_neither_decide_nor_are_drawn(kind):
         assert_equal(actual, expected)
 
 
+def test_no_global_random_state_moves_while_a_fungi_is_made_fitted_and_saved(tmp_path):
+    def states() -> list[str]:
+        return [str(torch.get_rng_state().tolist()), str(np.random.get_state()), str(random.getstate())]  # noqa: NPY002
+
+    pictures, before = list(noise_pictures(4)), states()
+    fungi = Fungi(Recipe(backbone="tiny", objectives=[KL(latent=8), SimCLR(latent=8, negatives=3)], dim=8))
+    assert states() == before
+    fungi.fit(pictures)
+    assert states() == before
+    fungi.blocks(pictures)
+    assert states() == before
+    fungi.save(tmp_path)
+    Fungi.load(tmp_path).transform(pictures)
+    assert states() == before
+
+
 def test_our_own_warnings_are_raised_where_the_caller_wishes():
     fungi, samples, _ = fitted("text")
     with warnings.catch_warnings():

@@ -48,7 +48,8 @@ class Backbone:
     """A frozen network, any `nn.Module`, ready to be read. Its weights, flags, hooks and `.grad` stay as they are.
 
     You may run, train or copy it in other threads meanwhile: a pass runs a twin, which shares the weights alone.
-    Forward hooks of your own run with the twin's modules.
+    Forward hooks of your own, also those for all modules of the process, run with the twin's modules and may change
+    numbers.
 
     module: takes [N, 3, S, S], or for text and sound named tensors; gives tokens [N, T, E], a pooled embedding [N, E],
     or a Hugging Face output. Wrappers that pass their input on (DataParallel, torch.compile, peft) are taken off; of a

@@ -35,7 +35,8 @@ def load_backbone(
     allow_random: go on where the checkpoint lacks weights that the features read, which are then drawn at random.
     Raises BackboneError, LayerError, MissingExtra; RecipeError for a device that is not there.
     """
-    with torch.inference_mode(False):  # autograd cannot pass through tensors made inside it
+    # Autograd cannot pass through tensors made in inference mode. The caller's random numbers are not used up.
+    with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
         return _load(name, targets, pooling, device, modality, head, trust_remote_code, allow_random)
 
 

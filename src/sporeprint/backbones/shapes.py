@@ -67,7 +67,8 @@ class Probe:
         """Return (tokens, pooled, captures) of a pass; explain its failure."""
         twin = Twin([self.module])
         adapter: Adapter = twin.parts(self.adapter)
-        with twin, tap({path: twin.parts(target) for path, target in self.targets.items()}) as captures:
+        targets = {path: twin.parts(target) for path, target in self.targets.items()}
+        with twin, twin.watch(self.module, self.name), tap(targets) as captures:
             try:
                 return (*adapter.outputs(view, self.name), captures)
             except (RuntimeError, ValueError, TypeError, AssertionError, LookupError, AttributeError) as error:

@@ -7,7 +7,7 @@ import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 from weakref import WeakSet
 
@@ -20,6 +20,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 from sporeprint.errors import SporeprintWarning
 
 _SWITCHES: WeakSet[Switch] = WeakSet()
+# Settings can be written inside it also after torch.backends.disable_global_flags().
+_unfrozen = getattr(torch.backends, "__allow_nonbracketed_mutation", nullcontext)
 
 
 class Switch:
@@ -45,7 +47,7 @@ class Switch:
                     wanted = self._held(self._before)
                     self._changed = wanted != self._before
                     if self._changed:
-                        self._put(wanted)
+                        self._write(wanted)
                 self._holders[thread] += 1
                 entered = True
             yield
@@ -59,7 +61,11 @@ class Switch:
             del self._holders[thread]
         if not self._holders and self._changed:
             self._changed = False
-            self._put(self._before)
+            self._write(self._before)
+
+    def _write(self, value: Any) -> None:
+        with _unfrozen():
+            self._put(value)
 
     def after_fork(self) -> None:
         """Forget the threads that are not in this new process."""
@@ -102,6 +108,13 @@ def _put_tf32(value: Any) -> None:
 NO_TF32 = Switch(_tf32, _put_tf32, lambda before: False if isinstance(before, bool) else "ieee")
 
 
+def _matmul() -> str | None:
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:  # set through torch's newer names, which have switches of their own
+        return None
+
+
 def _filters() -> list[Any]:
     return list(warnings.filters)
 
@@ -139,10 +152,11 @@ def _precision(owner: Any) -> Switch:
 def _switches() -> list[Switch]:
     backends: Any = torch.backends
     cuda = backends.cuda
-    switches = [
+    switches = [_precision(backends)] if hasattr(backends, "fp32_precision") else []  # first: others inherit it
+    switches += [
         Switch(_filters, _put_filters, _show_others),
         Switch(torch.get_default_dtype, torch.set_default_dtype, lambda before: torch.float32),
-        Switch(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, lambda before: "highest"),
+        Switch(_matmul, torch.set_float32_matmul_precision, lambda before: before and "highest"),
         NO_TF32,
         Switch(
             torch.is_anomaly_enabled,

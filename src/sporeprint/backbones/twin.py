@@ -33,7 +33,7 @@ class Twin:
     Whatever a pass needs is set on these copies, so the owner can run, train or copy the network in other threads
     meanwhile, and nothing has to be undone. Objects, functions and containers through which a forward reaches a module
     are copied too. The owner's forward hooks run with the copies. Scripted modules are shared, and in evaluation mode
-    while the context is open. Of what torch.compile made, the network inside is copied.
+    while the context is open.
     """
 
     def __init__(self, roots: Iterable[nn.Module]):
@@ -143,8 +143,6 @@ class Twin:
                 self._scripted.append((part, part.training))
                 self._keep(part, part)
             return module
-        if type(module).__name__ == "OptimizedModule":
-            return self._keep(module, self._copy(module._orig_mod))
         return self._empty(module)
 
     def _empty(self, value: Any) -> Any:

@@ -61,9 +61,15 @@ def _inner_name(module: nn.Module) -> str | None:
 
 
 def check_plain(module: nn.Module, name: str) -> None:
-    """Raise BackboneError for a network that is TorchScript as a whole, so that no layer in it can be read."""
+    """Raise BackboneError for a network that runs as a compiled whole, so that no layer in it can be read."""
     if isinstance(module, torch.jit.ScriptModule):
         raise BackboneError(f"{name} is TorchScript, whose layers cannot be read; give the nn.Module it was made from")
+    for path, part in module.named_modules():
+        if type(part).__name__ == "OptimizedModule":
+            raise BackboneError(
+                f"{name}: {path or 'the network'} is compiled, so its layers cannot be read; give it as it was before "
+                "torch.compile"
+            )
 
 
 def adapt(module: nn.Module, modality: str = "auto") -> Adapter:

@@ -57,7 +57,6 @@ for line in sys.stdin:
 
 
 LIMIT = (8192, 8192)
-DEFLATE = {"kind": "TIFF", "compression": "tiff_deflate"}
 
 
 def encode(image, kind="PNG", **options):
@@ -110,11 +109,6 @@ def exif_jpeg():
     return bare[:2] + b"".join(segments) + bare[2:]
 
 
-def animated(kind, size=(5792, 5792), **options):
-    frames = [Image.new("RGB", size, colour) for colour in ("red", "blue")]
-    return encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
-
-
 def flac(frames, channels, rate_hz):
     soundfile = pytest.importorskip("soundfile")
     buffer = io.BytesIO()
@@ -134,12 +128,8 @@ def open_flac():
 BOMBS = {  # name: kind, file, what comes of it
     "a PNG of 89,000,000 x 1": ("image", lambda: encode(blank("1", (89_000_000, 1))), "refused"),
     "a PNG of 1 x 1,048,576": ("image", lambda: encode(blank("1", (1, 2**20))), "read"),
-    "a PNG of 1,048,576 x 64": ("image", lambda: encode(blank("1", (2**20, 64))), "read"),
     "a PNG at the limit": ("image", lambda: encode(blank()), "read"),
-    "a float TIFF at the limit": ("image", lambda: encode(blank("F"), **DEFLATE), "read"),
-    "an animated WebP": ("image", lambda: animated("WEBP", (16383, 5461), lossless=True), "refused"),
     "a profile of 1 GB": ("image", lambda: png_with(b"iCCP", b"a\0\0" + zlib.compress(bytes(2**30), 1)), ""),
-    "a text of 1 GB": ("image", lambda: png_with(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**30), 1)), ""),
     "EXIF of 65,000 megabytes": ("image", lambda: png_with(b"eXIf", many_tags()), "read"),
     "EXIF of 32,000 megabytes in a JPEG": ("image", exif_jpeg, "read"),
     "a TIFF of 65,000 megabytes of tags": ("image", many_tags, "refused"),
@@ -147,9 +137,7 @@ BOMBS = {  # name: kind, file, what comes of it
     "a TIFF of one pixel in a tile of 40,000 x 40,000": ("image", huge_tile, "refused"),
     "a PPM that promises 99,999 x 99,999": ("image", lambda: b"P6 99999 99999 255\n", "refused"),
     "a PGM that promises a million rows": ("image", lambda: b"P5 60 1000000 65535\n", "refused"),
-    "a painted mask of 9,400 x 9,400": ("painted", lambda: encode(blank("RGB", (9400, 9400))), "refused"),
     "a FLAC that promises 49 days": ("sound", open_flac, "refused"),
-    "a FLAC of 29 minutes in stereo": ("sound", lambda: flac(29 * 60 * 24_000, 2, 24_000), "read"),
     "a FLAC of 8 channels": ("sound", lambda: flac(1_500_000, 8, 8000), "read"),
 }  # fmt: skip
 

@@ -589,3 +589,8 @@ def test_nothing_warns_on_a_plain_run(pictures, backbone):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Fungi(replace(RECIPE, size=4), backbone=backbone).fit(pictures).transform(pictures)
+
+
+def test_limits_of_another_type_are_refused_by_name(pictures, backbone):
+    with pytest.raises(RecipeError, match="limits is a dict; expected Limits"):
+        Fungi(RECIPE, backbone=backbone, limits={"max_pixels": 5}).fit(pictures)

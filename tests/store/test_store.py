@@ -637,3 +637,9 @@ def test_a_name_that_no_folder_can_have_is_named(tmp_path, name):
 def test_a_name_that_no_file_can_have_is_named(tmp_path):
     with pytest.raises(StoreError, match="was not written: embedded null"):
         write_file(tmp_path / "a\0b", b"")
+
+
+def test_lists_that_differ_beyond_what_is_shown_are_told_by_their_kinds():
+    kl = {"augmentation": {"kind": "whole", "note": "x" * 50}, "kind": "kl"}
+    (line,) = differences({"o": [kl, {"kind": "dino"}]}, {"o": [kl]})
+    assert line == "o: store has kl, dino, this run has kl"

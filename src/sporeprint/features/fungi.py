@@ -330,6 +330,10 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
     def _recipe(self) -> Recipe:
         if not isinstance(self.recipe, Recipe):
             raise RecipeError(f"recipe is a {type(self.recipe).__name__}; expected Recipe(backbone=..., ...)")
+        if not isinstance(self.limits, Limits):
+            raise RecipeError(
+                f"limits is a {type(self.limits).__name__}; expected Limits(max_pixels=..., max_seconds=...)"
+            )
         return self.recipe
 
     def __sklearn_is_fitted__(self) -> bool:

@@ -148,12 +148,22 @@ def differences(stored: Any, given: Any, names: tuple[str, str] = ("store", "thi
         return [line for number, pair in pairs for line in differences(*pair, names, f"{at}[{number}]")]
     if stored is not ... and given is not ... and canonical(stored) == canonical(given):
         return []
-    return [f"{at}: {names[0]} has {_short(stored)}, {names[1]} has {_short(given)}"]
+    seen = _short(stored), _short(given)
+    if seen[0] == seen[1]:  # they differ beyond what is shown
+        seen = _kinds(stored), _kinds(given)
+    return [f"{at}: {names[0]} has {seen[0]}, {names[1]} has {seen[1]}"]
 
 
 def _short(value: Any) -> str:
     text = "nothing" if value is ... else json.dumps(value, sort_keys=True, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _kinds(value: Any) -> str:
+    """A list of objects by their kinds, as objectives are; another value in full."""
+    if isinstance(value, list) and all(isinstance(part, dict) and "kind" in part for part in value):
+        return ", ".join(str(part["kind"]) for part in value) or "none"
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
 def _flat(header: dict[str, Any]) -> dict[str, Any]:

@@ -135,7 +135,7 @@ def read_index(folder: Path, rows: np.ndarray) -> str:
 def said(folder: Path, *words: object) -> str:
     """What a command says of a folder; a named error where it fails as it should."""
     status, text = command(*words)
-    if status not in (0, 1):
+    if status not in (0, 1, 2):
         raise Wrong(f"{words[0]} ended with {status}")
     if status:
         return "named error: by the command"

@@ -21,6 +21,7 @@ from sporeprint.data import formats, text_tables
 from sporeprint.data.audio import load_audio
 from sporeprint.data.files import CellPath
 from sporeprint.data.images import load_image
+from sporeprint.data.parquet_footer import chunks_of
 from sporeprint.data.scenes.class_lists import find_class_list
 from sporeprint.data.scenes.marks import Point, number_labels, read_points
 from sporeprint.data.scenes.masks import read_mask
@@ -409,11 +410,12 @@ def test_rows_that_share_a_large_value_are_held_one_at_a_time(tmp_path, kind):
     assert len(next(given).sample) == size
 
 
-def batches(path: Path, columns: list[str]) -> list[int]:
-    """The rows that are decoded at a time in each row group, of these columns."""
-    metadata = pq.read_metadata(path)
+def batches(path, columns):
+    """How many rows of each row group are decoded at a time."""
     with open(path, "rb") as raw:
-        return [formats._batch_size(raw, metadata.row_group(at), columns) for at in range(metadata.num_row_groups)]
+        rows = [pq.read_metadata(path).row_group(at).num_rows for at in range(pq.read_metadata(path).num_row_groups)]
+        groups = zip(chunks_of(raw), rows, strict=True)
+        return [formats._batch_size(raw, chunks, count, columns) for chunks, count in groups]
 
 
 @pytest.mark.parametrize("dictionary", [True, False])

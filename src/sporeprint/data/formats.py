@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sporeprint.data.parquet_footer import Chunk, chunks_of
 from sporeprint.errors import SampleError, SourceError
 
 BATCH = 32  # rows of a Parquet file that are decoded at a time, at most
@@ -44,37 +45,34 @@ class ParquetTable:
 
     def __init__(self, files: list[Path]):
         self.files = files
-        self._groups: list[tuple[Path, int, int]] = []  # file, row group, rows
+        self._groups: list[tuple[Path, int, int, list[Chunk]]] = []  # file, row group, rows, column chunks
         schemas = []
         for path in files:
-            with reading(path, "Parquet"), pq.ParquetFile(path) as file:
+            with reading(path, "Parquet"), pq.ParquetFile(path) as file, open(path, "rb") as raw:
                 schemas.append(file.schema_arrow)
                 metadata = file.metadata
                 self._groups += [
-                    (path, group, metadata.row_group(group).num_rows) for group in range(file.num_row_groups)
+                    (path, group, metadata.row_group(group).num_rows, chunks)
+                    for group, chunks in enumerate(chunks_of(raw))  # pyarrow's own ends the process where one is broken
                 ]
+        for path, group, rows, chunks in self._groups:
+            if not 0 <= rows <= min((chunk.values for chunk in chunks), default=0):
+                raise SourceError(f"'{path}': row group {group} claims {rows} rows; write the table again")
         self.schema = _one_schema(schemas, files)
-        self.rows = sum(rows for _, _, rows in self._groups)
+        self.rows = sum(rows for _, _, rows, _ in self._groups)
 
     def holds_all(self, leaf: str) -> bool:
         """Return whether every row has this leaf, such as "image.bytes", by the files' own statistics."""
-        for path in self.files:
-            metadata = pq.read_metadata(path)
-            for group in map(metadata.row_group, range(metadata.num_row_groups)):
-                columns = [group.column(at) for at in range(group.num_columns)]
-                known = [column.statistics for column in columns if column.path_in_schema == leaf]
-                if not known or known[0] is None or not known[0].has_null_count or known[0].null_count:
-                    return False
-        return True
+        return all([chunk.nulls for chunk in chunks if chunk.path == leaf] == [0] for *_, chunks in self._groups)
 
     def values(self, columns: Sequence[str], start: int = 0) -> Iterator[Values]:
-        for path, group, rows in self._groups:
+        for path, group, rows, chunks in self._groups:
             if start >= rows:
                 start -= rows
                 continue
             # buffer_size: column chunks are streamed, never a whole row group of images in memory
             with reading(path, "Parquet"), pq.ParquetFile(path, buffer_size=1 << 20) as file, open(path, "rb") as raw:
-                yield from _group_rows(file, raw, group, columns, start)
+                yield from _group_rows(file, raw, group, chunks, columns, start)
             start = 0
 
 
@@ -110,13 +108,12 @@ class ArrowTable:
 
 
 def _group_rows(
-    file: pq.ParquetFile, raw: BinaryIO, group: int, columns: Sequence[str], start: int
+    file: pq.ParquetFile, raw: BinaryIO, group: int, chunks: Sequence[Chunk], columns: Sequence[str], start: int
 ) -> Iterator[Values]:
     """Yield the rows of a row group from `start` on; damage costs those that are not given yet."""
-    metadata = file.metadata.row_group(group)
-    given = 0
+    rows, given = file.metadata.row_group(group).num_rows, 0
     try:
-        size = _batch_size(raw, metadata, columns)
+        size = _batch_size(raw, chunks, rows, columns)
         for batch in file.iter_batches(size, row_groups=[group], columns=list(columns), use_threads=False):
             values = [_plain(batch.column(batch.schema.get_field_index(name)), name) for name in columns]
             yield from islice(zip(*values, strict=True), max(0, start - given), None)
@@ -128,31 +125,29 @@ def _group_rows(
         # Arrow quotes the file's bytes after a colon
         problem = f"is damaged ({type(error).__name__}: {str(error).partition(':')[0][:100]})"
     cells = (SampleError(f"row group {group} {problem}; write it again"),) * len(columns)
-    yield from repeat(cells, metadata.num_rows - max(start, given))
+    yield from repeat(cells, rows - max(start, given))
 
 
-def _batch_size(raw: BinaryIO, group: Any, columns: Sequence[str]) -> int:
+def _batch_size(raw: BinaryIO, chunks: Sequence[Chunk], rows: int, columns: Sequence[str]) -> int:
     """Return how many rows of a row group may be decoded at a time. Raises SampleError where it is a bomb."""
-    chunks = [group.column(at) for at in range(group.num_columns)]
     total = 0
     for chunk in chunks:
-        if not any(f"{chunk.path_in_schema}.".startswith(f"{name}.") for name in columns):
+        if not any(f"{chunk.path}.".startswith(f"{name}.") for name in columns):
             continue
-        size = chunk.total_uncompressed_size
-        if size > BOMB_BYTES and size > 100 * chunk.total_compressed_size:
-            raise SampleError(f"takes {size:,} bytes, compressed to 1 %, as a decompression bomb is")
-        total += max(size, 8 * chunk.num_values) + chunk.num_values * _largest_shared(raw, chunk)
-    return max(1, min(BATCH, BATCH_BYTES * group.num_rows // max(1, total)))
+        if chunk.size > BOMB_BYTES and chunk.size > 100 * chunk.stored:
+            raise SampleError(f"takes {chunk.size:,} bytes, compressed to 1 %, as a decompression bomb is")
+        total += max(chunk.size, 8 * chunk.values) + chunk.values * _largest_shared(raw, chunk)
+    return max(1, min(BATCH, BATCH_BYTES * rows // max(1, total)))
 
 
-def _largest_shared(raw: BinaryIO, chunk: Any) -> int:
+def _largest_shared(raw: BinaryIO, chunk: Chunk) -> int:
     """Return how large a value may be that rows of a column chunk share: as large as the dictionary of its values."""
-    if "BYTE_ARRAY" not in chunk.physical_type or not any("DICTIONARY" in name for name in chunk.encodings):
+    if chunk.dictionary is None:
         return 0
-    raw.seek(chunk.dictionary_page_offset or chunk.data_page_offset)
+    raw.seek(chunk.dictionary)
     header = _DICTIONARY.match(raw.read(16))
     if header is None:
-        return int(chunk.total_uncompressed_size)
+        return chunk.size
     return sum((byte & 127) << (7 * at) for at, byte in enumerate(header[1])) >> 1
 
 

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sporeprint.data.floats import quiet_floats
+from sporeprint.data.parquet_footer import groups_of
 from sporeprint.errors import DamagedStore, SampleError, StoreError
 from sporeprint.search.base import Index
 from sporeprint.search.best_rows import slices
@@ -40,7 +41,6 @@ from sporeprint.store.atomic import (
     unseal,
     write_file,
 )
-from sporeprint.store.parquet_footer import groups_of
 from sporeprint.store.schema import COUNT, FILE, NOTHING, OBJECT, SIZE, TEXT, check_shape, one_of
 from sporeprint.store.tensor_file import DTYPES, TensorWriter, open_tensor, verify_tensor
 

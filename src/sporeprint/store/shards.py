@@ -20,9 +20,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sporeprint.data.parquet_footer import groups_of
 from sporeprint.errors import DamagedStore, RowFailure, StoreError
 from sporeprint.store.atomic import damaged, read_file
-from sporeprint.store.parquet_footer import groups_of
 from sporeprint.store.schema import COUNT, DIGEST, FILE, NUMBER, SIZE, TEXT
 
 DTYPES = ("float32", "float16")

@@ -7,12 +7,13 @@ Thrift's compact protocol; field numbers are those of parquet.thrift.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
-_LONGEST = 2**24  # bytes of a footer
+_LONGEST, _LONGEST_TABLE = 2**24, 2**28  # bytes of the footer of a file of ours, and of a table
 _DEEPEST = 16  # structs and lists within each other; the format has fewer
 _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3  # types of pages
-_PLAIN, _RLE = 0, 3  # encodings
+_PLAIN, _PLAIN_DICTIONARY, _RLE, _RLE_DICTIONARY = 0, 2, 3, 8  # encodings
+_BYTES = (6, 7)  # types of values: BYTE_ARRAY, FIXED_LEN_BYTE_ARRAY
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,47 @@ class Column:
     size: int
     plain: bool
     compressed: bool
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A column chunk as the footer has it. path: "image.bytes". size: bytes once decompressed; stored: as they lie.
+
+    dictionary: where the page of its shared values begins, None where it has none. nulls: None where it is not said.
+    """
+
+    path: str
+    values: int
+    size: int
+    stored: int
+    dictionary: int | None
+    nulls: int | None
+
+
+def chunks_of(file: BinaryIO) -> list[list[Chunk]]:
+    """The column chunks of each group of rows; only the footer is read. Raises ValueError for a broken one."""
+    file.seek(0, 2)
+    whole = file.tell()
+    file.seek(max(0, whole - 8))
+    end = file.read(8)
+    length = int.from_bytes(end[:4], "little")
+    if end[4:] != b"PAR1" or length > min(whole - 8, _LONGEST_TABLE):
+        raise ValueError("it has no footer")
+    file.seek(whole - 8 - length)
+    try:
+        footer, _ = _struct(file.read(length), 0, 0)
+        return [[_chunk(chunk[3]) for chunk in group[1]] for group in footer.get(4, [])]
+    except (IndexError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"its footer is broken ({error})") from None
+
+
+def _chunk(about: dict[int, Any]) -> Chunk:
+    shared = about[1] in _BYTES and not {_PLAIN_DICTIONARY, _RLE_DICTIONARY}.isdisjoint(about[2])
+    path = b".".join(about[3]).decode(errors="backslashreplace")
+    if min(about[5], about[6], about[7]) < 0:
+        raise ValueError(f"column {path!r} has a negative size")
+    dictionary = (about.get(11) or about[9]) if shared else None
+    return Chunk(path, about[5], about[6], about[7], dictionary, about.get(12, {}).get(3))
 
 
 def groups_of(data: bytes) -> list[tuple[int, list[Column]]]:
@@ -87,7 +129,7 @@ def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
         return None, at + 8
     if kind == 8:
         length, at = _varint(data, at)
-        return None, at + length  # no text is needed
+        return bytes(data[at : at + length]), at + length
     if kind in (9, 10):
         head = data[at]
         count, at = (head >> 4, at + 1) if head >> 4 < 15 else _varint(data, at + 1)

@@ -1,12 +1,14 @@
 """pyarrow's own account of sound files is the oracle; damaged ones must end in ValueError."""
 
 import random
+import subprocess
+import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sporeprint.store.parquet_footer import groups_of
+from sporeprint.data.parquet_footer import chunks_of, groups_of
 
 TABLE = pa.table(
     {
@@ -60,3 +62,45 @@ def test_damage_ends_in_a_value_error_or_in_groups():
     for short in (b"", b"PAR1", b"\xff\xff\xff\xffPAR1", b"\0\0\0\0PAR1"):
         with pytest.raises(ValueError, match="footer"):
             groups_of(short)
+
+
+@pytest.mark.parametrize("options", [{}, {"use_dictionary": False}, {"compression": "zstd", "write_statistics": False}])
+def test_column_chunks_are_as_pyarrow_sees_them(tmp_path, options):
+    structs = pa.array([{"bytes": b"x" * row, "path": None} for row in range(9)])
+    table = pa.table({"image": structs, "label": ["a", None, "b"] * 3, "number": range(9)})
+    pq.write_table(table, tmp_path / "t.parquet", row_group_size=4, **options)
+    metadata = pq.read_metadata(tmp_path / "t.parquet")
+    with open(tmp_path / "t.parquet", "rb") as file:
+        groups = chunks_of(file)
+    assert len(groups) == metadata.num_row_groups == 3
+    for at, chunks in enumerate(groups):
+        for number, chunk in enumerate(chunks):
+            column = metadata.row_group(at).column(number)
+            sizes = column.num_values, column.total_uncompressed_size, column.total_compressed_size
+            assert (chunk.path, chunk.values, chunk.size, chunk.stored) == (column.path_in_schema, *sizes)
+            assert chunk.nulls == (column.statistics.null_count if column.statistics else None)
+            shared = column.has_dictionary_page and column.physical_type == "BYTE_ARRAY"
+            assert chunk.dictionary == (column.dictionary_page_offset if shared else None)
+
+
+FLIPS = """
+import sys
+from pathlib import Path
+from sporeprint.data.sources import open_source
+from sporeprint.errors import SourceError
+path = Path(sys.argv[1])
+data = path.read_bytes()
+for at in range(len(data) - 8 - int.from_bytes(data[-8:-4], "little"), len(data)):
+    for bit in (0, 3, 6):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1:])
+        try:
+            list(open_source(path, modality="text").rows())
+        except SourceError:
+            pass
+"""
+
+
+def test_no_flipped_bit_of_a_footer_ends_the_process(tmp_path):
+    pq.write_table(pa.table({"text": ["one", None, "two"], "label": ["a", "b", "a"]}), tmp_path / "t.parquet")
+    done = subprocess.run([sys.executable, "-c", FLIPS, tmp_path / "t.parquet"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-500:]

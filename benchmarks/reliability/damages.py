@@ -5,13 +5,11 @@ A flip, a cut, a removal, an addition, zeros, another file of the same folder or
 
 from __future__ import annotations
 
-import atexit
 import shutil
 from pathlib import Path
 
 import numpy as np
-from material import Material, targets
-from trial import attempt, timed
+from material import attack
 
 KINDS = ("flip", "cut", "delete", "append", "zero", "swap", "foreign", "foreign elsewhere", "duplicate", "whole shard")
 
@@ -61,17 +59,7 @@ def damage(folder: Path, other: Path, rng: np.random.Generator) -> str:
 
 
 def main() -> None:
-    material = Material()
-    atexit.register(material.close)
-    listed = targets(material)
-
-    def case(rng: np.random.Generator) -> tuple[str, str]:
-        name = sorted(listed)[rng.integers(len(listed))]
-        copy = material.fresh(listed[name].folder)
-        damage(copy, listed[name].other, rng)
-        return attempt(name, lambda: listed[name].outcome(copy))
-
-    timed("random damages", case, 2000)
+    attack("random damages", lambda folder, target, rng: damage(folder, target.other, rng))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from trial import Wrong, command
+from trial import Wrong, attempt, command, timed
 
 from sporeprint.features.fungi import Fungi
 from sporeprint.features.recipe import Recipe
@@ -198,3 +199,22 @@ def targets(material: Material) -> dict[str, Target]:
     if m.has_index:
         listed["index"] = target(m.index, m.old_index, lambda folder: read_index(folder, m.rows))
     return listed
+
+
+def attack(
+    title: str,
+    change: Callable[[Path, Target, np.random.Generator], object],
+    outcome: Callable[[Target, Path], str] = Target.outcome,
+) -> None:
+    """Change fresh copies of what is damaged, 2,000 times by default, and print what reading them comes to."""
+    material = Material()
+    atexit.register(material.close)
+    listed = targets(material)
+
+    def case(rng: np.random.Generator) -> tuple[str, str]:
+        name = sorted(listed)[rng.integers(len(listed))]
+        copy = material.fresh(listed[name].folder)
+        change(copy, listed[name], rng)
+        return attempt(name, lambda: outcome(listed[name], copy))
+
+    timed(title, case, 2000)

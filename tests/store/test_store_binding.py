@@ -185,7 +185,7 @@ def test_a_store_that_could_not_be_opened_is_not_committed(tmp_path):
 
 
 def replace_shard(folder, table, **written):
-    """Another Parquet file in the place of shard 0, with its checksum in the manifest and in its record."""
+    """Another Parquet file instead of shard 0, with its checksum in the manifest and in its record."""
     pq.write_table(table, folder / "shards/00000.parquet", **written)
     record = record_of((folder / "shards/00000.parquet").read_bytes())
     edit(folder / "manifest.json", "manifest", lambda manifest: manifest["shards"][0].update(record))

@@ -205,7 +205,7 @@ def _parse_csv(lines: Iterator[str], separator: str, strict: bool = False) -> li
 
 def _json_row(line: str, number: int) -> dict[str, Any] | SampleError:
     try:
-        # a short line cannot hold a long integer, and a parser with a hook is made anew for each line
+        # a short line cannot hold a long integer, and a parser with a hook is made again for each line
         row = parse_json(line, parse_int=_integer) if len(line) > _DIGITS else parse_json(line)
     except (ValueError, MemoryError) as error:
         problem = str(error) or "needs more memory than there is"
@@ -219,7 +219,7 @@ def _json_row(line: str, number: int) -> dict[str, Any] | SampleError:
 def _integer(digits: str) -> int | SampleError:
     if len(digits) <= _DIGITS:
         return int(digits)
-    return SampleError(f"an integer of {len(digits):,} digits; no value has so many")
+    return SampleError(f"an integer of {len(digits):,} digits; no value has that many")
 
 
 def _too_long(number: int) -> SampleError:

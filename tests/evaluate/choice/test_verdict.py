@@ -33,17 +33,17 @@ def judged(free, everything, recommended=FREE, plain=None, passes=10, reference=
 
 def test_the_sentence_says_what_to_use_its_gain_and_its_price():
     assert judged((0.05, 0.01, 0.09), (0.07, 0.03, 0.11)) == (
-        "Use embedding + cls-1 + cls-2 + kl, whitened with exponent 0.5: +5.0 points (+1.0 to +9.0) over the embedding "
-        "(top-1 60.0%), for one pass a row, 1,240 rows/s, 1,536 bytes a row against 1,536; "
+        "Use embedding + cls-1 + cls-2 + kl, whitened with exponent 0.5: +5.0 points (+1.0 to +9.0) against the "
+        "embedding (top-1 60.0%), for one pass a row, 1,240 rows/s, 1,536 bytes a row against 1,536; "
         "10 passes instead bring +7.0 points (+3.0 to +11.0)."
     )
     assert judged((0.05, 0.01, 0.09), (0.07, 0.03, 0.11), ALL, plain=(0.02, -0.01, 0.05)) == (
-        "Use embedding + cls-1 + cls-2 + kl, whitened with exponent 0.5: +7.0 points (+3.0 to +11.0) over the "
+        "Use embedding + cls-1 + cls-2 + kl, whitened with exponent 0.5: +7.0 points (+3.0 to +11.0) against the "
         "embedding (top-1 60.0%), for 10 passes a row, 124 rows/s, 1,536 bytes a row against 1,536; "
         "one pass brings +5.0 points (+1.0 to +9.0); "
         "the choice without gradients, 4 passes, brings +2.0 points (-1.0 to +5.0)."
     )
-    assert "over the whitened embedding" in judged((0.05, 0.01, 0.09), (0.07, 0.03, 0.11), reference=HALF_WHITE)
+    assert "against the half-whitened embedding" in judged((0.05, 0.01, 0.09), (0.07, 0.03, 0.11), reference=HALF_WHITE)
     assert "; " not in judged((0.05, 0.01, 0.09), (0.05, 0.01, 0.09), passes=1)
 
 
@@ -59,21 +59,21 @@ def test_the_test_rows_judge_what_was_recommended_and_recommend_nothing():
         (
             (0.05, 0.0, 0.1),
             "Use the embedding alone until more test rows say otherwise: what the training rows chose, {}, brings "
-            "+5.0 points (+0.0 to +10.0) over the embedding (top-1 60.0%), which may be chance.",
+            "+5.0 points (+0.0 to +10.0) against the embedding (top-1 60.0%), which may be chance.",
         ),
         (
             (0.05, math.nan, math.nan),
             "Use the embedding alone until more test rows say otherwise: what the training rows chose, {}, brings "
-            "+5.0 points (no interval) over the embedding (top-1 60.0%), which may be chance.",
+            "+5.0 points (no interval) against the embedding (top-1 60.0%), which may be chance.",
         ),
         (
             (0.002, -0.004, 0.008),
-            "The embedding alone is as good: {} brings +0.2 points (-0.4 to +0.8) over the embedding (top-1 60.0%).",
+            "The embedding alone is as good: {} brings +0.2 points (-0.4 to +0.8) against the embedding (top-1 60.0%).",
         ),
         (
             (-0.06, -0.1, -0.02),
             "Use the embedding alone: what the training rows chose, {}, is worse here: -6.0 points (-10.0 to -2.0) "
-            "over the embedding (top-1 60.0%).",
+            "against the embedding (top-1 60.0%).",
         ),
         (
             (0, 0, 0),
@@ -160,7 +160,7 @@ def test_where_the_choice_is_sure_no_other_is_said_to_be():
 
 def test_a_choice_that_is_the_reference_or_the_raw_embedding_is_compared_with_nothing_silly():
     assert judged((0, 0, 0), LOST, reference=HALF_WHITE) == (
-        "Use the embedding alone (top-1 60.0% (58.0% to 63.0%); +0.0 points (+0.0 to +0.0) over the whitened one): "
+        "Use the embedding alone (top-1 60.0% (58.0% to 63.0%); +0.0 points (+0.0 to +0.0) against the half-whitened embedding): "
         "on the training rows nothing is surely better."
     )
     white = Combination(("embedding",), "auto", exponent=0.5)

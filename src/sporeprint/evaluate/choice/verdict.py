@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sporeprint.evaluate.choice.candidates import ALL, FREE, PLAIN, RAW
+from sporeprint.evaluate.choice.candidates import ALL, FREE, HALF_WHITE, PLAIN, RAW, WHITE
 from sporeprint.evaluate.choice.intervals import Interval
 from sporeprint.evaluate.table import Entry
 from sporeprint.features.blocks import family
 
+_NAMES = {RAW: "the embedding", HALF_WHITE: "the half-whitened embedding", WHITE: "the whitened embedding"}
 SAME = 0.01  # a difference that is surely smaller than a point is none
 _CHOICES = {FREE: "the choice of one pass", PLAIN: "the choice without gradients", ALL: "the choice among all blocks"}
 
@@ -21,15 +22,15 @@ def verdict(entries: Sequence[Entry], reference: str, recommended: str) -> str:
     """
     by_name = {entry.name: entry for entry in entries}
     base, best = by_name[reference], by_name[recommended]
-    the = "the embedding" if base.name == RAW else "the whitened embedding"
-    over = f"{best.gain} over {the} (top-1 {base.value.value:.1%})"
+    the = _NAMES[base.name]
+    over = f"{best.gain} against {the} (top-1 {base.value.value:.1%})"
     chosen = f"what the training rows chose, {best.joins},"
     alone = "on the training rows nothing is surely better"
     is_raw = best.combination == by_name[RAW].combination
     if best.combination == base.combination:
         sentence = f"Use {the} alone (top-1 {base.value}): {alone}"
     elif is_raw and not (best.gain.low > 0 or best.gain.high < 0):  # nor is the reference, which has more right there
-        sentence = f"Use the embedding alone (top-1 {best.value}; {best.gain} over the whitened one): {alone}"
+        sentence = f"Use the embedding alone (top-1 {best.value}; {best.gain} against {the}): {alone}"
     elif best.gain.low > 0:
         return f"Use {best.joins}: {over}, for {_price(best, base)}{_also(best, by_name)}."
     elif best.gain.high < 0:

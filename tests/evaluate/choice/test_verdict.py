@@ -160,10 +160,10 @@ def test_where_the_choice_is_sure_no_other_is_said_to_be():
 
 def test_a_choice_that_is_the_reference_or_the_raw_embedding_is_compared_with_nothing_silly():
     assert judged((0, 0, 0), LOST, reference=HALF_WHITE) == (
-        "Use the embedding alone (top-1 60.0% (58.0% to 63.0%); +0.0 points (+0.0 to +0.0) against the half-whitened embedding): "
-        "on the training rows nothing is surely better."
+        "Use the embedding alone (top-1 60.0% (58.0% to 63.0%); +0.0 points (+0.0 to +0.0) against the "
+        "half-whitened embedding): on the training rows nothing is surely better."
     )
     white = Combination(("embedding",), "auto", exponent=0.5)
     assert judged((0, 0, 0), LOST, reference=HALF_WHITE, own=white).startswith(
-        "Use the whitened embedding alone (top-1 60.0%"
+        "Use the half-whitened embedding alone (top-1 60.0%"
     )

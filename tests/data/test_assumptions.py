@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sporeprint import Fungi, Limits, Recipe
+from sporeprint import Fungi, Limits, Recipe, Store
 from sporeprint.data.assumptions import Assumptions
 from sporeprint.data.images import load_image
+from sporeprint.data.rows import ListSource
 from sporeprint.data.sources import open_source
+from sporeprint.errors import SporeprintWarning
 from sporeprint.run.extract import Settings, extract
 
 TINY = Recipe(backbone="tiny", objectives=[], layers=0)
@@ -71,3 +73,12 @@ def test_a_limit_costs_the_rows_beyond_it_only(tmp_path):
     assert [failure.id for failure in fungi.failures] == ["row 1"]
     assert "--max-pixels" in fungi.failures[0].reason
     np.testing.assert_allclose(blocks[[0, 2, 3]], expected[[0, 2, 3]], atol=1e-6)  # batches differ
+
+
+def test_what_was_assumed_is_said_once_the_store_is_whole(tmp_path):
+    dark = [np.full((8, 8), at, np.uint16) for at in (9, 99)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SporeprintWarning)
+        with pytest.raises(SporeprintWarning, match="none of those read now passes 99"):
+            extract(ListSource(dark), tmp_path / "s", Recipe(backbone="tiny", objectives=[], layers=0))
+    assert len(Store.open(tmp_path / "s")) == 2

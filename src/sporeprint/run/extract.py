@@ -237,18 +237,19 @@ def _write_shards(writer: StoreWriter, fungi: Fungi, source: Source, settings: S
             )
         failures.extend(shard_failures.rows)
         finished += size
-    for sentence in assumptions.sentences():
-        warnings.warn(sentence, SporeprintWarning, stacklevel=3)
     widths = next((shard.blocks for shard in writer.done.values() if shard.rows), None)
     if widths is None:
         reasons = first_reasons(failures.rows, 5)
         raise StoreError(f"none of the {total} rows of this source has features ({reasons}); fix or replace them")
-    return writer.commit(
+    store = writer.commit(
         # In the order of the recipe: a shard's record that was read back has its blocks in alphabetical order.
         blocks={name: {"dim": widths[name], **info} for name, info in fungi.block_info().items() if name in widths},
         label_names=source.label_names,
         cost=_cost(writer, fungi),
     )
+    for sentence in assumptions.sentences():  # last: a warning may be made an error
+        warnings.warn(sentence, SporeprintWarning, stacklevel=3)
+    return store
 
 
 def _distinct_ids(digests: Iterable[str], taken: Iterable[str]) -> list[str]:

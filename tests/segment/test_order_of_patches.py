@@ -48,3 +48,12 @@ def test_equal_patches_share_the_last_place_of_their_class():
     for order in orders(6):
         shares = class_vote(similarities[:, order.copy()], histograms[order.copy()], 2, temperature)
         np.testing.assert_allclose(shares[0], np.array([first, second]) / (first + second), rtol=1e-5)
+
+
+def test_patches_that_differ_by_rounding_share_the_last_place_as_equal_ones_do():
+    near = np.float32(1 - 2**-22)  # a cosine that a product in float32 may give for an equal patch
+    features = np.array([[1.0, 0.0], [near, np.sqrt(1 - near * near)], [0.0, 1.0]], np.float32)
+    for order in orders(3):
+        bank = MemoryBank(features[order], np.array([[1, 0], [0, 1], [1, 0]], np.float32)[order])
+        shares = bank.predict(np.array([[1.0, 0.0]], np.float32), 1, 0.1)
+        np.testing.assert_allclose(shares, [[0.5, 0.5]], rtol=1e-6)

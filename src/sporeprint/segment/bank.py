@@ -323,7 +323,7 @@ class MemoryBank:
             similarities, positions = index.search(queries, k + exact)
             tied = np.zeros(0, np.intp)  # queries of which another patch is as near as the k-th
             if exact and similarities.shape[1] > k:
-                tied = np.flatnonzero(similarities[:, k - 1] == similarities[:, k])
+                tied = np.flatnonzero(similarities[:, k - 1] - similarities[:, k] <= SAME)
                 similarities, positions = similarities[:, :k], positions[:, :k]
             means = dict(zip(tied.tolist(), self._mean_of_tied(queries[tied], similarities[tied, -1]), strict=True))
             for at in range(0, len(positions), few):
@@ -331,7 +331,7 @@ class MemoryBank:
                 histograms = self.histograms[positions[part]].astype(np.float32, copy=False)
                 for number, query in enumerate(range(at, at + len(histograms))):
                     if query in means:
-                        histograms[number, similarities[query] == similarities[query, -1]] = means[query]
+                        histograms[number, similarities[query] - similarities[query, -1] <= SAME] = means[query]
                 probabilities[start:][part] = vote(similarities[part], histograms, temperature)
         return probabilities
 

@@ -62,7 +62,7 @@ def saved(kind: str, size: tuple[int, int], mode: str = "RGB", **options: object
 
 def frames(kind: str, size: tuple[int, int], count: int) -> bytes:
     out = io.BytesIO()
-    images = [Image.new("RGB", size, (n % 256, 0, 0)) for n in range(count)]
+    images = [Image.new("RGB", size, (n * 37 % 256, 0, 0)) for n in range(count)]
     images[0].save(out, kind, save_all=True, append_images=images[1:], duration=20)
     return out.getvalue()
 
@@ -86,9 +86,9 @@ def tiff(width: int, height: int) -> bytes:
 def sound(kind: str, seconds: int, subtype: str | None = None) -> bytes:
     import soundfile
 
-    out, block = io.BytesIO(), np.zeros(48_000 * 60, np.float32)
+    out, block = io.BytesIO(), np.zeros(48_000, np.float32)  # libsndfile holds a block of Vorbis on its stack
     with soundfile.SoundFile(out, "w", 48_000, 1, format=kind, subtype=subtype) as file:
-        for _ in range(seconds // 60):
+        for _ in range(seconds):
             file.write(block)
     return out.getvalue()
 
@@ -173,7 +173,7 @@ TABLES: dict[str, tuple[str, Callable[[], bytes]]] = {
     ),
     "Parquet, 3 million rows of nothing": ("rows.parquet", lambda: parquet(pa.nulls(3_000_000, pa.string()))),
     "CSV, a cell of 200 MB": ("cell.csv", lambda: b"text,label\n" + b"x" * (200 * MEBIBYTE) + b",a\nb,b\n"),
-    "CSV, a quote that never ends": ("open.csv", lambda: b'text,label\n"' + b"x\n" * 50_000_000),
+    "CSV, a quote that never ends": ("open.csv", lambda: b'text,label\n"' + (b"x" * 199 + b"\n") * 500_000),
     "JSONL, a line of 200 MB": ("line.jsonl", lambda: b'{"text": "' + b"x" * (200 * MEBIBYTE) + b'", "label": "a"}\n'),
     "JSONL, deep": ("deep.jsonl", lambda: b'{"text": ' + DEEP + b"}\n"),
 }

@@ -61,6 +61,7 @@ PATCHES = {"image": ["a"] * 6, "row": pa.array([0] * 6, pa.int32()), "column": p
         (pa.table({**PATCHES, "row": pa.array([0] * 6, pa.int64())}), "of other columns"),
         (pa.table(PATCHES).slice(0, 5), "has 5 rows"),
         (pa.table({"image": PATCHES["image"]}), "of other columns"),
+        (pa.table({"row": PATCHES["row"], "column": PATCHES["column"]}), "cannot be parsed"),
         (pa.table({**PATCHES, "image": ["a"] * 5 + [None]}), "missing or too long"),
         (pa.table({**PATCHES, "image": ["a" * 2**25] * 6}), "missing or too long"),
         (pa.table({**PATCHES, "image": [str(number) * 2**25 for number in range(6)]}), "has 2013"),

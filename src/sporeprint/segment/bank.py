@@ -287,7 +287,7 @@ class MemoryBank:
             if ids.null_count or (pc.sum(pc.binary_length(ids.cast(pa.string()))).as_py() or 0) > _most_ids(len(self)):
                 raise DamagedStore(damaged(path, "has ids that are missing or too long"))
             return table.cast(_PATCHES)
-        except (pa.ArrowException, ValueError, OSError, MemoryError) as error:
+        except (pa.ArrowException, ValueError, KeyError, OSError, MemoryError) as error:
             raise DamagedStore(damaged(path, f"cannot be parsed ({error})")) from None
 
     def _verified_patches(self) -> Path:

@@ -131,6 +131,28 @@ def test_a_recipe_file_and_the_same_options_agree(data, run, tmp_path):
     assert Store.open(tmp_path / "s").plan["recipe"] == wanted
 
 
+def test_extract_without_objectives_takes_one_pass_and_says_what_the_dearer_presets_would(data, run, tmp_path):
+    words = ["extract", data / "pictures", "--backbone", "tiny", "--limit", "2"]
+    status, _, err = run(*words, "--out", tmp_path / "s")
+    assert status == 0
+    assert {block["passes"] for block in Store.open(tmp_path / "s").blocks_info.values()} == {1}
+    line = "free, the default: 1 pass a row for embedding, layers, gradients; "
+    balanced = 1 + 2 + 4 * (16 / 28) ** 2 + 9 * (16 / 28) ** 2
+    assert f"{line}--preset balanced takes {balanced:.1f}, --preset paper takes 62\n" in err
+    assert line not in run(*words, "--preset", "fast", "--out", tmp_path / "fast")[2]
+    assert line not in run(*words, "--objectives", "kl", "--out", tmp_path / "kl")[2]
+    assert line not in run("extract", data / "others", "--fit-from", tmp_path / "s", "--out", tmp_path / "t")[2]
+
+
+def test_a_store_by_the_default_of_earlier_versions_goes_on_with_the_paper(data, run, tmp_path):
+    (tmp_path / "earlier.json").write_text(json.dumps({"backbone": "tiny", "objectives": None, "combination": "paper"}))
+    words = ["extract", data / "pictures", "--limit", "2", "--out", tmp_path / "s"]
+    assert run(*words, "--recipe", tmp_path / "earlier.json")[0] == 0
+    status, _, err = run(*words, "--backbone", "tiny")
+    assert (status, "the default was the paper's: --preset paper goes on with it" in " ".join(err.split())) == (1, True)
+    assert run(*words, "--backbone", "tiny", "--preset", "paper")[0] == 0
+
+
 def test_the_blocks_are_those_of_the_library(data):
     store = Store.open(data / "train")
     fungi = Fungi(RECIPE).fit([data / "pictures" / row_id for row_id in store.ids], ids=store.ids)
@@ -489,6 +511,8 @@ def test_backbones_says_what_is_found_in_one(run):
         (["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--objectives", "kl,kl"], "two objectives"),
         (["extract", "PICTURES", "--out", "O", "--recipe", "RECIPE", "--backbone", "tiny"], "--recipe and --backbone"),
         (["extract", "PICTURES", "--out", "O", "--recipe", "RECIPE", "--negatives", "3"], "--recipe and --negatives"),
+        (["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--negatives", "3"], "--negatives 3, but the default"),
+        (["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--views", "native"], "--views native, but the default"),
         (["extract", "PICTURES", "--out", "O", "--fit-from", "TRAIN", "--seed", "3"], "leave out --seed"),
         (["extract", "NOWHERE", "--out", "O", "--backbone", "tiny"], "there is no"),
         (["extract", "RECIPE", "--out", "O", "--backbone", "tiny"], "recipe.json"),

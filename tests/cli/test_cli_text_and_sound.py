@@ -22,7 +22,7 @@ tf = pytest.importorskip("transformers")
 SENTENCE = "where did the cat and a dog sat under on it ? what fox ran . who is mat of tree sparrow river when"
 WORDS = SENTENCE.split()
 SIZE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
-SHORT = ["--negatives", "3", "--layers", "1", "--dim", "8"]
+SHORT = ["--objectives", "kl,simclr", "--negatives", "3", "--layers", "1", "--dim", "8"]
 LABELS = ["animal", "place", "time"]
 
 
@@ -292,7 +292,7 @@ def words_of(words, places):
         (["TEXTS", "--backbone", "tiny", "--modality", "text"], 1, "'tiny' takes image, not text"),
         (["PICTURES", "--backbone", "VIT", "--objectives", "mlm"], 2, "'mlm' is for text; the backbone takes image"),
         (["TEXTS", "--backbone", "BERT", "--objectives", "kl", "--negatives", "3"], 2, "none of --objectives kl uses"),
-        (["TEXTS", "--backbone", "BERT", "--negatives", "-1"], 2, "negatives=-1"),
+        (["TEXTS", "--backbone", "BERT", "--objectives", "simclr", "--negatives", "-1"], 2, "negatives=-1"),
         (["TEXTS", "--fit-from", "STORE", "--modality", "text"], 2, "leave out --modality"),
         (["TEXTS", "--recipe", "RECIPE", "--modality", "text"], 2, "--recipe and --modality"),
         (["PICTURES", "--fit-from", "STORE"], 2, "holds no text"),

@@ -33,6 +33,7 @@ from sporeprint.errors import (
     SporeprintError,
     StoreMismatch,
     TooManyFailures,
+    SporeprintWarning,
 )
 from sporeprint.gradients.projections.projection import Dense
 from sporeprint.objectives.views.image import Crops, Patches
@@ -594,3 +595,13 @@ def test_nothing_warns_on_a_plain_run(pictures, backbone):
 def test_limits_of_another_type_are_refused_by_name(pictures, backbone):
     with pytest.raises(RecipeError, match="limits is a dict; expected Limits"):
         Fungi(RECIPE, backbone=backbone, limits={"max_pixels": 5}).fit(pictures)
+
+
+def test_a_fit_on_one_row_says_that_whitening_leaves_nothing_of_it(pictures, backbone):
+    fungi = Fungi(Recipe(layers=1), backbone=backbone)
+    with pytest.warns(SporeprintWarning, match="fitted on one row, whose whitened blocks are 0; fit on more rows"):
+        assert not fungi.fit_transform(pictures[:1]).any()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fungi.fit(pictures[:2])
+        Fungi(Recipe(layers=1, combination="paper"), backbone=backbone).fit(pictures[:1])

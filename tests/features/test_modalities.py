@@ -79,11 +79,18 @@ def test_a_fitted_fungi_is_saved_and_loaded(fitted, tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_without_objectives_the_papers_for_the_modality_are_taken(kind):
-    fungi = Fungi(Recipe(dim=5), backbone=BACKBONES[kind]())
+def test_where_objectives_are_none_the_papers_for_the_modality_are_taken(kind):
+    fungi = Fungi(Recipe(objectives=None, dim=5), backbone=BACKBONES[kind]())
     names = ["kl", "dino", "simclr"] if kind == "image" else ["kl", "simclr"]
     assert [one.name for one in fungi.engine.objectives] == names
     assert fungi.recipe.objectives is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_by_default_a_row_takes_one_pass_whatever_the_modality(kind):
+    fungi = Fungi(Recipe(dim=5, layers=1), backbone=BACKBONES[kind]())
+    assert [objective.name for objective in fungi.engine.objectives] == ["kl"]
+    assert {block["passes"] for block in fungi.block_info().values()} == {1}
 
 
 @pytest.mark.parametrize("kind", KINDS[1:])

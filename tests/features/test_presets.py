@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from typer.testing import CliRunner
 from sporeprint import DINO, KL, Combination, Fungi, Recipe, SimCLR
 from sporeprint.cli import app
 from sporeprint.errors import BackboneError, RecipeError
-from sporeprint.features.presets import PRESETS, preset
+from sporeprint.features.presets import PRESETS, passes, preset
 from sporeprint.objectives import settle
 from sporeprint.objectives.view_sets import view_sets
 from sporeprint.run.recipe_options import make_recipe
@@ -49,9 +50,20 @@ def test_a_store_of_the_shipped_backbone_would_say_the_same_cost():
         assert sum(passes.values()) <= PROMISED[name]
 
 
-def test_the_paper_is_the_recipe_without_a_preset():
-    assert Recipe.preset("paper", "tiny", seed=3) == Recipe("tiny", seed=3)
-    assert Recipe.preset("paper", seed=3) == Recipe(seed=3)
+def test_free_is_the_recipe_without_a_preset():
+    assert Recipe.preset("free", "tiny", seed=3) == Recipe("tiny", seed=3)
+    assert Recipe.preset("free", seed=3) == Recipe(seed=3)
+    assert Recipe.preset("free", "tiny").fingerprint() == Recipe("tiny").fingerprint()
+
+
+def test_the_paper_is_the_recipe_that_leaves_its_objectives_to_the_modality():
+    assert Recipe.preset("paper", "tiny", seed=3) == Recipe("tiny", objectives=None, seed=3)
+    assert Recipe.preset("paper", seed=3) == Recipe(objectives=None, seed=3)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("paper", 62), ("balanced", 1 + 2 + 4 * 0.25 + 9 * 0.25), ("free", 1)])
+def test_passes_count_a_view_of_half_the_side_as_a_quarter(name, expected):
+    assert passes(name, SimpleNamespace(modality="image", preprocess=Sides())) == expected
 
 
 @pytest.mark.parametrize("modality", MODALITIES)

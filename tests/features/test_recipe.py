@@ -58,10 +58,40 @@ def test_json_is_plain_and_names_its_kinds():
     assert data["combination"] == "paper"
 
 
-def test_objectives_that_are_not_named_are_left_to_the_modality_and_none_are_none():
-    assert Recipe().objectives is None
-    assert Recipe().fingerprint() != Recipe(objectives=[KL(), DINO(), SimCLR()]).fingerprint()
+def test_objectives_that_are_none_are_left_to_the_modality_and_an_empty_list_has_none():
+    assert Recipe(objectives=None).objectives is None
+    named = Recipe(objectives=[KL(), DINO(), SimCLR()])
+    assert Recipe(objectives=None).fingerprint() != named.fingerprint()
     assert Recipe(objectives=[]).objectives == ()
+
+
+def test_a_recipe_without_objectives_takes_kl_and_joins_it_with_the_layers():
+    recipe = Recipe("tiny")
+    assert recipe.objectives == (KL(),)
+    families = ("embedding", "layers", "views", "gradients")
+    assert recipe.combination == Combination(families, whiten="auto", exponent=0.75)
+
+
+@pytest.mark.parametrize("objectives", [None, [], [KL()], [KL(), DINO(), SimCLR()]])
+def test_objectives_that_are_given_are_joined_as_the_paper_does(objectives):
+    assert Recipe(objectives=objectives).combination == "paper"
+    own = Combination(("embedding", "layers"))
+    assert Recipe(objectives=objectives, combination=own).combination == own
+
+
+def test_a_combination_without_objectives_joins_what_the_default_computes():
+    assert Recipe(combination="paper") == Recipe(objectives=[KL()])
+
+
+def test_another_field_of_the_default_keeps_how_it_is_joined():
+    assert dataclasses.replace(Recipe("tiny"), size=5) == Recipe("tiny", size=5)
+    assert dataclasses.replace(Recipe("tiny", objectives=[KL()]), seed=2) == Recipe("tiny", objectives=[KL()], seed=2)
+
+
+def test_a_recipe_file_that_leaves_objectives_out_is_the_default_and_one_that_says_null_is_the_papers():
+    assert Recipe.from_json({"backbone": "tiny", "layers": 2}) == Recipe("tiny", layers=2)
+    assert Recipe.from_json({"backbone": "tiny", "objectives": None}) == Recipe.preset("paper", "tiny")
+    assert Recipe.from_json({"objectives": [{"kind": "kl"}]}) == Recipe(objectives=[KL()])
 
 
 @pytest.mark.parametrize(
@@ -99,7 +129,7 @@ def test_lists_become_tuples_so_that_recipes_are_values():
 
 CHANGES = {
     "backbone": "other",
-    "objectives": (KL(),),
+    "objectives": (KL(), SimCLR()),
     "targets": ("x",),
     "pooling": "cls",
     "projection": "sparse",
@@ -191,8 +221,9 @@ def test_what_is_decided_later_is_in_the_json_and_not_among_what_decides_the_blo
 
 def test_size_and_combination_decide_no_block():
     assert Recipe(size=5, combination=Combination(whiten=3)).blocks_json() == Recipe().blocks_json()
+    plain = Recipe(objectives=None)
     for name in set(CHANGES) - {"size", "combination", "dense"}:
-        assert dataclasses.replace(Recipe(), **{name: CHANGES[name]}).blocks_json() != Recipe().blocks_json()
+        assert dataclasses.replace(plain, **{name: CHANGES[name]}).blocks_json() != plain.blocks_json()
 
 
 @pytest.mark.parametrize(
@@ -205,6 +236,7 @@ def test_size_and_combination_decide_no_block():
         ({"objectives": [SimCLR(latent=0)]}, "latent=0 .* expected an integer of at least 1"),
         ({"objectives": [KL(negatives=None)]}, "negatives=None .* expected an integer of at least 0"),
         ({"dtype": "float16"}, "expected one of: auto, float32, bfloat16"),
+        ({"views": "native"}, r"views='native', but the default objective makes no views; .* objectives=\[KL\(\), DINO"),
         ({"views": "small"}, "views='small'; expected one of: paper, native"),
         ({"dim": 0}, "dim=0; expected an integer of at least 1"),
         ({"dim": 1.5}, "expected an integer"),

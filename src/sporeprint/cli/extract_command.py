@@ -22,8 +22,8 @@ class RecipeWords:
 
     # fmt: off
     backbone: options.OptionalBackbone = None
-    objectives: Annotated[str | None, typer.Option(help="Losses, comma-separated: kl, simclr, dino (images), mlm (text); none for no gradients.", show_default="kl,dino,simclr for images, kl,simclr for text and sound")] = None
-    preset: Annotated[str | None, typer.Option(help="Instead of --objectives, --views and --negatives: paper, balanced, fast or free; see the README.")] = None
+    objectives: Annotated[str | None, typer.Option(help="Losses, comma-separated: kl, simclr, dino (images), mlm (text); none for no gradients.", show_default="kl alone: --preset free")] = None
+    preset: Annotated[str | None, typer.Option(help="Instead of --objectives, --views and --negatives: paper, balanced, fast or free; see the README.", show_default="free")] = None
     modality: options.OptionalModality = None
     targets: Annotated[str | None, typer.Option(help="Linear layers to read, comma-separated; found when absent.")] = None
     pooling: Annotated[str | None, typer.Option(help="auto, cls, mean or last.", show_default="auto")] = None
@@ -31,8 +31,8 @@ class RecipeWords:
     dim: options.Dim = None
     layers: Annotated[int | None, typer.Option(help="Number of last layers that become blocks.", show_default="6")] = None
     layer_kinds: Annotated[str | None, typer.Option(help="Kinds of blocks that a layer becomes: cls, last, mean, max; comma-separated.", show_default="cls or last, where there is one, and mean; of text max too")] = None
-    views: Annotated[str | None, typer.Option(help="Views of images: paper, or native, which takes patches and local crops at half the side, several times faster.", show_default="paper")] = None
-    negatives: Annotated[int | None, typer.Option(help="Number of rows in SimCLR's bank of negatives.", show_default="256; of sound 64")] = None
+    views: Annotated[str | None, typer.Option(help="Views of images: paper, or native, which takes patches and local crops at half the side, several times faster; with --objectives.", show_default="paper")] = None
+    negatives: Annotated[int | None, typer.Option(help="Number of rows in SimCLR's bank of negatives; with --objectives.", show_default="256; of sound 64")] = None
     dtype: options.OptionalDtype = None
     seed: options.OptionalSeed = None
     # fmt: on

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from sporeprint.backbones.backbone import Backbone
 from sporeprint.backbones.precision import as_fitted, dtype_name
 from sporeprint.data.limits import Limits
-from sporeprint.errors import NotFitted, RecipeError, RowFailure
+from sporeprint.errors import NotFitted, RecipeError, RowFailure, SporeprintWarning
 from sporeprint.features import saved
 from sporeprint.features.batches import Decoded, as_rows, decoded_batches, separate
 from sporeprint.features.combine import Combiner, named
@@ -112,6 +113,13 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         blocks = self._blocks(rows, fitted)
         combiner = named(recipe.combination, recipe.size).fit(readable(blocks))
         self.__dict__.update(_engine=fitted, combiner=combiner)  # at once: another thread may transform, or copy this
+        if combiner.rows == 1 and combiner.whiteners:
+            warnings.warn(
+                "fitted on one row, whose whitened blocks are 0; fit on more rows, or join them without whitening: "
+                "Recipe(combination='paper')",
+                SporeprintWarning,
+                stacklevel=3,
+            )
         return blocks, combiner
 
     def recombine(self, blocks: Blocks, combination: Any, size: int | None = None) -> Fungi:

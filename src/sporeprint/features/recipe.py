@@ -30,7 +30,8 @@ class Recipe:
     """A recipe names the backbone, the blocks of each family, and how they are joined.
 
     backbone: Hugging Face id or folder, `timm:NAME`, or `"tiny"` (shipped); None where a `Backbone` is given.
-    objectives: each gives a gradient block; None for the paper's: KL, SimCLR, and for images DINO.
+    objectives: each gives a gradient block. By default KL alone, which takes no pass of its own: the preset "free". None
+    takes the paper's: KL, SimCLR, and for images DINO.
     modality: "auto" is what the checkpoint takes (images or audio where it has two towers); "text" is its text tower.
     targets: paths of the linear layers to read; by default the output projection of the last attention.
     pooling: how tokens become an embedding: "auto" (what the checkpoint's authors use), "cls", "mean", "last".
@@ -42,7 +43,9 @@ class Recipe:
     views: resolution of image views, for objectives without an augmentation of their own: "paper" enlarges every patch
     and crop to the backbone's input; "native" keeps patches and local crops at half its side, for networks that can
     interpolate their position embeddings. Text and sound have no resolution: there it changes nothing.
-    size: features after PCA; None keeps all. combination: how blocks are joined, "paper" by default.
+    size: features after PCA; None keeps all.
+    combination: how blocks are joined. None decides by the objectives: where none are given, as the presets do
+    (embedding, layers and gradients, whitened); where they are, "paper", the embedding and the gradients of just these.
     dtype: "auto" (bfloat16 where the device multiplies it in hardware), "float32" or "bfloat16".
     seed: for heads, projection, views and negatives.
     dense: a `Dense`, which decides features of patches and nothing else; None for the paper's.
@@ -57,7 +60,7 @@ class Recipe:
     }
 
     backbone: str | None = None
-    objectives: Sequence[Any] | None = None
+    objectives: Sequence[Any] | None = presets.FREE
     targets: Sequence[str] | None = None
     pooling: str = "auto"
     projection: str = "rademacher"
@@ -66,13 +69,16 @@ class Recipe:
     layer_kinds: Sequence[str] | None = None
     views: str = "paper"
     size: int | None = None
-    combination: Any = "paper"
+    combination: Any = None
     dtype: str = "auto"
     seed: int = 0
     modality: str = "auto"
     dense: Dense | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
+        if self.combination is None:
+            default = self.objectives is presets.FREE
+            object.__setattr__(self, "combination", presets.JOINED if default else "paper")
         for name in ("targets", "layer_kinds"):
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, (getattr(self, name),))
@@ -103,6 +109,11 @@ class Recipe:
         for pooling in self.layer_kinds or ():
             check_choice("layer_kinds", pooling, LAYER_KINDS)
         check_choice("views", self.views, VIEWS)
+        if self.views != "paper" and self.objectives is presets.FREE:
+            raise RecipeError(
+                f"views={self.views!r}, but the default objective makes no views; name what does, e.g. "
+                "objectives=[KL(), DINO(), SimCLR()], or leave views out"
+            )
         for name, least in (("dim", 1), ("size", 1), ("layers", 0), ("seed", 0)):
             value = getattr(self, name)
             if value is None and name in ("dim", "size"):
@@ -134,7 +145,8 @@ class Recipe:
     def preset(cls, name: str, backbone: str | None = None, modality: str = "auto", **overrides: Any) -> Recipe:
         """Return a recipe on the frontier of accuracy against cost: "paper", "balanced", "fast" or "free".
 
-        backbone: gives the modality; without a backbone, give `modality`, except for "paper", the same for all.
+        backbone: gives the modality; without a backbone, give `modality`, except for "paper" and "free", which are the
+        same for all.
         overrides: other fields, except objectives and views, which the preset sets. Raises RecipeError, BackboneError.
         """
         fields = presets.fields_of(name, backbone, modality, overrides)

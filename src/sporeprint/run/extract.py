@@ -35,6 +35,8 @@ from sporeprint.features.fungi import Fungi
 from sporeprint.features.gathered import Gathered
 from sporeprint.features.negatives import Progress
 from sporeprint.features.recipe import Recipe
+from sporeprint.objectives import paper
+from sporeprint.run.preset_costs import is_default, preset_costs
 from sporeprint.store.plan import read_plan
 from sporeprint.store.reader import Store
 from sporeprint.store.shards import DTYPES, plan_path
@@ -97,13 +99,19 @@ def extract(
     plan = _make_plan(fungi, source, fitted, Path(out))
     try:
         writer = StoreWriter(out, plan, dtype=settings.dtype, shard_rows=settings.shard_rows)
-    except StoreMismatch:
+    except StoreMismatch as error:
         _refuse_removed(Path(out))
+        if is_default(fungi) and _recorded(Path(out), "recipe").get("objectives") == to_json(paper(fungi.network.modality)):
+            raise StoreMismatch(
+                f"{error}\nIn earlier versions the default was the paper's: --preset paper goes on with it."
+            ) from None
         raise
     with writer:
         if writer.complete:
             log.info("%s is complete already", out)
             return Store.open(out)
+        if fitted is None and is_default(fungi):
+            log.info(preset_costs(fungi))
         _load_or_draw_state(writer, fungi, source, fitted is not None, progress)
         return _write_shards(writer, fungi, source, settings, progress)
 

@@ -186,7 +186,9 @@ def propagate_scenes(
     known = dict(enumerate(names or ()))
     labels = {value: known.get(value) or str(value) for value in values}
     settings = settings or Settings()
-    recipe = Recipe(dense=settings.dense(backbone.depth), projection="tensorsketch", seed=settings.seed)
+    recipe = Recipe(  # whose objectives compute nothing here, and are in the fingerprint of earlier results
+        objectives=None, dense=settings.dense(backbone.depth), projection="tensorsketch", seed=settings.seed
+    )
     # A person who labels by hand goes on with the others.
     fungi = Fungi(recipe, backbone=backbone, max_failures=1.0, limits=limits)
     with held(out, LOG, is_of_propagate):

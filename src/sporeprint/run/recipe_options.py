@@ -11,7 +11,7 @@ from sporeprint.errors import RecipeError
 from sporeprint.features import saved
 from sporeprint.features.presets import DECIDES
 from sporeprint.features.recipe import Recipe
-from sporeprint.objectives import NAMES, paper, settle
+from sporeprint.objectives import NAMES, settle
 from sporeprint.run.extract import read_state
 from sporeprint.store.reader import Store
 from sporeprint.values import parse_json
@@ -50,24 +50,28 @@ def make_recipe(
             given[name] = [word.strip() for word in given[name].split(",")]
     if given.pop("preset", None) is not None:
         return _preset_recipe(str(preset), negatives, given)
-    objectives = given.pop("objectives", None)
-    recipe = Recipe(**given)
-    if objectives is None and negatives is None:
-        return recipe  # the paper's, for whatever the backbone takes
-    if objectives is None:
-        chosen = list(paper(find_modality(given["backbone"], recipe.modality, trust_remote_code), recipe.views))
-    else:
-        names = [name.strip() for name in objectives.split(",")]
-        if unknown := [name for name in names if name not in NAMES and names != ["none"]]:
-            raise RecipeError(f"no objective {unknown[0]!r}; known: {', '.join(NAMES)}, or none")
-        chosen = [] if names == ["none"] else [NAMES[name]() for name in names]
-    if negatives is not None:
-        if not any(objective.negatives != 0 for objective in chosen):
-            raise RecipeError(f"--negatives {negatives}, but none of --objectives {objectives} uses any; leave it out")
-        chosen = [
-            replace(objective, negatives=negatives) if objective.negatives != 0 else objective for objective in chosen
-        ]
-    return replace(recipe, objectives=chosen)
+    if "objectives" in given:
+        given["objectives"] = _objectives(given["objectives"], negatives)
+    for name, value in {"views": given.get("views"), "negatives": negatives}.items():
+        if value is not None and "objectives" not in given:
+            raise RecipeError(
+                f"--{name} {value}, but the default makes no views and uses no negatives; name what does, such as "
+                "--objectives kl,dino,simclr, or leave it out"
+            )
+    return Recipe(**given)
+
+
+def _objectives(words: str, negatives: int | None) -> list[Any]:
+    """Make the objectives that are named, with this number of negatives. Raises RecipeError."""
+    names = [name.strip() for name in words.split(",")]
+    if unknown := [name for name in names if name not in NAMES and names != ["none"]]:
+        raise RecipeError(f"no objective {unknown[0]!r}; known: {', '.join(NAMES)}, or none")
+    chosen = [] if names == ["none"] else [NAMES[name]() for name in names]
+    if negatives is None:
+        return chosen
+    if not any(objective.negatives != 0 for objective in chosen):
+        raise RecipeError(f"--negatives {negatives}, but none of --objectives {words} uses any; leave it out")
+    return [replace(objective, negatives=negatives) if objective.negatives != 0 else objective for objective in chosen]
 
 
 def _preset_recipe(name: str, negatives: int | None, given: dict[str, Any]) -> Recipe:

@@ -306,8 +306,8 @@ def test_a_checkpoints_folder_gives_what_its_module_gives(name, tmp_path):
     module.save_pretrained(tmp_path)
     family.extractor().save_pretrained(tmp_path)
     assert find_modality(str(tmp_path)) == "audio"
-    loaded = Fungi(Recipe(backbone=str(tmp_path), layers=0, seed=1))
-    own = Fungi(Recipe(layers=0, seed=1), backbone=Backbone(module, preprocess=family.extractor()))
+    loaded = Fungi(Recipe(backbone=str(tmp_path), objectives=None, layers=0, seed=1))
+    own = Fungi(Recipe(objectives=None, layers=0, seed=1), backbone=Backbone(module, preprocess=family.extractor()))
     assert [objective.name for objective in loaded.engine.objectives] == ["kl", "simclr"]
     clips = [(tone, RATE_HZ) for tone in tones()]
     blocks = own.fit_blocks(clips)

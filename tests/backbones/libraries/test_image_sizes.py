@@ -223,7 +223,7 @@ class OneSize(nn.Module):
 @pytest.mark.parametrize(
     "recipe",
     [
-        Recipe(views="native"),
+        Recipe(objectives=None, views="native"),
         Recipe(objectives=[DINO(augmentation=Crops(local_side=0.5))]),
         Recipe(objectives=[SimCLR(augmentation=Patches(3, side=0.5))]),
     ],

@@ -179,13 +179,20 @@ def test_what_matters_most_is_in_the_first_columns_of_each_table():
 
 def test_the_entries_that_the_verdict_is_about_are_listed_once():
     assert Page(render(comparison())).rows("picked")[1:] == [
-        ["Reference embedding", "60.0 58.0 to 63.0", "–", "1"],
+        ["Reference embedding", "60.0 58.0 to 63.0", "\u2013", "1"],
         ["One pass layers", "70.0 68.0 to 73.0", "+10.0 +7.0 to +13.0", "1"],
         ["Chosen embedding", "80.0 78.0 to 83.0", "+20.0 +17.0 to +23.0", "10"],
         ["Paper paper's assembly", "65.0 63.0 to 68.0", "+5.0 +2.0 to +8.0", "100"],
     ]
     alone = comparison(chosen="embedding", free="embedding", entries=comparison().entries[:1])
     assert [row[0] for row in Page(render(alone)).rows("picked")[1:]] == ["Chosen, reference, one pass embedding"]
+
+
+def test_what_must_be_known_of_an_entry_stands_wherever_it_is_listed():
+    *others, paper, chosen = comparison().entries
+    page = Page(render(comparison(entries=(*others, replace(paper, note="other views"), chosen))))
+    assert page.cells("paper's")[0] == "4 paper's assembly (other views) paper"
+    assert page.cells("Paper", "picked")[0] == "Paper paper's assembly (other views)"
 
 
 def test_the_table_has_every_entry_with_its_figures():
@@ -325,6 +332,33 @@ def test_nothing_is_loaded_from_outside_and_nothing_can_run():
     assert policy.startswith("default-src 'none'")
 
 
+def colours(css: str) -> list[dict[str, str]]:
+    """The named colours on light and on dark screens."""
+    light, dark = re.findall(r":root \{(.*?)\}", css, re.DOTALL)
+    return [dict(re.findall("--([a-z]+): (#[0-9a-f]{6});", block)) for block in (light, dark)]
+
+
+def contrast(first: str, second: str) -> float:
+    """As WCAG 2 has it."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    low, high = sorted([luminance(first), luminance(second)])
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_text_has_enough_contrast_in_the_light_and_in_the_dark():
+    for named in colours(render(comparison())):
+        for text in ("ink", "soft", "link", "right", "wrong"):
+            assert contrast(named[text], named["paper"]) >= 4.5, text
+        for ground in ("reference", "chosen"):
+            assert contrast(named["ink"], named[ground]) >= 4.5
+            assert contrast(named["soft"], named[ground]) >= 4.5
+
+
 def test_a_phone_shows_the_page_at_its_own_width():
     metas = Page(render(comparison())).of("meta")
     assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in metas
@@ -374,7 +408,7 @@ def test_only_so_many_queries_and_neighbours_are_shown_and_the_rest_is_said():
     page = Page(render(comparison(changed=many_changed(7)), queries=3, neighbours=2))
     assert len(page.of("article")) == 3
     assert len([tag for tag in page.of("li") if tag.get("class")]) == 3 * 4
-    assert "evenly spaced. Shown are 3 of 7; the others are in comparison.json." in page.text
+    assert "in turns. Here are 3 of 7; the others are in comparison.json." in page.text
 
 
 def test_after_four_queries_the_others_are_folded():
@@ -523,4 +557,5 @@ def test_a_long_sentence_has_its_first_clause_as_the_heading():
     assert '<h1 class="brief">Use layers: +3.0 points;</h1>' in page
     assert '<p class="rest">13 passes instead bring +4.0; views bring +2.0.</p>' in page
     assert '<h1 class="brief">Use nothing.</h1>' in render(comparison(verdict="Use nothing."))
-    assert f"<h1>{'word ' * 40}</h1>" in render(comparison(verdict="word " * 40))
+    assert f"<h1>{'word ' * 30}</h1>" in render(comparison(verdict="word " * 30))
+    assert f'<h1 class="long">{"word " * 40}</h1>' in render(comparison(verdict="word " * 40))

@@ -6,7 +6,7 @@ Entries of equal cost are a group, the best first; the cheapest group stands abo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from xml.etree.ElementTree import Element
 
 from sporeprint.evaluate.comparison import Comparison
@@ -15,7 +15,8 @@ from sporeprint.report.numbers import axis_start, cut, isolated, percent, times,
 from sporeprint.report.svg import BLACK, GREY, MARKS, PALE, add, drawing, mark, round_ticks, text_of
 
 _SIZE = 12  # of letters, in pixels where the drawing is not scaled
-_ROW = 24  # height of an entry
+_ROW, _TALL_ROW = 24, 38  # height of an entry, and of one whose name stands above its line
+_NARROW = 500  # pixels of width; a narrower plot has names above the lines
 _FEW = 2  # different costs
 
 
@@ -42,17 +43,19 @@ def accuracy_plot(comparison: Comparison, width: float, most: int = 24) -> str:
     for cost, members in groups.items():
         lines += [*([times(cost)] if len(groups) > 1 else []), *members]
     if len(kept) < len(marks):
-        lines.append(f"{len(marks) - len(kept):,} more, less accurate")
-    longest = max(width_of(_label(mark), _SIZE) for mark in kept)
-    top, names = 26, min(max(0.42 * width, 172), 1.1 * longest)
-    bottom, figures = top + _ROW * len(lines), width_of("100.0", _SIZE) + 4
+        lines.append(f"{len(marks) - len(kept):,} more in the table of all entries")
+    above = width < _NARROW
+    longest = 1.1 * max(width_of(_label(mark), _SIZE) for mark in kept)  # bold letters are wider
+    names = 0 if above else min(0.42 * width, longest)
+    top, row, figures = 26, _TALL_ROW if above else _ROW, width_of("100.0", _SIZE) + 4
+    bottom = top + row * len(lines)
     low, high = accuracy_range([mark.entry for mark in kept])
     left, right = names + 12, width - figures - 6
 
     def x(accuracy: float) -> float:
         return left + (accuracy - low) / (high - low) * (right - left)
 
-    listed = "; ".join(mark.detail for mark in best if mark.words)
+    listed = "; ".join(f"{'; '.join(mark.names)} ({mark.words}): {mark.figures}" for mark in best if mark.words)
     svg = drawing(width, bottom + 28, f"Accuracy of {len(kept)} entries, the best first. {listed}")
     small = {"font_size": _SIZE, "fill": BLACK}
     add(svg, "text", f"top-1, %{axis_start(low)}", x=width - 2, y=14, text_anchor="end", **small)
@@ -66,32 +69,33 @@ def accuracy_plot(comparison: Comparison, width: float, most: int = 24) -> str:
         dashed = {"stroke": BLACK, "stroke_width": 1, "stroke_dasharray": "5 4", "class_": "reference"}
         add(svg, "line", x1=x(reference), x2=x(reference), y1=top, y2=bottom, **dashed)
     for at, line in enumerate(lines):
-        y = top + _ROW * (at + 0.5)
+        y = top + row * at + row - _ROW / 2  # of what is drawn
         if isinstance(line, str):
             add(svg, "text", line, x=2, y=y + 0.36 * _SIZE, font_size=_SIZE, fill=GREY, font_style="italic")
             continue
-        _draw(svg, line, x(line.entry.value.value), y, (names, width - 2), [x(end) for end in _ends(line)])
+        group = add(svg, "g", class_="entry")
+        add(group, "title", f"{'; '.join(line.names)}: {line.figures}")
+        text = {"font_size": _SIZE, "fill": BLACK, "font_weight": "bold" if line.words else "normal"}
+        room = (width - 4 if above else names) / 1.1
+        name = isolated(cut(_label(line), room, _SIZE))
+        place = (
+            {"x": 2, "y": y - _ROW / 2, "text_anchor": "start"}
+            if above
+            else {"x": names, "y": y + 0.36 * _SIZE, "text_anchor": "end"}
+        )
+        add(group, "text", name, **place, **text)
+        _interval(group, line, x, y)
+        mark(group, line.entry.role, x(line.entry.value.value), y, 5)
+        figure = percent(line.entry.value.value)
+        add(group, "text", figure, x=width - 2, y=y + 0.36 * _SIZE, text_anchor="end", **text)
     return text_of(svg)
 
 
-def _draw(svg: Element, line: Numbered, x: float, y: float, sides: tuple[float, float], ends: Sequence[float]) -> None:
-    """The name up to the first of the sides, the interval and the mark, and the figure up to the second."""
-    value, role, bold = line.entry.value, line.entry.role, "bold" if line.words else "normal"
-    group = add(svg, "g", class_="entry")
-    add(group, "title", line.detail)
-    text = {"y": y + 0.36 * _SIZE, "font_size": _SIZE, "fill": BLACK, "text_anchor": "end", "font_weight": bold}
-    room = sides[0] / (1.1 if line.words else 1)  # bold letters are wider
-    add(group, "text", isolated(cut(_label(line), room, _SIZE)), x=sides[0], **text)
-    if ends:
-        colour = {"stroke": MARKS[role][0] if line.words else GREY, "stroke_width": 2 if line.words else 1}
-        add(group, "line", x1=ends[0], x2=ends[1], y1=y, y2=y, **colour)
-    mark(group, role, x, y, 5)
-    add(group, "text", percent(value.value), x=sides[1], **text)
-
-
-def _ends(line: Numbered) -> list[float]:
-    ends = [line.entry.value.low, line.entry.value.high]
-    return ends if all(map(math.isfinite, ends)) else []
+def _interval(group: Element, line: Numbered, x: Callable[[float], float], y: float) -> None:
+    value = line.entry.value
+    if math.isfinite(value.low) and math.isfinite(value.high):
+        colour = {"stroke": MARKS[line.entry.role][0], "stroke_width": 2} if line.words else {"stroke": GREY}
+        add(group, "line", x1=x(value.low), x2=x(value.high), y1=y, y2=y, **colour)
 
 
 def _label(line: Numbered) -> str:

@@ -36,12 +36,12 @@ class Numbered:
     words: str
 
     @property
-    def detail(self) -> str:
-        """The names, the accuracy with its interval, and the cost, in a line."""
+    def figures(self) -> str:
+        """The accuracy with its interval, and the cost."""
         value = self.entry.value
         interval = between(value.low, value.high)
         sure = f" ({interval})" if interval else ""
-        return f"{'; '.join(self.names)}: {percent(value.value)} %{sure}, {times(self.entry.passes)}"
+        return f"{percent(value.value)} %{sure}, {times(self.entry.passes)}"
 
 
 class Box(NamedTuple):
@@ -128,7 +128,7 @@ def cost_plot(comparison: Comparison, width: float, height: float) -> str:
     for mark, (x, y) in reversed(list(zip(marks, spots, strict=True))):  # those with words are drawn last, so on top
         value, role = mark.entry.value, mark.entry.role
         group = add(svg, "g", class_="entry")
-        add(group, "title", f"{mark.number} {mark.detail}")
+        add(group, "title", f"{mark.number} {'; '.join(mark.names)}: {mark.figures}")
         if math.isfinite(value.low) and math.isfinite(value.high):
             strong = {"stroke": MARKS[role][0], "stroke_width": 1.8, "opacity": 1}
             weak = {"stroke": GREY, "stroke_width": 0.8, "opacity": 0.45}

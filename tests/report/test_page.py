@@ -393,10 +393,21 @@ def test_texts_are_shown_cut_and_a_sample_that_cannot_be_read_by_its_id():
     assert "train-7 \u2713" in text  # of which no sample was given
 
 
-def test_sounds_are_told_by_id():
-    page = Page(render(comparison(), Samples("audio", {"test-2": b"RIFF"}, {"train-0": b"RIFF"})))
-    assert "test-2 Label: rose" in page.text
-    assert page.of("audio") == []
+def test_the_first_seconds_of_a_sound_can_be_played():
+    pytest.importorskip("soxr")
+    soundfile = pytest.importorskip("soundfile")
+    tone = np.sin(np.arange(5 * 8000) / 4).astype(np.float32)
+    page = Page(render(comparison(), Samples("audio", {"test-2": (tone, 8000)}, {"train-0": b"RIFF", "train-1": tone})))
+    (player,) = page.of("audio")
+    assert (player["aria-label"], player["preload"]) == ("row test-2", "none")
+    kind, data = player["src"].split(";base64,")
+    assert kind == "data:audio/mpeg"
+    sound, rate = soundfile.read(io.BytesIO(base64.b64decode(data)))
+    assert len(sound) / rate == pytest.approx(3, abs=0.1)
+    assert "Label: rose test row test-2" in page.text
+    assert "train-0 (cannot be read)" in page.text
+    assert "train-1 (cannot be read)" in page.text
+    assert "media-src data:" in render(comparison())
 
 
 def many_changed(count: int) -> tuple[Changed, ...]:

@@ -89,7 +89,7 @@ def compare_stores(
 
 def data_names(*stores: Store) -> str:
     """What the stores hold, by name: the source's, or where that is only the name of a split, the store's folder's."""
-    named = [store.plan["source"]["name"] for store in stores]
+    named = [store.plan["source"].get("name") for store in stores]
     names = [
         shown_name(store.folder) if not name or _SPLIT.fullmatch(name) else name
         for store, name in zip(stores, named, strict=True)
@@ -136,4 +136,4 @@ def _names(train: Store, blocks: str | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(["embedding", *members]))  # the reference is always there
 
 
-__all__ = ["check_samples", "compare_stores", "is_store", "shown_samples"]
+__all__ = ["check_samples", "compare_stores", "data_names", "is_store", "shown_samples"]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sporeprint.report.cost_plot import Box
+from sporeprint.report.numbers import axis_start
 from sporeprint.report.svg import BLACK, GREY, PALE, add, drawing, numbered_mark, round_ticks, text_of
 
 WIDTH, HEIGHT, SIZE = 700, 380, 13  # pixels, without the names
@@ -50,7 +51,7 @@ def plot(points: Sequence[Point], sets: Sequence[str], show: Sequence[str]) -> s
     svg.set("font-family", "system-ui, sans-serif")
     add(svg, "rect", x=0, y=0, width=WIDTH, height=whole, fill="#ffffff")
     words = {"font_size": SIZE, "fill": BLACK}
-    add(svg, "text", f"kNN top-1, %, mean of {', '.join(sets)}", x=8, y=18, **words)
+    add(svg, "text", f"kNN top-1, %, mean of {', '.join(sets)}{axis_start(low)}", x=8, y=18, **words)
     for tick in round_ticks(100 * low, 100 * high, 7):
         add(svg, "line", x1=area.left, x2=area.right, y1=y(tick / 100), y2=y(tick / 100), stroke=PALE, stroke_width=1)
         add(svg, "text", f"{tick:g}", x=area.left - 6, y=y(tick / 100) + 4, text_anchor="end", **words)

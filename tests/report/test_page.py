@@ -9,6 +9,7 @@ import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ class Page(HTMLParser):
         super().__init__()
         self.open: list[str] = []
         self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.rows: list[list[str]] = []
+        self.tables: dict[str, list[list[str]]] = {}
         self.words: list[str] = []
         self.feed(text)
         self.close()
@@ -44,10 +45,12 @@ class Page(HTMLParser):
         self.elements.append((tag, dict(attributes)))
         if tag not in EMPTY:
             self.open.append(tag)
+        if tag == "table":
+            self.tables[str(dict(attributes)["class"])] = []
         if tag == "tr":
-            self.rows.append([])
+            self._table.append([])
         if tag in ("td", "th"):
-            self.rows[-1].append("")
+            self._table[-1].append("")
 
     def handle_startendtag(self, tag, attributes):
         self.elements.append((tag, dict(attributes)))
@@ -59,7 +62,11 @@ class Page(HTMLParser):
         if "style" not in self.open:
             self.words.append(data)
         if {"td", "th"} & set(self.open):
-            self.rows[-1][-1] += data
+            self._table[-1][-1] += data
+
+    @property
+    def _table(self) -> list[list[str]]:
+        return list(self.tables.values())[-1]
 
     @property
     def text(self) -> str:
@@ -68,8 +75,11 @@ class Page(HTMLParser):
     def of(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.elements if name == tag]
 
-    def cells(self, name: str) -> list[str]:
-        return next([" ".join(cell.split()) for cell in row] for row in self.rows if name in row[0].split()[:2])
+    def rows(self, table: str = "entries") -> list[list[str]]:
+        return [[" ".join(cell.split()) for cell in row] for row in self.tables[table]]
+
+    def cells(self, name: str, table: str = "entries") -> list[str]:
+        return next(row for row in self.rows(table) if name in row[0].split()[:2])
 
 
 def pictures() -> Samples:
@@ -87,7 +97,7 @@ def test_the_page_and_its_data_are_written(tmp_path):
     assert path == tmp_path / "new" / "report" / "report.html"
     assert sorted(file.name for file in path.parent.iterdir()) == ["comparison.json", "report.html"]
     assert json.loads(path.with_name("comparison.json").read_text()) == comparison().to_json()
-    assert Page(path.read_text()).text.startswith("sporeprint compare")
+    assert Page(path.read_text()).text.startswith("tiny · sporeprint compare")
 
 
 def test_a_folder_that_cannot_be_written_is_an_error_of_ours(tmp_path):
@@ -100,31 +110,104 @@ def test_the_parts_come_in_their_order():
     text = Page(render(comparison())).text
     parts = [
         "Use all of it.",
-        "What was compared",
+        "1,400 test rows.",
         "Two rows are in both stores.",
+        "Neighbours, before and after",
         "Accuracy against cost",
-        "All entries",
         "Which classes change",
+        "All entries",
         "What the blocks share",
-        "Neighbours of queries whose answer changed",
+        "What was compared",
         "How to read this Top-1",
     ]
     assert [text.count(part) for part in parts] == [1] * len(parts)
     assert sorted(parts, key=text.index) == parts
 
 
+def test_the_table_of_all_entries_the_blocks_and_the_settings_are_folded():
+    page = render(comparison())
+    folded = re.findall(r"<details>(.*?)</details>", page, re.DOTALL)
+    assert [re.search("<h2>(.*?)</h2>", part)[1] for part in folded] == [
+        "All entries",
+        "What the blocks share",
+        "What was compared",
+    ]
+    assert '<table class="entries">' in folded[0]
+    assert "<details open" not in page
+    assert all(part.count("<summary>") == 1 for part in folded)
+
+
+@pytest.mark.parametrize(
+    ("settings", "title"),
+    [
+        ({"backbone": "deit-tiny", "data": "flowers"}, "deit-tiny on flowers"),
+        ({"data": "flowers"}, "flowers"),
+        ({"backbone": "deit-tiny", "data": ""}, "deit-tiny"),
+        ({}, "features compared"),
+        ({"backbone": "<b>", "data": "<i>&"}, "&lt;b&gt; on &lt;i&gt;&amp;"),
+    ],
+)
+def test_the_title_names_the_backbone_and_the_data(settings, title):
+    page = render(comparison(settings=settings))
+    assert f"<title>{title} &middot; sporeprint compare</title>" in page
+    assert f"sporeprint compare: <bdi>{title}</bdi>" in page
+
+
+@pytest.mark.parametrize(
+    ("settings", "facts"),
+    [
+        ({"train_rows": 1000, "classes": 2, "test_rows": 1}, "1,000 training rows, 1 test row, 2 classes. "),
+        ({"train_rows": 1, "classes": 1, "splits": 10}, "1 training row, 10 splits, 1 class. "),
+        ({}, ""),
+    ],
+)
+def test_rows_and_classes_stand_under_the_verdict(settings, facts):
+    assert f'<p class="facts">{facts}<a href="#how">' in render(comparison(settings=settings))
+
+
+def test_headings_go_down_one_level_at_a_time():
+    levels = [int(tag[1]) for tag, _ in Page(render(comparison())).elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(level <= before + 1 for before, level in pairwise(levels))
+
+
+def test_what_matters_most_is_in_the_first_columns_of_each_table():
+    page = Page(render(comparison()))
+    assert page.rows()[0][:4] == page.rows("picked")[0] == ["features", "top-1, %", "gain, points", "passes"]
+
+
+def test_the_entries_that_the_verdict_is_about_are_listed_once():
+    assert Page(render(comparison())).rows("picked")[1:] == [
+        ["Reference embedding", "60.0 58.0 to 63.0", "\u2013", "1"],
+        ["One pass layers", "70.0 68.0 to 73.0", "+10.0 +7.0 to +13.0", "1"],
+        ["Chosen embedding", "80.0 78.0 to 83.0", "+20.0 +17.0 to +23.0", "10"],
+        ["Paper paper's assembly", "65.0 63.0 to 68.0", "+5.0 +2.0 to +8.0", "100"],
+    ]
+    alone = comparison(chosen="embedding", free="embedding", entries=comparison().entries[:1])
+    assert [row[0] for row in Page(render(alone)).rows("picked")[1:]] == ["Chosen, reference, one pass embedding"]
+
+
+def test_what_must_be_known_of_an_entry_stands_wherever_it_is_listed():
+    *others, paper, chosen = comparison().entries
+    page = Page(render(comparison(entries=(*others, replace(paper, note="other views"), chosen))))
+    assert page.cells("paper's")[0] == "4 paper's assembly (other views) paper"
+    assert page.cells("Paper", "picked")[0] == "Paper paper's assembly (other views)"
+
+
 def test_the_table_has_every_entry_with_its_figures():
     page = Page(render(comparison()))
     assert page.cells("layers") == (
-        ["2 layers one pass", "1", "1,240", "1,536", "5", "69.0", "70.0 68.0 to 73.0", "65.0", "+10.0 +7.0 to +13.0"]
+        ["2 layers one pass", "70.0 68.0 to 73.0", "+10.0 +7.0 to +13.0", "1", "1,240", "1,536", "5", "69.0", "65.0"]
     )
-    assert page.cells("kl")[-1] == "\u221210.0 \u221213.0 to \u22127.0"
-    assert page.cells("embedding")[-1] == "\u2013"
+    assert page.cells("kl")[2] == "\u221210.0 \u221213.0 to \u22127.0"
+    assert page.cells("embedding")[2] == "\u2013"
     assert "rows/s: as measured while the store was made, whatever else ran there" in page.text
     assert "reading and decoding left out; the embedding's own includes KL's backward pass" in page.text
-    assert page.cells("paper's")[2] == "12"
+    assert page.cells("paper's")[4] == "12"
     kinds = [tag.get("class") for tag in page.of("tr")]
-    assert kinds[1:6] == ["reference", "free", None, "paper", "chosen"]
+    assert kinds[1:5] == ["reference", "free", "chosen", "paper"]
+    assert kinds[6:11] == ["reference", "free", None, "paper", "chosen"]
 
 
 @pytest.mark.parametrize(
@@ -143,14 +226,14 @@ def test_what_was_chosen_is_said_in_words(combination, words):
     assert chosen.joins == words
     page = Page(render(comparison(entries=(*comparison().entries[:-1], chosen))))
     assert page.cells("all,")[0] == f"5 all, white chosen {words}"
-    assert f"chosen all, white {words}" in page.text
+    assert page.cells("Chosen", "picked")[0] == f"Chosen {words}"
 
 
 def test_the_legend_has_the_marks_that_are_drawn():
     shown = comparison()
     same = tuple(altered(each, value=shown.entries[0].value, passes=1) for each in shown.entries[:2])
     page = Page(render(replace(shown, entries=same, free="layers", chosen="layers")))
-    assert "the embedding Up is better" in page.text
+    assert "the embedding Right is better" in page.text
     assert "families joined" not in page.text
 
 
@@ -158,23 +241,31 @@ def test_every_mark_has_its_number_and_names_next_to_the_plot_and_in_the_table()
     page = Page(render(comparison()))
     listed = "1 embedding reference 2 layers one pass 3 kl alone 4 paper's assembly paper 5 all, white chosen"
     assert page.text.count(listed) == 1
-    heads = [" ".join(row[0].split()) for row in page.rows[1:6]]
-    assert [head.split()[0] for head in heads] == ["1", "2", "3", "4", "5"]
+    assert [row[0].split()[0] for row in page.rows()[1:]] == ["1", "2", "3", "4", "5"]
 
 
 def test_entries_that_share_a_mark_share_its_number_and_those_without_accuracy_have_none():
     first, second, *_ = comparison().entries
     same = replace(first, name="copy")
     nothing = altered(second, name="nothing", value=Interval(math.nan, math.nan, math.nan))
-    shown = comparison(entries=(first, nothing, second, same), chosen="layers")
+    others = comparison().entries[3:]
+    shown = comparison(entries=(first, nothing, second, same, *others), chosen="layers")
     page = Page(render(shown))
-    assert [" ".join(row[0].split()) for row in page.rows[1:5]] == [
+    assert [row[0] for row in page.rows()[1:5]] == [
         "1 embedding reference",
         "nothing",
         "2 layers chosen one pass",
         "1 copy",
     ]
     assert "1 embedding ; copy reference 2 layers chosen one pass" in page.text
+
+
+def test_where_all_cost_alike_the_names_stand_in_the_plot_and_nothing_is_numbered():
+    alike = tuple(replace(row, passes=1) for row in comparison().entries)
+    page = Page(render(comparison(entries=alike)))
+    assert [row[0] for row in page.rows()[1:4]] == ["embedding reference", "layers one pass", "kl alone"]
+    assert not [tag for tag in page.of("ul") if tag.get("class") == "names"]
+    assert "Horizontal lines: the 95 % interval." in page.text.replace("\u00a0", " ")
 
 
 def test_heads_of_rows_and_columns_say_which_they_are():
@@ -184,8 +275,7 @@ def test_heads_of_rows_and_columns_say_which_they_are():
 
 def test_blocks_are_listed_with_their_figures_and_a_dash_for_none():
     page = Page(render(comparison()))
-    rows = [[" ".join(cell.split()) for cell in row] for row in page.rows[-2:]]
-    assert rows == [["embedding", "384", "120.3", "0.123"], ["kl", "768", "300.0", "\u2013"]]
+    assert page.rows("blocks")[1:] == [["embedding", "384", "120.3", "0.123"], ["kl", "768", "300.0", "\u2013"]]
     assert "Measured on 80 of 90 rows" in page.text
 
 
@@ -212,7 +302,7 @@ def test_names_labels_and_texts_are_escaped_everywhere():
         classes=(ClassChange(EVIL, 3, 0.1, 0.3, 0.2),),
         analysis=Analysis(3, 3, {EVIL: BlockFigures(3, 1.0, 0.5)}, ((1.0,),)),
         changed=(changed,),
-        settings={EVIL: EVIL, "list": [EVIL], "nested": {EVIL: EVIL}},
+        settings={"backbone": EVIL, "data": EVIL, EVIL: EVIL, "list": [EVIL], "nested": {EVIL: EVIL}},
         notes=(EVIL,),
     )
     for samples in (None, Samples("text", {EVIL: EVIL}, {EVIL: EVIL}), Samples("image", {EVIL: EVIL}, {EVIL: EVIL})):
@@ -240,6 +330,33 @@ def test_nothing_is_loaded_from_outside_and_nothing_can_run():
     assert not {"script", "link", "iframe", "object", "embed"} & {tag for tag, _ in page.elements}
     (policy,) = [meta["content"] for meta in page.of("meta") if meta.get("http-equiv")]
     assert policy.startswith("default-src 'none'")
+
+
+def colours(css: str) -> list[dict[str, str]]:
+    """The named colours on light and on dark screens."""
+    light, dark = re.findall(r":root \{(.*?)\}", css, re.DOTALL)
+    return [dict(re.findall("--([a-z]+): (#[0-9a-f]{6});", block)) for block in (light, dark)]
+
+
+def contrast(first: str, second: str) -> float:
+    """As WCAG 2 has it."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    low, high = sorted([luminance(first), luminance(second)])
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_text_has_enough_contrast_in_the_light_and_in_the_dark():
+    for named in colours(render(comparison())):
+        for text in ("ink", "soft", "link", "right", "wrong"):
+            assert contrast(named[text], named["paper"]) >= 4.5, text
+        for ground in ("reference", "chosen"):
+            assert contrast(named["ink"], named[ground]) >= 4.5
+            assert contrast(named["soft"], named[ground]) >= 4.5
 
 
 def test_a_phone_shows_the_page_at_its_own_width():
@@ -276,22 +393,54 @@ def test_texts_are_shown_cut_and_a_sample_that_cannot_be_read_by_its_id():
     assert "train-7 \u2713" in text  # of which no sample was given
 
 
-def test_sounds_are_told_by_id():
-    page = Page(render(comparison(), Samples("audio", {"test-2": b"RIFF"}, {"train-0": b"RIFF"})))
-    assert "test-2 Label: rose" in page.text
-    assert page.of("audio") == []
+def test_the_first_seconds_of_a_sound_can_be_played():
+    pytest.importorskip("soxr")
+    soundfile = pytest.importorskip("soundfile")
+    tone = np.sin(np.arange(5 * 8000) / 4).astype(np.float32)
+    page = Page(render(comparison(), Samples("audio", {"test-2": (tone, 8000)}, {"train-0": b"RIFF", "train-1": tone})))
+    (player,) = page.of("audio")
+    assert (player["aria-label"], player["preload"]) == ("row test-2", "none")
+    kind, data = player["src"].split(";base64,")
+    assert kind == "data:audio/mpeg"
+    sound, rate = soundfile.read(io.BytesIO(base64.b64decode(data)))
+    assert len(sound) / rate == pytest.approx(3, abs=0.1)
+    assert "Label: rose test row test-2" in page.text
+    assert "train-0 (cannot be read)" in page.text
+    assert "train-1 (cannot be read)" in page.text
+    assert "media-src data:" in render(comparison())
+
+
+def many_changed(count: int) -> tuple[Changed, ...]:
+    change = comparison().changed[0]
+    return tuple(replace(change, id=f"q{at}") for at in range(count))
 
 
 def test_only_so_many_queries_and_neighbours_are_shown_and_the_rest_is_said():
-    change = comparison().changed[0]
-    many = comparison(changed=tuple(replace(change, id=f"q{at}") for at in range(7)))
-    page = Page(render(many, queries=3, neighbours=2))
+    page = Page(render(comparison(changed=many_changed(7)), queries=3, neighbours=2))
     assert len(page.of("article")) == 3
     assert len([tag for tag in page.of("li") if tag.get("class")]) == 3 * 4
-    assert (
-        "evenly spaced where there are many. Shown are the first 3 of 7; the others are in comparison.json."
-        in page.text
-    )
+    assert "in turns. Here are 3 of 7; the others are in comparison.json." in page.text
+
+
+def test_after_four_queries_the_others_are_folded():
+    (folded,) = re.findall(r"<details>(.*?)</details>", render(comparison(changed=many_changed(6))), re.DOTALL)[:1]
+    assert "<summary>2 more such rows</summary>" in folded
+    assert re.findall("test-2|q[0-9]", Page(folded).text) == ["q4", "q5"]
+    assert "more such rows" not in render(comparison(changed=many_changed(4)))
+
+
+def test_rows_that_gain_and_rows_that_lose_take_turns():
+    gain = many_changed(3)
+    lose = [replace(row, id=f"w{at}", before=row.label, after="daisy") for at, row in enumerate(gain[:2])]
+    text = Page(render(comparison(changed=(*gain, *lose)))).text
+    assert re.findall("[qw][0-9]", text) == ["q0", "w0", "q1", "w1", "q2"]
+
+
+def test_a_page_without_samples_says_how_to_see_them():
+    hint = "To see the samples, and not only their ids, give --train SOURCE and --test SOURCE to compare ."
+    assert hint in Page(render(comparison())).text
+    assert hint not in Page(render(comparison(), pictures())).text
+    assert hint not in Page(render(comparison(changed=()))).text
 
 
 @pytest.mark.parametrize(
@@ -325,7 +474,7 @@ def test_a_gain_of_nought_looks_as_it_does_in_the_verdict(gain):
     page = Page(render(comparison(entries=(*others, altered(chosen, gain=gain)))))
     shown = str(gain).replace(" points", "").replace("-", "\u2212").replace("(", "").replace(")", "")
     assert shown.startswith("+0.0 ")
-    assert page.cells("all,")[-1] == shown
+    assert page.cells("all,")[2] == page.cells("Chosen", "picked")[2] == shown
 
 
 def test_equal_comparisons_give_equal_pages():
@@ -348,7 +497,7 @@ def test_a_comparison_that_found_nothing_says_so():
     )
     page = Page(render(bare))
     assert page.cells("embedding") == (
-        ["embedding chosen reference one pass", "1", "\u2013", "1,536", "5", "\u2013", "\u2013", "\u2013", "\u2013"]
+        ["embedding chosen reference one pass", "\u2013", "\u2013", "1", "\u2013", "1,536", "5", "\u2013", "\u2013"]
     )
     for sentence in (
         "No entry has an accuracy to plot.",
@@ -410,12 +559,14 @@ def test_of_more_than_forty_blocks_the_first_are_in_the_map_and_all_in_the_table
     analysis = Analysis(9, 9, {name: BlockFigures(4, 2.0, 0.1) for name in names}, tuple([tuple([0.5] * 45)] * 45))
     page = Page(render(comparison(analysis=analysis)))
     assert "Shown are the first 40 of 45 blocks." in page.text
-    assert page.cells("block-44")[1] == "4"
-    assert len([tag for tag in page.of("g") if tag.get("class") == "cell"]) == 1600
+    assert page.cells("block-44", "blocks")[1] == "4"
+    assert len([tag for tag in page.of("g") if tag.get("class") == "cell"]) == 2 * 1600  # for a screen and a phone
 
 
 def test_a_long_sentence_has_its_first_clause_as_the_heading():
     page = render(comparison(verdict="Use layers: +3.0 points; 13 passes instead bring +4.0; views bring +2.0."))
-    assert "<h1>Use layers: +3.0 points;</h1>" in page
+    assert '<h1 class="brief">Use layers: +3.0 points;</h1>' in page
     assert '<p class="rest">13 passes instead bring +4.0; views bring +2.0.</p>' in page
-    assert "<h1>Use nothing.</h1>" in render(comparison(verdict="Use nothing."))
+    assert '<h1 class="brief">Use nothing.</h1>' in render(comparison(verdict="Use nothing."))
+    assert f"<h1>{'word ' * 30}</h1>" in render(comparison(verdict="word " * 30))
+    assert f'<h1 class="long">{"word " * 40}</h1>' in render(comparison(verdict="word " * 40))

@@ -174,6 +174,22 @@ def test_the_heat_map_has_a_cell_for_every_two_blocks_and_writes_what_it_knows()
     assert len(tags(svg, "path")) == 1
 
 
+@pytest.mark.parametrize("count", [1, 2, 13, 25, 40])
+def test_the_heat_map_fits_its_width(count):
+    svg = cka_plot([f"patches-{at}" for at in range(count)], [[0.5] * count] * count, 345)
+    assert float(ElementTree.fromstring(svg).get("width")) <= 345
+
+
+def test_of_no_blocks_there_is_no_heat_map():
+    assert cka_plot([], []) == ""
+
+
+def test_the_plot_says_where_its_axis_starts():
+    low = 0.48 - 0.06 * 0.35  # the lowest end of an interval, less 6 % of what all of them span
+    texts = [tag.text for tag in tags(cost_plot(comparison(), 448, 300), "text")]
+    assert f"right of the test rows (top-1, %); the axis starts at {100 * low:.1f}" in texts
+
+
 def test_cells_of_forty_blocks_are_too_small_for_numbers():
     svg = cka_plot([f"b{at}" for at in range(40)], [[0.5] * 40] * 40)
     assert len(tags(svg, "rect")) == 1600

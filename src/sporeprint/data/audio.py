@@ -103,6 +103,17 @@ def resample(clip: Clip, rate_hz: int) -> Clip:
     return replace(clip, samples=np.asarray(samples, dtype=np.float32), rate_hz=rate_hz)
 
 
+def mp3(clip: Clip, rate_hz: int = 16_000) -> bytes:
+    """Encode `clip` as MP3, resampled to `rate_hz`, for a page: every browser plays it. Raises SampleError."""
+    soundfile = _extra("soundfile", "sound in a page")
+    file = io.BytesIO()
+    try:
+        soundfile.write(file, resample(clip, rate_hz).samples, rate_hz, format="MP3")
+    except (RuntimeError, ValueError) as error:  # ValueError: an old libsndfile, which writes no MP3
+        raise SampleError(f"cannot be encoded as MP3: {reason(error)}") from None
+    return file.getvalue()
+
+
 def _extra(package: str, what: str) -> Any:
     try:
         return import_module(package)

@@ -13,7 +13,7 @@ from xml.etree.ElementTree import Element
 
 from sporeprint.evaluate.comparison import Comparison
 from sporeprint.evaluate.table import Entry
-from sporeprint.report.numbers import between, percent, times, width_of
+from sporeprint.report.numbers import axis_start, between, percent, times, width_of
 from sporeprint.report.svg import BLACK, GREY, MARKS, PALE, add, drawing, numbered_mark, round_ticks, text_of
 
 RADIUS = 8.0  # of a mark, which holds a number of two digits
@@ -34,6 +34,14 @@ class Numbered:
     entry: Entry
     names: tuple[str, ...]
     words: str
+
+    @property
+    def figures(self) -> str:
+        """The accuracy with its interval, and the cost."""
+        value = self.entry.value
+        interval = between(value.low, value.high)
+        sure = f" ({interval})" if interval else ""
+        return f"{percent(value.value)} %{sure}, {times(self.entry.passes)}"
 
 
 class Box(NamedTuple):
@@ -120,11 +128,8 @@ def cost_plot(comparison: Comparison, width: float, height: float) -> str:
     for mark, (x, y) in reversed(list(zip(marks, spots, strict=True))):  # those with words are drawn last, so on top
         value, role = mark.entry.value, mark.entry.role
         group = add(svg, "g", class_="entry")
-        interval = between(value.low, value.high)
-        sure = f" ({interval})" if interval else ""
-        names = "; ".join(mark.names)
-        add(group, "title", f"{mark.number} {names}: {percent(value.value)} %{sure}, {times(mark.entry.passes)}")
-        if interval:
+        add(group, "title", f"{mark.number} {'; '.join(mark.names)}: {mark.figures}")
+        if math.isfinite(value.low) and math.isfinite(value.high):
             strong = {"stroke": MARKS[role][0], "stroke_width": 1.8, "opacity": 1}
             weak = {"stroke": GREY, "stroke_width": 0.8, "opacity": 0.45}
             ends = {"y1": frame.y(value.low), "y2": frame.y(value.high)}
@@ -135,6 +140,13 @@ def cost_plot(comparison: Comparison, width: float, height: float) -> str:
 
 def frame_of(entries: Sequence[Entry], width: float, height: float) -> Frame:
     """Axes that hold every accuracy and every known interval, with a little air."""
+    passes = [max(1, entry.passes) for entry in entries]
+    area = Box(46, 30, width - 8, height - 46)
+    return Frame(area, (min(passes), max(passes)), accuracy_range(entries))
+
+
+def accuracy_range(entries: Sequence[Entry]) -> tuple[float, float]:
+    """The ends of an axis, as fractions, that holds every accuracy and every known interval, with a little air."""
     known = [
         figure
         for entry in entries
@@ -142,9 +154,7 @@ def frame_of(entries: Sequence[Entry], width: float, height: float) -> Frame:
         if math.isfinite(figure)
     ]
     air = max(0.06 * (max(known) - min(known)), 0.005)
-    passes = [max(1, entry.passes) for entry in entries]
-    area = Box(46, 30, width - 8, height - 46)
-    return Frame(area, (min(passes), max(passes)), (min(known) - air, max(known) + air))
+    return min(known) - air, max(known) + air
 
 
 def places(entries: Sequence[Entry], frame: Frame) -> list[tuple[float, float]]:
@@ -173,7 +183,7 @@ def places(entries: Sequence[Entry], frame: Frame) -> list[tuple[float, float]]:
 
 def _axes(svg: Element, frame: Frame, passes: Sequence[float]) -> None:
     area, small = frame.area, {"font_size": _SIZE, "fill": BLACK}
-    add(svg, "text", "right of the test rows (top-1, %)", x=4, y=14, **small)
+    add(svg, "text", f"right of the test rows (top-1, %){axis_start(frame.accuracy[0])}", x=4, y=14, **small)
     for tick in round_ticks(
         100 * frame.accuracy[0], 100 * frame.accuracy[1], max(2, int((area.bottom - area.top) / 40))
     ):

@@ -53,6 +53,11 @@ def decimal(value: float | None, digits: int) -> str:
     return shown.lstrip("-") if not float(shown.replace(",", "")) else shown.replace("-", "\u2212")
 
 
+def axis_start(fraction: float) -> str:
+    """What an axis of percentages says after its name where it does not start at 0, so that no reader is misled."""
+    return f"; the axis starts at {percent(fraction)}" if fraction > 0 else ""
+
+
 def width_of(text: str, size: float) -> float:
     """The rough width of a sans-serif line of `size`; that of DejaVu Sans, a wide font, to be on the safe side."""
     return size * sum(map(_advance, text))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from sporeprint.evaluate.analyse import ClassChange
 from sporeprint.evaluate.comparison import Changed, Comparison, Neighbour
+from sporeprint.evaluate.table import Entry
 from sporeprint.report import numbers as formats
+from sporeprint.report.accuracy_plot import accuracy_plot, costs_alike
 from sporeprint.report.cost_plot import Numbered, cost_plot, named, numbered
 from sporeprint.report.plots import cka_plot, class_plot, sorted_changes
 from sporeprint.report.samples import Samples, Shown, thumbnail
@@ -29,7 +32,14 @@ ROLE_NAMES = {
 }
 _WIDE, _NARROW = 960, 345  # pixels; a phone of 375 less its margins
 _MOST_BLOCKS = 40  # in the heat map
-_MOST_CLASSES = 20  # that gain, and as many that lose
+_MOST_CLASSES = 12  # that gain, and as many that lose
+_OPENED = 4  # queries that are not folded away
+_FACTS = {
+    "train_rows": ("training row", "training rows"),
+    "test_rows": ("test row", "test rows"),
+    "splits": ("split", "splits"),
+    "classes": ("class", "classes"),
+}
 
 
 def write_report(
@@ -67,15 +77,21 @@ def render(comparison: Comparison, samples: Samples | None = None, queries: int 
     names = list(comparison.analysis.blocks)
     cka = [line[:_MOST_BLOCKS] for line in comparison.analysis.cka[:_MOST_BLOCKS]]
     *_, rest = sorted_changes(comparison.classes, _MOST_CLASSES)
-    marks = numbered(comparison)
+    marks, alike = numbered(comparison), costs_alike(comparison)
     return environment.get_template("page.html").render(
         comparison=comparison,
         level=comparison.entries[0].value.level if comparison.entries else 0.95,
+        title=_title(comparison.settings),
+        facts=_facts(comparison.settings),
         words=named(comparison),
-        picked=[(word, comparison.entry(name)) for word, name in _picked(comparison) if comparison.entries],
+        picked=_picked(comparison),
         marks=[(_mark(mark.entry.role), mark) for mark in marks],
-        numbers={name: mark.number for mark in marks for name in mark.names},
-        cost_plots=_drawn({"wide": cost_plot(comparison, _WIDE, 440), "narrow": cost_plot(comparison, _NARROW, 380)}),
+        numbers={} if alike else {name: mark.number for mark in marks for name in mark.names},
+        plots=_drawn(
+            {"wide": accuracy_plot(comparison, _WIDE), "narrow": accuracy_plot(comparison, _NARROW)}
+            if alike
+            else {"wide": cost_plot(comparison, _WIDE, 440), "narrow": cost_plot(comparison, _NARROW, 380)}
+        ),
         legend=_legend(marks),
         class_plots=_drawn(
             {
@@ -84,9 +100,12 @@ def render(comparison: Comparison, samples: Samples | None = None, queries: int 
             }
         ),
         undrawn=_undrawn(rest, len(comparison.classes)),
-        cka=_markup(cka_plot(names[:_MOST_BLOCKS], cka)) if names else "",
+        cka_plots=_drawn(
+            {name: cka_plot(names[:_MOST_BLOCKS], cka, width) for name, width in (("wide", _WIDE), ("narrow", _NARROW))}
+        ),
         most_blocks=_MOST_BLOCKS,
-        queries=[_query(changed, samples, neighbours) for changed in comparison.changed[:queries]],
+        queries=[_query(changed, samples, neighbours) for changed in _in_turns(comparison.changed)[:queries]],
+        opened=_OPENED,
         unchanged=_unchanged(comparison),
         modality=samples.modality if samples else "",
     )
@@ -126,8 +145,30 @@ def _shown(row_id: str, among: Mapping[str, Any] | None, samples: Samples | None
     return thumbnail(among[row_id], samples.modality, samples.limits)
 
 
-def _picked(comparison: Comparison) -> tuple[tuple[str, str], ...]:
-    return (("reference", comparison.reference), ("one pass", comparison.free), ("chosen", comparison.chosen))
+def _title(settings: Mapping[str, Any]) -> str:
+    """The backbone and the data, as far as they are known; never a path."""
+    names = [str(settings[key]) for key in ("backbone", "data") if settings.get(key)]
+    return " on ".join(names) or "features compared"
+
+
+def _facts(settings: Mapping[str, Any]) -> str:
+    """How many rows and classes were compared, in words."""
+    counts = [(settings[key], nouns) for key, nouns in _FACTS.items() if isinstance(settings.get(key), int)]
+    return ", ".join(f"{number:,} {one if number == 1 else many}" for number, (one, many) in counts)
+
+
+def _in_turns(changed: Sequence[Changed]) -> list[Changed]:
+    """Rows that gain and rows that lose in turns, as long as there are both."""
+    gain = [row for row in changed if row.after == row.label]
+    lose = [row for row in changed if row.after != row.label]
+    return [row for pair in zip_longest(gain, lose) for row in pair if row is not None]
+
+
+def _picked(comparison: Comparison) -> list[Entry]:
+    """The entries that the verdict is about, each once: the reference, the choices, the paper's."""
+    by_name = {entry.name: entry for entry in comparison.entries}
+    names = (comparison.reference, comparison.free, comparison.chosen, *named(comparison))
+    return [by_name[name] for name in dict.fromkeys(names) if name in by_name]
 
 
 def _unchanged(comparison: Comparison) -> str:

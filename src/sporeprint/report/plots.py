@@ -67,18 +67,23 @@ def sorted_changes(
     return gains[:most], losses[kept:], [*gains[most:], *same, *losses[:kept]]
 
 
-def cka_plot(names: Sequence[str], cka: Sequence[Sequence[float]]) -> str:
+def cka_plot(names: Sequence[str], cka: Sequence[Sequence[float]], width: float = 960) -> str:
     """A heat map [B, B] of similarity, white 0 to dark blue 1, with the numbers where the cells are large enough.
 
-    A debiased CKA may fall below 0: it is coloured as 0 and written as it is. NaN is a crossed cell.
+    A debiased CKA may fall below 0: it is coloured as 0 and written as it is. NaN is a crossed cell. width: in pixels,
+    at most. "" for no blocks.
     """
+    if not names:
+        return ""
     count = len(names)
-    cell = 36 if count <= 16 else 24 if count <= 24 else 18
-    size = min(_SIZE, 0.62 * cell)
-    labels = [cut(name, 150, size) for name in names]
-    margin = max((width_of(label, size) for label in labels), default=0.0) + 8
-    side = cell * count
+    widest = width / (count + 4)  # with room for the labels
+    cell = next((side for side in (36, 24, 18) if side <= widest), widest)
+    size = max(6, min(_SIZE, 0.62 * cell))
+    labels = [cut(name, min(150, 0.3 * width), size) for name in names]
+    margin = max(width_of(label, size) for label in labels) + 8
     rise = margin * 0.78  # the labels above stand at 45 degrees; the last one leans over the right edge
+    cell = min(cell, (width - margin - rise) / count)
+    side = cell * count
     svg = drawing(margin + side + rise, rise + side + 2, f"CKA, from 0 to 1, of every two of {count} blocks")
     for at, (name, label) in enumerate(zip(names, labels, strict=True)):
         y = rise + cell * (at + 0.5) + 0.36 * size
@@ -98,7 +103,7 @@ def cka_plot(names: Sequence[str], cka: Sequence[Sequence[float]]) -> str:
             fill = shade(value) if known else "#ffffff"
             add(group, "rect", x=x, y=y, width=cell, height=cell, fill=fill, stroke=PALE, stroke_width=0.5)
             if not known:
-                add(group, "path", d=f"M{x:.1f} {y:.1f}l{cell} {cell}m{-cell} 0l{cell} {-cell}", stroke=GREY)
+                add(group, "path", d=f"M{x:.1f} {y:.1f}l{cell:g} {cell:g}m{-cell:g} 0l{cell:g} {-cell:g}", stroke=GREY)
             elif cell >= 24:
                 digits = f"{value:.2f}" if cell >= 36 else f"{value:.1f}"
                 dark = value > 0.68  # there white and black are equally legible

@@ -1,23 +1,24 @@
-"""A sample as a page shows it: an image as a thumbnail in the page itself, a text as text, a sound by its id."""
+"""A sample as a page shows it: an image as a thumbnail in the page itself, a text as text, a sound as its beginning."""
 
 from __future__ import annotations
 
 import base64
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sporeprint.data.limits import Limits
-from sporeprint.errors import SampleError
+from sporeprint.errors import MissingExtra, SampleError
 
 SIDE = 96  # pixels, the longer side of a thumbnail
 LETTERS = 280  # of a text
+SECONDS = 3  # of a sound
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What stands for a sample. image: a data URI. text: of the sample, cut. Neither: its id has to do.
+    """What stands for a sample. image, sound: data URIs. text: of the sample, cut. None of them: its id has to do.
 
     missing: why a sample that was given cannot be shown.
     """
@@ -25,6 +26,7 @@ class Shown:
     image: str | None = None
     size: tuple[int, int] = (0, 0)  # width and height to show the image at, pixels
     text: str | None = None
+    sound: str | None = None
     missing: str | None = None
 
 
@@ -32,7 +34,7 @@ class Shown:
 class Samples:
     """The samples of the test and the training rows by their ids, as sources give them, not decoded.
 
-    modality: "image", "text" or "audio", of which only the ids are shown. limits: larger samples are not shown.
+    modality: "image", "text" or "audio". limits: larger samples are not shown.
     """
 
     modality: str
@@ -42,13 +44,15 @@ class Samples:
 
 
 def thumbnail(sample: object, modality: str, limits: Limits = Limits()) -> Shown:
-    """`sample`, as `load_image` or `load_text` take it, ready for a page. One that cannot be read says why."""
+    """`sample`, as `load_image` and its siblings take it, ready for a page. One that cannot be read says why."""
     try:
         if modality == "image":
             return _image(sample, limits)
         if modality == "text":
             return Shown(text=_text(sample))
-    except SampleError as error:
+        if modality == "audio":
+            return _sound(sample, limits)
+    except (SampleError, MissingExtra) as error:
         return Shown(missing=str(error))
     return Shown()
 
@@ -76,6 +80,16 @@ def _smaller(image: Any) -> tuple[bytes, str]:
     image.save(files["png"], "PNG", optimize=True)
     kind = min(files, key=lambda name: files[name].tell())
     return files[kind].getvalue(), kind
+
+
+def _sound(sample: object, limits: Limits) -> Shown:
+    from sporeprint.data.audio import load_audio, mp3
+
+    clip = load_audio(sample, limits)
+    if clip.rate_hz is None:
+        return Shown(missing="its sample rate is not known")
+    start = replace(clip, samples=clip.samples[: SECONDS * clip.rate_hz])
+    return Shown(sound=f"data:audio/mpeg;base64,{base64.b64encode(mp3(start)).decode()}")
 
 
 def _text(sample: object) -> str:

@@ -75,6 +75,18 @@ def demonstrations(
     exclude_identical: training rows whose text is the query's, character by character, are not shown: they would give
     its label away. Texts are read by `load_text`.
     Raises SampleError for rows with NaN, texts that cannot be read, and counts or labels that do not match.
+
+    Examples
+    --------
+    >>> from sporeprint import demonstrations
+    >>> texts, topics = ["Who wrote Faust?", "How far is the moon?"], ["person", "number"]
+    >>> (shown,) = demonstrations([[1.0, 0.0], [0.0, 1.0]], texts, topics, [[0.1, 0.9]], ["How deep is the sea?"], k=1)
+    >>> print(shown.prompt)
+    Text: How far is the moon?
+    Label: number
+    <BLANKLINE>
+    Text: How deep is the sea?
+    Label:
     """
     for name, value, allowed in (("choose", choose, CHOICES), ("order", order, ORDERS), ("metric", metric, METRICS)):
         check_choice(name, value, allowed, SampleError)

@@ -74,6 +74,18 @@ def revisited(
     listed twice as relevant counts twice among those to find.
     Equal distances go by the order of imlist, then of the distractors. Memory as in `retrieve`.
     Raises SampleError for rows with NaN, names and counts that do not match, and what is wrong with the ground truth.
+
+    Examples
+    --------
+    >>> from sporeprint import revisited
+    >>> truth = {
+    ...     "qimlist": ["tower"],
+    ...     "imlist": ["front", "side", "fog", "bridge"],
+    ...     "gnd": [{"easy": [0], "hard": [1], "junk": [2]}],
+    ... }
+    >>> result = revisited([[0.0]], [[0.1], [0.5], [0.2], [0.9]], truth)
+    >>> result.mean_precision
+    {'easy': 1.0, 'medium': 1.0, 'hard': 1.0}
     """
     depths = check_ks(ks)
     truth = load_ground_truth(ground_truth)

@@ -113,6 +113,7 @@ class Backbone:
 
     @property
     def device(self) -> torch.device:
+        """The device of the weights."""
         return next(self.module.parameters()).device
 
     @property

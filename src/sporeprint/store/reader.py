@@ -123,6 +123,7 @@ class Store:
 
     @property
     def block_names(self) -> list[str]:
+        """The blocks' names, in the order in which the recipe has them."""
         return list(self.blocks_info)
 
     @property

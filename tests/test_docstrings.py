@@ -1,0 +1,87 @@
+"""Docstrings keep their word: examples run and show what they print, and the errors that they name exist."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import doctest
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import sporeprint
+from sporeprint import errors
+
+PACKAGE = Path(sporeprint.__file__).parent
+SOURCES = {file: file.read_text(encoding="utf-8") for file in sorted(PACKAGE.rglob("*.py"))}
+OWN_ERRORS = re.findall(r"^class (\w+)\(Exception\)", "\n".join(SOURCES.values()), re.MULTILINE)  # never leave us
+ERRORS = {*vars(errors), *vars(builtins), *OWN_ERRORS}
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
+CLASSES = [name for name in sporeprint.__all__ if inspect.isclass(getattr(sporeprint, name))]
+
+
+def docstrings(word):
+    """Every docstring with the word in it, and where it is."""
+    found = []
+    for file, text in SOURCES.items():
+        for node in ast.walk(ast.parse(text)) if word in text else ():
+            docstring = ast.get_docstring(node) if isinstance(node, DOCUMENTED) else None
+            if docstring and word in docstring:
+                place = f"{file.relative_to(PACKAGE)}::{getattr(node, 'name', '')}"
+                found.append(pytest.param(docstring, file, node.body[0].lineno - 1, id=place))
+    return found
+
+
+def named_errors(docstring):
+    for sentence in re.findall(r"\b[Rr]aises?\s([^.]*)", docstring):
+        yield from re.findall(r"\b(?:[A-Z][a-z]+){2,}\b", sentence)
+
+
+def members(name):
+    """The public methods and properties of ours that a public class has."""
+    of = getattr(sporeprint, name)
+    for member in dir(of):
+        thing = inspect.getattr_static(of, member)
+        thing = getattr(thing, "fget", getattr(thing, "__func__", thing))
+        if not member.startswith("_") and getattr(thing, "__module__", "").startswith("sporeprint."):
+            yield member
+
+
+@pytest.mark.filterwarnings("error::sporeprint.errors.SporeprintWarning")
+@pytest.mark.parametrize(("docstring", "file", "line"), docstrings(">>> "))
+def test_the_example_prints_what_it_shows(docstring, file, line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    example = doctest.DocTestParser().get_doctest(docstring, {"__name__": "example"}, file.name, str(file), line)
+    printed: list[str] = []
+    assert not doctest.DocTestRunner().run(example, out=printed.append).failed, "".join(printed)
+
+
+@pytest.mark.parametrize("name", sporeprint.__all__)
+def test_every_public_name_shows_an_example_of_its_use(name):
+    lines = [example.source for example in doctest.DocTestParser().get_examples(getattr(sporeprint, name).__doc__)]
+    assert re.search(rf"\b{name}\b.*[(.]", "".join(lines)), f"{name} has no example"
+    assert "from sporeprint import" in "".join(lines)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_public_method_and_property_says_what_it_does(name):
+    assert [member for member in members(name) if not inspect.getdoc(getattr(getattr(sporeprint, name), member))] == []
+
+
+@pytest.mark.parametrize(("docstring", "file", "line"), docstrings("aise"))
+def test_the_errors_that_a_docstring_names_exist(docstring, file, line):
+    known = {
+        *vars(errors),
+        *vars(builtins),
+        *re.findall(r"^class (\w+)\(Exception\)", "\n".join(SOURCES.values()), re.MULTILINE),
+    }
+    assert [name for name in named_errors(docstring) if name not in known] == []
+
+
+def test_a_misspelt_error_is_seen():
+    assert [*named_errors("Sorts. Raises SampelError for NaN; raises\nStoreError. TorchScript is no error.")] == [
+        "SampelError",
+        "StoreError",
+    ]

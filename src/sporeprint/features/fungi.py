@@ -47,6 +47,17 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
     `heads`, `negatives` and `projection` may be replaced before `blocks` is called. `failures` names the rows that the
     last call could not read; their features are NaN. `truncated` names those that were too long for the backbone, which
     saw their beginning only.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sporeprint import KL, Fungi, Recipe
+    >>> images = np.random.default_rng(0).integers(0, 256, (10, 40, 30, 3), dtype=np.uint8)
+    >>> fungi = Fungi(Recipe(backbone="tiny", objectives=[KL()], size=4))
+    >>> fungi.fit_transform(images[:8]).shape, fungi.transform(images[8:]).shape
+    ((8, 4), (2, 4))
+    >>> {name: block.shape for name, block in fungi.blocks(images[8:]).items() if name in ("embedding", "kl")}
+    {'embedding': (2, 128), 'kl': (2, 128)}
     """
 
     combiner: Combiner

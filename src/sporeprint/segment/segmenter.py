@@ -39,6 +39,18 @@ class Segmenter:
     above 1, crops of the training images too. folder: where the bank is written, and read without RAM; default RAM. A
     second `fit` replaces the bank that the first wrote; any other bank in the folder is refused before an image is
     read.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sporeprint import Dense, Fungi, Recipe, Segmenter
+    >>> mask = np.repeat([[0] * 16 + [1] * 16], 32, axis=0)  # the left half is 0, the right half 1
+    >>> images = [np.stack([200 * mask + shade] * 3, axis=-1).astype(np.uint8) for shade in (0, 20, 40)]
+    >>> fungi = Fungi(Recipe(backbone="tiny", dense=Dense(size=32)))
+    >>> segmenter = Segmenter(fungi, neighbours=3).fit(images[:2], [mask, mask])
+    >>> (label_map,) = segmenter.predict(images[2:])
+    >>> label_map.shape, label_map.dtype, bool((label_map == mask).mean() > 0.8)
+    ((32, 32), dtype('int32'), True)
     """
 
     def __init__(

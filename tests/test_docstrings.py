@@ -7,19 +7,24 @@ import builtins
 import doctest
 import inspect
 import re
+from dataclasses import fields
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
 import sporeprint
 from sporeprint import errors
+from sporeprint.evaluate.result import Result
 
 PACKAGE = Path(sporeprint.__file__).parent
 SOURCES = {file: file.read_text(encoding="utf-8") for file in sorted(PACKAGE.rglob("*.py"))}
 OWN_ERRORS = re.findall(r"^class (\w+)\(Exception\)", "\n".join(SOURCES.values()), re.MULTILINE)  # never leave us
 ERRORS = {*vars(errors), *vars(builtins), *OWN_ERRORS}
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
-CLASSES = [name for name in sporeprint.__all__ if inspect.isclass(getattr(sporeprint, name))]
+FUNCTIONS = [name for name in sporeprint.__all__ if inspect.isfunction(getattr(sporeprint, name))]
+CLASSES = [getattr(sporeprint, name) for name in sporeprint.__all__ if name not in FUNCTIONS]
+FIGURES = {field.name for field in fields(Result)}
 
 
 def docstrings(word):
@@ -42,14 +47,20 @@ def named_errors(docstring):
         yield from re.findall(r"\b(?:[A-Z][a-z]+){2,}\b", sentence)
 
 
-def members(name):
-    """The public methods and properties of ours that a public class has."""
-    of = getattr(sporeprint, name)
+def members(of):
+    """The public methods and properties of ours that a class has."""
     for member in dir(of):
         thing = inspect.getattr_static(of, member)
         thing = getattr(thing, "fget", getattr(thing, "__func__", thing))
         if not member.startswith("_") and getattr(thing, "__module__", "").startswith("sporeprint."):
             yield member
+
+
+def results():
+    """The classes of what the public functions return."""
+    for name in FUNCTIONS:
+        returned = get_type_hints(inspect.unwrap(getattr(sporeprint, name)))["return"]
+        yield from (of for of in get_args(returned) or [returned] if of.__module__.startswith("sporeprint."))
 
 
 @pytest.mark.filterwarnings("error::sporeprint.errors.SporeprintWarning")
@@ -69,9 +80,15 @@ def test_every_public_name_shows_an_example_of_its_use(name):
     assert re.search(rf"^from sporeprint import .*\b{name}\b", lines, re.MULTILINE), f"{name} is not imported there"
 
 
-@pytest.mark.parametrize("name", CLASSES)
-def test_every_public_method_and_property_says_what_it_does(name):
-    assert [member for member in members(name) if not inspect.getdoc(getattr(getattr(sporeprint, name), member))] == []
+@pytest.mark.parametrize("of", [*CLASSES, *results()])
+def test_every_public_method_and_property_says_what_it_does(of):
+    assert [member for member in members(of) if not inspect.getdoc(getattr(of, member))] == []
+
+
+@pytest.mark.parametrize("of", results())
+def test_a_result_shows_its_fields_and_methods_alone_and_explains_them(of):
+    assert {name for name in dir(of) if not name.startswith("_")} <= {*of.__annotations__, *members(of), *FIGURES}
+    assert [field for field in of.__annotations__ if not re.search(rf"\b{field}\b", of.__doc__)] == []
 
 
 def test_the_errors_that_docstrings_name_exist():

@@ -57,6 +57,7 @@ class Analysis:
     classes: tuple[ClassChange, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
+        """Return it as plain JSON types; NaN becomes None."""
         return dict(plain(asdict(self)))
 
     def __str__(self) -> str:

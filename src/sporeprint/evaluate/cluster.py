@@ -23,6 +23,7 @@ class ClusterResult(Result):
     """The value is matched accuracy, mean over the starts; spread is its standard deviation (n - 1), None of one start.
 
     nmi (arithmetic mean of the entropies) and ari (adjusted Rand index, negative below chance): means over the starts.
+    rows, classes: their numbers. clusters: see `cluster`.
     by_start: {"accuracy", "nmi", "ari", "inertia", "clusters"} of each start; clusters that are not empty count.
     least_inertia: the entry of by_start that k-means, and a user without labels, would choose; the first of equals.
     """

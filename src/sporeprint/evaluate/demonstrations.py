@@ -36,7 +36,8 @@ _NEIGHBOURS = 2**20  # held at a time, of several queries: 16 MiB
 class Demonstration:
     """The prompt of one query, and the training rows that it shows: all in the order of the prompt.
 
-    labels: as the prompt shows them. left_out: training rows not considered, since their text is the query's.
+    query: its text. rows: of the training features. labels: as the prompt shows them. distances: from the query's
+    features. left_out: training rows not considered, since their text is the query's.
     """
 
     query: str
@@ -47,6 +48,7 @@ class Demonstration:
     left_out: int = 0
 
     def to_json(self) -> dict[str, Any]:
+        """Return it as plain JSON types."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 

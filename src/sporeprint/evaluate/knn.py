@@ -32,9 +32,10 @@ Vote = Literal["uniform", "distance", "softmax"]
 class KNNResult(Result):
     """value: top-1 accuracy, a fraction. mean_per_class: mean of the test classes' accuracies, a fraction.
 
-    Of few-shot draws both are the mean over the draws, the spreads their standard deviations (of a sample, n - 1), and
-    values and ks hold each draw's top-1 and k; k is then the most frequent one, leave_one_out the mean over the draws.
-    train_rows: the number in one draw.
+    k: of the neighbours that vote. leave_one_out: accuracy on the training rows by k, where k="auto" chose.
+    Of few-shot draws both accuracies are the mean over the draws, spread and mean_per_class_spread their standard
+    deviations (of a sample, n - 1), and values and ks hold each draw's top-1 and k; k is then the most frequent one,
+    leave_one_out the mean over the draws, train_rows the number in one draw. test_rows, metric, vote: as they were.
     """
 
     mean_per_class: float
@@ -42,7 +43,7 @@ class KNNResult(Result):
     mean_per_class_spread: float | None = None
     values: tuple[float, ...] = ()
     ks: tuple[int, ...] = ()
-    leave_one_out: dict[int, float] = field(default_factory=dict)  # training accuracy by k, where k="auto" chose
+    leave_one_out: dict[int, float] = field(default_factory=dict)
     train_rows: int = 0
     test_rows: int = 0
     metric: str = "euclidean"

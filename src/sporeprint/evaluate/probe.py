@@ -98,7 +98,8 @@ class ProbeResult(Result):
     """The value is top-1 accuracy; mean_per_class is the mean of the test classes' accuracies. Both are fractions.
 
     penalty, validation, converged: as in Probe. draws: figures of each few-shot draw; with draws, value and
-    mean_per_class are means, spreads are standard deviations, and only the draws have a penalty and validation.
+    mean_per_class are means, spread and mean_per_class_spread standard deviations, and only the draws have a penalty
+    and validation.
     """
 
     mean_per_class: float

@@ -33,8 +33,8 @@ class RevisitedResult(Result):
     precision_at, {k: mP@k}; NaN where no query has a relevant image of that difficulty.
 
     queries: how many count, by difficulty; the others have nothing relevant there and are in no figure, as in the
-    official code. distractors: database rows beyond the ground truth's. query_images: database rows that were left out
-    since they are queries.
+    official code. database_rows: ranked for each query. distractors: those beyond the ground truth's. query_images:
+    rows given that were left out since they are queries.
     """
 
     mean_precision: dict[str, float] = field(default_factory=dict)

@@ -53,6 +53,7 @@ class Template:
         """Read a UTF-8 text file: example and query, or header, example and query, separated by lines of `---`.
 
         Each part keeps its line ends, except that the query loses the last one, which editors add to a file.
+        Raises RecipeError.
         """
         try:
             text = load_text(Path(path))

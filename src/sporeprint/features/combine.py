@@ -30,7 +30,7 @@ class Combination:
     are. exponent: strength of whitening: each axis' variance is divided by itself to this power; 1 whitens fully, 0 not
     at all. weights: one for each name in `blocks`; None weights every block equally. A family's weight is shared by its
     members, whose squared weights add up to its square; members also named in `blocks` keep their own weight.
-    size: dimensions of the final PCA (without whitening); None skips it.
+    size: dimensions of the final PCA (without whitening); None skips it. Raises RecipeError.
 
     Examples
     --------

@@ -82,6 +82,9 @@ def check_objective(objective: Objective, samples: int = 5, width: int = 16, mod
 def check_views(augmentation: Any, sample: Any, preprocess: Any, seed: int = 0) -> None:
     """Check: as many views as promised; the same seed gives the same views; no draw from a global generator.
 
+    augmentation: called with (sample, preprocess, generator); has `views`, their number. sample: as the preprocess'
+    `prepare` gives it, such as an RGB PIL image. Raises AssertionError.
+
     Examples
     --------
     >>> from PIL import Image

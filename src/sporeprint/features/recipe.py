@@ -45,7 +45,7 @@ class Recipe:
     size: features after PCA; None keeps all. combination: how blocks are joined, "paper" by default.
     dtype: "auto" (bfloat16 where the device multiplies it in hardware), "float32" or "bfloat16".
     seed: for heads, projection, views and negatives.
-    dense: a `Dense`, which decides features of patches and nothing else; None for the paper's.
+    dense: a `Dense`, which decides features of patches and nothing else; None for the paper's. Raises RecipeError.
 
     Examples
     --------

@@ -22,6 +22,9 @@ class DINO(Objective):
 
     No centring, no moving average. Same-view pairs are kept: the paper's authors found them to help. For images only.
 
+    augmentation: views with `global_crops`; None for the paper's 2 global and 10 local crops. latent: width of the
+    heads' output. name: of block and head. Raises RecipeError.
+
     Examples
     --------
     >>> import torch

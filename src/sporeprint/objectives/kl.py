@@ -19,6 +19,8 @@ from sporeprint.values import is_positive, kind
 class KL(Objective):
     """The divergence KL(uniform || softmax(latent / T)), the paper's section 3.1.
 
+    temperature: T. latent: width of the head's output. name: of block and head. Raises RecipeError.
+
     Examples
     --------
     >>> import torch

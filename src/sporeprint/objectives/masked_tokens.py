@@ -21,6 +21,7 @@ class MaskedTokens(Objective):
     """The masked-language-model loss, averaged over a fixed number of seeded maskings.
 
     For text backbones whose checkpoint has a masked-language-model head; nothing random but the maskings.
+    augmentation: the maskings, such as Masks(). Its `loss` raises RecipeError without labels.
 
     Examples
     --------

@@ -32,6 +32,7 @@ class SimCLR(Objective):
 
     Fields that are None are the paper's for the modality (METHOD's constants; 256 images for negatives, where the
     public library has 64). negatives: samples drawn from the fitting set; negative_views: views of each, None for all.
+    augmentation: at least two views. latent: width of the head's output. Raises RecipeError.
 
     Examples
     --------

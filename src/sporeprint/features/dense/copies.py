@@ -56,7 +56,7 @@ class Copies:
 
     shifts: n moves the content by n x n fractions of a patch, centred, on a grid n times as fine as the patches.
     flip: add mirrored copies. scales: factors of the image's sides, which are rounded to whole patches.
-    An image takes shifts ** 2 * (1 + flip) * len(scales) passes, at its scaled sizes.
+    An image takes shifts ** 2 * (1 + flip) * len(scales) passes, at its scaled sizes. Raises RecipeError.
 
     Examples
     --------

@@ -31,6 +31,7 @@ class Dense:
     `layers` all of them, half-whitened. The recipe's `size` is the dimension after PCA.
     support: number of tokens of the fitting images among which negatives are looked up.
     fit_images: number of fitting images that give the support and fit whitening and PCA; all if there are fewer.
+    Raises RecipeError.
 
     Examples
     --------

@@ -43,7 +43,7 @@ class TokenSimCLR:
 
     Constants are those of the paper's public code for segmentation, without its mistakes, which
     benchmarks/dense_variants.py measures. neighbours: looked up for each token, of which the fraction `kept` (drawn by
-    the image's id) takes part.
+    the image's id) takes part. latent: width of the head's output. Raises RecipeError.
 
     Examples
     --------
@@ -89,6 +89,8 @@ class TokenSimCLR:
 @dataclass(frozen=True)
 class TokenKL:
     """KL(uniform || softmax(latent / T)) of every token by itself, without other tokens or images.
+
+    temperature: T. latent: width of the head's output. Raises RecipeError.
 
     Examples
     --------

@@ -66,6 +66,7 @@ class RowFailure:
     reason: str
 
     def to_json(self) -> dict[str, str]:
+        """Return it as plain JSON types."""
         return asdict(self)
 
 

@@ -120,6 +120,7 @@ def test_blocks_that_say_nothing_leave_the_embedding():
     assert result.verdict == (
         "Use the embedding alone (top-1 100.0% (100.0% to 100.0%)): on the training rows nothing is surely better."
     )
+    assert str(result) == result.verdict
     assert result.changed == ()
 
 

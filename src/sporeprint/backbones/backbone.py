@@ -63,6 +63,19 @@ class Backbone:
     finish: from the pooled [N, E] to the embedding, such as dense layers and a normalisation.
     modality: which tower of a network with two; "auto": the one for images or sound.
     Raises LayerError, BackboneError.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from torch import nn
+    >>> from sporeprint import KL, Backbone, Fungi, Preprocess, Recipe
+    >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 16))
+    >>> backbone = Backbone(network, target="1", preprocess=Preprocess(size=8))
+    >>> backbone.modality, backbone.width, backbone.linear_layers()
+    ('image', 16, ['1'])
+    >>> images = np.random.default_rng(0).integers(0, 256, (6, 20, 30, 3), dtype=np.uint8)
+    >>> Fungi(Recipe(objectives=[KL()]), backbone=backbone).fit_transform(images).shape
+    (6, 32)
     """
 
     def __init__(
@@ -113,6 +126,7 @@ class Backbone:
 
     @property
     def device(self) -> torch.device:
+        """The device of the weights."""
         return next(self.module.parameters()).device
 
     @property
@@ -154,6 +168,15 @@ class Backbone:
         collect `kinds` (`layer_kinds` by default) of this many last blocks. autocast: a lower precision for the pass.
         logits: run the checkpoint's own head too.
         Raises LayerError where a target did not run exactly once.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from sporeprint.backbones.load import load_backbone
+        >>> backbone = load_backbone("tiny")
+        >>> with backbone.run(torch.zeros(2, 3, 28, 28), layers=1) as one_pass:
+        ...     one_pass.embedding.shape, sorted(one_pass.layers)
+        (torch.Size([2, 128]), ['cls-6', 'patches-6'])
         """
         views = batch_to(views, self.device, self.dtype)
         kinds = self.layer_kinds if kinds is None else kinds
@@ -174,7 +197,14 @@ class Backbone:
             yield one_pass
 
     def grid_shape(self, height: int, width: int) -> tuple[int, int]:
-        """Return (H_p, W_p), the patches of height x width pixels. Raises BackboneError where it cannot take them."""
+        """Return (H_p, W_p), the patches of height x width pixels. Raises BackboneError where it cannot take them.
+
+        Examples
+        --------
+        >>> from sporeprint.backbones.load import load_backbone
+        >>> load_backbone("tiny").grid_shape(28, 36)  # patches of 4 x 4 pixels
+        (7, 9)
+        """
         return grid_shape(self._grid_network(), height, width)
 
     def _grid_network(self, twin: Twin | None = None) -> GridNetwork:

@@ -22,6 +22,15 @@ class Limits:
     No side is longer than max_pixels / 64, or 65,535. Decoding takes at most 13 bytes a pixel, 0.9 GB by default.
     max_seconds: of a sound, before a backbone cuts it; at most 48,000 values (frames x channels) for each of them.
     Decoding takes at most 10 bytes a value, 0.9 GB by default. Raises RecipeError.
+
+    Examples
+    --------
+    >>> from sporeprint import Fungi, Limits, Recipe
+    >>> limits = Limits(max_pixels=10_000, max_seconds=60)
+    >>> fungi = Fungi(Recipe(backbone="tiny"), limits=limits)  # a larger image is a failed row
+    >>> limits.check_image(200, 300, "photo.png")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    sporeprint.errors.SampleError: photo.png: 200 x 300 is over 10,000 pixels...
     """
 
     max_pixels: int = 2**26

@@ -46,6 +46,19 @@ def open_source(
     label_column ("" for none), id_column: columns of a table; found where not given. split: in a folder with several.
     limit: the first rows only. like: the "columns" of another source's `describe()`, taken where this one has them.
     Raises SourceError.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from sporeprint import open_source
+    >>> photos = Path(tempfile.mkdtemp())
+    >>> for label in ("cat", "dog"):
+    ...     (photos / label).mkdir()
+    ...     Image.new("RGB", (8, 8)).save(photos / label / "1.png")
+    >>> [(row.id, row.label) for row in open_source(photos).rows()]
+    [('cat/1.png', 'cat'), ('dog/1.png', 'dog')]
     """
     if modality not in SUFFIXES:
         raise SourceError(f"modality={modality!r}; expected one of: {', '.join(SUFFIXES)}")

@@ -57,6 +57,7 @@ class Analysis:
     classes: tuple[ClassChange, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
+        """Return it as plain JSON types; NaN becomes None."""
         return dict(plain(asdict(self)))
 
     def __str__(self) -> str:
@@ -95,6 +96,17 @@ def analyse(
     the features), for `per_class_change`; all three or none. M need not be N.
     Where there are more than most_rows rows, that many are drawn, the same of every block: CKA takes its time.
     Raises SampleError for no blocks, rows with NaN, and counts that do not match.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sporeprint import analyse
+    >>> features, _ = load_iris(return_X_y=True)
+    >>> print(analyse({"sepal": features[:, :2], "petal": features[:, 2:]}))
+    block  width  effective rank  anisotropy  CKA sepal  CKA petal
+    sepal      2             1.7       0.992       1.00       0.77
+    petal      2             1.1       0.992       0.77       1.00
+    150 of 150 rows
     """
     check_count("most_rows", most_rows, error=SampleError)
     if not blocks:

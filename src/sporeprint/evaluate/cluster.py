@@ -23,6 +23,7 @@ class ClusterResult(Result):
     """The value is matched accuracy, mean over the starts; spread is its standard deviation (n - 1), None of one start.
 
     nmi (arithmetic mean of the entropies) and ari (adjusted Rand index, negative below chance): means over the starts.
+    rows, classes: their numbers. clusters: see `cluster`.
     by_start: {"accuracy", "nmi", "ari", "inertia", "clusters"} of each start; clusters that are not empty count.
     least_inertia: the entry of by_start that k-means, and a user without labels, would choose; the first of equals.
     """
@@ -59,6 +60,15 @@ def cluster(
     Start i is seeded with (seed, i), so more starts do not change the first ones; rows are taken in the order of their
     content, so that the order given has no say.
     Raises SampleError for rows with NaN, labels that do not match, counts below 1, negative seeds.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sporeprint import cluster
+    >>> features, labels = load_iris(return_X_y=True)
+    >>> result = cluster(features, labels)
+    >>> result.clusters, len(result.by_start), round(result.value, 1)
+    (3, 5, 0.9)
     """
     rows = features_of(features, "clustering")
     codes = np.unique(labels_of(labels, len(rows), "clustering"), return_inverse=True)[1]

@@ -22,7 +22,7 @@ from sporeprint.evaluate.choice.intervals import (
     repeated_splits,
     split_interval,
 )
-from sporeprint.evaluate.choice.leave_one_out import MOST_ROWS
+from sporeprint.evaluate.choice.leave_one_out import MOST_ROWS, silent
 from sporeprint.evaluate.choice.select import Trained
 from sporeprint.evaluate.choice.verdict import verdict
 from sporeprint.evaluate.comparison import Accuracy, Changed, Comparison, Neighbour
@@ -49,7 +49,7 @@ def compare(
     level: float = 0.95,
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Callable[[str], None] | None = None,
 ) -> Comparison:
     """Measure the embedding, every block, controls and combinations on the test rows; choose on the training rows.
 
@@ -63,7 +63,23 @@ def compare(
     Intervals are of these choices on other test rows; other training rows, which might choose otherwise, are not in
     the bootstrap. A test row whose label no training row has is wrong for every entry.
     Raises SampleError for rows with NaN, blocks and labels that do not match, fewer than two training rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sporeprint import KL, Fungi, Recipe, compare
+    >>> images = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)
+    >>> images[::2, ..., 0] = 255  # every second image is red
+    >>> labels = ["red", "grey"] * 8
+    >>> fungi = Fungi(Recipe(backbone="tiny", objectives=[KL()], layers=0))
+    >>> train, test = fungi.fit_blocks(images[:8]), fungi.blocks(images[8:])
+    >>> comparison = compare(train, labels[:8], test, labels[8:], fungi.block_info())
+    >>> print(comparison)  # doctest: +ELLIPSIS
+    Use the embedding alone ...
+    >>> comparison.entry("kl alone").passes
+    1
     """
+    progress = progress or silent
     train = _blocks(train, list(train), "train")
     labels = labels_of(labels, len(train["embedding"]), "train")
     if missing := [name for name in train if name not in info]:

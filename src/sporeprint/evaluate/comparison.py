@@ -63,6 +63,7 @@ class Comparison:
     gives, gradients read in it included. chosen: that, or the choice among everything where it is surely better. All
     three are chosen by leave-one-out on the training rows; no test row has a say, except in repeated splits: there all
     rows name the one reference, and each split makes its own choices, while the entries show those of all rows.
+    changed: test rows that the reference and the chosen features classify differently.
     classes: per-class change of accuracy from the reference to the chosen. analysis: of the blocks.
     settings: backbone, rows, classes, metric, level, seed and the like. notes: what a reader must know about the rows.
     """
@@ -77,6 +78,9 @@ class Comparison:
     changed: tuple[Changed, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.verdict
 
     def entry(self, name: str) -> Entry:
         """The entry of that name."""

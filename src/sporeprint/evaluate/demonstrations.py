@@ -36,7 +36,8 @@ _NEIGHBOURS = 2**20  # held at a time, of several queries: 16 MiB
 class Demonstration:
     """The prompt of one query, and the training rows that it shows: all in the order of the prompt.
 
-    labels: as the prompt shows them. left_out: training rows not considered, since their text is the query's.
+    query: its text. rows: of the training features. labels: as the prompt shows them. distances: from the query's
+    features. left_out: training rows not considered, since their text is the query's.
     """
 
     query: str
@@ -47,6 +48,7 @@ class Demonstration:
     left_out: int = 0
 
     def to_json(self) -> dict[str, Any]:
+        """Return it as plain JSON types."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
@@ -75,6 +77,18 @@ def demonstrations(
     exclude_identical: training rows whose text is the query's, character by character, are not shown: they would give
     its label away. Texts are read by `load_text`.
     Raises SampleError for rows with NaN, texts that cannot be read, and counts or labels that do not match.
+
+    Examples
+    --------
+    >>> from sporeprint import demonstrations
+    >>> texts, topics = ["Who wrote Faust?", "How far is the moon?"], ["person", "number"]
+    >>> (shown,) = demonstrations([[1.0, 0.0], [0.0, 1.0]], texts, topics, [[0.1, 0.9]], ["How deep is the sea?"], k=1)
+    >>> print(shown.prompt)
+    Text: How far is the moon?
+    Label: number
+    <BLANKLINE>
+    Text: How deep is the sea?
+    Label:
     """
     for name, value, allowed in (("choose", choose, CHOICES), ("order", order, ORDERS), ("metric", metric, METRICS)):
         check_choice(name, value, allowed, SampleError)

@@ -32,9 +32,10 @@ Vote = Literal["uniform", "distance", "softmax"]
 class KNNResult(Result):
     """value: top-1 accuracy, a fraction. mean_per_class: mean of the test classes' accuracies, a fraction.
 
-    Of few-shot draws both are the mean over the draws, the spreads their standard deviations (of a sample, n - 1), and
-    values and ks hold each draw's top-1 and k; k is then the most frequent one, leave_one_out the mean over the draws.
-    train_rows: the number in one draw.
+    k: of the neighbours that vote. leave_one_out: accuracy on the training rows by k, where k="auto" chose.
+    Of few-shot draws both accuracies are the mean over the draws, spread and mean_per_class_spread their standard
+    deviations (of a sample, n - 1), and values and ks hold each draw's top-1 and k; k is then the most frequent one,
+    leave_one_out the mean over the draws, train_rows the number in one draw. test_rows, metric, vote: as they were.
     """
 
     mean_per_class: float
@@ -42,7 +43,7 @@ class KNNResult(Result):
     mean_per_class_spread: float | None = None
     values: tuple[float, ...] = ()
     ks: tuple[int, ...] = ()
-    leave_one_out: dict[int, float] = field(default_factory=dict)  # training accuracy by k, where k="auto" chose
+    leave_one_out: dict[int, float] = field(default_factory=dict)
     train_rows: int = 0
     test_rows: int = 0
     metric: str = "euclidean"
@@ -83,6 +84,19 @@ def knn(
     as wrong; with one class in train every row is of that class. With one training row k="auto" is the smallest
     candidate, its accuracy NaN.
     Raises SampleError for rows with NaN, labels that do not match, and settings that are not as above.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sporeprint import knn
+    >>> features, labels = load_iris(return_X_y=True)
+    >>> train, test = slice(0, None, 2), slice(1, None, 2)
+    >>> result = knn(features[train], labels[train], features[test], labels[test], k="auto")
+    >>> print(result)
+    top-1 98.7%, mean per class 98.7%, k = 5 (leave-one-out)
+    >>> few = knn(features[train], labels[train], features[test], labels[test], k=3, shots=5)
+    >>> len(few.values), few.value < result.value
+    (3, True)
     """
     train, labels, test = _checked(train, labels, test, metric, vote, temperature)
     test_labels = labels_of(test_labels, len(test), "test")
@@ -145,6 +159,12 @@ def knn_predict(
     rows has no say: of constant features the most frequent class wins. A tie goes to the tied class whose nearest
     member is nearest, then to the first by name. With fewer than k training rows all of them vote.
     Raises SampleError as `knn`.
+
+    Examples
+    --------
+    >>> from sporeprint.evaluate.knn import knn_predict
+    >>> print(knn_predict([[0.0], [0.1], [1.0]], ["cat", "cat", "dog"], [[0.2], [0.9]], k=1))
+    ['cat' 'dog']
     """
     train, labels, test = _checked(train, labels, test, metric, vote, temperature)
     return _predict(train, labels, test, _check_k(k), metric, vote, temperature)

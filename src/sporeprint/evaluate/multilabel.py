@@ -87,6 +87,14 @@ def multilabel(
     the penalty is FALLBACK. A label that all training rows have scores highest in every row.
     Rows with equal scores are ranked together: of a constant score the average precision is the share of positives.
     Raises SampleError for NaN, labels that cannot be read, and where no test row has a label.
+
+    Examples
+    --------
+    >>> from sporeprint import multilabel
+    >>> labels = [["sea"], ["sea", "beach"], []]
+    >>> result = multilabel([[0.0], [1.0], [2.0]], labels, [[0.1], [0.9]], [["sea"], ["beach"]], k=1)
+    >>> result.per_class, result.value
+    ({'beach': 1.0, 'sea': 0.5}, 0.75)
     """
     rows, queries = features_of(train, "train"), features_of(test, "test")
     check_same_width(rows, queries)

@@ -98,7 +98,8 @@ class ProbeResult(Result):
     """The value is top-1 accuracy; mean_per_class is the mean of the test classes' accuracies. Both are fractions.
 
     penalty, validation, converged: as in Probe. draws: figures of each few-shot draw; with draws, value and
-    mean_per_class are means, spreads are standard deviations, and only the draws have a penalty and validation.
+    mean_per_class are means, spread and mean_per_class_spread standard deviations, and only the draws have a penalty
+    and validation.
     """
 
     mean_per_class: float
@@ -139,6 +140,16 @@ def probe(
     A test class that is absent from train counts as wrong. shots: rows of each class in each of `draws` fits, which
     choose their own penalty; value is their mean, spread their standard deviation (n - 1; None of one draw).
     Raises SampleError.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sporeprint import probe
+    >>> features, labels = load_iris(return_X_y=True)
+    >>> train, test = slice(0, None, 2), slice(1, None, 2)
+    >>> result = probe(features[train], labels[train], features[test], labels[test])
+    >>> round(result.value, 1), result.converged, len(result.validation)
+    (0.9, True, 13)
     """
     train, test = features_of(train, "train"), features_of(test, "test")
     labels, test_labels = labels_of(labels, len(train), "train"), labels_of(test_labels, len(test), "test")
@@ -206,6 +217,13 @@ def fit_probe(
     has one row, the penalty is FALLBACK. Rows are taken in the order of their content, whatever the order given. A
     single penalty is used without holding anything out. A single class is always predicted. Where all features are
     constant, the most frequent class is. Raises SampleError.
+
+    Examples
+    --------
+    >>> from sporeprint.evaluate.probe import fit_probe
+    >>> fitted = fit_probe([[0.0], [0.1], [1.0], [1.1]], ["cat", "cat", "dog", "dog"])
+    >>> print(fitted.predict([[0.2], [0.9]]))
+    ['cat' 'dog']
     """
     array = features_of(train, "train")
     names = labels_of(labels, len(array), "train")

@@ -71,6 +71,15 @@ def retrieve(
     however many queries there are.
     Raises SampleError for rows with NaN, rows that are all 0 with metric="cosine", labels that do not match, and where
     no query has a relevant row (a single row without a database, for one).
+
+    Examples
+    --------
+    >>> from sporeprint import retrieve
+    >>> result = retrieve([[0.0], [1.0]], ["cat", "dog"], [[0.1], [0.3], [0.9]], ["cat", "dog", "dog"], ks=(1, 2))
+    >>> print(result)
+    mAP 100.0%, mP@1 100.0%, mP@2 75.0%, recall@1 100.0%, recall@2 100.0% (2 queries)
+    >>> retrieve([[0.0], [0.1], [0.9]], ["cat", "cat", "dog"]).left_out  # each row queries the others
+    1
     """
     wanted = check_ks(ks)
     rows = features_of(queries, "query")

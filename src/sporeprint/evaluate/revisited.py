@@ -33,8 +33,8 @@ class RevisitedResult(Result):
     precision_at, {k: mP@k}; NaN where no query has a relevant image of that difficulty.
 
     queries: how many count, by difficulty; the others have nothing relevant there and are in no figure, as in the
-    official code. distractors: database rows beyond the ground truth's. query_images: database rows that were left out
-    since they are queries.
+    official code. database_rows: ranked for each query. distractors: those beyond the ground truth's. query_images:
+    rows given that were left out since they are queries.
     """
 
     mean_precision: dict[str, float] = field(default_factory=dict)
@@ -74,6 +74,18 @@ def revisited(
     listed twice as relevant counts twice among those to find.
     Equal distances go by the order of imlist, then of the distractors. Memory as in `retrieve`.
     Raises SampleError for rows with NaN, names and counts that do not match, and what is wrong with the ground truth.
+
+    Examples
+    --------
+    >>> from sporeprint import revisited
+    >>> truth = {
+    ...     "qimlist": ["tower"],
+    ...     "imlist": ["front", "side", "fog", "bridge"],
+    ...     "gnd": [{"easy": [0], "hard": [1], "junk": [2]}],
+    ... }
+    >>> result = revisited([[0.0]], [[0.1], [0.5], [0.2], [0.9]], truth)
+    >>> result.mean_precision
+    {'easy': 1.0, 'medium': 1.0, 'hard': 1.0}
     """
     depths = check_ks(ks)
     truth = load_ground_truth(ground_truth)

@@ -29,6 +29,13 @@ class Template:
     The only fields are {text}, {label} (of an example) and {labels} (all class names, separated by commas). They take
     no attribute, index, conversion or width; write a literal brace twice. Values are filled in unchanged, braces
     included. Raises RecipeError.
+
+    Examples
+    --------
+    >>> from sporeprint import Template
+    >>> template = Template(header="Topics: {labels}. ", example="{text} {label}. ", query="{text}")
+    >>> template.prompt([("Who wrote Faust?", "person")], "How far is the moon?", ["number", "person"])
+    'Topics: number, person. Who wrote Faust? person. How far is the moon?'
     """
 
     example: str = "Text: {text}\nLabel: {label}\n\n"
@@ -46,6 +53,7 @@ class Template:
         """Read a UTF-8 text file: example and query, or header, example and query, separated by lines of `---`.
 
         Each part keeps its line ends, except that the query loses the last one, which editors add to a file.
+        Raises RecipeError.
         """
         try:
             text = load_text(Path(path))

@@ -30,7 +30,19 @@ class Combination:
     are. exponent: strength of whitening: each axis' variance is divided by itself to this power; 1 whitens fully, 0 not
     at all. weights: one for each name in `blocks`; None weights every block equally. A family's weight is shared by its
     members, whose squared weights add up to its square; members also named in `blocks` keep their own weight.
-    size: dimensions of the final PCA (without whitening); None skips it.
+    size: dimensions of the final PCA (without whitening); None skips it. Raises RecipeError.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sporeprint import Combination
+    >>> rng = np.random.default_rng(0)
+    >>> train, test = ({"embedding": rng.normal(size=(n, 8)), "kl": rng.normal(size=(n, 6))} for n in (20, 5))
+    >>> combiner = Combination(("embedding", "gradients"), whiten="auto", size=4).fit(train)
+    >>> combiner.names
+    ('embedding', 'kl')
+    >>> combiner.transform(test).shape
+    (5, 4)
     """
 
     blocks: tuple[str, ...] | None = None
@@ -73,7 +85,14 @@ class Combination:
             raise RecipeError(f"Combination weights={self.weights!r}; expected positive numbers")
 
     def members(self, names: Iterable[str]) -> dict[str, float]:
-        """Return {block: weight} for those of `names` that this joins. Raises RecipeError where there are none."""
+        """Return {block: weight} for those of `names` that this joins. Raises RecipeError where there are none.
+
+        Examples
+        --------
+        >>> from sporeprint import Combination
+        >>> Combination(("embedding", "gradients")).members(["embedding", "cls-12", "kl", "dino"])
+        {'embedding': 1.0, 'kl': 1.0, 'dino': 1.0}
+        """
         available = list(names)
         given = self.blocks if self.blocks is not None else paper_blocks(available)
         own = dict(zip(given[::-1], (self.weights or (1.0,) * len(given))[::-1], strict=True))
@@ -89,7 +108,14 @@ class Combination:
         return weights
 
     def over(self, names: Iterable[str]) -> Combination:
-        """Return this with each family replaced by its blocks among `names`, so that later blocks do not change it."""
+        """Return this with each family replaced by its blocks among `names`, so that later blocks do not change it.
+
+        Examples
+        --------
+        >>> from sporeprint import Combination
+        >>> Combination(("layers",)).over(["embedding", "cls-11", "cls-12"]).blocks
+        ('cls-11', 'cls-12')
+        """
         weights = self.members(names)
         return replace(self, blocks=tuple(weights), weights=None if self.weights is None else tuple(weights.values()))
 

@@ -22,6 +22,19 @@ def check_objective(objective: Objective, samples: int = 5, width: int = 16, mod
 
     modality: "image", "text" or "audio", for an objective that differs between them; default the first it knows.
     Raises AssertionError that names the broken promise.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> from sporeprint import KL, check_objective
+    >>> check_objective(KL())
+    >>> @dataclass(frozen=True)
+    ... class Mean(KL):
+    ...     def loss(self, latents):
+    ...         return super().loss(latents).mean()
+    >>> check_objective(Mean())
+    Traceback (most recent call last):
+    AssertionError: losses have shape (); return one loss per sample, not their mean
     """
     objective = objective.for_modality(modality or next(iter(objective.by_modality), "image"))
     draw = torch.Generator().manual_seed(0)
@@ -67,7 +80,18 @@ def check_objective(objective: Objective, samples: int = 5, width: int = 16, mod
 
 
 def check_views(augmentation: Any, sample: Any, preprocess: Any, seed: int = 0) -> None:
-    """Check: as many views as promised; the same seed gives the same views; no draw from a global generator."""
+    """Check: as many views as promised; the same seed gives the same views; no draw from a global generator.
+
+    augmentation: called with (sample, preprocess, generator); has `views`, their number. sample: as the preprocess'
+    `prepare` gives it, such as an RGB PIL image. Raises AssertionError.
+
+    Examples
+    --------
+    >>> from PIL import Image
+    >>> from sporeprint import Preprocess, check_views
+    >>> from sporeprint.objectives.views.image import Crops
+    >>> check_views(Crops(), Image.new("RGB", (40, 30)), Preprocess(size=32))
+    """
     before = torch.get_rng_state(), str(np.random.get_state())  # noqa: NPY002
     views = augmentation(sample, preprocess, generator(seed, "row", "check"))
     assert len(views) == augmentation.views, (
@@ -83,6 +107,13 @@ def check_backbone(backbone: Backbone, tolerance: float = 1e-4) -> None:
     """Check: it finds its target, leaves the network as it was, also after an exception, and is batch-size invariant.
 
     tolerance: relative difference between a batch of three and its rows one by one. Raises AssertionError.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from sporeprint import Backbone, Preprocess, check_backbone
+    >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 16))
+    >>> check_backbone(Backbone(network, target="1", preprocess=Preprocess(size=8)))
     """
     assert backbone.targets, "no target layer"
     before = _snapshot(backbone.module)
@@ -116,7 +147,14 @@ def check_backbone(backbone: Backbone, tolerance: float = 1e-4) -> None:
 
 
 def check_projection(projection: Projection, distortion: float | None = None) -> None:
-    """Check: linear; equal to its matrix; keeps cosines to `distortion` (5 / sqrt(D)). Raises AssertionError."""
+    """Check: linear; equal to its matrix; keeps cosines to `distortion` (5 / sqrt(D)). Raises AssertionError.
+
+    Examples
+    --------
+    >>> from sporeprint import check_projection
+    >>> from sporeprint.gradients.projections.projection import Rademacher
+    >>> check_projection(Rademacher(dim=64, width=300))
+    """
     draw = torch.Generator().manual_seed(0)
     matrix = projection.matrix()
     assert matrix.shape[0] == projection.dim, f"matrix() is {tuple(matrix.shape)}, dim is {projection.dim}"
@@ -139,6 +177,14 @@ def check_index(
     """Check: true similarities, nearest first; the promised recall; each query by itself. Raises AssertionError.
 
     rows: [M, D], those of the index; queries: [Q, D], enough to estimate recall (a hundred, say).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sporeprint import check_index
+    >>> from sporeprint.search.indexes import make_index
+    >>> rows = np.random.default_rng(0).normal(size=(500, 8)).astype(np.float32)
+    >>> check_index(make_index("exact", rows), rows, rows[:100])
     """
     asked, count = queries.copy(), min(k, len(rows))
     similarities, positions = index.search(queries, k)

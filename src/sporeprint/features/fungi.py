@@ -28,7 +28,7 @@ from sporeprint.features.engine_setup import check_state, make_engine
 from sporeprint.features.failures import Failures
 from sporeprint.features.fitted import Fitted
 from sporeprint.features.gathered import Blocks, Gathered, readable
-from sporeprint.features.negatives import Progress, draw_negatives
+from sporeprint.features.negatives import Progress, draw_negatives, silent
 from sporeprint.features.recipe import Recipe
 from sporeprint.gradients.projections.projection import PROJECTIONS, Dense, Projection
 from sporeprint.gradients.switches import own_settings
@@ -48,6 +48,17 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
     `heads`, `negatives` and `projection` may be replaced before `blocks` is called. `failures` names the rows that the
     last call could not read; their features are NaN. `truncated` names those that were too long for the backbone, which
     saw their beginning only.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sporeprint import KL, Fungi, Recipe
+    >>> images = np.random.default_rng(0).integers(0, 256, (10, 40, 30, 3), dtype=np.uint8)
+    >>> fungi = Fungi(Recipe(backbone="tiny", objectives=[KL()], size=4))
+    >>> fungi.fit_transform(images[:8]).shape, fungi.transform(images[8:]).shape
+    ((8, 4), (2, 4))
+    >>> {name: block.shape for name, block in fungi.blocks(images[8:]).items() if name in ("embedding", "kl")}
+    {'embedding': (2, 128), 'kl': (2, 128)}
     """
 
     combiner: Combiner
@@ -108,7 +119,7 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
 
     def _fit(self, X: Any, ids: Sequence[str] | None) -> tuple[Blocks, Combiner]:
         rows, engine, recipe = as_rows(X, ids), self.engine, self._recipe()
-        drawn = draw_negatives(engine, rows, self.batch_size, lambda what, done, total: None)
+        drawn = draw_negatives(engine, rows, self.batch_size, silent)
         fitted = replace(engine, negatives={**engine.negatives, **drawn})
         blocks = self._blocks(rows, fitted)
         combiner = named(recipe.combination, recipe.size).fit(readable(blocks))
@@ -140,15 +151,13 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         """
         return self._blocks(as_rows(samples, ids), self.engine)
 
-    def draw_negatives(
-        self, rows: Iterable[tuple[str, Any]], progress: Progress = lambda what, done, total: None
-    ) -> None:
+    def draw_negatives(self, rows: Iterable[tuple[str, Any]], progress: Progress | None = None) -> None:
         """Draw and encode each objective's bank of negatives from rows (id, sample), whatever their order.
 
         progress: called with ("negatives", done, all).
         """
         engine = self.engine
-        engine.negatives = {**engine.negatives, **draw_negatives(engine, rows, self.batch_size, progress)}
+        engine.negatives = {**engine.negatives, **draw_negatives(engine, rows, self.batch_size, progress or silent)}
 
     def compute(
         self, batch: Sequence[Decoded], names: Sequence[str] | None = None, engine: Engine | None = None

@@ -18,6 +18,10 @@ from sporeprint.values import canonical
 Progress = Callable[[str, int, int], None]  # what, done, in all
 
 
+def silent(what: str, done: int, total: int) -> None:
+    """The progress of who asked for none."""
+
+
 @own_settings()
 def draw_negatives(
     engine: Engine, rows: Iterable[tuple[str, Any]], batch_size: int, progress: Progress

@@ -48,7 +48,19 @@ class Recipe:
     (embedding, layers and gradients, whitened); where they are, "paper", the embedding and the gradients of just these.
     dtype: "auto" (bfloat16 where the device multiplies it in hardware), "float32" or "bfloat16".
     seed: for heads, projection, views and negatives.
-    dense: a `Dense`, which decides features of patches and nothing else; None for the paper's.
+    dense: a `Dense`, which decides features of patches and nothing else; None for the paper's. Raises RecipeError.
+
+    Examples
+    --------
+    >>> from sporeprint import KL, DINO, Recipe
+    >>> recipe = Recipe(backbone="tiny", objectives=[KL(), DINO()], size=256)
+    >>> [objective.name for objective in recipe.objectives]
+    ['kl', 'dino']
+    >>> Recipe.from_json(recipe.to_json()) == recipe
+    True
+    >>> Recipe(backbone="tiny", size=0)
+    Traceback (most recent call last):
+    sporeprint.errors.RecipeError: size=0; expected an integer of at least 1
     """
 
     removed: ClassVar[dict[str, tuple[Any, str]]] = {
@@ -148,6 +160,12 @@ class Recipe:
         backbone: gives the modality; without a backbone, give `modality`, except for "paper" and "free", which are the
         same for all.
         overrides: other fields, except objectives and views, which the preset sets. Raises RecipeError, BackboneError.
+
+        Examples
+        --------
+        >>> from sporeprint import Recipe
+        >>> [objective.name for objective in Recipe.preset("free", modality="image").objectives]
+        ['kl']
         """
         fields = presets.fields_of(name, backbone, modality, overrides)
         return make(cls, fields)

@@ -21,6 +21,19 @@ class DINO(Objective):
     """Cross-entropy from a random teacher head on the global crops to a random student head on all crops.
 
     No centring, no moving average. Same-view pairs are kept: the paper's authors found them to help. For images only.
+
+    augmentation: views with `global_crops`; None for the paper's 2 global and 10 local crops. latent: width of the
+    heads' output. name: of block and head. Raises RecipeError.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sporeprint import DINO
+    >>> objective = DINO().for_modality("image")
+    >>> objective.views, objective.head_names()
+    (12, ['dino', 'dino_teacher'])
+    >>> objective.loss(torch.randn(2, 12, 2048)).shape
+    torch.Size([2])
     """
 
     by_modality: ClassVar[Mapping[str, Mapping[str, Any]]] = {"image": {"augmentation": Crops()}}

@@ -17,7 +17,23 @@ from sporeprint.values import is_positive, kind
 @kind("kl")
 @dataclass(frozen=True)
 class KL(Objective):
-    """The divergence KL(uniform || softmax(latent / T)), the paper's section 3.1."""
+    """The divergence KL(uniform || softmax(latent / T)), the paper's section 3.1.
+
+    temperature: T. latent: width of the head's output. name: of block and head. Raises RecipeError.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sporeprint import KL
+    >>> latents = torch.randn(2, 1, 768)  # two samples, one view each
+    >>> KL().loss(latents).shape
+    torch.Size([2])
+    >>> bool((KL().loss(0 * latents) < 1e-9).all())  # a softmax that is uniform
+    True
+    >>> KL(temperature=0)
+    Traceback (most recent call last):
+    sporeprint.errors.RecipeError: KL temperature=0; expected a number above 0
+    """
 
     name: str = "kl"
     latent: int = 768

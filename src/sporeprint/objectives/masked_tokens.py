@@ -21,6 +21,17 @@ class MaskedTokens(Objective):
     """The masked-language-model loss, averaged over a fixed number of seeded maskings.
 
     For text backbones whose checkpoint has a masked-language-model head; nothing random but the maskings.
+    augmentation: the maskings, such as Masks(). Its `loss` raises RecipeError without labels.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sporeprint import MaskedTokens
+    >>> objective = MaskedTokens()
+    >>> labels = torch.tensor([[[3, -100]]])  # of one sample with one view, whose first word was masked
+    >>> logits = torch.zeros(1, 1, 2, 100)
+    >>> objective.loss(logits, labels=labels).exp().round()  # as good as a guess among 100 words
+    tensor([100.])
     """
 
     reads: ClassVar[str] = "logits"

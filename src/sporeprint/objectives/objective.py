@@ -23,6 +23,22 @@ class Objective:
     by_modality: {"image": {field: value}, ...}, what replaces None in the fields on images, text or audio; left empty
     by an objective that is the same on all of them. An objective that has it is for the modalities in it alone.
     by_views: {"native": {"image": {field: value}}}, what differs from that with a recipe's other `views`.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> from sporeprint import Fungi, Objective, Recipe, check_objective
+    >>> from sporeprint.values import kind
+    >>> @kind("peak")
+    ... @dataclass(frozen=True)
+    ... class Peak(Objective):
+    ...     name: str = "peak"
+    ...
+    ...     def loss(self, latents):
+    ...         return latents.logsumexp(dim=-1).mean(dim=-1)
+    >>> check_objective(Peak())  # raises AssertionError where a promise is broken
+    >>> Recipe(backbone="tiny", objectives=[Peak()]).objectives[0].latent
+    768
     """
 
     normalize: ClassVar[bool] = True  # L2-normalise the embedding before the head

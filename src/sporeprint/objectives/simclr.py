@@ -32,6 +32,18 @@ class SimCLR(Objective):
 
     Fields that are None are the paper's for the modality (METHOD's constants; 256 images for negatives, where the
     public library has 64). negatives: samples drawn from the fitting set; negative_views: views of each, None for all.
+    augmentation: at least two views. latent: width of the head's output. Raises RecipeError.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sporeprint import SimCLR
+    >>> objective = SimCLR().for_modality("image")
+    >>> objective.views, objective.latent, objective.negatives
+    (49, 96, 256)
+    >>> alike, noise = torch.ones(1, 49, 96), torch.randn(1, 49, 96)
+    >>> bool(objective.loss(alike) < objective.loss(noise))
+    True
     """
 
     normalize: ClassVar[bool] = False

@@ -35,6 +35,15 @@ def make_index(index: Choice, rows: NDArray[Any], seed: int = 0, **settings: Any
     but the first see `search.faiss.build`. Or your own: a callable that makes an `Index` of rows, such as a
     class; or an `Index` over these very rows. `check_index` says whether it keeps the contract.
     Raises RecipeError, SampleError, MissingExtra.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sporeprint.search.indexes import make_index
+    >>> rows = np.eye(4, dtype=np.float32)
+    >>> similarities, positions = make_index("exact", rows).search(rows[2:3], k=1)
+    >>> positions.tolist(), similarities.tolist()
+    ([[2]], [[1.0]])
     """
     rows = rows_of(rows)
     check_choice_of_index(index)

@@ -27,10 +27,6 @@ from sporeprint.segment.vote import NEIGHBOURS, TEMPERATURE
 class Segmenter:
     """A segmenter labels images by the most similar patches of training images (Hummingbird); nothing is trained.
 
-        fungi = Fungi(Recipe(backbone="facebook/dinov2-small", dense=Dense(size=(224, 224))))
-        segmenter = Segmenter(fungi, ignore=(255,)).fit(images, masks)
-        label_maps = segmenter.predict(other_images)  # int32 [height, width] each, None for one that cannot be read
-
     fungi: makes the features, as its recipe's `dense` says; its batch_size, workers and max_failures are used.
     classes: C; labels are 0 to C - 1; by default one more than the greatest label. ignore: labels that are void.
     bank: patches that are kept, of all training images together. neighbours, temperature: of the vote, or "auto":
@@ -38,7 +34,19 @@ class Segmenter:
     or one of your own (see `make_index`). sampling: "balanced" (patches of rare classes first) or "uniform". epochs:
     above 1, crops of the training images too. folder: where the bank is written, and read without RAM; default RAM. A
     second `fit` replaces the bank that the first wrote; any other bank in the folder is refused before an image is
-    read.
+    read. Raises RecipeError.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sporeprint import Dense, Fungi, Recipe, Segmenter
+    >>> mask = np.repeat([[0] * 16 + [1] * 16], 32, axis=0)  # the left half is 0, the right half 1
+    >>> images = [np.stack([200 * mask + shade] * 3, axis=-1).astype(np.uint8) for shade in (0, 20, 40)]
+    >>> fungi = Fungi(Recipe(backbone="tiny", dense=Dense(size=32)))
+    >>> segmenter = Segmenter(fungi, neighbours=3).fit(images[:2], [mask, mask])
+    >>> (label_map,) = segmenter.predict(images[2:])
+    >>> label_map.shape, label_map.dtype, bool((label_map == mask).mean() > 0.8)
+    ((32, 32), dtype('int32'), True)
     """
 
     def __init__(
@@ -121,7 +129,7 @@ class Segmenter:
 
     @property
     def chosen(self) -> Chosen:
-        """The neighbours and temperature in use, and the score that they were chosen by."""
+        """The neighbours and temperature in use, and the score that they were chosen by. Raises NotFitted."""
         chosen = self._labeller().chosen
         assert chosen is not None
         return chosen

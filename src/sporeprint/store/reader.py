@@ -55,6 +55,22 @@ class Store:
     blocks_info: {block: {"dim", ...}}. cost: what the run cost; two equal runs may differ in it, and in nothing else.
     truncated: rows that were too long for the backbone, which saw their beginning only.
     label_counts: {"different", "missing"}; None in a store that is older than these counts.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from sporeprint import KL, Recipe, Store
+    >>> from sporeprint.data.rows import ListSource
+    >>> from sporeprint.run.extract import extract
+    >>> images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    >>> source, folder = ListSource(images, labels=[0, 1, 0, 1]), tempfile.mkdtemp() + "/features"
+    >>> _ = extract(source, folder, Recipe(backbone="tiny", objectives=[KL()], layers=0))
+    >>> store = Store.open(folder)
+    >>> {name: block.shape for name, block in store.blocks().items()}
+    {'embedding': (4, 128), 'kl': (4, 128)}
+    >>> store.labels.tolist(), len(store.failures)
+    ([0, 1, 0, 1], 0)
     """
 
     def __init__(self, folder: Path, header: dict[str, Any], manifest: dict[str, Any]):
@@ -123,6 +139,7 @@ class Store:
 
     @property
     def block_names(self) -> list[str]:
+        """The blocks' names, in the order in which the recipe has them."""
         return list(self.blocks_info)
 
     @property

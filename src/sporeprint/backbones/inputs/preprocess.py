@@ -35,6 +35,17 @@ class Preprocess(ImageInputs):
     filter. scale: factor on [0, 255] pixels before mean and std. round_corner: the corner of the crop is rounded as
     torchvision and timm do it (half to even), not down as Hugging Face's Pillow processors do. patch: side in pixels of
     the backbone's patches, where it takes images of more or fewer patches too; for most networks `Backbone` finds it.
+    Raises BackboneError for numbers that are not finite.
+
+    Examples
+    --------
+    >>> from PIL import Image
+    >>> from sporeprint import Preprocess
+    >>> preprocess = Preprocess(size=224, resize=256, keep_aspect=True)
+    >>> preprocess(Image.new("RGB", (640, 480))).shape
+    torch.Size([3, 224, 224])
+    >>> Preprocess.from_huggingface({"size": {"height": 32, "width": 32}}).size
+    32
     """
 
     size: int

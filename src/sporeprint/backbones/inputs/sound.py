@@ -93,6 +93,17 @@ class Sound(Inputs):
     waveforms). max_seconds: clips are cut there; default the extractor's own limit, for waveforms 30 s. pads: whether
     waveforms of different lengths may share a batch, which only networks that take a mask allow. shortest: samples
     below which the network makes nothing of a clip. Raises BackboneError.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from transformers import Wav2Vec2FeatureExtractor
+    >>> from sporeprint import Sound
+    >>> sound = Sound(Wav2Vec2FeatureExtractor(), max_seconds=1.0)
+    >>> tone = np.sin(np.arange(32_000) / 10)  # two seconds at the network's 16 kHz
+    >>> ready = sound.prepare(sound.load((tone, 16_000)))
+    >>> sound.truncates(ready), {name: values.shape for name, values in sound(ready).items()}
+    (True, {'input_values': torch.Size([16000])})
     """
 
     modality = "audio"

@@ -31,6 +31,17 @@ class Tokens(Inputs):
     tokenizer: a Hugging Face tokenizer. max_length: tokens a text is cut to, special ones counted; default the
     tokenizer's own limit. prompt: put before every text; include_prompt=False leaves its tokens out of mean pooling.
     lower: prompt and text are lower-cased first. Raises BackboneError.
+
+    Examples
+    --------
+    >>> from tokenizers import Tokenizer, models, pre_tokenizers
+    >>> from transformers import PreTrainedTokenizerFast
+    >>> from sporeprint import Tokens
+    >>> words = Tokenizer(models.WordLevel({"[UNK]": 0, "who": 1, "wrote": 2, "faust": 3}, unk_token="[UNK]"))
+    >>> words.pre_tokenizer = pre_tokenizers.Whitespace()
+    >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]")  # or from_pretrained(...)
+    >>> Tokens(tokenizer, lower=True)("Who wrote Hamlet")["input_ids"]
+    [1, 2, 0]
     """
 
     modality = "text"

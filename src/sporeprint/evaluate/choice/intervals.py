@@ -33,6 +33,7 @@ class Interval:
     difference: bool = True
 
     def to_json(self) -> dict[str, Any]:
+        """Return it as plain JSON types; NaN becomes None."""
         return {name: None if value != value else value for name, value in asdict(self).items()}  # JSON has no NaN
 
     def __str__(self) -> str:

@@ -26,6 +26,10 @@ _ROUNDING = 2.0**-20  # of squared distances, relative to the greatest length; p
 MOST_ROWS = 3000  # labelled rows that leave-one-out looks at: 36 MB a matrix of similarities
 
 
+def silent(step: str) -> None:
+    """The progress of who asked for none."""
+
+
 @quiet_floats
 def leave_one_out_of(
     blocks: Blocks,
@@ -34,7 +38,7 @@ def leave_one_out_of(
     ks: Sequence[int] = CANDIDATES,
     most_rows: int = MOST_ROWS,
     seed: int = 0,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Callable[[str], None] = silent,
 ) -> dict[str, dict[int, NDArray[np.bool_]]]:
     """Whether the other labelled rows vote rightly for each labelled row, by candidate and k: {name: {k: [rows]}}.
 

@@ -24,7 +24,7 @@ from sporeprint.evaluate.choice.candidates import (
     full_table,
 )
 from sporeprint.evaluate.choice.guard import GUARD, check_guard, paired, surely_better
-from sporeprint.evaluate.choice.leave_one_out import MOST_ROWS, leave_one_out_of
+from sporeprint.evaluate.choice.leave_one_out import MOST_ROWS, leave_one_out_of, silent
 from sporeprint.evaluate.knn import CANDIDATES, knn_predict, votes_of_others
 from sporeprint.evaluate.result import Result
 from sporeprint.evaluate.table import Costs, Entry, entry_of
@@ -70,7 +70,7 @@ def select(
     guard: float = GUARD,
     most_rows: int = MOST_ROWS,
     seed: int = 0,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Callable[[str], None] | None = None,
 ) -> Selection:
     """The combination with the best leave-one-out kNN accuracy on the labelled rows, k chosen along with it.
 
@@ -82,6 +82,17 @@ def select(
     progress: called with each candidate as its turn comes. Raises SampleError for fewer than two labelled rows,
     blocks of other rows or that are not there, candidates that reduce or take the name of one of these two, and
     numbers out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sporeprint import select
+    >>> rng = np.random.default_rng(0)
+    >>> labels = np.arange(60) % 3
+    >>> blocks = {"embedding": rng.normal(size=(60, 8)), "kl": np.eye(3)[labels] + 0.1 * rng.normal(size=(60, 3))}
+    >>> chosen = select(blocks, labels)
+    >>> chosen.combination.blocks, chosen.gain > 0.3
+    (('embedding', 'kl'), True)
     """
     listed = choices(list(blocks)) if candidates is None else dict(candidates)
     for name, reference in REFERENCES.items():
@@ -89,7 +100,7 @@ def select(
             raise SampleError(f"a candidate is called {name!r}, which is another's name; give it a name of its own")
     listed = {**REFERENCES, **listed}
     check_guard(guard)
-    rights = leave_one_out_of(blocks, labels, listed, ks, most_rows, seed, progress)
+    rights = leave_one_out_of(blocks, labels, listed, ks, most_rows, seed, progress or silent)
     choice = choose(listed, rights, guard, {"ks": list(ks), "seed": seed})
     return replace(choice, combination=choice.combination.over(list(blocks)))  # the same where there are more blocks
 
@@ -147,7 +158,7 @@ class Trained:
         costs: Costs,
         most_rows: int,
         seed: int,
-        progress: Callable[[str], None] = lambda _: None,
+        progress: Callable[[str], None] = silent,
     ):
         self.train, self.labels = train, labels
         self.whiteners: dict[tuple[str, Any], Axes] = {}
@@ -188,7 +199,7 @@ class Trained:
         return next(entry for entry in self.entries if entry.name == name)
 
     @quiet_floats
-    def guesses(self, test: Blocks, progress: Callable[[str], None] = lambda _: None) -> dict[str, NDArray[Any]]:
+    def guesses(self, test: Blocks, progress: Callable[[str], None] = silent) -> dict[str, NDArray[Any]]:
         """The label of each test row by each entry."""
         predicted = {}
         for number, entry in enumerate(self.entries, 1):

@@ -56,7 +56,14 @@ class Copies:
 
     shifts: n moves the content by n x n fractions of a patch, centred, on a grid n times as fine as the patches.
     flip: add mirrored copies. scales: factors of the image's sides, which are rounded to whole patches.
-    An image takes shifts ** 2 * (1 + flip) * len(scales) passes, at its scaled sizes.
+    An image takes shifts ** 2 * (1 + flip) * len(scales) passes, at its scaled sizes. Raises RecipeError.
+
+    Examples
+    --------
+    >>> from sporeprint import Copies
+    >>> copies = Copies(shifts=2, flip=True)
+    >>> copies.passes, copies.grid(height=16, width=24, patch=4)
+    (8.0, (8, 12))
     """
 
     shifts: int = 1

@@ -31,6 +31,17 @@ class Dense:
     `layers` all of them, half-whitened. The recipe's `size` is the dimension after PCA.
     support: number of tokens of the fitting images among which negatives are looked up.
     fit_images: number of fitting images that give the support and fit whitening and PCA; all if there are fewer.
+    Raises RecipeError.
+
+    Examples
+    --------
+    >>> from PIL import Image
+    >>> from sporeprint import Copies, Dense, Fungi, Recipe, TokenKL
+    >>> dense = Dense(objectives=[TokenKL()], layers=[-1], size=(16, 24), copies=Copies(flip=True))
+    >>> images = [Image.new("RGB", (40, 30), color) for color in ("red", "green")]
+    >>> fungi = Fungi(Recipe(backbone="tiny", dense=dense, size=8)).fit_dense(images)
+    >>> fungi.dense(images).shape  # 4 x 6 patches of each image
+    (2, 4, 6, 8)
     """
 
     objectives: Sequence[Any] = field(default_factory=lambda: (TokenSimCLR(),))

@@ -43,7 +43,14 @@ class TokenSimCLR:
 
     Constants are those of the paper's public code for segmentation, without its mistakes, which
     benchmarks/dense_variants.py measures. neighbours: looked up for each token, of which the fraction `kept` (drawn by
-    the image's id) takes part.
+    the image's id) takes part. latent: width of the head's output. Raises RecipeError.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sporeprint import TokenSimCLR
+    >>> TokenSimCLR().loss(torch.randn(20, 96), negatives=torch.randn(50, 96)).shape  # one loss a patch
+    torch.Size([20])
     """
 
     normalize: ClassVar[bool] = False
@@ -81,7 +88,17 @@ class TokenSimCLR:
 @kind("token-kl")
 @dataclass(frozen=True)
 class TokenKL:
-    """KL(uniform || softmax(latent / T)) of every token by itself, without other tokens or images."""
+    """KL(uniform || softmax(latent / T)) of every token by itself, without other tokens or images.
+
+    temperature: T. latent: width of the head's output. Raises RecipeError.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sporeprint import TokenKL
+    >>> TokenKL().loss(torch.randn(20, 768)).shape  # one loss a patch
+    torch.Size([20])
+    """
 
     normalize: ClassVar[bool] = True
     neighbours: ClassVar[int] = 0

@@ -511,8 +511,14 @@ def test_backbones_says_what_is_found_in_one(run):
         (["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--objectives", "kl,kl"], "two objectives"),
         (["extract", "PICTURES", "--out", "O", "--recipe", "RECIPE", "--backbone", "tiny"], "--recipe and --backbone"),
         (["extract", "PICTURES", "--out", "O", "--recipe", "RECIPE", "--negatives", "3"], "--recipe and --negatives"),
-        (["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--negatives", "3"], "--negatives 3, but the default"),
-        (["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--views", "native"], "--views native, but the default"),
+        (
+            ["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--negatives", "3"],
+            "--negatives 3, but the default",
+        ),
+        (
+            ["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--views", "native"],
+            "--views native, but the default",
+        ),
         (["extract", "PICTURES", "--out", "O", "--fit-from", "TRAIN", "--seed", "3"], "leave out --seed"),
         (["extract", "NOWHERE", "--out", "O", "--backbone", "tiny"], "there is no"),
         (["extract", "RECIPE", "--out", "O", "--backbone", "tiny"], "recipe.json"),

@@ -212,7 +212,9 @@ def test_one_text_tower_of_two_is_chosen_by_modality(run, tmp_path, bert):
 def test_a_recipe_from_a_file_is_for_what_its_backbone_takes(run, bert, tmp_path):
     path = table(tmp_path / "t.parquet", sentences(6))
     recipe = tmp_path / "recipe.json"
-    recipe.write_text(json.dumps({"backbone": str(bert), "modality": "text", "layers": 0, "dim": 8}))
+    recipe.write_text(
+        json.dumps({"backbone": str(bert), "objectives": None, "modality": "text", "layers": 0, "dim": 8})
+    )
     assert run("extract", path, "--recipe", recipe, "--out", tmp_path / "s")[0] == 0
     assert [loss["kind"] for loss in Store.open(tmp_path / "s").plan["recipe"]["objectives"]] == [
         "kl",

@@ -31,9 +31,9 @@ from sporeprint.errors import (
     RecipeError,
     SampleError,
     SporeprintError,
+    SporeprintWarning,
     StoreMismatch,
     TooManyFailures,
-    SporeprintWarning,
 )
 from sporeprint.gradients.projections.projection import Dense
 from sporeprint.objectives.views.image import Crops, Patches

@@ -236,7 +236,10 @@ def test_size_and_combination_decide_no_block():
         ({"objectives": [SimCLR(latent=0)]}, "latent=0 .* expected an integer of at least 1"),
         ({"objectives": [KL(negatives=None)]}, "negatives=None .* expected an integer of at least 0"),
         ({"dtype": "float16"}, "expected one of: auto, float32, bfloat16"),
-        ({"views": "native"}, r"views='native', but the default objective makes no views; .* objectives=\[KL\(\), DINO"),
+        (
+            {"views": "native"},
+            r"views='native', but the default objective makes no views; .* objectives=\[KL\(\), DINO",
+        ),
         ({"views": "small"}, "views='small'; expected one of: paper, native"),
         ({"dim": 0}, "dim=0; expected an integer of at least 1"),
         ({"dim": 1.5}, "expected an integer"),

@@ -30,8 +30,8 @@ class Recipe:
     """A recipe names the backbone, the blocks of each family, and how they are joined.
 
     backbone: Hugging Face id or folder, `timm:NAME`, or `"tiny"` (shipped); None where a `Backbone` is given.
-    objectives: each gives a gradient block. By default KL alone, which takes no pass of its own: the preset "free". None
-    takes the paper's: KL, SimCLR, and for images DINO.
+    objectives: each gives a gradient block. By default KL alone, which takes no pass of its own: the preset "free".
+    None takes the paper's: KL, SimCLR, and for images DINO.
     modality: "auto" is what the checkpoint takes (images or audio where it has two towers); "text" is its text tower.
     targets: paths of the linear layers to read; by default the output projection of the last attention.
     pooling: how tokens become an embedding: "auto" (what the checkpoint's authors use), "cls", "mean", "last".

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sporeprint.evaluate.choice.candidates import family_table
+from sporeprint.evaluate.choice.candidates import Candidate, family_table
 from sporeprint.evaluate.knn import knn
 from sporeprint.evaluate.result import Result
 from sporeprint.evaluate.table import Costs, Entry, Features, entries_of
 from sporeprint.features.blocks import family
 from sporeprint.features.fungi import Fungi
+from sporeprint.features.presets import JOINED
 from sporeprint.features.recipe import Recipe
 from sporeprint.objectives import DINO, KL, SimCLR
 from sporeprint.objectives.view_sets import view_sets
@@ -82,7 +83,8 @@ def demo(seed: int = 0, train_rows: int = TRAIN_ROWS, test_rows: int = TEST_ROWS
     train_blocks = fungi.fit_blocks([images[at] for at in train])
     test_blocks = fungi.blocks([images[at] for at in test])
     info = fungi.block_info()
-    candidates = family_table(list(train_blocks), size=fungi.network.width)
+    default = Candidate("free, the default", "combined", replace(JOINED, blocks=("embedding", "layers", "kl")))
+    candidates = [*family_table(list(train_blocks), size=fungi.network.width), default]
 
     def judge(of: Features) -> Mapping[str, Result]:
         sets = (of.rows, labels[train], of.others, labels[test])

@@ -101,7 +101,8 @@ def extract(
         writer = StoreWriter(out, plan, dtype=settings.dtype, shard_rows=settings.shard_rows)
     except StoreMismatch as error:
         _refuse_removed(Path(out))
-        if is_default(fungi) and _recorded(Path(out), "recipe").get("objectives") == to_json(paper(fungi.network.modality)):
+        stored = _recorded(Path(out), "recipe").get("objectives")
+        if is_default(fungi) and stored == to_json(paper(fungi.network.modality)):
             raise StoreMismatch(
                 f"{error}\nIn earlier versions the default was the paper's: --preset paper goes on with it."
             ) from None

@@ -23,6 +23,7 @@ from sporeprint.evaluate.comparison import Changed
 from sporeprint.features.combine import Combination
 from sporeprint.report.page import render, write_report
 from sporeprint.report.samples import SIDE, Samples
+from sporeprint.report.svg import BLACK, BLUE, GREY, MARKS, PALE, VERMILLION
 
 EVIL = "<script>alert('x')</script>\"&"
 EMPTY = frozenset({"meta", "br", "img"})  # elements that HTML does not close
@@ -357,6 +358,20 @@ def test_text_has_enough_contrast_in_the_light_and_in_the_dark():
         for ground in ("reference", "chosen"):
             assert contrast(named["ink"], named[ground]) >= 4.5
             assert contrast(named["soft"], named[ground]) >= 4.5
+
+
+def test_dark_screens_have_a_colour_for_the_ink_the_grey_and_the_lines_of_the_plots():
+    page = render(comparison())
+    dark = page[page.index("@media screen and (prefers-color-scheme: dark)") : page.index("</style>")]
+    drawn = {
+        colour for svg in re.findall("<svg.*?</svg>", page, re.DOTALL) for colour in re.findall("#[0-9a-f]{6}", svg)
+    }
+    assert drawn >= {BLACK, GREY, PALE, BLUE}
+    for colour in (BLACK, GREY, PALE, BLUE):
+        assert f'="{colour}"]' in dark
+    ground = colours(page)[1]["paper"]
+    unchanged = {colour for colour, _ in MARKS.values()} - {BLACK} | {VERMILLION}
+    assert all(contrast(colour, ground) >= 3 for colour in unchanged)
 
 
 def test_a_phone_shows_the_page_at_its_own_width():

@@ -414,7 +414,7 @@ def test_the_first_seconds_of_a_sound_can_be_played():
     tone = np.sin(np.arange(5 * 8000) / 4).astype(np.float32)
     page = Page(render(comparison(), Samples("audio", {"test-2": (tone, 8000)}, {"train-0": b"RIFF", "train-1": tone})))
     (player,) = page.of("audio")
-    assert (player["aria-label"], player["preload"]) == ("row test-2", "none")
+    assert (player["aria-label"], player["preload"]) == ("row test-2", "metadata")
     kind, data = player["src"].split(";base64,")
     assert kind == "data:audio/mpeg"
     sound, rate = soundfile.read(io.BytesIO(base64.b64decode(data)))

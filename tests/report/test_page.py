@@ -23,6 +23,7 @@ from sporeprint.evaluate.comparison import Changed
 from sporeprint.features.combine import Combination
 from sporeprint.report.page import render, write_report
 from sporeprint.report.samples import SIDE, Samples
+from sporeprint.report.svg import BLACK, BLUE, GREY, MARKS, PALE, VERMILLION
 
 EVIL = "<script>alert('x')</script>\"&"
 EMPTY = frozenset({"meta", "br", "img"})  # elements that HTML does not close
@@ -359,6 +360,20 @@ def test_text_has_enough_contrast_in_the_light_and_in_the_dark():
             assert contrast(named["soft"], named[ground]) >= 4.5
 
 
+def test_dark_screens_have_a_colour_for_the_ink_the_grey_and_the_lines_of_the_plots():
+    page = render(comparison())
+    dark = page[page.index("@media screen and (prefers-color-scheme: dark)") : page.index("</style>")]
+    drawn = {
+        colour for svg in re.findall("<svg.*?</svg>", page, re.DOTALL) for colour in re.findall("#[0-9a-f]{6}", svg)
+    }
+    assert drawn >= {BLACK, GREY, PALE, BLUE}
+    for colour in (BLACK, GREY, PALE, BLUE):
+        assert f'="{colour}"]' in dark
+    ground = colours(page)[1]["paper"]
+    unchanged = {colour for colour, _ in MARKS.values()} - {BLACK} | {VERMILLION}
+    assert all(contrast(colour, ground) >= 3 for colour in unchanged)
+
+
 def test_a_phone_shows_the_page_at_its_own_width():
     metas = Page(render(comparison())).of("meta")
     assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in metas
@@ -399,7 +414,7 @@ def test_the_first_seconds_of_a_sound_can_be_played():
     tone = np.sin(np.arange(5 * 8000) / 4).astype(np.float32)
     page = Page(render(comparison(), Samples("audio", {"test-2": (tone, 8000)}, {"train-0": b"RIFF", "train-1": tone})))
     (player,) = page.of("audio")
-    assert (player["aria-label"], player["preload"]) == ("row test-2", "none")
+    assert (player["aria-label"], player["preload"]) == ("row test-2", "metadata")
     kind, data = player["src"].split(";base64,")
     assert kind == "data:audio/mpeg"
     sound, rate = soundfile.read(io.BytesIO(base64.b64decode(data)))

@@ -79,6 +79,15 @@ def test_a_sheet_is_as_wide_as_asked_and_its_letters_grow_with_it(width):
     assert make(width=2 * width).height == pytest.approx(2 * make(width=width).height, rel=0.04)
 
 
+def test_names_in_letters_that_the_font_lacks_stand_after_their_numbers(written):
+    make(names=["\u5929\u7a7a", "\u6a39\u6728", "why?"])
+    assert [text for text in texts(written) if "\u6728" in text or "\u7a7a" in text or "?" in text] == [
+        "0: \u5929\u7a7a",
+        "1: \u6a39\u6728",
+        "why?",
+    ]
+
+
 def test_the_legend_has_only_the_labels_that_occur(written):
     make(row(truth=None, plain=np.zeros((2, 4), int), FUNGI=np.full((2, 4), 2)))
     assert texts(written) == ["Image", "plain", "FUNGI", "one.png", "0", "2"]

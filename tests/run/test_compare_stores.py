@@ -1,5 +1,4 @@
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +11,7 @@ from sporeprint.data.sources import open_source
 from sporeprint.errors import RecipeError, SampleError, SourceError, StoreError
 from sporeprint.evaluate.choice.candidates import ALL, FREE
 from sporeprint.features import saved
-from sporeprint.run.compare_stores import compare_stores, data_names, shown_samples
+from sporeprint.run.compare_stores import compare_stores, shown_samples
 from sporeprint.run.store_source import Rows
 from sporeprint.store.reader import Store
 from sporeprint.store.writer import StoreWriter
@@ -43,28 +42,6 @@ def data(tmp_path):
     store_of(tmp_path / "a", train, blocks_of(0))
     store_of(tmp_path / "b", test, blocks_of(1))
     return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("source", "name"),
-    [
-        ("flowers.parquet", "flowers.parquet"),
-        ("trainspotting.csv", "trainspotting.csv"),
-        ("train-00000-of-00001.parquet", "mine"),
-        ("Test.csv", "mine"),
-        ("validation", "mine"),
-        ("", "mine"),
-    ],
-)
-def test_data_go_by_the_name_of_their_source_or_where_it_names_a_split_by_that_of_their_store(tmp_path, source, name):
-    plan = {"source": {"name": source}}
-    assert data_names(SimpleNamespace(plan=plan, folder=tmp_path / "mine")) == name
-
-
-def test_data_of_one_name_are_named_once(data):
-    source = table(data / "flowers.parquet", place=PLACES)
-    stores = [Store.open(store_of(data / name, source, blocks_of(0)) or data / name) for name in ("c", "d")]
-    assert data_names(*stores) == "flowers.parquet"
 
 
 def test_two_stores_are_compared_and_what_helps_is_found(data):

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.segmentation import confusion, tally
-from sporeprint.report.letters import height, length, write
+from sporeprint.report.letters import drawable, height, length, write
 from sporeprint.report.overlay import BETTER, WORSE, differences, overlay
 from sporeprint.report.palette import RGB, VOID, label_bytes
 
@@ -105,7 +105,7 @@ def tile_sheet(
         if tiles:
             parts.append(_line(look, heading, _TEXT, 6))
             parts += [_tiles(look, tiles[at : at + _TILES], palette) for at in range(0, len(tiles), _TILES)]
-    parts.append(_swatches(look, [[(palette[value], name) for value, name in names]]))
+    parts.append(_swatches(look, [[(palette[value], _name(value, name)) for value, name in names]]))
     return _stacked(look, parts)
 
 
@@ -238,13 +238,19 @@ def _legend(
     maps = [labels for row in rows for labels in (row.truth, *row.predictions.values()) if labels is not None]
     labels = sorted({int(label) for label_map in maps for label in np.unique(label_bytes(label_map))})
     coloured = [label for label in labels if label < len(palette) and label not in void]
-    groups = [[(palette[label], names[label] if names else str(label)) for label in coloured]]
+    groups = [[(palette[label], _name(label, names[label]) if names else str(label)) for label in coloured]]
     if len(coloured) < len(labels):
         groups[0].append((VOID, "void"))
     if DIFFERENCE in look.columns:
         first, second = rows[0].predictions
         groups.append([(BETTER, f"only {second} right"), (WORSE, f"only {first} right")])
     return _swatches(look, groups)
+
+
+def _name(label: int, name: str) -> str:
+    """The name of a label, after its number where the font lacks the name's letters: names would look alike."""
+    lacking = drawable(name).count("?") > name.count("?")
+    return f"{label}: {name}" if lacking else name
 
 
 def _swatches(look: _Look, groups: Sequence[Sequence[tuple[RGB, str]]]) -> Image.Image:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sporeprint.data.limits import Limits
-from sporeprint.data.rows import shown_name
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.compare import compare
 from sporeprint.evaluate.comparison import Comparison
 from sporeprint.features.blocks import family
 from sporeprint.report.samples import Samples
 from sporeprint.run.combination_flags import check_blocks
+from sporeprint.run.data_names import data_names
 from sporeprint.run.paper_assembly import mark_paper
 from sporeprint.run.store_info import measured
 from sporeprint.run.store_pair import Pair, block_list, numbers_hint, read_pair, read_store
 from sporeprint.run.store_source import Rows, reopen, samples_of, store_modality
 from sporeprint.store.reader import Store
 from sporeprint.store.shards import manifest_path, plan_path
-
-_SPLIT = re.compile(r"(train|training|test|val|valid|validation|dev|eval|data)([-_.].*)?", re.IGNORECASE)
 
 
 def compare_stores(
@@ -55,7 +52,7 @@ def compare_stores(
     resolved = train.plan["resolved"]
     settings: dict[str, Any] = {
         "backbone": resolved["backbone"]["name"],
-        "data": data_names(*([train] if test_rows is None else [train, Store.open(test_rows.store)])),
+        "data": data_names(rows for rows in (train_rows, test_rows) if rows is not None),
         **({"precision": resolved["dtype"]} if "dtype" in resolved else {}),
         "recipe seed": train.plan["recipe"]["seed"],
         **({} if label_column is None else {"labels": label_column}),
@@ -85,16 +82,6 @@ def compare_stores(
         raise SampleError(f"{error}; {hint}") from None
     marked = replace(comparison, entries=tuple(mark_paper(comparison.entries, train.plan)))
     return marked.noted(rows.notes)
-
-
-def data_names(*stores: Store) -> str:
-    """What the stores hold, by name: the source's, or where that is only the name of a split, the store's folder's."""
-    named = [store.plan["source"].get("name") for store in stores]
-    names = [
-        shown_name(store.folder) if not name or _SPLIT.fullmatch(name) else name
-        for store, name in zip(stores, named, strict=True)
-    ]
-    return ", ".join(dict.fromkeys(names))
 
 
 def shown_samples(
@@ -136,4 +123,4 @@ def _names(train: Store, blocks: str | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(["embedding", *members]))  # the reference is always there
 
 
-__all__ = ["check_samples", "compare_stores", "data_names", "is_store", "shown_samples"]
+__all__ = ["check_samples", "compare_stores", "is_store", "shown_samples"]

@@ -90,6 +90,11 @@ class Backbone:
         modality: str = "auto",
     ):
         self.adapter: Adapter
+        if not isinstance(module, nn.Module):
+            raise BackboneError(
+                f"module is a {type(module).__name__}; expected an nn.Module; a network is loaded by its name with "
+                "Recipe(backbone=...)"
+            )
         module, inside = unwrap(module)
         module, preprocess, finish, own = unpack_sentence(module, preprocess, finish)
         check_plain(module, name or type(module).__name__)

@@ -22,6 +22,7 @@ from sporeprint.segment.bank import refuse_finished, remove_bank
 from sporeprint.segment.labeller import Chosen, Labeller, Voting
 from sporeprint.segment.training import Group, Sampling, Truth, batched, fill, read_ahead, survey
 from sporeprint.segment.vote import NEIGHBOURS, TEMPERATURE
+from sporeprint.values import check_count, check_list, is_count
 
 
 class Segmenter:
@@ -53,7 +54,7 @@ class Segmenter:
         self,
         fungi: Fungi,
         classes: int | None = None,
-        ignore: Sequence[int] = (255,),
+        ignore: int | Sequence[int] = (255,),
         bank: int = 102_400,
         neighbours: int | str = NEIGHBOURS,
         temperature: float | str = TEMPERATURE,
@@ -64,7 +65,10 @@ class Segmenter:
     ):
         if not isinstance(fungi, Fungi):
             raise RecipeError(f"fungi is a {type(fungi).__name__}; expected Fungi(Recipe(backbone=..., dense=...))")
-        self.fungi, self.classes, self.ignore = fungi, classes, tuple(ignore)
+        if classes is not None:
+            check_count("classes", classes)
+        void = [ignore] if is_count(ignore, 0) else check_list("ignore", ignore, "(255,)")
+        self.fungi, self.classes, self.ignore = fungi, classes, tuple(void)
         self.voting = Voting(neighbours, temperature, index)
         seed = fungi.recipe.seed if fungi.recipe is not None else 0
         self.sampling = Sampling(bank, sampling, epochs, seed)

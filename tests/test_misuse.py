@@ -31,6 +31,7 @@ from sporeprint import (
     select,
 )
 from sporeprint.errors import SporeprintError
+from sporeprint.segment.propagate import Propagator
 
 ROWS, LABELS = np.random.default_rng(0).normal(size=(20, 4)), np.arange(20) % 2
 BLOCKS = {"embedding": ROWS, "kl": ROWS[:, :2]}
@@ -112,6 +113,8 @@ def test_contracts_name_what_they_were_given_instead_of_a_plug_in():
 
 def test_one_void_label_needs_no_tuple():
     assert Segmenter(Fungi(Recipe("tiny")), ignore=255).ignore == (255,)
+    reference = ROWS.reshape(4, 5, 4), np.array([[0, 1, 255, 255, 255]] * 4)
+    assert Propagator.of([reference], ignore=255).values.tolist() == [0, 1]
 
 
 def test_arrays_do_for_lists_of_numbers():

@@ -20,9 +20,10 @@ from sporeprint.features.fungi import Fungi
 from sporeprint.search.indexes import Choice
 from sporeprint.segment.bank import refuse_finished, remove_bank
 from sporeprint.segment.labeller import Chosen, Labeller, Voting
+from sporeprint.segment.patches import void_labels
 from sporeprint.segment.training import Group, Sampling, Truth, batched, fill, read_ahead, survey
 from sporeprint.segment.vote import NEIGHBOURS, TEMPERATURE
-from sporeprint.values import check_count, check_list, is_count
+from sporeprint.values import check_count
 
 
 class Segmenter:
@@ -67,8 +68,7 @@ class Segmenter:
             raise RecipeError(f"fungi is a {type(fungi).__name__}; expected Fungi(Recipe(backbone=..., dense=...))")
         if classes is not None:
             check_count("classes", classes)
-        void = [ignore] if is_count(ignore, 0) else check_list("ignore", ignore, "(255,)")
-        self.fungi, self.classes, self.ignore = fungi, classes, tuple(void)
+        self.fungi, self.classes, self.ignore = fungi, classes, void_labels(ignore)
         self.voting = Voting(neighbours, temperature, index)
         seed = fungi.recipe.seed if fungi.recipe is not None else 0
         self.sampling = Sampling(bank, sampling, epochs, seed)

@@ -202,14 +202,7 @@ class Backbone:
             yield one_pass
 
     def grid_shape(self, height: int, width: int) -> tuple[int, int]:
-        """Return (H_p, W_p), the patches of height x width pixels. Raises BackboneError where it cannot take them.
-
-        Examples
-        --------
-        >>> from sporeprint.backbones.load import load_backbone
-        >>> load_backbone("tiny").grid_shape(28, 36)  # patches of 4 x 4 pixels
-        (7, 9)
-        """
+        """Return (H_p, W_p), the patches of height x width pixels. Raises BackboneError where it cannot take them."""
         return grid_shape(self._grid_network(), height, width)
 
     def _grid_network(self, twin: Twin | None = None) -> GridNetwork:

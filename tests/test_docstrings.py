@@ -58,9 +58,9 @@ def members(of):
 
 def results():
     """The classes of what the public functions return."""
-    for name in FUNCTIONS:
-        returned = get_type_hints(inspect.unwrap(getattr(sporeprint, name)))["return"]
-        yield from (of for of in get_args(returned) or [returned] if of.__module__.startswith("sporeprint."))
+    hints = [get_type_hints(inspect.unwrap(getattr(sporeprint, name)))["return"] for name in FUNCTIONS]
+    classes = [of for hint in hints for of in get_args(hint) or [hint]]
+    return [of for of in classes if of.__module__.startswith("sporeprint.")]
 
 
 @pytest.mark.filterwarnings("error::sporeprint.errors.SporeprintWarning")

@@ -219,6 +219,19 @@ def check_count(
         raise error(f"{name}={value!r}; expected an integer of at least {least}{limit}")
 
 
+def check_list(name: str, values: Any, example: str, error: type[SporeprintError] = RecipeError) -> list[Any]:
+    """Return the values of a list, a tuple or an array. Raise `error` for anything else, such as a single number."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise error(f"{name}={values!r}; expected a list, such as {example}")
+    return list(values)
+
+
+def check_mapping(name: str, value: Any, expected: str, error: type[SporeprintError] = RecipeError) -> None:
+    """Raise `error` for all but a dictionary or its like."""
+    if not isinstance(value, Mapping):
+        raise error(f"{name} is a {type(value).__name__}; expected {expected}")
+
+
 def check_fraction(name: str, value: Any) -> None:
     """Raise RecipeError for all but a number above 0 and up to 1."""
     if not is_fraction(value):

@@ -90,6 +90,11 @@ class Backbone:
         modality: str = "auto",
     ):
         self.adapter: Adapter
+        if not isinstance(module, nn.Module):
+            raise BackboneError(
+                f"module is a {type(module).__name__}; expected an nn.Module; a network is loaded by its name with "
+                "Recipe(backbone=...)"
+            )
         module, inside = unwrap(module)
         module, preprocess, finish, own = unpack_sentence(module, preprocess, finish)
         check_plain(module, name or type(module).__name__)
@@ -197,14 +202,7 @@ class Backbone:
             yield one_pass
 
     def grid_shape(self, height: int, width: int) -> tuple[int, int]:
-        """Return (H_p, W_p), the patches of height x width pixels. Raises BackboneError where it cannot take them.
-
-        Examples
-        --------
-        >>> from sporeprint.backbones.load import load_backbone
-        >>> load_backbone("tiny").grid_shape(28, 36)  # patches of 4 x 4 pixels
-        (7, 9)
-        """
+        """Return (H_p, W_p), the patches of height x width pixels. Raises BackboneError where it cannot take them."""
         return grid_shape(self._grid_network(), height, width)
 
     def _grid_network(self, twin: Twin | None = None) -> GridNetwork:

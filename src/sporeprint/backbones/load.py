@@ -34,6 +34,13 @@ def load_backbone(
     trust_remote_code: run code that lies in the checkpoint; never without it, whatever the checkpoint says.
     allow_random: go on where the checkpoint lacks weights that the features read, which are then drawn at random.
     Raises BackboneError, LayerError, MissingExtra; RecipeError for a device that is not there.
+
+    Examples
+    --------
+    >>> from sporeprint.backbones.load import load_backbone
+    >>> backbone = load_backbone("tiny")
+    >>> backbone.modality, backbone.width, backbone.patch
+    ('image', 128, 4)
     """
     # Autograd cannot pass through tensors made in inference mode. The caller's random numbers are not used up.
     with torch.inference_mode(False), torch.random.fork_rng(devices=[]):

@@ -62,6 +62,8 @@ def open_source(
     """
     if modality not in SUFFIXES:
         raise SourceError(f"modality={modality!r}; expected one of: {', '.join(SUFFIXES)}")
+    if not isinstance(path, (str, os.PathLike)):
+        raise SourceError(f"the source is a {type(path).__name__}; expected a path to a folder or a table")
     path = Path(path)
     columns = {"sample_column": sample_column, "label_column": label_column, "id_column": id_column}
     if not os.path.exists(path):

@@ -14,6 +14,7 @@ from sporeprint.errors import SampleError
 from sporeprint.evaluate.checks import are_strings, features_of, labels_of
 from sporeprint.evaluate.result import plain
 from sporeprint.evaluate.similarity import anisotropy, cka_matrix, effective_rank
+from sporeprint.features.blocks import check_blocks
 from sporeprint.values import check_count, printable
 
 _SHOWN = 5  # classes with the largest gains, and as many with the largest losses, in a text
@@ -109,6 +110,8 @@ def analyse(
     150 of 150 rows
     """
     check_count("most_rows", most_rows, error=SampleError)
+    check_count("seed", seed, 0, SampleError)
+    check_blocks(blocks, SampleError)
     if not blocks:
         raise SampleError("no blocks to analyse; expected at least one")
     if labels is None and before is None and after is None:

@@ -27,8 +27,9 @@ from sporeprint.evaluate.choice.select import Trained
 from sporeprint.evaluate.choice.verdict import verdict
 from sporeprint.evaluate.comparison import Accuracy, Changed, Comparison, Neighbour
 from sporeprint.evaluate.table import Costs, Entry, Info
-from sporeprint.features.blocks import Blocks
+from sporeprint.features.blocks import Blocks, check_blocks
 from sporeprint.search.neighbours import neighbours
+from sporeprint.values import check_count, check_mapping
 
 _SHOWN = 12  # test rows whose neighbours are kept
 
@@ -80,6 +81,9 @@ def compare(
     1
     """
     progress = progress or silent
+    check_count("seed", seed, 0, SampleError)
+    check_mapping("info", info, "what `Fungi.block_info()` gives, or `Store.blocks_info`", SampleError)
+    check_blocks(train, SampleError, "train blocks")
     train = _blocks(train, list(train), "train")
     labels = labels_of(labels, len(train["embedding"]), "train")
     if missing := [name for name in train if name not in info]:
@@ -134,6 +138,7 @@ def _measured(trained: Trained, entry: Entry, value: Interval, mean_per_class: f
 
 
 def _blocks(blocks: Blocks, names: Sequence[str], which: str) -> dict[str, NDArray[np.float32]]:
+    check_blocks(blocks, SampleError, f"{which} blocks")
     if missing := [name for name in ("embedding", *names) if name not in blocks]:
         raise SampleError(f"{which} has no block {missing[0]!r}; there are: {', '.join(blocks)}")
     arrays = {name: features_of(blocks[name], f"{which} block {name!r}") for name in names}

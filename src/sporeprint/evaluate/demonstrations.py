@@ -105,6 +105,8 @@ def demonstrations(
     places = np.array(sorted(range(len(train)), key=lambda row: (shown[row], names[row])))  # ties go by this order
     train, shown, names = train[places], [shown[row] for row in places], [names[row] for row in places]
     template = Template() if template is None else template
+    if not isinstance(template, Template):
+        raise SampleError(f"template is a {type(template).__name__}; expected a Template(example=..., query=...)")
     identical: dict[str, list[int]] = defaultdict(list)
     if exclude_identical:
         for row, text in enumerate(shown):

@@ -27,6 +27,8 @@ def load_ground_truth(source: str | os.PathLike[str] | Mapping[str, Any]) -> dic
     """
     if isinstance(source, Mapping):
         return _checked(source, "the ground truth")
+    if not isinstance(source, (str, os.PathLike)):
+        raise SampleError(f"the ground truth is a {type(source).__name__}; expected a file of JSON, or its contents")
     path = Path(source)
     try:
         data = path.read_bytes()

@@ -20,7 +20,7 @@ from sporeprint.evaluate.shots import draws as rows_of_draws
 from sporeprint.evaluate.votes import VOTES, weights_of, winners
 from sporeprint.search.neighbours import METRICS
 from sporeprint.search.ties import tied_neighbours
-from sporeprint.values import check_choice, is_count, is_positive
+from sporeprint.values import check_choice, check_list, is_count, is_positive
 
 CANDIDATES = (1, 3, 5, 10, 20)  # for k="auto"; METHOD's protocol
 
@@ -101,7 +101,7 @@ def knn(
     train, labels, test = _checked(train, labels, test, metric, vote, temperature)
     test_labels = labels_of(test_labels, len(test), "test")
     check_same_kind(labels, test_labels)
-    candidates = counts_of(candidates)
+    candidates = counts_of(candidates, "candidates")
     k = k if k == "auto" else _check_k(k, " or 'auto'")
     way = (metric, vote, float(temperature))
     settings: dict[str, Any] = {"k": k, "metric": metric, "vote": vote}
@@ -279,8 +279,9 @@ def _checked(
     return rows, names, others
 
 
-def counts_of(ks: Sequence[int]) -> list[int]:
-    counts = sorted({_check_k(k, ", or several of them") for k in ks})
+def counts_of(ks: Sequence[int], name: str = "ks") -> list[int]:
+    """Return the numbers of neighbours to choose from, ascending. Raises SampleError."""
+    counts = sorted({_check_k(k, ", or several of them") for k in check_list(name, ks, "(1, 5, 10)", SampleError)})
     if not counts:
         raise SampleError("there is no k to choose from; expected at least one positive integer")
     return counts

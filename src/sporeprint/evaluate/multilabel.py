@@ -112,7 +112,7 @@ def multilabel(
         settings |= {"k": k, "metric": metric, "vote": vote}
         settings |= {"temperature": temperature} if vote == "softmax" else {}
     else:
-        check_fit(validation, iterations)
+        check_fit(validation, iterations, seed)
         grid = grid_of(PENALTIES if penalties is None else penalties)
         scores, chosen = _probe(rows, known, queries, grid, validation, seed, standardise, iterations)
         settings |= {"penalties": list(grid), "validation": validation, "seed": seed}

@@ -17,7 +17,7 @@ from sporeprint.evaluate.checks import check_same_kind, check_same_width, featur
 from sporeprint.evaluate.result import Result
 from sporeprint.evaluate.row_order import content_order
 from sporeprint.evaluate.shots import draws as few_shot_draws
-from sporeprint.values import check_count
+from sporeprint.values import check_count, check_list, is_fraction, is_positive
 
 PENALTIES = (1e-2, *(float(f"{digit}e-{power}") for power in range(3, 9) for digit in (3, 1)))  # strongest first
 # The penalty where nothing can be held out: the best at one row a class on Banking77, TREC and digits, by up to 1 %.
@@ -155,6 +155,7 @@ def probe(
     labels, test_labels = labels_of(labels, len(train), "train"), labels_of(test_labels, len(test), "test")
     check_same_width(train, test)
     check_same_kind(labels, test_labels)
+    check_fit(validation, iterations, seed)
     if shots is not None:
         order = content_order(train, np.unique(labels, return_inverse=True)[1])
         train, labels = train[order], labels[order]
@@ -228,7 +229,7 @@ def fit_probe(
     array = features_of(train, "train")
     names = labels_of(labels, len(array), "train")
     grid = grid_of(PENALTIES if penalties is None else penalties)
-    check_fit(validation, iterations)
+    check_fit(validation, iterations, seed)
     classes, codes = np.unique(names, return_inverse=True)
     order = content_order(array, codes)
     array, codes = array[order], codes[order]
@@ -284,14 +285,15 @@ def held_out(codes: NDArray[np.intp], fraction: float, seed: int) -> NDArray[np.
 
 def grid_of(penalties: Sequence[float]) -> tuple[float, ...]:
     """Return distinct penalties, strongest first. Raises SampleError."""
-    grid = tuple(sorted({float(penalty) for penalty in penalties}, reverse=True))
-    if not grid or not all(np.isfinite(penalty) and penalty > 0 for penalty in grid):
+    grid = check_list("penalties", penalties, "(0.01, 0.001)", SampleError)
+    if not grid or not all(map(is_positive, grid)):
         raise SampleError(f"penalties={penalties!r}; expected one or more positive numbers")
-    return grid
+    return tuple(sorted({float(penalty) for penalty in grid}, reverse=True))
 
 
-def check_fit(validation: float, iterations: int) -> None:
+def check_fit(validation: float, iterations: int, seed: int) -> None:
     """Check the settings of a fit. Raises SampleError."""
-    if not 0 < validation < 1:
+    if not is_fraction(validation) or validation == 1:
         raise SampleError(f"validation={validation!r}; expected a fraction of each class's rows, between 0 and 1")
     check_count("iterations", iterations, error=SampleError)
+    check_count("seed", seed, 0, SampleError)

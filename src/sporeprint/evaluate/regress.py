@@ -20,7 +20,7 @@ from sporeprint.evaluate.votes import VOTES, weights_of
 from sporeprint.search.best_rows import slices
 from sporeprint.search.neighbours import METRICS
 from sporeprint.search.ties import tied_neighbours
-from sporeprint.values import check_choice, is_count
+from sporeprint.values import check_choice, is_count, is_positive
 
 PENALTIES = tuple(float(f"{digit}e{power}") for power in range(1, -9, -1) for digit in (3, 1))[1:]  # 10 first
 METHODS = ("knn", "ridge")
@@ -168,8 +168,8 @@ def check_neighbours(k: Any, metric: str, vote: str, temperature: float) -> None
     check_choice("vote", vote, VOTES, SampleError)
     if k != "auto" and not is_count(k):
         raise SampleError(f"k={k!r}; expected a positive integer or 'auto'")
-    if not (np.isfinite(temperature) and temperature > 0):
-        raise SampleError(f"temperature={temperature!r}; expected a positive number")
+    if not is_positive(temperature):
+        raise SampleError(f"temperature={temperature!r}; expected a number above 0")
 
 
 def mean_of(values: Sequence[float] | Values) -> float:

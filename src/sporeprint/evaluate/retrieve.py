@@ -17,7 +17,7 @@ from sporeprint.evaluate.result import Result
 from sporeprint.features.unit import unit_float64
 from sporeprint.search.neighbours import METRICS
 from sporeprint.search.points import largest_of
-from sporeprint.values import check_choice, is_count
+from sporeprint.values import check_choice, check_list, is_count
 
 MATRIX_MIB = 64  # distances held at a time in float64; with their copies and the ranking four times as much
 
@@ -219,10 +219,11 @@ def scale_exponent(*features: NDArray[Any]) -> int:
 
 def check_ks(ks: Sequence[int]) -> tuple[int, ...]:
     """Raises SampleError for a k that is no positive integer."""
-    for k in ks:
+    depths = check_list("ks", ks, "(1, 5, 10)", SampleError)
+    for k in depths:
         if not is_count(k):
             raise SampleError(f"ks has {k!r}; expected positive integers")
-    return tuple(int(k) for k in ks)
+    return tuple(int(k) for k in depths)
 
 
 def _means(ks: tuple[int, ...], values: NDArray[Any]) -> dict[int, float]:

@@ -16,10 +16,10 @@ def draws(labels: NDArray[Any], shots: int, count: int = 3, seed: int = 0) -> It
     """Rows of each draw, in order: `shots` of each class without repeats, all of a class that has fewer.
 
     labels: [N]. count: the number of draws; draw i is seeded with (seed, i), so more draws leave the first as they are.
-    Raises SampleError for counts below 1.
+    Raises SampleError for counts below 1 and negative seeds.
     """
-    for name, value in (("shots", shots), ("draws", count)):
-        check_count(name, value, error=SampleError)
+    for name, value, least in (("shots", shots, 1), ("draws", count, 1), ("seed", seed, 0)):
+        check_count(name, value, least, SampleError)
     members = [np.flatnonzero(labels == name) for name in np.unique(labels)]
     for number in range(count):
         rng = np.random.default_rng([seed, number])

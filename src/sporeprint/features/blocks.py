@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sporeprint.errors import RecipeError, SporeprintError
+from sporeprint.values import check_mapping
 
 Blocks = Mapping[str, NDArray[np.float32]]  # {name: [N, D]}
 
@@ -30,6 +34,11 @@ def family(name: str) -> str:
 def is_block_name(name: str) -> bool:
     """Return whether an objective and its block may have this name, which no other block or family may have."""
     return bool(_NAME.fullmatch(name)) and name not in TAKEN
+
+
+def check_blocks(blocks: Any, error: type[SporeprintError] = RecipeError, name: str = "blocks") -> None:
+    """Raise `error` for all but {name: array}."""
+    check_mapping(name, blocks, "arrays by name, {'embedding': [N, E], ...}, as `Fungi.blocks` gives them", error)
 
 
 def paper_blocks(names: Iterable[str]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import RecipeError
-from sporeprint.features.blocks import FAMILIES, Blocks, family, paper_blocks
+from sporeprint.features.blocks import FAMILIES, Blocks, check_blocks, family, paper_blocks
 from sporeprint.features.unit import unit
 from sporeprint.features.whiten import Axes, fit_axes, fit_shrunk_axes
 from sporeprint.values import is_count, is_number, is_positive, kind
@@ -55,7 +55,7 @@ class Combination:
         if isinstance(self.blocks, str):
             object.__setattr__(self, "blocks", (self.blocks,))
         if self.blocks is not None:
-            if not all(isinstance(name, str) for name in self.blocks):
+            if not isinstance(self.blocks, Iterable) or not all(isinstance(name, str) for name in self.blocks):
                 raise RecipeError(f"blocks={self.blocks!r}; expected names of blocks")
             object.__setattr__(self, "blocks", tuple(self.blocks))
             if not self.blocks:
@@ -128,6 +128,7 @@ class Combination:
         Any number of rows works: axes without variance (constant blocks, every block of a single row) whiten to zeros
         and add nothing to a distance. Raises RecipeError for an unknown block and for no rows.
         """
+        check_blocks(blocks)
         weights = self.members(blocks)
         names = tuple(weights)
         widths = {name: _get(blocks, name).shape[1] for name in names}
@@ -167,6 +168,7 @@ class Combiner:
     @quiet_floats
     def join(self, blocks: Blocks) -> NDArray[np.float32]:
         """Concatenate the L2-normalised, weighted parts, before the PCA: [N, sum of widths]."""
+        check_blocks(blocks)
         parts = []
         for name in self.names:
             part = _get(blocks, name)

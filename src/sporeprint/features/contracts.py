@@ -36,6 +36,8 @@ def check_objective(objective: Objective, samples: int = 5, width: int = 16, mod
     Traceback (most recent call last):
     AssertionError: losses have shape (); return one loss per sample, not their mean
     """
+    is_one = hasattr(objective, "loss") and not isinstance(objective, type)
+    assert is_one, f"{objective!r} is not an objective; give an instance with a `loss`, such as KL()"
     objective = objective.for_modality(modality or next(iter(objective.by_modality), "image"))
     draw = torch.Generator().manual_seed(0)
     latents = torch.randn(samples, objective.views, width, generator=draw, requires_grad=True)
@@ -115,6 +117,7 @@ def check_backbone(backbone: Backbone, tolerance: float = 1e-4) -> None:
     >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 16))
     >>> check_backbone(Backbone(network, target="1", preprocess=Preprocess(size=8)))
     """
+    assert isinstance(backbone, Backbone), f"{backbone!r} is not a backbone; give Backbone(module, ...)"
     assert backbone.targets, "no target layer"
     before = _snapshot(backbone.module)
     views = backbone.preprocess.probes()

@@ -71,6 +71,8 @@ class SimCLR(Objective):
                 raise RecipeError(f"SimCLR {name}={value!r}; expected an integer of at least {least}, or None")
         if not is_positive(self.temperature):
             raise RecipeError(f"SimCLR temperature={self.temperature!r}; expected a number above 0")
+        if self.augmentation is not None and not hasattr(self.augmentation, "views"):
+            raise RecipeError(f"SimCLR augmentation={self.augmentation!r}; expected views, such as Patches(), or None")
         if self.augmentation is not None and self.views < 2:
             raise RecipeError(f"SimCLR with {self.views} view; expected at least 2, since positives are other views")
 

@@ -89,6 +89,19 @@ def extract(
     set needs. Without it they are drawn from `source` by `recipe`.
     backbone: a network of your own; or a name instead of the recipe's or the fit's: where its weights are now.
     Raises StoreMismatch where `out` has another plan, TooManyFailures, SourceError, BackboneError, DamagedStore.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from sporeprint import KL, Recipe
+    >>> from sporeprint.data.rows import ListSource  # or open_source("photos")
+    >>> from sporeprint.run.extract import extract
+    >>> images, folder = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8), tempfile.mkdtemp()
+    >>> train = extract(ListSource(images[:4]), folder + "/train", Recipe(backbone="tiny", objectives=[KL()], layers=0))
+    >>> test = extract(ListSource(images[4:]), folder + "/test", fit_from=folder + "/train")
+    >>> len(train), len(test), test.block_names
+    (4, 2, ['embedding', 'kl'])
     """
     if fit_from is None:
         fungi = _make_fungi(recipe or Recipe(), backbone, settings)

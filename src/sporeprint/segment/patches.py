@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
+from sporeprint.values import check_list
+
+
+def void_labels(ignore: int | Collection[int]) -> tuple[int, ...]:
+    """Return the label values that are void, of one or of several. Raises RecipeError."""
+    return (int(ignore),) if isinstance(ignore, Integral) else tuple(check_list("ignore", ignore, "(255,)"))
 
 
 @quiet_floats

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sporeprint.errors import SampleError
-from sporeprint.segment.patches import patch_histograms, unit_rows
+from sporeprint.segment.patches import patch_histograms, unit_rows, void_labels
 from sporeprint.segment.vote import CLASS_TEMPERATURE, NEIGHBOURS, check_temperature, class_vote, upsample_with_shares
 from sporeprint.values import is_count
 
@@ -57,7 +57,7 @@ class Propagator:
     def of(
         cls,
         references: Iterable[tuple[NDArray[np.floating], NDArray[np.integer]]],
-        ignore: Collection[int] = (VOID,),
+        ignore: int | Collection[int] = (VOID,),
         k: int = NEIGHBOURS,
         temperature: float = CLASS_TEMPERATURE,
     ) -> Propagator:
@@ -66,7 +66,7 @@ class Propagator:
         Raises SampleError where fewer than two different labels are given in all.
         """
         given = [(features, np.asarray(labels)) for features, labels in references]
-        values = label_values((labels for _, labels in given), ignore)
+        values = label_values((labels for _, labels in given), void_labels(ignore))
         kept, shares = [], []
         for features, labels in given:
             places = np.searchsorted(values, labels).clip(max=len(values) - 1)
@@ -117,7 +117,7 @@ def propagate(
     fungi: Fungi,
     references: Sequence[tuple[Any, NDArray[np.integer]]],
     images: Iterable[Any],
-    ignore: Collection[int] = (VOID,),
+    ignore: int | Collection[int] = (VOID,),
     k: int = NEIGHBOURS,
     temperature: float = CLASS_TEMPERATURE,
 ) -> Iterator[Propagated]:
@@ -127,13 +127,21 @@ def propagate(
     are the values that mean "unlabelled", so a few pixels suffice, as long as two labels are among them. images: PIL
     images, paths, arrays [H, W, 3], encoded bytes; one is in memory at a time.
 
-        fungi = Fungi(Recipe(backbone="facebook/dinov2-small")).fit_dense(images)
-        labels = np.full((480, 640), 255)
-        labels[100, 200], labels[400, 300] = 0, 1  # rows first: two points
-        for propagated in propagate(fungi, [(images[0], labels)], images):
-            propagated.labels, propagated.confidence
-
     Raises SampleError for an image that cannot be read, labels of another size than their image, fewer than two labels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sporeprint import Fungi, Recipe
+    >>> from sporeprint.segment.propagate import propagate
+    >>> mask = np.repeat([[0] * 16 + [1] * 16], 32, axis=0)
+    >>> images = [np.stack([200 * mask + shade] * 3, axis=-1).astype(np.uint8) for shade in (0, 20, 40)]
+    >>> fungi = Fungi(Recipe(backbone="tiny")).fit_dense(images)
+    >>> labels = np.full((32, 32), 255)
+    >>> labels[16, 4], labels[16, 28] = 0, 1  # rows first: two points
+    >>> carried = list(propagate(fungi, [(images[0], labels)], images[1:]))
+    >>> carried[0].labels.shape, carried[0].labels[10, [2, 30]].tolist()
+    ((32, 32), [0, 1])
     """
     inputs = fungi.network.preprocess
 

@@ -20,8 +20,10 @@ from sporeprint.features.fungi import Fungi
 from sporeprint.search.indexes import Choice
 from sporeprint.segment.bank import refuse_finished, remove_bank
 from sporeprint.segment.labeller import Chosen, Labeller, Voting
+from sporeprint.segment.patches import void_labels
 from sporeprint.segment.training import Group, Sampling, Truth, batched, fill, read_ahead, survey
 from sporeprint.segment.vote import NEIGHBOURS, TEMPERATURE
+from sporeprint.values import check_count
 
 
 class Segmenter:
@@ -53,7 +55,7 @@ class Segmenter:
         self,
         fungi: Fungi,
         classes: int | None = None,
-        ignore: Sequence[int] = (255,),
+        ignore: int | Sequence[int] = (255,),
         bank: int = 102_400,
         neighbours: int | str = NEIGHBOURS,
         temperature: float | str = TEMPERATURE,
@@ -64,7 +66,9 @@ class Segmenter:
     ):
         if not isinstance(fungi, Fungi):
             raise RecipeError(f"fungi is a {type(fungi).__name__}; expected Fungi(Recipe(backbone=..., dense=...))")
-        self.fungi, self.classes, self.ignore = fungi, classes, tuple(ignore)
+        if classes is not None:
+            check_count("classes", classes)
+        self.fungi, self.classes, self.ignore = fungi, classes, void_labels(ignore)
         self.voting = Voting(neighbours, temperature, index)
         seed = fungi.recipe.seed if fungi.recipe is not None else 0
         self.sampling = Sampling(bank, sampling, epochs, seed)

@@ -18,6 +18,7 @@ from torch import Tensor
 from sporeprint.backbones.inputs.boxes import Box, resize_boxes
 from sporeprint.backbones.inputs.inputs import ImageInputs
 from sporeprint.errors import BackboneError, SporeprintWarning
+from sporeprint.values import check_count
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -59,9 +60,18 @@ class Preprocess(ImageInputs):
     patch: int | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        """Raise BackboneError for what makes numbers that are not finite."""
+        """Raise BackboneError for what makes no image, or numbers that are not finite."""
+        check_count("size", self.size, error=BackboneError)
+        if self.resize is not None:
+            check_count("resize", self.resize, error=BackboneError)
+        if self.resample not in list(Image.Resampling):
+            raise BackboneError(
+                f"resample={self.resample!r}; expected one of Pillow's filters, such as Image.Resampling.BICUBIC"
+            )
         for name, numbers in {"mean": self.mean, "std": self.std, "scale": (self.scale,)}.items():
             positive = name != "mean"
+            if not isinstance(numbers, (list, tuple)) or len(numbers) not in (1, 3):
+                raise BackboneError(f"the images' {name} is {numbers!r}; expected three numbers, one for each colour")
             right = [isinstance(n, Real) and math.isfinite(n) and (n > 0 or not positive) for n in numbers]
             if not all(right):
                 raise BackboneError(

@@ -84,6 +84,8 @@ def _checked(blocks: Blocks, candidates: Mapping[str, Combination]) -> dict[str,
     ):
         raise SampleError(f"blocks have shapes {shapes}; expected [rows, dimensions], the same rows in each")
     for title, combination in candidates.items():
+        if not isinstance(combination, Combination):
+            raise SampleError(f"candidate {title!r} is a {type(combination).__name__}; expected a Combination(...)")
         if combination.size is not None:
             raise SampleError(f"candidate {title!r} has size={combination.size}; choose first, then reduce")
         if missing := [name for name in combination.members(arrays) if name not in arrays]:

@@ -28,9 +28,10 @@ from sporeprint.evaluate.choice.leave_one_out import MOST_ROWS, leave_one_out_of
 from sporeprint.evaluate.knn import CANDIDATES, knn_predict, votes_of_others
 from sporeprint.evaluate.result import Result
 from sporeprint.evaluate.table import Costs, Entry, entry_of
-from sporeprint.features.blocks import Blocks, family
+from sporeprint.features.blocks import Blocks, check_blocks, family
 from sporeprint.features.combine import Combination
 from sporeprint.features.whiten import Axes
+from sporeprint.values import check_count, check_mapping
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,11 @@ def select(
     >>> chosen.combination.blocks, chosen.gain > 0.3
     (('embedding', 'kl'), True)
     """
+    check_blocks(blocks, SampleError)
+    check_count("seed", seed, 0, SampleError)
+    check_count("most_rows", most_rows, 2, SampleError)
+    if candidates is not None:
+        check_mapping("candidates", candidates, "combinations by name, {'mine': Combination(...)}", SampleError)
     listed = choices(list(blocks)) if candidates is None else dict(candidates)
     for name, reference in REFERENCES.items():
         if listed.get(name, reference) != reference:

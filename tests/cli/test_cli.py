@@ -180,8 +180,8 @@ def test_files_that_are_passed_over_are_counted_before_the_work_and_in_info(run,
     status, out, err = run("extract", tmp_path / "p", *words, "--out", tmp_path / "s")
     assert status == 0
     assert "3 rows" in out
-    assert err.startswith("passed over: 5 files whose names end in none of: .avif ")
-    assert "\npassed over: 5 files" in run("info", tmp_path / "s")[1]
+    assert err.startswith("passed over: 5 files: 5 .heic (empty); rows are files ending in .apng .avif ")
+    assert "\npassed over: 5 other files\n" in run("info", tmp_path / "s")[1]
     shutil.rmtree(tmp_path / "s")
     for path in (tmp_path / "p").glob("*.heic"):
         path.unlink()

@@ -100,6 +100,46 @@ def test_other_files_are_counted_and_hidden_ones_passed_over(tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    ("suffix", "kind"),
+    [
+        *((suffix, "JPEG") for suffix in (".jpg", ".jpeg", ".jpe", ".jfif", ".JFIF", ".jif")),
+        *((suffix, "PNG") for suffix in (".png", ".apng")),
+        *((suffix, "TIFF") for suffix in (".tif", ".TIFF")),
+        *((suffix, "BMP") for suffix in (".bmp", ".dib")),
+        *((suffix, "JPEG2000") for suffix in (".jp2", ".j2k", ".jpx", ".jpf")),
+        (".pnm", "PPM"),
+        (".mpo", "MPO"),
+        (".gif", "GIF"),
+        (".webp", "WEBP"),
+    ],
+)
+def test_images_are_found_by_every_usual_suffix_of_their_format(tmp_path, suffix, kind):
+    Image.new("RGB", (8, 8), (200, 0, 0)).save(tmp_path / f"a{suffix}", kind)
+    (row,) = open_source(tmp_path).rows()
+    assert (row.id, red(row) > 150) == (f"a{suffix}", True)
+
+
+def test_files_that_are_not_rows_are_counted_by_suffix_and_looked_at_once(tmp_path):
+    fill(tmp_path, "a/1.png", "a/without", "a/2.HEIC", "b/3.heic")
+    (tmp_path / "b" / "4.pdf").write_bytes(b"%PDF-1.7")
+    (tmp_path / "b" / "5.docx").write_bytes(b"PK\3\4")
+    (tmp_path / "b" / "6.svg").write_text("<svg/>")
+    (tmp_path / "b" / "7.zip").touch()
+    (tmp_path / "b" / "8.x").touch()
+    (tmp_path / "b" / "9.y").symlink_to("nowhere")
+    (note,) = open_source(tmp_path).notes()
+    assert note.startswith(
+        "passed over: 9 files: 2 .heic (a PNG image), 1 without a suffix (a PNG image), 1 .docx (a ZIP archive), "
+        "1 .pdf (a PDF), 1 .svg (an SVG drawing), 3 of other kinds; rows are files ending in .apng .avif "
+    )
+    assert note.endswith(".webp: rename or convert what should be one")
+    assert Sampled(open_source(tmp_path), 1).notes() == [note]
+    assert open_source(tmp_path / "a", limit=1).notes() != []
+    fill(tmp_path / "alone", "a.png")
+    assert open_source(tmp_path / "alone").notes() == []
+
+
 def test_links_are_followed_but_not_in_circles(tmp_path):
     fill(tmp_path / "elsewhere", "1.png")
     (tmp_path / "root").mkdir()

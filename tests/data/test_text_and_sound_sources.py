@@ -151,15 +151,24 @@ def test_class_folders_of_text_files(tmp_path):
     assert (source.describe()["modality"], source.describe()["ignored_files"]) == ("text", 1)
 
 
+def test_every_plain_text_suffix_is_a_row_but_a_readme_about_the_folder(tmp_path):
+    for name in ("Readme.txt", "README.md", "a.md", "a.text", "a.rst", "deep/README.md"):
+        write(tmp_path / name, "words")
+    source = open_source(tmp_path, modality="text")
+    assert [row.id for row in source.rows()] == ["a.md", "a.rst", "a.text", "deep/README.md"]
+    (note,) = source.notes()
+    assert note.startswith("passed over: 2 files: 1 .md (about the folder), 1 .txt (about the folder); ")
+
+
 def test_a_folder_of_another_modality_says_what_it_holds(tmp_path):
     write(tmp_path / "a" / "1.txt", "x")
     write(tmp_path / "a" / "2.txt", "x")
     write(tmp_path / "a" / "3.pdf", "x")
-    with pytest.raises(SourceError, match=r"no image \(3 other files; 2 of text: for these use a backbone for text\)"):
+    with pytest.raises(SourceError, match=r"no image \(3 files: 2 .txt \(text\), 1 .pdf \(text\); for text files use a backbone for text\)"):
         open_source(tmp_path)
     (tmp_path / "b").mkdir()
     write(tmp_path / "b" / "1.PNG", "x")
-    with pytest.raises(SourceError, match=r"no text \(1 other files; 1 of image: .*\); expected files ending in .txt,"):
+    with pytest.raises(SourceError, match=r"no text \(1 file: 1 .png .*; for image files .*\); expected files ending in .markdown .md .rst .text .txt,"):
         open_source(tmp_path / "b", modality="text")
 
 

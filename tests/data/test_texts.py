@@ -210,4 +210,4 @@ def test_reasons_can_be_stored_as_json():
 
 
 def test_suffixes_are_lower_case_and_leave_readme_md_out():
-    assert sorted(SUFFIXES) == [".txt"]
+    assert sorted(SUFFIXES) == [".markdown", ".md", ".rst", ".text", ".txt"]

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from sporeprint.data import audio, texts
+from sporeprint.data import audio, images, texts
+from sporeprint.data.files import opened
 from sporeprint.data.rows import Row, check_limit, file_digests, file_stamp, shown_name
+from sporeprint.data.signatures import SIGNATURE_BYTES, looks_like
 from sporeprint.data.texts import not_unicode
 from sporeprint.errors import SampleError, SourceError
 
-SUFFIXES = {
-    "image": frozenset(
-        {".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".avif"}
-    ),
-    "text": texts.SUFFIXES,
-    "audio": audio.SUFFIXES,
-}
+SUFFIXES = {"image": images.SUFFIXES, "text": texts.SUFFIXES, "audio": audio.SUFFIXES}
 SPLITS = ("train", "test", "validation", "valid", "val", "dev")
+_LISTED = 5  # kinds of files that are passed over, by their suffix
 
 
 class FolderSource:
-    """The files of one modality below `folder`, sorted by their path. Hidden files and folders are skipped.
+    """The files of one modality below `folder`, sorted by their path. Hidden files and folders, and a README, are not.
 
     id: the path below `folder`, with "/". label: the name of the class folder (the first below `folder`), None for
     files right in `folder`. modality: "image", "text" or "audio", which a file's suffix decides. A file whose name is
@@ -42,12 +40,12 @@ class FolderSource:
         self.folder = Path(folder)
         self.limit = limit
         paths = list(_walk(str(self.folder)))
-        self._paths = sorted(path for path in paths if os.path.splitext(path)[1].lower() in suffixes)
-        self._ignored = len(paths) - len(self._paths)
+        self._paths = sorted(path for path in paths if _suffix(path) in suffixes and not _is_readme(path))
+        self._passed_over = sorted(set(paths) - set(self._paths))
         if not self._paths:
             raise SourceError(
-                f"'{self.folder}' holds no {modality} ({_others(paths)}); expected files ending in "
-                f"{', '.join(sorted(suffixes))}, in one folder for each class"
+                f"'{self.folder}' holds no {modality} ({self._others()}); expected files ending in "
+                f"{' '.join(sorted(suffixes))}, in one folder for each class"
             )
         classes = {path.partition("/")[0] for path in self._paths if "/" in path}
         nested = any(path.count("/") > 1 for path in self._paths)
@@ -90,17 +88,61 @@ class FolderSource:
             "rows": len(self),
             "columns": {"sample": None, "label": "folder", "id": "path"},
             "limit": self.limit,
-            "ignored_files": self._ignored,
+            "ignored_files": len(self._passed_over),
             "modality": self.modality,
         }
 
+    def notes(self) -> list[str]:
+        """Return, as a sentence, how many files are not rows, what they are, and which would be."""
+        if not self._passed_over:
+            return []
+        return [
+            f"passed over: {_files(self._passed_over)}: {self._kinds()}; rows are files ending in "
+            f"{' '.join(sorted(SUFFIXES[self.modality]))}: rename or convert what should be one"
+        ]
 
-def _others(paths: list[str]) -> str:
-    """Describe the files that are there, where none is of the modality."""
-    endings = [os.path.splitext(path)[1].lower() for path in paths]
-    counts = {name: sum(ending in known for ending in endings) for name, known in SUFFIXES.items()}
-    parts = [f"{count} of {name}: for these use a backbone for {name}" for name, count in counts.items() if count]
-    return "; ".join([f"{len(paths)} other files", *parts])
+    def _others(self) -> str:
+        """Describe the files that are there, where none is of the modality."""
+        endings = [_suffix(path) for path in self._passed_over]
+        counts = {name: sum(ending in known for ending in endings) for name, known in SUFFIXES.items()}
+        parts = [f"for {name} files use a backbone for {name}" for name, count in counts.items() if count]
+        kinds = f": {self._kinds()}" if self._passed_over else ""
+        return "; ".join([f"{_files(self._passed_over)}{kinds}", *parts])
+
+    def _kinds(self) -> str:
+        """Count the files that are passed over by their suffix; say what the first of each looks like."""
+        groups: defaultdict[str, list[str]] = defaultdict(list)
+        for path in self._passed_over:
+            groups[_suffix(path)].append(path)
+        most = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
+        parts = [
+            f"{len(paths)} {ending or 'without a suffix'} ({self._look(paths[0])})" for ending, paths in most[:_LISTED]
+        ]
+        rest = sum(len(paths) for _, paths in most[_LISTED:])
+        return ", ".join([*parts, *([f"{rest} of other kinds"] if rest else [])])
+
+    def _look(self, path: str) -> str:
+        if _is_readme(path):
+            return "about the folder"
+        try:
+            with opened(self.folder / path, "a file") as (file, _):
+                start = file.read(SIGNATURE_BYTES)
+        except SampleError:
+            return "cannot be opened"
+        return looks_like(start) if start else "empty"
+
+
+def _suffix(path: str) -> str:
+    return os.path.splitext(path)[1].lower()
+
+
+def _is_readme(path: str) -> bool:
+    """Return whether a file is about the folder that it is in, which is right in the source."""
+    return os.path.splitext(path)[0].lower() == "readme"
+
+
+def _files(paths: list[str]) -> str:
+    return f"{len(paths)} file{'' if len(paths) == 1 else 's'}"
 
 
 def _walk(root: str) -> Iterator[str]:

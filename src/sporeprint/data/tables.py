@@ -150,6 +150,9 @@ class TableSource:
             "limit": self.limit,
         }
 
+    def notes(self) -> list[str]:
+        return []
+
     @cached_property
     def _used(self) -> list[str]:
         return list(dict.fromkeys(name for name in (self._sample, self._label, self._id) if name))

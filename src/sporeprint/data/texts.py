@@ -11,8 +11,7 @@ from sporeprint.errors import SampleError
 
 MAX_BYTES = 64 * 2**20  # as UTF-8: about ten million words, which no encoder reads; larger is not one text
 
-# Files that a folder of texts consists of. Not ".md": a README.md next to the samples would become one of them.
-SUFFIXES = frozenset({".txt"})
+SUFFIXES = frozenset({".txt", ".text", ".md", ".markdown", ".rst"})  # of the files that a folder of texts consists of
 
 _OTHER_ENCODINGS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")  # byte order marks of UTF-16 and UTF-32
 

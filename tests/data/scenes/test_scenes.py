@@ -96,7 +96,7 @@ def test_images_alone_come_from_a_flat_folder_or_from_one_of_images(tmp_path):
     assert [scene.id for scene in open_scenes(tmp_path / "splits", split="test", masks=False)] == ["dog_images/b"]
     with pytest.raises(SourceError, match=r"are splits: \['test', 'train'\]; choose one"):
         open_scenes(tmp_path / "splits", masks=False)
-    with pytest.raises(SourceError, match=r"holds no image \(1 other files\)"):
+    with pytest.raises(SourceError, match=r"holds no image \(1 file: 1 .npy \(a PNG image\)\); expected"):
         open_scenes(fill(tmp_path / "none", other="a.npy"), masks=False)
     rows = open_scenes(table(tmp_path / "t.parquet", mask=None), masks=False)
     assert [(scene.id, scene.mask) for scene in rows] == [(str(row), None) for row in range(5)]

@@ -281,7 +281,11 @@ def words_of(words, places):
 @pytest.mark.parametrize(
     ("words", "status", "complaint"),
     [
-        (["PICTURES", "--backbone", "BERT"], 2, "holds no text (2 files: 2 .png (a PNG image); for image files use a backbone for image)"),
+        (
+            ["PICTURES", "--backbone", "BERT"],
+            2,
+            "holds no text (2 files: 2 .png (a PNG image); for image files use a backbone for image)",
+        ),
         (["TEXTS", "--backbone", "VIT"], 2, "has no column of images; choose one (sample_column) of: text (string)"),
         (["TEXTS", "--backbone", "tiny"], 2, "has no column of images"),
         (["TEXTS", "--backbone", "BERT", "--objectives", "kl,dino"], 2, "'dino' is for image; the backbone takes text"),

@@ -164,11 +164,17 @@ def test_a_folder_of_another_modality_says_what_it_holds(tmp_path):
     write(tmp_path / "a" / "1.txt", "x")
     write(tmp_path / "a" / "2.txt", "x")
     write(tmp_path / "a" / "3.pdf", "x")
-    with pytest.raises(SourceError, match=r"no image \(3 files: 2 .txt \(text\), 1 .pdf \(text\); for text files use a backbone for text\)"):
+    with pytest.raises(
+        SourceError,
+        match=r"no image \(3 files: 2 .txt \(text\), 1 .pdf \(text\); for text files use",
+    ):
         open_source(tmp_path)
     (tmp_path / "b").mkdir()
     write(tmp_path / "b" / "1.PNG", "x")
-    with pytest.raises(SourceError, match=r"no text \(1 file: 1 .png .*; for image files .*\); expected files ending in .markdown .md .rst .text .txt,"):
+    with pytest.raises(
+        SourceError,
+        match=r"no text \(1 file: 1 .png .*; for image files .*\); expected .* .txt,",
+    ):
         open_source(tmp_path / "b", modality="text")
 
 

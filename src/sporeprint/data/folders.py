@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 from sporeprint.data import audio, images, texts
 from sporeprint.data.files import opened
-from sporeprint.data.rows import Row, check_limit, file_digests, file_stamp, shown_name
+from sporeprint.data.rows import Row, brief, check_limit, file_digests, file_stamp, shown_name
 from sporeprint.data.signatures import SIGNATURE_BYTES, looks_like
 from sporeprint.data.texts import not_unicode
 from sporeprint.errors import SampleError, SourceError
@@ -27,20 +27,23 @@ class FolderSource:
 
     id: the path below `folder`, with "/". label: the name of the class folder (the first below `folder`), None for
     files right in `folder`. modality: "image", "text" or "audio", which a file's suffix decides. A file whose name is
-    not Unicode text has a SampleError as its sample.
+    not Unicode text has a SampleError as its sample. notes: what else people should know.
     Raises SourceError where there is no sample, and where the class folders look like splits.
     """
 
     label_names: list[str] | None = None  # the labels are names already
 
-    def __init__(self, folder: str | Path, *, limit: int | None = None, modality: str = "image"):
+    def __init__(
+        self, folder: str | Path, *, limit: int | None = None, modality: str = "image", notes: Sequence[str] = ()
+    ):
         check_limit(limit)
         suffixes = SUFFIXES[modality]
         self.modality = modality
         self.folder = Path(folder)
         self.limit = limit
+        self._notes = notes
         paths = list(_walk(str(self.folder)))
-        self._paths = sorted(path for path in paths if _suffix(path) in suffixes and not _is_readme(path))
+        self._paths = sorted(path for path in paths if _is_row(path, modality))
         self._passed_over = sorted(set(paths) - set(self._paths))
         if not self._paths:
             raise SourceError(
@@ -95,10 +98,11 @@ class FolderSource:
     def notes(self) -> list[str]:
         """Return, as a sentence, how many files are not rows, what they are, and which would be."""
         if not self._passed_over:
-            return []
+            return [*self._notes]
         return [
-            f"passed over: {_files(self._passed_over)}: {self._kinds()}; rows are files ending in "
-            f"{' '.join(sorted(SUFFIXES[self.modality]))}: rename or convert what should be one"
+            *self._notes,
+            f"passed over: {_count(self._passed_over, 'file')}: {self._kinds()}; rows are files ending in "
+            f"{' '.join(sorted(SUFFIXES[self.modality]))}: rename or convert what should be one",
         ]
 
     def _others(self) -> str:
@@ -107,7 +111,7 @@ class FolderSource:
         counts = {name: sum(ending in known for ending in endings) for name, known in SUFFIXES.items()}
         parts = [f"for {name} files use a backbone for {name}" for name, count in counts.items() if count]
         kinds = f": {self._kinds()}" if self._passed_over else ""
-        return "; ".join([f"{_files(self._passed_over)}{kinds}", *parts])
+        return "; ".join([f"{_count(self._passed_over, 'file')}{kinds}", *parts])
 
     def _kinds(self) -> str:
         """Count the files that are passed over by their suffix; say what the first of each looks like."""
@@ -141,8 +145,23 @@ def _is_readme(path: str) -> bool:
     return os.path.splitext(path)[0].lower() == "readme"
 
 
-def _files(paths: list[str]) -> str:
-    return f"{len(paths)} file{'' if len(paths) == 1 else 's'}"
+def _is_row(path: str, modality: str) -> bool:
+    return _suffix(path) in SUFFIXES[modality] and not _is_readme(path)
+
+
+def files_below(folder: Path, modality: str) -> Iterator[str]:
+    """Yield the paths of the files of a modality below a folder. Raises SourceError."""
+    return (path for path in _walk(str(folder)) if _is_row(path, modality))
+
+
+def listed(names: Sequence[str], noun: str) -> str:
+    """Return, for a message, the number of names and the first of them."""
+    more = ", ..." if len(names) > _LISTED else ""
+    return f"{_count(names, noun)}, {', '.join(map(brief, names[:_LISTED]))}{more}"
+
+
+def _count(names: Sequence[str], noun: str) -> str:
+    return f"{len(names)} {noun}{'' if len(names) == 1 else 's'}"
 
 
 def _walk(root: str) -> Iterator[str]:

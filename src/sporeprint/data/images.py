@@ -22,10 +22,12 @@ from sporeprint.errors import SampleError
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 
 # Files that a folder of images consists of: what people call files of these formats.
-SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .jif .mpo .png .apng .gif .webp .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm "
-    ".jp2 .j2k .j2c .jpc .jpf .jpx .avif .avifs".split()
-)
+# fmt: off
+SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo", ".png", ".apng", ".gif", ".webp", ".bmp", ".dib", ".tif", ".tiff",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".avif", ".avifs",
+})
+# fmt: on
 
 SIXTEEN_BITS = "greatest of 16 bits"  # in an image's `info`: the greatest value of what was of 16 bits
 FOURTH_BAND = "fourth band"  # the fourth band of an array was taken for transparency

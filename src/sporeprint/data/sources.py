@@ -6,11 +6,21 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from sporeprint.data.folders import SPLITS, SUFFIXES, FolderSource
 from sporeprint.data.formats import ArrowTable, ParquetTable, Table
+from sporeprint.data.metadata_files import (
+    FILES,
+    ListedFiles,
+    MetadataSource,
+    check_one_split,
+    file_column,
+    find_metadata,
+    is_unique,
+)
 from sporeprint.data.rows import ListSource, Row, Source, brief
-from sporeprint.data.tables import TableSource
+from sporeprint.data.tables import LABEL_NAMES, TableSource
 from sporeprint.data.text_tables import CsvTable, JsonlTable
 from sporeprint.errors import SourceError
 from sporeprint.values import parse_json
@@ -39,12 +49,17 @@ def open_source(
     limit: int | None = None,
     modality: str = "image",
     like: Mapping[str, str | None] | None = None,
+    metadata: bool = True,
 ) -> Source:
     """Open a folder of class folders, a table, a folder of Parquet shards or a `datasets` folder.
+
+    A folder of files may have a metadata.csv, .jsonl or .parquet, whose column file_name (image_file_name, ...)
+    names a file in each row: where it has labels, or a column is named, its rows are the source's.
 
     modality: that of the samples, "image", "text" or "audio": which files and columns to look for. sample_column,
     label_column ("" for none), id_column: columns of a table; found where not given. split: in a folder with several.
     limit: the first rows only. like: the "columns" of another source's `describe()`, taken where this one has them.
+    metadata: False reads no metadata file.
     Raises SourceError.
     """
     if modality not in SUFFIXES:
@@ -54,12 +69,21 @@ def open_source(
     if not os.path.exists(path):
         raise SourceError(f"there is no '{path}'; give a folder of files, a table, or a folder that `datasets` saved")
     if path.is_dir():
+        root = path
         table, path = _open_folder(path, split)
+        notes: list[str] = []
+        if table is None and metadata:
+            source, notes = _open_metadata(root, path, modality, limit, like, columns)
+            if source is not None:
+                return source
         if table is None:
             given = [name for name, value in columns.items() if value is not None]
             if given:
-                raise SourceError(f"'{path}' is a folder of files, which has no columns; leave out {', '.join(given)}")
-            return FolderSource(path, limit=limit, modality=modality)
+                why = "".join(f" ({note})" for note in notes)
+                raise SourceError(
+                    f"'{path}' is a folder of files, which has no columns{why}; leave out {', '.join(given)}"
+                )
+            return FolderSource(path, limit=limit, modality=modality, notes=notes)
     elif split is not None:
         raise SourceError(f"'{path}' is one file; split={split!r} chooses among the files of a folder: leave it out")
     elif path.suffix.lower() in _TABLES:
@@ -102,7 +126,8 @@ def _open_folder(folder: Path, split: str | None) -> tuple[Table | None, Path]:
         return _open_saved(folder), folder
     if split is not None and (folder / split).is_dir() and Path(split).name == split:
         return _open_folder(folder / split, None)
-    shards = sorted(folder.glob("[!.]*.parquet")) or sorted(folder.glob("data/[!.]*.parquet"))
+    shards = [path for path in sorted(folder.glob("[!.]*.parquet")) if path.name not in FILES]
+    shards = shards or sorted(folder.glob("data/[!.]*.parquet"))
     if split is not None:
         chosen = [shard for shard in shards if re.match(rf"{re.escape(split)}(?=$|[-_.])", shard.stem)]
         if not chosen:
@@ -112,6 +137,45 @@ def _open_folder(folder: Path, split: str | None) -> tuple[Table | None, Path]:
     if len(splits) > 1:
         raise SourceError(f"the Parquet files in '{folder}' are of several splits, {splits}; choose one (split)")
     return (ParquetTable(shards) if shards else None), shards[0] if len(shards) == 1 else folder
+
+
+def _open_metadata(
+    root: Path,
+    folder: Path,
+    modality: str,
+    limit: int | None,
+    like: Mapping[str, str | None] | None,
+    columns: dict[str, str | None],
+) -> tuple[TableSource | None, list[str]]:
+    """Return the rows of the metadata file in `folder`, or those of the one in `root` that are below it; or why not.
+
+    Without a name, the column of files gives the ids, where they differ.
+    """
+    path = find_metadata(folder) or find_metadata(root)
+    if path is None:
+        return None, []
+    table = _TABLES[path.suffix](path)
+    column = columns["sample_column"] or file_column(table.schema, modality)
+    names = ", ".join(table.schema.names)
+    options: dict[str, Any] = {**columns, "limit": limit, "modality": modality, "like": like}
+    if column is None and path.suffix == ".parquet":
+        return TableSource(table, path, **options), []
+    if column is None:
+        return None, [f"{path.name} is not used: it has no column file_name; its columns: {names}"]
+    if column not in table.schema.names:
+        raise SourceError(f"'{path}' has no column {column!r}; its columns: {names}")
+    if path.parent == folder:
+        check_one_split(table, path, column)
+    rows = ListedFiles(table, column, "" if path.parent == folder else folder.name)
+    if columns["id_column"] is None and is_unique(rows, column):
+        options["id_column"] = column
+    source = MetadataSource(rows, path, **{**options, "sample_column": column})
+    if not source.describe()["columns"]["label"] and set(columns.values()) == {None}:
+        return None, [
+            f"{path.name} is not used: it has no column named {', '.join(LABEL_NAMES)}; choose one (--label-column) of "
+            f"its columns: {names}"
+        ]
+    return source, []
 
 
 def _open_saved(folder: Path) -> Table:

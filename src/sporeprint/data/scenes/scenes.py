@@ -17,6 +17,7 @@ from PIL import Image
 from sporeprint.data.formats import Table
 from sporeprint.data.images import load_image
 from sporeprint.data.limits import Limits
+from sporeprint.data.metadata_files import find_metadata
 from sporeprint.data.scenes.class_lists import ClassList, find_class_list
 from sporeprint.data.scenes.masks import Colour, label_values, mask_palette, read_mask
 from sporeprint.data.scenes.scene_files import LISTS, Scene, folder_scenes, list_scenes, loose_scenes, voc_root
@@ -128,6 +129,8 @@ def open_scenes(
         files = folder_scenes(path, split, limit, masks)
         if files is None:
             table, at = table_below(path, split)
+            if table is None and masks and (metadata := find_metadata(at)):
+                table, at = _TABLES[metadata.suffix](metadata), metadata
             files = loose_scenes(at, limit) if table is None and not masks else None
         lookup = [*([path / split] if split else []), path, path.parent]
     else:

@@ -135,6 +135,21 @@ def test_labels_that_share_nothing_are_refused_and_classes_without_training_rows
     assert note.endswith("; counted as wrong, since no training row has their label: 2 test rows")
 
 
+def test_test_labels_that_look_like_those_of_training_rows_are_named(run, tmp_path):
+    words = ["--features", "embedding", "--k", "1"]
+    for name, place in (
+        ("a", ["low", "high", "low", "high"]),
+        ("b", ["low ", "high", "low", "HIGH"]),
+        ("c", ["Low", "High", "Low", "High"]),
+    ):
+        store_of(tmp_path / name, table(tmp_path / f"{name}.parquet", place=place), {"embedding": circle(TRAIN)})
+    _, out, _ = run("knn", tmp_path / "a", tmp_path / "b", *words)
+    alike = "different by blanks, case or Unicode form only: 'HIGH' and 'high'; 'low ' and 'low'; write one label"
+    assert f"2 test rows; labels of test rows and training rows are {alike}" in out
+    status, _, err = run("knn", tmp_path / "a", tmp_path / "c", *words)
+    assert (status, "'high', 'low' here; different by blanks, case" in err) == (1, True), err
+
+
 @pytest.mark.parametrize(
     ("first", "second", "complaint"),
     [

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 START_BYTES = 64  # of a file that `wide_encoding` reads
-
-
-def advice(byte: int) -> str:
-    """Return, for a message, what to do about a file that holds a byte that is not UTF-8."""
-    encoding, name = ("Windows-1252", "cp1252") if 0x80 <= byte < 0xA0 else ("Latin-1", "latin1")
-    return f"its encoding is not UTF-8, perhaps {encoding}: {_convert(name)}"
 
 
 def wide_encoding(start: bytes) -> str | None:
@@ -34,7 +29,7 @@ def not_utf8(error: UnicodeDecodeError) -> str:
     if wide := wide_encoding(error.object[:START_BYTES]):
         return wide
     byte = error.object[error.start]
-    return f"byte {byte:#04x} at position {error.start} is not UTF-8; {advice(byte)}"
+    return f"not UTF-8 (byte {byte:#04x} at position {error.start}: {error.reason}); {ADVICE}"
 
 
 def read_utf8(path: Path) -> str:
@@ -43,7 +38,7 @@ def read_utf8(path: Path) -> str:
     if wide := wide_encoding(data[:START_BYTES]):
         raise ValueError(wide)
     try:
-        return "\n".join(data.decode("utf-8-sig").splitlines()) if b"\r" in data else data.decode("utf-8-sig")
+        return io.StringIO(data.decode("utf-8-sig"), newline=None).read()
     except UnicodeDecodeError as error:
         raise ValueError(not_utf8(error)) from None
 
@@ -54,3 +49,6 @@ def _wide(encoding: str, sign: str) -> str:
 
 def _convert(name: str) -> str:
     return f"convert it (iconv -f {name} -t utf-8 OLD > NEW)"
+
+
+ADVICE = f"its encoding is not UTF-8, perhaps Latin-1 or Windows-1252: {_convert('cp1252')}"  # which has both

@@ -187,7 +187,7 @@ def _cell(array: pa.Array, row: int, sound: bool, column: str) -> Any:
             array.slice(row, 1).validate(full=True)
         return array[row].as_py()
     except UnicodeDecodeError as error:
-        why = f"not Unicode text (a byte that is not UTF-8 at byte {error.start}); write it in UTF-8"
+        why = f"not Unicode text (a byte that is not UTF-8 at byte {error.start}); write it in this encoding"
     except (pa.ArrowException, ValueError, TypeError, OverflowError, LookupError, MemoryError) as error:
         why = f"damaged ({' '.join(str(error).split())[:100] or type(error).__name__}); write it again"
     return SampleError(f"column {column!r} is {why}")

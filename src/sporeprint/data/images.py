@@ -179,7 +179,13 @@ def _stated_top(stated: Any, top: int) -> int:
 def _to_bytes(values: NDArray[Any], top: float, name: str) -> NDArray[np.uint8]:
     """Return values in [0, top] as bytes."""
     low, high = values.min(), values.max()
-    if not (low >= 0 and high <= top):  # also when there is a NaN
+    if not np.isfinite(low + high):
+        count = int((~np.isfinite(values)).sum())
+        raise SampleError(
+            f"{name}: NaN or infinite, in {count:,} of {values.size:,} values; expected finite numbers in [0, {top}]: "
+            "replace them"
+        )
+    if not (low >= 0 and high <= top):
         raise SampleError(
             f"{name}: values from {low} to {high}; {'floats are in [0, 1]' if top == 1 else f'expected [0, {top}]'}: "
             "scale or clip them, or give 8 bits"

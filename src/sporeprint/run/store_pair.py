@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from sporeprint.backbones.description import caveats_text
+from sporeprint.data.look_alikes import strangers_note
 from sporeprint.errors import RecipeError, StoreError
 from sporeprint.features.blocks import Blocks
 from sporeprint.run.store_source import Rows, labels_of
@@ -149,6 +150,8 @@ def read_pair(
         notes.append(hint)
     if strange:
         notes.append(f"{unknown}, since no {roles[0]} has their label: {count(strange, roles[1])}")
+    if not targets and (alike := strangers_note(test_labels.tolist(), labels.tolist())):
+        notes.append(f"labels of {plural(roles[1])} and {plural(roles[0])} are {alike}")
     if shared := shared_rows(train, test, has, test_has):
         also = f"is also a {roles[0]}" if shared == 1 else f"are also {plural(roles[0])}"
         notes.append(f"{count(shared, roles[1])} {also}")
@@ -252,6 +255,7 @@ def strangers(labels: np.ndarray, test_labels: np.ndarray, stores: tuple[Path, P
     strange = sum(label not in known for label in test_labels.tolist())
     if strange == len(test_labels):
         hint = numbers_hint([*labels.tolist(), *test_labels.tolist()])
+        hint = hint or strangers_note(test_labels.tolist(), labels.tolist())
         there, here = examples_of(test_labels), examples_of(labels)
         raise StoreError(
             f"no label of {stores[1]} is a label of {stores[0]}: {there} there, {here} here; "

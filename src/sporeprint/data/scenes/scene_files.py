@@ -13,7 +13,7 @@ from typing import Any
 from sporeprint.data.folders import SPLITS, SUFFIXES, FolderSource
 from sporeprint.data.rows import brief, check_ids, check_limit, file_digests, shown_name
 from sporeprint.data.scenes.masks import Colours
-from sporeprint.data.texts import not_unicode
+from sporeprint.data.texts import unicode_advice
 from sporeprint.errors import SampleError, SourceError
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "leftimg8bit")
@@ -120,8 +120,8 @@ def list_scenes(path: Path, limit: int | None, masks: bool, kind: str = "list") 
     scenes = []
     for number, line in enumerate(lines, 1):
         parts = [part.strip() for part in (line.split("\t") if "\t" in line else line.split())]
-        if wrong := not_unicode(line):
-            scenes.append(_bad_line(number, f"is not UTF-8 ({wrong})"))
+        if wrong := unicode_advice(line):
+            scenes.append(_bad_line(number, f"is {wrong}"))
             continue
         bare = len(parts) == 1 and PurePosixPath(parts[0]).suffix.lower() not in SUFFIXES["image"]
         if bare and root:

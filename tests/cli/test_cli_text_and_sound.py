@@ -286,7 +286,11 @@ def words_of(words, places):
             2,
             "holds no text (2 files: 2 .png (a PNG image); for image files use a backbone for image)",
         ),
-        (["TEXTS", "--backbone", "VIT"], 2, "has no column of images; choose one (sample_column) of: text (string)"),
+        (
+            ["TEXTS", "--backbone", "VIT"],
+            2,
+            "has no column of images; choose one (sample_column, --sample-column) of: text (string)",
+        ),
         (["TEXTS", "--backbone", "tiny"], 2, "has no column of images"),
         (["TEXTS", "--backbone", "BERT", "--objectives", "kl,dino"], 2, "'dino' is for image; the backbone takes text"),
         (["TEXTS", "--backbone", "BERT", "--label-column", "topic"], 2, "no column 'topic'; its columns: text"),

@@ -18,7 +18,11 @@ from sporeprint.data.texts import not_unicode
 from sporeprint.errors import SampleError, SourceError
 
 SUFFIXES = {"image": images.SUFFIXES, "text": texts.SUFFIXES, "audio": audio.SUFFIXES}
-SPLITS = ("train", "test", "validation", "valid", "val", "dev")
+SPLITS = ("train", "test", "validation", "valid", "val", "dev", "training", "testing", "eval", "evaluation")
+TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".gz")
+_SYSTEM = frozenset(
+    {"__macosx", "thumbs.db", "desktop.ini", "@eadir"}
+)  # what file managers leave, next to hidden files
 _LISTED = 5  # kinds of files that are passed over, by their suffix
 
 
@@ -41,7 +45,7 @@ class FolderSource:
         self.modality = modality
         self.folder = Path(folder)
         self.limit = limit
-        self._notes = notes
+        self._notes = [*notes]
         paths = list(_walk(str(self.folder)))
         self._paths = sorted(path for path in paths if _is_row(path, modality))
         self._passed_over = sorted(set(paths) - set(self._paths))
@@ -52,10 +56,11 @@ class FolderSource:
             )
         classes = {path.partition("/")[0] for path in self._paths if "/" in path}
         nested = any(path.count("/") > 1 for path in self._paths)
-        if classes and classes <= set(SPLITS) and (len(classes) > 1 or nested):
+        if classes and {name.lower() for name in classes} <= set(SPLITS) and (len(classes) > 1 or nested):
             raise SourceError(
-                f"the folders in '{self.folder}' are splits: {sorted(classes)}; choose one of them (split)"
+                f"the folders in '{self.folder}' are splits: {sorted(classes)}; choose one of them (split, --split)"
             )
+        self._notes += _class_notes(self.folder, self._paths)
         self._paths = self._paths[:limit]
 
     def __len__(self) -> int:
@@ -111,6 +116,8 @@ class FolderSource:
         counts = {name: sum(ending in known for ending in endings) for name, known in SUFFIXES.items()}
         parts = [f"for {name} files use a backbone for {name}" for name, count in counts.items() if count]
         kinds = f": {self._kinds()}" if self._passed_over else ""
+        if tables := [path for path in self._passed_over if _suffix(path) in TABLES]:
+            parts.append(f"for a table give its path: {', '.join(map(brief, tables[:_LISTED]))}")
         return "; ".join([f"{_count(self._passed_over, 'file')}{kinds}", *parts])
 
     def _kinds(self) -> str:
@@ -149,6 +156,27 @@ def _is_row(path: str, modality: str) -> bool:
     return _suffix(path) in SUFFIXES[modality] and not _is_readme(path)
 
 
+def _class_notes(folder: Path, paths: Sequence[str]) -> Iterator[str]:
+    """Yield what people may not expect of the class folders of files."""
+    loose = [path for path in paths if "/" not in path]
+    classes = sorted({path.partition("/")[0] for path in paths} - set(loose))
+    deep = sorted({"/".join(path.split("/")[:2]) for path in paths if path.count("/") > 1})
+    if not classes:
+        yield "no labels: the files are in no class folders"
+        return
+    if len(classes) == 1 and not loose:
+        below = f"; for the folders in it as classes give '{folder / classes[0]}'" if deep else ""
+        yield f"one class only, {classes[0]!r}: all files are in this folder{below}"
+    elif deep:
+        yield f"labels are the first folders: {listed(classes, 'class')}; those below, such as {deep[0]!r}, are none"
+    if loose:
+        yield f"without a label, being in no class folder: {listed(loose, 'file')}"
+    with os.scandir(folder) as entries:
+        names = {entry.name for entry in entries if _is_folder(entry) and not entry.name.startswith(".")}
+    if empty := sorted(name for name in names - set(classes) if name.lower() not in _SYSTEM):
+        yield f"no classes, having no files that are rows: {listed(empty, 'folder')}"
+
+
 def files_below(folder: Path, modality: str) -> Iterator[str]:
     """Yield the paths of the files of a modality below a folder. Raises SourceError."""
     return (path for path in _walk(str(folder)) if _is_row(path, modality))
@@ -161,7 +189,8 @@ def listed(names: Sequence[str], noun: str) -> str:
 
 
 def _count(names: Sequence[str], noun: str) -> str:
-    return f"{len(names)} {noun}{'' if len(names) == 1 else 's'}"
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{len(names)} {noun}{'' if len(names) == 1 else plural}"
 
 
 def _walk(root: str) -> Iterator[str]:
@@ -178,7 +207,7 @@ def _walk(root: str) -> Iterator[str]:
         if here in above:
             continue
         for entry in entries:
-            if entry.name.startswith("."):
+            if entry.name.startswith(".") or entry.name.lower() in _SYSTEM:
                 continue
             if _is_folder(entry):
                 waiting.append((entry.path, f"{below}{entry.name}/", above | {here}))

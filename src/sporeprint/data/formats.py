@@ -6,6 +6,7 @@ import csv
 import os
 import re
 import stat
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice, repeat
@@ -23,7 +24,10 @@ BATCH_BYTES = 64 * 2**20  # what they may take, twice, if each value were as lar
 BOMB_BYTES = 512 * 2**20  # a column of a row group that is larger, and was compressed to 1 %, is not read
 Values = tuple[Any, ...]
 
-_DAMAGE = (pa.ArrowException, OSError, ValueError, TypeError, OverflowError, LookupError, RecursionError, MemoryError)
+_DAMAGE = (
+    *(pa.ArrowException, OSError, ValueError, TypeError, OverflowError, LookupError, RecursionError, MemoryError),
+    *(EOFError, zlib.error),
+)
 _DICTIONARY = re.compile(rb"\x15\x04\x15([\x80-\xff]{0,4}[\0-\x7f])")  # how its page begins: kind and size, in Thrift
 
 

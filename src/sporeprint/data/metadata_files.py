@@ -75,7 +75,7 @@ class MetadataSource(TableSource):
         table, name = self._table, self._path.name
         rows = {posixpath.normpath(cell) for cell in table.listed}
         below = files_below(self._folder / table.folder, self._modality)
-        notes = []
+        notes = super().notes()
         if without := sorted({posixpath.join(table.folder, path) for path in below} - rows):
             notes.append(f"left out, having no row in {name}: {listed(without, 'file')}")
         if table.missing:

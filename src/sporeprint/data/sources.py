@@ -21,7 +21,7 @@ from sporeprint.data.metadata_files import (
 )
 from sporeprint.data.rows import ListSource, Row, Source, brief
 from sporeprint.data.tables import LABEL_NAMES, TableSource
-from sporeprint.data.text_tables import CsvTable, JsonlTable
+from sporeprint.data.text_tables import CsvTable, JsonlTable, table_suffix
 from sporeprint.errors import SourceError
 from sporeprint.values import parse_json
 
@@ -35,6 +35,30 @@ _TABLES: dict[str, Callable[[Path], Table]] = {
     ".ndjson": JsonlTable,
     ".json": JsonlTable,
     ".arrow": lambda path: ArrowTable([path]),
+}
+_OTHERS = {  # suffixes -> what to do with such a file
+    (".xlsx", ".xls", ".xlsm", ".ods", ".numbers"): "save the sheet as CSV in UTF-8",
+    (
+        ".zip",
+        ".tar",
+        ".tgz",
+        ".gz",
+        ".bz2",
+        ".xz",
+        ".zst",
+        ".7z",
+        ".rar",
+    ): "unpack it, and give the folder or the table",
+    (
+        ".pkl",
+        ".pickle",
+        ".pt",
+        ".pth",
+        ".joblib",
+    ): "such a file can run code: write a Parquet file (DataFrame.to_parquet)",
+    (".feather", ".h5", ".hdf5", ".orc", ".dta", ".sav", ".mat", ".npy", ".npz", ".db", ".sqlite"): (
+        "write a Parquet file (DataFrame.to_parquet)"
+    ),
 }
 _SPLIT = re.compile(rf"({'|'.join(SPLITS)})(?=$|[-_.])")
 
@@ -86,15 +110,10 @@ def open_source(
             return FolderSource(path, limit=limit, modality=modality, notes=notes)
     elif split is not None:
         raise SourceError(f"'{path}' is one file; split={split!r} chooses among the files of a folder: leave it out")
-    elif path.suffix.lower() in _TABLES:
-        table = _TABLES[path.suffix.lower()](path)
+    elif open_table := _opener(path):
+        table = open_table(path)
     else:
-        advice = (
-            "give the folder it is in"
-            if path.suffix.lower() in SUFFIXES[modality]
-            else f"known are {', '.join(_TABLES)}"
-        )
-        raise SourceError(f"'{path}' is not a table that sporeprint reads; {advice}")
+        raise SourceError(f"'{path}' is not a table that sporeprint reads; {_advice(path, modality)}")
     return TableSource(
         table,
         path,
@@ -107,6 +126,24 @@ def open_source(
     )
 
 
+def _opener(path: Path) -> Callable[[Path], Table] | None:
+    """Return what opens a table by its suffix: of those that are text also where it is compressed."""
+    opener = _TABLES.get(table_suffix(path))
+    packed = path.suffix.lower() == ".gz"
+    return None if packed and table_suffix(path) in (".parquet", ".arrow") else opener
+
+
+def _advice(path: Path, modality: str) -> str:
+    """Return what to do about a file that is no table."""
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES["text"] and modality == "text":
+        return "give the folder it is in; or, where each line is a text, a CSV or JSON lines file with a column 'text'"
+    if suffix in SUFFIXES[modality]:
+        return "give the folder it is in"
+    known = f"known are {', '.join(_TABLES)}, and .csv.gz and the like"
+    return next((advice for suffixes, advice in _OTHERS.items() if suffix in suffixes), known)
+
+
 def _open_folder(folder: Path, split: str | None) -> tuple[Table | None, Path]:
     """Return the table in a folder and the folder that names it; no table for a folder of files."""
     if (folder / "dataset_dict.json").is_file():
@@ -114,7 +151,7 @@ def _open_folder(folder: Path, split: str | None) -> tuple[Table | None, Path]:
         if split is None and len(splits) == 1:
             split = splits[0]
         if split not in splits:
-            raise SourceError(f"'{folder}' has the splits {splits}, not {split!r}; choose one of them (split)")
+            raise SourceError(f"'{folder}' has the splits {splits}, not {split!r}; choose one of them (split, --split)")
         if Path(split).name != split or split == "..":
             raise SourceError(
                 f"'{folder}' has the split {brief(split)}, which is no folder in it: save the dataset again"
@@ -130,12 +167,19 @@ def _open_folder(folder: Path, split: str | None) -> tuple[Table | None, Path]:
     shards = shards or sorted(folder.glob("data/[!.]*.parquet"))
     if split is not None:
         chosen = [shard for shard in shards if re.match(rf"{re.escape(split)}(?=$|[-_.])", shard.stem)]
+        tables = [
+            path for path in sorted((*folder.glob(f"{split}.*"), *folder.glob(f"data/{split}.*"))) if _opener(path)
+        ]
+        if not chosen and len(tables) == 1:
+            return _TABLES[table_suffix(tables[0])](tables[0]), tables[0]
         if not chosen:
-            raise SourceError(f"'{folder}' has no split {split!r}; expected a folder or Parquet files of that name")
+            raise SourceError(f"'{folder}' has no split {split!r}; expected a folder or tables of that name")
         shards = chosen
     splits = sorted({match[1] for shard in shards if (match := _SPLIT.match(shard.stem))})
     if len(splits) > 1:
-        raise SourceError(f"the Parquet files in '{folder}' are of several splits, {splits}; choose one (split)")
+        raise SourceError(
+            f"the Parquet files in '{folder}' are of several splits, {splits}; choose one (split, --split)"
+        )
     return (ParquetTable(shards) if shards else None), shards[0] if len(shards) == 1 else folder
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Container, Iterator, Mapping, Sequence
 from functools import cached_property
 from hashlib import blake2b
@@ -29,12 +30,14 @@ from sporeprint.data.rows import (
     shown_name,
     storable,
 )
+from sporeprint.data.text_tables import CsvTable
 from sporeprint.data.texts import not_unicode
 from sporeprint.errors import SampleError, SourceError
 from sporeprint.values import parse_json
 
 # What a sample column looks like, in order of trust: its type in the `huggingface` metadata, its name.
 SAMPLE_FEATURES = {"image": "Image", "audio": "Audio"}
+_LISTS = re.compile(r"^\s*\[.*\]\s*$|[;|]")  # labels that may be several, written as one
 _PATHS = ("file", "path", "file_name", "filename", "filepath", "file_path")
 SAMPLE_NAMES = {
     "image": ("image", "img", *_PATHS, "image_file_name", "image_path", "img_path", "image_file", "picture", "photo"),
@@ -89,6 +92,7 @@ class TableSource:
         self._sample = sample_column or (
             self._find_text(features, taken) if modality == "text" else self._find_sample(features)
         )
+        self._finds_labels = label_column is None
         self._texts = modality == "text" and not names_files(self._sample)
         self._label = self._find_label(features) if label_column is None else label_column
         self._id = id_column or ""
@@ -156,6 +160,18 @@ class TableSource:
         }
 
     def notes(self) -> list[str]:
+        """Return where labels may be, where none were found, and whether they may be lists, in sentences."""
+        others = [name for name in self._table.schema.names if name not in (self._sample, self._id)]
+        if self._finds_labels and not self._label and others:
+            return [
+                f"no labels: no column is named {', '.join(LABEL_NAMES)}; others (--label-column): {', '.join(others)}"
+            ]
+        first = [label for label in islice(self._values(self._label), 100) if label] if self._label else []
+        if first and isinstance(self._table, CsvTable) and all(_LISTS.search(str(label)) for label in first):
+            return [
+                f"labels such as {brief(first[0])} are taken as one label each; for several labels a row write lists, "
+                "in JSON lines or Parquet"
+            ]
         return []
 
     @cached_property
@@ -231,10 +247,13 @@ class TableSource:
 
     def _refuse_columns(self, candidates: list[str], kind: str, taken: Mapping[str, str] = {}) -> NoReturn:
         if candidates:
-            raise SourceError(f"'{self._path}' has several sample columns, {candidates}; choose one (sample_column)")
+            raise SourceError(
+                f"'{self._path}' has several sample columns, {candidates}; choose one (sample_column, --sample-column)"
+            )
         left, used = self._columns(taken), " and ".join(f"{name!r}, its {what}" for name, what in taken.items())
         but = f" but {used}" if used else ""
-        advice = f"choose one (sample_column) of: {left}; if they hold something else, use a backbone for it"
+        advice = f"choose one (sample_column, --sample-column) of: {left}"
+        advice += "; if they hold something else, use a backbone for it"
         raise SourceError(f"'{self._path}' has no column of {kind}{but}; {advice if left else 'leave that out'}")
 
     def _find_label(self, features: dict[str, Any]) -> str:
@@ -243,7 +262,9 @@ class TableSource:
         by_name = usual_names(LABEL_NAMES, names)
         named = [name for name in by_name if name in classes] or (by_name if not classes else [])
         if len(classes) > 1 and not named:
-            raise SourceError(f"'{self._path}' has several label columns, {classes}; choose one (label_column)")
+            raise SourceError(
+                f"'{self._path}' has several label columns, {classes}; choose one (label_column, --label-column)"
+            )
         return (named or classes or [""])[0]
 
     def _check_label_type(self) -> None:
@@ -253,7 +274,7 @@ class TableSource:
         if not any(test(inner) for test in tests):
             raise SourceError(
                 f"'{self._path}', column {self._label!r} is {kind}; a label is a text, a number or a list of them: "
-                'choose another (label_column), or none with ""'
+                'choose another (label_column, --label-column), or none with ""'
             )
 
     def _checked(self, label: Any) -> Label:

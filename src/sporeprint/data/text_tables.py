@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -82,7 +84,7 @@ class CsvTable(_Lines):
     def _records(self) -> Iterator[dict[str, Any] | SampleError]:
         (path,) = self.files
         with reading(path, self.what), _text_file(path, newline="") as file:
-            rows = _csv_rows(_lines(file), "\t" if path.suffix.lower() == ".tsv" else ",")
+            rows = _csv_rows(_lines(file), "\t" if table_suffix(path) == ".tsv" else ",")
             _, header = next(rows, (1, []))
             if isinstance(header, SampleError):
                 raise SourceError(f"'{path}', {header}")
@@ -122,15 +124,23 @@ class JsonlTable(_Lines):
                     yield _json_row(line, number)
 
 
+def table_suffix(path: Path) -> str:
+    """Return the suffix that says what a table is: that before .gz, where it is compressed."""
+    name = path.name.lower().removesuffix(".gz")
+    return os.path.splitext(name)[1]
+
+
 def _text_file(path: Path, newline: str | None = None) -> TextIO:
     """Open a file whose bytes that are not UTF-8 become lone surrogates, which cost their cells.
 
     Raises SourceError for UTF-16 and UTF-32.
     """
-    with open(path, "rb") as file:
+    opener: Any = gzip.open if path.suffix.lower() == ".gz" else open
+    with opener(path, "rb") as file:
         if wide := wide_encoding(file.read(START_BYTES)):
             raise SourceError(f"'{path}': {wide}")
-    return open(path, encoding="utf-8-sig", errors="surrogateescape", newline=newline)
+    opened: TextIO = opener(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline=newline)
+    return opened
 
 
 def _lines(file: TextIO) -> Iterator[str | None]:
@@ -224,7 +234,7 @@ def _json_row(line: str, number: int | str) -> dict[str, Any] | SampleError:
         # a short line cannot hold a long integer, and a parser with a hook is made again for each line
         row = parse_json(line, parse_int=_integer) if len(line) > _DIGITS else parse_json(line)
     except json.JSONDecodeError as error:
-        number, problem = f"{number}, column {error.colno}", error.msg
+        number, problem = f"{number}, column {error.pos + 1}", error.msg
     except (ValueError, MemoryError) as error:
         problem = str(error) or "needs more memory than there is"
     else:

@@ -19,6 +19,7 @@ from sporeprint.store.plan import differences
 from sporeprint.store.reader import Store
 from sporeprint.values import is_number
 
+_CLASSES = 20  # whole numbers that may be those of classes, at most
 ONE_CLASS = "one class only: nothing to tell apart"
 KINDS = {str: "texts", bool: "booleans", int: "integers", float: "numbers"}
 
@@ -132,6 +133,7 @@ def read_pair(
         labels, test_labels = targets_of(labels, train_rows.store), targets_of(test_labels, test_rows.store)
         kinds = count(1 if labels.ndim == 1 else labels.shape[1], "target")
         kinds += ", its texts read as numbers" if texts else ""
+        notes += [hint] if (hint := classes_hint(labels)) else []
     else:
         several = are_lists(labels)
         if several != are_lists(test_labels):
@@ -247,6 +249,16 @@ def numbers_hint(labels: Sequence[Any]) -> str:
     if None in values or not (broken := [value for value in values if value is not None and not value.is_integer()]):
         return ""
     return f"these labels are numbers such as {broken[0]:g}; `sporeprint regress` predicts numbers"
+
+
+def classes_hint(targets: np.ndarray) -> str:
+    """What to do about targets that may be numbers of classes: a few whole ones; "" of any others."""
+    values = np.unique(targets)
+    few = len(values) <= _CLASSES and 2 * len(values) <= len(targets)
+    if targets.ndim != 1 or not few or not (values == np.round(values)).all():
+        return ""
+    seen = ", ".join(f"{value:g}" for value in values[:3]) + (", ..." if len(values) > 3 else "")
+    return f"the targets are {count(len(values), 'whole number')} only, {seen}: if they are classes, use knn or probe"
 
 
 def strangers(labels: np.ndarray, test_labels: np.ndarray, stores: tuple[Path, Path]) -> int:

@@ -20,7 +20,7 @@ IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "leftimg8bit")
 MASK_FOLDERS = ("masks", "mask", "labels", "annotations", "segmentationclass", "gtfine")
 MASK_ENDINGS = ("", "_mask", "_label", "_labelIds", "_gtFine_labelIds")  # after the image's name; the first found
 LISTS = (".txt", ".lst")
-_SPLITS = (*SPLITS, "training", "trainval", "testing")
+_SPLITS = (*SPLITS, "trainval")
 _VOC_LISTS = Path("ImageSets", "Segmentation")
 
 
@@ -210,4 +210,6 @@ def _folder(folder: Path, images: str | None, masks: str | None) -> dict[str, An
 
 def _unclear_split(folder: Path, splits: list[str], split: str | None) -> SourceError:
     problem = "no split is chosen" if split is None else f"there is no split {split!r}"
-    return SourceError(f"'{folder}': {problem}; there are {', '.join(splits) or 'none'}: choose one of them (split)")
+    return SourceError(
+        f"'{folder}': {problem}; there are {', '.join(splits) or 'none'}: choose one of them (split, --split)"
+    )

@@ -95,5 +95,6 @@ def _find(schema: pa.Schema, path: Path, what: str, names: Sequence[str], taken:
         return encoded[0]
     columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
     raise SourceError(
-        f"'{path}' has no column that is clearly of {what}s; its columns: {columns}; choose one ({what}_column)"
+        f"'{path}' has no column that is clearly of {what}s; its columns: {columns}; choose one ({what}_column, "
+        f"--{what}-column)"
     )

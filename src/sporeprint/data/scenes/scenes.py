@@ -23,6 +23,7 @@ from sporeprint.data.scenes.masks import Colour, label_values, mask_palette, rea
 from sporeprint.data.scenes.scene_files import LISTS, Scene, folder_scenes, list_scenes, loose_scenes, voc_root
 from sporeprint.data.scenes.scene_tables import TableScenes, table_below
 from sporeprint.data.sources import _TABLES
+from sporeprint.data.text_tables import table_suffix
 from sporeprint.errors import SampleError, SourceError
 
 __all__ = ["Scene", "Scenes", "find_classes", "open_scenes", "read_mask", "read_scene"]
@@ -136,7 +137,7 @@ def open_scenes(
     else:
         if split is not None:
             raise SourceError(f"'{path}' is one file; split={split!r} chooses within a folder: leave it out")
-        suffix = path.suffix.lower()
+        suffix = table_suffix(path)
         if suffix not in (*LISTS, *_TABLES):
             known = ", ".join((*LISTS, *_TABLES))
             raise SourceError(f"'{path}' is neither a list nor a table; known are {known}; or give a folder")

@@ -151,7 +151,7 @@ def test_columns_that_cannot_be_told_are_asked_for_with_a_list(tmp_path):
         open_scenes(path)
     with pytest.raises(SourceError, match="no column 'truth'; its columns: image"):
         open_scenes(path, mask_column="truth")
-    with pytest.raises(SourceError, match=r"no column that is clearly of images.*choose one \(image_column\)"):
+    with pytest.raises(SourceError, match=r"no column that is clearly of images.*choose one \(image_column, --image-column\)"):
         open_scenes(table(tmp_path / "u.parquet", image=None, mask=None, label=[1, 2, 3, 4, 5]), masks=False)
 
 

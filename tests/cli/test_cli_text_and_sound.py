@@ -142,7 +142,7 @@ def test_sound_from_the_folder_to_the_neighbours(run, wav2vec, tmp_path):
     (train / "animal" / "notes.txt").write_text("x")
     out, err = stores(run, wav2vec, train, test, tmp_path)
     assert "8 rows, blocks embedding" in out
-    assert err.startswith("passed over: 1 files whose names end in none of: ")
+    assert err.startswith("passed over: 1 file: 1 .txt (text); rows are files ending in ")
     assert " .flac " in err.splitlines()[0]
     status, out, _ = run("knn", tmp_path / "train", tmp_path / "test", "--k", "1")
     assert status == 0
@@ -283,8 +283,16 @@ def words_of(words, places):
 @pytest.mark.parametrize(
     ("words", "status", "complaint"),
     [
-        (["PICTURES", "--backbone", "BERT"], 2, "holds no text (2 other files; 2 of image: for these use a backbone"),
-        (["TEXTS", "--backbone", "VIT"], 2, "has no column of images; choose one (sample_column) of: text (string)"),
+        (
+            ["PICTURES", "--backbone", "BERT"],
+            2,
+            "holds no text (2 files: 2 .png (a PNG image); for image files use a backbone for image)",
+        ),
+        (
+            ["TEXTS", "--backbone", "VIT"],
+            2,
+            "has no column of images; choose one (sample_column, --sample-column) of: text (string)",
+        ),
         (["TEXTS", "--backbone", "tiny"], 2, "has no column of images"),
         (["TEXTS", "--backbone", "BERT", "--objectives", "kl,dino"], 2, "'dino' is for image; the backbone takes text"),
         (["TEXTS", "--backbone", "BERT", "--label-column", "topic"], 2, "no column 'topic'; its columns: text"),

@@ -69,7 +69,8 @@ CSV_ROWS = {
     "a value less": ("a", "line 3: 1 values; the first line has 2"),
     "Latin-1": (
         b"caf\xe9,x",
-        r"column 'text' is not Unicode text \(a byte that is not UTF-8 at character 3\); write it in UTF-8$",
+        r"column 'text' is not Unicode text \(a byte that is not UTF-8 at character 3\); "
+        r"its encoding is not UTF-8, perhaps Latin-1 or Windows-1252: convert it \(iconv -f cp1252 -t utf-8 ",
     ),
     "Latin-1 in the label": (b"a,caf\xe9", r"column 'label' is not Unicode text \(a byte that"),
     "no text": (",x", "empty cell"),
@@ -181,7 +182,7 @@ def test_quotes_that_never_match_end_in_an_error_and_not_in_endless_reading(tmp_
 # JSON lines
 
 JSON_ROWS = {
-    "cut short": ('{"text": "a", ', "line 2: .*; expected one JSON object on each line"),
+    "cut short": ('{"text": "a", ', "line 2, column [0-9]+: .*; expected one JSON object on each line"),
     "no object": ("[1, 2]", "line 2: a list; expected one JSON object"),
     "a text": ('"a"', "line 2: a str; expected one JSON object"),
     "deep": ('{"text": "a", "n": ' + "[" * 100_000 + "]" * 100_000 + "}", "line 2: .*nested"),
@@ -625,3 +626,21 @@ def test_a_saved_split_may_not_lead_out_of_its_folder(tmp_path, split):
     (tmp_path / "dataset_dict.json").write_text(json.dumps({"splits": [split]}))
     with pytest.raises(SourceError, match="which is no folder in it"):
         open_source(tmp_path)
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_json_array_of_objects_is_a_table_too(tmp_path, indent):
+    rows = [{"text": "a", "label": "x"}, 7, {"text": "b", "label": "y"}]
+    (tmp_path / "t.json").write_text("\ufeff" + json.dumps(rows, indent=indent))
+    source = open_source(tmp_path / "t.json", modality="text")
+    assert [(row.id, row.label) for row in source.rows()] == [("0", "x"), ("1", None), ("2", "y")]
+    assert "item 1 is a JSON int; expected an object" in reasons(tmp_path / "t.json")[1]
+    (tmp_path / "t.json").write_text(json.dumps(rows, indent=indent)[:-3])
+    with pytest.raises(SourceError, match=r"is a JSON array that is damaged \(.*\); write one JSON object on"):
+        open_source(tmp_path / "t.json", modality="text")
+
+
+def test_a_broken_line_of_json_is_named_by_one_line_and_its_column(tmp_path):
+    (tmp_path / "t.jsonl").write_text('{"text": "a"}\n{"text": "b" 3}\n')
+    reason = "line 2, column 14: Expecting ',' delimiter; expected one JSON object on each line"
+    assert reasons(tmp_path / "t.jsonl") == [None, reason]

@@ -500,3 +500,12 @@ def test_the_limit_of_pixels_can_be_lowered_and_raised(picture):
         load_image(encode(picture), Limits(max_pixels=5))
     large = np.broadcast_to(np.uint8(7), (9000, 9000))
     assert load_image(large, Limits(max_pixels=81_000_000)).size == (9000, 9000)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_said_so_and_counted(value):
+    values = np.full((4, 5), 0.5, np.float32)
+    values[1, :3] = value
+    for sample in (values, encode(Image.fromarray(values), "TIFF")):
+        with pytest.raises(SampleError, match=r"NaN or infinite, in 3 of 20 values; expected finite numbers in"):
+            load_image(sample)

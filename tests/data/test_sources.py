@@ -100,6 +100,73 @@ def test_other_files_are_counted_and_hidden_ones_passed_over(tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    ("suffix", "kind"),
+    [
+        *((suffix, "JPEG") for suffix in (".jpg", ".jpeg", ".jpe", ".jfif", ".JFIF", ".jif")),
+        *((suffix, "PNG") for suffix in (".png", ".apng")),
+        *((suffix, "TIFF") for suffix in (".tif", ".TIFF")),
+        *((suffix, "BMP") for suffix in (".bmp", ".dib")),
+        *((suffix, "JPEG2000") for suffix in (".jp2", ".j2k", ".jpx", ".jpf")),
+        (".pnm", "PPM"),
+        (".mpo", "MPO"),
+        (".gif", "GIF"),
+        (".webp", "WEBP"),
+    ],
+)
+def test_images_are_found_by_every_usual_suffix_of_their_format(tmp_path, suffix, kind):
+    Image.new("RGB", (8, 8), (200, 0, 0)).save(tmp_path / f"a{suffix}", kind)
+    (row,) = open_source(tmp_path).rows()
+    assert (row.id, red(row) > 150) == (f"a{suffix}", True)
+
+
+def test_files_that_are_not_rows_are_counted_by_suffix_and_looked_at_once(tmp_path):
+    fill(tmp_path, "a/1.png", "a/without", "a/2.HEIC", "b/3.heic", "b/0.png")
+    (tmp_path / "b" / "4.pdf").write_bytes(b"%PDF-1.7")
+    (tmp_path / "b" / "5.docx").write_bytes(b"PK\3\4")
+    (tmp_path / "b" / "6.svg").write_text("<svg/>")
+    (tmp_path / "b" / "7.zip").touch()
+    (tmp_path / "b" / "8.x").touch()
+    (tmp_path / "b" / "9.y").symlink_to("nowhere")
+    (note,) = open_source(tmp_path).notes()
+    assert note.startswith(
+        "passed over: 9 files: 2 .heic (a PNG image), 1 without a suffix (a PNG image), 1 .docx (a ZIP archive), "
+        "1 .pdf (a PDF), 1 .svg (an SVG drawing), 3 of other kinds; rows are files ending in .apng .avif "
+    )
+    assert note.endswith(".webp: rename or convert what should be one")
+    assert Sampled(open_source(tmp_path), 1).notes() == [note]
+    assert open_source(tmp_path / "a", limit=1).notes() != []
+    fill(tmp_path / "alone", "a.png")
+    assert open_source(tmp_path / "alone").notes() == ["no labels: the files are in no class folders"]
+
+
+def test_what_class_folders_do_not_show_is_said(tmp_path):
+    fill(tmp_path / "usual", "a/1.png", "b/2.png")
+    assert open_source(tmp_path / "usual").notes() == []
+    fill(tmp_path / "wrapped", "all/a/1.png", "all/b/2.png", "__MACOSX/a/1.png", "Thumbs.db", "desktop.ini")
+    assert open_source(tmp_path / "wrapped").notes() == [
+        "one class only, 'all': all files are in this folder; for the folders in it as classes give "
+        f"'{tmp_path / 'wrapped' / 'all'}'"
+    ]
+    fill(tmp_path / "mixed", "a/x/1.png", "b/2.png", "3.png")
+    for name in ("empty", ".hidden", "__MACOSX"):
+        (tmp_path / "mixed" / name).mkdir()
+    assert open_source(tmp_path / "mixed", limit=1).notes() == [
+        "labels are the first folders: 2 classes, 'a', 'b'; those below, such as 'a/x', are none",
+        "without a label, being in no class folder: 1 file, '3.png'",
+        "no classes, having no files that are rows: 1 folder, 'empty'",
+    ]
+
+
+@pytest.mark.parametrize("names", [("Train", "TEST"), ("training", "testing"), ("train", "eval")])
+def test_folders_of_splits_are_no_classes_in_any_usual_name(tmp_path, names):
+    for name in names:
+        fill(tmp_path / name, "a/1.png")
+    with pytest.raises(SourceError, match=r"are splits: .*; choose one of them \(split, --split\)"):
+        open_source(tmp_path)
+    assert [row.label for row in open_source(tmp_path, split=names[0]).rows()] == ["a"]
+
+
 def test_links_are_followed_but_not_in_circles(tmp_path):
     fill(tmp_path / "elsewhere", "1.png")
     (tmp_path / "root").mkdir()
@@ -430,17 +497,16 @@ def test_a_cell_of_a_stream_whose_offsets_point_outside_is_not_read(tmp_path):
         ("t.csv", b"image,label\n", "no rows"),
         ("t.csv", b"image,label\na.png\n", "line 2: 1 values; the first line has 2"),
         ("t.csv", b"image,image\na,b\n", "column name twice"),
-        ("t.csv", b"im\xffge\na.png\n", "cannot be read as CSV: no name of a column is UTF-8"),
-        ("t.csv", "image,label\na.png,x\n".encode("utf-16"), "as UTF-16 has: save it as UTF-8"),
+        ("t.csv", b"im\xffge\na.png\n", "cannot be read as CSV: the name of a column is not Unicode text"),
+        ("t.csv", "image,label\na.png,x\n".encode("utf-16"), "its encoding is UTF-16 .* -f utf-16 -t utf-8"),
         ("t.csv", b"question;image\na;b, c\n", "one column, 'question;image', .* write it with commas"),
         ("t.tsv", b"question|image\na|b\n", r"seem to be separated by '\|': write it with commas"),
         ("t.csv", b"question\timage\na\tb\n", "give it a name that ends in .tsv"),
         ("t.csv", b"x,y\n1,2\n", "no column of images; choose one .* x .string., y"),
         ("t.jsonl", b"", "no rows"),
-        ("t.jsonl", b'{"image": \n{"image": \n', "line 1: Expecting value"),
-        ("t.json", b'[{"image": "a.png"}]', "line 1: a list; expected one JSON object"),
+        ("t.jsonl", b'{"image": \n{"image": \n', "line 1, column 12: Expecting value"),
         ("t.jsonl", b"[" * 100_000, "line 1"),
-        ("t.xlsx", b"", "not a table that sporeprint reads; known are .parquet"),
+        ("t.xyz", b"", "not a table that sporeprint reads; known are .parquet"),
         ("t.png", b"", "give the folder it is in"),
         ("saved/state.json", b"{}", "cannot be read"),
         ("saved/state.json", b'{"_data_files": []}', "expected files in its folder"),

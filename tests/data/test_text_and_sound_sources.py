@@ -1,3 +1,4 @@
+import gzip
 import io
 import json
 import os
@@ -97,7 +98,9 @@ def test_several_columns_of_texts_are_asked_for_but_not_those_that_an_option_nam
     path = parquet(tmp_path / "t.parquet", left=["a"], right=["b"], intent=["x"], key=["k"])
     with pytest.raises(SourceError, match=r"several sample columns, \['left', 'right', 'intent', 'key'\]; choose one"):
         open_source(path, modality="text")
-    with pytest.raises(SourceError, match=r"several sample columns, \['left', 'right'\]; choose one \(sample_column\)"):
+    with pytest.raises(
+        SourceError, match=r"several sample columns, \['left', 'right'\]; choose one \(sample_column, --"
+    ):
         open_source(path, modality="text", label_column="intent", id_column="key")
     source = open_source(path, modality="text", sample_column="right", label_column="intent", id_column="key")
     (row,) = source.rows()
@@ -151,15 +154,101 @@ def test_class_folders_of_text_files(tmp_path):
     assert (source.describe()["modality"], source.describe()["ignored_files"]) == ("text", 1)
 
 
+@pytest.mark.parametrize(
+    ("sample", "label"),
+    [("Text", "Label"), ("Message", "Category"), (" text", " class"), ("Review", "y"), ("comment", "TARGET")],
+)
+def test_columns_are_found_whatever_their_case_and_blanks(tmp_path, sample, label):
+    write(tmp_path / "t.csv", f"other,{label},{sample}\na,b,c\n")
+    columns = open_source(tmp_path / "t.csv", modality="text").describe()["columns"]
+    assert columns == {"sample": sample, "label": label, "id": None}
+
+
+def test_a_column_of_the_very_name_comes_first(tmp_path):
+    write(tmp_path / "t.csv", "Text,text,TEXT\na,b,c\n")
+    assert open_source(tmp_path / "t.csv", modality="text").describe()["columns"]["sample"] == "text"
+
+
+def test_labels_that_are_not_found_or_may_be_lists_are_said(tmp_path):
+    write(tmp_path / "t.csv", "id,text,mood\n1,a,b;c\n2,d,e|f\n3,g,\n")
+    path = tmp_path / "t.csv"
+    assert open_source(path, modality="text", id_column="id").notes() == [
+        "no labels: no column is named label, labels, class, target, category, y; others (--label-column): mood"
+    ]
+    assert open_source(path, modality="text", label_column="").notes() == []
+    (note,) = open_source(path, modality="text", label_column="mood").notes()
+    assert note.startswith("labels such as 'b;c' are taken as one label each; for several labels a row write lists, ")
+    write(path, "text,label\na,\"['x', 'y']\"\nb,z\n")
+    assert open_source(path, modality="text").notes() == []
+    assert len(open_source(path, modality="text", limit=1).notes()) == 1
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.jsonl", "t.json"])
+def test_compressed_tables_are_read_as_they_are(tmp_path, name):
+    text = {".csv": "text,label\na,b\n", ".tsv": "text\tlabel\na\tb\n"}.get(name[1:], '{"text": "a", "label": "b"}\n')
+    packed = gzip.compress(text.encode())
+    (tmp_path / f"{name}.gz").write_bytes(packed)
+    (row,) = open_source(tmp_path / f"{name}.gz", modality="text").rows()
+    assert (row.sample, row.label) == ("a", "b")
+    (tmp_path / f"{name}.gz").write_bytes(packed[:-9])
+    with pytest.raises(SourceError, match=r"cannot be read as .*: Compressed file ended before"):
+        open_source(tmp_path / f"{name}.gz", modality="text")
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("t.xlsx", "save the sheet as CSV in UTF-8"),
+        ("t.zip", "unpack it, and give the folder or the table"),
+        ("t.parquet.gz", "unpack it"),
+        ("t.pkl", "can run code: write a Parquet file"),
+        ("t.h5", "write a Parquet file"),
+        ("t.txt", "where each line is a text, a CSV or JSON lines file with a column 'text'"),
+        ("t.xyz", "known are .parquet, .csv, .tsv, .jsonl, .ndjson, .json, .arrow, and .csv.gz"),
+    ],
+)
+def test_what_is_no_table_says_what_to_do(tmp_path, name, advice):
+    write(tmp_path / name, "x")
+    with pytest.raises(SourceError, match=r"is not a table that sporeprint reads; ") as caught:
+        open_source(tmp_path / name, modality="text")
+    assert advice in str(caught.value)
+
+
+def test_tables_in_a_folder_are_named_and_opened_by_their_split(tmp_path):
+    for split in ("train", "test"):
+        write(tmp_path / "a" / f"{split}.csv", f"text,label\n{split},b\n")
+        write(tmp_path / "b" / "data" / f"{split}.jsonl", f'{{"text": "{split}"}}\n')
+    with pytest.raises(SourceError, match=r"for a table give its path: 'test.csv', 'train.csv'"):
+        open_source(tmp_path / "a", modality="text")
+    for folder in ("a", "b"):
+        (row,) = open_source(tmp_path / folder, split="train", modality="text").rows()
+        assert row.sample == "train"
+
+
+def test_every_plain_text_suffix_is_a_row_but_a_readme_about_the_folder(tmp_path):
+    for name in ("Readme.txt", "README.md", "a.md", "a.text", "a.rst", "deep/README.md"):
+        write(tmp_path / name, "words")
+    source = open_source(tmp_path, modality="text")
+    assert [row.id for row in source.rows()] == ["a.md", "a.rst", "a.text", "deep/README.md"]
+    assert source.notes()[0].startswith("without a label, being in no class folder: 3 files, 'a.md', ")
+    assert source.notes()[-1].startswith("passed over: 2 files: 1 .md (about the folder), 1 .txt (about the folder); ")
+
+
 def test_a_folder_of_another_modality_says_what_it_holds(tmp_path):
     write(tmp_path / "a" / "1.txt", "x")
     write(tmp_path / "a" / "2.txt", "x")
     write(tmp_path / "a" / "3.pdf", "x")
-    with pytest.raises(SourceError, match=r"no image \(3 other files; 2 of text: for these use a backbone for text\)"):
+    with pytest.raises(
+        SourceError,
+        match=r"no image \(3 files: 2 .txt \(text\), 1 .pdf \(text\); for text files use",
+    ):
         open_source(tmp_path)
     (tmp_path / "b").mkdir()
     write(tmp_path / "b" / "1.PNG", "x")
-    with pytest.raises(SourceError, match=r"no text \(1 other files; 1 of image: .*\); expected files ending in .txt,"):
+    with pytest.raises(
+        SourceError,
+        match=r"no text \(1 file: 1 .png .*; for image files .*\); expected .* .txt,",
+    ):
         open_source(tmp_path / "b", modality="text")
 
 
@@ -200,9 +289,13 @@ def test_the_digest_of_a_folder_of_texts_follows_their_content_and_no_time(tmp_p
         (
             {"text": ["a"], "tag": ["b"], "n": [1], "label": [2]},
             {"id_column": "text", "label_column": "tag"},
-            "but 'tag', its label_column and 'text', its id_column; choose one (sample_column) of: n (int64), label",
+            "but 'tag', its label_column and 'text', its id_column; choose one (sample_column, --sample-column) of: n ",
         ),
-        ({"n": [1], "m": [2]}, {"id_column": "n"}, "texts; choose one (sample_column) of: n (int64), m (int64); if"),
+        (
+            {"n": [1], "m": [2]},
+            {"id_column": "n"},
+            "texts; choose one (sample_column, --sample-column) of: n (int64), m (int64); if",
+        ),
     ],
 )
 def test_a_column_of_texts_that_an_option_takes_is_said_and_not_offered(tmp_path, table, options, message):

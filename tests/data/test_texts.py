@@ -110,15 +110,15 @@ def test_a_file_of_a_byte_order_mark_alone_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (b"caf\xe9 noir", "invalid continuation byte, 3 bytes into the text"),
-        (codecs.BOM_UTF8 + b"caf\xe9 noir", "invalid continuation byte, 3 bytes into the text"),
+        (b"caf\xe9 noir", "not UTF-8 (byte 0xe9 at position 3: invalid continuation byte)"),
+        (codecs.BOM_UTF8 + b"caf\xe9 noir", "not UTF-8 (byte 0xe9 at position 3: invalid continuation byte)"),
         (b"cut \xe2\x82", "unexpected end of data"),
         (b"\xed\xa0\x80", "not UTF-8"),  # a surrogate, encoded
         ("text".encode("utf-16"), "UTF-16"),
         (codecs.BOM_UTF16_BE + "text".encode("utf-16-be"), "UTF-16"),
         ("text".encode("utf-32"), "UTF-32"),
         (codecs.BOM_UTF32_BE + "text".encode("utf-32-be"), "UTF-32"),
-        ("text".encode("utf-16-le"), "a zero byte at 1"),
+        ("text".encode("utf-16-le"), "UTF-16LE"),
         (b"\x7fELF\0\0", "a zero byte at 4"),
     ],
 )
@@ -210,4 +210,4 @@ def test_reasons_can_be_stored_as_json():
 
 
 def test_suffixes_are_lower_case_and_leave_readme_md_out():
-    assert sorted(SUFFIXES) == [".txt"]
+    assert sorted(SUFFIXES) == [".markdown", ".md", ".rst", ".text", ".txt"]

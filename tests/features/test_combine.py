@@ -8,7 +8,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.decomposition import PCA
 
 from sporeprint import Combination
-from sporeprint.errors import RecipeError
+from sporeprint.errors import RecipeError, SporeprintWarning
 from sporeprint.features.blocks import family, paper_blocks
 from sporeprint.features.combine import Combiner, named
 
@@ -420,3 +420,13 @@ def test_the_recipes_size_fills_in_only_what_a_combination_leaves_open():
     assert named("paper", 5) == Combination(size=5)
     assert named(Combination(("kl",), whiten=3), 5) == Combination(("kl",), whiten=3, size=5)
     assert named(Combination(size=9), 5) == Combination(size=9)
+
+
+def test_a_size_beyond_what_is_joined_is_said():
+    blocks = {"embedding": np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)}
+    with pytest.warns(SporeprintWarning, match=r"size: 5 dimensions wanted, 4 used: what is joined has no more"):
+        combiner = Combination(("embedding",), size=5).fit(blocks)
+    assert combiner.transform(blocks).shape == (9, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Combination(("embedding",), size=4).fit(blocks)

@@ -1,6 +1,8 @@
 import json
+import logging
 import os
 import pickle
+import threading
 import time
 import weakref
 from dataclasses import replace
@@ -18,7 +20,15 @@ from sporeprint import KL, Fungi, Recipe, SimCLR, Store, open_source
 from sporeprint.backbones.precision import VARIABLE
 from sporeprint.data.rows import ReadAgain
 from sporeprint.data.sources import ListSource
-from sporeprint.errors import DamagedStore, RecipeError, SourceError, StoreError, StoreMismatch, TooManyFailures
+from sporeprint.errors import (
+    DamagedStore,
+    RecipeError,
+    SourceError,
+    SporeprintWarning,
+    StoreError,
+    StoreMismatch,
+    TooManyFailures,
+)
 from sporeprint.objectives.views.image import Patches
 from sporeprint.run import extract as run_extract
 from sporeprint.run.extract import Settings, extract
@@ -624,3 +634,35 @@ def test_dtype_auto_goes_on_as_it_began_on_another_machine(tmp_path, pictures, b
     assert Store.open(tmp_path / "out").plan["resolved"]["dtype"] == began
     with pytest.raises(StoreMismatch, match=f'recipe.dtype: store has "auto", this run has "{other}"'):
         make("out", replace(RECIPE, dtype=other))
+
+
+@pytest.mark.parametrize("long", [True, False])
+def test_reading_a_source_for_its_digest_is_announced_where_it_takes_long(tmp_path, pictures, backbone, caplog, long):
+    class Waits(ListSource):
+        def digest(self):
+            assert not long or announced.wait(30)
+            return super().digest()
+
+    class Hears(logging.Handler):
+        def emit(self, record):
+            announced.set()
+
+    announced, log = threading.Event(), logging.getLogger(run_extract.__name__)
+    log.addHandler(handler := Hears())
+    caplog.set_level(logging.INFO)
+    try:
+        extract(Waits(pictures[:3]), tmp_path / "out", Recipe(objectives=[], layers=1), backbone=backbone)
+    finally:
+        log.removeHandler(handler)
+    assert ("reading the source (3 rows) for its digest ..." in caplog.messages) == long
+
+
+def test_labels_that_look_alike_are_told_once_and_stay(tmp_path, pictures, backbone):
+    source = ListSource(pictures[:4], labels=["cat", "cat ", "dog", "cat"])
+    with pytest.warns(SporeprintWarning, match=r"are taken as different: 'cat' and 'cat '; if") as caught:
+        store = extract(source, tmp_path / "out", Recipe(objectives=[], layers=1), backbone=backbone)
+    assert len([warning for warning in caught if "taken as different" in str(warning.message)]) == 1
+    assert store.labels.tolist() == ["cat", "cat ", "dog", "cat"]
+    named = ListSource(pictures[:2], labels=[0, 1], label_names=["cat", "Cat"])
+    with pytest.warns(SporeprintWarning, match=r"'Cat' and 'cat'"):
+        extract(named, tmp_path / "named", Recipe(objectives=[], layers=1), backbone=backbone)

@@ -327,3 +327,25 @@ def test_a_record_edited_by_hand_is_made_again(run, photos, tmp_path, change):
     status, again, errors = run(*words)
     assert status == 0, errors
     assert json.loads(again)["images"] == first["images"]
+
+
+def test_void_by_its_value_or_its_name_is_none_of_the_classes(run, photos, tmp_path):
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    values = vertical(0, 1)
+    values[:10], values[50:] = 255, 2
+    words = ("propagate", photos, *QUICK, "--on", "a.png", "--mask", given(marks / "mask.png", values), "--json")
+    (marks / "classes.txt").write_text("dark\nlight\nVoid\n")
+    status, out, errors = run(*words, "--out", tmp_path / "1")
+    assert status == 0, errors
+    assert json.loads(out)["labels"] == {"0": "dark", "1": "light"}
+    assert "left out as unlabelled, by its name: label 2 (Void); --ignore none makes it a class" in errors
+    status, out, errors = run(*words, "--out", tmp_path / "2", "--ignore", "2")
+    assert json.loads(out)["labels"] == {"0": "dark", "1": "light", "255": "255"}
+    assert "label 255 counts as a class; if it is void, leave it out too: --ignore 2,255" in errors
+    status, out, errors = run(*words, "--out", tmp_path / "3", "--ignore", "2,255")
+    assert json.loads(out)["labels"] == {"0": "dark", "1": "light"}
+    assert "left out" not in errors
+    assert "counts as a class" not in errors
+    status, out, errors = run(*words, "--out", tmp_path / "4", "--ignore", "none")
+    assert json.loads(out)["labels"] == {"0": "dark", "1": "light", "2": "Void", "255": "255"}

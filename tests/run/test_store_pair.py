@@ -11,7 +11,7 @@ from sporeprint.data.sampling import Sampled
 from sporeprint.data.sources import open_source
 from sporeprint.errors import StoreError
 from sporeprint.features import saved
-from sporeprint.run.store_pair import read_pair
+from sporeprint.run.store_pair import classes_hint, read_pair
 from sporeprint.run.store_source import Rows
 from sporeprint.store.writer import StoreWriter
 
@@ -135,6 +135,21 @@ def test_labels_that_share_nothing_are_refused_and_classes_without_training_rows
     assert note.endswith("; counted as wrong, since no training row has their label: 2 test rows")
 
 
+def test_test_labels_that_look_like_those_of_training_rows_are_named(run, tmp_path):
+    words = ["--features", "embedding", "--k", "1"]
+    for name, place in (
+        ("a", ["low", "high", "low", "high"]),
+        ("b", ["low ", "high", "low", "HIGH"]),
+        ("c", ["Low", "High", "Low", "High"]),
+    ):
+        store_of(tmp_path / name, table(tmp_path / f"{name}.parquet", place=place), {"embedding": circle(TRAIN)})
+    _, out, _ = run("knn", tmp_path / "a", tmp_path / "b", *words)
+    alike = "different by blanks, case or Unicode form only: 'HIGH' and 'high'; 'low ' and 'low'; write one label"
+    assert f"2 test rows; labels of test rows and training rows are {alike}" in out
+    status, _, err = run("knn", tmp_path / "a", tmp_path / "c", *words)
+    assert (status, "'high', 'low' here; different by blanks, case" in err) == (1, True), err
+
+
 @pytest.mark.parametrize(
     ("first", "second", "complaint"),
     [
@@ -232,3 +247,17 @@ def test_a_test_store_with_other_heads_or_negatives_is_refused(tmp_path, parts, 
         return
     with pytest.raises(StoreError, match=r"(?s)was not fitted with .* heads and negatives.* --fit-from"):
         read_pair(train, test, lambda store: store.block_names)
+
+
+def test_targets_that_may_be_classes_are_said_and_others_not():
+    few = "the targets are 3 whole numbers only, 0, 1, 2: if they are classes, use knn or probe"
+    assert classes_hint(np.array([0.0, 1, 2, 0, 1, 2])) == few
+    assert "4 whole numbers only, 0, 1, 2, ...: if" in classes_hint(np.arange(4.0).repeat(2))
+    for other in ([0.0, 1, 2, 3, 4, 0], [0.5, 1.5, 0.5, 1.5], np.arange(21).repeat(3), [[0, 1], [0, 1], [0, 1]]):
+        assert classes_hint(np.array(other, np.float64)) == ""
+
+
+def test_k_beyond_the_training_rows_is_said(run, built):
+    folder, _, _ = built
+    out = run("knn", folder / "a", folder / "b", "--features", "embedding", "--k", "3,4,5")[1]
+    assert "2 classes; k=5 takes all 4\n" in out

@@ -104,7 +104,7 @@ def extract(
     opened: Source = open_source(source, **asdict(rows), modality=modality, like=fitted_columns(fit_from))
     if sample is not None:
         opened = Sampled(opened, sample)
-    for line in source_lines(opened.describe()):
+    for line in source_lines(opened.describe(), opened.notes()):
         say(line, err=True)
     try:
         store = extract(opened, out, asked, fit_from, moved, settings.settings(limits), progress=ProgressLine())

@@ -6,6 +6,7 @@ import csv
 import os
 import re
 import stat
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice, repeat
@@ -23,7 +24,10 @@ BATCH_BYTES = 64 * 2**20  # what they may take, twice, if each value were as lar
 BOMB_BYTES = 512 * 2**20  # a column of a row group that is larger, and was compressed to 1 %, is not read
 Values = tuple[Any, ...]
 
-_DAMAGE = (pa.ArrowException, OSError, ValueError, TypeError, OverflowError, LookupError, RecursionError, MemoryError)
+_DAMAGE = (
+    *(pa.ArrowException, OSError, ValueError, TypeError, OverflowError, LookupError, RecursionError, MemoryError),
+    *(EOFError, zlib.error),
+)
 _DICTIONARY = re.compile(rb"\x15\x04\x15([\x80-\xff]{0,4}[\0-\x7f])")  # how its page begins: kind and size, in Thrift
 
 
@@ -187,7 +191,7 @@ def _cell(array: pa.Array, row: int, sound: bool, column: str) -> Any:
             array.slice(row, 1).validate(full=True)
         return array[row].as_py()
     except UnicodeDecodeError as error:
-        why = f"not Unicode text (a byte that is not UTF-8 at byte {error.start}); write it in UTF-8"
+        why = f"not Unicode text (a byte that is not UTF-8 at byte {error.start}); write it in this encoding"
     except (pa.ArrowException, ValueError, TypeError, OverflowError, LookupError, MemoryError) as error:
         why = f"damaged ({' '.join(str(error).split())[:100] or type(error).__name__}); write it again"
     return SampleError(f"column {column!r} is {why}")

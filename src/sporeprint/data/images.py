@@ -21,6 +21,14 @@ from sporeprint.errors import SampleError
 # Bytes from a table are untrusted: only these decoders see them. EPS, for one, would start Ghostscript.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 
+# Files that a folder of images consists of: what people call files of these formats.
+# fmt: off
+SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo", ".png", ".apng", ".gif", ".webp", ".bmp", ".dib", ".tif", ".tiff",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".avif", ".avifs",
+})
+# fmt: on
+
 SIXTEEN_BITS = "greatest of 16 bits"  # in an image's `info`: the greatest value of what was of 16 bits
 FOURTH_BAND = "fourth band"  # the fourth band of an array was taken for transparency
 
@@ -171,7 +179,13 @@ def _stated_top(stated: Any, top: int) -> int:
 def _to_bytes(values: NDArray[Any], top: float, name: str) -> NDArray[np.uint8]:
     """Return values in [0, top] as bytes."""
     low, high = values.min(), values.max()
-    if not (low >= 0 and high <= top):  # also when there is a NaN
+    if not np.isfinite(low + high):
+        count = int((~np.isfinite(values)).sum())
+        raise SampleError(
+            f"{name}: NaN or infinite, in {count:,} of {values.size:,} values; expected finite numbers in [0, {top}]: "
+            "replace them"
+        )
+    if not (low >= 0 and high <= top):
         raise SampleError(
             f"{name}: values from {low} to {high}; {'floats are in [0, 1]' if top == 1 else f'expected [0, {top}]'}: "
             "scale or clip them, or give 8 bits"

@@ -71,6 +71,10 @@ class Source(Protocol):
         """Return, as JSON, kind, name (no folder above it), rows, columns and limit."""
         ...
 
+    def notes(self) -> list[str]:
+        """Return what people should know of the source, such as files that are not rows, a sentence each."""
+        ...
+
 
 class ListSource:
     """Samples in memory. labels: one for each sample.
@@ -129,6 +133,9 @@ class ListSource:
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "list", "name": "", "rows": len(self), "columns": {}, "limit": None}
+
+    def notes(self) -> list[str]:
+        return []
 
 
 def check_ids(ids: Sequence[object], where: str) -> None:

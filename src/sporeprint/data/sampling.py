@@ -52,3 +52,7 @@ class Sampled:
     def describe(self) -> dict[str, Any]:
         """Return the source's description, with the sample."""
         return {**self.source.describe(), "sample": self.count, "sample_seed": self.seed}
+
+    def notes(self) -> list[str]:
+        """Return the source's notes."""
+        return self.source.notes()

@@ -6,12 +6,22 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from sporeprint.data.folders import SPLITS, SUFFIXES, FolderSource
 from sporeprint.data.formats import ArrowTable, ParquetTable, Table
+from sporeprint.data.metadata_files import (
+    FILES,
+    ListedFiles,
+    MetadataSource,
+    check_one_split,
+    file_column,
+    find_metadata,
+    is_unique,
+)
 from sporeprint.data.rows import ListSource, Row, Source, brief
-from sporeprint.data.tables import TableSource
-from sporeprint.data.text_tables import CsvTable, JsonlTable
+from sporeprint.data.tables import LABEL_NAMES, TableSource
+from sporeprint.data.text_tables import CsvTable, JsonlTable, table_suffix
 from sporeprint.errors import SourceError
 from sporeprint.values import parse_json
 
@@ -26,6 +36,30 @@ _TABLES: dict[str, Callable[[Path], Table]] = {
     ".json": JsonlTable,
     ".arrow": lambda path: ArrowTable([path]),
 }
+_OTHERS = {  # suffixes -> what to do with such a file
+    (".xlsx", ".xls", ".xlsm", ".ods", ".numbers"): "save the sheet as CSV in UTF-8",
+    (
+        ".zip",
+        ".tar",
+        ".tgz",
+        ".gz",
+        ".bz2",
+        ".xz",
+        ".zst",
+        ".7z",
+        ".rar",
+    ): "unpack it, and give the folder or the table",
+    (
+        ".pkl",
+        ".pickle",
+        ".pt",
+        ".pth",
+        ".joblib",
+    ): "such a file can run code: write a Parquet file (DataFrame.to_parquet)",
+    (".feather", ".h5", ".hdf5", ".orc", ".dta", ".sav", ".mat", ".npy", ".npz", ".db", ".sqlite"): (
+        "write a Parquet file (DataFrame.to_parquet)"
+    ),
+}
 _SPLIT = re.compile(rf"({'|'.join(SPLITS)})(?=$|[-_.])")
 
 
@@ -39,12 +73,17 @@ def open_source(
     limit: int | None = None,
     modality: str = "image",
     like: Mapping[str, str | None] | None = None,
+    metadata: bool = True,
 ) -> Source:
     """Open a folder of class folders, a table, a folder of Parquet shards or a `datasets` folder.
+
+    A folder of files may have a metadata.csv, .jsonl or .parquet, whose column file_name (image_file_name, ...)
+    names a file in each row: where it has labels, or a column is named, its rows are the source's.
 
     modality: that of the samples, "image", "text" or "audio": which files and columns to look for. sample_column,
     label_column ("" for none), id_column: columns of a table; found where not given. split: in a folder with several.
     limit: the first rows only. like: the "columns" of another source's `describe()`, taken where this one has them.
+    metadata: False reads no metadata file.
     Raises SourceError.
 
     Examples
@@ -69,23 +108,27 @@ def open_source(
     if not os.path.exists(path):
         raise SourceError(f"there is no '{path}'; give a folder of files, a table, or a folder that `datasets` saved")
     if path.is_dir():
+        root = path
         table, path = _open_folder(path, split)
+        notes: list[str] = []
+        if table is None and metadata:
+            source, notes = _open_metadata(root, path, modality, limit, like, columns)
+            if source is not None:
+                return source
         if table is None:
             given = [name for name, value in columns.items() if value is not None]
             if given:
-                raise SourceError(f"'{path}' is a folder of files, which has no columns; leave out {', '.join(given)}")
-            return FolderSource(path, limit=limit, modality=modality)
+                why = "".join(f" ({note})" for note in notes)
+                raise SourceError(
+                    f"'{path}' is a folder of files, which has no columns{why}; leave out {', '.join(given)}"
+                )
+            return FolderSource(path, limit=limit, modality=modality, notes=notes)
     elif split is not None:
         raise SourceError(f"'{path}' is one file; split={split!r} chooses among the files of a folder: leave it out")
-    elif path.suffix.lower() in _TABLES:
-        table = _TABLES[path.suffix.lower()](path)
+    elif open_table := _opener(path):
+        table = open_table(path)
     else:
-        advice = (
-            "give the folder it is in"
-            if path.suffix.lower() in SUFFIXES[modality]
-            else f"known are {', '.join(_TABLES)}"
-        )
-        raise SourceError(f"'{path}' is not a table that sporeprint reads; {advice}")
+        raise SourceError(f"'{path}' is not a table that sporeprint reads; {_advice(path, modality)}")
     return TableSource(
         table,
         path,
@@ -98,6 +141,24 @@ def open_source(
     )
 
 
+def _opener(path: Path) -> Callable[[Path], Table] | None:
+    """Return what opens a table by its suffix: of those that are text also where it is compressed."""
+    opener = _TABLES.get(table_suffix(path))
+    packed = path.suffix.lower() == ".gz"
+    return None if packed and table_suffix(path) in (".parquet", ".arrow") else opener
+
+
+def _advice(path: Path, modality: str) -> str:
+    """Return what to do about a file that is no table."""
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES["text"] and modality == "text":
+        return "give the folder it is in; or, where each line is a text, a CSV or JSON lines file with a column 'text'"
+    if suffix in SUFFIXES[modality]:
+        return "give the folder it is in"
+    known = f"known are {', '.join(_TABLES)}, and .csv.gz and the like"
+    return next((advice for suffixes, advice in _OTHERS.items() if suffix in suffixes), known)
+
+
 def _open_folder(folder: Path, split: str | None) -> tuple[Table | None, Path]:
     """Return the table in a folder and the folder that names it; no table for a folder of files."""
     if (folder / "dataset_dict.json").is_file():
@@ -105,7 +166,7 @@ def _open_folder(folder: Path, split: str | None) -> tuple[Table | None, Path]:
         if split is None and len(splits) == 1:
             split = splits[0]
         if split not in splits:
-            raise SourceError(f"'{folder}' has the splits {splits}, not {split!r}; choose one of them (split)")
+            raise SourceError(f"'{folder}' has the splits {splits}, not {split!r}; choose one of them (split, --split)")
         if Path(split).name != split or split == "..":
             raise SourceError(
                 f"'{folder}' has the split {brief(split)}, which is no folder in it: save the dataset again"
@@ -117,16 +178,63 @@ def _open_folder(folder: Path, split: str | None) -> tuple[Table | None, Path]:
         return _open_saved(folder), folder
     if split is not None and (folder / split).is_dir() and Path(split).name == split:
         return _open_folder(folder / split, None)
-    shards = sorted(folder.glob("[!.]*.parquet")) or sorted(folder.glob("data/[!.]*.parquet"))
+    shards = [path for path in sorted(folder.glob("[!.]*.parquet")) if path.name not in FILES]
+    shards = shards or sorted(folder.glob("data/[!.]*.parquet"))
     if split is not None:
         chosen = [shard for shard in shards if re.match(rf"{re.escape(split)}(?=$|[-_.])", shard.stem)]
+        tables = [
+            path for path in sorted((*folder.glob(f"{split}.*"), *folder.glob(f"data/{split}.*"))) if _opener(path)
+        ]
+        if not chosen and len(tables) == 1:
+            return _TABLES[table_suffix(tables[0])](tables[0]), tables[0]
         if not chosen:
-            raise SourceError(f"'{folder}' has no split {split!r}; expected a folder or Parquet files of that name")
+            raise SourceError(f"'{folder}' has no split {split!r}; expected a folder or tables of that name")
         shards = chosen
     splits = sorted({match[1] for shard in shards if (match := _SPLIT.match(shard.stem))})
     if len(splits) > 1:
-        raise SourceError(f"the Parquet files in '{folder}' are of several splits, {splits}; choose one (split)")
+        raise SourceError(
+            f"the Parquet files in '{folder}' are of several splits, {splits}; choose one (split, --split)"
+        )
     return (ParquetTable(shards) if shards else None), shards[0] if len(shards) == 1 else folder
+
+
+def _open_metadata(
+    root: Path,
+    folder: Path,
+    modality: str,
+    limit: int | None,
+    like: Mapping[str, str | None] | None,
+    columns: dict[str, str | None],
+) -> tuple[TableSource | None, list[str]]:
+    """Return the rows of the metadata file in `folder`, or those of the one in `root` that are below it; or why not.
+
+    Without a name, the column of files gives the ids, where they differ.
+    """
+    path = find_metadata(folder) or find_metadata(root)
+    if path is None:
+        return None, []
+    table = _TABLES[path.suffix](path)
+    column = columns["sample_column"] or file_column(table.schema, modality)
+    names = ", ".join(table.schema.names)
+    options: dict[str, Any] = {**columns, "limit": limit, "modality": modality, "like": like}
+    if column is None and path.suffix == ".parquet":
+        return TableSource(table, path, **options), []
+    if column is None:
+        return None, [f"{path.name} is not used: it has no column file_name; its columns: {names}"]
+    if column not in table.schema.names:
+        raise SourceError(f"'{path}' has no column {column!r}; its columns: {names}")
+    if path.parent == folder:
+        check_one_split(table, path, column)
+    rows = ListedFiles(table, column, "" if path.parent == folder else folder.name)
+    if columns["id_column"] is None and is_unique(rows, column):
+        options["id_column"] = column
+    source = MetadataSource(rows, path, **{**options, "sample_column": column})
+    if not source.describe()["columns"]["label"] and set(columns.values()) == {None}:
+        return None, [
+            f"{path.name} is not used: it has no column named {', '.join(LABEL_NAMES)}; choose one (--label-column) of "
+            f"its columns: {names}"
+        ]
+    return source, []
 
 
 def _open_saved(folder: Path) -> Table:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Container, Iterator, Mapping
+import re
+from collections.abc import Container, Iterator, Mapping, Sequence
 from functools import cached_property
 from hashlib import blake2b
 from itertools import islice
@@ -29,19 +30,24 @@ from sporeprint.data.rows import (
     shown_name,
     storable,
 )
-from sporeprint.data.text_tables import JsonlTable
+from sporeprint.data.text_tables import CsvTable
 from sporeprint.data.texts import not_unicode
 from sporeprint.errors import SampleError, SourceError
 from sporeprint.values import parse_json
 
 # What a sample column looks like, in order of trust: its type in the `huggingface` metadata, its name.
 SAMPLE_FEATURES = {"image": "Image", "audio": "Audio"}
+_LISTS = re.compile(r"^\s*\[.*\]\s*$|[;|]")  # labels that may be several, written as one
+_PATHS = ("file", "path", "file_name", "filename", "filepath", "file_path")
 SAMPLE_NAMES = {
-    "image": ("image", "img", "file", "path", "file_name"),
-    "text": ("text", "sentence", "content", "question", "query", "document", "review", "title"),
-    "audio": ("audio", "speech", "sound", "file", "path", "file_name"),
+    "image": ("image", "img", *_PATHS, "image_file_name", "image_path", "img_path", "image_file", "picture", "photo"),
+    "text": (
+        *("text", "sentence", "content", "question", "query", "document", "review", "title"),
+        *("body", "comment", "message", "tweet", "utterance", "abstract", "headline", "description"),
+    ),
+    "audio": ("audio", "speech", "sound", *_PATHS, "audio_file_name", "audio_path", "audio_file", "clip", "wav"),
 }
-LABEL_NAMES = ("label", "labels", "class", "target")
+LABEL_NAMES = ("label", "labels", "class", "target", "category", "y")
 
 
 class TableSource:
@@ -49,8 +55,9 @@ class TableSource:
 
     Columns are found by the `huggingface` metadata, then by type and name, unless an argument names them;
     label_column="" means no labels. modality: that of the samples, "image", "text" or "audio". Strings in the sample
-    column are the texts themselves, or else paths, relative to the table's folder. A column of texts is a string column
-    with a usual name, or the only one that is neither label nor id. like: {"sample", "label", "id"}: another table's
+    column are the texts themselves, or else paths, relative to the table's folder; in a column called file_name or
+    *_file_name always paths. A column of texts is a string column with a usual name, in upper or lower case, or the
+    only one that is neither label nor id. like: {"sample", "label", "id"}: another table's
     columns, taken where this one has them and no argument decides. A row's id is its number where no id_column is
     given; its label is None for null, NaN and a ClassLabel's -1. A row with a value that cannot be used, such as an id
     that an earlier row has, has a SampleError as its sample, and its id is "row NUMBER" where its own is none.
@@ -85,6 +92,8 @@ class TableSource:
         self._sample = sample_column or (
             self._find_text(features, taken) if modality == "text" else self._find_sample(features)
         )
+        self._finds_labels = label_column is None
+        self._texts = modality == "text" and not names_files(self._sample)
         self._label = self._find_label(features) if label_column is None else label_column
         self._id = id_column or ""
         for name in (self._sample, self._label, self._id):
@@ -94,7 +103,7 @@ class TableSource:
         if self._label:
             self._check_label_type()
         self._wide: tuple[int, ...] = ()
-        kinds = table.kinds[self._label] if self._label and isinstance(table, JsonlTable) else set()
+        kinds = getattr(table, "kinds", {}).get(self._label, set())
         if len(kinds) > 1 or list in kinds:  # in the other kinds of table a column is of one type
             labels = (self._label_or_none(label) for label in self._values(self._label))
             if check_labels(labels, f"'{path}', column {self._label!r}"):
@@ -131,7 +140,7 @@ class TableSource:
             digest.update(f"\n{path.stat().st_size}\n".encode())
             add_file(digest, path)
         kind = _inner(self._table.schema.field(self._sample).type)
-        strings = _is_text(kind) and self._modality != "text"
+        strings = is_text(kind) and not self._texts
         named = strings or pa.types.is_struct(kind)
         if isinstance(self._table, ParquetTable) and self._table.holds_all(f"{self._sample}.bytes"):
             named = False  # known without decoding every sample
@@ -149,6 +158,21 @@ class TableSource:
             "columns": {"sample": self._sample, "label": self._label or None, "id": self._id or None},
             "limit": self.limit,
         }
+
+    def notes(self) -> list[str]:
+        """Return where labels may be, where none were found, and whether they may be lists, in sentences."""
+        others = [name for name in self._table.schema.names if name not in (self._sample, self._id)]
+        if self._finds_labels and not self._label and others:
+            return [
+                f"no labels: no column is named {', '.join(LABEL_NAMES)}; others (--label-column): {', '.join(others)}"
+            ]
+        first = [label for label in islice(self._values(self._label), 100) if label] if self._label else []
+        if first and isinstance(self._table, CsvTable) and all(_LISTS.search(str(label)) for label in first):
+            return [
+                f"labels such as {brief(first[0])} are taken as one label each; for several labels a row write lists, "
+                "in JSON lines or Parquet"
+            ]
+        return []
 
     @cached_property
     def _used(self) -> list[str]:
@@ -195,16 +219,17 @@ class TableSource:
 
     def _find_text(self, features: dict[str, Any], taken: dict[str, str]) -> str:
         plain = self._plain_fields(features)
-        strings = [field.name for field in plain if _is_text(field.type)]
-        if named := [name for name in SAMPLE_NAMES["text"] if name in strings and name not in taken]:
+        strings = [field.name for field in plain if is_text(field.type)]
+        free = [name for name in strings if name not in taken]
+        if named := usual_names(SAMPLE_NAMES["text"], free):
             return named[0]
-        candidates = [name for name in strings if name not in taken and name not in LABEL_NAMES]
+        candidates = [name for name in free if not usual_names(LABEL_NAMES, [name])]
         used = {name: what for name, what in taken.items() if name in strings}
         return candidates[0] if len(candidates) == 1 else self._refuse_columns(candidates, "texts", used)
 
     def _find_sample(self, features: dict[str, Any]) -> str:
-        schema, names = self._table.schema, SAMPLE_NAMES[self._modality]
-        by_name = [name for name in names if name in schema.names]
+        schema = self._table.schema
+        by_name = usual_names(SAMPLE_NAMES[self._modality], schema.names)
         by_feature = [name for name in schema.names if _type(features.get(name)) == SAMPLE_FEATURES[self._modality]]
         by_type = [field.name for field in self._plain_fields(features) if _is_encoded(field.type)]
         for candidates in (by_feature, by_type):
@@ -222,29 +247,34 @@ class TableSource:
 
     def _refuse_columns(self, candidates: list[str], kind: str, taken: Mapping[str, str] = {}) -> NoReturn:
         if candidates:
-            raise SourceError(f"'{self._path}' has several sample columns, {candidates}; choose one (sample_column)")
+            raise SourceError(
+                f"'{self._path}' has several sample columns, {candidates}; choose one (sample_column, --sample-column)"
+            )
         left, used = self._columns(taken), " and ".join(f"{name!r}, its {what}" for name, what in taken.items())
         but = f" but {used}" if used else ""
-        advice = f"choose one (sample_column) of: {left}; if they hold something else, use a backbone for it"
+        advice = f"choose one (sample_column, --sample-column) of: {left}"
+        advice += "; if they hold something else, use a backbone for it"
         raise SourceError(f"'{self._path}' has no column of {kind}{but}; {advice if left else 'leave that out'}")
 
     def _find_label(self, features: dict[str, Any]) -> str:
         names = [name for name in self._table.schema.names if name != self._sample]
         classes = [name for name in names if _class_names(features.get(name)) is not None]
-        by_name = [name for name in LABEL_NAMES if name in names]
+        by_name = usual_names(LABEL_NAMES, names)
         named = [name for name in by_name if name in classes] or (by_name if not classes else [])
         if len(classes) > 1 and not named:
-            raise SourceError(f"'{self._path}' has several label columns, {classes}; choose one (label_column)")
+            raise SourceError(
+                f"'{self._path}' has several label columns, {classes}; choose one (label_column, --label-column)"
+            )
         return (named or classes or [""])[0]
 
     def _check_label_type(self) -> None:
         kind = self._table.schema.field(self._label).type
         inner = kind.value_type if pa.types.is_list(kind) else _inner(kind)
-        tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null, _is_text)
+        tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null, is_text)
         if not any(test(inner) for test in tests):
             raise SourceError(
                 f"'{self._path}', column {self._label!r} is {kind}; a label is a text, a number or a list of them: "
-                'choose another (label_column), or none with ""'
+                'choose another (label_column, --label-column), or none with ""'
             )
 
     def _checked(self, label: Any) -> Label:
@@ -262,7 +292,7 @@ class TableSource:
     def _locate(self, sample: Any) -> object:
         """Resolve paths in the table's folder. A struct's is its maker's choice, so it may not lead out of it."""
         if isinstance(sample, str):
-            return sample if self._modality == "text" else CellPath(self._folder, sample)
+            return sample if self._texts else CellPath(self._folder, sample)
         empty = isinstance(sample, dict) and all(sample.get(name) is None for name in ("bytes", "array"))
         if empty and isinstance(sample.get("path"), str):
             path = CellPath(self._folder, sample["path"])
@@ -280,6 +310,18 @@ def _is_inside(path: CellPath) -> bool:
         return Path(path).resolve().is_relative_to(path.folder.resolve())
     except (OSError, ValueError, RuntimeError):  # a circle of links, a NUL
         return False
+
+
+def usual_names(usual: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """Return the columns with one of the usual names, in their order; blanks around a name and case do not count."""
+    by_name = {name.strip().casefold(): name for name in reversed(columns)}
+    by_name.update({name: name for name in columns})
+    return [by_name[name] for name in usual if name in by_name]
+
+
+def names_files(column: str) -> bool:
+    """Return whether a column is called as Hugging Face calls one of paths."""
+    return column.strip().casefold() in ("file_name", "filename") or column.casefold().endswith("_file_name")
 
 
 def _features(schema: pa.Schema, path: Path) -> dict[str, Any]:
@@ -313,7 +355,7 @@ def _inner(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind  # pandas' categories
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 

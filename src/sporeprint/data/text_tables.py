@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gzip
+import json
+import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -11,6 +15,7 @@ from typing import Any, TextIO
 
 import pyarrow as pa
 
+from sporeprint.data.encodings import START_BYTES, wide_encoding
 from sporeprint.data.formats import Values, reading
 from sporeprint.data.locks import process_lock
 from sporeprint.data.texts import not_unicode, unicode_advice
@@ -20,6 +25,7 @@ from sporeprint.values import parse_json
 LONGEST = 128 * 2**20  # characters of a line, or of a CSV row over several lines; a text has half of that
 _REWRITE = "write it with commas (.csv) or with tabs (.tsv)"
 _OTHER_MARKS = {";": _REWRITE, "\t": "give it a name that ends in .tsv", "|": _REWRITE}  # not separators -> advice
+_ARRAY = re.compile(r"\s*\[\s*(\{|$)")  # how a file begins that is one JSON array of objects
 _DIGITS = 640  # that Python converts to an integer under every setting of its own limit
 _FIELD_LIMIT = process_lock()  # `csv` has one limit for the whole process
 
@@ -52,7 +58,8 @@ class _Lines:
         self.kinds = {name: set(kinds) for name, kinds in counts.items()}  # the types of each column's values
         named = {name: kinds.most_common(1) for name, kinds in counts.items() if not_unicode(name) is None}
         if counts and not named:
-            raise SourceError(f"'{path}' cannot be read as {self.what}: no name of a column is UTF-8; convert the file")
+            wrong = " ".join(str(unicode_advice(name)) for name in list(counts)[:1])
+            raise SourceError(f"'{path}' cannot be read as {self.what}: the name of a column is {wrong}")
         self.schema = pa.schema(
             [(name, types[name, most[0][0]] if most else pa.null()) for name, most in named.items()]
         )
@@ -77,12 +84,12 @@ class CsvTable(_Lines):
     def _records(self) -> Iterator[dict[str, Any] | SampleError]:
         (path,) = self.files
         with reading(path, self.what), _text_file(path, newline="") as file:
-            rows = _csv_rows(_lines(file), "\t" if path.suffix.lower() == ".tsv" else ",")
+            rows = _csv_rows(_lines(file), "\t" if table_suffix(path) == ".tsv" else ",")
             _, header = next(rows, (1, []))
             if isinstance(header, SampleError):
                 raise SourceError(f"'{path}', {header}")
             if any("\0" in name for name in header):
-                raise ValueError("its first line has zero bytes, as UTF-16 has: save it as UTF-8")
+                raise ValueError("its first line has zero bytes")
             if len(set(header)) < len(header):
                 raise SourceError(f"'{path}' has a column name twice: {header}; the first line names the columns")
             if len(header) == 1 and (marks := [mark for mark in _OTHER_MARKS if mark in header[0]]):
@@ -105,6 +112,11 @@ class JsonlTable(_Lines):
     def _records(self) -> Iterator[dict[str, Any] | SampleError]:
         (path,) = self.files
         with reading(path, self.what), _text_file(path) as file:
+            is_array = _ARRAY.match(file.read(1024))
+            file.seek(0)
+            if is_array:
+                yield from _array_rows(file.read(LONGEST), path)
+                return
             for number, line in enumerate(_lines(file), 1):
                 if line is None:
                     yield _too_long(number)
@@ -112,9 +124,23 @@ class JsonlTable(_Lines):
                     yield _json_row(line, number)
 
 
+def table_suffix(path: Path) -> str:
+    """Return the suffix that says what a table is: that before .gz, where it is compressed."""
+    name = path.name.lower().removesuffix(".gz")
+    return os.path.splitext(name)[1]
+
+
 def _text_file(path: Path, newline: str | None = None) -> TextIO:
-    """Open a file whose bytes that are not UTF-8 become lone surrogates, which cost their cells."""
-    return open(path, encoding="utf-8-sig", errors="surrogateescape", newline=newline)
+    """Open a file whose bytes that are not UTF-8 become lone surrogates, which cost their cells.
+
+    Raises SourceError for UTF-16 and UTF-32.
+    """
+    opener: Any = gzip.open if path.suffix.lower() == ".gz" else open
+    with opener(path, "rb") as file:
+        if wide := wide_encoding(file.read(START_BYTES)):
+            raise SourceError(f"'{path}': {wide}")
+    opened: TextIO = opener(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline=newline)
+    return opened
 
 
 def _lines(file: TextIO) -> Iterator[str | None]:
@@ -203,10 +229,12 @@ def _parse_csv(lines: Iterator[str], separator: str, strict: bool = False) -> li
             csv.field_size_limit(before)
 
 
-def _json_row(line: str, number: int) -> dict[str, Any] | SampleError:
+def _json_row(line: str, number: int | str) -> dict[str, Any] | SampleError:
     try:
         # a short line cannot hold a long integer, and a parser with a hook is made again for each line
         row = parse_json(line, parse_int=_integer) if len(line) > _DIGITS else parse_json(line)
+    except json.JSONDecodeError as error:
+        number, problem = f"{number}, column {error.pos + 1}", error.msg
     except (ValueError, MemoryError) as error:
         problem = str(error) or "needs more memory than there is"
     else:
@@ -214,6 +242,23 @@ def _json_row(line: str, number: int) -> dict[str, Any] | SampleError:
             return row
         problem = f"a {type(row).__name__}"
     return SampleError(f"line {number}: {problem}; expected one JSON object on each line")
+
+
+def _array_rows(text: str, path: Path) -> Iterator[dict[str, Any] | SampleError]:
+    """Yield the objects of a JSON array. Raises SourceError where it is too large, or no array."""
+    advice = "write one JSON object on each line (jq -c '.[]' OLD > NEW.jsonl)"
+    if len(text) == LONGEST:
+        raise SourceError(f"'{path}' is a JSON array of more than {LONGEST:,} characters; {advice}")
+    try:
+        rows = parse_json(text, parse_int=_integer)
+    except ValueError as error:
+        raise SourceError(f"'{path}' is a JSON array that is damaged ({error}); {advice}") from None
+    for number, row in enumerate(rows):
+        yield (
+            row
+            if isinstance(row, dict)
+            else SampleError(f"item {number} is a JSON {type(row).__name__}; expected an object")
+        )
 
 
 def _integer(digits: str) -> int | SampleError:

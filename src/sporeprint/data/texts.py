@@ -6,15 +6,13 @@ import os
 from hashlib import blake2b
 from numbers import Number
 
+from sporeprint.data.encodings import ADVICE, START_BYTES, not_utf8, wide_encoding
 from sporeprint.data.files import opened
 from sporeprint.errors import SampleError
 
 MAX_BYTES = 64 * 2**20  # as UTF-8: about ten million words, which no encoder reads; larger is not one text
 
-# Files that a folder of texts consists of. Not ".md": a README.md next to the samples would become one of them.
-SUFFIXES = frozenset({".txt"})
-
-_OTHER_ENCODINGS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")  # byte order marks of UTF-16 and UTF-32
+SUFFIXES = frozenset({".txt", ".text", ".md", ".markdown", ".rst"})  # of the files that a folder of texts consists of
 
 
 def load_text(sample: object) -> str:
@@ -69,7 +67,7 @@ def unicode_advice(text: str) -> str | None:
     if wrong is None:
         return None
     half = "half of a character is escaped: write it whole, or leave it out"
-    return f"not Unicode text ({wrong}); {'write it in UTF-8' if wrong.startswith('a byte') else half}"
+    return f"not Unicode text ({wrong}); {ADVICE if wrong.startswith('a byte') else half}"
 
 
 def _from_str(text: str) -> str:
@@ -90,17 +88,14 @@ def _from_path(path: os.PathLike[str] | os.PathLike[bytes]) -> str:
 
 def _from_bytes(data: bytes, name: str) -> str:
     _check_size(name, len(data))
-    if data.startswith(_OTHER_ENCODINGS):
-        raise SampleError(f"{name}: UTF-16 or UTF-32 by its byte order mark; expected UTF-8; convert it")
+    if wide := wide_encoding(data[:START_BYTES]):
+        raise SampleError(f"{name}: {wide}")
     if (at := data.find(b"\0")) >= 0:
         raise SampleError(f"{name}: not text but binary (a zero byte at {at}); expected UTF-8 text")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise SampleError(
-            f"{name}: not UTF-8 ({error.reason}, {error.start} bytes into the text); "
-            "if it was written in another encoding, convert it to UTF-8"
-        ) from None
+        raise SampleError(f"{name}: {not_utf8(error)}") from None
     if not text or text.isspace():
         raise _empty(name, len(data), "bytes")
     return text

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, count, islice
 from pathlib import Path
@@ -18,6 +20,7 @@ from sporeprint.backbones.backbone import Backbone
 from sporeprint.backbones.precision import as_fitted
 from sporeprint.data.assumptions import Assumptions
 from sporeprint.data.limits import Limits
+from sporeprint.data.look_alikes import look_alike_note
 from sporeprint.data.rows import ReadAgain, Row, Source, digest_like
 from sporeprint.errors import (
     BackboneError,
@@ -46,6 +49,7 @@ from sporeprint.values import check_choice, to_json
 log = logging.getLogger(__name__)
 
 LARGE_BYTES = 2 * 2**20
+LONG_S = 2.0  # what takes less is not announced
 
 
 @dataclass(frozen=True)
@@ -203,13 +207,25 @@ def _make_plan(fungi: Fungi, source: Source, fitted: str | None, out: Path) -> d
     recipe = {key: value for key, value in fungi.recipe.blocks_json().items() if key not in left_out}  # type: ignore[union-attr]
     recipe["objectives"] = to_json(fungi.engine.objectives)  # as they are for this modality
     resolved = fungi.describe()
-    log.info("reading the source (%d rows) for its digest ...", len(source))
+    with _said_if_long(f"reading the source ({len(source)} rows) for its digest ..."):
+        digest = digest_like(source, _recorded(out, "source").get("digest"))
     return {
         "recipe": recipe,
         "resolved": resolved,
-        "source": {**source.describe(), "digest": digest_like(source, _recorded(out, "source").get("digest"))},
+        "source": {**source.describe(), "digest": digest},
         "fit": {"from": "this source" if fitted is None else fitted},
     }
+
+
+@contextmanager
+def _said_if_long(what: str) -> Iterator[None]:
+    """Log what is being done once it has taken `LONG_S`."""
+    timer = threading.Timer(LONG_S, log.info, (what,))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _load_or_draw_state(writer: StoreWriter, fungi: Fungi, source: Source, fitted: bool, progress: Progress) -> None:
@@ -220,9 +236,9 @@ def _load_or_draw_state(writer: StoreWriter, fungi: Fungi, source: Source, fitte
         return
     seconds = None
     if not fitted and any(objective.negatives for objective in fungi.engine.objectives):
-        log.info("reading the source (%d rows) to draw negatives ...", len(source))
         started = time.perf_counter()
-        fungi.draw_negatives(_light_rows(source), progress)
+        with _said_if_long(f"reading the source ({len(source)} rows) to draw negatives ..."):
+            fungi.draw_negatives(_light_rows(source), progress)
         seconds = round(time.perf_counter() - started, 3)
     for name, data in fungi.pack().items():
         writer.write_state(name, data, seconds if name == saved.JSON_NAME else None)
@@ -269,7 +285,8 @@ def _write_shards(writer: StoreWriter, fungi: Fungi, source: Source, settings: S
         label_names=source.label_names,
         cost=_cost(writer, fungi),
     )
-    for sentence in assumptions.sentences():  # last: a warning may be made an error
+    alike = look_alike_note(source.label_names or writer.labels())
+    for sentence in (*assumptions.sentences(), *([alike] if alike else [])):  # last: a warning may be made an error
         warnings.warn(sentence, SporeprintWarning, stacklevel=3)
     return store
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,11 @@ from sporeprint.data.scenes.scenes import Scene, Scenes
 from sporeprint.errors import SampleError, SourceError
 from sporeprint.report.palette import RGB, VOID
 from sporeprint.report.palette import palette as colours_of
+from sporeprint.run.segment_plan import VOID_NAMES
+from sporeprint.segment.propagate import VOID as VOID_LABEL
 from sporeprint.segment.propagate import check_size
+
+logger = logging.getLogger(__name__)
 
 _LISTED = 5
 
@@ -60,10 +65,13 @@ def find_marks(
     on: Sequence[str],
     masks: Sequence[Path] = (),
     points: Sequence[str] = (),
-    ignore: Collection[int] = (),
+    ignore: Collection[int] | None = None,
     limits: Limits = Limits(),
 ) -> Marks:
-    """Find each image named in `on`, and read its mask or its points. Raises SourceError."""
+    """Find each image named in `on`, and read its mask or its points. Raises SourceError.
+
+    ignore: label values that mean unlabelled; None for 255 and those whose name says so.
+    """
     given: Sequence[Any] = masks or points
     if len(on) != len(given):
         raise SourceError(
@@ -78,9 +86,10 @@ def find_marks(
     names, own = scenes.names, None
     sizes = [_size(scene, limits) for scene, _ in named]
     if masks:
-        maps = [read_marks(path, ignore, limits) for path in masks]
         classes = find_class_list([masks[0].parent])
         names = classes.names if classes else names
+        ignore = _void(names) if ignore is None else ignore
+        maps = [read_marks(path, ignore, limits) for path in masks]
         own = list(classes.colours) if classes and classes.colours else mask_palette(masks[0], limits)
     else:
         lists = [read_points(words) for words in points]
@@ -91,11 +100,23 @@ def find_marks(
             check_size(labels, size)
         except SampleError as error:
             raise SourceError(f"{name!r}: {error}") from None
-    _check_two(maps, names, ignore if masks else ())
+    if ignore and VOID_LABEL not in ignore and VOID_LABEL in _values(maps):
+        with_void = ",".join(map(str, sorted({*ignore, VOID_LABEL})))
+        logger.info("label 255 counts as a class; if it is void, leave it out too: --ignore %s", with_void)
+    _check_two(maps, names, (ignore or ()) if masks else ())
     references = [
         Reference(scene.id, scene.image, labels, inside) for (scene, inside), labels in zip(named, maps, strict=True)
     ]
     return Marks(references, names, _palette(maps, own))
+
+
+def _void(names: Sequence[str] | None) -> list[int]:
+    """The label values that mean unlabelled where nobody says which: 255, and those of a class that is called so."""
+    named = [label for label, name in enumerate(names or ()) if name.strip().lower() in VOID_NAMES]
+    if named and names:
+        words = ", ".join(f"{label} ({names[label]})" for label in named)
+        logger.info("left out as unlabelled, by its name: label %s; --ignore none makes it a class", words)
+    return sorted({VOID_LABEL, *named})
 
 
 def _check_two(maps: Sequence[NDArray[np.int32]], names: Sequence[str] | None, ignore: Collection[int]) -> None:

@@ -46,7 +46,7 @@ from sporeprint.run.output_folder import (
     refuse_foreign,
 )
 from sporeprint.run.propagate_plan import FEW, LONGEST, Settings, Words
-from sporeprint.segment.propagate import VOID, Propagated, Propagator, label_values
+from sporeprint.segment.propagate import Propagated, Propagator, label_values
 from sporeprint.store.atomic import canonical, write_file
 from sporeprint.store.schema import NUMBER, TEXT, YES_OR_NO, mismatch
 from sporeprint.values import json_text
@@ -126,8 +126,7 @@ def run_propagate(words: Words, chosen: Mapping[str, Any], confidence: bool, she
     settings = Settings(**{**({} if words.mask else FEW), **given}, scales=parse_scales(words.scales))
     if words.points and words.ignore is not None:
         raise RecipeError("--ignore goes with --mask and --scribbles; what has no point is unlabelled: leave it out")
-    ignored = parse_ignore(words.ignore)
-    ignore = (VOID,) if ignored is None else ignored
+    ignore = parse_ignore(words.ignore)
     refuse_among_images(words.out, "masks", IMAGES=words.images)
     refuse_foreign(words.out, LOG, is_of_propagate)
     scenes = open_scenes(

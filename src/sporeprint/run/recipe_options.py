@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sporeprint.backbones.libraries.huggingface import find_modality
+from sporeprint.data.encodings import read_utf8
 from sporeprint.errors import RecipeError
 from sporeprint.features import saved
 from sporeprint.features.presets import DECIDES
@@ -113,7 +114,7 @@ def fitted_columns(fit_from: Path | None) -> dict[str, str | None]:
 def read_recipe(file: Path) -> Recipe:
     """Read a recipe from JSON as `Recipe.to_json` gives it; fields that are left out take their defaults."""
     try:
-        data = parse_json(file.read_text(encoding="utf-8"))
+        data = parse_json(read_utf8(file))
     except (OSError, ValueError) as error:
         raise RecipeError(f"{file} cannot be read as JSON: {error}") from error
     if not isinstance(data, dict):

@@ -79,7 +79,8 @@ def knn_scores(
     entries, selection = scores_of(
         pair.store, pair.blocks, pair.test_blocks, what, judge, progress, *loo, seed, table=table
     )
-    return Scores(entries, pair.note, selection, pair.several)
+    beyond = [f"k={k} takes all {len(pair.labels)}" for k in counts if isinstance(k, int) and k > len(pair.labels)]
+    return Scores(entries, "; ".join([pair.note, *beyond]), selection, pair.several)
 
 
 def probe_scores(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sporeprint.backbones.description import caveats_text
-from sporeprint.data.folders import SUFFIXES
 from sporeprint.store.reader import Store
 from sporeprint.store.shards import count_labels
 
@@ -43,17 +42,21 @@ def store_summary(store: Store) -> dict[str, Any]:
     }
 
 
-def source_lines(source: dict[str, Any]) -> Iterator[str]:
-    """Describe what `Source.describe` gives: the columns of a table; the files of a folder that are not rows."""
+def source_lines(source: dict[str, Any], notes: Sequence[str] | None = None) -> Iterator[str]:
+    """Describe what `Source.describe` gives: the columns of a table; the files of a folder that are not rows.
+
+    notes: those of the source, which say more of these files; a store does not keep them.
+    """
     columns = source.get("columns", {})
     if columns.get("sample"):
         texts = " (texts, as they stand)" if source.get("kind") == "csv" else ""
         label = f"labels from {columns['label']!r}{texts}" if columns["label"] else "no labels"
         ids = f"ids from {columns['id']!r}" if columns["id"] else "ids are row numbers"
         yield f"columns: samples from {columns['sample']!r}, {label}, {ids}"
-    if count := source.get("ignored_files"):
-        known = sorted(SUFFIXES[source.get("modality", "image")])
-        yield f"passed over: {count} files whose names end in none of: {' '.join(known)}"
+    if notes is not None:
+        yield from notes
+    elif count := source.get("ignored_files"):
+        yield f"passed over: {count} other file{'' if count == 1 else 's'}"
 
 
 def store_lines(store: Store, verified: bool) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from sporeprint.backbones.description import caveats_text
+from sporeprint.data.look_alikes import strangers_note
 from sporeprint.errors import RecipeError, StoreError
 from sporeprint.features.blocks import Blocks
 from sporeprint.run.store_source import Rows, labels_of
@@ -18,6 +19,7 @@ from sporeprint.store.plan import differences
 from sporeprint.store.reader import Store
 from sporeprint.values import is_number
 
+_CLASSES = 20  # whole numbers that may be those of classes, at most
 ONE_CLASS = "one class only: nothing to tell apart"
 KINDS = {str: "texts", bool: "booleans", int: "integers", float: "numbers"}
 
@@ -131,6 +133,7 @@ def read_pair(
         labels, test_labels = targets_of(labels, train_rows.store), targets_of(test_labels, test_rows.store)
         kinds = count(1 if labels.ndim == 1 else labels.shape[1], "target")
         kinds += ", its texts read as numbers" if texts else ""
+        notes += [hint] if (hint := classes_hint(labels)) else []
     else:
         several = are_lists(labels)
         if several != are_lists(test_labels):
@@ -149,6 +152,8 @@ def read_pair(
         notes.append(hint)
     if strange:
         notes.append(f"{unknown}, since no {roles[0]} has their label: {count(strange, roles[1])}")
+    if not targets and (alike := strangers_note(test_labels.tolist(), labels.tolist())):
+        notes.append(f"labels of {plural(roles[1])} and {plural(roles[0])} are {alike}")
     if shared := shared_rows(train, test, has, test_has):
         also = f"is also a {roles[0]}" if shared == 1 else f"are also {plural(roles[0])}"
         notes.append(f"{count(shared, roles[1])} {also}")
@@ -246,12 +251,23 @@ def numbers_hint(labels: Sequence[Any]) -> str:
     return f"these labels are numbers such as {broken[0]:g}; `sporeprint regress` predicts numbers"
 
 
+def classes_hint(targets: np.ndarray) -> str:
+    """What to do about targets that may be numbers of classes: a few whole ones; "" of any others."""
+    values = np.unique(targets)
+    few = len(values) <= _CLASSES and 2 * len(values) <= len(targets)
+    if targets.ndim != 1 or not few or not (values == np.round(values)).all():
+        return ""
+    seen = ", ".join(f"{value:g}" for value in values[:3]) + (", ..." if len(values) > 3 else "")
+    return f"the targets are {count(len(values), 'whole number')} only, {seen}: if they are classes, use knn or probe"
+
+
 def strangers(labels: np.ndarray, test_labels: np.ndarray, stores: tuple[Path, Path]) -> int:
     """The number of test rows whose label no training row has. Raises StoreError where that is all of them."""
     known = set(labels.tolist())
     strange = sum(label not in known for label in test_labels.tolist())
     if strange == len(test_labels):
         hint = numbers_hint([*labels.tolist(), *test_labels.tolist()])
+        hint = hint or strangers_note(test_labels.tolist(), labels.tolist())
         there, here = examples_of(test_labels), examples_of(labels)
         raise StoreError(
             f"no label of {stores[1]} is a label of {stores[0]}: {there} there, {here} here; "

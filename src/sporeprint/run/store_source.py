@@ -70,13 +70,15 @@ def reopen(store: Store, rows: Rows) -> Source:
 
 
 def _open(recorded: dict[str, Any], rows: Rows, modality: str, label_column: str | None = None) -> Source:
-    columns = {}
+    columns: dict[str, Any] = {}
     if recorded["kind"] != "folder":
         given = recorded["columns"]
         label = (given.get("label") or "") if label_column is None else label_column
-        columns = {"sample_column": given.get("sample"), "label_column": label, "id_column": given.get("id")}
+        columns = {"sample_column": given.get("sample"), "label_column": label, "id_column": given.get("id") or ""}
     elif label_column is not None:
         raise SourceError(f"'{rows.source}' is a folder of files, which has no columns; leave out --label-column")
+    else:
+        columns = {"metadata": False}
     assert rows.source is not None
     source: Source = open_source(rows.source, split=rows.split, limit=recorded["limit"], modality=modality, **columns)
     return Sampled(source, recorded["sample"], recorded["sample_seed"]) if "sample" in recorded else source

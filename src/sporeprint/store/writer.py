@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -185,6 +185,10 @@ class StoreWriter:
         self._labels[index] = label_column(labels)[1].to_pylist()
         return shard
 
+    def labels(self) -> Iterator[Any]:
+        """Yield the labels of the rows that are written, in the order of the shards."""
+        return chain.from_iterable(self._labels[index] for index in sorted(self.done))
+
     def commit(
         self, *, blocks: Mapping[str, Mapping[str, Any]], label_names: Sequence[str] | None, cost: Mapping[str, Any]
     ) -> Store:
@@ -212,7 +216,7 @@ class StoreWriter:
             "blocks": {name: dict(info) for name, info in blocks.items()},
             "block_order": list(blocks),
             "label_names": None if label_names is None else list(label_names),
-            "labels": count_labels(chain.from_iterable(self._labels[shard.index] for shard in shards)),
+            "labels": count_labels(self.labels()),
             "rows": len(self._owner),
             "truncated": sum(shard.truncated for shard in shards),
             "cost": dict(cost),

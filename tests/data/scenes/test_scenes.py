@@ -96,7 +96,7 @@ def test_images_alone_come_from_a_flat_folder_or_from_one_of_images(tmp_path):
     assert [scene.id for scene in open_scenes(tmp_path / "splits", split="test", masks=False)] == ["dog_images/b"]
     with pytest.raises(SourceError, match=r"are splits: \['test', 'train'\]; choose one"):
         open_scenes(tmp_path / "splits", masks=False)
-    with pytest.raises(SourceError, match=r"holds no image \(1 other files\)"):
+    with pytest.raises(SourceError, match=r"holds no image \(1 file: 1 .npy \(a PNG image\)\); expected"):
         open_scenes(fill(tmp_path / "none", other="a.npy"), masks=False)
     rows = open_scenes(table(tmp_path / "t.parquet", mask=None), masks=False)
     assert [(scene.id, scene.mask) for scene in rows] == [(str(row), None) for row in range(5)]
@@ -147,11 +147,11 @@ def test_masks_may_be_bytes_or_paths_beside_the_table(tmp_path):
 
 def test_columns_that_cannot_be_told_are_asked_for_with_a_list(tmp_path):
     path = table(tmp_path / "t.parquet", mask=None, label=[1, 2, 3, 4, 5])
-    with pytest.raises(SourceError, match=r"clearly of masks.*label \(int64\); choose one \(mask_column\)"):
+    with pytest.raises(SourceError, match=r"clearly of masks.*label \(int64\); choose one \(mask_column, --mask-column\)"):
         open_scenes(path)
     with pytest.raises(SourceError, match="no column 'truth'; its columns: image"):
         open_scenes(path, mask_column="truth")
-    with pytest.raises(SourceError, match=r"no column that is clearly of images.*choose one \(image_column\)"):
+    with pytest.raises(SourceError, match=r"no column that is clearly of images.*choose one \(image_column, --image-column\)"):
         open_scenes(table(tmp_path / "u.parquet", image=None, mask=None, label=[1, 2, 3, 4, 5]), masks=False)
 
 

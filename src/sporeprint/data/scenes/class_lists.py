@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sporeprint.data.encodings import read_utf8
 from sporeprint.data.rows import brief
 from sporeprint.data.scenes.masks import Colour
 from sporeprint.data.texts import not_unicode
@@ -45,7 +46,7 @@ def find_class_list(folders: Iterable[Path]) -> ClassList | None:
 
 def _read(path: Path) -> ClassList:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_utf8(path)
         if path.suffix == ".txt":
             return ClassList(_checked(_numbered(text), path), None, path.name)
         classes = parse_json(text, object_pairs_hook=lambda pairs: _unique(pairs, path))

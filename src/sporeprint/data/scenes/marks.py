@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sporeprint.data.encodings import read_utf8
 from sporeprint.data.limits import Limits
 from sporeprint.data.rows import brief
 from sporeprint.data.scenes.class_lists import find_class_list
@@ -60,11 +61,11 @@ def read_points(given: str) -> list[Point]:
 
 def _from_file(path: Path) -> list[Point]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_utf8(path)
     except OSError as error:
         raise SourceError(f"--points '{path}': there are no such points ({error.strerror}); expected {_FORM}") from None
-    except ValueError:
-        raise SourceError(f"--points '{path}' is not text; expected {_FORM}") from None
+    except ValueError as error:
+        raise SourceError(f"--points '{path}' is not text ({error}); expected {_FORM}") from None
     try:
         rows = [row for row in csv.reader(io.StringIO(text)) if any(cell.strip() for cell in row)]
     except csv.Error as error:

@@ -13,14 +13,14 @@ from typing import Any
 from sporeprint.data.folders import SPLITS, SUFFIXES, FolderSource
 from sporeprint.data.rows import brief, check_ids, check_limit, file_digests, shown_name
 from sporeprint.data.scenes.masks import Colours
-from sporeprint.data.texts import not_unicode
+from sporeprint.data.texts import unicode_advice
 from sporeprint.errors import SampleError, SourceError
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "leftimg8bit")
 MASK_FOLDERS = ("masks", "mask", "labels", "annotations", "segmentationclass", "gtfine")
 MASK_ENDINGS = ("", "_mask", "_label", "_labelIds", "_gtFine_labelIds")  # after the image's name; the first found
 LISTS = (".txt", ".lst")
-_SPLITS = (*SPLITS, "training", "trainval", "testing")
+_SPLITS = (*SPLITS, "trainval")
 _VOC_LISTS = Path("ImageSets", "Segmentation")
 
 
@@ -120,8 +120,8 @@ def list_scenes(path: Path, limit: int | None, masks: bool, kind: str = "list") 
     scenes = []
     for number, line in enumerate(lines, 1):
         parts = [part.strip() for part in (line.split("\t") if "\t" in line else line.split())]
-        if wrong := not_unicode(line):
-            scenes.append(_bad_line(number, f"is not UTF-8 ({wrong})"))
+        if wrong := unicode_advice(line):
+            scenes.append(_bad_line(number, f"is {wrong}"))
             continue
         bare = len(parts) == 1 and PurePosixPath(parts[0]).suffix.lower() not in SUFFIXES["image"]
         if bare and root:
@@ -210,4 +210,6 @@ def _folder(folder: Path, images: str | None, masks: str | None) -> dict[str, An
 
 def _unclear_split(folder: Path, splits: list[str], split: str | None) -> SourceError:
     problem = "no split is chosen" if split is None else f"there is no split {split!r}"
-    return SourceError(f"'{folder}': {problem}; there are {', '.join(splits) or 'none'}: choose one of them (split)")
+    return SourceError(
+        f"'{folder}': {problem}; there are {', '.join(splits) or 'none'}: choose one of them (split, --split)"
+    )

@@ -11,11 +11,20 @@ import pyarrow as pa
 from sporeprint.data.formats import Table
 from sporeprint.data.scenes.scene_files import Scene
 from sporeprint.data.sources import _open_folder
-from sporeprint.data.tables import TableSource, _class_names, _features, _is_encoded, _is_text
+from sporeprint.data.tables import TableSource, _class_names, _features, _is_encoded, is_text
 from sporeprint.errors import SourceError
 
-IMAGE_COLUMNS = ("image", "img", "pixel_values", "image_path", "file_name", "path")
-MASK_COLUMNS = ("mask", "label", "annotation", "segmentation_mask", "segmentation", "labels", "mask_path")
+IMAGE_COLUMNS = ("image", "img", "pixel_values", "image_path", "file_name", "path", "image_file_name", "filename")
+MASK_COLUMNS = (
+    "mask",
+    "label",
+    "annotation",
+    "segmentation_mask",
+    "segmentation",
+    "labels",
+    "mask_path",
+    "mask_file_name",
+)
 
 
 class TableScenes:
@@ -79,12 +88,13 @@ def _find(schema: pa.Schema, path: Path, what: str, names: Sequence[str], taken:
     free = [field for field in schema if field.name not in taken]
     kinds = {field.name: field.type.value_type if pa.types.is_dictionary(field.type) else field.type for field in free}
     encoded = [name for name, kind in kinds.items() if _is_encoded(kind)]
-    for there in (encoded, [name for name, kind in kinds.items() if _is_text(kind)]):
+    for there in (encoded, [name for name, kind in kinds.items() if is_text(kind)]):
         if named := [name for name in names if name in there]:
             return named[0]
     if len(encoded) == 1:
         return encoded[0]
     columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
     raise SourceError(
-        f"'{path}' has no column that is clearly of {what}s; its columns: {columns}; choose one ({what}_column)"
+        f"'{path}' has no column that is clearly of {what}s; its columns: {columns}; choose one ({what}_column, "
+        f"--{what}-column)"
     )

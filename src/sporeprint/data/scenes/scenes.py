@@ -17,11 +17,13 @@ from PIL import Image
 from sporeprint.data.formats import Table
 from sporeprint.data.images import load_image
 from sporeprint.data.limits import Limits
+from sporeprint.data.metadata_files import find_metadata
 from sporeprint.data.scenes.class_lists import ClassList, find_class_list
 from sporeprint.data.scenes.masks import Colour, label_values, mask_palette, read_mask
 from sporeprint.data.scenes.scene_files import LISTS, Scene, folder_scenes, list_scenes, loose_scenes, voc_root
 from sporeprint.data.scenes.scene_tables import TableScenes, table_below
 from sporeprint.data.sources import _TABLES
+from sporeprint.data.text_tables import table_suffix
 from sporeprint.errors import SampleError, SourceError
 
 __all__ = ["Scene", "Scenes", "find_classes", "open_scenes", "read_mask", "read_scene"]
@@ -128,12 +130,14 @@ def open_scenes(
         files = folder_scenes(path, split, limit, masks)
         if files is None:
             table, at = table_below(path, split)
+            if table is None and masks and (metadata := find_metadata(at)):
+                table, at = _TABLES[metadata.suffix](metadata), metadata
             files = loose_scenes(at, limit) if table is None and not masks else None
         lookup = [*([path / split] if split else []), path, path.parent]
     else:
         if split is not None:
             raise SourceError(f"'{path}' is one file; split={split!r} chooses within a folder: leave it out")
-        suffix = path.suffix.lower()
+        suffix = table_suffix(path)
         if suffix not in (*LISTS, *_TABLES):
             known = ", ".join((*LISTS, *_TABLES))
             raise SourceError(f"'{path}' is neither a list nor a table; known are {known}; or give a folder")

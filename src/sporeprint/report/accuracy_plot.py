@@ -17,6 +17,7 @@ from sporeprint.report.svg import BLACK, GREY, MARKS, PALE, add, drawing, mark, 
 _SIZE = 12  # of letters, in pixels where the drawing is not scaled
 _ROW, _TALL_ROW = 24, 38  # height of an entry, and of one whose name stands above its line
 _NARROW = 500  # pixels of width; a narrower plot has names above the lines
+_OVER_LINES = {"stroke": "#ffffff", "stroke_width": 4, "paint_order": "stroke", "stroke_linejoin": "round"}
 _FEW = 2  # different costs
 
 
@@ -79,7 +80,7 @@ def accuracy_plot(comparison: Comparison, width: float, most: int = 24) -> str:
         room = (width - 4 if above else names) / 1.1
         name = isolated(cut(_label(line), room, _SIZE))
         place = (
-            {"x": 2, "y": y - _ROW / 2, "text_anchor": "start"}
+            {"x": 2, "y": y - _ROW / 2, "text_anchor": "start", **_OVER_LINES}
             if above
             else {"x": names, "y": y + 0.36 * _SIZE, "text_anchor": "end"}
         )

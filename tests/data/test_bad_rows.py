@@ -260,7 +260,7 @@ def test_the_first_row_does_not_decide_which_column_has_the_texts(tmp_path, firs
 
 
 def test_a_table_without_one_line_that_can_be_read_says_why(tmp_path):
-    for name, expected in (("t.csv", "line 2: 1 values"), ("t.jsonl", "line 1: Expecting")):
+    for name, expected in (("t.csv", "line 2: 1 values"), ("t.jsonl", "line 1, column 1: Expecting")):
         with pytest.raises(SourceError, match=expected):
             open_source(lines(tmp_path / name, "text,label", "a"), modality="text")
     with pytest.raises(SourceError, match="no column of texts"):

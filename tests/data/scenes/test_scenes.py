@@ -147,11 +147,11 @@ def test_masks_may_be_bytes_or_paths_beside_the_table(tmp_path):
 
 def test_columns_that_cannot_be_told_are_asked_for_with_a_list(tmp_path):
     path = table(tmp_path / "t.parquet", mask=None, label=[1, 2, 3, 4, 5])
-    with pytest.raises(SourceError, match=r"clearly of masks.*label \(int64\); choose one \(mask_column, --mask-column\)"):
+    with pytest.raises(SourceError, match=r"clearly of masks.*label \(int64\); choose one \(mask_column, --"):
         open_scenes(path)
     with pytest.raises(SourceError, match="no column 'truth'; its columns: image"):
         open_scenes(path, mask_column="truth")
-    with pytest.raises(SourceError, match=r"no column that is clearly of images.*choose one \(image_column, --image-column\)"):
+    with pytest.raises(SourceError, match=r"no column that is clearly of images.*choose one \(image_column, --"):
         open_scenes(table(tmp_path / "u.parquet", image=None, mask=None, label=[1, 2, 3, 4, 5]), masks=False)
 
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sklearn.exceptions import NotFittedError
 
 
 class SporeprintError(Exception):
@@ -30,10 +34,6 @@ class SampleError(SporeprintError, ValueError):
     """One sample that cannot be read; it costs its own row only."""
 
 
-class NotFitted(SporeprintError, RuntimeError):
-    """`fit` (or `--fit-from`) has to come first."""
-
-
 class SourceError(SporeprintError, ValueError):
     """A folder or table that cannot be understood as rows."""
 
@@ -52,6 +52,21 @@ class StoreMismatch(StoreError):
 
 class MissingExtra(SporeprintError, ImportError):
     """An optional package is needed; the message gives the install line."""
+
+
+def __getattr__(name: str) -> Any:
+    # scikit-learn takes seconds to import: NotFitted is made when it is first used.
+    if name != "NotFitted":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    global NotFitted
+    from sklearn.exceptions import NotFittedError
+
+    class NotFitted(SporeprintError, RuntimeError, NotFittedError):
+        """`fit` (or `--fit-from`) has to come first."""
+
+        __qualname__ = "NotFitted"
+
+    return NotFitted
 
 
 class SporeprintWarning(UserWarning):

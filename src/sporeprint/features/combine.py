@@ -163,7 +163,11 @@ class Combiner:
         """Number of dimensions of a feature."""
         if self.pca is not None:
             return len(self.pca.components)
-        return sum(len(self.whiteners[n].components) if n in self.whiteners else self.widths[n] for n in self.names)
+        return sum(self.part_widths().values())
+
+    def part_widths(self) -> dict[str, int]:
+        """Return the dimensions of each block's part of a feature, in order, before the PCA."""
+        return {n: len(self.whiteners[n].components) if n in self.whiteners else self.widths[n] for n in self.names}
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """Return the fitted arrays by name, for `restore`."""

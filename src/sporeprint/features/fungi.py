@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,34 +12,34 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
 from torch import Tensor, nn
 
 from sporeprint.backbones.backbone import Backbone
 from sporeprint.backbones.precision import as_fitted, dtype_name
 from sporeprint.data.limits import Limits
-from sporeprint.errors import NotFitted, RecipeError, RowFailure
+from sporeprint.errors import RecipeError, RowFailure
 from sporeprint.features import saved
 from sporeprint.features.batches import Decoded, as_rows, decoded_batches, separate
 from sporeprint.features.combine import Combiner, named
 from sporeprint.features.dense.dense_methods import DenseMethods
 from sporeprint.features.engine import Engine
 from sporeprint.features.engine_setup import check_state, make_engine
+from sporeprint.features.estimator import Estimator
 from sporeprint.features.failures import Failures
 from sporeprint.features.fitted import Fitted
 from sporeprint.features.gathered import Blocks, Gathered, readable
 from sporeprint.features.negatives import Progress, draw_negatives
-from sporeprint.features.recipe import Recipe
+from sporeprint.features.recipe import DECIDED_LATER, Recipe
 from sporeprint.gradients.projections.projection import PROJECTIONS, Dense, Projection
 from sporeprint.gradients.switches import own_settings
 
 
-class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
+class Fungi(DenseMethods, Estimator):
     """Fungi computes features of a frozen backbone: embedding, layers, views and projected gradients, combined.
 
-    recipe: what is computed. backbone: your own `Backbone` or SentenceTransformer, instead of `recipe.backbone`.
-    device: where a loaded backbone runs (default CUDA where there is one). batch_size: rows decoded and projected
-    together. workers: threads that decode, and that cut views for a GPU (on a CPU views are cut in turn with the
+    recipe: what is computed; `Fungi("tiny")` is `Fungi(Recipe(backbone="tiny"))`.
+    backbone: your own `Backbone` or SentenceTransformer, instead of `recipe.backbone`. device: where a loaded backbone
+    runs (default CUDA where there is one). batch_size: rows decoded and projected together. workers: threads that decode, and that cut views for a GPU (on a CPU views are cut in turn with the
     backbone's passes). None of these three decides a number.
     max_failures: fraction of unreadable rows that a call accepts (one row always is, unless it is 0).
     limits: the largest sample that is decoded, `Limits(max_pixels=..., max_seconds=...)`; a larger one is unreadable.
@@ -49,17 +50,15 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
     saw their beginning only.
     """
 
-    combiner: Combiner
-
     def __init__(
         self,
-        recipe: Recipe | None = None,
+        recipe: Recipe | str | None = None,
         backbone: Any = None,
         device: str | torch.device | None = None,
         batch_size: int = 32,
         workers: int = 1,
         max_failures: float = 0.01,
-        limits: Limits = Limits(),
+        limits: Limits | None = None,
         trust_remote_code: bool = False,
         allow_random: bool = False,
     ):
@@ -88,11 +87,7 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
 
     def transform(self, X: Any, ids: Sequence[str] | None = None) -> NDArray[np.float32]:
         """Compute features [N, size], in X's order. Raises NotFitted before `fit`."""
-        if not self.__sklearn_is_fitted__():
-            raise NotFitted(
-                "transform before fit (with this recipe, backbone and device): call fit(training_samples) first, or "
-                "Fungi.load a fitted one"
-            )
+        self.check_fitted("transform")
         state = vars(self).copy()  # another thread may fit meanwhile
         return state["combiner"].transform(self._blocks(as_rows(X, ids), state["_engine"]))
 
@@ -305,12 +300,12 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         return vars(self).copy()  # of one moment, whatever another thread does
 
     def _blocks(self, rows: Sequence[tuple[str, Any]], engine: Engine) -> Blocks:
-        engine.workers, engine.limits = self.workers, self.limits
+        engine.workers, engine.limits = self.workers, self._limits()
         with own_settings():
             inputs, failures = engine.backbone.preprocess, Failures(self.max_failures, len(rows))
             gathered = Gathered(inputs, failures)  # another thread's call may replace the attributes meanwhile
             self.failures, self.truncated = failures.rows, gathered.truncated
-            for batch in decoded_batches(inputs, rows, self.batch_size, self.workers, limits=self.limits):
+            for batch in decoded_batches(inputs, rows, self.batch_size, self.workers, limits=engine.limits):
                 gathered.add(batch, *self.compute(*batch, engine=engine))
             blocks = gathered.blocks()
         gathered.warn(stacklevel=3)
@@ -318,23 +313,24 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
 
     @property
     def engine(self) -> Engine:
-        """Backbone, heads, negatives and projections, made once for a recipe, backbone and device."""
-        made_for = (self._recipe(), self.backbone, self.device)
-        if getattr(self, "_made_for", None) != made_for:
-            self.__dict__.pop("combiner", None)  # it was fitted on other blocks
-            self._engine = make_engine(*made_for, self.workers, self.trust_remote_code, self.allow_random)
+        """Backbone, heads, negatives and projections, made once for the blocks of a recipe, backbone and device."""
+        made_for, limits = (self._recipe(), self.backbone, self.device), self._limits()
+        before = getattr(self, "_made_for", None)
+        if before != made_for:
+            for fitted in ("combiner", "_patches_of"):
+                self.__dict__.pop(fitted, None)
+            if before is None or _deciding(*before) != _deciding(*made_for):
+                self._engine = make_engine(*made_for, self.workers, self.trust_remote_code, self.allow_random)
             self._made_for = made_for
-        self._engine.workers, self._engine.limits = self.workers, self.limits
+        self._engine.workers, self._engine.limits = self.workers, limits
         return self._engine
 
-    def _recipe(self) -> Recipe:
-        if not isinstance(self.recipe, Recipe):
-            raise RecipeError(f"recipe is a {type(self.recipe).__name__}; expected Recipe(backbone=..., ...)")
-        if not isinstance(self.limits, Limits):
-            raise RecipeError(
-                f"limits is a {type(self.limits).__name__}; expected Limits(max_pixels=..., max_seconds=...)"
-            )
-        return self.recipe
-
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "combiner") and self._made_for == (self.recipe, self.backbone, self.device)
+        with suppress(RecipeError):
+            return hasattr(self, "combiner") and self._made_for == (self._recipe(), self.backbone, self.device)
+        return False
+
+
+def _deciding(recipe: Recipe, *others: Any) -> tuple[Any, ...]:
+    """Return what decides blocks: without the fields of the recipe that are decided later."""
+    return replace(recipe, **{name: getattr(Recipe, name) for name in DECIDED_LATER}), *others

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from sporeprint.data.limits import Limits
 from sporeprint.errors import RowFailure
 from sporeprint.features.batches import as_rows
 from sporeprint.features.dense.dense_features import DenseFeatures, together
@@ -21,8 +20,8 @@ class DenseMethods:
     batch_size: int
     workers: int
     max_failures: float
-    limits: Limits
     failures: list[RowFailure]
+    _recipe: Callable[[], Recipe]
 
     def fit_dense(self: _T, images: Any, ids: Sequence[str] | None = None) -> _T:
         """Draw the support among the images' patches and fit the combination of a patch's blocks; see `Recipe.dense`.
@@ -58,12 +57,9 @@ class DenseMethods:
         if getattr(self, "_patches_of", None) is not engine.projections:  # which a new fit keeps
             self._patches, self._patches_of = DenseFeatures.of(self._recipe(), engine), engine.projections
         self._patches.batch_size, self._patches.workers = self.batch_size, self.workers
-        self._patches.max_failures, self._patches.limits = self.max_failures, self.limits
+        self._patches.max_failures, self._patches.limits = self.max_failures, engine.limits
         return self._patches
 
     @property
     def engine(self) -> Engine:
-        raise NotImplementedError
-
-    def _recipe(self) -> Recipe:
         raise NotImplementedError

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sklearn.exceptions import NotFittedError
+    pass
 
 
 class SporeprintError(Exception):
@@ -84,7 +84,7 @@ class RowFailure:
         return asdict(self)
 
 
-class TooManyFailures(SporeprintError, RuntimeError):
+class TooManyFailures(SporeprintError, ValueError, RuntimeError):
     """More rows failed than the run allows. `failures` names them."""
 
     def __init__(self, message: str, failures: Sequence[RowFailure] = ()):

@@ -22,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from small import PREPROCESS, noise_pictures, small_backbone, small_module
-from sporeprint import DINO, KL, Combination, Fungi, Limits, Recipe, SimCLR
+from sporeprint import DINO, KL, Combination, Fungi, Recipe, SimCLR
 from sporeprint.backbones.backbone import Backbone
 from sporeprint.data.images import content_digest
 from sporeprint.errors import (

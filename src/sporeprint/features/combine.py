@@ -15,7 +15,7 @@ from sporeprint.errors import RecipeError
 from sporeprint.features.blocks import FAMILIES, Blocks, family, paper_blocks
 from sporeprint.features.unit import unit
 from sporeprint.features.whiten import Axes, fit_axes, fit_shrunk_axes
-from sporeprint.values import is_count, is_number, is_positive, kind
+from sporeprint.values import is_count, is_number, is_positive, kind, short_repr
 
 
 @kind("combination")
@@ -38,6 +38,8 @@ class Combination:
     size: int | None = None
     exponent: float = 1.0
     weights: tuple[float, ...] | None = None
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         if isinstance(self.blocks, str):
@@ -137,6 +139,11 @@ class Combiner:
     pca: Axes | None = None
     rows: int = 0  # that it was fitted on, without those with NaN
     weights: dict[str, float] | None = None
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{name} {width}" for name, width in self.part_widths().items())
+        size = "" if self.pca is None else f", size {self.width}"
+        return f"Combiner({parts}{size}; fitted on {self.rows} rows)"
 
     @quiet_floats
     def join(self, blocks: Blocks) -> NDArray[np.float32]:

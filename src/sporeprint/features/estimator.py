@@ -24,7 +24,6 @@ class Estimator(TransformerMixin, BaseEstimator):
 
     recipe: Any
     limits: Any
-    combiner: Combiner
 
     # Parameters
 
@@ -106,6 +105,10 @@ class Estimator(TransformerMixin, BaseEstimator):
     def __sklearn_is_fitted__(self) -> bool:
         raise NotImplementedError
 
+    @property
+    def combiner(self) -> Combiner:
+        raise NotImplementedError
+
     # Tags: X is a sequence of samples, which are strings, paths, dicts, images [H, W]; never rows of a table of numbers
 
     def __sklearn_tags__(self) -> Any:
@@ -153,7 +156,9 @@ def _replaced(name: str, value: Any, changes: Mapping[str, Any]) -> Any:
     for field in changes:
         first, _, rest = field.partition("__")
         if first not in known or (rest and not _is_frozen(plain.get(first, known[first]))):
-            raise RecipeError(f"Invalid parameter {field!r} for {name} {value!r}. Valid parameters are: {list(known)!r}.")
+            raise RecipeError(
+                f"Invalid parameter {field!r} for {name} {value!r}. Valid parameters are: {list(known)!r}."
+            )
         if rest:
             inner.setdefault(first, {})[rest] = changes[field]
     for first, rests in inner.items():

@@ -38,8 +38,9 @@ class Fungi(DenseMethods, Estimator):
     """Fungi computes features of a frozen backbone: embedding, layers, views and projected gradients, combined.
 
     recipe: what is computed; `Fungi("tiny")` is `Fungi(Recipe(backbone="tiny"))`.
-    backbone: your own `Backbone` or SentenceTransformer, instead of `recipe.backbone`. device: where a loaded backbone
-    runs (default CUDA where there is one). batch_size: rows decoded and projected together. workers: threads that decode, and that cut views for a GPU (on a CPU views are cut in turn with the
+    backbone: your own `Backbone` or SentenceTransformer, instead of `recipe.backbone`.
+    device: where a loaded backbone runs (default CUDA where there is one). batch_size: rows decoded and projected
+    together. workers: threads that decode, and that cut views for a GPU (on a CPU views are cut in turn with the
     backbone's passes). None of these three decides a number.
     max_failures: fraction of unreadable rows that a call accepts (one row always is, unless it is 0).
     limits: the largest sample that is decoded, `Limits(max_pixels=..., max_seconds=...)`; a larger one is unreadable.
@@ -89,7 +90,7 @@ class Fungi(DenseMethods, Estimator):
         """Compute features [N, size], in X's order. Raises NotFitted before `fit`."""
         self.check_fitted("transform")
         state = vars(self).copy()  # another thread may fit meanwhile
-        return state["combiner"].transform(self._blocks(as_rows(X, ids), state["_engine"]))
+        return state["_combiner"].transform(self._blocks(as_rows(X, ids), state["_engine"]))
 
     def fit_transform(self, X: Any, y: Any = None, ids: Sequence[str] | None = None) -> NDArray[np.float32]:
         """Fit and transform the same rows, with every block computed once."""
@@ -106,7 +107,7 @@ class Fungi(DenseMethods, Estimator):
         fitted = replace(engine, negatives={**engine.negatives, **drawn})
         blocks = self._blocks(rows, fitted)
         combiner = named(recipe.combination, recipe.size).fit(readable(blocks))
-        self.__dict__.update(_engine=fitted, combiner=combiner)  # at once: another thread may transform, or copy this
+        self.__dict__.update(_engine=fitted, _combiner=combiner)  # at once: another thread may transform, or copy this
         return blocks, combiner
 
     def recombine(self, blocks: Blocks, combination: Any, size: int | None = None) -> Fungi:
@@ -115,7 +116,7 @@ class Fungi(DenseMethods, Estimator):
         combination: a name or a `Combination`, such as `select(blocks, labels).combination`. Raises RecipeError.
         """
         engine, recipe = self.engine, replace(self._recipe(), combination=combination, size=size)
-        self.combiner = named(combination, size).fit(readable(blocks))
+        self._combiner = named(combination, size).fit(readable(blocks))
         self.recipe, self._engine, self._made_for = recipe, engine, (recipe, self.backbone, self.device)
         return self
 
@@ -159,6 +160,23 @@ class Fungi(DenseMethods, Estimator):
         shown = [row[0] for row in batch] if names is None else names
         failures = [RowFailure(shown[i], reason) for i, reason in sorted(reasons.items())]
         return [kept[at] for at in good], blocks, failures
+
+    # What the last calls left
+
+    @property
+    def combiner(self) -> Combiner:
+        """The fitted combination. Raises AttributeError before `fit`."""
+        return self._combiner
+
+    @property
+    def failures(self) -> list[RowFailure]:
+        """The rows that the last call could not read. Raises AttributeError before any."""
+        return self._failures
+
+    @property
+    def truncated(self) -> list[str]:
+        """Names of the rows that the last call cut at the backbone's limits. Raises AttributeError before any."""
+        return self._truncated
 
     # State that may be replaced
 
@@ -290,7 +308,7 @@ class Fungi(DenseMethods, Estimator):
         self.negatives.update(fitted.negatives)
         self.projections.update({path: Dense(matrix) for path, matrix in fitted.projections.items()})
         if fitted.combiner is not None:
-            self.combiner = fitted.combiner
+            self._combiner = fitted.combiner
         if fitted.dense is not None:
             self.patches.take(fitted.dense)
 
@@ -304,7 +322,7 @@ class Fungi(DenseMethods, Estimator):
         with own_settings():
             inputs, failures = engine.backbone.preprocess, Failures(self.max_failures, len(rows))
             gathered = Gathered(inputs, failures)  # another thread's call may replace the attributes meanwhile
-            self.failures, self.truncated = failures.rows, gathered.truncated
+            self._failures, self._truncated = failures.rows, gathered.truncated
             for batch in decoded_batches(inputs, rows, self.batch_size, self.workers, limits=engine.limits):
                 gathered.add(batch, *self.compute(*batch, engine=engine))
             blocks = gathered.blocks()
@@ -317,7 +335,7 @@ class Fungi(DenseMethods, Estimator):
         made_for, limits = (self._recipe(), self.backbone, self.device), self._limits()
         before = getattr(self, "_made_for", None)
         if before != made_for:
-            for fitted in ("combiner", "_patches_of"):
+            for fitted in ("_combiner", "_patches_of"):
                 self.__dict__.pop(fitted, None)
             if before is None or _deciding(*before) != _deciding(*made_for):
                 self._engine = make_engine(*made_for, self.workers, self.trust_remote_code, self.allow_random)

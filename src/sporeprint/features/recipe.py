@@ -16,7 +16,17 @@ from sporeprint.features.blocks import TAKEN, is_block_name
 from sporeprint.features.combine import named
 from sporeprint.features.dense.dense_settings import WIDEST, Dense
 from sporeprint.gradients.projections.projection import check_projection_name
-from sporeprint.values import LATER, canonical, check_choice, check_count, fields_json, from_json, is_count, make
+from sporeprint.values import (
+    LATER,
+    canonical,
+    check_choice,
+    check_count,
+    fields_json,
+    from_json,
+    is_count,
+    make,
+    short_repr,
+)
 
 DTYPES = ("auto", "float32", "bfloat16")
 LAYER_KINDS = ("cls", "last", "mean", "max")
@@ -72,6 +82,8 @@ class Recipe:
     seed: int = 0
     modality: str = "auto"
     dense: Dense | None = field(default=None, metadata=LATER)
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         for name in ("targets", "layer_kinds"):

@@ -20,7 +20,7 @@ class DenseMethods:
     batch_size: int
     workers: int
     max_failures: float
-    failures: list[RowFailure]
+    _failures: list[RowFailure]
     _recipe: Callable[[], Recipe]
 
     def fit_dense(self: _T, images: Any, ids: Sequence[str] | None = None) -> _T:
@@ -29,7 +29,7 @@ class DenseMethods:
         Raises TooManyFailures, RecipeError, BackboneError.
         """
         self.patches.fit(as_rows(images, ids))
-        self.failures = self.patches.failures
+        self._failures = self.patches.failures
         return self
 
     def dense(self, images: Any, ids: Sequence[str] | None = None) -> Any:
@@ -41,14 +41,14 @@ class DenseMethods:
         """
         rows = as_rows(images, ids)
         maps = [features for _, features in self.patches.maps(rows)]
-        self.failures = self.patches.failures
-        return together(maps, self.failures)
+        self._failures = self.patches.failures
+        return together(maps, self._failures)
 
     @property
     def fitted_dense(self) -> bool:
         """Whether `fit_dense` was called with this recipe, backbone and device."""
-        of = getattr(self, "_patches_of", None)
-        return of is self.engine.projections and self._patches.combiner is not None
+        projections = self.engine.projections  # made again, or the patches forgotten, where the recipe changed
+        return getattr(self, "_patches_of", None) is projections and self._patches.combiner is not None
 
     @property
     def patches(self) -> DenseFeatures:

@@ -55,7 +55,6 @@ def __getattr__(name: str) -> Any:
     # scikit-learn takes seconds to import: NotFitted is made when it is first used.
     if name != "NotFitted":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    global NotFitted
     from sklearn.exceptions import NotFittedError
 
     class NotFitted(SporeprintError, RuntimeError, NotFittedError):
@@ -63,7 +62,7 @@ def __getattr__(name: str) -> Any:
 
         __qualname__ = "NotFitted"
 
-    return NotFitted
+    return globals().setdefault("NotFitted", NotFitted)
 
 
 class SporeprintWarning(UserWarning):

@@ -22,8 +22,8 @@ _E = TypeVar("_E", bound="Estimator")
 class Estimator(TransformerMixin, BaseEstimator):
     """Estimator extends `Fungi`, a scikit-learn transformer whose samples are images, texts or sounds."""
 
-    recipe: Any
-    limits: Any
+    recipe: Recipe | str | None
+    limits: Limits | None
 
     # Parameters
 

@@ -51,7 +51,8 @@ class Estimator(TransformerMixin, BaseEstimator):
         Recipe(backbone='tiny', size=64)
         """
         super().set_params(**{name: value for name, value in params.items() if "__" not in name})
-        frozen, inner = self._frozen(), {}
+        frozen = self._frozen()
+        inner: dict[str, dict[str, Any]] = {}
         for name, value in params.items():
             parameter, _, field = name.partition("__")
             if field and parameter in frozen:
@@ -136,7 +137,8 @@ class Estimator(TransformerMixin, BaseEstimator):
 
 
 def _is_frozen(value: Any) -> bool:
-    return dataclasses.is_dataclass(value) and value.__dataclass_params__.frozen and not isinstance(value, type)  # type: ignore[attr-defined]
+    settings = getattr(value, "__dataclass_params__", None)
+    return settings is not None and settings.frozen and not isinstance(value, type)
 
 
 def _fields(name: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 
 class SporeprintError(Exception):
@@ -30,10 +31,6 @@ class SampleError(SporeprintError, ValueError):
     """One sample that cannot be read; it costs its own row only."""
 
 
-class NotFitted(SporeprintError, RuntimeError):
-    """`fit` (or `--fit-from`) has to come first."""
-
-
 class SourceError(SporeprintError, ValueError):
     """A folder or table that cannot be understood as rows."""
 
@@ -54,6 +51,20 @@ class MissingExtra(SporeprintError, ImportError):
     """An optional package is needed; the message gives the install line."""
 
 
+def __getattr__(name: str) -> Any:
+    # scikit-learn takes seconds to import: NotFitted is made when it is first used.
+    if name != "NotFitted":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from sklearn.exceptions import NotFittedError
+
+    class NotFitted(SporeprintError, RuntimeError, NotFittedError):
+        """`fit` (or `--fit-from`) has to come first."""
+
+        __qualname__ = "NotFitted"
+
+    return globals().setdefault("NotFitted", NotFitted)
+
+
 class SporeprintWarning(UserWarning):
     """Something that a user should know, and that did not stop the work."""
 
@@ -70,7 +81,7 @@ class RowFailure:
         return asdict(self)
 
 
-class TooManyFailures(SporeprintError, RuntimeError):
+class TooManyFailures(SporeprintError, ValueError, RuntimeError):
     """More rows failed than the run allows. `failures` names them."""
 
     def __init__(self, message: str, failures: Sequence[RowFailure] = ()):

@@ -85,6 +85,18 @@ def fields_json(value: Any) -> dict[str, Any]:
     return kept | {name: to_json(default) for name, (default, _) in removed_fields(type(value)).items()}
 
 
+def short_repr(value: Any) -> str:
+    """A dataclass with the fields that differ from their defaults, such as "KL(latent=5)": for its `__repr__`."""
+    fields = {field: getattr(value, field.name) for field in dataclasses.fields(value)}
+    shown = [f"{f.name}={v!r}" for f, v in fields.items() if f.repr and not _is_default(f, v)]
+    return f"{type(value).__name__}({', '.join(shown)})"
+
+
+def _is_default(field: dataclasses.Field[Any], value: Any) -> bool:
+    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    return repr(value) == repr(default)
+
+
 def removed_fields(cls: type) -> dict[str, tuple[Any, str]]:
     """Fields that a class had in an earlier version: {name: (last default, why it was removed, and what to use)}.
 

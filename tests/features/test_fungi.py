@@ -22,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from small import PREPROCESS, noise_pictures, small_backbone, small_module
-from sporeprint import DINO, KL, Combination, Fungi, Limits, Recipe, SimCLR
+from sporeprint import DINO, KL, Combination, Fungi, Recipe, SimCLR
 from sporeprint.backbones.backbone import Backbone
 from sporeprint.data.images import content_digest
 from sporeprint.errors import (
@@ -177,8 +177,10 @@ def test_samples_that_are_no_list_are_refused(backbone, samples, ids, complaint)
 def test_recipes_that_do_not_fit_the_backbone_are_refused(pictures, backbone):
     with pytest.raises(RecipeError, match="no backbone"):
         Fungi(Recipe(objectives=[])).fit(pictures)
-    with pytest.raises(RecipeError, match="recipe is a NoneType"):
+    with pytest.raises(RecipeError, match="no backbone"):
         Fungi().fit(pictures)
+    with pytest.raises(RecipeError, match=r"recipe is a Backbone; .*as backbone="):
+        Fungi(backbone).fit(pictures)
     with pytest.raises(RecipeError, match="name targets in one place"):
         Fungi(Recipe(objectives=[], targets=["blocks.0.mlp.fc1"]), backbone=backbone).fit(pictures)
     with pytest.raises(RecipeError, match="no block 'simclr'"):
@@ -362,14 +364,14 @@ def labels_of(pictures):
 
 def test_parameters_are_listed_set_and_cloned(backbone):
     fungi = Fungi(RECIPE, backbone=backbone, batch_size=3, workers=2, max_failures=0.5)
-    assert fungi.get_params() == {
+    assert fungi.get_params(deep=False) == {
         "recipe": RECIPE,
         "backbone": backbone,
         "device": None,
         "batch_size": 3,
         "workers": 2,
         "max_failures": 0.5,
-        "limits": Limits(),
+        "limits": None,
         "trust_remote_code": False,
         "allow_random": False,
     }

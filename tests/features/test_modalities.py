@@ -6,6 +6,8 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
 from small import noise_pictures, small_backbone
 from small_audio import FAMILIES, tones, whisper_extractor
@@ -55,6 +57,14 @@ def test_objectives_are_settled_by_the_backbone_and_the_recipe_stays_as_it_was(f
     assert fungi.block_info()["simclr"]["passes"] == VIEWS[kind]
     modality = "audio" if kind == "waveform" else kind
     assert fungi.describe()["backbone"]["modality"] == fungi.network.modality == modality
+
+
+def test_a_fitted_fungi_is_shown_in_a_notebook(fitted):
+    _, fungi, _, _ = fitted
+    assert "KL(), SimCLR()" in repr(fungi)
+    for estimator in (fungi, make_pipeline(fungi, LogisticRegression())):
+        assert "SimCLR()" in estimator._repr_mimebundle_()["text/html"]
+    assert fungi.get_feature_names_out().tolist() == ["fungi0", "fungi1", "fungi2", "fungi3"]
 
 
 @pytest.mark.parametrize("copied", [lambda fungi: pickle.loads(pickle.dumps(fungi)), copy.deepcopy])

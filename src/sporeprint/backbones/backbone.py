@@ -124,6 +124,13 @@ class Backbone:
         check_finite(self.module, self.name, self.find_read)
         self.quick = True  # plain blocks are computed from their parts; False: by the module's own forward
 
+    def __repr__(self) -> str:
+        reads = ", ".join(self.targets)
+        return f"Backbone({self.name}, {self.modality}, {self.width} numbers, reads {reads})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_shortcut": None}  # which is found again
+
     @property
     def modality(self) -> str:
         """What it takes: "image", "text" or "audio"."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sporeprint.errors import RecipeError, SampleError
-from sporeprint.values import check_count, is_number
+from sporeprint.values import check_count, is_number, short_repr
 
 VALUES_A_SECOND = 48_000  # of sound, frames x channels: mono at 48 kHz
 _SHORTER = "cut it into shorter clips, or raise max_seconds (--max-seconds)"
@@ -35,6 +35,8 @@ class Limits:
 
     max_pixels: int = 2**26
     max_seconds: float = 1800.0
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_count("max_pixels", self.max_pixels)

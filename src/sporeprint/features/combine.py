@@ -16,7 +16,7 @@ from sporeprint.errors import RecipeError, SporeprintWarning
 from sporeprint.features.blocks import FAMILIES, Blocks, check_blocks, family, paper_blocks
 from sporeprint.features.unit import unit
 from sporeprint.features.whiten import Axes, fit_axes, fit_shrunk_axes
-from sporeprint.values import is_count, is_number, is_positive, kind
+from sporeprint.values import is_count, is_number, is_positive, kind, short_repr
 
 
 @kind("combination")
@@ -51,6 +51,8 @@ class Combination:
     size: int | None = None
     exponent: float = 1.0
     weights: tuple[float, ...] | None = None
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         if isinstance(self.blocks, str):
@@ -172,6 +174,11 @@ class Combiner:
     rows: int = 0  # that it was fitted on, without those with NaN
     weights: dict[str, float] | None = None
 
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{name} {width}" for name, width in self.part_widths().items())
+        size = "" if self.pca is None else f", size {self.width}"
+        return f"Combiner({parts}{size}; fitted on {self.rows} rows)"
+
     @quiet_floats
     def join(self, blocks: Blocks) -> NDArray[np.float32]:
         """Concatenate the L2-normalised, weighted parts, before the PCA: [N, sum of widths]."""
@@ -198,7 +205,11 @@ class Combiner:
         """Number of dimensions of a feature."""
         if self.pca is not None:
             return len(self.pca.components)
-        return sum(len(self.whiteners[n].components) if n in self.whiteners else self.widths[n] for n in self.names)
+        return sum(self.part_widths().values())
+
+    def part_widths(self) -> dict[str, int]:
+        """Return the dimensions of each block's part of a feature, in order, before the PCA."""
+        return {n: len(self.whiteners[n].components) if n in self.whiteners else self.widths[n] for n in self.names}
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """Return the fitted arrays by name, for `restore`."""

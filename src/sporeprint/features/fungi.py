@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,32 +13,33 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
 from torch import Tensor, nn
 
 from sporeprint.backbones.backbone import Backbone
 from sporeprint.backbones.precision import as_fitted, dtype_name
 from sporeprint.data.limits import Limits
-from sporeprint.errors import NotFitted, RecipeError, RowFailure, SporeprintWarning
+from sporeprint.errors import RecipeError, RowFailure, SporeprintWarning
 from sporeprint.features import saved
 from sporeprint.features.batches import Decoded, as_rows, decoded_batches, separate
 from sporeprint.features.combine import Combiner, named
 from sporeprint.features.dense.dense_methods import DenseMethods
 from sporeprint.features.engine import Engine
 from sporeprint.features.engine_setup import check_state, make_engine
+from sporeprint.features.estimator import Estimator
 from sporeprint.features.failures import Failures
 from sporeprint.features.fitted import Fitted
 from sporeprint.features.gathered import Blocks, Gathered, readable
 from sporeprint.features.negatives import Progress, draw_negatives, silent
-from sporeprint.features.recipe import Recipe
+from sporeprint.features.recipe import DECIDED_LATER, Recipe
 from sporeprint.gradients.projections.projection import PROJECTIONS, Dense, Projection
 from sporeprint.gradients.switches import own_settings
 
 
-class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
+class Fungi(DenseMethods, Estimator):
     """Fungi computes features of a frozen backbone: embedding, layers, views and projected gradients, combined.
 
-    recipe: what is computed. backbone: your own `Backbone` or SentenceTransformer, instead of `recipe.backbone`.
+    recipe: what is computed; `Fungi("tiny")` is `Fungi(Recipe(backbone="tiny"))`.
+    backbone: your own `Backbone` or SentenceTransformer, instead of `recipe.backbone`.
     device: where a loaded backbone runs (default CUDA where there is one). batch_size: rows decoded and projected
     together. workers: threads that decode, and that cut views for a GPU (on a CPU views are cut in turn with the
     backbone's passes). None of these three decides a number.
@@ -61,17 +63,15 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
     {'embedding': (2, 128), 'kl': (2, 128)}
     """
 
-    combiner: Combiner
-
     def __init__(
         self,
-        recipe: Recipe | None = None,
+        recipe: Recipe | str | None = None,
         backbone: Any = None,
         device: str | torch.device | None = None,
         batch_size: int = 32,
         workers: int = 1,
         max_failures: float = 0.01,
-        limits: Limits = Limits(),
+        limits: Limits | None = None,
         trust_remote_code: bool = False,
         allow_random: bool = False,
     ):
@@ -100,13 +100,9 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
 
     def transform(self, X: Any, ids: Sequence[str] | None = None) -> NDArray[np.float32]:
         """Compute features [N, size], in X's order. Raises NotFitted before `fit`."""
-        if not self.__sklearn_is_fitted__():
-            raise NotFitted(
-                "transform before fit (with this recipe, backbone and device): call fit(training_samples) first, or "
-                "Fungi.load a fitted one"
-            )
+        self.check_fitted("transform")
         state = vars(self).copy()  # another thread may fit meanwhile
-        return state["combiner"].transform(self._blocks(as_rows(X, ids), state["_engine"]))
+        return state["_combiner"].transform(self._blocks(as_rows(X, ids), state["_engine"]))
 
     def fit_transform(self, X: Any, y: Any = None, ids: Sequence[str] | None = None) -> NDArray[np.float32]:
         """Fit and transform the same rows, with every block computed once."""
@@ -123,7 +119,7 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         fitted = replace(engine, negatives={**engine.negatives, **drawn})
         blocks = self._blocks(rows, fitted)
         combiner = named(recipe.combination, recipe.size).fit(readable(blocks))
-        self.__dict__.update(_engine=fitted, combiner=combiner)  # at once: another thread may transform, or copy this
+        self.__dict__.update(_engine=fitted, _combiner=combiner)  # at once: another thread may transform, or copy this
         if combiner.rows == 1 and combiner.whiteners:
             warnings.warn(
                 "fitted on one row, whose whitened blocks are 0; fit on more rows, or join them without whitening: "
@@ -139,7 +135,7 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         combination: a name or a `Combination`, such as `select(blocks, labels).combination`. Raises RecipeError.
         """
         engine, recipe = self.engine, replace(self._recipe(), combination=combination, size=size)
-        self.combiner = named(combination, size).fit(readable(blocks))
+        self._combiner = named(combination, size).fit(readable(blocks))
         self.recipe, self._engine, self._made_for = recipe, engine, (recipe, self.backbone, self.device)
         return self
 
@@ -181,6 +177,23 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         shown = [row[0] for row in batch] if names is None else names
         failures = [RowFailure(shown[i], reason) for i, reason in sorted(reasons.items())]
         return [kept[at] for at in good], blocks, failures
+
+    # What the last calls left
+
+    @property
+    def combiner(self) -> Combiner:
+        """The fitted combination. Raises AttributeError before `fit`."""
+        return self._combiner
+
+    @property
+    def failures(self) -> list[RowFailure]:
+        """The rows that the last call could not read. Raises AttributeError before any."""
+        return self._failures
+
+    @property
+    def truncated(self) -> list[str]:
+        """Names of the rows that the last call cut at the backbone's limits. Raises AttributeError before any."""
+        return self._truncated
 
     # State that may be replaced
 
@@ -312,7 +325,7 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         self.negatives.update(fitted.negatives)
         self.projections.update({path: Dense(matrix) for path, matrix in fitted.projections.items()})
         if fitted.combiner is not None:
-            self.combiner = fitted.combiner
+            self._combiner = fitted.combiner
         if fitted.dense is not None:
             self.patches.take(fitted.dense)
 
@@ -322,12 +335,12 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         return vars(self).copy()  # of one moment, whatever another thread does
 
     def _blocks(self, rows: Sequence[tuple[str, Any]], engine: Engine) -> Blocks:
-        engine.workers, engine.limits = self.workers, self.limits
+        engine.workers, engine.limits = self.workers, self._limits()
         with own_settings():
             inputs, failures = engine.backbone.preprocess, Failures(self.max_failures, len(rows))
             gathered = Gathered(inputs, failures)  # another thread's call may replace the attributes meanwhile
-            self.failures, self.truncated = failures.rows, gathered.truncated
-            for batch in decoded_batches(inputs, rows, self.batch_size, self.workers, limits=self.limits):
+            self._failures, self._truncated = failures.rows, gathered.truncated
+            for batch in decoded_batches(inputs, rows, self.batch_size, self.workers, limits=engine.limits):
                 gathered.add(batch, *self.compute(*batch, engine=engine))
             blocks = gathered.blocks()
         gathered.warn(stacklevel=3)
@@ -335,23 +348,24 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
 
     @property
     def engine(self) -> Engine:
-        """Backbone, heads, negatives and projections, made once for a recipe, backbone and device."""
-        made_for = (self._recipe(), self.backbone, self.device)
-        if getattr(self, "_made_for", None) != made_for:
-            self.__dict__.pop("combiner", None)  # it was fitted on other blocks
-            self._engine = make_engine(*made_for, self.workers, self.trust_remote_code, self.allow_random)
+        """Backbone, heads, negatives and projections, made once for the blocks of a recipe, backbone and device."""
+        made_for, limits = (self._recipe(), self.backbone, self.device), self._limits()
+        before = getattr(self, "_made_for", None)
+        if before != made_for:
+            for fitted in ("_combiner", "_patches_of"):
+                self.__dict__.pop(fitted, None)
+            if before is None or _deciding(*before) != _deciding(*made_for):
+                self._engine = make_engine(*made_for, self.workers, self.trust_remote_code, self.allow_random)
             self._made_for = made_for
-        self._engine.workers, self._engine.limits = self.workers, self.limits
+        self._engine.workers, self._engine.limits = self.workers, limits
         return self._engine
 
-    def _recipe(self) -> Recipe:
-        if not isinstance(self.recipe, Recipe):
-            raise RecipeError(f"recipe is a {type(self.recipe).__name__}; expected Recipe(backbone=..., ...)")
-        if not isinstance(self.limits, Limits):
-            raise RecipeError(
-                f"limits is a {type(self.limits).__name__}; expected Limits(max_pixels=..., max_seconds=...)"
-            )
-        return self.recipe
-
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "combiner") and self._made_for == (self.recipe, self.backbone, self.device)
+        with suppress(RecipeError):
+            return hasattr(self, "combiner") and self._made_for == (self._recipe(), self.backbone, self.device)
+        return False
+
+
+def _deciding(recipe: Recipe, *others: Any) -> tuple[Any, ...]:
+    """Return what decides blocks: without the fields of the recipe that are decided later."""
+    return replace(recipe, **dict.fromkeys(DECIDED_LATER) | {"combination": "paper"}), *others

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -15,7 +16,17 @@ from sporeprint.features.blocks import TAKEN, is_block_name
 from sporeprint.features.combine import named
 from sporeprint.features.dense.dense_settings import WIDEST, Dense
 from sporeprint.gradients.projections.projection import check_projection_name
-from sporeprint.values import LATER, canonical, check_choice, check_count, fields_json, from_json, is_count, make
+from sporeprint.values import (
+    LATER,
+    canonical,
+    check_choice,
+    check_count,
+    fields_json,
+    from_json,
+    is_count,
+    make,
+    short_repr,
+)
 
 DTYPES = ("auto", "float32", "bfloat16")
 LAYER_KINDS = ("cls", "last", "mean", "max")
@@ -86,6 +97,8 @@ class Recipe:
     seed: int = 0
     modality: str = "auto"
     dense: Dense | None = field(default=None, metadata=LATER)
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         if self.combination is None:
@@ -186,6 +199,18 @@ class Recipe:
     def blocks_json(self) -> dict[str, Any]:
         """Return the part of the JSON that decides the blocks, without DECIDED_LATER."""
         return {key: value for key, value in self.to_json().items() if key not in DECIDED_LATER}
+
+
+def as_recipe(value: Any) -> Recipe:
+    """Return a recipe as it is; the default one of a backbone's id or folder, and of None. Raises RecipeError."""
+    if value is None or isinstance(value, Recipe):
+        return value or Recipe()
+    if isinstance(value, (str, os.PathLike)):
+        return Recipe(backbone=os.fspath(value))
+    raise RecipeError(
+        f"recipe is a {type(value).__name__}; expected Recipe(backbone=..., ...), or a backbone's id or folder. Give a "
+        "network of your own as backbone=: Fungi(Recipe(), backbone=Backbone(module, ...))"
+    )
 
 
 def _check_objective(objective: Any) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from sporeprint.errors import RecipeError
 from sporeprint.objectives.objective import Objective
 from sporeprint.objectives.views.image import Crops
-from sporeprint.values import is_positive, kind
+from sporeprint.values import is_positive, kind, short_repr
 
 
 @kind("dino")
@@ -47,6 +47,8 @@ class DINO(Objective):
     augmentation: Any = None
     student_temperature: float = 0.1
     teacher_temperature: float = 0.07
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         if not (is_positive(self.student_temperature) and is_positive(self.teacher_temperature)):

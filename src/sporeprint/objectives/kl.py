@@ -11,7 +11,7 @@ from torch import Tensor
 from sporeprint.errors import RecipeError
 from sporeprint.objectives.objective import Objective
 from sporeprint.objectives.views.whole import Whole
-from sporeprint.values import is_positive, kind
+from sporeprint.values import is_positive, kind, short_repr
 
 
 @kind("kl")
@@ -39,6 +39,8 @@ class KL(Objective):
     latent: int = 768
     augmentation: Whole = field(default_factory=Whole)
     temperature: float = 1.0  # the public library's; the research code has 15, which is equal after L2
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         if not is_positive(self.temperature):

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from sporeprint.errors import RecipeError
 from sporeprint.objectives.objective import Objective
 from sporeprint.objectives.views.token_masks import IGNORED, Masks
-from sporeprint.values import kind
+from sporeprint.values import kind, short_repr
 
 
 @kind("mlm")
@@ -40,6 +40,8 @@ class MaskedTokens(Objective):
     name: str = "mlm"
     latent: int = 0  # no random head
     augmentation: Masks = field(default_factory=Masks)
+
+    __repr__ = short_repr
 
     def loss(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return [N] losses: the mean over views of each view's mean over its masked tokens.

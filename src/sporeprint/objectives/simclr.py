@@ -15,7 +15,7 @@ from sporeprint.objectives.objective import Objective
 from sporeprint.objectives.views.clip import NoiseAndRoll
 from sporeprint.objectives.views.image import Patches
 from sporeprint.objectives.views.text import Deletions
-from sporeprint.values import is_count, is_positive, kind
+from sporeprint.values import is_count, is_positive, kind, short_repr
 
 # The distance of equal views in float32 is rounding, about 1e-6, which changes with the batch; where nothing else
 # repels, as for a text of one word, it was most of the gradient. Views nearer than this are equal.
@@ -63,6 +63,8 @@ class SimCLR(Objective):
     negatives: int | None = None
     negative_views: int | None = None
     temper_negatives: bool = True  # False: the public library's loss, whose logsumexp stays at T = 1
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         for name, least in (("negatives", 0), ("negative_views", 1)):

@@ -280,7 +280,7 @@ class _Run:
         """Yield the id, height and width, and the image as the backbone gets it, of each scene that can be read."""
         for scene in scenes:
             try:
-                image = load_image(scene.image, self.fungi.limits)
+                image = load_image(scene.image, self.fungi.engine.limits)
             except SampleError as error:
                 failures[scene.id] = str(error)
                 continue

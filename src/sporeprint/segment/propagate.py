@@ -153,12 +153,12 @@ def propagate(
 
     given = []
     for image, labels in references:
-        loaded = inputs.load(image, fungi.limits)
+        loaded = inputs.load(image, fungi.engine.limits)
         check_size(labels, loaded.size)
         given.append((features(loaded), labels))
     carry = Propagator.of(given, ignore, k, temperature)
     for image in images:
-        loaded = inputs.load(image, fungi.limits)
+        loaded = inputs.load(image, fungi.engine.limits)
         yield carry(features(loaded), (loaded.height, loaded.width))
 
 

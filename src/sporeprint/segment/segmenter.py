@@ -70,7 +70,7 @@ class Segmenter:
             check_count("classes", classes)
         self.fungi, self.classes, self.ignore = fungi, classes, void_labels(ignore)
         self.voting = Voting(neighbours, temperature, index)
-        seed = fungi.recipe.seed if fungi.recipe is not None else 0
+        seed = fungi._recipe().seed
         self.sampling = Sampling(bank, sampling, epochs, seed)
         self.folder = None if folder is None else Path(folder)
         self.failures: list[RowFailure] = []
@@ -97,11 +97,11 @@ class Segmenter:
             raise SampleError("two images have one id; expected an id of its own for each")
         rows = as_rows(images, names)
         scenes = [Scene(row_id, image, mask) for (row_id, image), mask in zip(rows, masks, strict=True)]
-        classes = self.classes or find_classes(scenes, self.ignore, self.fungi.limits)
+        classes = self.classes or find_classes(scenes, self.ignore, self.fungi._limits())
         truth, seed = Truth(classes, self.ignore), self.sampling.seed
         size, workers, most = self.fungi.batch_size, self.fungi.workers, self.fungi.max_failures
         # Its own features: another segmenter, or fit_dense, would fit those of the Fungi again.
-        settings = {"batch_size": size, "workers": workers, "max_failures": most, "limits": self.fungi.limits}
+        settings = {"batch_size": size, "workers": workers, "max_failures": most, "limits": self.fungi._limits()}
         patches = DenseFeatures.of(self.fungi._recipe(), self.fungi.engine, **settings)
         surveyed = survey(scenes, patches, truth, (most, len(scenes)))
         drawn = least(seed, surveyed.counts, len(surveyed.counts))
@@ -150,7 +150,7 @@ class Segmenter:
         self.failures = failures.rows
         scenes = [Scene(str(number), image) for number, (_, image) in enumerate(rows)]
         label_maps: list[NDArray[np.int32] | None] = []
-        for batch in batched(read_ahead(scenes, None, self.fungi.workers, self.fungi.limits), self.fungi.batch_size):
+        for batch in batched(read_ahead(scenes, None, self.fungi.workers, self.fungi._limits()), self.fungi.batch_size):
             good = [read[0] for _, read in batch if not isinstance(read, SampleError)]
             maps = iter(group.maps(good, [group.content(image) for image in good]))
             for scene, read in batch:

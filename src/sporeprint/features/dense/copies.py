@@ -12,7 +12,7 @@ from torch.nn.functional import grid_sample, pad
 
 from sporeprint.errors import RecipeError
 from sporeprint.gradients.projections.projection import normalise
-from sporeprint.values import check_count, is_positive, kind
+from sporeprint.values import check_count, is_positive, kind, short_repr
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ class Copies:
     shifts: int = 1
     flip: bool = False
     scales: Sequence[float] = (1.0,)
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_count("Copies shifts", self.shifts)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from sporeprint.data.limits import Limits
 from sporeprint.errors import RowFailure
 from sporeprint.features.batches import as_rows
 from sporeprint.features.dense.dense_features import DenseFeatures, together
@@ -21,8 +20,8 @@ class DenseMethods:
     batch_size: int
     workers: int
     max_failures: float
-    limits: Limits
-    failures: list[RowFailure]
+    _failures: list[RowFailure]
+    _recipe: Callable[[], Recipe]
 
     def fit_dense(self: _T, images: Any, ids: Sequence[str] | None = None) -> _T:
         """Draw the support among the images' patches and fit the combination of a patch's blocks; see `Recipe.dense`.
@@ -30,7 +29,7 @@ class DenseMethods:
         Raises TooManyFailures, RecipeError, BackboneError.
         """
         self.patches.fit(as_rows(images, ids))
-        self.failures = self.patches.failures
+        self._failures = self.patches.failures
         return self
 
     def dense(self, images: Any, ids: Sequence[str] | None = None) -> Any:
@@ -42,14 +41,14 @@ class DenseMethods:
         """
         rows = as_rows(images, ids)
         maps = [features for _, features in self.patches.maps(rows)]
-        self.failures = self.patches.failures
-        return together(maps, self.failures)
+        self._failures = self.patches.failures
+        return together(maps, self._failures)
 
     @property
     def fitted_dense(self) -> bool:
         """Whether `fit_dense` was called with this recipe, backbone and device."""
-        of = getattr(self, "_patches_of", None)
-        return of is self.engine.projections and self._patches.combiner is not None
+        projections = self.engine.projections  # made again, or the patches forgotten, where the recipe changed
+        return getattr(self, "_patches_of", None) is projections and self._patches.combiner is not None
 
     @property
     def patches(self) -> DenseFeatures:
@@ -58,12 +57,9 @@ class DenseMethods:
         if getattr(self, "_patches_of", None) is not engine.projections:  # which a new fit keeps
             self._patches, self._patches_of = DenseFeatures.of(self._recipe(), engine), engine.projections
         self._patches.batch_size, self._patches.workers = self.batch_size, self.workers
-        self._patches.max_failures, self._patches.limits = self.max_failures, self.limits
+        self._patches.max_failures, self._patches.limits = self.max_failures, engine.limits
         return self._patches
 
     @property
     def engine(self) -> Engine:
-        raise NotImplementedError
-
-    def _recipe(self) -> Recipe:
         raise NotImplementedError

@@ -11,7 +11,7 @@ from sporeprint.features.blocks import is_block_name
 from sporeprint.features.combine import Combination, named
 from sporeprint.features.dense.copies import Copies
 from sporeprint.features.dense.token_objectives import TokenKL, TokenObjective, TokenSimCLR
-from sporeprint.values import check_count, is_count, is_number, kind
+from sporeprint.values import check_count, is_count, is_number, kind, short_repr
 
 WIDEST = 2**16  # numbers of a latent; a matrix of that many rows is made before anything is read
 EVERYTHING = Combination(("embedding", "layers", "gradients"), whiten="auto", exponent=0.5)
@@ -51,6 +51,8 @@ class Dense:
     combination: Any = None
     support: int = 20_000
     fit_images: int = 256
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         for name in ("objectives", "layers"):

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from sporeprint.errors import RecipeError
-from sporeprint.values import check_count, is_count, is_fraction, is_positive, kind
+from sporeprint.values import check_count, is_count, is_fraction, is_positive, kind, short_repr
 
 
 @runtime_checkable
@@ -67,6 +67,8 @@ class TokenSimCLR:
     neighbours: int = 2
     kept: float = 0.5
 
+    __repr__ = short_repr
+
     def __post_init__(self) -> None:
         _check(self)
         check_count("TokenSimCLR neighbours", self.neighbours, least=0)
@@ -106,6 +108,8 @@ class TokenKL:
     name: str = "kl"
     latent: int = 768
     temperature: float = 1.0
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         _check(self)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sporeprint.errors import RecipeError
-from sporeprint.values import check_count, kind
+from sporeprint.values import check_count, kind, short_repr
 
 if TYPE_CHECKING:
     from sporeprint.backbones.inputs.sound import Sound
@@ -33,6 +33,8 @@ class NoiseAndRoll:
     views: int = 16
     noise: float = 0.1
     frames: int = 10
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_count("views", self.views)

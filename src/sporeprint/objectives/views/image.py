@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sporeprint.backbones.inputs.boxes import Box
 from sporeprint.errors import RecipeError
-from sporeprint.values import check_fraction, kind, later
+from sporeprint.values import check_fraction, kind, later, short_repr
 
 if TYPE_CHECKING:
     from sporeprint.backbones.inputs.inputs import ImageInputs
@@ -35,6 +35,8 @@ class Crops:
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
     side: float = later(1.0)
     local_side: float = later(1.0)
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         if self.global_crops < 1 or self.local_crops < 0:
@@ -78,6 +80,8 @@ class Patches:
 
     grid: int = 7
     side: float = later(1.0)
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         if not 1 <= self.grid <= 7:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sporeprint.values import check_count, check_probability, kind
+from sporeprint.values import check_count, check_probability, kind, short_repr
 
 
 @kind("deletions")
@@ -24,6 +24,8 @@ class Deletions:
 
     views: int = 12
     probability: float = 0.1
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_count("views", self.views)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sporeprint.errors import BackboneError
-from sporeprint.values import check_count, check_probability, kind
+from sporeprint.values import check_count, check_probability, kind, short_repr
 
 if TYPE_CHECKING:
     from sporeprint.backbones.inputs.tokens import Tokens
@@ -27,6 +27,8 @@ class Masks:
 
     views: int = 8
     probability: float = 0.15
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_count("views", self.views)

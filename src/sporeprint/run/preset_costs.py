@@ -5,6 +5,7 @@ from __future__ import annotations
 from sporeprint.errors import RecipeError
 from sporeprint.features.fungi import Fungi
 from sporeprint.features.presets import FREE, JOINED, passes
+from sporeprint.features.recipe import Recipe
 
 DEARER = ("balanced", "paper")
 
@@ -12,7 +13,7 @@ DEARER = ("balanced", "paper")
 def is_default(fungi: Fungi) -> bool:
     """Return whether the recipe computes and joins what a recipe without objectives does."""
     recipe = fungi.recipe
-    return recipe is not None and (recipe.objectives, recipe.combination) == (FREE, JOINED)
+    return isinstance(recipe, Recipe) and (recipe.objectives, recipe.combination) == (FREE, JOINED)
 
 
 def preset_costs(fungi: Fungi) -> str:

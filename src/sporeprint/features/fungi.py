@@ -94,7 +94,9 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
                 "Fungi.load a fitted one"
             )
         state = vars(self).copy()  # another thread may fit meanwhile
-        return state["combiner"].transform(self._blocks(as_rows(X, ids), state["_engine"]))
+        return state["combiner"].transform(
+            self._blocks(as_rows(X, ids, state["_engine"].backbone.modality), state["_engine"])
+        )
 
     def fit_transform(self, X: Any, y: Any = None, ids: Sequence[str] | None = None) -> NDArray[np.float32]:
         """Fit and transform the same rows, with every block computed once."""
@@ -106,7 +108,8 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         return self._fit(X, ids)[0]
 
     def _fit(self, X: Any, ids: Sequence[str] | None) -> tuple[Blocks, Combiner]:
-        rows, engine, recipe = as_rows(X, ids), self.engine, self._recipe()
+        engine, recipe = self.engine, self._recipe()
+        rows = as_rows(X, ids, engine.backbone.modality)
         drawn = draw_negatives(engine, rows, self.batch_size, lambda what, done, total: None)
         fitted = replace(engine, negatives={**engine.negatives, **drawn})
         blocks = self._blocks(rows, fitted)
@@ -130,7 +133,8 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         A row that cannot be read is NaN in every block, warned of, and named in `failures`.
         Raises NotFitted where an objective needs negatives and has none; TooManyFailures.
         """
-        return self._blocks(as_rows(samples, ids), self.engine)
+        engine = self.engine
+        return self._blocks(as_rows(samples, ids, engine.backbone.modality), engine)
 
     def draw_negatives(
         self, rows: Iterable[tuple[str, Any]], progress: Progress = lambda what, done, total: None

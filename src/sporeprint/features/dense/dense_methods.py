@@ -29,7 +29,7 @@ class DenseMethods:
 
         Raises TooManyFailures, RecipeError, BackboneError.
         """
-        self.patches.fit(as_rows(images, ids))
+        self.patches.fit(as_rows(images, ids, "image"))
         self.failures = self.patches.failures
         return self
 
@@ -40,7 +40,7 @@ class DenseMethods:
         (None in such a list), with a warning, and is named in `failures`. `patches.maps` yields one image at a time.
         Raises NotFitted before `fit_dense`, TooManyFailures.
         """
-        rows = as_rows(images, ids)
+        rows = as_rows(images, ids, "image")
         maps = [features for _, features in self.patches.maps(rows)]
         self.failures = self.patches.failures
         return together(maps, self.failures)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 from sporeprint.backbones.backbone import Backbone
 from sporeprint.backbones.precision import as_fitted, dtype_name
 from sporeprint.data.limits import Limits
-from sporeprint.errors import NotFitted, RecipeError, RowFailure
+from sporeprint.errors import BackboneError, NotFitted, RecipeError, RowFailure, SporeprintWarning, StoreError
 from sporeprint.features import saved
 from sporeprint.features.batches import Decoded, as_rows, decoded_batches, separate
 from sporeprint.features.combine import Combiner, named
@@ -26,6 +28,7 @@ from sporeprint.features.engine import Engine
 from sporeprint.features.engine_setup import check_state, make_engine
 from sporeprint.features.failures import Failures
 from sporeprint.features.fitted import Fitted
+from sporeprint.features.from_store import check_network, combination_of, is_store, stored_rows
 from sporeprint.features.gathered import Blocks, Gathered, readable
 from sporeprint.features.negatives import Progress, draw_negatives
 from sporeprint.features.recipe import Recipe
@@ -225,9 +228,18 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
     def save(self, folder: str | Path) -> None:
         """Write JSON and safetensors; `Fungi.load` in another process gives the same features.
 
-        An older one in `folder` stays whole until this one is. Raises StoreError where it cannot be written.
+        An older one in `folder` stays whole until this one is. Raises StoreError where it cannot be written, and for a
+        store, which has its own.
         """
+        if is_store(folder):
+            raise StoreError(f"'{folder}' is a store, which nothing else is written into; name another folder")
+        among = saved.sample_in(folder)
         saved.write_folder(folder, self.pack())
+        if among:
+            message = (
+                f"saved into '{folder}', which holds samples ({among}, ...); a folder of its own is easier to keep"
+            )
+            warnings.warn(message, SporeprintWarning, stacklevel=2)
 
     @own_settings()
     def pack(self) -> dict[str, bytes]:
@@ -235,22 +247,46 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         return saved.pack(self.fitted)
 
     @classmethod
-    def load(cls, folder: str | Path, backbone: Backbone | None = None, **parameters: Any) -> Fungi:
-        """Load what `save` wrote. `backbone` is needed where it was a network of your own; `parameters` go to `Fungi`.
+    def load(cls, folder: str | Path, backbone: Any = None, combination: Any = None, **parameters: Any) -> Fungi:
+        """Load what `save` wrote, or what a store was made with, its combination fitted on the store's rows.
 
-        Raises DamagedStore where a file is not what was written, StoreMismatch where the weights are not the same.
+        backbone: your own network, where it was one; or an id or folder, where the weights are elsewhere now.
+        combination: for a store, instead of its recipe's: a name or a `Combination`; the path of a comparison.json, for
+        what `sporeprint compare` chose; or `select`, which chooses by the store's labels as `--combination loo` does.
+        parameters: of `Fungi`. Raises DamagedStore where a file is not what was written, StoreMismatch where the
+        weights are not the same, RecipeError, StoreError.
         """
-        return cls.unpack(saved.read_folder(folder), str(folder), backbone, **parameters)
+        store = stored_rows(folder)
+        read = saved.read_folder(folder) if store is None else store.read_state
+        fungi = cls.unpack(read, str(folder), backbone, **parameters)
+        if store is not None and combination is not None:
+            return fungi.recombine(store.blocks(), combination_of(combination, store))
+        if combination is not None:
+            raise RecipeError(
+                f"'{folder}' holds no rows to fit a combination on, as a store does; load it, then "
+                "recombine(fungi.blocks(training_samples), combination)"
+            )
+        if store is not None and not hasattr(fungi, "combiner"):
+            recipe = fungi._recipe()
+            fungi.combiner = named(recipe.combination, recipe.size).fit(readable(store.blocks()))
+        return fungi
 
     @classmethod
     @own_settings()
-    def unpack(
-        cls, read: Callable[[str], bytes], where: str, backbone: Backbone | None = None, **parameters: Any
-    ) -> Fungi:
-        """Undo `pack`; `read` gives a file's contents, `where` names it in messages."""
+    def unpack(cls, read: Callable[[str], bytes], where: str, backbone: Any = None, **parameters: Any) -> Fungi:
+        """Undo `pack`; `read` gives a file's contents, `where` names it in messages. backbone: as of `load`."""
         fitted = saved.unpack(read, where)
-        fungi = cls(fitted.recipe, backbone=backbone, **parameters)
-        fungi.take(fitted, where)
+        if backbone is None:
+            check_network(fitted.recipe, fitted.resolved, where, "give it as backbone=Backbone(module, ...)")
+        recipe, moved = fitted.recipe, isinstance(backbone, (str, os.PathLike))
+        recipe = replace(recipe, backbone=os.fspath(backbone)) if moved else recipe
+        fungi = cls(recipe, backbone=None if moved else backbone, **parameters)
+        try:
+            fungi.take(fitted, where)
+        except BackboneError as error:
+            if backbone is not None:
+                raise
+            raise BackboneError(f"{error} ({where} names it so; if it is elsewhere now, give backbone=)") from error
         return fungi
 
     @own_settings()

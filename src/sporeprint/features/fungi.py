@@ -30,7 +30,8 @@ from sporeprint.features.failures import Failures
 from sporeprint.features.fitted import Fitted
 from sporeprint.features.from_store import check_network, combination_of, is_store, stored_rows
 from sporeprint.features.gathered import Blocks, Gathered, readable
-from sporeprint.features.negatives import Progress, draw_negatives
+from sporeprint.features.negatives import draw_negatives
+from sporeprint.features.progress import Progress, shown
 from sporeprint.features.recipe import Recipe
 from sporeprint.gradients.projections.projection import PROJECTIONS, Dense, Projection
 from sporeprint.gradients.switches import own_settings
@@ -45,6 +46,8 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
     backbone's passes). None of these three decides a number.
     max_failures: fraction of unreadable rows that a call accepts (one row always is, unless it is 0).
     limits: the largest sample that is decoded, `Limits(max_pixels=..., max_seconds=...)`; a larger one is unreadable.
+    progress: show rows done, their rate and the time left on stderr; by default on a terminal and in a notebook, where
+    there is something to wait for.
     trust_remote_code, allow_random: as in `load_backbone`; never taken from what was saved.
 
     `heads`, `negatives` and `projection` may be replaced before `blocks` is called. `failures` names the rows that the
@@ -65,6 +68,7 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         limits: Limits = Limits(),
         trust_remote_code: bool = False,
         allow_random: bool = False,
+        progress: bool | None = None,
     ):
         self.recipe = recipe
         self.backbone = backbone
@@ -75,6 +79,7 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         self.limits = limits
         self.trust_remote_code = trust_remote_code
         self.allow_random = allow_random
+        self.progress = progress
 
     # Fitting and transforming
 
@@ -113,7 +118,8 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
     def _fit(self, X: Any, ids: Sequence[str] | None) -> tuple[Blocks, Combiner]:
         engine, recipe = self.engine, self._recipe()
         rows = as_rows(X, ids, engine.backbone.modality)
-        drawn = draw_negatives(engine, rows, self.batch_size, lambda what, done, total: None)
+        with shown(self.progress) as progress:
+            drawn = draw_negatives(engine, rows, self.batch_size, progress)
         fitted = replace(engine, negatives={**engine.negatives, **drawn})
         blocks = self._blocks(rows, fitted)
         combiner = named(recipe.combination, recipe.size).fit(readable(blocks))
@@ -139,15 +145,15 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
         engine = self.engine
         return self._blocks(as_rows(samples, ids, engine.backbone.modality), engine)
 
-    def draw_negatives(
-        self, rows: Iterable[tuple[str, Any]], progress: Progress = lambda what, done, total: None
-    ) -> None:
+    def draw_negatives(self, rows: Iterable[tuple[str, Any]], progress: Progress | None = None) -> None:
         """Draw and encode each objective's bank of negatives from rows (id, sample), whatever their order.
 
-        progress: called with ("negatives", done, all).
+        progress: called with ("negatives", done, all), instead of the line that this Fungi shows.
         """
         engine = self.engine
-        engine.negatives = {**engine.negatives, **draw_negatives(engine, rows, self.batch_size, progress)}
+        with shown(self.progress) as line:
+            drawn = draw_negatives(engine, rows, self.batch_size, progress or line)
+        engine.negatives = {**engine.negatives, **drawn}
 
     def compute(
         self, batch: Sequence[Decoded], names: Sequence[str] | None = None, engine: Engine | None = None
@@ -346,12 +352,14 @@ class Fungi(DenseMethods, TransformerMixin, BaseEstimator):
 
     def _blocks(self, rows: Sequence[tuple[str, Any]], engine: Engine) -> Blocks:
         engine.workers, engine.limits = self.workers, self.limits
-        with own_settings():
+        with own_settings(), shown(self.progress) as progress:
             inputs, failures = engine.backbone.preprocess, Failures(self.max_failures, len(rows))
             gathered = Gathered(inputs, failures)  # another thread's call may replace the attributes meanwhile
             self.failures, self.truncated = failures.rows, gathered.truncated
+            progress("rows", 0, len(rows))
             for batch in decoded_batches(inputs, rows, self.batch_size, self.workers, limits=self.limits):
                 gathered.add(batch, *self.compute(*batch, engine=engine))
+                progress("rows", gathered.seen, len(rows))
             blocks = gathered.blocks()
         gathered.warn(stacklevel=3)
         return blocks

@@ -34,7 +34,7 @@ from sporeprint.features.failures import Failures, first_reasons
 from sporeprint.features.from_store import check_network, read_state
 from sporeprint.features.fungi import Fungi
 from sporeprint.features.gathered import Gathered
-from sporeprint.features.negatives import Progress
+from sporeprint.features.progress import Progress
 from sporeprint.features.recipe import Recipe
 from sporeprint.store.plan import read_plan
 from sporeprint.store.reader import Store

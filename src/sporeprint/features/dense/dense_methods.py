@@ -10,6 +10,7 @@ from sporeprint.errors import RowFailure
 from sporeprint.features.batches import as_rows
 from sporeprint.features.dense.dense_features import DenseFeatures, together
 from sporeprint.features.engine import Engine
+from sporeprint.features.progress import shown
 from sporeprint.features.recipe import Recipe
 
 _T = TypeVar("_T", bound="DenseMethods")
@@ -22,6 +23,7 @@ class DenseMethods:
     workers: int
     max_failures: float
     limits: Limits
+    progress: bool | None
     failures: list[RowFailure]
 
     def fit_dense(self: _T, images: Any, ids: Sequence[str] | None = None) -> _T:
@@ -29,8 +31,10 @@ class DenseMethods:
 
         Raises TooManyFailures, RecipeError, BackboneError.
         """
-        self.patches.fit(as_rows(images, ids, "image"))
-        self.failures = self.patches.failures
+        patches, rows = self.patches, as_rows(images, ids, "image")
+        with shown(self.progress) as patches.progress:
+            patches.fit(rows)
+        self.failures = patches.failures
         return self
 
     def dense(self, images: Any, ids: Sequence[str] | None = None) -> Any:
@@ -41,8 +45,10 @@ class DenseMethods:
         Raises NotFitted before `fit_dense`, TooManyFailures.
         """
         rows = as_rows(images, ids, "image")
-        maps = [features for _, features in self.patches.maps(rows)]
-        self.failures = self.patches.failures
+        patches = self.patches
+        with shown(self.progress) as patches.progress:
+            maps = [features for _, features in patches.maps(rows)]
+        self.failures = patches.failures
         return together(maps, self.failures)
 
     @property

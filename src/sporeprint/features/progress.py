@@ -13,6 +13,10 @@ from rich.console import Console
 Progress = Callable[[str, int, int], None]  # what, done, in all
 
 
+def silent(what: str, done: int, total: int) -> None:
+    """Show nothing."""
+
+
 def is_live() -> bool:
     """Return whether stderr shows a line that is written again: a terminal, or a notebook."""
     return sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel")

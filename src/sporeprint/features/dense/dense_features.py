@@ -24,7 +24,7 @@ from sporeprint.features.dense.dense_settings import Dense
 from sporeprint.features.dense.support import Support, least
 from sporeprint.features.engine import Engine, below, heads_of, make_head
 from sporeprint.features.failures import Failures, first_reasons
-from sporeprint.features.progress import Progress
+from sporeprint.features.progress import Progress, silent
 from sporeprint.features.recipe import Recipe
 from sporeprint.features.unit import unit
 from sporeprint.gradients.switches import own_settings
@@ -77,7 +77,7 @@ class DenseFeatures:
     max_failures: float = 0.01
     limits: Limits = field(default_factory=Limits)
     failures: list[RowFailure] = field(default_factory=list)
-    progress: Progress = lambda what, done, total: None  # called with ("images", done, all)
+    progress: Progress = silent  # called with ("images", done, all)
 
     @classmethod
     @own_settings()

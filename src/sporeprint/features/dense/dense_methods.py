@@ -10,7 +10,7 @@ from sporeprint.errors import RowFailure
 from sporeprint.features.batches import as_rows
 from sporeprint.features.dense.dense_features import DenseFeatures, together
 from sporeprint.features.engine import Engine
-from sporeprint.features.progress import shown
+from sporeprint.features.progress import shown, silent
 from sporeprint.features.recipe import Recipe
 
 _T = TypeVar("_T", bound="DenseMethods")
@@ -34,7 +34,7 @@ class DenseMethods:
         patches, rows = self.patches, as_rows(images, ids, "image")
         with shown(self.progress) as patches.progress:
             patches.fit(rows)
-        self.failures = patches.failures
+        patches.progress, self.failures = silent, patches.failures
         return self
 
     def dense(self, images: Any, ids: Sequence[str] | None = None) -> Any:
@@ -48,7 +48,7 @@ class DenseMethods:
         patches = self.patches
         with shown(self.progress) as patches.progress:
             maps = [features for _, features in patches.maps(rows)]
-        self.failures = patches.failures
+        patches.progress, self.failures = silent, patches.failures
         return together(maps, self.failures)
 
     @property

@@ -17,9 +17,10 @@ from rich.cells import cell_len
 from small import noise_pictures
 from small_stores import store_of
 from sporeprint.cli import main
-from sporeprint.cli.console import ProgressLine, Working, print_table
+from sporeprint.cli.console import Working, print_table
 from sporeprint.cli.plain_text import PlainText, plain_streams
 from sporeprint.data.sources import open_source
+from sporeprint.features.progress import ProgressLine
 from sporeprint.values import printable
 
 HOSTILE = (

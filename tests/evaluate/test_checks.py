@@ -1,9 +1,10 @@
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from sporeprint.errors import SampleError
 from sporeprint.evaluate import checks
-from sporeprint.evaluate.checks import check_directions, features_of
+from sporeprint.evaluate.checks import check_directions, features_of, label_array, labels_of
 
 
 def test_a_mapped_file_is_not_copied(tmp_path):
@@ -39,3 +40,49 @@ def test_rows_without_a_direction_are_counted():
     with pytest.raises(SampleError, match="2 of 3 query rows are all 0, which have no cosine; drop them"):
         check_directions(rows, "query")
     check_directions(rows[1:2], "query")
+
+
+LABELS = ["a", "b", "a"]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        tuple(LABELS),
+        iter(LABELS),
+        np.array(LABELS)[:, None],
+        np.array(LABELS, dtype=object),
+        pa.array(LABELS),
+        pa.chunked_array([LABELS[:1], LABELS[1:]]),
+        pa.table({"label": LABELS}),
+    ],
+)
+def test_labels_of_every_library_are_one_array(labels):
+    assert labels_of(labels, 3, "train").tolist() == LABELS
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (pa.array(["a", None, "b"]), "1 of 3 train labels are missing"),
+        (["a", float("nan"), "b"], "1 of 3 train labels are missing"),
+        (["a", 1, "b"], "train labels are of different kinds"),
+        ([["a"], ["b"], ["a", "b"]], "or lists; expected one string or number a row"),
+        (np.array([["a", "b"]] * 3), r"have shape \(3, 2\) for 3 rows; expected one label a row"),
+        ({"a": 1}, "labels is a dict"),
+        (set(LABELS), "a set has no order"),
+        (pa.table({"label": LABELS, "n": [1, 2, 3]}), r"labels is a Table with 2 columns \('label', 'n'\)"),
+    ],
+)
+def test_labels_that_are_not_one_a_row_are_refused(labels, message):
+    with pytest.raises(SampleError, match=message):
+        labels_of(labels, 3, "train")
+
+
+def test_columns_of_pandas_and_polars_are_labels():
+    pd, pl = pytest.importorskip("pandas"), pytest.importorskip("polars")
+    frame = pd.DataFrame({"label": LABELS})
+    for labels in (frame, frame["label"], frame["label"].astype("category"), pl.Series(LABELS)):
+        assert labels_of(labels, 3, "train").tolist() == LABELS
+    assert label_array(pd.Series(["a", None], dtype="string")).tolist() == ["a", None]
+    assert label_array(pd.Series([1, 2], dtype="Int64")).dtype == int

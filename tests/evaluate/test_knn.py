@@ -173,7 +173,7 @@ def test_rows_that_are_not_finite_are_refused(bad):
     ("change", "complaint"),
     [
         ({"labels": [1, 2]}, r"train labels have shape \(2,\) for 3 rows"),
-        ({"test_labels": [[1], [2]]}, "test labels have shape"),
+        ({"test_labels": [[1], [2]]}, "test labels are of different kinds, or lists"),
         ({"train": [1.0, 2.0, 3.0]}, "train features have shape"),
         ({"test": np.zeros((0, 2)), "test_labels": []}, "test features have shape"),
         ({"test": [[1.0], [2.0]]}, "train features are 2 wide, test features 1"),

@@ -3,6 +3,7 @@ import math
 import warnings
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsRegressor
@@ -255,3 +256,14 @@ def test_what_cannot_be_done_is_refused(options, seen):
     given = {"train": LINE, "labels": TAGS, "test": LINE, "test_labels": TAGS} | options
     with pytest.raises(SampleError, match=seen):
         multilabel(**given)
+
+
+def test_lists_and_indicators_of_other_libraries_are_labels():
+    rows = np.eye(4, dtype=np.float32)
+    lists = [["a"], ["b"], ["a"], ["b"]]
+    expected = multilabel(rows, lists, rows, lists, k=1)
+    assert multilabel(rows, pa.array(lists), rows, pa.array(lists), k=1) == expected
+    pd, pl = pytest.importorskip("pandas"), pytest.importorskip("polars")
+    table = {"a": [1, 0, 1, 0], "b": [0, 1, 0, 1]}
+    indicators = multilabel(rows, pd.DataFrame(table), rows, pl.DataFrame(table), k=1)
+    assert indicators.value == expected.value

@@ -165,7 +165,7 @@ def test_blocks_need_negatives_only_where_an_objective_does(pictures, backbone):
         ("one.png", None, "give \\[sample\\]"),
         (b"bytes", None, "list of samples"),
         (5, None, "list of samples"),
-        ([], None, "none of 0 rows"),
+        ([], None, "samples is empty"),
         ([None, None], ["a"], "1 ids for 2 samples"),
     ],
 )

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -22,6 +22,7 @@ from sporeprint.evaluate.analyse import Analysis
 from sporeprint.evaluate.multilabel import MultiLabelResult
 from sporeprint.evaluate.result import plain
 from sporeprint.evaluate.table import Entry
+from sporeprint.features.progress import RewrittenLine, clock
 from sporeprint.values import json_text
 
 _LONGEST_CELL = 100  # letters
@@ -151,47 +152,6 @@ def print_meanings(meanings: Sequence[str]) -> None:
     sys.stdout.write(textwrap.fill("; ".join(meanings) + ".", 100) + "\n")
 
 
-class ProgressLine:
-    """Shows what is done, its rate and time left on stderr: one rewritten line on a terminal, else a line at times."""
-
-    def __init__(self, every_s: float = 10.0):
-        self.line = _Line()
-        self.live = sys.stderr.isatty()
-        self.every_s = 0.2 if self.live else every_s
-        self.what = ""
-        self.first = 0
-        self.started = self.last = 0.0
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """what: "negatives" or "rows"; the first call for each sets the start of its clock."""
-        now = time.monotonic()
-        if what != self.what:
-            self.what, self.first, self.started, self.last = what, done, now, now
-            if done and what == "rows":
-                self._show(f"going on after {done} of {total} rows", True)
-            return
-        if now - self.last < self.every_s and done < total:
-            return
-        self.last = now
-        rate = (done - self.first) / max(now - self.started, 1e-9)
-        left = _clock((total - done) / rate) if rate else "?"
-        self._show(f"{done} of {total} {what}, {rate:.1f}/s, {left} left", done >= total)
-
-    def _show(self, text: str, finish: bool) -> None:
-        if self.live:
-            self.line.rewrite(text)
-            if finish:
-                self.line.end()
-        else:
-            say(text, err=True)
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-
-
 class Working:
     """Shows what is being done, and for how long, on stderr, in a `with` block: called with what begins now.
 
@@ -200,7 +160,7 @@ class Working:
     """
 
     def __init__(self, every_s: float = 10.0):
-        self.line = _Line()
+        self.line = RewrittenLine()
         self.live = sys.stderr.isatty()
         self.every_s = 1.0 if self.live else every_s
         self.started = self.last = time.monotonic()
@@ -233,26 +193,8 @@ class Working:
 
     def _show(self) -> None:
         self.last = time.monotonic()
-        text = f"{self.what} ... {_clock(self.last - self.started)}"
+        text = f"{self.what} ... {clock(self.last - self.started)}"
         if self.live:
-            self.line.rewrite(text)
+            self.line.rewrite(line_of(text))
         else:
             say(text, err=True)
-
-
-class _Line:
-    """A line of stderr, on a terminal, that is written again and again."""
-
-    def __init__(self) -> None:
-        self.width = 0  # columns that the last text took
-
-    def rewrite(self, text: str) -> None:
-        shown = set_cell_size(line_of(text), min(cell_len(line_of(text)), Console(stderr=True).width - 1))
-        sys.stderr.write(f"\r{shown}{' ' * (self.width - cell_len(shown))}")
-        sys.stderr.write(f"\r{shown}")  # where a message that is printed next begins
-        sys.stderr.flush()
-        self.width = cell_len(shown)
-
-    def end(self) -> None:
-        sys.stderr.write("\n")
-        self.width = 0

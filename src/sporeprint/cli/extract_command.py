@@ -87,10 +87,11 @@ def extract(
     json: options.Json = False,
 ) -> None:  # fmt: skip
     """Compute the blocks of every row into a store. Interrupted, the same command goes on where it stopped."""
-    from sporeprint.cli.console import ProgressLine, print_json
+    from sporeprint.cli.console import print_json
     from sporeprint.data.sampling import Sampled
     from sporeprint.data.sources import Source, open_source
     from sporeprint.errors import SporeprintError
+    from sporeprint.features.progress import ProgressLine
     from sporeprint.run.extract import extract
     from sporeprint.run.recipe_options import fitted_columns, make_recipe, source_modality
     from sporeprint.run.store_info import source_lines, store_summary

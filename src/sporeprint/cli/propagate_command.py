@@ -69,8 +69,9 @@ def propagate(
     json: options.Json = False,
 ) -> None:  # fmt: skip
     """Label one image, or click a few points on it: masks for all others, and which of them to label next."""
-    from sporeprint.cli.console import ProgressLine, print_json
+    from sporeprint.cli.console import print_json
     from sporeprint.errors import SporeprintError
+    from sporeprint.features.progress import ProgressLine
     from sporeprint.run.propagation import Words, run_propagate
 
     try:

@@ -55,9 +55,10 @@ def segment(
 
     The plain embedding, which the others are compared with, is never reduced by --pca.
     """
-    from sporeprint.cli.console import ProgressLine, print_json
+    from sporeprint.cli.console import print_json
     from sporeprint.cli.print_segmentation import as_json, print_segmentation
     from sporeprint.errors import SporeprintError
+    from sporeprint.features.progress import ProgressLine
     from sporeprint.run.output_folder import finished_runs, refuse_among_images
     from sporeprint.run.segment import Way, segment
     from sporeprint.run.segment_scenes import open_pair

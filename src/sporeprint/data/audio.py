@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from sporeprint.data.columns import given
 from sporeprint.data.containers import checked_flac, damaged, whole_file
 from sporeprint.data.files import opened
 from sporeprint.data.limits import Limits
@@ -60,8 +61,7 @@ def load_audio(sample: object, limits: Limits = Limits()) -> Clip:
     Raises SampleError, with a reason of one line, for anything that is not whole, audible sound of at most
     `limits`, and MissingExtra where a file is given and soundfile is not installed.
     """
-    if isinstance(sample, SampleError):
-        raise sample
+    sample = given(sample, "audio")
     if isinstance(sample, Mapping):
         sample = _from_struct(sample)
     if isinstance(sample, Clip):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sporeprint.data.columns import given
 from sporeprint.data.decoding import decode_file, run_pillow, upright
 from sporeprint.data.files import opened
 from sporeprint.data.limits import Limits
@@ -51,8 +52,7 @@ def load_image(sample: object, limits: Limits = Limits()) -> Image.Image:
     profiles are not applied.
     Raises SampleError, with a reason of one line, for anything that is not a whole image of at most `limits`.
     """
-    if isinstance(sample, SampleError):
-        raise sample
+    sample = given(sample, "image")
     if isinstance(sample, Mapping):
         sample = _from_struct(sample)
     if isinstance(sample, Image.Image):

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from sporeprint.data.audio import Clip
+from sporeprint.data.columns import Item, as_list
 from sporeprint.data.texts import unicode_advice
 from sporeprint.errors import SampleError, SourceError
 from sporeprint.values import DEEPEST
@@ -77,7 +78,7 @@ class Source(Protocol):
 
 
 class ListSource:
-    """Samples in memory. labels: one for each sample.
+    """Samples in memory, as `Fungi` takes them. labels: one for each sample.
 
     ids: unique strings, one for each sample. Without them every `Row.id` is "", and the digest of a sample's content
     becomes its id; in a store, repeated samples get "-2", "-3" ... appended. Their blocks are the same.
@@ -85,16 +86,20 @@ class ListSource:
 
     def __init__(
         self,
-        samples: Sequence[object],
+        samples: Any,
         *,
-        ids: Sequence[str] | None = None,
-        labels: Sequence[Label] | np.ndarray | None = None,
+        ids: Any = None,
+        labels: Any = None,
         label_names: Sequence[str] | None = None,
     ):
         self.label_names = None if label_names is None else list(label_names)
-        self._samples = samples
-        self._ids = [""] * len(samples) if ids is None else list(ids)
-        self._labels = [None] * len(samples) if labels is None else [_plain(label) for label in labels]
+        try:
+            self._samples = samples = as_list(samples)
+            self._ids = [""] * len(samples) if ids is None else as_list(ids, "ids")
+            given_labels = [None] * len(samples) if labels is None else as_list(labels, "labels")
+        except SampleError as error:
+            raise SourceError(str(error)) from None
+        self._labels = [_plain(label) for label in given_labels]
         for what, values in (("ids", self._ids), ("labels", self._labels)):
             if len(values) != len(samples):
                 raise SourceError(f"{len(samples)} samples and {len(values)} {what}; give one for each sample, or none")
@@ -128,7 +133,7 @@ class ListSource:
     def _digest_by(self, look: Look) -> str:
         digest = blake2b(json.dumps([self._ids, self._labels, self.label_names]).encode(), digest_size=16)
         for sample in self._samples:
-            digest.update(_content(sample, look))
+            digest.update(_content(sample.read() if isinstance(sample, Item) else sample, look))
         return digest.hexdigest()
 
     def describe(self) -> dict[str, Any]:

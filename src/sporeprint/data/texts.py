@@ -6,6 +6,7 @@ import os
 from hashlib import blake2b
 from numbers import Number
 
+from sporeprint.data.columns import given
 from sporeprint.data.encodings import ADVICE, START_BYTES, not_utf8, wide_encoding
 from sporeprint.data.files import opened
 from sporeprint.errors import SampleError
@@ -23,8 +24,7 @@ def load_text(sample: object) -> str:
     Raises SampleError, with a reason of one line, for anything that is not Unicode text of at least one character
     other than whitespace, and of at most `MAX_BYTES`.
     """
-    if isinstance(sample, SampleError):
-        raise sample
+    sample = given(sample, "text")
     if isinstance(sample, str):
         return _from_str(str.__str__(sample))  # np.str_ and other subclasses become plain
     if isinstance(sample, (bytes, bytearray, memoryview)):

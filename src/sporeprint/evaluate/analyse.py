@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
-from sporeprint.evaluate.checks import are_strings, features_of, labels_of
+from sporeprint.evaluate.checks import are_strings, features_of, label_array, labels_of
 from sporeprint.evaluate.result import plain
 from sporeprint.evaluate.similarity import anisotropy, cka_matrix, effective_rank
 from sporeprint.features.blocks import check_blocks
@@ -138,7 +138,7 @@ def per_class_change(labels: ArrayLike, before: ArrayLike, after: ArrayLike) -> 
     Equal changes go by the label. A predicted class that no test row has is wrong, and has no line of its own.
     Raises SampleError for no rows, missing labels, counts that do not match, and texts mixed with numbers.
     """
-    array = np.asarray(labels)
+    array = label_array(labels)
     if array.ndim != 1 or not len(array):
         raise SampleError(f"test labels have shape {array.shape}; expected one label a row, at least one row")
     array = labels_of(array, len(array), "test")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from numbers import Number
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sporeprint.data.columns import as_list
 from sporeprint.errors import SampleError
 from sporeprint.search.best_rows import slices
 
@@ -18,7 +20,7 @@ def features_of(rows: ArrayLike, which: str) -> NDArray[np.float32]:
 
     Raises SampleError.
     """
-    array = np.asarray(rows)
+    array = np.asarray(rows.detach().cpu() if hasattr(rows, "detach") else rows)
     if array.ndim != 2 or not array.size:
         raise SampleError(f"{which} features have shape {array.shape}; expected [rows, width], at least 1 of each")
     if array.dtype.kind not in "fiub":
@@ -29,9 +31,24 @@ def features_of(rows: ArrayLike, which: str) -> NDArray[np.float32]:
     return array
 
 
+def label_array(labels: Any) -> NDArray[Any]:
+    """Labels of any library as an array; None for a missing one. [N, 1] is one label a row, [N]. Raises SampleError."""
+    if type(labels) is np.ndarray and labels.dtype.kind in "biufUS" and labels.shape[1:] != (1,):
+        return labels
+    if isinstance(labels, (list, tuple)) and labels and all(isinstance(label, Number) for label in labels):
+        return np.asarray(labels)
+    values = as_list(labels, "labels")
+    if all(isinstance(value, str) for value in values) or all(isinstance(value, Number) for value in values):
+        return np.asarray(values)
+    array = np.empty(len(values), dtype=object)
+    for row, value in enumerate(values):  # lists of one length would become a second axis
+        array[row] = value
+    return array
+
+
 def labels_of(labels: ArrayLike, rows: int, which: str) -> NDArray[Any]:
     """One label a row, all texts or all numbers: [rows]. Raises SampleError."""
-    array = np.asarray(labels)
+    array = label_array(labels)
     if array.shape != (rows,):
         raise SampleError(f"{which} labels have shape {array.shape} for {rows} rows; expected one label a row")
     if array.dtype.kind == "f" and (missing := int(np.isnan(array).sum())):
@@ -40,7 +57,9 @@ def labels_of(labels: ArrayLike, rows: int, which: str) -> NDArray[Any]:
         return array
     if missing := sum(label is None for label in array):
         raise SampleError(f"{missing} of {rows} {which} labels are missing; drop those rows")
-    if len({isinstance(label, str) for label in array}) > 1 or any(isinstance(label, (list, tuple)) for label in array):
+    if len({isinstance(label, str) for label in array}) > 1 or any(
+        isinstance(label, (list, tuple, np.ndarray)) for label in array
+    ):
         raise SampleError(f"{which} labels are of different kinds, or lists; expected one string or number a row")
     return np.asarray(array.tolist())
 

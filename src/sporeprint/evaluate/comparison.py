@@ -10,6 +10,7 @@ from sporeprint.evaluate.analyse import Analysis, ClassChange
 from sporeprint.evaluate.choice.intervals import Interval
 from sporeprint.evaluate.result import plain
 from sporeprint.evaluate.table import Entry
+from sporeprint.features.combine import Combination
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,11 @@ class Comparison:
     def entry(self, name: str) -> Entry:
         """The entry of that name."""
         return next(entry for entry in self.entries if entry.name == name)
+
+    @property
+    def combination(self) -> Combination:
+        """The chosen entry's combination, for `Fungi.load` and `Fungi.recombine`."""
+        return self.entry(self.chosen).combination
 
     def noted(self, notes: Iterable[str]) -> Comparison:
         """This comparison with more notes."""

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sporeprint.data.columns import as_list
 from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.checks import check_same_width, features_of
@@ -158,7 +159,7 @@ def indicators(
 
 def _read(labels: Any, rows: int, which: str) -> Any:
     """Return an indicator matrix [rows, C], or lists of labels."""
-    if getattr(labels, "ndim", None) == 2:
+    if len(getattr(labels, "shape", ())) == 2:  # of a table of pandas or polars too
         array = np.asarray(labels)
         if array.dtype.kind in "fiub":
             if len(array) != rows:
@@ -171,7 +172,8 @@ def _read(labels: Any, rows: int, which: str) -> Any:
     if isinstance(labels, (str, bytes)) or not hasattr(labels, "__len__") or len(labels) != rows:
         seen = f"{len(labels)} lists" if hasattr(labels, "__len__") else f"a {type(labels).__name__}"
         raise SampleError(f"{which} labels are {seen} for {rows} rows; expected a list of labels for each")
-    return [_row(row, f"{which} row {at}") for at, row in enumerate(labels)]
+    given = labels if isinstance(labels, np.ndarray) else as_list(labels, "labels")
+    return [_row(row, f"{which} row {at}") for at, row in enumerate(given)]
 
 
 def _row(row: Any, where: str) -> list[Any]:

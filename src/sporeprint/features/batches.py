@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from sporeprint.backbones.inputs.inputs import Inputs
+from sporeprint.data.columns import as_list, is_source
 from sporeprint.data.limits import Limits
 from sporeprint.data.prefetch import ahead
 from sporeprint.data.rows import ReadAgain
@@ -62,14 +62,28 @@ def separate(rows: Sequence[Decoded]) -> tuple[dict[int, Decoded], dict[int, str
     return readable, {at: str(row[1]) for at, row in enumerate(rows) if at not in readable}
 
 
-def as_rows(samples: Any, ids: Sequence[str] | None) -> list[tuple[str, Any]]:
-    """Return (id, sample) pairs; without ids "" stands for the digest of the content."""
-    if isinstance(samples, (str, bytes, Path)) or not hasattr(samples, "__iter__"):
-        raise SampleError(f"samples is a {type(samples).__name__}; expected a list of samples (for one, give [sample])")
-    samples = list(samples)
+def as_rows(samples: Any, ids: Any, modality: str | None = None) -> list[tuple[str, Any]]:
+    """Return (id, sample) pairs; without ids "" stands for the digest of the content, a source's rows have their own.
+
+    samples, ids: as `as_list` takes them, or rows that `open_source` opened. modality: of the samples.
+    Raises SampleError.
+    """
+    if is_source(samples):
+        named_rows = [(row.id, row.sample) for row in samples.rows()]
+        samples, ids = (
+            [sample for _, sample in named_rows],
+            ids if ids is not None else [name for name, _ in named_rows],
+        )
+    else:
+        samples = as_list(samples, modality=modality)
+    if not samples:
+        raise SampleError("samples is empty; give at least one sample")
     if ids is None:
         return [("", sample) for sample in samples]
-    ids = [str(row_id) for row_id in ids]
+    given_ids = as_list(ids, "ids")
+    if None in given_ids:
+        raise SampleError(f"row {given_ids.index(None)} has no id; give one to each sample, or no ids")
+    ids = [str(row_id) for row_id in given_ids]
     if len(ids) != len(samples):
         raise SampleError(f"{len(ids)} ids for {len(samples)} samples; expected one id a sample")
     if strange := [row_id for row_id in ids if row_id.encode(errors="replace").decode() != row_id]:

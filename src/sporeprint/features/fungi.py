@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from sporeprint.backbones.backbone import Backbone
 from sporeprint.backbones.precision import as_fitted, dtype_name
 from sporeprint.data.limits import Limits
-from sporeprint.errors import RecipeError, RowFailure, SporeprintWarning
+from sporeprint.errors import BackboneError, RecipeError, RowFailure, SporeprintWarning, StoreError
 from sporeprint.features import saved
 from sporeprint.features.batches import Decoded, as_rows, decoded_batches, separate
 from sporeprint.features.combine import Combiner, named
@@ -28,8 +29,10 @@ from sporeprint.features.engine_setup import check_state, make_engine
 from sporeprint.features.estimator import Estimator
 from sporeprint.features.failures import Failures
 from sporeprint.features.fitted import Fitted
+from sporeprint.features.from_store import check_network, combination_of, is_store, stored_rows
 from sporeprint.features.gathered import Blocks, Gathered, readable
-from sporeprint.features.negatives import Progress, draw_negatives, silent
+from sporeprint.features.negatives import draw_negatives
+from sporeprint.features.progress import Progress, shown
 from sporeprint.features.recipe import DECIDED_LATER, Recipe
 from sporeprint.gradients.projections.projection import PROJECTIONS, Dense, Projection
 from sporeprint.gradients.switches import own_settings
@@ -45,6 +48,8 @@ class Fungi(DenseMethods, Estimator):
     backbone's passes). None of these three decides a number.
     max_failures: fraction of unreadable rows that a call accepts (one row always is, unless it is 0).
     limits: the largest sample that is decoded, `Limits(max_pixels=..., max_seconds=...)`; a larger one is unreadable.
+    progress: show rows done, their rate and the time left on stderr; by default on a terminal and in a notebook, where
+    there is something to wait for.
     trust_remote_code, allow_random: as in `load_backbone`; never taken from what was saved.
 
     `heads`, `negatives` and `projection` may be replaced before `blocks` is called. `failures` names the rows that the
@@ -74,6 +79,7 @@ class Fungi(DenseMethods, Estimator):
         limits: Limits | None = None,
         trust_remote_code: bool = False,
         allow_random: bool = False,
+        progress: bool | None = None,
     ):
         self.recipe = recipe
         self.backbone = backbone
@@ -84,6 +90,7 @@ class Fungi(DenseMethods, Estimator):
         self.limits = limits
         self.trust_remote_code = trust_remote_code
         self.allow_random = allow_random
+        self.progress = progress
 
     # Fitting and transforming
 
@@ -102,7 +109,9 @@ class Fungi(DenseMethods, Estimator):
         """Compute features [N, size], in X's order. Raises NotFitted before `fit`."""
         self.check_fitted("transform")
         state = vars(self).copy()  # another thread may fit meanwhile
-        return state["_combiner"].transform(self._blocks(as_rows(X, ids), state["_engine"]))
+        return state["_combiner"].transform(
+            self._blocks(as_rows(X, ids, state["_engine"].backbone.modality), state["_engine"])
+        )
 
     def fit_transform(self, X: Any, y: Any = None, ids: Sequence[str] | None = None) -> NDArray[np.float32]:
         """Fit and transform the same rows, with every block computed once."""
@@ -114,8 +123,10 @@ class Fungi(DenseMethods, Estimator):
         return self._fit(X, ids)[0]
 
     def _fit(self, X: Any, ids: Sequence[str] | None) -> tuple[Blocks, Combiner]:
-        rows, engine, recipe = as_rows(X, ids), self.engine, self._recipe()
-        drawn = draw_negatives(engine, rows, self.batch_size, silent)
+        engine, recipe = self.engine, self._recipe()
+        rows = as_rows(X, ids, engine.backbone.modality)
+        with shown(self.progress) as progress:
+            drawn = draw_negatives(engine, rows, self.batch_size, progress)
         fitted = replace(engine, negatives={**engine.negatives, **drawn})
         blocks = self._blocks(rows, fitted)
         combiner = named(recipe.combination, recipe.size).fit(readable(blocks))
@@ -145,15 +156,18 @@ class Fungi(DenseMethods, Estimator):
         A row that cannot be read is NaN in every block, warned of, and named in `failures`.
         Raises NotFitted where an objective needs negatives and has none; TooManyFailures.
         """
-        return self._blocks(as_rows(samples, ids), self.engine)
+        engine = self.engine
+        return self._blocks(as_rows(samples, ids, engine.backbone.modality), engine)
 
     def draw_negatives(self, rows: Iterable[tuple[str, Any]], progress: Progress | None = None) -> None:
         """Draw and encode each objective's bank of negatives from rows (id, sample), whatever their order.
 
-        progress: called with ("negatives", done, all).
+        progress: called with ("negatives", done, all), instead of the line that this Fungi shows.
         """
         engine = self.engine
-        engine.negatives = {**engine.negatives, **draw_negatives(engine, rows, self.batch_size, progress or silent)}
+        with shown(self.progress) as line:
+            drawn = draw_negatives(engine, rows, self.batch_size, progress or line)
+        engine.negatives = {**engine.negatives, **drawn}
 
     def compute(
         self, batch: Sequence[Decoded], names: Sequence[str] | None = None, engine: Engine | None = None
@@ -251,9 +265,18 @@ class Fungi(DenseMethods, Estimator):
     def save(self, folder: str | Path) -> None:
         """Write JSON and safetensors; `Fungi.load` in another process gives the same features.
 
-        An older one in `folder` stays whole until this one is. Raises StoreError where it cannot be written.
+        An older one in `folder` stays whole until this one is. Raises StoreError where it cannot be written, and for a
+        store, which has its own.
         """
+        if is_store(folder):
+            raise StoreError(f"'{folder}' is a store, which nothing else is written into; name another folder")
+        among = saved.sample_in(folder)
         saved.write_folder(folder, self.pack())
+        if among:
+            message = (
+                f"saved into '{folder}', which holds samples ({among}, ...); a folder of its own is easier to keep"
+            )
+            warnings.warn(message, SporeprintWarning, stacklevel=2)
 
     @own_settings()
     def pack(self) -> dict[str, bytes]:
@@ -261,22 +284,46 @@ class Fungi(DenseMethods, Estimator):
         return saved.pack(self.fitted)
 
     @classmethod
-    def load(cls, folder: str | Path, backbone: Backbone | None = None, **parameters: Any) -> Fungi:
-        """Load what `save` wrote. `backbone` is needed where it was a network of your own; `parameters` go to `Fungi`.
+    def load(cls, folder: str | Path, backbone: Any = None, combination: Any = None, **parameters: Any) -> Fungi:
+        """Load what `save` wrote, or what a store was made with, its combination fitted on the store's rows.
 
-        Raises DamagedStore where a file is not what was written, StoreMismatch where the weights are not the same.
+        backbone: your own network, where it was one; or an id or folder, where the weights are elsewhere now.
+        combination: for a store, instead of its recipe's: a name or a `Combination`; the path of a comparison.json, for
+        what `sporeprint compare` chose; or `select`, which chooses by the store's labels as `--combination loo` does.
+        parameters: of `Fungi`. Raises DamagedStore where a file is not what was written, StoreMismatch where the
+        weights are not the same, RecipeError, StoreError.
         """
-        return cls.unpack(saved.read_folder(folder), str(folder), backbone, **parameters)
+        store = stored_rows(folder)
+        read = saved.read_folder(folder) if store is None else store.read_state
+        fungi = cls.unpack(read, str(folder), backbone, **parameters)
+        if store is not None and combination is not None:
+            return fungi.recombine(store.blocks(), combination_of(combination, store))
+        if combination is not None:
+            raise RecipeError(
+                f"'{folder}' holds no rows to fit a combination on, as a store does; load it, then "
+                "recombine(fungi.blocks(training_samples), combination)"
+            )
+        if store is not None and not hasattr(fungi, "combiner"):
+            recipe = fungi._recipe()
+            fungi._combiner = named(recipe.combination, recipe.size).fit(readable(store.blocks()))
+        return fungi
 
     @classmethod
     @own_settings()
-    def unpack(
-        cls, read: Callable[[str], bytes], where: str, backbone: Backbone | None = None, **parameters: Any
-    ) -> Fungi:
-        """Undo `pack`; `read` gives a file's contents, `where` names it in messages."""
+    def unpack(cls, read: Callable[[str], bytes], where: str, backbone: Any = None, **parameters: Any) -> Fungi:
+        """Undo `pack`; `read` gives a file's contents, `where` names it in messages. backbone: as of `load`."""
         fitted = saved.unpack(read, where)
-        fungi = cls(fitted.recipe, backbone=backbone, **parameters)
-        fungi.take(fitted, where)
+        if backbone is None:
+            check_network(fitted.recipe, fitted.resolved, where, "give it as backbone=Backbone(module, ...)")
+        recipe, moved = fitted.recipe, isinstance(backbone, (str, os.PathLike))
+        recipe = replace(recipe, backbone=os.fspath(backbone)) if moved else recipe
+        fungi = cls(recipe, backbone=None if moved else backbone, **parameters)
+        try:
+            fungi.take(fitted, where)
+        except BackboneError as error:
+            if backbone is not None:
+                raise
+            raise BackboneError(f"{error} ({where} names it so; if it is elsewhere now, give backbone=)") from error
         return fungi
 
     @own_settings()
@@ -336,12 +383,14 @@ class Fungi(DenseMethods, Estimator):
 
     def _blocks(self, rows: Sequence[tuple[str, Any]], engine: Engine) -> Blocks:
         engine.workers, engine.limits = self.workers, self._limits()
-        with own_settings():
+        with own_settings(), shown(self.progress) as progress:
             inputs, failures = engine.backbone.preprocess, Failures(self.max_failures, len(rows))
             gathered = Gathered(inputs, failures)  # another thread's call may replace the attributes meanwhile
             self._failures, self._truncated = failures.rows, gathered.truncated
+            progress("rows", 0, len(rows))
             for batch in decoded_batches(inputs, rows, self.batch_size, self.workers, limits=engine.limits):
                 gathered.add(batch, *self.compute(*batch, engine=engine))
+                progress("rows", gathered.seen, len(rows))
             blocks = gathered.blocks()
         gathered.warn(stacklevel=3)
         return blocks

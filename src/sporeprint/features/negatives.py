@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -12,14 +12,9 @@ from torch import Tensor
 
 from sporeprint.features.batches import decoded_batches, name_rows, separate
 from sporeprint.features.engine import Engine
+from sporeprint.features.progress import Progress
 from sporeprint.gradients.switches import own_settings
 from sporeprint.values import canonical
-
-Progress = Callable[[str, int, int], None]  # what, done, in all
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """The progress of who asked for none."""
 
 
 @own_settings()

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from hashlib import sha256
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from sporeprint.data.folders import SUFFIXES
 from sporeprint.errors import DamagedStore, SporeprintError, StoreError
 from sporeprint.features.fitted import Fitted
 from sporeprint.store.atomic import SealForm, seal, unseal_bytes, write_file
@@ -102,6 +104,15 @@ def write_folder(folder: str | Path, files: Mapping[str, bytes]) -> None:
         if _TENSORS.fullmatch(path.name) and path != tensors:
             with suppress(OSError):  # it is in nobody's way
                 path.unlink()
+
+
+def sample_in(folder: str | Path) -> str:
+    """Return the name of a sample in, or in a folder of, a folder where nothing is saved yet; "" if there is none."""
+    folder, suffixes = Path(folder), {suffix for of in SUFFIXES.values() for suffix in of}
+    if not folder.is_dir() or (folder / JSON_NAME).exists():
+        return ""
+    files = islice(chain(folder.iterdir(), folder.glob("*/*")), 1000)
+    return next((path.name for path in files if path.suffix.lower() in suffixes), "")
 
 
 def read_folder(folder: str | Path) -> Callable[[str], bytes]:

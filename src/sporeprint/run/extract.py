@@ -7,7 +7,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, count, islice
@@ -34,9 +34,10 @@ from sporeprint.errors import (
 from sporeprint.features import saved
 from sporeprint.features.batches import decoded_batches
 from sporeprint.features.failures import Failures, first_reasons
+from sporeprint.features.from_store import check_network, read_state
 from sporeprint.features.fungi import Fungi
 from sporeprint.features.gathered import Gathered
-from sporeprint.features.negatives import Progress
+from sporeprint.features.progress import Progress
 from sporeprint.features.recipe import Recipe
 from sporeprint.objectives import paper
 from sporeprint.run.preset_costs import is_default, preset_costs
@@ -134,13 +135,6 @@ def extract(
         return _write_shards(writer, fungi, source, settings, progress)
 
 
-def read_state(folder: str | Path) -> Callable[[str], bytes]:
-    """Return a reader of the fitted state in a store, or in a folder that `Fungi.save` wrote."""
-    if (Path(folder) / saved.JSON_NAME).exists():
-        return saved.read_folder(folder)
-    return Store.open(folder).read_state
-
-
 def _fitted_fungi(
     fit_from: str | Path, recipe: Recipe | None, backbone: Backbone | str | None, settings: Settings
 ) -> tuple[Fungi, str]:
@@ -158,6 +152,9 @@ def _fitted_fungi(
                 "options out, --fit-from brings its own"
             )
         backbone = backbone or recipe.backbone
+    if backbone is None:
+        give = "in Python, extract(..., backbone=Backbone(module, ...)) takes it"
+        check_network(theirs, body["resolved"], str(fit_from), give)
     fungi = _make_fungi(theirs if backbone is None else replace(theirs, backbone=None), backbone, settings)
     try:
         fungi.restore(read, str(fit_from))

@@ -25,7 +25,7 @@ from sporeprint.data.scenes.scenes import Scene, Scenes, open_scenes
 from sporeprint.errors import RecipeError, RowFailure, SampleError
 from sporeprint.features.dense.support import least
 from sporeprint.features.fungi import Fungi
-from sporeprint.features.negatives import Progress
+from sporeprint.features.progress import Progress
 from sporeprint.features.recipe import Recipe
 from sporeprint.report.palette import RGB, mask_png
 from sporeprint.report.sheet import Tile, tile_sheet

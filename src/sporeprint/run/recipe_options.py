@@ -10,10 +10,10 @@ from sporeprint.backbones.libraries.huggingface import find_modality
 from sporeprint.data.encodings import read_utf8
 from sporeprint.errors import RecipeError
 from sporeprint.features import saved
+from sporeprint.features.from_store import read_state
 from sporeprint.features.presets import DECIDES
 from sporeprint.features.recipe import Recipe
 from sporeprint.objectives import NAMES, settle
-from sporeprint.run.extract import read_state
 from sporeprint.store.reader import Store
 from sporeprint.values import parse_json
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sporeprint.data.columns import as_list
 from sporeprint.data.scenes.scenes import Scene, find_classes
 from sporeprint.errors import NotFitted, RecipeError, RowFailure, SampleError
 from sporeprint.features.batches import as_rows
@@ -89,10 +90,10 @@ class Segmenter:
         """
         if self.folder is not None and not self._own_bank(self.folder):
             refuse_finished(self.folder)
-        images, masks = list(images), list(masks)
+        images, masks = as_list(images, modality="image"), as_list(masks, "masks")
         if len(images) != len(masks):
             raise SampleError(f"{len(images)} images, {len(masks)} masks; expected one mask an image")
-        names = [str(number) for number in range(len(images))] if ids is None else ids
+        names = [str(number) for number in range(len(images))] if ids is None else as_list(ids, "ids")
         if len(set(names)) < len(names):
             raise SampleError("two images have one id; expected an id of its own for each")
         rows = as_rows(images, names)
@@ -145,7 +146,7 @@ class Segmenter:
         """
         labeller, group = self._labeller(), self._group
         assert group is not None
-        rows = as_rows(images, None)
+        rows = as_rows(images, None, "image")
         failures = Failures(self.fungi.max_failures, len(rows))
         self.failures = failures.rows
         scenes = [Scene(str(number), image) for number, (_, image) in enumerate(rows)]

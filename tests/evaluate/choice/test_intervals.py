@@ -218,7 +218,7 @@ def test_one_split_says_nothing_of_its_spread():
         (lambda: bootstrap_mean([1, 0], labels=[1.0, np.nan]), "1 of 2 test labels are NaN"),
         (lambda: next(repeated_splits(["a", "b"])), "none of 2 classes has two rows"),
         (lambda: next(repeated_splits([])), r"labels have shape \(0,\)"),
-        (lambda: next(repeated_splits("a")), r"labels have shape \(\)"),
+        (lambda: next(repeated_splits("a")), "labels is a str; expected a list of labels"),
         (lambda: next(repeated_splits([1, 1], test_fraction=1.0)), "test_fraction=1.0"),
         (lambda: next(repeated_splits([1, 1], count=0)), "count=0"),
         (lambda: split_interval([], 0.3), "split scores have shape"),

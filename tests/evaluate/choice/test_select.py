@@ -180,7 +180,7 @@ def test_one_class_is_always_right_and_two_rows_can_be_asked():
         ([*"abab"], {"ks": [0, 1]}, "k=0"),
         ([*"abab"], {"ks": []}, "no k to choose from"),
         ([*"aba"], {}, r"labels have shape \(3,\) for 4 rows"),
-        ([["a"], ["b"], ["a"], ["b"]], {}, r"labels have shape \(4, 1\) for 4 rows"),
+        ([["a"], ["b"], ["a"], ["b"]], {}, "of different kinds, or lists"),
         (["a", 1, "a", 1], {}, "of different kinds"),
         ([*"abab"], {"guard": -1}, "guard=-1; expected"),
         ([*"abab"], {"guard": float("nan")}, "guard=nan; expected"),

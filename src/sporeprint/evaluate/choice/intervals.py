@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
-from sporeprint.evaluate.checks import labels_of
+from sporeprint.evaluate.checks import label_array, labels_of
 from sporeprint.values import check_count
 
 _FEW_VALUES = 256  # of different scores; resampling counts is exact for any number, and quicker for few
@@ -88,7 +88,7 @@ def repeated_splits(
     every split. Split i is seeded with (seed, i), so more splits leave the first as they are.
     Raises SampleError where every class has one row.
     """
-    array = np.asarray(labels)
+    array = label_array(labels)
     if array.ndim != 1 or not len(array):
         raise SampleError(f"labels have shape {array.shape}; expected one label a row, at least one row")
     _check_fraction("test_fraction", test_fraction)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
-from sporeprint.evaluate.checks import labels_of
+from sporeprint.evaluate.checks import label_array, labels_of
 from sporeprint.evaluate.knn import CANDIDATES, counts_of
 from sporeprint.evaluate.votes import winners
 from sporeprint.features.blocks import Blocks, family
@@ -96,7 +96,7 @@ def _checked(blocks: Blocks, candidates: Mapping[str, Combination]) -> dict[str,
 def _labelled(blocks: Blocks, labels: ArrayLike, most: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """The rows that have a label and no NaN, and the codes of their labels."""
     total = len(next(iter(blocks.values())))
-    given = np.asarray(labels, dtype=object if isinstance(labels, (list, tuple)) else None)  # among texts NaN stays NaN
+    given = label_array(labels)
     if given.shape != (total,):
         raise SampleError(f"labels have shape {given.shape} for {total} rows; expected one label a row, None for none")
     if given.dtype.kind == "O":

@@ -24,6 +24,7 @@ from sporeprint.features.dense.dense_settings import Dense
 from sporeprint.features.dense.support import Support, least
 from sporeprint.features.engine import Engine, below, heads_of, make_head
 from sporeprint.features.failures import Failures, first_reasons
+from sporeprint.features.progress import Progress, silent
 from sporeprint.features.recipe import Recipe
 from sporeprint.features.unit import unit
 from sporeprint.gradients.switches import own_settings
@@ -76,6 +77,7 @@ class DenseFeatures:
     max_failures: float = 0.01
     limits: Limits = field(default_factory=Limits)
     failures: list[RowFailure] = field(default_factory=list)
+    progress: Progress = silent  # called with ("images", done, all)
 
     @classmethod
     @own_settings()
@@ -215,7 +217,8 @@ class DenseFeatures:
         return dict(named_rows)
 
     def _each_map(self, rows: Sequence[tuple[str, Any]]) -> Iterator[tuple[str, Maps | None]]:
-        failures = self._failures_of(rows)
+        failures, done = self._failures_of(rows), 0
+        self.progress("images", 0, len(rows))
         for batch in self._batches(rows):
             readable, reasons = separate(batch.rows)
             computed = self._compute(list(readable.values()))
@@ -227,6 +230,8 @@ class DenseFeatures:
                 if maps is None:
                     failures.add(name, reasons[at])
                 yield name, maps
+                done += 1
+                self.progress("images", done, len(rows))
 
     def _failures_of(self, rows: Sequence[tuple[str, Any]]) -> Failures:
         """Return a counter that goes on from `self.failures`, and adds to it."""

@@ -9,6 +9,7 @@ from sporeprint.errors import RowFailure
 from sporeprint.features.batches import as_rows
 from sporeprint.features.dense.dense_features import DenseFeatures, together
 from sporeprint.features.engine import Engine
+from sporeprint.features.progress import shown, silent
 from sporeprint.features.recipe import Recipe
 
 _T = TypeVar("_T", bound="DenseMethods")
@@ -21,6 +22,7 @@ class DenseMethods:
     workers: int
     max_failures: float
     _failures: list[RowFailure]
+    progress: bool | None
     _recipe: Callable[[], Recipe]
 
     def fit_dense(self: _T, images: Any, ids: Sequence[str] | None = None) -> _T:
@@ -28,8 +30,10 @@ class DenseMethods:
 
         Raises TooManyFailures, RecipeError, BackboneError.
         """
-        self.patches.fit(as_rows(images, ids))
-        self._failures = self.patches.failures
+        patches, rows = self.patches, as_rows(images, ids, "image")
+        with shown(self.progress) as patches.progress:
+            patches.fit(rows)
+        patches.progress, self._failures = silent, patches.failures
         return self
 
     def dense(self, images: Any, ids: Sequence[str] | None = None) -> Any:
@@ -39,9 +43,11 @@ class DenseMethods:
         (None in such a list), with a warning, and is named in `failures`. `patches.maps` yields one image at a time.
         Raises NotFitted before `fit_dense`, TooManyFailures.
         """
-        rows = as_rows(images, ids)
-        maps = [features for _, features in self.patches.maps(rows)]
-        self._failures = self.patches.failures
+        rows = as_rows(images, ids, "image")
+        patches = self.patches
+        with shown(self.progress) as patches.progress:
+            maps = [features for _, features in patches.maps(rows)]
+        patches.progress, self._failures = silent, patches.failures
         return together(maps, self._failures)
 
     @property

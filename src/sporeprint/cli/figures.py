@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sporeprint.cli.tables import Column
+from sporeprint.evaluate.choice.intervals import Interval
 from sporeprint.evaluate.table import Entry
 
 WHITE_MEANS = "white: each block whitened by itself as --whiten auto does, in full or with the exponent given"
@@ -40,6 +41,13 @@ def signed(value: float, digits: int = 1) -> str:
 def points(fraction: float) -> str:
     """A difference of two fractions, in points."""
     return signed(100 * fraction)
+
+
+def between(interval: Interval, show: Callable[[float], str]) -> str:
+    """Both ends of an interval; a dash where there is none."""
+    if math.isnan(interval.low) or math.isnan(interval.high):
+        return NONE
+    return f"{show(interval.low)} to {show(interval.high)}"
 
 
 def alike(values: Iterable[float]) -> Callable[[float], str]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
-from sporeprint.cli.figures import NONE, Figure, leave_one_out, number, percent, points
+from sporeprint.cli.figures import NONE, Figure, between, leave_one_out, number, percent, points
 from sporeprint.cli.plain_text import say
 from sporeprint.cli.print_scores import main_rows, print_entries
 from sporeprint.cli.tables import Column, say_folded
 from sporeprint.evaluate.choice.candidates import ALL, FREE, PLAIN, RAW
-from sporeprint.evaluate.choice.intervals import Interval
 from sporeprint.evaluate.comparison import Comparison
 from sporeprint.evaluate.table import Entry
 
@@ -35,8 +33,8 @@ def print_comparison(comparison: Comparison, everything: bool = False) -> None:
     figures = [
         Figure(Column("top-1 %", "top-1: accuracy on the test rows"), lambda entry: percent(entry.value.value)),
         Figure(Column("gain", meaning), over(lambda entry: points(entry.gain.value))),
-        Figure(Column(f"{level} interval"), over(lambda entry: _between(entry.gain, points))),
-        Figure(Column("top-1 interval %", extra=True), lambda entry: _between(entry.value, percent)),
+        Figure(Column(f"{level} interval"), over(lambda entry: between(entry.gain, points))),
+        Figure(Column("top-1 interval %", extra=True), lambda entry: between(entry.value, percent)),
         Figure(
             Column("class %", "class: mean of the classes' accuracies", extra=True),
             lambda entry: percent(entry.result.mean_per_class),
@@ -80,10 +78,3 @@ def _compared(comparison: Comparison, everything: bool) -> str:
         return f"Compared: {listed}"
     parts = [f"{settings[name]:,} {words}" for name, words in _COUNTS.items() if name in settings]
     return f"Compared: {', '.join([str(settings.get('backbone', 'blocks')), *parts])}"
-
-
-def _between(interval: Interval, show: Callable[[float], str]) -> str:
-    """Both ends of an interval; a dash where there is none."""
-    if math.isnan(interval.low) or math.isnan(interval.high):
-        return NONE
-    return f"{show(interval.low)} to {show(interval.high)}"

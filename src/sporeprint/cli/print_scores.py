@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sporeprint.cli.figures import KINDS, WHITE_MEANS, Figure, Kind, leave_one_out, whole
+from sporeprint.cli.figures import KINDS, NONE, WHITE_MEANS, Figure, Kind, leave_one_out, number, whole
 from sporeprint.cli.plain_text import say
 from sporeprint.cli.tables import Column, print_table, say_folded
 from sporeprint.evaluate.choice.candidates import DECORRELATED, RAW, WHITE
 from sporeprint.evaluate.table import Entry
 from sporeprint.features.blocks import FAMILIES, family
+
+if TYPE_CHECKING:
+    from sporeprint.run.demo import Demo
 
 PASSES = "passes: backbone passes a row"
 _FEW = 8  # rows that are all shown
@@ -28,16 +31,24 @@ def print_scores(
     how = KINDS[kind]
     say_folded(answer(entries, how, chosen))
     say("")
-    figures = how.figures(entries)
-    base = _base(entries)
-    if base is not None:
-        meaning = f"gain:{how.unit} over the embedding"
-        figures.insert(
-            1, Figure(Column("gain", meaning), lambda entry: "" if entry is base else _gain(how, entry, base))
-        )
-    figures.append(Figure(Column("width", "width: numbers of a feature", extra=True), lambda entry: f"{entry.width:,}"))
     notes = few_shot_draws(entries[0].result.settings)
-    print_entries(title, entries, figures, main_rows(entries, leave_one_out), everything, notes)
+    main = main_rows(entries, leave_one_out)
+    print_entries(title, entries, _with_gain(how, entries), main, everything, notes)
+
+
+def print_demo(demo: Demo, everything: bool) -> None:
+    """The demo's verdict, its table with rows a second, and how far it can be trusted, on stdout."""
+    say_folded(demo.verdict())
+    say("")
+    speed = Figure(
+        Column("rows/s", "rows/s: rows a second here and now, whatever else runs, decoding left out"),
+        lambda entry: NONE if entry.rows_per_second is None else number(entry.rows_per_second, 1),
+    )
+    figures, entries = [*_with_gain(KINDS["knn"], demo.entries), speed], demo.entries
+    main = [at for at, entry in enumerate(entries) if demo.is_best(entry) or at in main_rows(entries, leave_one_out)]
+    title = f"kNN: scikit-learn digits, {demo.train_rows} training rows, {demo.test_rows} test rows, shipped backbone"
+    print_entries(title, entries, figures, main, everything)
+    say_folded(demo.caveat())
 
 
 def print_entries(
@@ -114,6 +125,15 @@ def few_shot_draws(settings: Mapping[str, Any]) -> list[str]:
 def _only(entry: Entry, kind: str) -> bool:
     """Whether an entry has blocks of this family, and of no other but the embedding."""
     return {family(name) for name in entry.blocks} - {RAW} == {kind} and entry.role not in ("paper", "chosen")
+
+
+def _with_gain(how: Kind, entries: Sequence[Entry]) -> list[Figure]:
+    """The figures of a kind, with the gain over the embedding behind the headline."""
+    base, (headline, *figures) = _base(entries), how.figures(entries)
+    meaning = f"gain:{how.unit} over the embedding"
+    gain = Figure(Column("gain", meaning), lambda entry: "" if base in (None, entry) else _gain(how, entry, base))
+    width = Figure(Column("width", "width: numbers of a feature", extra=True), lambda entry: f"{entry.width:,}")
+    return [headline, *([] if base is None else [gain]), *figures, width]
 
 
 def _base(entries: Sequence[Entry]) -> Entry | None:

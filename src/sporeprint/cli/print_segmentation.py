@@ -90,7 +90,7 @@ def print_segmentation(segmented: Segmentation, everything: bool = False) -> Non
         images = f", {fraction} ({runs[0]['training_images']})" if len(fractions) > 1 else ""
         columns += [Column(f"mIoU{images} %"), Column("gain"), Column(f"{level} interval")]
     auto = AUTO in (segmented.plan.voting.neighbours, segmented.plan.voting.temperature)
-    columns += [Column("k, T", extra=True), Column("on training %", extra=True)] if auto else []
+    columns += [Column("k, T", extra=True), Column("on training %")] if auto else []
     rows = []
     for row in table:
         cells = [row["name"], row["passes"]]

@@ -47,18 +47,13 @@ def fold(text: str, width: int, hang: str = "") -> list[str]:
 
     hang: what the later lines begin with.
     """
-    lines = [""]
+    lines: list[str] = []
     for word in text.split(" "):
-        joined = f"{lines[-1]} {word}" if lines[-1].strip() else lines[-1] + word
-        if cell_len(joined) <= width:
-            lines[-1] = joined
+        if lines and cell_len(lines[-1]) + 1 + cell_len(word) <= width:
+            lines[-1] += f" {word}"
             continue
-        pieces = chop_cells(word, width - cell_len(hang)) or [""]
-        if lines[-1].strip():
-            lines.append(hang + pieces[0])
-        else:
-            lines[-1] += pieces[0]
-        lines += [hang + piece for piece in pieces[1:]]
+        first, *others = chop_cells(word, width - cell_len(hang)) or [""]
+        lines += [(hang if lines else "") + first, *(hang + piece for piece in others)]
     return lines
 
 

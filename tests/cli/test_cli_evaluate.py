@@ -192,7 +192,7 @@ def test_a_table_that_nothing_chose_from_says_that_its_best_is_picked_by_its_fig
     first = run("cluster", data / "a")[1].splitlines()[0]
     assert first == "None of 3 others has more than the embedding: matched accuracy 100.0%."
     first = run("regress", data / "heights-a", data / "heights-b", "--k", "1")[1].splitlines()[0]
-    assert first == "None of 1 others has more than the embedding: R^2 1.000."
+    assert first == "None of 2 others has more than the embedding: R^2 1.000."
 
 
 def test_lists_of_labels_are_judged_by_average_precision(run, data):

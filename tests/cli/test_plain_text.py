@@ -193,9 +193,9 @@ def test_names_of_files_reach_no_terminal_as_they_are(on_terminal, tmp_path):
     assert "x\\u001b]0;title\\u0007\\u001b[2Jy.png" in err
     assert "z\\rfaked line.png" in err
     assert "a\\nfaked: all is well.png" in err
-    _, out, _ = on_terminal("info", tmp_path / "o\x1b[2J", "--verify")
+    _, out, _ = on_terminal("info", tmp_path / "o\x1b[2J", "--verify", "--all")
     assert unsafe(out) <= {"\n"}
-    assert len([line for line in out.split("\n") if line.startswith("  not read: ")]) == 4
+    assert len([line for line in out.split("\n") if line.startswith("not read: ")]) == 4
     _, out, _ = on_terminal("info", tmp_path / "o\x1b[2J", "--json")
     assert {"z\rfaked line.png", "\u202egnp.png"} <= {row["id"][5:] for row in json.loads(out)["failures"]}
 

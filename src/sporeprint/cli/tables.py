@@ -52,8 +52,10 @@ def fold(text: str, width: int, hang: str = "") -> list[str]:
         if lines and cell_len(lines[-1]) + 1 + cell_len(word) <= width:
             lines[-1] += f" {word}"
             continue
-        first, *others = chop_cells(word, width - cell_len(hang)) or [""]
-        lines += [(hang if lines else "") + first, *(hang + piece for piece in others)]
+        start = hang if lines else ""
+        first = next(iter(chop_cells(word, width - cell_len(start))), "")
+        others = chop_cells(word[len(first) :], width - cell_len(hang))
+        lines += [start + first, *(hang + piece for piece in others)]
     return lines
 
 

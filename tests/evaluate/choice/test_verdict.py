@@ -139,7 +139,10 @@ def test_what_is_said_of_a_choice_follows_from_both_ends_of_its_interval(low, hi
     assert "surely better here" not in reasoned(gain, gain, recommended)
 
 
-SURER = "surely better here, though the training rows do not speak for it, is {}: {} (one of {} looked at on these test rows)"
+SURER = (
+    "surely better here, though the training rows do not speak for it, is {}: {} "
+    "(one of {} looked at on these test rows)"
+)
 GAINED, OPEN_GAIN, LOST = (0.05, 0.015, 0.082), (0.01, -0.02, 0.04), (-0.028, -0.06, 0.003)
 
 

@@ -464,3 +464,24 @@ def test_one_class_and_one_row_are_said_and_not_an_error(run, data):
     for words in (["knn", "single", "b"], ["cluster", "single"], ["analyse", "single"], ["analyse", "one", "b"]):
         status, _, err = run(words[0], *(data / name for name in words[1:]))
         assert status == 0, err
+
+
+def test_a_figure_that_does_not_exist_is_a_dash_and_said(run, data):
+    save(data, "level", [3.0] * 4, TEST)
+    status, out, _ = run("regress", data / "heights-a", data / "level")
+    assert (status, out.splitlines()[0]) == (0, "The embedding has no R^2 on these rows.")
+    assert [row["R^2"] for row in table(out + "\n").values()] == ["-"] * 3
+    assert "nan" not in out
+
+
+def test_a_thousand_classes_are_folded_and_all_of_them_printed_with_all(run, data):
+    names = [f"class {number:04}" for number in range(1000)]
+    for name in ("thousand", "asking"):
+        save(data, name, names, np.arange(1000) * 0.36)
+    folded, whole = (
+        run("analyse", data / "thousand", data / "asking", *more, columns=60)[1] for more in ((), ("--all",))
+    )
+    assert "Classes that gain and lose most, 10 of 1,000" in folded
+    assert "990 more rows: --all" in folded
+    assert sum(line.startswith("class ") and line[6:10].isdigit() for line in whole.splitlines()) == 1000
+    assert max(map(len, (folded + whole).splitlines())) <= 60

@@ -77,7 +77,7 @@ class Kind:
 
     def value(self, value: float) -> str:
         """The headline figure in a sentence."""
-        return f"{percent(value)}%" if self.share else number(value)
+        return f"{percent(value)}%" if self.share and not math.isnan(value) else number(value)
 
     def gain(self, value: float) -> str:
         """A difference of two headline figures, without its unit."""

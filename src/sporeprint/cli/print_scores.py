@@ -90,6 +90,8 @@ def answer(entries: Sequence[Entry], how: Kind, chosen: Entry | None = None) -> 
     if base is None:
         first = entries[0]
         return f"{_capital(first)}: {how.headline} {how.value(first.value)}, for {_passes(first)} a row."
+    if math.isnan(base.value):
+        return f"The embedding has no {how.headline} on these rows."
     best = max(entries, key=lambda entry: -math.inf if math.isnan(entry.value) else entry.value)
     if best is base or not best.value > base.value:
         return f"None of {len(entries) - 1} others has more than the embedding: {how.headline} {how.value(base.value)}."

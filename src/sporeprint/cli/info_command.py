@@ -44,7 +44,13 @@ def info(
             [name, f"{block['dim']:,}", passes(block["passes"]), block["family"], block["views"]]
             for name, block in blocks.items()
         ]
-        heads = [Column("block"), Column("width"), Column("passes"), Column("family", words=True), Column("views", words=True)]
+        heads = [
+            Column("block"),
+            Column("width"),
+            Column("passes"),
+            Column("family", words=True),
+            Column("views", words=True),
+        ]
     else:
         rows = [[name, f"{width:,}", passes(count)] for name, width, count in family_rows(opened)]
         heads = [Column("blocks"), Column("numbers a row"), Column("passes")]

@@ -32,8 +32,13 @@ def print_scores(
     say_folded(answer(entries, how, chosen))
     say("")
     notes = few_shot_draws(entries[0].result.settings)
-    main = main_rows(entries, leave_one_out)
-    print_entries(title, entries, _with_gain(how, entries), main, everything, notes)
+    named = _named(entries, chosen)
+    main = [at for at, entry in enumerate(entries) if entry is named or at in main_rows(entries, leave_one_out)]
+
+    def name(entry: Entry) -> str:
+        return f"{entry.title} (chosen)" if entry is chosen and entry.role != "chosen" else entry.title
+
+    print_entries(title, entries, _with_gain(how, entries), main, everything, notes, name)
 
 
 def print_demo(demo: Demo, everything: bool) -> None:
@@ -92,10 +97,17 @@ def answer(entries: Sequence[Entry], how: Kind, chosen: Entry | None = None) -> 
         return f"{_capital(first)}: {how.headline} {how.value(first.value)}, for {_passes(first)} a row."
     if math.isnan(base.value):
         return f"The embedding has no {how.headline} on these rows."
-    best = max(entries, key=lambda entry: -math.inf if math.isnan(entry.value) else entry.value)
+    best = _named(entries, chosen)
     if best is base or not best.value > base.value:
         return f"None of {len(entries) - 1} others has more than the embedding: {how.headline} {how.value(base.value)}."
     return f"The highest of {len(entries)}, picked by these figures, is {_words(best)}: {_against(how, best, base)}."
+
+
+def _named(entries: Sequence[Entry], chosen: Entry | None) -> Entry:
+    """The entry that the answer is about: what was chosen, else the highest."""
+    if chosen is not None:
+        return chosen
+    return max(entries, key=lambda entry: -math.inf if math.isnan(entry.value) else entry.value)
 
 
 def main_rows(

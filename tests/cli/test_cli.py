@@ -209,7 +209,7 @@ def test_what_is_logged_and_warned_of_are_plain_lines(run, tmp_path):
 
 
 def test_knn_prints_the_table_of_two_stores(data, run):
-    status, out, _ = run("knn", data / "train", data / "test", "--k", "1,auto")
+    status, out, _ = run("knn", data / "train", data / "test", "--k", "1,auto", "--all")
     assert status == 0
     for row in ("embedding", "embedding + kl", "paper", "control: layers, white"):
         assert row in out

@@ -24,7 +24,7 @@ ENTRIES.append(HALF)
 
 @pytest.mark.parametrize("chosen", [HALF, None])
 def test_the_row_that_the_answer_names_is_always_shown(capsys, monkeypatch, chosen):
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("COLUMNS", "200")
     print_scores("kNN", ENTRIES, "knn", chosen)
     first, *lines = capsys.readouterr().out.splitlines()
     assert "75.0%, +15.0 points over the embedding's 60.0%" in first

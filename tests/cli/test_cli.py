@@ -406,7 +406,7 @@ def test_info_says_what_a_store_holds(data, run):
     assert status == 0
     for fact in ("rows: 6 from others", "TinyViT", "simclr", "labels: 3 different", "seed: 0", "float32"):
         assert fact in out
-    assert out.splitlines()[0] == "6 rows with 7 blocks of tiny; every row was read."
+    assert out.splitlines()[0] == "6 rows with 6 blocks of tiny; every row was read."
     assert ["simclr", "128", "4", "gradients", "simclr"] in map(
         str.split, run("info", data / "test", "--all")[1].splitlines()
     )

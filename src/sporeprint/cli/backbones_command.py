@@ -30,7 +30,10 @@ def backbones(
 
     if name is not None:
         description = describe_backbone(name, modality, trust_remote_code=trust_remote_code, allow_random=allow_random)
-        print_json(description) if json else _print_found(description, everything)
+        if json:
+            print_json(description)
+        else:
+            _print_found(description, everything)
     elif json:
         print_json([dict(zip(("modality", "backbones", "embedding"), row, strict=True)) for row in SUPPORTED])
     else:
@@ -47,7 +50,8 @@ def _print_supported(supported: Sequence[tuple[str, str, str]], everything: bool
         Column("library and families", words=True),
         Column("embedding (pooling auto)", words=True, extra=True),
     ]
-    rows, above = [], None
+    rows: list[list[str]] = []
+    above: str | None = None
     for kind, *cells in supported:
         rows.append(["" if kind == above else kind, *cells])
         above = kind

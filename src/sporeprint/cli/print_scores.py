@@ -143,11 +143,15 @@ def _only(entry: Entry, kind: str) -> bool:
 
 def _with_gain(how: Kind, entries: Sequence[Entry]) -> list[Figure]:
     """The figures of a kind, with the gain over the embedding behind the headline."""
-    base, (headline, *figures) = _base(entries), how.figures(entries)
-    meaning = f"gain:{how.unit} over the embedding"
-    gain = Figure(Column("gain", meaning), lambda entry: "" if base in (None, entry) else _gain(how, entry, base))
+    base = _base(entries)
+    headline, *figures = how.figures(entries)
     width = Figure(Column("width", "width: numbers of a feature", extra=True), lambda entry: f"{entry.width:,}")
-    return [headline, *([] if base is None else [gain]), *figures, width]
+    return [headline, *([] if base is None else [_gain_figure(how, base)]), *figures, width]
+
+
+def _gain_figure(how: Kind, base: Entry) -> Figure:
+    column = Column("gain", f"gain:{how.unit} over the embedding")
+    return Figure(column, lambda entry: "" if entry is base else _gain(how, entry, base))
 
 
 def _base(entries: Sequence[Entry]) -> Entry | None:

@@ -143,7 +143,8 @@ def _print_classes(segmented: Segmentation, table: Sequence[dict[str, Any]], eve
     shown = [row for row in table if row["name"] in (EMBEDDING, best)]
     results = [row["figures"][fraction]["result"] for row in shown]
     pixels = results[0].confusion.sum(axis=1)
-    rows, gains = [], []
+    rows: list[list[str]] = []
+    gains: list[float] = []
     for name, share, *ious in zip(
         results[0].names, pixels / pixels.sum(), *(result.iou for result in results), strict=True
     ):

@@ -20,7 +20,7 @@ import transformers
 
 from sporeprint import KL, Combination, Fungi, Recipe, SimCLR, knn, open_source
 from sporeprint.backbones.libraries.huggingface import load_huggingface
-from sporeprint.cli.console import print_table
+from sporeprint.cli.tables import Column, print_table
 from sporeprint.data.sampling import Sampled
 from sporeprint.errors import BackboneError
 from sporeprint.objectives import MaskedTokens
@@ -74,9 +74,8 @@ def main() -> None:
             for k in (20, "auto")
         ]
         lines.append([name, *(f"{result.value:.1%}" for result in results), str(results[1].k)])
-    print_table(
-        f"kNN top-1, {len(train)} training rows, {len(test)} test rows", ["features", "k=20", "k auto", "its k"], lines
-    )
+    columns = [Column(name) for name in ("features", "k=20", "k auto", "its k")]
+    print_table(columns, lines, f"kNN top-1, {len(train)} training rows, {len(test)} test rows")
 
 
 def rows_of(path: str, count: int) -> list[tuple[str, str, Any]]:

@@ -231,7 +231,7 @@ def test_what_is_logged_and_warned_of_are_plain_lines(run, tmp_path):
 
 
 def test_knn_prints_the_table_of_two_stores(data, run):
-    status, out, _ = run("knn", data / "train", data / "test", "--k", "1,auto")
+    status, out, _ = run("knn", data / "train", data / "test", "--k", "1,auto", "--all")
     assert status == 0
     for row in ("embedding", "embedding + kl", "paper", "control: layers, white"):
         assert row in out
@@ -426,8 +426,12 @@ def test_knn_needs_labels_and_known_blocks(data, run, tmp_path):
 def test_info_says_what_a_store_holds(data, run):
     status, out, _ = run("info", data / "test")
     assert status == 0
-    for fact in ("rows: 6 from others", "TinyViT", "simclr", "4 passes", "labels: 3 different", "seed: 0", "float32"):
+    for fact in ("rows: 6 from others", "TinyViT", "simclr", "labels: 3 different", "seed: 0", "float32"):
         assert fact in out
+    assert out.splitlines()[0] == "6 rows with 6 blocks of tiny; every row was read."
+    assert ["simclr", "128", "4", "gradients", "simclr"] in map(
+        str.split, run("info", data / "test", "--all")[1].splitlines()
+    )
     body = json.loads(run("info", data / "test", "--json")[1])
     assert body["rows"] == 6
     assert body["plan"]["fit"]["from"] != "this source"
@@ -485,6 +489,8 @@ def test_backbones_lists_what_is_supported(run):
     rows = json.loads(run("backbones", "--json")[1])
     assert all({"modality", "backbones", "embedding"} == set(row) and row["embedding"] for row in rows)
     assert list(dict.fromkeys(row["modality"] for row in rows)) == ["image", "text", "audio", "any"]
+    assert len(run("backbones", columns=80)[1].splitlines()) <= 24
+    assert "forward_head, pre_logits" in run("backbones", "--all")[1]
     first = [line.split()[0] for line in out.splitlines() if line.strip()]
     assert [first.count(word) for word in ("image", "text", "audio", "any")] == [1] * 4  # said once, above its rows
 
@@ -495,7 +501,12 @@ def test_backbones_says_what_is_found_in_one(run):
     result = json.loads(out)
     assert result["targets"] == ["blocks.5.attn.proj"]
     assert "blocks.0.mlp.fc1" in result["linear_layers"]
-    assert "targets: blocks.5.attn.proj" in run("backbones", "tiny")[1]
+    folded, whole = (run("backbones", "tiny", *more, columns=80)[1] for more in ((), ("--all",)))
+    assert "targets: blocks.5.attn.proj" in folded
+    assert "blocks.0-5.mlp.fc1" in folded
+    assert len(folded.splitlines()) <= 24
+    assert all(f"linear layer: {layer}\n" in whole for layer in result["linear_layers"])
+    assert max(map(len, folded.splitlines())) <= 80
     assert run("backbones", "./nowhere")[0] == 1
 
 

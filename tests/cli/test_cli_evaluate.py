@@ -1,6 +1,7 @@
 """The commands that evaluate, on stores made by hand: points of a circle, whose neighbours are known."""
 
 import json
+import re
 import time
 
 import numpy as np
@@ -107,7 +108,7 @@ def test_few_shot_draws_are_shown_with_their_spread(run, data):
     assert entry["results"]["1"] == as_json(expected)
     assert expected.spread > 0
     _, out, _ = run("knn", *words, "--k", "1,auto")
-    assert f"{expected.value:.1%} ± {expected.spread:.1%}" in out
+    assert f"{100 * expected.value:.1f} ± {100 * expected.spread:.1f}" in out
     assert "mean and standard deviation of 4 draws of 2 rows a class" in " ".join(out.split())
     (entry,) = entries(run, "probe", *words).values()
     assert entry["results"]["probe"] == as_json(probe(features, labels, others, labels, shots=2, draws=4, seed=7))
@@ -122,14 +123,20 @@ def test_knn_takes_metric_and_vote(run, data):
     assert entry["results"]["3"]["settings"]["temperature"] == 0.5
 
 
-def test_the_table_of_knn_ends_with_the_decorrelated_and_what_loo_chose(run, data):
-    # The embedding says nothing here, and the layers everything.
+def save_halves(folder):
+    """Stores c and d, whose embedding says nothing and whose layer says everything; returns their labels."""
     degrees = np.random.default_rng(0).uniform(0, 360, 24)
     places = ["low", "high"] * 12
     for name in ("c", "d"):
-        source = ListSource([f"{name}{at}" for at in range(24)], labels=places)
-        second = [at * 2.0 if place == "low" else 180 + at * 2.0 for at, place in enumerate(places)]
-        store_of(data / name, source, {"embedding": circle(degrees), "cls-2": circle(second)})
+        if not (folder / name).exists():
+            source = ListSource([f"{name}{at}" for at in range(24)], labels=places)
+            second = [at * 2.0 if place == "low" else 180 + at * 2.0 for at, place in enumerate(places)]
+            store_of(folder / name, source, {"embedding": circle(degrees), "cls-2": circle(second)})
+    return places
+
+
+def test_the_table_of_knn_ends_with_the_decorrelated_and_what_loo_chose(run, data):
+    places = save_halves(data)
     status, out, _ = run("knn", data / "c", data / "d", "--k", "1", "--json")
     assert status == 0
     body = json.loads(out)
@@ -139,17 +146,53 @@ def test_the_table_of_knn_ends_with_the_decorrelated_and_what_loo_chose(run, dat
     assert body["loo"] == as_json(chosen)
     (scores,) = entries(run, "knn", data / "c", data / "d", "--k", "1", "--combination", "loo", "--pca", "3").values()
     assert (scores["name"], scores["width"]) == (f"loo: {chosen.name}", 3)
-    assert (
-        f"loo chose, by the labels of the training rows: {chosen} (± one standard error; on those rows, not on the "
-        "table's).\n"
-    ) in run("probe", data / "c", data / "d")[1]
+
+
+def table(out):
+    """The rows of the table in a printed answer: {name: cells}, by the head's names."""
+    lines = out.split("\n")
+    (rule,) = [at for at, line in enumerate(lines) if line.startswith("---")]
+    names = re.split(r"  +", lines[rule - 1].strip())
+    rows = [
+        re.split(r"  +", line.strip()) for line in lines[rule + 1 : lines.index("", rule)] if re.search(r"  +\d", line)
+    ]
+    return {row[0].removeprefix("control: "): dict(zip(names, row, strict=False)) for row in rows}
+
+
+@pytest.mark.parametrize(
+    "words", [("knn", "c", "d"), ("knn", "c", "d", "--k", "3"), ("probe", "c", "d"), ("retrieve", "d", "c")]
+)
+def test_a_command_ends_in_no_gain_that_its_own_table_does_not_show(run, data, words):
+    save_halves(data)
+    status, out, _ = run(words[0], *(data / word if word in "cd" else word for word in words[1:]))
+    assert status == 0
+    first = out.splitlines()[0]
+    assert len(first.split()) <= 25
+    rows = table(out + "\n")
+    (chosen,) = [row for name, row in rows.items() if name.startswith("loo: ")]
+    share, gain, base = re.search(r"([\d.]+)%, ([+-][\d.]+) points over the embedding's ([\d.]+)%", first).groups()
+    assert [*chosen.values()][2:4] == [share, gain]
+    assert rows["embedding"][[*chosen][2]] == base
+    assert float(gain) == pytest.approx(float(share) - float(base), abs=0.11)
+    assert "leave-one-out 9" not in out
+    for figure in re.findall(r"[+-]\d+\.\d", out):
+        assert figure in [row.get("gain") for row in rows.values()]
+
+
+def test_where_nothing_is_surely_better_the_embedding_is_the_answer(run, data):
+    degrees, places = np.random.default_rng(0).uniform(0, 360, 24), ["low", "high"] * 12
     for name in ("e", "f"):
         source = ListSource([f"{name}{at}" for at in range(24)], labels=places)
         store_of(data / name, source, {"embedding": circle(degrees), "cls-2": circle(degrees)})
     out = run("probe", data / "e", data / "f")[1]
-    assert "k = " in out
-    assert "; nothing beats both it and the half-white embedding by two standard errors there.\n" in out
-    assert "+0.0" not in out
+    assert re.match(r"The embedding alone has top-1 [\d.]+%; leave-one-out on the training rows finds nothing", out)
+
+
+def test_a_table_that_nothing_chose_from_says_that_its_best_is_picked_by_its_figures(run, data):
+    first = run("cluster", data / "a")[1].splitlines()[0]
+    assert first == "None of 3 others has more than the embedding: matched accuracy 100.0%."
+    first = run("regress", data / "heights-a", data / "heights-b", "--k", "1")[1].splitlines()[0]
+    assert first == "None of 2 others has more than the embedding: R^2 1.000."
 
 
 def test_lists_of_labels_are_judged_by_average_precision(run, data):
@@ -165,8 +208,9 @@ def test_lists_of_labels_are_judged_by_average_precision(run, data):
     assert results["embedding"]["results"]["1"]["value"] == 1.0  # the nearest row has the very same topics
     assert entries(run, "probe", *stores)["embedding"]["results"]["probe"] == as_json(multilabel(*sets, method="probe"))
     _, out, _ = run("knn", *stores)
-    assert "kNN mAP: b, 4 training rows, 4 test rows, 2 labels, several a row" in out
-    assert "micro" in out
+    assert "kNN: b, 4 training rows, 4 test rows, 2 labels, several a row" in out
+    assert "mAP %" in out
+    assert "micro %" in run("knn", *stores, "--all")[1]
     assert "mAP" in run("probe", *stores)[1]
 
 
@@ -177,7 +221,7 @@ def test_clusters_of_one_store_are_scored_by_its_labels(run, data):
         cluster(rows_of(data, "a"), PLACES, clusters=2, starts=2)
     )
     assert results["embedding"]["results"]["cluster"]["value"] == 1.0
-    assert "100.0% ± 0.0%" in run("cluster", data / "a")[1]
+    assert "100.0 ± 0.0" in run("cluster", data / "a")[1]
 
 
 def test_retrieval_ranks_the_database_or_the_other_rows(run, data):
@@ -195,8 +239,9 @@ def test_retrieval_ranks_the_database_or_the_other_rows(run, data):
     assert alone == as_json(retrieve(rows_of(data, "b", of="b"), PLACES))
     status, out, _ = run("retrieve", data / "b", data / "a")
     assert (status, "4 database rows, 4 queries" in out) == (0, True)
-    assert "mP@10" in out
-    assert "below 100 % where a query has fewer than k relevant rows" in out
+    assert "mP@1 %" in out
+    assert "mP@10 %" in run("retrieve", data / "b", data / "a", "--all")[1]
+    assert "below 100% where a query has fewer than k relevant rows" in out
 
 
 def test_the_revisited_protocol_knows_rows_by_their_ids(run, data):
@@ -210,7 +255,7 @@ def test_the_revisited_protocol_knows_rows_by_their_ids(run, data):
     (scores,) = entries(run, *words, "--features", "embedding").values()
     assert scores["results"]["revisited"]["mean_precision"] == {"easy": 1.0, "medium": 1.0, "hard": 1.0}
     status, out, _ = run(*words)
-    assert (status, "medium mAP" in out, "below 100 %" in out) == (0, True, False)
+    assert (status, "medium mAP" in out, "below 100%" in out) == (0, True, False)
 
 
 def test_images_without_ids_are_in_the_order_of_the_ground_truth(run, tmp_path):
@@ -419,3 +464,24 @@ def test_one_class_and_one_row_are_said_and_not_an_error(run, data):
     for words in (["knn", "single", "b"], ["cluster", "single"], ["analyse", "single"], ["analyse", "one", "b"]):
         status, _, err = run(words[0], *(data / name for name in words[1:]))
         assert status == 0, err
+
+
+def test_a_figure_that_does_not_exist_is_a_dash_and_said(run, data):
+    save(data, "level", [3.0] * 4, TEST)
+    status, out, _ = run("regress", data / "heights-a", data / "level")
+    assert (status, out.splitlines()[0]) == (0, "The embedding has no R^2 on these rows.")
+    assert [row["R^2"] for row in table(out + "\n").values()] == ["-"] * 3
+    assert "nan" not in out
+
+
+def test_a_thousand_classes_are_folded_and_all_of_them_printed_with_all(run, data):
+    names = [f"class {number:04}" for number in range(1000)]
+    for name in ("thousand", "asking"):
+        save(data, name, names, np.arange(1000) * 0.36)
+    folded, whole = (
+        run("analyse", data / "thousand", data / "asking", *more, columns=60)[1] for more in ((), ("--all",))
+    )
+    assert "Classes that gain and lose most, 10 of 1,000" in folded
+    assert "990 more rows: --all" in folded
+    assert sum(line.startswith("class ") and line[6:10].isdigit() for line in whole.splitlines()) == 1000
+    assert max(map(len, (folded + whole).splitlines())) <= 60

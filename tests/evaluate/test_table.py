@@ -130,6 +130,21 @@ def test_a_control_is_called_so_in_a_printed_table():
     assert entry_of(Candidate("x", "paper", Combination(("embedding",))), *fitted()).title == "x"
 
 
+@pytest.mark.parametrize(
+    ("combination", "blocks", "words"),
+    [
+        (Combination(("embedding",)), ("embedding",), "the embedding"),
+        (Combination(("embedding",), "auto", exponent=0.5), ("embedding",), "the half-whitened embedding"),
+        (Combination(("layers",), "auto"), LAYERS, "whitened layers"),
+        (Combination(("layers", "kl"), "auto", exponent=0.75), (*LAYERS, "kl"), "0.75-whitened layers and kl"),
+        (Combination(PAIR), PAIR, "embedding and kl"),
+        (Combination(("embedding", "layers", "kl")), ("embedding", *LAYERS, "kl"), "embedding, layers and kl"),
+    ],
+)
+def test_an_entry_says_in_a_few_words_which_families_it_joins(combination, blocks, words):
+    assert joining(combination, blocks).summary == words
+
+
 def fitted():
     return Combination(("embedding",)).fit(some_blocks(4, 0)), Costs(INFO), {}
 

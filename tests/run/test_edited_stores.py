@@ -9,7 +9,7 @@ import pytest
 from small_edits import edit, random_edit
 from sporeprint.errors import DamagedStore, SporeprintError
 from sporeprint.run.recipe_options import fitted_columns
-from sporeprint.run.store_info import store_lines, store_summary
+from sporeprint.run.store_info import cost_lines, family_rows, store_lines, store_summary
 from sporeprint.run.store_pair import open_pair
 from sporeprint.run.store_source import Rows, labels_of, reopen, store_modality
 from sporeprint.store.atomic import digest_of_json, unseal
@@ -29,7 +29,7 @@ def read_all(folder):
     """What the commands read of a store's plan, manifest and source."""
     store = Store.open(folder)
     for verified in (False, True):
-        list(store_lines(store, verified))
+        [*store_lines(store, verified), *cost_lines(store), *family_rows(store)]
     store_summary(store)
     for attempt in (
         lambda: open_pair(folder, BEFORE / "test.store"),

@@ -32,7 +32,7 @@ from sporeprint.errors import (
 from sporeprint.objectives.views.image import Patches
 from sporeprint.run import extract as run_extract
 from sporeprint.run.extract import Settings, extract
-from sporeprint.run.store_info import store_lines
+from sporeprint.run.store_info import cost_lines
 
 RECIPE = Recipe(objectives=[KL(latent=24), SimCLR(latent=8, augmentation=Patches(2), negatives=3)], layers=1)
 SMALL = Settings(batch_size=2, shard_rows=3)
@@ -104,13 +104,13 @@ def test_the_time_of_drawing_negatives_is_kept_also_where_the_run_is_interrupted
     monkeypatch.setattr(Fungi, "draw_negatives", lambda *_: pytest.fail("drawn again"))
     store = extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=SMALL)
     assert 0.3 <= store.cost["seconds"]["negatives"] < 30
-    (said,) = [line for line in store_lines(store, False) if "negatives" in line]
-    assert said == f"  time to draw negatives: {store.cost['seconds']['negatives']:.1f} s, once, before the rows"
+    (said,) = [line for line in cost_lines(store) if "negatives" in line]
+    assert said == f"time to draw negatives: {store.cost['seconds']['negatives']:.1f} s, once, before the rows"
     other = extract(
         open_source(folder), tmp_path / "other", fit_from=tmp_path / "out", backbone=backbone, settings=SMALL
     )
     assert "negatives" not in other.cost["seconds"]
-    assert not [line for line in store_lines(other, False) if "negatives" in line]
+    assert not [line for line in cost_lines(other) if "negatives" in line]
 
 
 def raise_interrupt(*_):
@@ -122,8 +122,8 @@ def test_info_says_how_times_were_measured(tmp_path, folder, backbone):
     threads = {1: "1 thread", 3: "3 threads"}
     for count, words in threads.items():
         store.cost["threads"] = count
-        lines = list(store_lines(store, False))
-        said = f"  times: measured while extracting, on {words} of cpu, whatever else ran"
+        lines = list(cost_lines(store))
+        said = f"times: measured while extracting, on {words} of cpu, whatever else ran"
         assert f"{said}, reading and decoding rows left out" in lines
         assert not [line for line in lines if "rows/s" in line and "threads" in line]
 

@@ -33,7 +33,7 @@ def marked(objectives, passes=PASSES, modality="image", views="paper", names=Non
     first, second = mark_paper([entry, plain], plan)
     assert second == plain
     assert first.note == departure(entry, plan)
-    return first.title
+    return f"{first.title} ({first.note})" if first.note else first.title
 
 
 def test_the_papers_own_needs_no_word():

@@ -23,6 +23,7 @@ def compare(
     blocks: options.OldBlocks = None,
     splits: Annotated[int | None, typer.Option(min=2, help="Without TEST_STORE: number of splits.", show_default="10")] = None,
     seed: options.Seed = 0,
+    everything: options.All = False,
     json: options.Json = False,
 ) -> None:  # fmt: skip
     """Does it help here, how much, at what cost? Every block, the controls, and what leave-one-out chooses.
@@ -59,8 +60,7 @@ def compare(
     if json:
         print_json(comparison.to_json())
     else:
-        print_comparison(comparison)
-        say(comparison.verdict)
+        print_comparison(comparison, everything)
     if report is not None:  # last: where it cannot be written, the answer is on the screen already
         from sporeprint.report.page import write_report
 

@@ -26,13 +26,16 @@ def demonstrations(
     order: Annotated[str, typer.Option(help="nearest_last (next to the query) or nearest_first.")] = "nearest_last",
     train_split: options.TrainSplit = None,
     test_split: options.TestSplit = None,
+    everything: options.All = False,
     json: options.Json = False,
 ) -> None:  # fmt: skip
     """Prompts for a language model: for each test text the nearest training texts with their labels. None is called."""
     from sporeprint.cli.console import Working, print_json
+    from sporeprint.cli.tables import say_folded
     from sporeprint.errors import RecipeError
     from sporeprint.evaluate.demonstrations import write_jsonl
     from sporeprint.run.prompts import make_prompts
+    from sporeprint.run.store_info import blocks_text
     from sporeprint.run.store_source import Rows
 
     if out.is_dir():
@@ -49,4 +52,4 @@ def demonstrations(
             {"out": str(out), "prompts": len(prompts.lines), "blocks": list(prompts.blocks), "notes": prompts.notes}
         )
         return
-    say(f"{out}: {len(prompts.lines)} prompts, neighbours by {', '.join(prompts.blocks)}")
+    say_folded(f"{out}: {len(prompts.lines)} prompts, neighbours by {blocks_text(prompts.blocks, everything)}", "  ")

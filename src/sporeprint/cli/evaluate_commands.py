@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,7 +9,6 @@ import typer
 
 from sporeprint.cli import options
 from sporeprint.cli.option_groups import AnalysedFeatures, JoinedFeatures, PairSources, UnlabelledFeatures, grouped
-from sporeprint.cli.plain_text import say
 
 if TYPE_CHECKING:
     from sporeprint.run.scores import Scores
@@ -29,6 +27,7 @@ def knn(
     shots: options.Shots = None,
     draws: options.Draws = None,
     seed: options.Seed = 0,
+    everything: options.All = False,
     json: options.Json = False,
 ) -> None:  # fmt: skip
     """k nearest neighbours: does it help here? Embedding, gradients, the paper's assembly, and equal-cost controls.
@@ -36,7 +35,7 @@ def knn(
     Where labels are lists (several a row), mean average precision over the labels. In the table --pca is of the
     paper's assembly alone: by default to the embedding's width, at most 512.
     """
-    from sporeprint.cli.console import Working, print_entries
+    from sporeprint.cli.console import Working
     from sporeprint.run.scores import knn_scores, way_of
 
     wanted = joined.wanted()
@@ -45,8 +44,7 @@ def knn(
             sources.train_rows(train_store), sources.test_rows(test_store), wanted, k, sources.label_column,
             shots, draws, seed, progress, **way_of(metric, vote, temperature),
         )  # fmt: skip
-    title = "kNN mAP" if scores.several else "kNN top-1"
-    _show(scores, json, lambda: print_entries(f"{title}: {scores.note}", scores.entries))
+    _show(scores, json, everything, "kNN", "knn of several" if scores.several else "knn")
 
 
 @grouped
@@ -59,6 +57,7 @@ def probe(
     draws: options.Draws = None,
     seed: options.Seed = 0,
     standardise: options.Standardise = False,
+    everything: options.All = False,
     json: options.Json = False,
 ) -> None:
     """A linear probe: logistic regression, its penalty chosen on held-out training rows.
@@ -74,7 +73,7 @@ def probe(
             sources.train_rows(train_store), sources.test_rows(test_store), wanted, sources.label_column,
             shots, draws, seed, standardise, progress,
         )  # fmt: skip
-    _show_scores(scores, json, "probe", "several" if scores.several else "probe")
+    _show(scores, json, everything, "probe", "several" if scores.several else "probe")
 
 
 @grouped
@@ -87,6 +86,7 @@ def cluster(
     label_column: options.OtherLabels = None,
     source: Annotated[Path | None, typer.Option(help="With --label-column: the source that STORE was made from.")] = None,
     split: options.Split = None,
+    everything: options.All = False,
     json: options.Json = False,
 ) -> None:  # fmt: skip
     """k-means clusters against the labels: matched accuracy, NMI, ARI."""
@@ -97,7 +97,7 @@ def cluster(
     wanted = joined.wanted()
     with Working() as progress:
         scores = cluster_scores(Rows(store, source, split), wanted, label_column, clusters, starts, seed, progress)
-    _show_scores(scores, json, "k-means", "cluster")
+    _show(scores, json, everything, "k-means", "cluster")
 
 
 @grouped
@@ -114,6 +114,7 @@ def retrieve(
     database: Annotated[Path | None, typer.Option(help="With --label-column: the source that DATABASE_STORE was made from.")] = None,
     query_split: Annotated[str | None, typer.Option(help="Split of --query, where it holds several.")] = None,
     database_split: Annotated[str | None, typer.Option(help="Split of --database, where it holds several.")] = None,
+    everything: options.All = False,
     json: options.Json = False,
 ) -> None:  # fmt: skip
     """Retrieval: rows of a query's label are relevant; mAP, mP@k, recall@k. Or revisited Oxford and Paris."""
@@ -126,9 +127,7 @@ def retrieve(
     ranked = None if database_store is None else Rows(database_store, database, database_split)
     with Working() as progress:
         scores = retrieval_scores(queries, ranked, wanted, label_column, ground_truth, k, metric, seed, progress)
-    _show_scores(scores, json, "retrieval", "retrieve" if ground_truth is None else "revisited", "database")
-    if ground_truth is None and not json:
-        say("mP@k is below 100 % where a query has fewer than k relevant rows, however good the features are.")
+    _show(scores, json, everything, "retrieval", "retrieve" if ground_truth is None else "revisited")
 
 
 @grouped
@@ -143,6 +142,7 @@ def regress(
     vote: options.Vote = "uniform",
     temperature: options.VoteTemperature = None,
     standardise: options.Standardise = False,
+    everything: options.All = False,
     json: options.Json = False,
 ) -> None:  # fmt: skip
     """Predict labels that are numbers (or lists of numbers): R^2, MAE, RMSE, Spearman."""
@@ -156,7 +156,7 @@ def regress(
             sources.train_rows(train_store), sources.test_rows(test_store), wanted, sources.label_column,
             progress, method=method, k=count_of(k), standardise=standardise, **voting,
         )  # fmt: skip
-    _show_scores(scores, json, "kNN regression" if method == "knn" else "ridge regression", "regress")
+    _show(scores, json, everything, "kNN regression" if method == "knn" else "ridge regression", "regress")
 
 
 @grouped
@@ -168,13 +168,15 @@ def analyse(
     k: options.K = "auto",
     most_rows: Annotated[int, typer.Option(min=1, help="Largest number of rows that the blocks' figures are computed on.")] = 10_000,
     seed: options.Seed = 0,
+    everything: options.All = False,
     json: options.Json = False,
 ) -> None:  # fmt: skip
     """What the blocks are like: effective rank, anisotropy, what they share (CKA); and which classes gain by them.
 
     With TEST_STORE the blocks are joined, by default decorrelated, and k nearest neighbours label its rows.
     """
-    from sporeprint.cli.console import Working, print_analysis, print_json
+    from sporeprint.cli.console import Working, print_json
+    from sporeprint.cli.print_analysis import print_analysis
     from sporeprint.run.analysis import analysis
     from sporeprint.run.scores import count_of
 
@@ -187,24 +189,14 @@ def analyse(
     if json:
         print_json({"note": note, **blocks.to_json()})
         return
-    print_analysis(f"Blocks: {note}", blocks)
+    print_analysis(f"Blocks: {note}", blocks, everything)
 
 
-def _show_scores(scores: Scores, json: bool, title: str, kind: str, rows: str = "training") -> None:
-    from sporeprint.cli.console import print_scores
-
-    _show(scores, json, lambda: print_scores(f"{title}: {scores.note}", scores.entries, kind), rows)
-
-
-def _show(scores: Scores, json: bool, print_tables: Callable[[], None], rows: str = "training") -> None:
+def _show(scores: Scores, json: bool, everything: bool, title: str, kind: str) -> None:
     from sporeprint.cli.console import print_json
+    from sporeprint.cli.print_scores import print_scores
 
     if json:
         print_json(scores.to_json())
-        return
-    print_tables()
-    if scores.loo is not None:
-        where = " (± one standard error; on those rows, not on the table's)"
-        if scores.loo.name == "embedding":
-            where = "; nothing beats both it and the half-white embedding by two standard errors there"
-        say(f"loo chose, by the labels of the {rows} rows: {scores.loo}{where}.")
+    else:
+        print_scores(f"{title}: {scores.note}", scores.entries, kind, scores.chosen, everything)

@@ -15,6 +15,8 @@ from sporeprint.cli.plain_text import say
 if TYPE_CHECKING:
     from sporeprint.run.extract import Settings
 
+_FAILURES = 10  # rows that were not read, which are named
+
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeWords:
@@ -84,17 +86,19 @@ def extract(
     fit_from: Annotated[Path | None, typer.Option(help="Store (or saved Fungi) whose recipe, heads and negatives to use: what a test set needs.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="A recipe as JSON, instead of --backbone, --seed and all options between them.")] = None,
     sample: Annotated[int | None, typer.Option(min=1, help="A random N rows, the same at every call: for a source that is sorted by class, where --limit would read a few classes only.")] = None,
+    everything: options.All = False,
     json: options.Json = False,
 ) -> None:  # fmt: skip
     """Compute the blocks of every row into a store. Interrupted, the same command goes on where it stopped."""
     from sporeprint.cli.console import print_json
+    from sporeprint.cli.tables import say_folded
     from sporeprint.data.sampling import Sampled
     from sporeprint.data.sources import Source, open_source
     from sporeprint.errors import SporeprintError
     from sporeprint.features.progress import ProgressLine
     from sporeprint.run.extract import extract
     from sporeprint.run.recipe_options import fitted_columns, make_recipe, source_modality
-    from sporeprint.run.store_info import source_lines, store_summary
+    from sporeprint.run.store_info import blocks_text, source_lines, store_summary
 
     moved = None if fit_from is None else words.backbone  # the fit's own backbone, where it lies now
     if moved is not None:
@@ -114,8 +118,12 @@ def extract(
     if json:
         print_json(store_summary(store))
         return
-    say(f"{out}: {len(store)} rows, blocks {', '.join(store.block_names)}")
+    say_folded(f"{out}: {len(store)} rows, blocks {blocks_text(store.block_names, everything)}", "  ")
     if store.truncated:
         say(f"too long: {store.truncated} rows, of which the backbone saw the beginning only", err=True)
-    for failure in store.failures:
+    shown = store.failures if everything else store.failures[:_FAILURES]
+    for failure in shown:
         say(f"not read: {failure.id}: {failure.reason}", err=True)
+    if len(shown) < len(store.failures):
+        more = len(store.failures) - len(shown)
+        say(f"not read: {more:,} more rows; `sporeprint info {out} --all` names them", err=True)

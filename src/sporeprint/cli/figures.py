@@ -3,115 +3,252 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from sporeprint.cli.tables import Column
+from sporeprint.evaluate.choice.intervals import Interval
+from sporeprint.evaluate.table import Entry
+
 WHITE_MEANS = "white: each block whitened by itself as --whiten auto does, in full or with the exponent given"
-MEANINGS = ("passes: backbone passes a row", WHITE_MEANS)
+NONE = "-"  # where there is no figure
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A column of figures. text: an entry's figure as a table shows it."""
+
+    column: Column
+    text: Callable[[Entry], str]
 
 
 def percent(value: float, spread: float | None = None) -> str:
-    """A fraction in percent; a dash where there is no such figure."""
-    text = "-" if math.isnan(value) else f"{value:.1%}"
-    return text if spread is None else f"{text} ± {spread:.1%}"
+    """A fraction in percent, whose sign is in the column's head."""
+    return number(100 * value, 1) if spread is None else f"{percent(value)} ± {percent(spread)}"
 
 
 def number(value: float, digits: int = 3) -> str:
-    """A number with this many digits; a dash where there is no such figure."""
-    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+    """A number with this many digits after the point; a dash where there is no such figure."""
+    return NONE if math.isnan(value) else f"{round(value, digits) + 0.0:,.{digits}f}"  # + 0.0: no "-0.0"
 
 
-def _probe(result: Any) -> dict[str, str]:
-    chosen = {draw["penalty"] for draw in result.draws} or {result.penalty}  # every draw has its own
-    penalties = sorted(penalty for penalty in chosen if penalty is not None)
-    penalty = ", ".join(f"{penalty:g}" for penalty in penalties) or "-"
-    return {
-        "top-1": percent(result.value, result.spread),
-        "class": percent(result.mean_per_class, result.mean_per_class_spread),
-        "penalty": penalty if result.converged else f"{penalty} (not converged)",
-    }
+def signed(value: float, digits: int = 1) -> str:
+    """The same with its sign."""
+    return NONE if math.isnan(value) else f"{round(value, digits) + 0.0:+,.{digits}f}"
 
 
-def _several(result: Any) -> dict[str, str]:
-    penalty = "-" if result.penalty is None else f"{result.penalty:g}"
-    return {
-        "mAP": percent(result.value),
-        "micro": percent(result.micro),
-        "labels": str(len(result.per_class)),
-        "penalty": penalty if result.converged else f"{penalty} (not converged)",
-    }
+def points(fraction: float) -> str:
+    """A difference of two fractions, in points."""
+    return signed(100 * fraction)
 
 
-def _cluster(result: Any) -> dict[str, str]:
-    shown = {"accuracy": percent(result.value, result.spread), "NMI": number(result.nmi), "ARI": number(result.ari)}
-    return shown | {"clusters": str(result.clusters), "least inertia": percent(result.least_inertia["accuracy"])}
+def between(interval: Interval, show: Callable[[float], str]) -> str:
+    """Both ends of an interval; a dash where there is none."""
+    if math.isnan(interval.low) or math.isnan(interval.high):
+        return NONE
+    return f"{show(interval.low)} to {show(interval.high)}"
 
 
-def _retrieve(result: Any) -> dict[str, str]:
-    shown = {"mAP": percent(result.value)}
-    shown |= {f"mP@{k}": percent(value) for k, value in result.precision_at.items()}
-    shown |= {f"recall@{k}": percent(value) for k, value in result.recall_at.items()}
-    return shown | {"queries": str(result.queries), "left out": str(result.left_out)}
+def alike(values: Iterable[float]) -> Callable[[float], str]:
+    """How to show numbers of unknown size: the same digits after the point for all, four of the largest in all."""
+    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+    digits = max(0, 3 - math.floor(math.log10(largest))) if largest else 1
+    return lambda value: number(value, min(digits, 12))
 
 
-def _revisited(result: Any) -> dict[str, str]:
-    shown = {f"{name} mAP": percent(value) for name, value in result.mean_precision.items()}
-    return shown | {
-        f"{name} mP@{k}": percent(value)
-        for name in ("medium", "hard")
-        for k, value in result.precision_at[name].items()
-    }  # fmt: skip
+def whole(values: Iterable[float]) -> Callable[[float], str]:
+    """How to show counts such as passes: without a point unless one of them has a fraction."""
+    digits = 0 if all(value == int(value) for value in values) else 1
+    return lambda value: number(value, digits)
 
 
-def _regress(result: Any) -> dict[str, str]:
-    def mean(values: Any) -> float:
-        there = [value for value in values if not math.isnan(value)]
-        return sum(there) / len(there) if there else float("nan")
+@dataclass(frozen=True)
+class Kind:
+    """How the results of a command are shown.
 
-    shown = {"R^2": number(result.value), "MAE": f"{mean(result.mae):.4g}", "RMSE": f"{mean(result.rmse):.4g}"}
-    shown["Spearman"] = number(mean(result.spearman))
-    if result.k is not None:
-        return shown | {"k": str(result.k)}
-    penalties = sorted(set(result.penalty or ()))
-    return shown | {"penalty": ", ".join(f"{penalty:g}" for penalty in penalties) or "-"}
+    headline: what `Result.value` is called. figures: the columns, that of the headline first. share: whether the value
+    is a fraction, shown in percent.
+    """
+
+    headline: str
+    figures: Callable[[Sequence[Entry]], list[Figure]]
+    share: bool = True
+
+    def value(self, value: float) -> str:
+        """The headline figure in a sentence."""
+        return f"{percent(value)}%" if self.share and not math.isnan(value) else number(value)
+
+    def gain(self, value: float) -> str:
+        """A difference of two headline figures, without its unit."""
+        return points(value) if self.share else signed(value, 3)
+
+    @property
+    def unit(self) -> str:
+        """Of such a difference."""
+        return " points" if self.share else ""
 
 
-FIGURES: dict[str, tuple[Callable[[Any], dict[str, str]], tuple[str, ...]]] = {
-    "probe": (
-        _probe,
-        ("class: mean per-class accuracy", "penalty: of the squared weights, chosen on held-out training rows"),
-    ),
-    "several": (
-        _several,
-        (
-            "mAP: mean of the labels' average precisions",
-            "micro: that of all pairs of a row and a label",
-            "labels: those that a test row has",
-            "penalty: chosen on held-out training rows",
-        ),
-    ),
-    "cluster": (
-        _cluster,
-        (
+def leave_one_out(entry: Entry) -> float:
+    """The best leave-one-out figure on the training rows; NaN where nothing was chosen by it."""
+    given = getattr(entry.result, "leave_one_out", math.nan)
+    return max(given.values(), default=math.nan) if isinstance(given, dict) else float(given)
+
+
+def _figure(
+    name: str, text: Callable[[Any], str], meaning: str = "", extra: bool = False, k: str | None = None
+) -> Figure:
+    """A figure of an entry's result, or of that for one k."""
+    return Figure(Column(name, meaning, extra), lambda entry: text(entry.result if k is None else entry.results[k]))
+
+
+def _mean(result: Any) -> str:
+    return percent(result.value, result.spread)
+
+
+def _class(extra: bool = True) -> Figure:
+    return _figure(
+        "class %",
+        lambda result: percent(result.mean_per_class, result.mean_per_class_spread),
+        "class: mean of the classes' accuracies",
+        extra,
+    )
+
+
+_MAP = "mAP: mean of the labels' average precisions"
+_MICRO = _figure(
+    "micro %",
+    lambda result: percent(result.micro),
+    "micro: average precision of all pairs of a row and a label",
+    extra=True,
+)
+
+
+def _knn(entries: Sequence[Entry]) -> list[Figure]:
+    results = entries[0].results
+    several = hasattr(entries[0].result, "micro")
+    name = "mAP" if several else "top-1"
+    shown = [] if "auto" not in results else [
+        _figure(f"{name} %", _mean, _MAP if several else ""),
+        _figure("k", lambda result: ", ".join(map(str, sorted(set(getattr(result, "ks", ()))) or [result.k])), "k: chosen by leave-one-out on the training rows"),
+        Figure(Column("leave-one-out %", "leave-one-out: accuracy on the training rows with that k", True), lambda entry: percent(leave_one_out(entry))),
+    ]  # fmt: skip
+    fixed = [_figure(f"{name}, k={k} %", _mean, extra=bool(shown), k=k) for k in results if k != "auto"]
+    return [*shown, *fixed, _MICRO if several else _class()]
+
+
+def _penalties(result: Any) -> str:
+    chosen = {draw["penalty"] for draw in getattr(result, "draws", ())} or {result.penalty}  # every draw has its own
+    penalties = chosen if not isinstance(result.penalty, tuple) else set(result.penalty)
+    text = ", ".join(f"{penalty:g}" for penalty in sorted(value for value in penalties if value is not None)) or NONE
+    return text if getattr(result, "converged", True) else f"{text} (not converged)"
+
+
+def _probe(entries: Sequence[Entry]) -> list[Figure]:
+    meaning = "penalty: of the squared weights, chosen on held-out training rows"
+    return [_figure("top-1 %", _mean), _class(extra=False), _figure("penalty", _penalties, meaning, extra=True)]
+
+
+def _several(entries: Sequence[Entry]) -> list[Figure]:
+    return [
+        _figure("mAP %", _mean, _MAP),
+        _MICRO,
+        _figure("labels", lambda result: f"{len(result.per_class):,}", "labels: those that a test row has", extra=True),
+        _figure("penalty", _penalties, "penalty: chosen on held-out training rows", extra=True),
+    ]
+
+
+def _cluster(entries: Sequence[Entry]) -> list[Figure]:
+    return [
+        _figure(
+            "accuracy %",
+            _mean,
             "accuracy: of clusters matched to classes one to one, mean and standard deviation of the starts",
+        ),
+        _figure("NMI", lambda result: number(result.nmi)),
+        _figure("ARI", lambda result: number(result.ari)),
+        _figure("clusters", lambda result: f"{result.clusters:,}", extra=True),
+        _figure(
+            "least inertia %",
+            lambda result: percent(result.least_inertia["accuracy"]),
             "least inertia: accuracy of the start that k-means itself prefers",
+            extra=True,
         ),
-    ),
-    "retrieve": (
-        _retrieve,
-        (
-            "mP@k: share of the first k that is relevant",
-            "recall@k: share of queries with a relevant row among the first k",
-            "left out: queries with nothing to find",
+    ]
+
+
+def _retrieve(entries: Sequence[Entry]) -> list[Figure]:
+    ks = list(entries[0].result.precision_at)
+    precision, recall = (
+        "share of the first k that is relevant",
+        "share of queries with a relevant row among the first k",
+    )
+    few = "mP@k is below 100% where a query has fewer than k relevant rows, however good the features are"
+    figures = [_figure("mAP %", _mean)]
+    for k in ks:
+        meaning = f"mP@k: {precision}; {few}" if k == ks[0] else ""
+        figures.append(_figure(f"mP@{k} %", lambda result, k=k: percent(result.precision_at[k]), meaning, k != ks[0]))
+    for k in ks:
+        meaning = f"recall@k: {recall}" if k == ks[-1] else ""
+        figures.append(_figure(f"recall@{k} %", lambda result, k=k: percent(result.recall_at[k]), meaning, k != ks[-1]))
+    return [
+        *figures,
+        _figure("queries", lambda result: f"{result.queries:,}", extra=True),
+        _figure(
+            "left out", lambda result: f"{result.left_out:,}", "left out: queries with nothing to find", extra=True
         ),
-    ),
-    "revisited": (_revisited, ("mAP and mP@k as in the official code of revisited Oxford and Paris",)),
-    "regress": (
-        _regress,
-        (
-            "R^2: 1 is perfect, 0 as good as the mean",
-            "MAE, RMSE: in the target's unit, and of several targets all figures are means",
-            "k, penalty: chosen by leave-one-out on the training rows, where not given",
+    ]
+
+
+def _revisited(entries: Sequence[Entry]) -> list[Figure]:
+    first = entries[0].result
+    names = sorted(first.mean_precision, key=lambda name: name != "medium")  # the headline first
+    figures = [
+        _figure(
+            f"{name} mAP %",
+            lambda result, name=name: percent(result.mean_precision[name]),
+            "mAP and mP@k as in the official code of revisited Oxford and Paris" if name == names[0] else "",
+        )
+        for name in names
+    ]
+    return figures + [
+        _figure(f"{name} mP@{k} %", lambda result, name=name, k=k: percent(result.precision_at[name][k]), extra=True)
+        for name in ("medium", "hard")
+        for k in first.precision_at[name]
+    ]
+
+
+def _regress(entries: Sequence[Entry]) -> list[Figure]:
+    def mean(values: Sequence[float]) -> float:
+        there = [value for value in values if not math.isnan(value)]
+        return sum(there) / len(there) if there else math.nan
+
+    mae = alike(mean(entry.result.mae) for entry in entries)
+    rmse = alike(mean(entry.result.rmse) for entry in entries)
+    by_ridge = entries[0].result.k is None
+    return [
+        _figure("R^2", lambda result: number(result.value), "R^2: 1 is perfect, 0 as good as the mean"),
+        _figure(
+            "MAE", lambda result: mae(mean(result.mae)), "MAE, RMSE: in the target's unit; means of several targets"
         ),
-    ),
+        _figure("RMSE", lambda result: rmse(mean(result.rmse)), extra=True),
+        _figure("Spearman", lambda result: number(mean(result.spearman)), extra=True),
+        _figure(
+            "penalty" if by_ridge else "k",
+            _penalties if by_ridge else lambda result: str(result.k),
+            f"{'penalty' if by_ridge else 'k'}: chosen by leave-one-out on the training rows, where not given",
+            extra=True,
+        ),
+    ]
+
+
+KINDS = {
+    "knn": Kind("top-1", _knn),
+    "knn of several": Kind("mAP", _knn),
+    "probe": Kind("top-1", _probe),
+    "several": Kind("mAP", _several),
+    "cluster": Kind("matched accuracy", _cluster),
+    "retrieve": Kind("mAP", _retrieve),
+    "revisited": Kind("medium mAP", _revisited),
+    "regress": Kind("R^2", _regress, share=False),
 }

@@ -158,6 +158,7 @@ MaxSeconds = Annotated[
         help="Seconds of the longest sound that is decoded, before the backbone cuts it; a longer one is a failed row.",
     ),
 ]
+All = Annotated[bool, typer.Option("--all", help="Print all of it: every row and column.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 # Old names, which still work and are not shown

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
-from sporeprint.cli.console import print_meanings, print_table
-from sporeprint.cli.figures import percent
+from sporeprint.cli.figures import NONE, between, percent, points
 from sporeprint.cli.plain_text import say
+from sporeprint.cli.print_analysis import ends
+from sporeprint.cli.tables import Column, print_table, say_folded
 from sporeprint.evaluate.choice.intervals import Interval
 from sporeprint.evaluate.segmentation import SegmentationResult, over_runs
 from sporeprint.run.segment import BY_TEST, BY_TRAINING, Segmentation, best_of, shown_runs
@@ -72,76 +73,97 @@ def as_json(segmented: Segmentation) -> dict[str, Any]:
         }
         for row in table_of(segmented)
     ]
-    return {"verdict": verdict(segmented), "table": table, **segmented.to_json()}
+    return {"verdict": verdict(segmented), "notes": list(reasons(segmented)), "table": table, **segmented.to_json()}
 
 
-def print_segmentation(segmented: Segmentation) -> None:
+def print_segmentation(segmented: Segmentation, everything: bool = False) -> None:
+    """Print the verdict, the kinds of features, the classes, and what stands behind the verdict."""
+    say_folded(verdict(segmented))
     if segmented.truth is None:
-        say(verdict(segmented))
         return
+    say("")
     table, first = table_of(segmented), segmented.runs[0]
-    columns = ["features", "passes", "width"]
-    for fraction, runs in shown_runs(segmented):
-        columns += [f"mIoU, {fraction} ({runs[0]['training_images']})", "gain"]
+    level = f"{100 * Interval.level:g}%"
+    fractions = list(shown_runs(segmented))
+    columns = [Column("features"), Column("passes", "passes: backbone passes an image; backward: through its end")]
+    for fraction, runs in fractions:
+        images = f", {fraction} ({runs[0]['training_images']})" if len(fractions) > 1 else ""
+        columns += [Column(f"mIoU{images} %"), Column("gain"), Column(f"{level} interval")]
     auto = AUTO in (segmented.plan.voting.neighbours, segmented.plan.voting.temperature)
+    columns += [Column("k, T", extra=True), Column("on training %")] if auto else []
     rows = []
     for row in table:
-        cells = [row["name"], row["passes"], str(row["width"])]
+        cells = [row["name"], row["passes"]]
         for figure in row["figures"].values():
-            cells += [percent(figure["result"].value, figure["result"].spread), _gain_text(figure["gain"])]
+            gain = figure["gain"]
+            cells.append(percent(figure["result"].value, figure["result"].spread))
+            cells += ["", ""] if gain is None else [points(gain.value), between(gain, points)]
         if auto:
             chosen = row["chosen"][0]
-            score = "-" if chosen["score"] is None else f"{chosen['score']:.1%}"
+            score = NONE if chosen["score"] is None else percent(chosen["score"])
             cells += [f"{chosen['neighbours']}, {chosen['temperature']:g}", score]
-        rows.append(cells)
+        rows.append([*cells, f"{row['width']:,}"])
+    columns.append(Column("width", "width: numbers of a patch", extra=True))
     voting = segmented.plan.voting
     title = (
         f"Segmentation by retrieval: {first['test_images']} test images, {len(segmented.names)} classes, "
         f"bank of {first['kinds'][EMBEDDING]['patches']:,} patches"
         + ("" if auto else f", {voting.neighbours} neighbours, temperature {voting.temperature:g}")
     )
-    print_table(title, columns + (["k, T", "on training"] if auto else []), rows)
-    fraction, runs = list(shown_runs(segmented))[-1]
-    images = runs[0]["training_images"]
+    print_table(columns, rows, title, everything=everything, notes=_meanings(segmented, fractions, auto and everything))
+    say("")
+    _print_classes(segmented, table, everything)
+    for note in reasons(segmented):
+        say_folded(f"note: {note}", "  ")
+
+
+def _meanings(segmented: Segmentation, fractions: Sequence[Any], auto: bool) -> list[str]:
+    first = segmented.runs[0]
     meanings = [
-        f"mIoU, {fraction} ({images}): with {images} training images",
-        "passes: backbone passes an image; backward: through its end, for gradients",
-        f"gain: points over the embedding, with seed {first['seed']}, and its 95 % interval by a paired bootstrap over "
-        "the test images",
+        f"gain: points over the embedding, with seed {first['seed']}, its interval by a paired bootstrap over the test images"
     ]
+    if len(fractions) > 1:
+        fraction, runs = fractions[-1]
+        images = runs[0]["training_images"]
+        meanings.insert(0, f"mIoU, {fraction} ({images}): with {images} training images")
     if segmented.plan.seeds > 1:
-        meanings.insert(1, f"± : standard deviation over {segmented.plan.seeds} seeds")
+        meanings.append(f"±: standard deviation over {segmented.plan.seeds} seeds")
     if auto:
         meanings.append(
             "k, T: the first run's neighbours and temperature, chosen on training images, each labelled by the others; "
             "on training: mIoU over the pixels of those, by which the best kind is chosen"
         )
-    print_meanings(meanings)
-    _print_classes(segmented, table)
-    say(verdict(segmented))
+    return meanings
 
 
-def _print_classes(segmented: Segmentation, table: Sequence[dict[str, Any]]) -> None:
-    """Print the IoU of every class that the test images have: the embedding's and the best kind's."""
+def _print_classes(segmented: Segmentation, table: Sequence[dict[str, Any]], everything: bool) -> None:
+    """Print the IoU of the classes that the test images have, or those that gain and lose most by the best kind."""
     best, _ = _best(segmented, table)
     fraction = str(segmented.plan.fractions[0])
     shown = [row for row in table if row["name"] in (EMBEDDING, best)]
     results = [row["figures"][fraction]["result"] for row in shown]
     pixels = results[0].confusion.sum(axis=1)
-    rows = []
+    rows: list[list[str]] = []
+    gains: list[float] = []
     for name, share, *ious in zip(
         results[0].names, pixels / pixels.sum(), *(result.iou for result in results), strict=True
     ):
         if not math.isnan(ious[0]):
-            points = [f"{100 * (ious[1] - ious[0]):+.1f}"] if len(ious) > 1 else []
-            rows.append([name, percent(share), *(percent(iou) for iou in ious), *points])
-    say("")
-    columns = ["class", "pixels", *(row["name"] for row in shown), *(["points"] if len(shown) > 1 else [])]
-    print_table(f"IoU of classes, {segmented.plan.runs()[0].images}", columns, rows)
+            gains.append(ious[-1] - ious[0])
+            rows.append([name, percent(share), *map(percent, ious), *([points(gains[-1])] if len(ious) > 1 else [])])
+    ordered = sorted(range(len(rows)), key=lambda at: -gains[at])
+    columns = [Column("class"), Column("pixels %"), *(Column(f"{row['name']} %") for row in shown)]
+    columns += [Column("gain")] if len(shown) > 1 else []
+    main = [ordered[at] for at in ends(len(rows))]
+    title = f"IoU of classes, {segmented.plan.runs()[0].images}"
+    title += (
+        "" if everything or len(main) == len(rows) else f"; those that gain and lose most, {len(main)} of {len(rows)}"
+    )
+    print_table(columns, rows, title, main, everything)
 
 
 def verdict(segmented: Segmentation) -> str:
-    """Say which kind is best, by how much, at what cost, and how sure that is."""
+    """Say which kind is best, by how much, at what cost, and how sure that is, in at most 25 words."""
     table = table_of(segmented)
     if segmented.truth is None:
         return f"{segmented.runs[0]['test_images']} images were labelled; without masks of TEST nothing says how well."
@@ -153,62 +175,83 @@ def verdict(segmented: Segmentation) -> str:
         return f"The plain embedding: {base}."
     figures = rows[best]["figures"][fraction]
     result, gain = figures["result"], figures["gain"]
-    points = 100 * (result.value - base.value)
-    if segmented.plan.seeds == 1:
-        claim = f"mIoU {result.value:.1%}, {_gain_text(gain)} points over the plain embedding"
-    else:
-        claim = (
-            f"mIoU {result.value:.1%} (mean of {segmented.plan.seeds} seeds), {points:+.1f} points over the plain "
-            f"embedding, with seed {segmented.runs[0]['seed']} {_gain_text(gain)}"
-        )
-    claim += (
-        f", for {rows[best]['passes']} passes an image and {rows[best]['width']} numbers a patch; the embedding takes "
-        f"1 and {rows[EMBEDDING]['width']}"
+    mean, passes = 100 * (result.value - base.value), f"for {rows[best]['passes']} passes"
+    over = f"mIoU {result.value:.1%}, {_gain_text(gain)} points"
+    if segmented.plan.seeds > 1:
+        seed = segmented.runs[0]["seed"]
+        over = f"mIoU {result.value:.1%}, {mean:+.1f} points (seed {seed}: {between(gain, points)})"
+    if mean > 0 and gain.low > 0:
+        where = "on these images" if how == BY_TEST else "on training images"
+        picked = "" if segmented.plan.seeds > 1 else f", picked {where}"
+        return f"'{best}'{picked}: {over} over the embedding, {passes}."
+    return _without_a_sure_gain(rows, best, fraction, f"{over}, {passes}")
+
+
+def reasons(segmented: Segmentation) -> Iterator[str]:
+    """Say how the best kind was found, what it costs, what gradients add, and what the verdict leaves open."""
+    if segmented.truth is None:
+        return
+    table = table_of(segmented)
+    best, how = _best(segmented, table)
+    if best is None:
+        return
+    rows, fraction = {row["name"]: row for row in table}, str(segmented.plan.fractions[0])
+    yield (
+        f"'{best}' is {how}; it has {rows[best]['width']:,} numbers a patch, the embedding {rows[EMBEDDING]['width']:,} "
+        f"and {rows[EMBEDDING]['passes']} pass"
     )
-    if points > 0 and gain.low > 0:
-        start = f"'{best}', {how}, has {claim}."
-    else:
-        start = _without_a_sure_gain(rows, best, how, fraction, claim)
-    return start + _gradients(segmented, table, best, fraction) + _caveats(segmented, how)
+    yield from _surer(rows, best, fraction)
+    yield from _gradients(segmented, table, best, fraction)
+    yield from _caveats(segmented, how)
 
 
-def _without_a_sure_gain(rows: dict[str, dict[str, Any]], best: str, how: str, fraction: str, claim: str) -> str:
+def _without_a_sure_gain(rows: dict[str, dict[str, Any]], best: str, fraction: str, claim: str) -> str:
     """Say what the best kind lacks, and whether another is surely better on the test images, which chose nothing."""
     figures = {name: row["figures"][fraction] for name, row in rows.items()}
     base = figures.pop(EMBEDDING)["result"].value
-    sure = {name: of["gain"] for name, of in figures.items() if of["gain"].low > 0}
     plain = f"the plain embedding ({base:.1%}) here"
-    if sure:
-        name = max(sure, key=lambda name: sure[name].low)
-        return (
-            f"'{best}', {how}, does not surely beat {plain}: it has {claim}. '{name}' does, {_gain_text(sure[name])}, "
-            f"one of {len(figures)} looked at on these test images."
-        )
+    if sure := _surest(rows, fraction):
+        return f"'{best}' does not surely beat {plain}; '{sure}' does: {_gain_text(figures[sure]['gain'])} points."
     if all(of["result"].value <= base for of in figures.values()):
-        return f"Nothing beats {plain}: '{best}', {how}, has {claim}."
-    chance = " The choice of test images can make such a difference." if figures[best]["result"].value > base else ""
-    return f"Nothing surely beats {plain}: '{best}', {how}, has {claim}.{chance}"
+        return f"Nothing beats {plain}: '{best}' has {claim}."
+    return f"Nothing surely beats {plain}: '{best}' has {claim}."
 
 
-def _caveats(segmented: Segmentation, how: str) -> str:
+def _surest(rows: dict[str, dict[str, Any]], fraction: str) -> str | None:
+    """The kind that is most surely better than the embedding on the test images; None where none is."""
+    gains = {name: row["figures"][fraction]["gain"] for name, row in rows.items() if name != EMBEDDING}
+    sure = {name: gain for name, gain in gains.items() if gain.low > 0}
+    return max(sure, key=lambda name: sure[name].low, default=None)
+
+
+def _surer(rows: dict[str, dict[str, Any]], best: str, fraction: str) -> Iterator[str]:
+    """Say of a kind that is surely better, where the best is not, how it was found."""
+    figures = rows[best]["figures"][fraction]
+    sure, base = _surest(rows, fraction), rows[EMBEDDING]["figures"][fraction]["result"].value
+    if figures["result"].value > base and figures["gain"].low > 0:
+        return
+    if sure:
+        yield f"'{sure}' is one of {len(rows) - 1} looked at on these test images"
+    elif figures["result"].value > base:
+        yield "the choice of test images can make such a difference"
+
+
+def _caveats(segmented: Segmentation, how: str) -> Iterator[str]:
     """Say what the choice of the best kind, and of the temperature, leaves open."""
-    text = ""
     if how == BY_TEST and len(segmented.kinds) > 2:
-        text += " The interval ignores the picking."
+        yield "the interval ignores the picking"
     if segmented.plan.voting.temperature != AUTO and any(LAYERS in kind.name for kind in segmented.kinds):
-        text += " Compare with --temperature auto: whitened features want a higher one."
-    return text
+        yield "compare with --temperature auto: whitened features want a higher one"
 
 
-def _gradients(segmented: Segmentation, table: Sequence[dict[str, Any]], best: str, fraction: str) -> str:
+def _gradients(segmented: Segmentation, table: Sequence[dict[str, Any]], best: str, fraction: str) -> Iterator[str]:
     """Say what gradients add to the same features without them: to the best kind, or to the best that has gradients."""
     kinds = dict(shown_runs(segmented))[fraction][0]["kinds"]
     added = {row["name"]: row for row in table if kinds[row["name"]].get("by_gradients") is not None}
-    if not added:
-        return ""
-    name = best if best in added else max(added, key=lambda name: added[name]["figures"][fraction]["result"].value)
-    bare = name.replace("paper", EMBEDDING).replace(" + gradients", "")
-    return f" Gradients change '{bare}' by {_gain_text(_interval(kinds[name]['by_gradients']))} points."
+    if added:
+        name = best if best in added else max(added, key=lambda name: added[name]["figures"][fraction]["result"].value)
+        bare = name.replace("paper", EMBEDDING).replace(" + gradients", "")
+        yield f"gradients change '{bare}' by {_gain_text(_interval(kinds[name]['by_gradients']))} points"
 
 
 def _best(segmented: Segmentation, table: Sequence[dict[str, Any]]) -> tuple[str | None, str]:

@@ -66,10 +66,12 @@ def propagate(
     limits: ImageLimits,
     confidence: Annotated[bool, typer.Option("--confidence", help="Write confidence/ too: grey pictures, black where the vote was close.")] = False,
     sheet: options.Sheet = 12,
+    everything: options.All = False,
     json: options.Json = False,
 ) -> None:  # fmt: skip
     """Label one image, or click a few points on it: masks for all others, and which of them to label next."""
     from sporeprint.cli.console import print_json
+    from sporeprint.cli.tables import say_folded
     from sporeprint.errors import SporeprintError
     from sporeprint.features.progress import ProgressLine
     from sporeprint.run.propagation import Words, run_propagate
@@ -85,5 +87,5 @@ def propagate(
     if json:
         print_json(result.to_json())
         return
-    for line in result.lines():
-        say(line)
+    for line in result.lines(everything):
+        say_folded(line, "  ")

@@ -49,6 +49,7 @@ def segment(
     id_column: options.IdColumn = None,
     limit: options.Limit = None,
     no_truth: Annotated[bool, typer.Option("--no-truth", help="Do not look for masks of TEST: predict only.")] = False,
+    everything: options.All = False,
     json: options.Json = False,
 ) -> None:  # fmt: skip
     """Label images by the most similar patches of a few labelled ones; which features do it best, and at what cost.
@@ -89,7 +90,7 @@ def segment(
     if json:
         print_json(as_json(result))
     else:
-        print_segmentation(result)
+        print_segmentation(result, everything)
     failures = [(row.get("where", ""), row["id"], row["reason"]) for run in result.runs for row in run["failures"]]
     for where, image_id, reason in dict.fromkeys(failures):
         of = f" of {where}" if where else ""

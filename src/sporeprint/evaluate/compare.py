@@ -24,7 +24,7 @@ from sporeprint.evaluate.choice.intervals import (
 )
 from sporeprint.evaluate.choice.leave_one_out import MOST_ROWS, silent
 from sporeprint.evaluate.choice.select import Trained
-from sporeprint.evaluate.choice.verdict import verdict
+from sporeprint.evaluate.choice.verdict import reasons, verdict
 from sporeprint.evaluate.comparison import Accuracy, Changed, Comparison, Neighbour
 from sporeprint.evaluate.table import Costs, Entry, Info
 from sporeprint.features.blocks import Blocks, check_blocks
@@ -127,6 +127,7 @@ def compare(
         analysis=figures,
         changed=tuple(_changed(trained, test, names, before, after, ids, test_ids)),
         settings={**known, "test_rows": len(names), "intervals": "bootstrap over test rows"},
+        notes=reasons(entries, trained.reference, trained.recommended),
     )
 
 
@@ -260,6 +261,7 @@ def _of_splits(
         analysis=figures,
         settings={**known, "splits": splits, "held_out": held, "intervals": "repeated splits (Nadeau and Bengio)"},
         notes=(
+            *reasons(entries, whole.reference, whole.recommended),
             "no test set: accuracies are means over repeated splits of the training rows, each of which makes its own "
             "choice; what is shown as chosen, and its k, is the choice of all rows",
             "a class's test rows are counted once in each split",

@@ -59,6 +59,7 @@ class Changed:
 class Comparison:
     """What `compare` returns: the verdict, the table, and what is needed to believe them.
 
+    verdict: a sentence of at most 25 words, with the gain, its interval and the price.
     entries: in the order of the table, each with an `Accuracy`. reference, free, chosen: names of entries.
     reference: the best of the raw and the white embeddings. free: the choice among what the embedding's own pass
     gives, gradients read in it included. chosen: that, or the choice among everything where it is surely better. All
@@ -66,7 +67,8 @@ class Comparison:
     rows name the one reference, and each split makes its own choices, while the entries show those of all rows.
     changed: test rows that the reference and the chosen features classify differently.
     classes: per-class change of accuracy from the reference to the chosen. analysis: of the blocks.
-    settings: backbone, rows, classes, metric, level, seed and the like. notes: what a reader must know about the rows.
+    settings: backbone, rows, classes, metric, level, seed and the like. notes: what stands
+    behind the verdict, and what a reader must know about the rows.
     """
 
     verdict: str

@@ -44,9 +44,8 @@ class Entry:
 
     @property
     def title(self) -> str:
-        """The name as a printed table shows it, which says of controls that they are, and the note."""
-        name = f"control: {self.name}" if self.role == "control" else self.name
-        return f"{name} ({self.note})" if self.note else name
+        """The name as a printed table shows it, which says of controls that they are."""
+        return f"control: {self.name}" if self.role == "control" else self.name
 
     @property
     def bytes_per_row(self) -> int:
@@ -86,6 +85,19 @@ class Entry:
         if how.weights is not None:
             words.append("every family alike" if self._families_alike() else "weighed")
         return ", ".join(words) if len(self.blocks) > 1 or how.whiten is not None else parts[0]
+
+    @property
+    def summary(self) -> str:
+        """What is joined in a few words, families instead of blocks: "half-whitened layers and gradients"."""
+        of: dict[str, list[str]] = {}
+        for name in self.blocks:
+            of.setdefault(family(name), []).append(name)
+        *first, last = [names[0] if len(names) == 1 else kind for kind, names in of.items()]
+        joined = f"{', '.join(first)} and {last}" if first else last
+        if self.combination.whiten is not None:
+            how = {1.0: "", 0.5: "half-"}.get(self.combination.exponent, f"{self.combination.exponent:g}-")
+            joined = f"{how}whitened {joined}"
+        return f"the {joined}" if set(of) == {"embedding"} else joined
 
     def _families_alike(self) -> bool:
         shares: dict[str, float] = {}

@@ -34,23 +34,32 @@ class Demo:
     test_rows: int
 
     def verdict(self) -> str:
-        """What the table says, in two sentences, with k chosen on the training rows."""
-
-        def best(with_gradients: bool) -> Entry:
-            subset = [
-                entry
-                for entry in self.entries
-                if any(family(name) == "gradients" for name in entry.blocks) == with_gradients
-            ]
-            return max(subset, key=lambda entry: entry.value)
-
-        plain, without, using = self.entries[0], best(False), best(True)
-        error = (plain.value * (1 - plain.value) / self.test_rows) ** 0.5
+        """What the table says, with k chosen on the training rows, in a sentence of at most 25 words."""
+        plain, without, using = self.entries[0], self._best(gradients=False), self._best(gradients=True)
         return (
-            f"The embedding alone: {_percent(plain)}. Best without gradients: {without.name}, {_percent(without)}; "
-            f"best with them: {using.name}, {_percent(using)}.\nThese two were picked by looking at the test rows, and "
-            f"one standard error on {self.test_rows} rows is {error:.1%}: a demonstration, not a benchmark."
+            f"The embedding alone: {_percent(plain)}; best without gradients: {without.name}, {_percent(without)}; "
+            f"best with them: {using.name}, {_percent(using)}."
         )
+
+    def caveat(self) -> str:
+        """How far the verdict can be trusted."""
+        plain = self.entries[0].value
+        error = (plain * (1 - plain) / self.test_rows) ** 0.5
+        return (
+            f"The two best were picked by looking at the test rows, and one standard error on {self.test_rows} rows is "
+            f"{error:.1%}: a demonstration, not a benchmark."
+        )
+
+    def is_best(self, entry: Entry) -> bool:
+        """Whether the verdict names it."""
+        return entry in (self._best(gradients=False), self._best(gradients=True))
+
+    def _best(self, gradients: bool) -> Entry:
+        """The best entry with gradients or without."""
+        subset = [
+            entry for entry in self.entries if any(family(name) == "gradients" for name in entry.blocks) == gradients
+        ]
+        return max(subset, key=lambda entry: entry.value)
 
     def to_json(self) -> dict[str, Any]:
         entries = [entry.to_json() for entry in self.entries]

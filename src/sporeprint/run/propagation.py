@@ -58,6 +58,7 @@ LEAST_SURE = 10
 
 _RECORD = {"mask": TEXT, "shares": {...: NUMBER}, "confidence": NUMBER, "marked": YES_OR_NO}
 _SHOWN = 5  # least sure images that are printed
+_LABELS = 8  # whose shares of the pixels are printed
 _MARKED = 4  # references on the sheet
 _BATCH = 8  # images in memory
 
@@ -85,17 +86,21 @@ class Result:
         chosen = sorted(unmarked, key=lambda record: record["confidence"])[:LEAST_SURE]
         return [{"id": record["id"], "confidence": record["confidence"]} for record in chosen]
 
-    def lines(self) -> list[str]:
-        """Say in lines what was made, and what to label next."""
+    def lines(self, everything: bool = True) -> list[str]:
+        """Say in lines what was made, and what to label next. everything: of all labels and images."""
         kept = len(self.images) - self.made
         lines = [f"{self.out / 'masks'}: {len(self.images)} masks{f', {kept} of them there already' if kept else ''}"]
         if self.removed:
             lines.append(f"removed: {self.removed} files that earlier runs made with other settings or of other images")
         shares = {name: np.mean([record["shares"][name] for record in self.images]) for name in self.labels.values()}
-        lines.append("pixels: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
+        largest = sorted(shares, key=lambda name: -shares[name])
+        shown = list(shares) if everything or len(shares) <= _LABELS else largest[:_LABELS]
+        more = f", and {len(shares) - len(shown)} more labels: --all" if len(shown) < len(shares) else ""
+        lines.append("pixels: " + ", ".join(f"{name} {shares[name]:.1%}" for name in shown) + more)
         if self.least_sure:
             lines.append("least sure, label these next:")
-            lines += [f"  {record['id']}  {record['confidence']:.0%}" for record in self.least_sure[:_SHOWN]]
+            next_ones = self.least_sure if everything else self.least_sure[:_SHOWN]
+            lines += [f"  {record['id']}  {record['confidence']:.1%}" for record in next_ones]
         return lines
 
     def to_json(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from sporeprint.evaluate.regress import regress
 from sporeprint.evaluate.result import Result
 from sporeprint.evaluate.table import Costs, Entry, Features, Judge, entries_of
 from sporeprint.features.blocks import Blocks
+from sporeprint.features.combine import Combination
 from sporeprint.run.combination_flags import NO_LABELS, Wanted, candidates
 from sporeprint.run.paper_assembly import mark_paper
 from sporeprint.run.store_pair import Pair, read_pair, read_store
@@ -40,9 +41,22 @@ class Scores:
     loo: Selection | None = None
     several: bool = False
 
+    @property
+    def chosen(self) -> Entry | None:
+        """The entry that leave-one-out chose: its own, or the earlier one that is the same; None where it did not."""
+        if self.loo is None:
+            return None
+        key = _joined(self.loo.combination, self.loo.combination.blocks or ())
+        same = [entry for entry in self.entries if _joined(entry.combination, entry.blocks) == key]
+        return next((entry for entry in self.entries if entry.role == "chosen"), same[0] if same else None)
+
     def to_json(self) -> dict[str, Any]:
         chosen = {} if self.loo is None else {"loo": self.loo.to_json()}
         return {"note": self.note, **chosen, "entries": [entry.to_json() for entry in self.entries]}
+
+
+def _joined(how: Combination, blocks: Sequence[str]) -> Any:
+    return how.members(blocks), how.whiten, how.exponent if how.whiten is not None else None
 
 
 def knn_scores(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sporeprint.backbones.description import caveats_text
+from sporeprint.evaluate.table import Costs
+from sporeprint.features.blocks import family
 from sporeprint.store.reader import Store
 from sporeprint.store.shards import count_labels
+
+_FEW = 3  # blocks of a family that are named
 
 SUPPORTED = [  # modality, library and families, embedding
     ("image", "transformers: ViT, DeiT, DINO, DINOv2 (registers too), DINOv3, MAE, data2vec-vision", "CLS"),
@@ -59,8 +63,15 @@ def source_lines(source: dict[str, Any], notes: Sequence[str] | None = None) -> 
         yield f"passed over: {count} other file{'' if count == 1 else 's'}"
 
 
-def store_lines(store: Store, verified: bool) -> Iterator[str]:
-    """Describe a store for people."""
+def store_answer(store: Store) -> str:
+    """Say in a sentence what a store holds."""
+    failed = f"{len(store.failures):,} not read" if store.failures else "every row was read"
+    blocks = "1 block" if len(store.block_names) == 1 else f"{len(store.block_names)} blocks"
+    return f"{len(store):,} rows with {blocks} of {store.plan['resolved']['backbone']['name']}; {failed}."
+
+
+def store_lines(store: Store, verified: bool, everything: bool = True) -> Iterator[str]:
+    """Describe a store for people, its blocks and their cost aside. everything: also what seldom matters."""
     plan = store.plan
     resolved, source = plan["resolved"], plan["source"]
     backbone = resolved["backbone"]
@@ -70,27 +81,52 @@ def store_lines(store: Store, verified: bool) -> Iterator[str]:
     if store.truncated:
         yield f"too long: {store.truncated} rows, of which the backbone saw the beginning only"
     yield f"labels: {_labels_text(store, verified)}"
+    targets, weights = ", ".join(backbone["targets"]), f", weights {backbone['weights']}" if everything else ""
     yield (
         f"backbone: {backbone['name']} ({backbone['class']}), pooling {backbone['pooling']}, "
-        f"{_limits_text(backbone)}, targets {', '.join(backbone['targets'])}, weights {backbone['weights']}"
+        f"{_limits_text(backbone)}, targets {targets}{weights}"
     )
     for caveat in caveats_text(backbone):
         yield f"warning: {caveat}"
     yield f"computed in: {resolved['dtype']} on {resolved['device']}, kept as {store.dtype}"
     yield f"seed: {plan['recipe']['seed']}"
     yield f"fitted on: {plan['fit']['from']}"
-    for name, block in store.blocks_info.items():
-        passes = "1 pass" if block["passes"] == 1 else f"{block['passes']} passes"
-        yield f"  {name}: {block['dim']} numbers, {block['family']}, {passes} (views: {block['views']})"
+
+
+def blocks_text(names: Iterable[str], everything: bool = True) -> str:
+    """Name blocks; without `everything` a family of many by their number."""
+    of: dict[str, list[str]] = {}
+    for name in names:
+        of.setdefault(family(name), []).append(name)
+    return ", ".join(
+        ", ".join(members) if everything or len(members) <= _FEW else f"{kind} ({len(members)} blocks)"
+        for kind, members in of.items()
+    )
+
+
+def cost_lines(store: Store, everything: bool = True) -> Iterator[str]:
+    """Say how long the blocks took, in all, or for each set of views."""
     spent = {name: seconds for name, seconds in store.cost.get("seconds", {}).items() if seconds}
-    if "negatives" in spent:
-        yield f"  time to draw negatives: {spent.pop('negatives'):.1f} s, once, before the rows"
-    for name, seconds in spent.items():
-        yield f"  time in {name}: {seconds:.1f} s, {store.cost['rows'] / seconds:,.1f} rows/s"
-    if spent:
-        yield f"  times: {measured(store.cost)}, reading and decoding rows left out"
-    for failure in store.failures:
-        yield f"  not read: {failure.id}: {failure.reason}"
+    negatives = spent.pop("negatives", 0.0)
+    if everything and negatives:
+        yield f"time to draw negatives: {negatives:.1f} s, once, before the rows"
+    listed = spent if everything else {"all blocks": sum(spent.values())} if spent else {}
+    for name, seconds in listed.items():
+        yield f"time in {name}: {seconds:.1f} s, {store.cost['rows'] / seconds:,.1f} rows/s"
+    if everything and spent:
+        yield f"times: {measured(store.cost)}, reading and decoding rows left out"
+
+
+def family_rows(store: Store) -> list[tuple[str, int, float]]:
+    """The families of a store's blocks: what they are, the numbers of all of them together, and their passes."""
+    of: dict[str, list[str]] = {}
+    for name, block in store.blocks_info.items():
+        of.setdefault(block["family"], []).append(name)
+    costs = Costs(store.blocks_info)
+    return [
+        (blocks_text(names, False), sum(store.blocks_info[name]["dim"] for name in names), costs.passes(names))
+        for names in of.values()
+    ]
 
 
 def measured(cost: Mapping[str, Any]) -> str:

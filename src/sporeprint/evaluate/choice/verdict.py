@@ -1,4 +1,4 @@
-"""The verdict of a comparison, in one sentence."""
+"""The verdict of a comparison, in one sentence, and what stands behind it."""
 
 from __future__ import annotations
 
@@ -15,33 +15,44 @@ _CHOICES = {FREE: "the choice of one pass", PLAIN: "the choice without gradients
 
 
 def verdict(entries: Sequence[Entry], reference: str, recommended: str) -> str:
-    """What to use here, the expected gain with its interval, and its price, in one sentence.
+    """What to use here, the expected gain with its interval, and its price: a sentence of at most 25 words.
 
-    recommended: what the training rows speak for. The test rows say whether it is surely better than the reference;
-    where it is not and another entry is, the sentence ends in that one, which the test rows picked.
+    recommended: what the training rows speak for. The test rows say whether it is surely better than the reference.
     """
     by_name = {entry.name: entry for entry in entries}
     base, best = by_name[reference], by_name[recommended]
-    the = _NAMES[base.name]
-    over = f"{best.gain} against {the} (top-1 {base.value.value:.1%})"
-    chosen = f"what the training rows chose, {best.joins},"
-    alone = "on the training rows nothing is surely better"
-    is_raw = best.combination == by_name[RAW].combination
+    the, top1 = _NAMES[base.name], f"{base.value.value:.1%}"
+    nothing = "on the training rows nothing is surely better"
     if best.combination == base.combination:
-        sentence = f"Use {the} alone (top-1 {base.value}): {alone}"
-    elif is_raw and not (best.gain.low > 0 or best.gain.high < 0):  # nor is the reference, which has more right there
-        sentence = f"Use the embedding alone (top-1 {best.value}; {best.gain} against {the}): {alone}"
-    elif best.gain.low > 0:
-        return f"Use {best.joins}: {over}, for {_price(best, base)}{_also(best, by_name)}."
-    elif best.gain.high < 0:
-        sentence = f"Use {the} alone: {chosen} is worse here: {over}"
-    elif is_same(best.gain):
-        sentence = f"{the.capitalize()} alone is as good: {best.joins} brings {over}"
-    elif best.gain.high < SAME:
-        sentence = f"Use {the} alone: {chosen} is no better here and may be worse: {over}"
-    else:
-        sentence = f"Use {the} alone until more test rows say otherwise: {chosen} brings {over}, which may be chance"
-    return f"{sentence}{_surer(entries, reference)}."
+        known = str(base.value).replace(" (", ", ").replace(")", "")
+        return f"Use {the} alone ({known}; {_passes(base)}): {nothing}."
+    if best.combination == by_name[RAW].combination and not (best.gain.low > 0 or best.gain.high < 0):
+        own = f"{best.value.value:.1%}, {_passes(best)}"  # the reference is not surely better either
+        return f"Use the embedding alone ({own}): {nothing}; {best.gain} against {the}."
+    if best.gain.low > 0:
+        return f"Use {best.summary}: {best.gain} over {the} ({top1}), for {_passes(best)} a row."
+    alone = f"{the} alone"
+    chosen = "what the training rows chose"
+    if best.gain.high < 0:
+        return f"Use {alone} ({top1}, {_passes(base)}): {chosen} is worse here, {best.gain}."
+    if is_same(best.gain):
+        return f"{alone.capitalize()} is as good ({top1}, {_passes(base)}): {chosen} brings {best.gain}."
+    if best.gain.high < SAME:
+        return f"Use {alone} ({top1}, {_passes(base)}): {chosen} is no better, maybe worse, {best.gain}."
+    return f"Use {alone} for now ({top1}, {_passes(base)}): {chosen} brings {best.gain}, which may be chance."
+
+
+def reasons(entries: Sequence[Entry], reference: str, recommended: str) -> tuple[str, ...]:
+    """What the verdict has no room for, in sentences: what was chosen, its price, and what others bring.
+
+    Where the choice is not surely better than the reference and another entry is, that one, which the test rows picked.
+    """
+    by_name = {entry.name: entry for entry in entries}
+    base, best = by_name[reference], by_name[recommended]
+    if best.gain.low > 0:
+        return (f"{best.summary}: {best.joins}; {_price(best, base)}", *_also(best, by_name))
+    chosen = f"what the training rows chose: {best.joins}, {_passes(best)} a row"
+    return (*([] if best.combination == base.combination else [chosen]), *_surer(entries, reference))
 
 
 def is_same(gain: Interval) -> bool:
@@ -49,21 +60,21 @@ def is_same(gain: Interval) -> bool:
     return gain.low > -SAME and gain.high < SAME
 
 
-def _surer(entries: Sequence[Entry], reference: str) -> str:
-    """An entry that is surely better on the test rows, in words: one of the choices, else the surest; "" for none."""
+def _surer(entries: Sequence[Entry], reference: str) -> list[str]:
+    """An entry that is surely better on the test rows: one of the choices, else the surest; or none."""
     others = [entry for entry in entries if entry.name != reference]
     sure = [entry for entry in others if entry.gain.low > 0]
     if not sure:
-        return ""
+        return []
     best = max(sure, key=lambda entry: (entry.name in _CHOICES, entry.gain.low))
     name = _CHOICES.get(best.name, best.name)
-    return (
-        f"; surely better here, though the training rows do not speak for it, is {name}, {_passes(best)}: {best.gain} "
+    return [
+        f"surely better here, though the training rows do not speak for it, is {name}, {_passes(best)}: {best.gain} "
         f"(one of {len(others)} looked at on these test rows)"
-    )
+    ]
 
 
-def _also(best: Entry, by_name: Mapping[str, Entry]) -> str:
+def _also(best: Entry, by_name: Mapping[str, Entry]) -> list[str]:
     free, everything, plain = by_name[FREE], by_name[ALL], by_name.get(PLAIN)
     parts = []
     if best is free and everything.passes > free.passes:
@@ -72,7 +83,7 @@ def _also(best: Entry, by_name: Mapping[str, Entry]) -> str:
         parts.append(f"one pass brings {free.gain}")
     if plain is not None and "gradients" in _families(best):
         parts.append(f"{_CHOICES[PLAIN]}, {_passes(plain)}, brings {plain.gain}")
-    return "".join(f"; {part}" for part in parts)
+    return parts
 
 
 def _families(entry: Entry) -> list[str]:
@@ -80,12 +91,8 @@ def _families(entry: Entry) -> list[str]:
 
 
 def _price(entry: Entry, base: Entry) -> str:
-    rate = "" if entry.rows_per_second is None else f", {_rate(entry.rows_per_second)} rows/s"
-    return f"{_passes(entry)} a row{rate}, {entry.bytes_per_row:,} bytes a row against {base.bytes_per_row:,}"
-
-
-def _rate(rows: float) -> str:
-    return f"{rows:,.0f}" if rows >= 100 else f"{rows:.3g}"
+    rate = "" if entry.rows_per_second is None else f"{entry.rows_per_second:,.1f} rows/s, "
+    return f"{rate}{entry.bytes_per_row:,} bytes a row against {base.bytes_per_row:,}"
 
 
 def _passes(entry: Entry) -> str:

@@ -1,0 +1,183 @@
+"""The tables of `knn`, `probe` and their like: the answer in a sentence, then a row for each of the features."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sporeprint.cli.figures import KINDS, NONE, WHITE_MEANS, Figure, Kind, leave_one_out, number, whole
+from sporeprint.cli.plain_text import say
+from sporeprint.cli.tables import Column, print_table, say_folded
+from sporeprint.evaluate.choice.candidates import DECORRELATED, RAW, WHITE
+from sporeprint.evaluate.table import Entry
+from sporeprint.features.blocks import FAMILIES, family
+
+if TYPE_CHECKING:
+    from sporeprint.run.demo import Demo
+
+PASSES = "passes: backbone passes a row"
+_FEW = 8  # rows that are all shown
+_SHORT = 4  # words of a name that a sentence has room for
+
+
+def print_scores(
+    title: str, entries: Sequence[Entry], kind: str, chosen: Entry | None = None, everything: bool = False
+) -> None:
+    """The answer in a sentence, and the table, on stdout.
+
+    kind: a key of KINDS. chosen: the entry that leave-one-out on the training rows chose, where it did.
+    """
+    how = KINDS[kind]
+    say_folded(answer(entries, how, chosen))
+    say("")
+    notes = few_shot_draws(entries[0].result.settings)
+    named = _named(entries, chosen)
+    main = [at for at, entry in enumerate(entries) if entry is named or at in main_rows(entries, leave_one_out)]
+
+    def name(entry: Entry) -> str:
+        return f"{entry.title} (chosen)" if entry is chosen and entry.role != "chosen" else entry.title
+
+    print_entries(title, entries, _with_gain(how, entries), main, everything, notes, name)
+
+
+def print_demo(demo: Demo, everything: bool) -> None:
+    """The demo's verdict, its table with rows a second, and how far it can be trusted, on stdout."""
+    say_folded(demo.verdict())
+    say("")
+    speed = Figure(
+        Column("rows/s", "rows/s: rows a second here and now, whatever else runs, decoding left out"),
+        lambda entry: NONE if entry.rows_per_second is None else number(entry.rows_per_second, 1),
+    )
+    figures, entries = [*_with_gain(KINDS["knn"], demo.entries), speed], demo.entries
+    main = [at for at, entry in enumerate(entries) if demo.is_best(entry) or at in main_rows(entries, leave_one_out)]
+    title = f"kNN: scikit-learn digits, {demo.train_rows} training rows, {demo.test_rows} test rows, shipped backbone"
+    print_entries(title, entries, figures, main, everything)
+    say_folded(demo.caveat())
+
+
+def print_entries(
+    title: str,
+    entries: Sequence[Entry],
+    figures: Sequence[Figure],
+    main: Sequence[int],
+    everything: bool,
+    notes: Sequence[str] = (),
+    name: Callable[[Entry], str] = lambda entry: entry.title,
+) -> None:
+    """A table of entries on stdout: their names, passes, these figures, and what is to be known of them."""
+    passes, shown = (
+        whole(entry.passes for entry in entries),
+        [entry for at, entry in enumerate(entries) if everything or at in main],
+    )
+    columns = [
+        Figure(Column("features"), name),
+        Figure(Column("passes", PASSES), lambda entry: passes(entry.passes)),
+        *figures,
+    ]
+    words = {"control:": "control: without gradients", "white": WHITE_MEANS}
+    known = [meaning for word, meaning in words.items() if any(word in name(entry) for entry in shown)]
+    rows = [[column.text(entry) for column in columns] for entry in entries]
+    print_table([column.column for column in columns], rows, title, main, everything, [*known, *notes])
+    for entry in shown:
+        if entry.note:
+            say_folded(f"{entry.name}: {entry.note}", "  ")
+
+
+def answer(entries: Sequence[Entry], how: Kind, chosen: Entry | None = None) -> str:
+    """What the table says, in a sentence of at most 25 words, with figures of the table alone."""
+    base = _base(entries)
+    if chosen is not None and base is not None:
+        if chosen is base:
+            figure = f"{how.headline} {how.value(base.value)}"
+            return f"The embedding alone has {figure}; leave-one-out on the training rows finds nothing surely better."
+        return f"{_capital(chosen)}, chosen on the training rows: {_against(how, chosen, base)}, for {_passes(chosen)} a row."
+    if base is None:
+        first = entries[0]
+        return f"{_capital(first)}: {how.headline} {how.value(first.value)}, for {_passes(first)} a row."
+    if math.isnan(base.value):
+        return f"The embedding has no {how.headline} on these rows."
+    best = _named(entries, chosen)
+    if best is base or not best.value > base.value:
+        return f"None of {len(entries) - 1} others has more than the embedding: {how.headline} {how.value(base.value)}."
+    return f"The highest of {len(entries)}, picked by these figures, is {_words(best)}: {_against(how, best, base)}."
+
+
+def _named(entries: Sequence[Entry], chosen: Entry | None) -> Entry:
+    """The entry that the answer is about: what was chosen, else the highest."""
+    if chosen is not None:
+        return chosen
+    return max(entries, key=lambda entry: -math.inf if math.isnan(entry.value) else entry.value)
+
+
+def main_rows(
+    entries: Sequence[Entry], score: Callable[[Entry], float], named: Sequence[str] = (RAW, WHITE, DECORRELATED)
+) -> list[int]:
+    """The numbers of the rows that matter: those named, the paper's, what was chosen, and the best of each family.
+
+    score: on the training rows, by which a family's best is found; NaN where there is none.
+    """
+    if len(entries) <= _FEW:
+        return list(range(len(entries)))
+    kept = {entry.name for entry in entries if entry.name in named or entry.role == "chosen"}
+    kept |= {entry.name for entry in [row for row in entries if row.role == "paper"][:1]}
+    for kind in FAMILIES:
+        members = [entry for entry in entries if _only(entry, kind) and not math.isnan(score(entry))]
+        kept |= {entry.name for entry in sorted(members, key=score)[-1:]}
+    return [at for at, entry in enumerate(entries) if entry.name in kept]
+
+
+def few_shot_draws(settings: Mapping[str, Any]) -> list[str]:
+    """What few-shot figures are taken over, in words."""
+    if "shots" not in settings:
+        return []
+    draws = settings["draws"]
+    many = f"mean and standard deviation of {draws} draws" if draws > 1 else "one draw"
+    return [f"{many} of {settings['shots']} rows a class"]
+
+
+def _only(entry: Entry, kind: str) -> bool:
+    """Whether an entry has blocks of this family, and of no other but the embedding."""
+    return {family(name) for name in entry.blocks} - {RAW} == {kind} and entry.role not in ("paper", "chosen")
+
+
+def _with_gain(how: Kind, entries: Sequence[Entry]) -> list[Figure]:
+    """The figures of a kind, with the gain over the embedding behind the headline."""
+    base = _base(entries)
+    headline, *figures = how.figures(entries)
+    width = Figure(Column("width", "width: numbers of a feature", extra=True), lambda entry: f"{entry.width:,}")
+    return [headline, *([] if base is None else [_gain_figure(how, base)]), *figures, width]
+
+
+def _gain_figure(how: Kind, base: Entry) -> Figure:
+    column = Column("gain", f"gain:{how.unit} over the embedding")
+    return Figure(column, lambda entry: "" if entry is base else _gain(how, entry, base))
+
+
+def _base(entries: Sequence[Entry]) -> Entry | None:
+    """The plain embedding, where there is something to compare it with."""
+    return next((entry for entry in entries if entry.name == RAW), None) if len(entries) > 1 else None
+
+
+def _gain(how: Kind, entry: Entry, base: Entry) -> str:
+    return how.gain(entry.value - base.value)
+
+
+def _against(how: Kind, entry: Entry, base: Entry) -> str:
+    gain = f"{_gain(how, entry, base)}{how.unit} over the embedding's {how.value(base.value)}"
+    return f"{how.headline} {how.value(entry.value)}, {gain}"
+
+
+def _words(entry: Entry) -> str:
+    """The name of an entry, or a summary where that is long."""
+    name = entry.name.removeprefix("loo: ")
+    return name if len(name.split()) <= _SHORT else entry.summary
+
+
+def _capital(entry: Entry) -> str:
+    words = _words(entry)
+    return words[0].upper() + words[1:]
+
+
+def _passes(entry: Entry) -> str:
+    return "one pass" if entry.passes == 1 else f"{whole([entry.passes])(entry.passes)} passes"

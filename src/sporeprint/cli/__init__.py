@@ -1,5 +1,5 @@
 """The command line; `main` runs it."""
 
-from sporeprint.cli.app import app, main
+from sporeprint.cli.process import main
 
-__all__ = ["app", "main"]
+__all__ = ["main"]

@@ -11,7 +11,7 @@ from sporeprint.cli.plain_text import say
 
 
 def backbones(
-    name: Annotated[str | None, typer.Argument(help="Hugging Face id or folder, timm:NAME or tiny: load it and say what was found.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Hugging Face id or folder, timm:NAME or tiny: load it and say what was found.")] = None,
     modality: options.Modality = "auto",
     trust_remote_code: options.TrustRemoteCode = False,
     allow_random: options.AllowRandom = False,

@@ -17,7 +17,7 @@ def compare(
     train_store: options.TrainStore,
     sources: PairSources,
     limits: ImageLimits,
-    test_store: Annotated[Path | None, typer.Argument(help="Store of the rows to measure on, made with --fit-from TRAIN_STORE; without it, repeated splits of TRAIN_STORE.", show_default=False)] = None,
+    test_store: Annotated[Path | None, typer.Argument(metavar="TEST_STORE", help="Store of the rows to measure on, made with --fit-from TRAIN_STORE; without it, repeated splits of TRAIN_STORE.", show_default=False)] = None,
     report: Annotated[Path | None, typer.Option(help="Folder for report.html, one page that needs nothing else, and comparison.json.")] = None,
     features: options.AllFeatures = None,
     blocks: options.OldBlocks = None,

@@ -14,8 +14,8 @@ from sporeprint.cli.plain_text import say
 
 @grouped
 def demonstrations(
-    train_store: Annotated[Path, typer.Argument(help="Store of the labelled texts, which become examples.")],
-    test_store: Annotated[Path, typer.Argument(help="Store of the texts to ask about.")],
+    train_store: Annotated[Path, typer.Argument(metavar="TRAIN_STORE", help="Store of the labelled texts, which become examples.")],
+    test_store: Annotated[Path, typer.Argument(metavar="TEST_STORE", help="Store of the texts to ask about.")],
     train: options.Train,
     test: options.Test,
     out: Annotated[Path, typer.Option(help="JSON lines file to write: a prompt a line.")],

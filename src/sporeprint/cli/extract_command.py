@@ -75,7 +75,7 @@ class ExtractSettings:
 
 @grouped
 def extract(
-    source: Annotated[Path, typer.Argument(help="Folder of class folders, Parquet / CSV / JSONL table, or datasets folder; of images, texts or sound.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder of class folders, Parquet / CSV / JSONL table, or datasets folder; of images, texts or sound.")],
     out: Annotated[Path, typer.Option(help="Store to make; interrupted, the same command goes on.")],
     words: RecipeWords,
     rows: SourceWords,

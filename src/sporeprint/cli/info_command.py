@@ -12,7 +12,7 @@ from sporeprint.cli.plain_text import say
 
 
 def info(
-    store: Annotated[Path, typer.Argument(help="A store, complete or not.")],
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="A store, complete or not.")],
     verify: Annotated[bool, typer.Option(help="Read every file and check it.")] = False,
     json: options.Json = False,
 ) -> None:

@@ -18,8 +18,8 @@ Value = TypeVar("Value")
 # fmt: off  # one option a line reads as a table
 # What is asked about
 
-TrainStore = Annotated[Path, typer.Argument(help="Store of the labelled rows.")]
-TestStore = Annotated[Path, typer.Argument(help="Store of the rows to ask about, made with --fit-from TRAIN_STORE.")]
+TrainStore = Annotated[Path, typer.Argument(metavar="TRAIN_STORE", help="Store of the labelled rows.")]
+TestStore = Annotated[Path, typer.Argument(metavar="TEST_STORE", help="Store of the rows to ask about, made with --fit-from TRAIN_STORE.")]
 
 _TRAIN = typer.Option(help="Source that the training store was made from: other labels, and samples, are read from it.")
 _TEST = typer.Option(help="Source that the test store was made from: other labels, and samples, are read from it.")

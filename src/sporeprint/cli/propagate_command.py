@@ -18,7 +18,7 @@ class PropagateWords:
     """Which images, and how they are marked: fields of `run.propagation.Words`."""
 
     # fmt: off
-    images: Annotated[Path, typer.Argument(help="Folder of images (flat, or with a folder images), or a table with a column of images.")]
+    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="Folder of images (flat, or with a folder images), or a table with a column of images.")]
     out: Annotated[Path, typer.Option(help="Folder for masks/, sheet.png and result.json; outside IMAGES. Interrupted, the same command goes on.")]
     backbone: options.Backbone
     on: Annotated[list[str], typer.Option(help="Image that is marked: its id or file name in IMAGES, or a path. May be repeated, with marks for each.")]

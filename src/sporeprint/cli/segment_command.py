@@ -35,8 +35,8 @@ class SegmentWay:
 
 @grouped
 def segment(
-    train: Annotated[Path, typer.Argument(help="Images with masks: a folder of images/ and masks/, VOC's layout, a list, or a Parquet / CSV / JSONL table with a column of each.")],
-    test: Annotated[Path, typer.Argument(help="Images to label; where they have masks, predictions are compared with them.")],
+    train: Annotated[Path, typer.Argument(metavar="TRAIN", help="Images with masks: a folder of images/ and masks/, VOC's layout, a list, or a Parquet / CSV / JSONL table with a column of each.")],
+    test: Annotated[Path, typer.Argument(metavar="TEST", help="Images to label; where they have masks, predictions are compared with them.")],
     backbone: options.Backbone,
     out: Annotated[Path, typer.Option(help="Folder for result.json, masks and sheet.png (image, truth, the embedding's and the best prediction); interrupted, the same command goes on.")],
     words: SegmentWords,

@@ -90,7 +90,6 @@ def extract(
     from sporeprint.cli.console import ProgressLine, print_json
     from sporeprint.data.sampling import Sampled
     from sporeprint.data.sources import Source, open_source
-    from sporeprint.errors import SporeprintError
     from sporeprint.run.extract import extract
     from sporeprint.run.recipe_options import fitted_columns, make_recipe, source_modality
     from sporeprint.run.store_info import source_lines, store_summary
@@ -106,10 +105,7 @@ def extract(
         opened = Sampled(opened, sample)
     for line in source_lines(opened.describe()):
         say(line, err=True)
-    try:
-        store = extract(opened, out, asked, fit_from, moved, settings.settings(limits), progress=ProgressLine())
-    except KeyboardInterrupt:
-        raise SporeprintError("interrupted; what is done is kept, the same command goes on from there") from None
+    store = extract(opened, out, asked, fit_from, moved, settings.settings(limits), progress=ProgressLine())
     if json:
         print_json(store_summary(store))
         return

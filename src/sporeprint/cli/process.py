@@ -23,7 +23,7 @@ class Interrupted(Exception):
     """Ctrl-C while a command ran. The message says what is kept."""
 
 
-def main() -> NoReturn:
+def run_process() -> NoReturn:
     """Run the command line, and exit: 0 done, 1 failed, 2 misuse, 130 interrupted."""
     _open_missing()
     with Interrupts() as interrupts, plain_streams():

@@ -70,15 +70,11 @@ def propagate(
 ) -> None:  # fmt: skip
     """Label one image, or click a few points on it: masks for all others, and which of them to label next."""
     from sporeprint.cli.console import ProgressLine, print_json
-    from sporeprint.errors import SporeprintError
     from sporeprint.run.propagation import Words, run_propagate
 
-    try:
-        result = run_propagate(
-            Words(**asdict(words), limits=limits.limits()), settings.chosen(), confidence, sheet, ProgressLine()
-        )
-    except KeyboardInterrupt:
-        raise SporeprintError("interrupted; what is done is kept, the same command goes on from there") from None
+    result = run_propagate(
+        Words(**asdict(words), limits=limits.limits()), settings.chosen(), confidence, sheet, ProgressLine()
+    )
     for failure in result.failures:
         say(f"not read: {failure.id}: {failure.reason}", err=True)
     if json:

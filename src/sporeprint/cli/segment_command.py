@@ -57,7 +57,6 @@ def segment(
     """
     from sporeprint.cli.console import ProgressLine, print_json
     from sporeprint.cli.print_segmentation import as_json, print_segmentation
-    from sporeprint.errors import SporeprintError
     from sporeprint.run.output_folder import finished_runs, refuse_among_images
     from sporeprint.run.segment import Way, segment
     from sporeprint.run.segment_scenes import open_pair
@@ -81,10 +80,9 @@ def segment(
             partial(say, err=True),
         )
     except KeyboardInterrupt:
-        kept = "runs that finished are kept, the same command goes on with the next"
-        if not finished_runs(out):
-            kept = "no run had finished, so nothing is kept; the same command starts again"
-        raise SporeprintError(f"interrupted: {kept}") from None
+        count = finished_runs(out)
+        kept = f"finished runs are kept in '{out}' ({count}); the same command goes on with the next"
+        raise KeyboardInterrupt(kept if count else "no run had finished; the same command starts again") from None
     if json:
         print_json(as_json(result))
     else:

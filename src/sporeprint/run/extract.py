@@ -104,8 +104,11 @@ def extract(
         if writer.complete:
             log.info("%s is complete already", out)
             return Store.open(out)
-        _load_or_draw_state(writer, fungi, source, fitted is not None, progress)
-        return _write_shards(writer, fungi, source, settings, progress)
+        try:
+            _load_or_draw_state(writer, fungi, source, fitted is not None, progress)
+            return _write_shards(writer, fungi, source, settings, progress)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(_kept(writer, len(source))) from None
 
 
 def read_state(folder: str | Path) -> Callable[[str], bytes]:
@@ -190,6 +193,18 @@ def _make_plan(fungi: Fungi, source: Source, fitted: str | None, out: Path) -> d
     }
 
 
+def _finished(writer: StoreWriter) -> int:
+    """Return the number of rows, with the failed ones, of the shards that are written."""
+    return sum(shard.rows + len(shard.failures) for shard in writer.done.values())
+
+
+def _kept(writer: StoreWriter, total: int) -> str:
+    """Say what an interrupted run leaves."""
+    if finished := _finished(writer):
+        return f"{finished} of {total} rows are kept in '{writer.folder}'; the same command goes on after them"
+    return f"no row is stored in '{writer.folder}' yet; the same command starts again"
+
+
 def _load_or_draw_state(writer: StoreWriter, fungi: Fungi, source: Source, fitted: bool, progress: Progress) -> None:
     """Use the fitted state on disk: drawn once, then read back by every later run."""
     packed = {name: writer.read_state(name) for name in (saved.TENSORS_NAME, saved.JSON_NAME)}
@@ -208,7 +223,7 @@ def _load_or_draw_state(writer: StoreWriter, fungi: Fungi, source: Source, fitte
 
 def _write_shards(writer: StoreWriter, fungi: Fungi, source: Source, settings: Settings, progress: Progress) -> Store:
     total, inputs = len(source), fungi.network.preprocess
-    finished = sum(shard.rows + len(shard.failures) for shard in writer.done.values())
+    finished = _finished(writer)
     progress("rows", finished, total)
     failures = Failures(settings.max_failures, total)
     failures.extend(failure for shard in writer.done.values() for failure in shard.failures)

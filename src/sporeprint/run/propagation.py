@@ -221,12 +221,16 @@ class _Run:
         progress("images", done, len(ids))
         failures: dict[str, str] = {}
         if missing:
-            self._fit(ids, failures)
-            propagator = self._propagator()
-            for row_id, size, features in self._features((s for s in self.scenes if s.id in missing), failures):
-                records[row_id] = self._write(row_id, propagator(features, size), marked.get(row_id))
-                done += 1
-                progress("images", done + len(failures.keys() & missing), len(ids))
+            try:
+                self._fit(ids, failures)
+                propagator = self._propagator()
+                for row_id, size, features in self._features((s for s in self.scenes if s.id in missing), failures):
+                    records[row_id] = self._write(row_id, propagator(features, size), marked.get(row_id))
+                    done += 1
+                    progress("images", done + len(failures.keys() & missing), len(ids))
+            except KeyboardInterrupt:
+                kept = f"{done} of {len(ids)} masks are kept; the same command makes the others"
+                raise KeyboardInterrupt(kept if done else "no mask is written yet; the same command starts again") from None
         images = [record for record in records.values() if record is not None]
         failed = [RowFailure(row_id, failures[row_id]) for row_id in ids if row_id in failures]
         references, new = [reference.id for reference in self.references], len(missing) - len(failed)

@@ -237,7 +237,7 @@ def test_stores_of_lists_and_stores_that_do_not_go_together_are_refused(run, sto
     assert (status, "was made of a list in memory; use sporeprint.demonstrations" in err) == (1, True)
     store_of(folder / "d", open_source(words[6], modality="text"), {"embedding": circle([0.0, 9.0])}, modality="image")
     status, _, err = run(*words[:2], folder / "d", *words[3:])
-    assert (status, "was not made like" in err) == (1, True)
+    assert (status, "holds texts" in err and "images: they cannot be compared" in err) == (1, True)
 
 
 def test_a_training_store_needs_one_label_a_row(run, stores):

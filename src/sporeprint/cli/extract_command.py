@@ -90,7 +90,9 @@ def extract(
     from sporeprint.cli.console import ProgressLine, print_json
     from sporeprint.data.sampling import Sampled
     from sporeprint.data.sources import Source, open_source
+    from sporeprint.errors import StoreMismatch
     from sporeprint.run.extract import extract
+    from sporeprint.run.plan_differences import other_run
     from sporeprint.run.recipe_options import fitted_columns, make_recipe, source_modality
     from sporeprint.run.store_info import source_lines, store_summary
 
@@ -105,7 +107,10 @@ def extract(
         opened = Sampled(opened, sample)
     for line in source_lines(opened.describe()):
         say(line, err=True)
-    store = extract(opened, out, asked, fit_from, moved, settings.settings(limits), progress=ProgressLine())
+    try:
+        store = extract(opened, out, asked, fit_from, moved, settings.settings(limits), progress=ProgressLine())
+    except StoreMismatch as error:
+        raise other_run(out, error) from None
     if json:
         print_json(store_summary(store))
         return

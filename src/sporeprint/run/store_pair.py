@@ -13,8 +13,8 @@ import numpy as np
 from sporeprint.backbones.description import caveats_text
 from sporeprint.errors import RecipeError, StoreError
 from sporeprint.features.blocks import Blocks
+from sporeprint.run.plan_differences import open_alike
 from sporeprint.run.store_source import Rows, labels_of
-from sporeprint.store.plan import differences
 from sporeprint.store.reader import Store
 from sporeprint.values import is_number
 
@@ -24,14 +24,7 @@ KINDS = {str: "texts", bool: "booleans", int: "integers", float: "numbers"}
 
 def open_pair(train_path: Path, test_path: Path) -> tuple[Store, Store]:
     """Two stores whose rows can be compared. Raises StoreError where they were made or fitted otherwise."""
-    train, test = Store.open(train_path), Store.open(test_path)
-    differing = differences(_comparable(train), _comparable(test), ("the first", "the second"))
-    if differing:
-        raise StoreError(
-            f"{test_path} was not made like {train_path}:\n  "
-            + "\n  ".join(differing)
-            + f"\nMake the test store with: sporeprint extract ... --fit-from {train_path}"
-        )
+    train, test = open_alike(train_path, test_path)
     if not _same_fit(train, test):
         raise StoreError(
             f"{test_path} was not fitted with {train_path}'s heads and negatives, so its gradients are not comparable. "
@@ -273,12 +266,6 @@ def shared_rows(train: Store, test: Store, has: np.ndarray, test_has: np.ndarray
         return 0
     known = set(np.array(train.ids)[has].tolist())
     return sum(row_id in known for row_id in np.array(test.ids)[test_has].tolist())
-
-
-def _comparable(store: Store) -> dict[str, Any]:
-    """What two stores must share for their blocks to be comparable: not the device, and not the rows."""
-    resolved = {key: value for key, value in store.plan["resolved"].items() if key != "device"}
-    return {"recipe": store.plan["recipe"], "resolved": resolved}
 
 
 def _same_fit(train: Store, test: Store) -> bool:

@@ -82,7 +82,8 @@ def check_plan(folder: Path, header: dict[str, Any], locked: bool) -> dict[str, 
         raise StoreMismatch(
             f"'{folder}' was made by another run:\n  "
             + "\n  ".join(differing)
-            + "\nGive another folder, or the options that made it."
+            + "\nGive another folder, or the options that made it.",
+            plans=(_flat(stored), _flat(header)),
         )
     return stored
 

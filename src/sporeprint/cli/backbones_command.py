@@ -18,6 +18,10 @@ def backbones(
     json: options.Json = False,
 ) -> None:  # fmt: skip
     """What is supported, and how the target layer is found."""
+    from sporeprint.run.early_checks import check_backbone_name
+
+    if name is not None:
+        check_backbone_name(name)
     from sporeprint.cli.console import print_json, print_table
     from sporeprint.run.store_info import SUPPORTED, describe_backbone
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -23,15 +23,15 @@ class RecipeWords:
     # fmt: off
     backbone: options.OptionalBackbone = None
     objectives: Annotated[str | None, typer.Option(help="Losses, comma-separated: kl, simclr, dino (images), mlm (text); none for no gradients.", show_default="kl,dino,simclr for images, kl,simclr for text and sound")] = None
-    preset: Annotated[str | None, typer.Option(help="Instead of --objectives, --views and --negatives: paper, balanced, fast or free; see the README.")] = None
+    preset: Annotated[Literal["paper", "balanced", "fast", "free"] | None, typer.Option(help="Instead of --objectives, --views and --negatives: paper, balanced, fast or free; see the README.")] = None
     modality: options.OptionalModality = None
     targets: Annotated[str | None, typer.Option(help="Linear layers to read, comma-separated; found when absent.")] = None
-    pooling: Annotated[str | None, typer.Option(help="auto, cls, mean or last.", show_default="auto")] = None
+    pooling: Annotated[Literal["auto", "cls", "mean", "last"] | None, typer.Option(help="auto, cls, mean or last.", show_default="auto")] = None
     projection: options.OptionalProjection = None
     dim: options.Dim = None
     layers: Annotated[int | None, typer.Option(help="Number of last layers that become blocks.", show_default="6")] = None
     layer_kinds: Annotated[str | None, typer.Option(help="Kinds of blocks that a layer becomes: cls, last, mean, max; comma-separated.", show_default="cls or last, where there is one, and mean; of text max too")] = None
-    views: Annotated[str | None, typer.Option(help="Views of images: paper, or native, which takes patches and local crops at half the side, several times faster.", show_default="paper")] = None
+    views: Annotated[Literal["paper", "native"] | None, typer.Option(help="Views of images: paper, or native, which takes patches and local crops at half the side, several times faster.", show_default="paper")] = None
     negatives: Annotated[int | None, typer.Option(help="Number of rows in SimCLR's bank of negatives.", show_default="256; of sound 64")] = None
     dtype: options.OptionalDtype = None
     seed: options.OptionalSeed = None
@@ -61,7 +61,7 @@ class ExtractSettings:
     batch_size: options.BatchSize = 32
     workers: options.Workers = 1
     shard_rows: Annotated[int, typer.Option(min=1, help="Number of rows in a shard: what an interruption can cost.")] = 256
-    store_dtype: Annotated[str, typer.Option(help="Precision of the blocks on disk: float32 or float16.")] = "float32"
+    store_dtype: Annotated[Literal["float32", "float16"], typer.Option(help="Precision of the blocks on disk: float32 or float16.")] = "float32"
     trust_remote_code: options.TrustRemoteCode = False
     allow_random: options.AllowRandom = False
     # fmt: on

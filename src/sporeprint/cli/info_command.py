@@ -17,11 +17,12 @@ def info(
     json: options.Json = False,
 ) -> None:
     """What a store holds: rows, blocks, recipe, backbone, failures, cost."""
-    from sporeprint.cli.console import print_json
-    from sporeprint.run.store_info import store_lines, store_summary
     from sporeprint.store.reader import Store
 
-    opened = Store.open(store)
+    opened = Store.open(store)  # what is no store is said before torch is imported
+    from sporeprint.cli.console import print_json
+    from sporeprint.run.store_info import store_lines, store_summary
+
     if verify:
         opened.verify()
     if json:

@@ -9,9 +9,9 @@ from typing import Any
 from sporeprint.backbones.libraries.huggingface import find_modality
 from sporeprint.errors import RecipeError
 from sporeprint.features import saved
-from sporeprint.features.presets import DECIDES
 from sporeprint.features.recipe import Recipe
 from sporeprint.objectives import NAMES, paper, settle
+from sporeprint.run.early_checks import check_recipe_words
 from sporeprint.run.extract import read_state
 from sporeprint.store.reader import Store
 from sporeprint.values import parse_json
@@ -31,25 +31,16 @@ def make_recipe(
     named, and for a preset next to an option that it decides.
     """
     given = {key: value for key, value in {"preset": preset, **options}.items() if value is not None}
+    check_recipe_words(file, bare, {**given, **({} if negatives is None else {"negatives": negatives})})
     if file is not None:
-        if given or negatives is not None:
-            raise RecipeError(f"--recipe and --{next(iter(given), 'negatives')} were both given; use one of them")
         return read_recipe(file)
     if not bare:
-        if given or negatives is not None:
-            raise RecipeError(
-                f"--fit-from brings its own recipe; leave out --{next(iter(given), 'negatives').replace('_', '-')}"
-            )
         return None
-    if "backbone" not in given:
-        raise RecipeError(
-            "no --backbone; give a Hugging Face id or folder, timm:NAME, or tiny (see sporeprint backbones)"
-        )
     for name in ("targets", "layer_kinds"):
         if name in given:
             given[name] = [word.strip() for word in given[name].split(",")]
     if given.pop("preset", None) is not None:
-        return _preset_recipe(str(preset), negatives, given)
+        return Recipe.preset(str(preset), **given)
     objectives = given.pop("objectives", None)
     recipe = Recipe(**given)
     if objectives is None and negatives is None:
@@ -68,13 +59,6 @@ def make_recipe(
             replace(objective, negatives=negatives) if objective.negatives != 0 else objective for objective in chosen
         ]
     return replace(recipe, objectives=chosen)
-
-
-def _preset_recipe(name: str, negatives: int | None, given: dict[str, Any]) -> Recipe:
-    decided = [option for option in DECIDES if option in given] + ["negatives"] * (negatives is not None)
-    if decided:
-        raise RecipeError(f"--preset {name} decides on --{decided[0]}; leave one of them out")
-    return Recipe.preset(name, **given)
 
 
 def source_modality(

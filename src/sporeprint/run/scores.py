@@ -18,6 +18,7 @@ from sporeprint.evaluate.result import Result
 from sporeprint.evaluate.table import Costs, Entry, Features, Judge, entries_of
 from sporeprint.features.blocks import Blocks
 from sporeprint.run.combination_flags import NO_LABELS, Wanted, candidates
+from sporeprint.run.early_checks import count_of
 from sporeprint.run.paper_assembly import mark_paper
 from sporeprint.run.store_pair import Pair, read_pair, read_store
 from sporeprint.run.store_source import Rows
@@ -201,14 +202,3 @@ def no_shots_of_lists(pair: Pair, shots: int | None) -> None:
     """Raises RecipeError where few-shot draws are asked for and labels are lists."""
     if pair.several and shots is not None:
         raise RecipeError("--shots draws rows of each class; these labels are lists: leave it out")
-
-
-def count_of(word: str, flag: str = "--k", auto: bool = True) -> Any:
-    """A positive integer, or "auto" where it may be. Raises RecipeError."""
-    word = word.strip()
-    if auto and word == "auto":
-        return "auto"
-    if not word.isdecimal() or int(word) < 1:
-        more = " or auto" if auto else ""
-        raise RecipeError(f"{flag} {word!r}; expected positive integers{more}, comma-separated")
-    return int(word)

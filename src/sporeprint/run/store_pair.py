@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from sporeprint.backbones.description import caveats_text
 from sporeprint.errors import RecipeError, StoreError
-from sporeprint.features.blocks import Blocks
+from sporeprint.features.blocks import FAMILIES, Blocks, family
 from sporeprint.run.plan_differences import open_alike
 from sporeprint.run.store_source import Rows, labels_of
 from sporeprint.store.reader import Store
@@ -79,7 +78,7 @@ def read_store(
     classes = len(set(labels.tolist()))
     headline = f"{store.plan['resolved']['backbone']['name']}, {count(len(labels), 'row')}, {count(classes, 'class')}"
     headline += "" if label_column is None else f" of {label_column!r}"
-    notes = [*caveats_text(store.plan["resolved"]["backbone"]), *([ONE_CLASS] if classes == 1 else [])]
+    notes = [*_caveats(store.plan["resolved"]["backbone"]), *([ONE_CLASS] if classes == 1 else [])]
     notes += ["every row a class of its own: nothing to group"] if 1 < classes == len(labels) else []
     notes += [] if has.all() else [f"left out, having no label: {count(int((~has).sum()), 'row')}"]
     notes += [hint] if (hint := numbers_hint(labels.tolist())) else []
@@ -118,7 +117,7 @@ def read_pair(
             one_label(array, rows.store, who) for array, rows in ((labels, train_rows), (test_labels, test_rows))
         )
     counts = f"{count(len(labels), roles[0])}, {count(len(test_labels), roles[1])}"
-    notes, several, strange = caveats_text(train.plan["resolved"]["backbone"]), False, 0
+    notes, several, strange = _caveats(train.plan["resolved"]["backbone"]), False, 0
     if targets:
         texts = any(isinstance(label, str) for label in (*labels, *test_labels))
         labels, test_labels = targets_of(labels, train_rows.store), targets_of(test_labels, test_rows.store)
@@ -301,9 +300,26 @@ def labelled(
     return {name: block[has] for name, block in blocks.items()}, labels[has], has
 
 
+def _caveats(backbone: dict[str, Any]) -> list[str]:
+    from sporeprint.backbones.description import caveats_text  # torch takes seconds to import
+
+    return caveats_text(backbone)
+
+
 def block_list(words: str) -> tuple[str, ...]:
     """Comma-separated names, each once. Raises RecipeError for an empty one."""
     names = tuple(dict.fromkeys(name.strip() for name in words.split(",")))
     if not all(names):
         raise RecipeError(f"--features {words!r} has an empty name; give names of blocks or families, comma-separated")
     return names
+
+
+def check_blocks(wanted: Sequence[str], there: Sequence[str], where: str) -> None:
+    """Raises RecipeError for a block, or a family, that is not there."""
+    for name in wanted:
+        if name in FAMILIES and not any(family(block) == name for block in there):
+            raise RecipeError(f"'{where}' has no block of the family {name!r}; there are: {', '.join(there)}")
+        if name not in FAMILIES and name not in there:
+            raise RecipeError(
+                f"'{where}' has no block {name!r}; there are: {', '.join(there)}; and families: {', '.join(FAMILIES)}"
+            )

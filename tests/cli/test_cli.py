@@ -543,16 +543,23 @@ def test_failures_end_with_status_1(data, run, tmp_path):
         assert complaint in err
 
 
-def test_an_interruption_says_that_work_is_kept(data, run, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("batches", "kept"), [(0, "no row is stored in '{}' yet"), (2, "4 of 15 rows are kept in '{}'; the same command")]
+)
+def test_an_interruption_says_what_is_kept(data, run, tmp_path, monkeypatch, batches, kept):
+    compute, calls = Fungi.compute, []
+
     def interrupt(*args):
-        raise KeyboardInterrupt
+        calls.append(1)
+        if len(calls) > batches:
+            raise KeyboardInterrupt
+        return compute(*args)
 
     monkeypatch.setattr(Fungi, "compute", interrupt)
-    status, _, err = run(
-        "extract", data / "pictures", "--backbone", "tiny", "--objectives", "kl", "--out", tmp_path / "s"
-    )
-    assert status == 1
-    assert "the same command goes on" in err
+    words = ["extract", data / "pictures", "--backbone", "tiny", "--objectives", "kl", "--out", tmp_path / "s"]
+    status, out, err = run(*words, "--shard-rows", "2", "--batch-size", "2")
+    assert (status, out) == (130, "")
+    assert err.splitlines()[-1].startswith(f"interrupted: {kept.format(tmp_path / 's')}")
 
 
 # Start-up

@@ -247,7 +247,7 @@ def test_interrupting_the_first_run_says_that_nothing_is_kept(segment, monkeypat
 
     monkeypatch.setattr(module, "fill", fill)
     status, _, err = segment(*ONE)
-    assert status == 1
+    assert status == 130
     assert "no run had finished" in err
     assert "are kept" not in err
     assert finished_runs(tmp_path / "out") == 0

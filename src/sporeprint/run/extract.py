@@ -28,6 +28,7 @@ from sporeprint.errors import (
     StoreError,
     StoreMismatch,
 )
+from sporeprint.evaluate.table import Costs
 from sporeprint.features import saved
 from sporeprint.features.batches import decoded_batches
 from sporeprint.features.failures import Failures, first_reasons
@@ -35,6 +36,7 @@ from sporeprint.features.fungi import Fungi
 from sporeprint.features.gathered import Gathered
 from sporeprint.features.negatives import Progress
 from sporeprint.features.recipe import Recipe
+from sporeprint.run.estimate import Estimate
 from sporeprint.store.plan import read_plan
 from sporeprint.store.reader import Store
 from sporeprint.store.shards import DTYPES, plan_path
@@ -225,6 +227,8 @@ def _write_shards(writer: StoreWriter, fungi: Fungi, source: Source, settings: S
     total, inputs = len(source), fungi.network.preprocess
     finished = _finished(writer)
     progress("rows", finished, total)
+    estimate = _estimate(fungi, total)
+    estimate(finished)
     failures = Failures(settings.max_failures, total)
     failures.extend(failure for shard in writer.done.values() for failure in shard.failures)
     assumptions = Assumptions()
@@ -237,6 +241,7 @@ def _write_shards(writer: StoreWriter, fungi: Fungi, source: Source, settings: S
         for batch in decoded_batches(inputs, samples, settings.batch_size, settings.workers, first, settings.limits):
             gathered.add(batch, *fungi.compute(*batch))
             progress("rows", finished + gathered.seen, total)
+            estimate(finished + gathered.seen)
         if gathered.seen < size:
             raise SourceError(f"the source has {first + gathered.seen} rows; it said {total}: was it changed?")
         allowed = len(failures.rows) + len(shard_failures.rows) <= failures.allowed
@@ -265,6 +270,13 @@ def _write_shards(writer: StoreWriter, fungi: Fungi, source: Source, settings: S
     for sentence in assumptions.sentences():  # last: a warning may be made an error
         warnings.warn(sentence, SporeprintWarning, stacklevel=3)
     return store
+
+
+def _estimate(fungi: Fungi, total: int) -> Estimate:
+    info = fungi.block_info()
+    passes = Costs(info).passes(info)
+    noun = {"image": "images", "text": "texts", "audio": "sounds"}[fungi.network.modality]
+    return Estimate(noun, total, log.info, f", {passes:g} {'pass' if passes == 1 else 'passes'}")
 
 
 def _distinct_ids(digests: Iterable[str], taken: Iterable[str]) -> list[str]:

@@ -17,12 +17,14 @@ from sporeprint.cli.demo_command import demo
 from sporeprint.cli.demonstrations_command import demonstrations
 from sporeprint.cli.evaluate_commands import analyse, cluster, knn, probe, regress, retrieve
 from sporeprint.cli.extract_command import extract
+from sporeprint.cli.flag_names import in_flags
 from sporeprint.cli.info_command import info
 from sporeprint.cli.misuse import EXAMPLES, explain
 from sporeprint.cli.plain_text import say, say_lines
 from sporeprint.cli.process import DONE, INTERRUPTED, MISUSE, Interrupted
 from sporeprint.cli.propagate_command import propagate
 from sporeprint.cli.segment_command import segment
+from sporeprint.errors import SporeprintError
 
 COMMANDS = (
     extract, compare, knn, probe, cluster, retrieve, regress, analyse, segment, propagate, demonstrations, info,
@@ -31,13 +33,24 @@ COMMANDS = (
 
 
 class Group(TyperGroup):
-    """The commands. What an interrupt says is kept: typer would end without it."""
+    """The commands. An interrupt keeps what it says, which typer would drop; errors name options."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
             raise Interrupted(*interrupt.args) from None
+        except SporeprintError as error:
+            error.args = (in_flags(str(error), self._flags(ctx.invoked_subcommand)),)
+            raise
+
+    def _flags(self, command: str) -> dict[str, str]:
+        """The options of a command by their Python names. A pair of sources has a split each."""
+        options = [part for part in self.commands[command].params if part.opts[0].startswith("--")]
+        flags = {part.name or "": part.opts[0] for part in options}
+        if "split" not in flags and (splits := [flag for flag in flags.values() if flag.endswith("-split")]):
+            flags["split"] = " or ".join(splits)
+        return flags
 
 
 app = typer.Typer(

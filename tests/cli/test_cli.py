@@ -477,7 +477,7 @@ def test_backbones_says_what_is_found_in_one(run):
     assert result["targets"] == ["blocks.5.attn.proj"]
     assert "blocks.0.mlp.fc1" in result["linear_layers"]
     assert "targets: blocks.5.attn.proj" in run("backbones", "tiny")[1]
-    assert run("backbones", "./nowhere")[0] == 1
+    assert run("backbones", "./nowhere")[0] == 2
 
 
 # Misuse
@@ -487,7 +487,10 @@ def test_backbones_says_what_is_found_in_one(run):
     ("words", "complaint"),
     [
         (["extract", "PICTURES", "--out", "O"], "no --backbone"),
-        (["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--objectives", "kl,klm"], "no objective 'klm'"),
+        (
+            ["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--objectives", "kl,klm"],
+            "--objectives 'klm'; known: kl, dino, simclr, mlm, none; did you mean kl?",
+        ),
         (["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--objectives", "kl,none"], "no objective 'none'"),
         (["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--objectives", "kl,kl"], "two objectives"),
         (["extract", "PICTURES", "--out", "O", "--recipe", "RECIPE", "--backbone", "tiny"], "--recipe and --backbone"),
@@ -495,8 +498,11 @@ def test_backbones_says_what_is_found_in_one(run):
         (["extract", "PICTURES", "--out", "O", "--fit-from", "TRAIN", "--seed", "3"], "leave out --seed"),
         (["extract", "NOWHERE", "--out", "O", "--backbone", "tiny"], "there is no"),
         (["extract", "RECIPE", "--out", "O", "--backbone", "tiny"], "recipe.json"),
-        (["extract", "PICTURES", "--out", "O", "--recipe", "NOWHERE"], "cannot be read as JSON"),
-        (["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--pooling", "max"], "pooling='max'"),
+        (["extract", "PICTURES", "--out", "O", "--recipe", "NOWHERE"], "--recipe: there is no"),
+        (["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--pooling", "max"], "'--pooling': 'max'"),
+        (["extract", "PICTURES", "--out", "O", "--backbone", "./nowhere"], "no folder './nowhere'"),
+        (["extract", "PICTURES", "--out", "O", "--backbone", "tinny"], "did you mean tiny?"),
+        (["extract", "PICTURES", "--out", "O", "--fit-from", "NOWHERE"], "--fit-from: there is no"),
         (["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--dim", "0"], "--dim"),
         (["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--seed", "x"], "--seed"),
         (["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--limit", "0"], "--limit"),
@@ -533,9 +539,8 @@ def test_misuse_ends_with_status_2_and_a_reason(data, run, tmp_path, words, comp
 def test_failures_end_with_status_1(data, run, tmp_path):
     words = ["extract", data / "pictures", "--out", tmp_path / "o"]
     for more, complaint in [
-        (["--backbone", "./nowhere"], "no folder './nowhere'"),
         (["--backbone", "tiny", "--targets", "blocks.77"], "blocks.77"),
-        (["--fit-from", tmp_path / "nowhere"], "nowhere"),
+        (["--fit-from", data], "is not a store"),
     ]:
         status, out, err = run(*words, *more)
         assert (status, out) == (1, "")

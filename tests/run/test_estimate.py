@@ -39,7 +39,15 @@ def test_work_without_rows_says_nothing():
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(12, "10 s"), (96, "100 s"), (100, "2 min"), (540, "9 min"), (7800, "2 h 10 min"), (7200, "2 h"), (5970, "1 h 40 min")],
+    [
+        (12, "10 s"),
+        (96, "100 s"),
+        (100, "2 min"),
+        (540, "9 min"),
+        (7800, "2 h 10 min"),
+        (7200, "2 h"),
+        (5970, "1 h 40 min"),
+    ],
 )
 def test_durations_are_rounded(seconds, words):
     assert duration(seconds) == words

@@ -195,14 +195,14 @@ def test_another_source_than_the_stores_is_refused_by_what_differs(run, stores):
 @pytest.mark.parametrize(
     ("more", "status", "complaint"),
     [
-        (["--choose", "best"], 2, "--choose 'best'; expected one of: nearest, balanced"),
-        (["--order", "any"], 2, "--order 'any'; expected one of: nearest_last, nearest_first"),
+        (["--choose", "best"], 2, "'--choose': 'best' is not one of 'nearest', 'balanced'"),
+        (["--order", "any"], 2, "'--order': 'any' is not one of 'nearest_last', 'nearest_first'"),
         (["--k", "0"], 2, "--k"),
         (["--features", "dino"], 2, "no block 'dino'"),
         (["--template", "BROKEN"], 2, "{colour}"),
-        (["--template", "NOWHERE"], 2, "there is no file"),
+        (["--template", "NOWHERE"], 2, "--template: there is no"),
         (["--train-split", "train"], 2, "is one file"),
-        (["--out", "BELOW_A_FILE"], 1, "nowhere"),
+        (["--out", "BELOW_A_FILE"], 2, "nowhere"),
     ],
 )
 def test_misuse_is_refused_with_a_reason(run, stores, more, status, complaint):

@@ -158,7 +158,7 @@ def test_unknown_labels_of_test_masks_end_it_before_the_fitting_with_advice(segm
     relabel(tmp_path / "test", values={ROAD: 4})
     status, _, err = segment(*ONE)
     assert status == 1
-    assert "TEST: 2 rows of 3 cannot be read, 1 may" in err
+    assert "TEST: 2 of 3 rows cannot be read; at most 1 may fail" in err
     assert "--ignore 4,255" in err
     assert "--classes 5" in err
     assert "fitting" not in err

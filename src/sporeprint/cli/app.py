@@ -74,7 +74,8 @@ def _say_version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which version this is, and exit.")
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Say which version this is, and exit."),
     ] = False,
 ) -> None:
     """Better features from frozen models: gradients, layers and views, joined to the embedding."""
@@ -92,7 +93,7 @@ def run_app() -> int:
     log.handlers = [_Stderr()]
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: say_lines(f"warning: {message}")
+            warnings.showwarning = _warn_once(set())
             status = app(standalone_mode=False)
     except Exception as error:
         if not hasattr(error, "format_message"):  # what marks a misuse: typer's own classes are not public
@@ -102,6 +103,17 @@ def run_app() -> int:
     if status == INTERRUPTED:
         raise Interrupted
     return status if isinstance(status, int) else DONE
+
+
+def _warn_once(said: set[str]) -> Any:
+    """What prints a warning as a plain line, and each one once."""
+
+    def warn(message: Any, *_: Any) -> None:
+        if str(message) not in said:
+            said.add(str(message))
+            say_lines(f"warning: {message}")
+
+    return warn
 
 
 class _Stderr(logging.Handler):

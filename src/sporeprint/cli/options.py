@@ -19,7 +19,9 @@ Value = TypeVar("Value")
 # What is asked about
 
 TrainStore = Annotated[Path, typer.Argument(metavar="TRAIN_STORE", help="Store of the labelled rows.")]
-TestStore = Annotated[Path, typer.Argument(metavar="TEST_STORE", help="Store of the rows to ask about, made with --fit-from TRAIN_STORE.")]
+TestStore = Annotated[
+    Path, typer.Argument(metavar="TEST_STORE", help="Store of the rows to ask about, made with --fit-from TRAIN_STORE.")
+]
 
 _TRAIN = typer.Option(help="Source that the training store was made from: other labels, and samples, are read from it.")
 _TEST = typer.Option(help="Source that the test store was made from: other labels, and samples, are read from it.")
@@ -45,7 +47,10 @@ Backbone = Annotated[str, _BACKBONE]
 OptionalBackbone = Annotated[str | None, _BACKBONE]
 _MODALITY = "Tower of a checkpoint that has two: image, text or audio."
 Modality = Annotated[Literal["auto", "image", "text", "audio"], typer.Option(help=_MODALITY)]
-OptionalModality = Annotated[Literal["auto", "image", "text", "audio"] | None, typer.Option(help=_MODALITY, show_default="what the checkpoint takes")]
+OptionalModality = Annotated[
+    Literal["auto", "image", "text", "audio"] | None,
+    typer.Option(help=_MODALITY, show_default="what the checkpoint takes"),
+]
 TrustRemoteCode = Annotated[
     bool,
     typer.Option(
@@ -63,7 +68,9 @@ Dtype = Annotated[Literal["auto", "float32", "bfloat16"], typer.Option(help=_DTY
 OptionalDtype = Annotated[Literal["auto", "float32", "bfloat16"] | None, typer.Option(help=_DTYPE, show_default="auto")]
 _PROJECTION = "Random projection of gradients: rademacher (the paper's; slow for patches), tensorsketch or sparse."
 Projection = Annotated[Literal["rademacher", "tensorsketch", "sparse"], typer.Option(help=_PROJECTION)]
-OptionalProjection = Annotated[Literal["rademacher", "tensorsketch", "sparse"] | None, typer.Option(help=_PROJECTION, show_default="rademacher")]
+OptionalProjection = Annotated[
+    Literal["rademacher", "tensorsketch", "sparse"] | None, typer.Option(help=_PROJECTION, show_default="rademacher")
+]
 Dim = Annotated[int | None, typer.Option(min=1, help="Width of a gradient block; default the embedding's.")]
 
 # What is joined, and how

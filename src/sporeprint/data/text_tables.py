@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -209,6 +210,8 @@ def _json_row(line: str, number: int) -> dict[str, Any] | SampleError:
         row = parse_json(line, parse_int=_integer) if len(line) > _DIGITS else parse_json(line)
     except (ValueError, MemoryError) as error:
         problem = str(error) or "needs more memory than there is"
+        if isinstance(error, json.JSONDecodeError):  # which counts lines too, from this one
+            problem = f"{error.msg} at column {error.colno}"
     else:
         if isinstance(row, dict):
             return row

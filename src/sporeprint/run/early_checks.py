@@ -83,7 +83,9 @@ def check_backbone_name(name: str) -> None:
     if Path(name).expanduser().exists():
         return
     if name.startswith(("/", "./", "../", "~")):
-        raise RecipeError(f"--backbone: there is no folder '{name}'")
+        raise RecipeError(
+            f"--backbone: no folder {name!r}; expected a folder with config.json and weights, or a hub id OWNER/NAME"
+        )
     library, colon, rest = name.partition(":")
     if colon and library != "timm" and get_close_matches(library.lower(), ["timm"]):
         raise RecipeError(f"--backbone {name}: did you mean timm:{rest}?")
@@ -212,7 +214,7 @@ def _is_report(file: Path) -> bool:
     try:
         if file.name.endswith(".html"):
             return any(mark in file.read_bytes() for mark in _REPORT_MARKS)
-        return {"entries", "settings", "verdict"} <= json.loads(file.read_bytes()).keys()
+        return json.loads(file.read_bytes()).keys() >= {"entries", "settings", "verdict"}
     except (OSError, ValueError, AttributeError):
         return False
 
@@ -221,6 +223,6 @@ def _is_prompts(file: Path) -> bool:
     try:
         with open(file, encoding="utf-8") as lines:
             first = lines.readline()
-        return not first or _PROMPT_KEYS <= json.loads(first).keys()
+        return not first or json.loads(first).keys() >= _PROMPT_KEYS
     except (OSError, ValueError, AttributeError):
         return False

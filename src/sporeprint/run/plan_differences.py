@@ -20,7 +20,8 @@ def open_alike(train_path: Path, test_path: Path) -> tuple[Store, Store]:
     if differences(_comparable(train.plan), _comparable(test.plan)):
         kinds = [_field("resolved", "backbone", "modality")(store.plan) for store in (train, test)]
         if kinds[0] != kinds[1] and None not in kinds:
-            raise StoreError(f"{train_path} holds {_ROWS[kinds[0]]}, {test_path} {_ROWS[kinds[1]]}: they cannot be compared")
+            seen = f"{train_path} holds {_ROWS[kinds[0]]}, {test_path} {_ROWS[kinds[1]]}"
+            raise StoreError(f"{seen}: they cannot be compared")
         ours, theirs = options_that_differ(_comparable(train.plan), _comparable(test.plan))
         raise StoreError(
             f"{train_path} was made with {ours}, {test_path} with {theirs}: their features cannot be compared. Make the "

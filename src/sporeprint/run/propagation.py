@@ -234,7 +234,9 @@ class _Run:
                     estimate(done)
             except KeyboardInterrupt:
                 kept = f"{done} of {len(ids)} masks are kept; the same command makes the others"
-                raise KeyboardInterrupt(kept if done else "no mask is written yet; the same command starts again") from None
+                raise KeyboardInterrupt(
+                    kept if done else "no mask is written yet; the same command starts again"
+                ) from None
         images = [record for record in records.values() if record is not None]
         failed = [RowFailure(row_id, failures[row_id]) for row_id in ids if row_id in failures]
         references, new = [reference.id for reference in self.references], len(missing) - len(failed)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sporeprint.errors import RecipeError
@@ -20,7 +21,7 @@ from sporeprint.features.blocks import Blocks
 from sporeprint.run.combination_flags import NO_LABELS, Wanted, candidates
 from sporeprint.run.early_checks import count_of
 from sporeprint.run.paper_assembly import mark_paper
-from sporeprint.run.store_pair import Pair, read_pair, read_store
+from sporeprint.run.store_pair import Pair, count, read_pair, read_store
 from sporeprint.run.store_source import Rows
 from sporeprint.store.reader import Store
 
@@ -62,6 +63,7 @@ def knn_scores(
     counts = [count_of(word) for word in ks.split(",")]
     few: dict[str, Any] = few_shot(shots, draws, seed)
     pair = read_pair(train, test, what.reads, label_column)
+    pair = replace(pair, notes=(*pair.notes, *notes_of_few_rows(pair, counts, shots)))
     judge_of: Callable[..., Result] = multilabel if pair.several else knn
     no_shots_of_lists(pair, shots)
 
@@ -83,6 +85,23 @@ def knn_scores(
     return Scores(entries, pair.note, selection, pair.several)
 
 
+def notes_of_few_rows(pair: Pair, counts: Sequence[Any], shots: int | None) -> list[str]:
+    """What must be said where there are fewer rows than neighbours, or fewer of a class than shots."""
+    rows, notes = len(pair.labels), []
+    if pair.several:
+        return notes
+    if shots is not None:
+        sizes = Counter(pair.labels.tolist())
+        if fewer := sum(size < shots for size in sizes.values()):
+            notes.append(
+                f"{count(fewer, 'class')} of {len(sizes)} with fewer than {shots} rows, of which all are drawn"
+            )
+        rows = sum(min(size, shots) for size in sizes.values())
+    if large := [k for k in counts if k != "auto" and k > rows]:
+        notes.append(f"k={large[0]} is more than the {rows} training rows: all of them vote")
+    return notes
+
+
 def probe_scores(
     train: Rows,
     test: Rows,
@@ -97,6 +116,7 @@ def probe_scores(
     """A linear probe on each of the features; for lists of labels one probe a label, and mAP."""
     few: dict[str, Any] = few_shot(shots, draws, seed)
     pair = read_pair(train, test, what.reads, label_column)
+    pair = replace(pair, notes=(*pair.notes, *notes_of_few_rows(pair, (), shots)))
     no_shots_of_lists(pair, shots)
 
     def judge(of: Features) -> Mapping[str, Result]:

@@ -141,7 +141,9 @@ def read_pair(
         notes.append(hint)
     if strange:
         notes.append(f"{unknown}, since no {roles[0]} has their label: {count(strange, roles[1])}")
-    if shared := shared_rows(train, test, has, test_has):
+    if train.folder.resolve() == test.folder.resolve():
+        notes.append("both stores are the same one: every row is its own nearest, and the figures say nothing")
+    elif shared := shared_rows(train, test, has, test_has):
         also = f"is also a {roles[0]}" if shared == 1 else f"are also {plural(roles[0])}"
         notes.append(f"{count(shared, roles[1])} {also}")
     return Pair(

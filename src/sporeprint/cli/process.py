@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import traceback
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
@@ -59,10 +60,13 @@ class Interrupts:
         raise KeyboardInterrupt
 
     def _raise_again(self, unraisable: Any) -> None:
-        """Raise an interrupt again that fell into a place where Python drops exceptions, such as a destructor."""
+        """Raise an interrupt again that fell into a place where Python drops exceptions, such as a destructor.
+
+        A moment later: here it would be dropped too.
+        """
         if isinstance(unraisable.exc_value, KeyboardInterrupt):
             self.caught = False
-            _thread.interrupt_main()
+            threading.Timer(0.05, _thread.interrupt_main).start()
         else:
             self.unraisable(unraisable)
 

@@ -24,8 +24,8 @@ def open_alike(train_path: Path, test_path: Path) -> tuple[Store, Store]:
             raise StoreError(f"{seen}: they cannot be compared")
         ours, theirs = options_that_differ(_comparable(train.plan), _comparable(test.plan))
         raise StoreError(
-            f"{train_path} was made with {ours}, {test_path} with {theirs}: their features cannot be compared. Make the "
-            f"test store with --fit-from {train_path}"
+            f"{train_path} was made with {ours}, {test_path} with {theirs}: their features cannot be compared. Make "
+            f"the test store with --fit-from {train_path}"
         )
     return train, test
 

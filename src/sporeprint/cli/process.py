@@ -5,7 +5,6 @@ Nothing heavy is imported here: Ctrl-C is answered from the first moment on.
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import os
 import signal
@@ -66,7 +65,7 @@ class Interrupts:
         """
         if isinstance(unraisable.exc_value, KeyboardInterrupt):
             self.caught = False
-            threading.Timer(0.05, _thread.interrupt_main).start()
+            threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
         else:
             self.unraisable(unraisable)
 

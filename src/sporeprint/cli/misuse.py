@@ -50,7 +50,7 @@ def explain(error: Any) -> None:
     context = error.ctx
     if type(error).__name__ == "NoArgsIsHelpError":  # the help was the answer
         return
-    option = getattr(error, "option_name", None)
+    option = str(getattr(error, "option_name", ""))
     message = error.format_message().strip().replace("Value error, ", "").rstrip(".")
     if type(error).__name__ == "NoSuchOption" and context is not None:
         message = f"no option {option}{_instead(option.lstrip('-'), context)}"

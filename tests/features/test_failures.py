@@ -38,7 +38,7 @@ def test_a_batch_is_counted_whole_before_it_is_refused() -> None:
 def test_the_message_gives_five_reasons_and_the_error_all_rows() -> None:
     with pytest.raises(TooManyFailures) as caught:
         Failures(0, 9).extend(torn(7))
-    assert "may (r0: torn; r1: torn; r2: torn; r3: torn; r4: torn). " in str(caught.value)
+    assert "may fail (r0: torn; r1: torn; r2: torn; r3: torn; r4: torn; and 2 more). " in str(caught.value)
     assert "--max-failures" in str(caught.value)
     assert len(caught.value.failures) == 7
 

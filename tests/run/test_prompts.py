@@ -202,7 +202,7 @@ def test_another_source_than_the_stores_is_refused_by_what_differs(run, stores):
         (["--template", "BROKEN"], 2, "{colour}"),
         (["--template", "NOWHERE"], 2, "--template: there is no"),
         (["--train-split", "train"], 2, "is one file"),
-        (["--out", "BELOW_A_FILE"], 2, "nowhere"),
+        (["--out", "BELOW_A_FILE"], 2, "is a file"),
     ],
 )
 def test_misuse_is_refused_with_a_reason(run, stores, more, status, complaint):

@@ -181,7 +181,7 @@ def test_too_many_failures_of_training_say_so(segment, tmp_path):
         (tmp_path / "train" / "images" / f"{name}.png").write_bytes(b"no picture")
     status, _, err = segment(*ONE)
     assert status == 1
-    assert "TRAIN: 2 rows of 6 cannot be read" in err
+    assert "TRAIN: 2 of 6 rows cannot be read" in err
 
 
 def test_training_images_without_a_label_are_not_drawn(segment, tmp_path):

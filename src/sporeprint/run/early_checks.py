@@ -33,9 +33,8 @@ REPORT = ("report.html", "comparison.json")
 OBJECTIVES = ("kl", "dino", "simclr", "mlm", "none")
 LAYER_KINDS = ("cls", "last", "mean", "max")
 DECIDED = ("objectives", "views", "negatives")  # by a preset
-_READ = ("source", "images", "train", "test", "query", "database", "template", "recipe", "ground_truth", "fit_from")
+_READ = ("source", "template", "recipe", "ground_truth", "fit_from")
 _REPORT_MARKS = (b'<meta name="generator" content="sporeprint">', b"<title>sporeprint compare</title>")  # new and old
-_ARGUMENTS = {"extract": ("source",), "propagate": ("images",), "segment": ("train", "test")}
 _PROMPT_KEYS = {"id", "query", "prompt", "answer"}
 
 
@@ -129,9 +128,9 @@ def check_prompts_file(file: Path) -> None:
 def _check_files(command: str, words: Words) -> None:
     for name in _READ:
         path = words.get(name)
-        if not isinstance(path, Path) or path.exists():
+        if not isinstance(path, Path) or path.exists() or (name == "source" and command != "extract"):
             continue
-        if name in _ARGUMENTS.get(command, ()):
+        if name == "source":
             raise SourceError(
                 f"there is no '{path}'; give a folder of files, a table, or a folder that `datasets` saved"
             )

@@ -51,7 +51,7 @@ def test_every_link_to_a_file_of_ours_leads_somewhere(page):
 
 
 def test_the_documented_commands_exist():
-    from sporeprint.cli import app
+    from sporeprint.cli.app import app
 
     named = {command.name or command.callback.__name__ for command in app.registered_commands}
     used = set(re.findall(r"^(?:\.venv/bin/)?sporeprint (\w+)", (ROOT / "README.md").read_text(), flags=re.MULTILINE))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -44,7 +44,11 @@ class DamagedStore(StoreError):
 
 
 class StoreMismatch(StoreError):
-    """A store was made with another recipe, other weights or other data."""
+    """A store was made with another recipe, other weights or other data. plans: the store's, and this run's."""
+
+    def __init__(self, message: str, plans: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None):
+        super().__init__(message)
+        self.plans = plans
 
 
 class MissingExtra(SporeprintError, ImportError):

@@ -190,8 +190,9 @@ def test_extract_again_is_done_at_once_and_with_other_options_refused(data, run)
         "extract", data / "pictures", "--backbone", "tiny", "--objectives", "kl", "--out", data / "train"
     )
     assert status == 1
-    assert "was made by another run" in err
-    assert "recipe.objectives" in err
+    assert "was made by another run, with --objectives kl,simclr, " in err
+    assert "this run has --objectives kl, " in err
+    assert len(err.splitlines()) < 6
 
 
 def test_files_that_are_passed_over_are_counted_before_the_work_and_in_info(run, tmp_path):
@@ -348,16 +349,17 @@ def test_knn_reads_each_shard_once(data, run, monkeypatch):
     assert len(read) == len(set(read)) == 2
 
 
-def test_stores_that_were_made_otherwise_are_told_apart_by_key(tmp_path, run):
+def test_of_stores_that_were_made_otherwise_the_options_that_differ_are_named(tmp_path, run):
     for seed in (0, 3):
         source = FolderSource(class_folders(tmp_path / f"pictures-{seed}", 6, seed))
-        recipe = Recipe(objectives=[KL(latent=8, temperature=1.0 + seed)], layers=0, seed=seed)
+        recipe = Recipe(objectives=[KL(latent=8)], layers=0, seed=seed)
         extract(source, tmp_path / str(seed), recipe, backbone=small_backbone())
     status, _, err = run("knn", tmp_path / "0", tmp_path / "3")
     assert status == 1
-    lines = [line.strip() for line in err.splitlines()]
-    assert "recipe.seed: the first has 0, the second has 3" in lines
-    assert sum(": the first has " in line for line in lines) == 2
+    assert err == (
+        f"error: {tmp_path / '0'} was made with --seed 0, {tmp_path / '3'} with --seed 3: their features cannot be "
+        f"compared. Make the test store with --fit-from {tmp_path / '0'}\n"
+    )
 
 
 def test_without_negatives_a_test_store_needs_no_fit(data, run, tmp_path):
@@ -367,7 +369,8 @@ def test_without_negatives_a_test_store_needs_no_fit(data, run, tmp_path):
     assert run("knn", tmp_path / "pictures", tmp_path / "others", "--k", "1")[0] == 0
     status, _, err = run("knn", data / "train", tmp_path / "others")
     assert status == 1
-    assert "was not made like" in err
+    assert "with --objectives kl,simclr" in err
+    assert "with --objectives kl:" in err or "with --objectives kl," in err
 
 
 def test_a_saved_fungi_fits_both_stores(data, run, tmp_path):
@@ -507,7 +510,7 @@ def test_backbones_says_what_is_found_in_one(run):
     assert len(folded.splitlines()) <= 24
     assert all(f"linear layer: {layer}\n" in whole for layer in result["linear_layers"])
     assert max(map(len, folded.splitlines())) <= 80
-    assert run("backbones", "./nowhere")[0] == 1
+    assert run("backbones", "./nowhere")[0] == 2
 
 
 # Misuse
@@ -517,7 +520,10 @@ def test_backbones_says_what_is_found_in_one(run):
     ("words", "complaint"),
     [
         (["extract", "PICTURES", "--out", "O"], "no --backbone"),
-        (["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--objectives", "kl,klm"], "no objective 'klm'"),
+        (
+            ["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--objectives", "kl,klm"],
+            "--objectives 'klm'; known: kl, dino, simclr, mlm, none; did you mean kl?",
+        ),
         (["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--objectives", "kl,none"], "no objective 'none'"),
         (["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--objectives", "kl,kl"], "two objectives"),
         (["extract", "PICTURES", "--out", "O", "--recipe", "RECIPE", "--backbone", "tiny"], "--recipe and --backbone"),
@@ -533,8 +539,11 @@ def test_backbones_says_what_is_found_in_one(run):
         (["extract", "PICTURES", "--out", "O", "--fit-from", "TRAIN", "--seed", "3"], "leave out --seed"),
         (["extract", "NOWHERE", "--out", "O", "--backbone", "tiny"], "there is no"),
         (["extract", "RECIPE", "--out", "O", "--backbone", "tiny"], "recipe.json"),
-        (["extract", "PICTURES", "--out", "O", "--recipe", "NOWHERE"], "cannot be read as JSON"),
-        (["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--pooling", "max"], "pooling='max'"),
+        (["extract", "PICTURES", "--out", "O", "--recipe", "NOWHERE"], "--recipe: there is no"),
+        (["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--pooling", "max"], "'--pooling': 'max'"),
+        (["extract", "PICTURES", "--out", "O", "--backbone", "./nowhere"], "no folder './nowhere'"),
+        (["extract", "PICTURES", "--out", "O", "--backbone", "tinny"], "did you mean tiny?"),
+        (["extract", "PICTURES", "--out", "O", "--fit-from", "NOWHERE"], "--fit-from: there is no"),
         (["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--dim", "0"], "--dim"),
         (["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--seed", "x"], "--seed"),
         (["extract", "PICTURES", "--out", "O", "--backbone", "tiny", "--limit", "0"], "--limit"),
@@ -571,9 +580,8 @@ def test_misuse_ends_with_status_2_and_a_reason(data, run, tmp_path, words, comp
 def test_failures_end_with_status_1(data, run, tmp_path):
     words = ["extract", data / "pictures", "--out", tmp_path / "o"]
     for more, complaint in [
-        (["--backbone", "./nowhere"], "no folder './nowhere'"),
         (["--backbone", "tiny", "--targets", "blocks.77"], "blocks.77"),
-        (["--fit-from", tmp_path / "nowhere"], "nowhere"),
+        (["--fit-from", data], "is not a store"),
     ]:
         status, out, err = run(*words, *more)
         assert (status, out) == (1, "")
@@ -581,16 +589,23 @@ def test_failures_end_with_status_1(data, run, tmp_path):
         assert complaint in err
 
 
-def test_an_interruption_says_that_work_is_kept(data, run, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("batches", "kept"), [(0, "no row is stored in '{}' yet"), (2, "4 of 15 rows are kept in '{}'; the same command")]
+)
+def test_an_interruption_says_what_is_kept(data, run, tmp_path, monkeypatch, batches, kept):
+    compute, calls = Fungi.compute, []
+
     def interrupt(*args):
-        raise KeyboardInterrupt
+        calls.append(1)
+        if len(calls) > batches:
+            raise KeyboardInterrupt
+        return compute(*args)
 
     monkeypatch.setattr(Fungi, "compute", interrupt)
-    status, _, err = run(
-        "extract", data / "pictures", "--backbone", "tiny", "--objectives", "kl", "--out", tmp_path / "s"
-    )
-    assert status == 1
-    assert "the same command goes on" in err
+    words = ["extract", data / "pictures", "--backbone", "tiny", "--objectives", "kl", "--out", tmp_path / "s"]
+    status, out, err = run(*words, "--shard-rows", "2", "--batch-size", "2")
+    assert (status, out) == (130, "")
+    assert err.splitlines()[-1].startswith(f"interrupted: {kept.format(tmp_path / 's')}")
 
 
 # Start-up

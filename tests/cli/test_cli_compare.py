@@ -112,6 +112,7 @@ def found_by(monkeypatch, samples=None):
         passed.append((words, others))
         return comparison()
 
+    monkeypatch.setattr("sporeprint.run.early_checks._check_stores", lambda words: None)
     monkeypatch.setattr("sporeprint.run.compare_stores.check_samples", lambda *_: None)
     monkeypatch.setattr("sporeprint.run.compare_stores.compare_stores", compare_stores)
     monkeypatch.setattr("sporeprint.run.compare_stores.shown_samples", lambda *_: samples)
@@ -147,12 +148,12 @@ def test_a_store_alone_is_split_ten_times_unless_told_otherwise(run, monkeypatch
     assert [words[4] for words, _ in passed] == [10, 3]
 
 
-def test_a_report_that_cannot_be_written_costs_nothing_that_was_found(run, data, tmp_path):
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(run, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("sporeprint.run.compare_stores.compare", lambda *_, **__: pytest.fail("computed"))
     (tmp_path / "taken").write_text("a file")
     status, out, err = run("compare", data / "a", data / "b", "--report", tmp_path / "taken")
-    assert status == 1
-    assert out.startswith("Use ")
-    assert "taken" in err
+    assert (status, out) == (2, "")
+    assert "taken' is a file; give the name of a folder" in err
 
 
 def test_samples_of_another_source_are_refused_before_anything_is_computed(run, data, tmp_path, monkeypatch):

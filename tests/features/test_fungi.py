@@ -279,12 +279,12 @@ def test_too_many_broken_rows_stop_the_call_and_are_named(pictures, backbone):
     with pytest.warns(UserWarning, match="2 of 10"):
         fungi.blocks(bad)
     with pytest.raises(
-        TooManyFailures, match=r"3 rows of 11 cannot be read, 2 may \(row 0: .*; row 1: .*; row 10: "
+        TooManyFailures, match=r"3 of 11 rows cannot be read; at most 2 may fail \(row 0: .*; row 1: .*; row 10: "
     ) as caught:
         fungi.blocks([*bad, b"3"])
     assert [failure.id for failure in caught.value.failures] == ["row 0", "row 1", "row 10"]
     strict = Fungi(Recipe(objectives=[KL_]), backbone=backbone, max_failures=0)
-    with pytest.raises(TooManyFailures, match="1 rows of 10 cannot be read, 0 may"):
+    with pytest.raises(TooManyFailures, match="1 of 10 rows cannot be read; at most 0 may fail"):
         strict.blocks([b"1", *pictures[:9]])
 
 

@@ -162,7 +162,7 @@ def test_a_store_names_the_files_that_are_no_sound_and_too_many_of_them_stop_the
     for name, values in store.blocks().items():
         np.testing.assert_allclose(values, blocks[name], atol=1e-5, err_msg=name)
     for allowed in (0.01, 0.39):  # one of 20; seven
-        with pytest.raises(TooManyFailures, match=r"8 rows of 20 cannot be read, . may"):
+        with pytest.raises(TooManyFailures, match=r"8 of 20 rows cannot be read; at most . may fail"):
             extract(source, tmp_path / str(allowed), recipe, None, FAMILY.backbone(), Settings(max_failures=allowed))
 
 

@@ -50,7 +50,7 @@ def test_rows_lie_where_they_were_and_the_others_are_nan() -> None:
 
 def test_a_batch_is_complete_before_its_failures_are_refused() -> None:
     gathered = Gathered(Lengths(), Failures(0, 5))
-    with pytest.raises(TooManyFailures, match="1 rows of 5 cannot be read, 0 may"):
+    with pytest.raises(TooManyFailures, match="1 of 5 rows cannot be read; at most 0 may fail"):
         gathered.add(FIRST, [0, 1], block(1, 2), [RowFailure("c", "torn")])
     assert (gathered.seen, gathered.truncated) == (3, ["row 1"])
     np.testing.assert_array_equal(gathered.computed()["embedding"].ravel(), [1, 2])

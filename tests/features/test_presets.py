@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sporeprint import DINO, KL, Combination, Fungi, Recipe, SimCLR
-from sporeprint.cli import app
+from sporeprint.cli.app import app
 from sporeprint.errors import BackboneError, RecipeError
 from sporeprint.features.presets import PRESETS, passes, preset
 from sporeprint.objectives import settle

@@ -444,7 +444,7 @@ def test_too_many_corrupt_rows_stop_the_run_and_a_larger_allowance_goes_on(tmp_p
     for name in ("a/00.png", "b/04.png", "c/08.png"):
         (folder / name).write_bytes(b"no picture")
     with pytest.raises(
-        TooManyFailures, match=r"2 rows of 11 cannot be read, 1 may \(a/00.png: .*; b/04.png: "
+        TooManyFailures, match=r"2 of 11 rows cannot be read; at most 1 may fail \(a/00.png: .*; b/04.png: "
     ) as caught:
         extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=SMALL)
     assert [failure.id for failure in caught.value.failures] == ["a/00.png", "b/04.png"]
@@ -452,7 +452,7 @@ def test_too_many_corrupt_rows_stop_the_run_and_a_larger_allowance_goes_on(tmp_p
     store = extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=more)
     assert [failure.id for failure in store.failures] == ["a/00.png", "b/04.png", "c/08.png"]
     none = Settings(max_failures=0.0)
-    with pytest.raises(TooManyFailures, match="3 rows of 11 cannot be read, 0 may"):
+    with pytest.raises(TooManyFailures, match="3 of 11 rows cannot be read; at most 0 may fail"):
         extract(open_source(folder), tmp_path / "strict", RECIPE, backbone=backbone, settings=none)
 
 
@@ -595,7 +595,7 @@ def test_failures_of_an_earlier_run_count_against_a_smaller_allowance(tmp_path, 
         with pytest.raises(OSError, match="the lights"):
             extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=SMALL)
     none = Settings(batch_size=2, shard_rows=3, max_failures=0.0)
-    with pytest.raises(TooManyFailures, match="1 rows of 11 cannot be read, 0 may"):
+    with pytest.raises(TooManyFailures, match="1 of 11 rows cannot be read; at most 0 may fail"):
         extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=none)
 
 

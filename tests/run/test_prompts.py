@@ -195,14 +195,14 @@ def test_another_source_than_the_stores_is_refused_by_what_differs(run, stores):
 @pytest.mark.parametrize(
     ("more", "status", "complaint"),
     [
-        (["--choose", "best"], 2, "--choose 'best'; expected one of: nearest, balanced"),
-        (["--order", "any"], 2, "--order 'any'; expected one of: nearest_last, nearest_first"),
+        (["--choose", "best"], 2, "'--choose': 'best' is not one of 'nearest', 'balanced'"),
+        (["--order", "any"], 2, "'--order': 'any' is not one of 'nearest_last', 'nearest_first'"),
         (["--k", "0"], 2, "--k"),
         (["--features", "dino"], 2, "no block 'dino'"),
         (["--template", "BROKEN"], 2, "{colour}"),
-        (["--template", "NOWHERE"], 2, "there is no file"),
+        (["--template", "NOWHERE"], 2, "--template: there is no"),
         (["--train-split", "train"], 2, "is one file"),
-        (["--out", "BELOW_A_FILE"], 1, "nowhere"),
+        (["--out", "BELOW_A_FILE"], 2, "is a file"),
     ],
 )
 def test_misuse_is_refused_with_a_reason(run, stores, more, status, complaint):
@@ -237,7 +237,7 @@ def test_stores_of_lists_and_stores_that_do_not_go_together_are_refused(run, sto
     assert (status, "was made of a list in memory; use sporeprint.demonstrations" in err) == (1, True)
     store_of(folder / "d", open_source(words[6], modality="text"), {"embedding": circle([0.0, 9.0])}, modality="image")
     status, _, err = run(*words[:2], folder / "d", *words[3:])
-    assert (status, "was not made like" in err) == (1, True)
+    assert (status, "holds texts" in err and "images: they cannot be compared" in err) == (1, True)
 
 
 def test_a_training_store_needs_one_label_a_row(run, stores):

@@ -105,7 +105,7 @@ def test_an_interrupted_command_keeps_what_is_done_and_goes_on(segment, monkeypa
     monkeypatch.setattr(module, "fill", fill)
     words = ("--features", "layers", "--fractions", "1,1/4", "--json")
     status, _, err = segment(*words)
-    assert status == 1
+    assert status == 130
     assert "the same command goes on" in err
     assert not (tmp_path / "out" / ".banks").exists()
     monkeypatch.setattr(module, "fill", real)

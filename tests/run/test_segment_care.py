@@ -158,7 +158,7 @@ def test_unknown_labels_of_test_masks_end_it_before_the_fitting_with_advice(segm
     relabel(tmp_path / "test", values={ROAD: 4})
     status, _, err = segment(*ONE)
     assert status == 1
-    assert "TEST: 2 rows of 3 cannot be read, 1 may" in err
+    assert "TEST: 2 of 3 rows cannot be read; at most 1 may fail" in err
     assert "--ignore 4,255" in err
     assert "--classes 5" in err
     assert "fitting" not in err
@@ -181,7 +181,7 @@ def test_too_many_failures_of_training_say_so(segment, tmp_path):
         (tmp_path / "train" / "images" / f"{name}.png").write_bytes(b"no picture")
     status, _, err = segment(*ONE)
     assert status == 1
-    assert "TRAIN: 2 rows of 6 cannot be read" in err
+    assert "TRAIN: 2 of 6 rows cannot be read" in err
 
 
 def test_training_images_without_a_label_are_not_drawn(segment, tmp_path):
@@ -248,7 +248,7 @@ def test_interrupting_the_first_run_says_that_nothing_is_kept(segment, monkeypat
 
     monkeypatch.setattr(module, "fill", fill)
     status, _, err = segment(*ONE)
-    assert status == 1
+    assert status == 130
     assert "no run had finished" in err
     assert "are kept" not in err
     assert finished_runs(tmp_path / "out") == 0

@@ -1,5 +1,15 @@
 """The command line; `main` runs it."""
 
-from sporeprint.cli.app import app, main
+import sys
+from typing import NoReturn
 
-__all__ = ["app", "main"]
+__all__ = ["main"]
+
+
+def main() -> NoReturn:
+    """Run the command line, and exit: 0 done, 1 failed, 2 misuse, 130 interrupted."""
+    try:
+        from sporeprint.cli.process import run_process
+    except KeyboardInterrupt:  # from the first moment on
+        sys.exit(130)
+    run_process()

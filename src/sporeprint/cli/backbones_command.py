@@ -17,7 +17,7 @@ _PATTERNS = 12  # paths of linear layers that are named
 
 
 def backbones(
-    name: Annotated[str | None, typer.Argument(help="Hugging Face id or folder, timm:NAME or tiny: load it and say what was found.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Hugging Face id or folder, timm:NAME or tiny: load it and say what was found.")] = None,
     modality: options.Modality = "auto",
     trust_remote_code: options.TrustRemoteCode = False,
     allow_random: options.AllowRandom = False,
@@ -25,6 +25,10 @@ def backbones(
     json: options.Json = False,
 ) -> None:  # fmt: skip
     """What is supported, and how the target layer is found."""
+    from sporeprint.run.early_checks import check_backbone_name
+
+    if name is not None:
+        check_backbone_name(name)
     from sporeprint.cli.console import print_json
     from sporeprint.run.store_info import SUPPORTED, describe_backbone
 

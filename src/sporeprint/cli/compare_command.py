@@ -17,7 +17,7 @@ def compare(
     train_store: options.TrainStore,
     sources: PairSources,
     limits: ImageLimits,
-    test_store: Annotated[Path | None, typer.Argument(help="Store of the rows to measure on, made with --fit-from TRAIN_STORE; without it, repeated splits of TRAIN_STORE.", show_default=False)] = None,
+    test_store: Annotated[Path | None, typer.Argument(metavar="TEST_STORE", help="Store of the rows to measure on, made with --fit-from TRAIN_STORE; without it, repeated splits of TRAIN_STORE.", show_default=False)] = None,
     report: Annotated[Path | None, typer.Option(help="Folder for report.html, one page that needs nothing else, and comparison.json.")] = None,
     features: options.AllFeatures = None,
     blocks: options.OldBlocks = None,
@@ -33,7 +33,7 @@ def compare(
     from sporeprint.cli.console import Working, print_json
     from sporeprint.cli.print_comparison import print_comparison
     from sporeprint.errors import RecipeError
-    from sporeprint.run.compare_stores import check_samples, compare_stores, is_store, shown_samples
+    from sporeprint.run.compare_stores import check_samples, compare_stores, shown_samples
 
     features = options.renamed("features", features, "blocks", blocks)
     train, test, label_column = sources.train, sources.test, sources.label_column
@@ -48,8 +48,6 @@ def compare(
             "--train and --test are for --label-column and for the samples in the report; "
             "add --label-column or --report, or leave them out"
         )
-    if report is not None and is_store(report):
-        raise RecipeError(f"--report '{report}' is a store, which nothing else is written into; name another folder")
     train_rows = sources.train_rows(train_store)
     test_rows = None if test_store is None else sources.test_rows(test_store)
     if report is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,16 +14,16 @@ from sporeprint.cli.plain_text import say
 
 @grouped
 def demonstrations(
-    train_store: Annotated[Path, typer.Argument(help="Store of the labelled texts, which become examples.")],
-    test_store: Annotated[Path, typer.Argument(help="Store of the texts to ask about.")],
+    train_store: Annotated[Path, typer.Argument(metavar="TRAIN_STORE", help="Store of the labelled texts, which become examples.")],
+    test_store: Annotated[Path, typer.Argument(metavar="TEST_STORE", help="Store of the texts to ask about.")],
     train: options.Train,
     test: options.Test,
     out: Annotated[Path, typer.Option(help="JSON lines file to write: a prompt a line.")],
     joined: PromptFeatures,
     template: Annotated[Path | None, typer.Option(help="Text file: example and query, or header, example and query, with a line --- between; fields {text}, {label}, {labels}.")] = None,
     k: Annotated[int, typer.Option(min=1, help="Number of nearest training texts in a prompt.")] = 8,
-    choose: Annotated[str, typer.Option(help="nearest, or balanced: the nearest of every class in turn.")] = "nearest",
-    order: Annotated[str, typer.Option(help="nearest_last (next to the query) or nearest_first.")] = "nearest_last",
+    choose: Annotated[Literal["nearest", "balanced"], typer.Option(help="nearest, or balanced: the nearest of every class in turn.")] = "nearest",
+    order: Annotated[Literal["nearest_last", "nearest_first"], typer.Option(help="nearest_last (next to the query) or nearest_first.")] = "nearest_last",
     train_split: options.TrainSplit = None,
     test_split: options.TestSplit = None,
     everything: options.All = False,
@@ -32,14 +32,11 @@ def demonstrations(
     """Prompts for a language model: for each test text the nearest training texts with their labels. None is called."""
     from sporeprint.cli.console import Working, print_json
     from sporeprint.cli.tables import say_folded
-    from sporeprint.errors import RecipeError
     from sporeprint.evaluate.demonstrations import write_jsonl
     from sporeprint.run.prompts import make_prompts
     from sporeprint.run.store_info import blocks_text
     from sporeprint.run.store_source import Rows
 
-    if out.is_dir():
-        raise RecipeError(f"--out '{out}' is a folder; give the name of a file, such as {out / 'prompts.jsonl'}")
     wanted = joined.wanted()
     sources = Rows(train_store, train, train_split), Rows(test_store, test, test_split)
     with Working() as progress:

@@ -78,7 +78,7 @@ def probe(
 
 @grouped
 def cluster(
-    store: Annotated[Path, typer.Argument(help="A labelled store; its labels are looked at for scoring only.")],
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="A labelled store; its labels are looked at for scoring only.")],
     joined: UnlabelledFeatures,
     clusters: Annotated[int | None, typer.Option(min=1, help="Number of clusters.", show_default="as many as classes")] = None,
     starts: Annotated[int, typer.Option(min=1, help="Starts of k-means, each with its own figures.")] = 5,
@@ -102,9 +102,9 @@ def cluster(
 
 @grouped
 def retrieve(
-    query_store: Annotated[Path, typer.Argument(help="Store of the queries; alone, each row queries all the others.")],
+    query_store: Annotated[Path, typer.Argument(metavar="QUERY_STORE", help="Store of the queries; alone, each row queries all the others.")],
     joined: JoinedFeatures,
-    database_store: Annotated[Path | None, typer.Argument(help="Store of the rows to rank; the queries' store was made with --fit-from DATABASE_STORE.")] = None,
+    database_store: Annotated[Path | None, typer.Argument(metavar="DATABASE_STORE", help="Store of the rows to rank; the queries' store was made with --fit-from DATABASE_STORE.")] = None,
     ground_truth: Annotated[Path | None, typer.Option(help="Instead of labels: the ground truth of revisited Oxford or Paris as JSON, which benchmarks/convert_ground_truth.py makes from the official pickles; it names rows by their ids, which for a folder are file names.")] = None,
     k: Annotated[str, typer.Option(help="Numbers of nearest rows for mP@k and recall@k, comma-separated.")] = "1,5,10",
     metric: options.Metric = "euclidean",
@@ -161,10 +161,10 @@ def regress(
 
 @grouped
 def analyse(
-    store: Annotated[Path, typer.Argument(help="A store; with TEST_STORE, that of the labelled rows.")],
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="A store; with TEST_STORE, that of the labelled rows.")],
     joined: AnalysedFeatures,
     sources: PairSources,
-    test_store: Annotated[Path | None, typer.Argument(help="A labelled store made with --fit-from STORE: which of its classes gain and lose?")] = None,
+    test_store: Annotated[Path | None, typer.Argument(metavar="TEST_STORE", help="A labelled store made with --fit-from STORE: which of its classes gain and lose?")] = None,
     k: options.K = "auto",
     most_rows: Annotated[int, typer.Option(min=1, help="Largest number of rows that the blocks' figures are computed on.")] = 10_000,
     seed: options.Seed = 0,

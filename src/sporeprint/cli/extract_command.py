@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -25,15 +25,15 @@ class RecipeWords:
     # fmt: off
     backbone: options.OptionalBackbone = None
     objectives: Annotated[str | None, typer.Option(help="Losses, comma-separated: kl, simclr, dino (images), mlm (text); none for no gradients.", show_default="kl alone: --preset free")] = None
-    preset: Annotated[str | None, typer.Option(help="Instead of --objectives, --views and --negatives: paper, balanced, fast or free; see the README.", show_default="free")] = None
+    preset: Annotated[Literal["paper", "balanced", "fast", "free"] | None, typer.Option(help="Instead of --objectives, --views and --negatives: paper, balanced, fast or free; see the README.", show_default="free")] = None
     modality: options.OptionalModality = None
     targets: Annotated[str | None, typer.Option(help="Linear layers to read, comma-separated; found when absent.")] = None
-    pooling: Annotated[str | None, typer.Option(help="auto, cls, mean or last.", show_default="auto")] = None
+    pooling: Annotated[Literal["auto", "cls", "mean", "last"] | None, typer.Option(help="auto, cls, mean or last.", show_default="auto")] = None
     projection: options.OptionalProjection = None
     dim: options.Dim = None
     layers: Annotated[int | None, typer.Option(help="Number of last layers that become blocks.", show_default="6")] = None
     layer_kinds: Annotated[str | None, typer.Option(help="Kinds of blocks that a layer becomes: cls, last, mean, max; comma-separated.", show_default="cls or last, where there is one, and mean; of text max too")] = None
-    views: Annotated[str | None, typer.Option(help="Views of images: paper, or native, which takes patches and local crops at half the side, several times faster; with --objectives.", show_default="paper")] = None
+    views: Annotated[Literal["paper", "native"] | None, typer.Option(help="Views of images: paper, or native, which takes patches and local crops at half the side, several times faster; with --objectives.", show_default="paper")] = None
     negatives: Annotated[int | None, typer.Option(help="Number of rows in SimCLR's bank of negatives; with --objectives.", show_default="256; of sound 64")] = None
     dtype: options.OptionalDtype = None
     seed: options.OptionalSeed = None
@@ -63,7 +63,7 @@ class ExtractSettings:
     batch_size: options.BatchSize = 32
     workers: options.Workers = 1
     shard_rows: Annotated[int, typer.Option(min=1, help="Number of rows in a shard: what an interruption can cost.")] = 256
-    store_dtype: Annotated[str, typer.Option(help="Precision of the blocks on disk: float32 or float16.")] = "float32"
+    store_dtype: Annotated[Literal["float32", "float16"], typer.Option(help="Precision of the blocks on disk: float32 or float16.")] = "float32"
     trust_remote_code: options.TrustRemoteCode = False
     allow_random: options.AllowRandom = False
     # fmt: on
@@ -77,7 +77,7 @@ class ExtractSettings:
 
 @grouped
 def extract(
-    source: Annotated[Path, typer.Argument(help="Folder of class folders, Parquet / CSV / JSONL table, or datasets folder; of images, texts or sound.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder of class folders, Parquet / CSV / JSONL table, or datasets folder; of images, texts or sound.")],
     out: Annotated[Path, typer.Option(help="Store to make; interrupted, the same command goes on.")],
     words: RecipeWords,
     rows: SourceWords,
@@ -94,9 +94,10 @@ def extract(
     from sporeprint.cli.tables import say_folded
     from sporeprint.data.sampling import Sampled
     from sporeprint.data.sources import Source, open_source
-    from sporeprint.errors import SporeprintError
+    from sporeprint.errors import StoreMismatch
     from sporeprint.features.progress import ProgressLine
     from sporeprint.run.extract import extract
+    from sporeprint.run.plan_differences import other_run
     from sporeprint.run.recipe_options import fitted_columns, make_recipe, source_modality
     from sporeprint.run.store_info import blocks_text, source_lines, store_summary
 
@@ -113,8 +114,8 @@ def extract(
         say(line, err=True)
     try:
         store = extract(opened, out, asked, fit_from, moved, settings.settings(limits), progress=ProgressLine())
-    except KeyboardInterrupt:
-        raise SporeprintError("interrupted; what is done is kept, the same command goes on from there") from None
+    except StoreMismatch as error:
+        raise other_run(out, error) from None
     if json:
         print_json(store_summary(store))
         return

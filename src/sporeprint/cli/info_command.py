@@ -14,19 +14,20 @@ _FAILURES = 3  # rows that were not read, which are named
 
 
 def info(
-    store: Annotated[Path, typer.Argument(help="A store, complete or not.")],
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="A store, complete or not.")],
     verify: Annotated[bool, typer.Option(help="Read every file and check it.")] = False,
     everything: options.All = False,
     json: options.Json = False,
 ) -> None:
     """What a store holds: rows, blocks, recipe, backbone, failures, cost."""
+    from sporeprint.store.reader import Store
+
+    opened = Store.open(store)  # what is no store is said before torch is imported
     from sporeprint.cli.console import print_json
     from sporeprint.cli.figures import whole
     from sporeprint.cli.tables import Column, print_table, say_folded
     from sporeprint.run.store_info import cost_lines, family_rows, store_answer, store_lines, store_summary
-    from sporeprint.store.reader import Store
 
-    opened = Store.open(store)
     if verify:
         opened.verify()
     if json:

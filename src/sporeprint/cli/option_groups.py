@@ -34,6 +34,9 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def run(**words: Any) -> None:
+        from sporeprint.run.early_checks import check_words
+
+        check_words(command.__name__, words)
         for name, (group, fields) in groups.items():
             words[name] = group(**{field: words.pop(field) for field in fields})
         command(**words)

@@ -18,8 +18,10 @@ Value = TypeVar("Value")
 # fmt: off  # one option a line reads as a table
 # What is asked about
 
-TrainStore = Annotated[Path, typer.Argument(help="Store of the labelled rows.")]
-TestStore = Annotated[Path, typer.Argument(help="Store of the rows to ask about, made with --fit-from TRAIN_STORE.")]
+TrainStore = Annotated[Path, typer.Argument(metavar="TRAIN_STORE", help="Store of the labelled rows.")]
+TestStore = Annotated[
+    Path, typer.Argument(metavar="TEST_STORE", help="Store of the rows to ask about, made with --fit-from TRAIN_STORE.")
+]
 
 _TRAIN = typer.Option(help="Source that the training store was made from: other labels, and samples, are read from it.")
 _TEST = typer.Option(help="Source that the test store was made from: other labels, and samples, are read from it.")
@@ -44,8 +46,11 @@ _BACKBONE = typer.Option(help="Hugging Face id or folder, timm:NAME, or tiny.")
 Backbone = Annotated[str, _BACKBONE]
 OptionalBackbone = Annotated[str | None, _BACKBONE]
 _MODALITY = "Tower of a checkpoint that has two: image, text or audio."
-Modality = Annotated[str, typer.Option(help=_MODALITY)]
-OptionalModality = Annotated[str | None, typer.Option(help=_MODALITY, show_default="what the checkpoint takes")]
+Modality = Annotated[Literal["auto", "image", "text", "audio"], typer.Option(help=_MODALITY)]
+OptionalModality = Annotated[
+    Literal["auto", "image", "text", "audio"] | None,
+    typer.Option(help=_MODALITY, show_default="what the checkpoint takes"),
+]
 TrustRemoteCode = Annotated[
     bool,
     typer.Option(
@@ -59,11 +64,13 @@ AllowRandom = Annotated[
     ),
 ]
 _DTYPE = "Precision of the backbone: auto, float32 or bfloat16."
-Dtype = Annotated[str, typer.Option(help=_DTYPE)]
-OptionalDtype = Annotated[str | None, typer.Option(help=_DTYPE, show_default="auto")]
+Dtype = Annotated[Literal["auto", "float32", "bfloat16"], typer.Option(help=_DTYPE)]
+OptionalDtype = Annotated[Literal["auto", "float32", "bfloat16"] | None, typer.Option(help=_DTYPE, show_default="auto")]
 _PROJECTION = "Random projection of gradients: rademacher (the paper's; slow for patches), tensorsketch or sparse."
-Projection = Annotated[str, typer.Option(help=_PROJECTION)]
-OptionalProjection = Annotated[str | None, typer.Option(help=_PROJECTION, show_default="rademacher")]
+Projection = Annotated[Literal["rademacher", "tensorsketch", "sparse"], typer.Option(help=_PROJECTION)]
+OptionalProjection = Annotated[
+    Literal["rademacher", "tensorsketch", "sparse"] | None, typer.Option(help=_PROJECTION, show_default="rademacher")
+]
 Dim = Annotated[int | None, typer.Option(min=1, help="Width of a gradient block; default the embedding's.")]
 
 # What is joined, and how
@@ -79,7 +86,7 @@ Exponent = Annotated[
 ]
 Pca = Annotated[int | None, typer.Option(min=1, help="Reduce what is joined to N dimensions by PCA.")]
 CombinationName = Annotated[
-    str | None,
+    Literal["paper", "decorrelated", "loo"] | None,
     typer.Option(
         "--combination",
         help="Instead of --features: paper, decorrelated, or loo (chosen by leave-one-out on the labelled rows).",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,15 +17,20 @@ from sporeprint.values import printable
 _LONGEST = 2_000  # letters of a line for people
 
 
+class AnswerLost(Exception):
+    """Stdout is full or closed."""
+
+
 class PlainText(io.TextIOBase):
     """A stream that writes on to another whatever is text: of control characters only the ends of lines.
 
     The others are written as JSON escapes them, and so is what the stream's encoding does not have. On a terminal a
     carriage return may come first: lines of progress rewrite themselves. There is no `buffer` to go round this by.
+    Where the other is full or closed, what is written is lost: AnswerLost is raised, unless `may_be_lost`.
     """
 
-    def __init__(self, stream: TextIO):
-        self.stream = stream
+    def __init__(self, stream: TextIO | None, may_be_lost: bool = False):
+        self.stream, self.may_be_lost = _Closed() if stream is None else stream, may_be_lost
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -31,8 +39,21 @@ class PlainText(io.TextIOBase):
     def write(self, text: str) -> int:
         rewrites = text.startswith("\r") and self.isatty()
         lines = text[rewrites:].split("\n")
-        self.stream.write("\r" * rewrites + self._encodable("\n".join(map(printable, lines))))
+        plain = "\r" * rewrites + self._encodable("\n".join(map(printable, lines)))
+        with self._writing():
+            self.stream.write(plain)
         return len(text)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:  # ValueError: closed in this process
+            with contextlib.suppress(OSError, ValueError):  # what Python writes at its end goes nowhere
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+            if not self.may_be_lost:
+                why = getattr(error, "strerror", None) or error
+                raise AnswerLost(f"stdout took no more ({why}): the answer is not complete") from None
 
     def _encodable(self, text: str) -> str:
         def fits(part: str) -> bool:
@@ -53,14 +74,22 @@ class PlainText(io.TextIOBase):
         return self.stream.fileno()
 
     def flush(self) -> None:
-        self.stream.flush()
+        with self._writing():
+            self.stream.flush()
+
+
+class _Closed(io.TextIOBase):
+    """A stream that was closed before Python began."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
 
 @contextmanager
 def plain_streams() -> Iterator[None]:
     """Everything that is written to stdout and stderr meanwhile is text, whoever writes it."""
     before = sys.stdout, sys.stderr
-    ours = PlainText(sys.stdout), PlainText(sys.stderr)
+    ours = PlainText(sys.stdout), PlainText(sys.stderr, may_be_lost=True)
     sys.stdout, sys.stderr = ours
     try:
         yield

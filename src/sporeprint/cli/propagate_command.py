@@ -18,7 +18,7 @@ class PropagateWords:
     """Which images, and how they are marked: fields of `run.propagation.Words`."""
 
     # fmt: off
-    images: Annotated[Path, typer.Argument(help="Folder of images (flat, or with a folder images), or a table with a column of images.")]
+    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="Folder of images (flat, or with a folder images), or a table with a column of images.")]
     out: Annotated[Path, typer.Option(help="Folder for masks/, sheet.png and result.json; outside IMAGES. Interrupted, the same command goes on.")]
     backbone: options.Backbone
     on: Annotated[list[str], typer.Option(help="Image that is marked: its id or file name in IMAGES, or a path. May be repeated, with marks for each.")]
@@ -72,16 +72,12 @@ def propagate(
     """Label one image, or click a few points on it: masks for all others, and which of them to label next."""
     from sporeprint.cli.console import print_json
     from sporeprint.cli.tables import say_folded
-    from sporeprint.errors import SporeprintError
     from sporeprint.features.progress import ProgressLine
     from sporeprint.run.propagation import Words, run_propagate
 
-    try:
-        result = run_propagate(
-            Words(**asdict(words), limits=limits.limits()), settings.chosen(), confidence, sheet, ProgressLine()
-        )
-    except KeyboardInterrupt:
-        raise SporeprintError("interrupted; what is done is kept, the same command goes on from there") from None
+    result = run_propagate(
+        Words(**asdict(words), limits=limits.limits()), settings.chosen(), confidence, sheet, ProgressLine()
+    )
     for failure in result.failures:
         say(f"not read: {failure.id}: {failure.reason}", err=True)
     if json:

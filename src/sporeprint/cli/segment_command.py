@@ -35,8 +35,8 @@ class SegmentWay:
 
 @grouped
 def segment(
-    train: Annotated[Path, typer.Argument(help="Images with masks: a folder of images/ and masks/, VOC's layout, a list, or a Parquet / CSV / JSONL table with a column of each.")],
-    test: Annotated[Path, typer.Argument(help="Images to label; where they have masks, predictions are compared with them.")],
+    train: Annotated[Path, typer.Argument(metavar="TRAIN", help="Images with masks: a folder of images/ and masks/, VOC's layout, a list, or a Parquet / CSV / JSONL table with a column of each.")],
+    test: Annotated[Path, typer.Argument(metavar="TEST", help="Images to label; where they have masks, predictions are compared with them.")],
     backbone: options.Backbone,
     out: Annotated[Path, typer.Option(help="Folder for result.json, masks and sheet.png (image, truth, the embedding's and the best prediction); interrupted, the same command goes on.")],
     words: SegmentWords,
@@ -58,7 +58,6 @@ def segment(
     """
     from sporeprint.cli.console import print_json
     from sporeprint.cli.print_segmentation import as_json, print_segmentation
-    from sporeprint.errors import SporeprintError
     from sporeprint.features.progress import ProgressLine
     from sporeprint.run.output_folder import finished_runs, refuse_among_images
     from sporeprint.run.segment import Way, segment
@@ -83,10 +82,9 @@ def segment(
             partial(say, err=True),
         )
     except KeyboardInterrupt:
-        kept = "runs that finished are kept, the same command goes on with the next"
-        if not finished_runs(out):
-            kept = "no run had finished, so nothing is kept; the same command starts again"
-        raise SporeprintError(f"interrupted: {kept}") from None
+        count = finished_runs(out)
+        kept = f"finished runs are kept in '{out}' ({count}); the same command goes on with the next"
+        raise KeyboardInterrupt(kept if count else "no run had finished; the same command starts again") from None
     if json:
         print_json(as_json(result))
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -39,10 +39,10 @@ class SegmentWords:
     seed: options.Seed = 0
     ignore: options.Ignore = None
     classes: Annotated[int | None, typer.Option(min=1, help="Number of classes, with labels from 0; default by the training masks.")] = None
-    sampling: Annotated[str, typer.Option(help="How the bank's patches are drawn: balanced (rare classes first) or uniform.")] = "balanced"
+    sampling: Annotated[Literal["balanced", "uniform"], typer.Option(help="How the bank's patches are drawn: balanced (rare classes first) or uniform.")] = "balanced"
     epochs: Annotated[int, typer.Option(min=1, help="Looks at each training image: itself, then random crops; 8 for a few images.")] = 1
-    index: Annotated[str, typer.Option(help="Index of the bank: exact; or of faiss: ivf, ivf-sq8, ivf-sq4, hnsw.")] = "exact"
-    bank_dtype: Annotated[str, typer.Option(help="Precision of the bank on disk: float16 or float32.")] = "float16"
+    index: Annotated[Literal["exact", "ivf", "ivf-sq8", "ivf-sq4", "hnsw"], typer.Option(help="Index of the bank: exact; or of faiss: ivf, ivf-sq8, ivf-sq4, hnsw.")] = "exact"
+    bank_dtype: Annotated[Literal["float16", "float32"], typer.Option(help="Precision of the bank on disk: float16 or float32.")] = "float16"
     neighbours: options.OldNeighbours = None
     # fmt: on
 

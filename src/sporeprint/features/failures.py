@@ -31,7 +31,7 @@ class Failures:
         self.rows += rows
         if len(self.rows) > self.allowed:
             raise TooManyFailures(
-                f"{len(self.rows)} rows of {self.total} cannot be read, {self.allowed} may "
+                f"{len(self.rows)} of {self.total} rows cannot be read; at most {self.allowed} may fail "
                 f"({first_reasons(self.rows, 5)}). Fix or remove them, or allow "
                 "more with max_failures (--max-failures), a fraction of the rows",
                 self.rows,
@@ -39,5 +39,6 @@ class Failures:
 
 
 def first_reasons(rows: Sequence[RowFailure], most: int) -> str:
-    """Return the ids and reasons of the first `most` rows, for a message."""
-    return "; ".join(f"{row.id}: {row.reason}" for row in rows[:most])
+    """Return the ids and reasons of the first `most` rows, and how many there are more, for a message."""
+    more = [f"and {len(rows) - most} more"] if len(rows) > most else []
+    return "; ".join([f"{row.id}: {row.reason}" for row in rows[:most]] + more)

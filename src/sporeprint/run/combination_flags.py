@@ -9,9 +9,9 @@ from typing import Any
 from sporeprint.errors import RecipeError
 from sporeprint.evaluate.choice.candidates import Candidate, candidate_of, distinct, short_table, title_of
 from sporeprint.evaluate.choice.select import Selection, select
-from sporeprint.features.blocks import FAMILIES, Blocks, family
+from sporeprint.features.blocks import Blocks
 from sporeprint.features.combine import NAMED, Combination, named
-from sporeprint.run.store_pair import block_list
+from sporeprint.run.store_pair import block_list, check_blocks
 from sporeprint.store.reader import Store
 
 LOO = "loo"
@@ -105,17 +105,6 @@ def candidates(
         listed.append(Candidate(f"loo: {selection.name}", "chosen", selection.combination))
     sized = [replace(candidate, combination=named(candidate.combination, what.size)) for candidate in listed]
     return distinct(sized, names), selection
-
-
-def check_blocks(wanted: Sequence[str], there: Sequence[str], where: str) -> None:
-    """Raises RecipeError for a block, or a family, that is not there."""
-    for name in wanted:
-        if name in FAMILIES and not any(family(block) == name for block in there):
-            raise RecipeError(f"'{where}' has no block of the family {name!r}; there are: {', '.join(there)}")
-        if name not in FAMILIES and name not in there:
-            raise RecipeError(
-                f"'{where}' has no block {name!r}; there are: {', '.join(there)}; and families: {', '.join(FAMILIES)}"
-            )
 
 
 def _rank(word: str) -> int | str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from sporeprint.data.limits import Limits
@@ -13,14 +12,12 @@ from sporeprint.evaluate.compare import compare
 from sporeprint.evaluate.comparison import Comparison
 from sporeprint.features.blocks import family
 from sporeprint.report.samples import Samples
-from sporeprint.run.combination_flags import check_blocks
 from sporeprint.run.data_names import data_names
 from sporeprint.run.paper_assembly import mark_paper
 from sporeprint.run.store_info import measured
-from sporeprint.run.store_pair import Pair, block_list, numbers_hint, read_pair, read_store
+from sporeprint.run.store_pair import Pair, block_list, check_blocks, numbers_hint, read_pair, read_store
 from sporeprint.run.store_source import Rows, reopen, samples_of, store_modality
 from sporeprint.store.reader import Store
-from sporeprint.store.shards import manifest_path, plan_path
 
 
 def compare_stores(
@@ -109,11 +106,6 @@ def check_samples(train_rows: Rows, test_rows: Rows | None) -> None:
             reopen(Store.open(rows.store), rows)
 
 
-def is_store(folder: Path) -> bool:
-    """Whether the folder is a store, also where it is incomplete."""
-    return plan_path(folder).exists() or manifest_path(folder).exists()
-
-
 def _names(train: Store, blocks: str | None) -> tuple[str, ...]:
     if blocks is None:
         return tuple(train.block_names)
@@ -123,4 +115,4 @@ def _names(train: Store, blocks: str | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(["embedding", *members]))  # the reference is always there
 
 
-__all__ = ["check_samples", "compare_stores", "is_store", "shown_samples"]
+__all__ = ["check_samples", "compare_stores", "shown_samples"]

@@ -31,6 +31,7 @@ from sporeprint.errors import (
     StoreError,
     StoreMismatch,
 )
+from sporeprint.evaluate.table import Costs
 from sporeprint.features import saved
 from sporeprint.features.batches import decoded_batches
 from sporeprint.features.failures import Failures, first_reasons
@@ -40,6 +41,7 @@ from sporeprint.features.gathered import Gathered
 from sporeprint.features.progress import Progress
 from sporeprint.features.recipe import Recipe
 from sporeprint.objectives import paper
+from sporeprint.run.estimate import Estimate
 from sporeprint.run.preset_costs import is_default, preset_costs
 from sporeprint.store.plan import read_plan
 from sporeprint.store.reader import Store
@@ -131,8 +133,11 @@ def extract(
             return Store.open(out)
         if fitted is None and is_default(fungi):
             log.info(preset_costs(fungi))
-        _load_or_draw_state(writer, fungi, source, fitted is not None, progress)
-        return _write_shards(writer, fungi, source, settings, progress)
+        try:
+            _load_or_draw_state(writer, fungi, source, fitted is not None, progress)
+            return _write_shards(writer, fungi, source, settings, progress)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(_kept(writer, len(source))) from None
 
 
 def _fitted_fungi(
@@ -225,6 +230,18 @@ def _said_if_long(what: str) -> Iterator[None]:
         timer.cancel()
 
 
+def _finished(writer: StoreWriter) -> int:
+    """Return the number of rows, with the failed ones, of the shards that are written."""
+    return sum(shard.rows + len(shard.failures) for shard in writer.done.values())
+
+
+def _kept(writer: StoreWriter, total: int) -> str:
+    """Say what an interrupted run leaves."""
+    if finished := _finished(writer):
+        return f"{finished} of {total} rows are kept in '{writer.folder}'; the same command goes on after them"
+    return f"no row is stored in '{writer.folder}' yet; the same command starts again"
+
+
 def _load_or_draw_state(writer: StoreWriter, fungi: Fungi, source: Source, fitted: bool, progress: Progress) -> None:
     """Use the fitted state on disk: drawn once, then read back by every later run."""
     packed = {name: writer.read_state(name) for name in (saved.TENSORS_NAME, saved.JSON_NAME)}
@@ -243,8 +260,10 @@ def _load_or_draw_state(writer: StoreWriter, fungi: Fungi, source: Source, fitte
 
 def _write_shards(writer: StoreWriter, fungi: Fungi, source: Source, settings: Settings, progress: Progress) -> Store:
     total, inputs = len(source), fungi.network.preprocess
-    finished = sum(shard.rows + len(shard.failures) for shard in writer.done.values())
+    finished = _finished(writer)
     progress("rows", finished, total)
+    estimate = _estimate(fungi, total)
+    estimate(finished)
     failures = Failures(settings.max_failures, total)
     failures.extend(failure for shard in writer.done.values() for failure in shard.failures)
     assumptions = Assumptions()
@@ -257,6 +276,7 @@ def _write_shards(writer: StoreWriter, fungi: Fungi, source: Source, settings: S
         for batch in decoded_batches(inputs, samples, settings.batch_size, settings.workers, first, settings.limits):
             gathered.add(batch, *fungi.compute(*batch))
             progress("rows", finished + gathered.seen, total)
+            estimate(finished + gathered.seen)
         if gathered.seen < size:
             raise SourceError(f"the source has {first + gathered.seen} rows; it said {total}: was it changed?")
         allowed = len(failures.rows) + len(shard_failures.rows) <= failures.allowed
@@ -286,6 +306,13 @@ def _write_shards(writer: StoreWriter, fungi: Fungi, source: Source, settings: S
     for sentence in (*assumptions.sentences(), *([alike] if alike else [])):  # last: a warning may be made an error
         warnings.warn(sentence, SporeprintWarning, stacklevel=3)
     return store
+
+
+def _estimate(fungi: Fungi, total: int) -> Estimate:
+    info = fungi.block_info()
+    passes = Costs(info).passes(info)
+    noun = {"image": "images", "text": "texts", "audio": "sounds"}[fungi.network.modality]
+    return Estimate(noun, total, log.info, f", {passes:g} {'pass' if passes == 1 else 'passes'}")
 
 
 def _distinct_ids(digests: Iterable[str], taken: Iterable[str]) -> list[str]:

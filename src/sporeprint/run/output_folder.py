@@ -181,7 +181,7 @@ class SegmentFolder:
         self.out, self.plan, self.keep_bank = Path(out), dict(plan), keep_bank
         self.runs: dict[str, Any] = {}
         with ExitStack() as stack:
-            stack.enter_context(held(self.out, RESULT, _is_of_segment))
+            stack.enter_context(held(self.out, RESULT, is_of_segment))
             for name in (MASKS, BANKS, TEMPORARY_BANKS):
                 if os.path.lexists(self.out / name) and not (self.out / name).is_dir():
                     raise StoreError(f"'{self.out / name}' is a file; expected a folder: move it away")
@@ -236,7 +236,7 @@ class SegmentFolder:
         self._release.close()
 
 
-def _is_of_segment(name: str) -> bool:
+def is_of_segment(name: str) -> bool:
     """Whether a file without result.json is a result, or another's: all but what a killed run leaves before that."""
     return name not in (LOCK, TEMPORARY_BANKS, RESULT + TEMPORARY)
 

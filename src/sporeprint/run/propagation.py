@@ -30,6 +30,7 @@ from sporeprint.features.recipe import Recipe
 from sporeprint.report.palette import RGB, mask_png
 from sporeprint.report.sheet import Tile, tile_sheet
 from sporeprint.run.dense_options import parse_ignore, parse_scales
+from sporeprint.run.estimate import Estimate
 from sporeprint.run.marked_images import Marks, Reference, find_marks
 from sporeprint.run.output_folder import (
     CLASSES,
@@ -225,14 +226,23 @@ class _Run:
         if done:
             logger.info("going on after %d of %d images", done, len(ids))
         progress("images", done, len(ids))
+        estimate = Estimate("images", len(ids), logger.info)
         failures: dict[str, str] = {}
         if missing:
-            self._fit(ids, failures)
-            propagator = self._propagator()
-            for row_id, size, features in self._features((s for s in self.scenes if s.id in missing), failures):
-                records[row_id] = self._write(row_id, propagator(features, size), marked.get(row_id))
-                done += 1
-                progress("images", done + len(failures.keys() & missing), len(ids))
+            try:
+                self._fit(ids, failures)
+                propagator = self._propagator()
+                estimate(done)
+                for row_id, size, features in self._features((s for s in self.scenes if s.id in missing), failures):
+                    records[row_id] = self._write(row_id, propagator(features, size), marked.get(row_id))
+                    done += 1
+                    progress("images", done + len(failures.keys() & missing), len(ids))
+                    estimate(done)
+            except KeyboardInterrupt:
+                kept = f"{done} of {len(ids)} masks are kept; the same command makes the others"
+                raise KeyboardInterrupt(
+                    kept if done else "no mask is written yet; the same command starts again"
+                ) from None
         images = [record for record in records.values() if record is not None]
         failed = [RowFailure(row_id, failures[row_id]) for row_id in ids if row_id in failures]
         references, new = [reference.id for reference in self.references], len(missing) - len(failed)

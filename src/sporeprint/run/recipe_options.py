@@ -11,9 +11,9 @@ from sporeprint.data.encodings import read_utf8
 from sporeprint.errors import RecipeError
 from sporeprint.features import saved
 from sporeprint.features.from_store import read_state
-from sporeprint.features.presets import DECIDES
 from sporeprint.features.recipe import Recipe
 from sporeprint.objectives import NAMES, settle
+from sporeprint.run.early_checks import check_recipe_words
 from sporeprint.store.reader import Store
 from sporeprint.values import parse_json
 
@@ -32,33 +32,18 @@ def make_recipe(
     named, and for a preset next to an option that it decides.
     """
     given = {key: value for key, value in {"preset": preset, **options}.items() if value is not None}
+    check_recipe_words(file, bare, {**given, **({} if negatives is None else {"negatives": negatives})})
     if file is not None:
-        if given or negatives is not None:
-            raise RecipeError(f"--recipe and --{next(iter(given), 'negatives')} were both given; use one of them")
         return read_recipe(file)
     if not bare:
-        if given or negatives is not None:
-            raise RecipeError(
-                f"--fit-from brings its own recipe; leave out --{next(iter(given), 'negatives').replace('_', '-')}"
-            )
         return None
-    if "backbone" not in given:
-        raise RecipeError(
-            "no --backbone; give a Hugging Face id or folder, timm:NAME, or tiny (see sporeprint backbones)"
-        )
     for name in ("targets", "layer_kinds"):
         if name in given:
             given[name] = [word.strip() for word in given[name].split(",")]
     if given.pop("preset", None) is not None:
-        return _preset_recipe(str(preset), negatives, given)
+        return Recipe.preset(str(preset), **given)
     if "objectives" in given:
         given["objectives"] = _objectives(given["objectives"], negatives)
-    for name, value in {"views": given.get("views"), "negatives": negatives}.items():
-        if value is not None and "objectives" not in given:
-            raise RecipeError(
-                f"--{name} {value}, but the default makes no views and uses no negatives; name what does, such as "
-                "--objectives kl,dino,simclr, or leave it out"
-            )
     return Recipe(**given)
 
 
@@ -73,13 +58,6 @@ def _objectives(words: str, negatives: int | None) -> list[Any]:
     if not any(objective.negatives != 0 for objective in chosen):
         raise RecipeError(f"--negatives {negatives}, but none of --objectives {words} uses any; leave it out")
     return [replace(objective, negatives=negatives) if objective.negatives != 0 else objective for objective in chosen]
-
-
-def _preset_recipe(name: str, negatives: int | None, given: dict[str, Any]) -> Recipe:
-    decided = [option for option in DECIDES if option in given] + ["negatives"] * (negatives is not None)
-    if decided:
-        raise RecipeError(f"--preset {name} decides on --{decided[0]}; leave one of them out")
-    return Recipe.preset(name, **given)
 
 
 def source_modality(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sporeprint.errors import RecipeError
@@ -19,8 +20,9 @@ from sporeprint.evaluate.table import Costs, Entry, Features, Judge, entries_of
 from sporeprint.features.blocks import Blocks
 from sporeprint.features.combine import Combination
 from sporeprint.run.combination_flags import NO_LABELS, Wanted, candidates
+from sporeprint.run.early_checks import count_of
 from sporeprint.run.paper_assembly import mark_paper
-from sporeprint.run.store_pair import Pair, read_pair, read_store
+from sporeprint.run.store_pair import Pair, count, read_pair, read_store
 from sporeprint.run.store_source import Rows
 from sporeprint.store.reader import Store
 
@@ -75,6 +77,7 @@ def knn_scores(
     counts = [count_of(word) for word in ks.split(",")]
     few: dict[str, Any] = few_shot(shots, draws, seed)
     pair = read_pair(train, test, what.reads, label_column)
+    pair = replace(pair, notes=(*pair.notes, *notes_of_few_rows(pair, counts, shots)))
     judge_of: Callable[..., Result] = multilabel if pair.several else knn
     no_shots_of_lists(pair, shots)
 
@@ -97,6 +100,23 @@ def knn_scores(
     return Scores(entries, "; ".join([pair.note, *beyond]), selection, pair.several)
 
 
+def notes_of_few_rows(pair: Pair, counts: Sequence[Any], shots: int | None) -> list[str]:
+    """What must be said where there are fewer rows than neighbours, or fewer of a class than shots."""
+    rows, notes = len(pair.labels), []
+    if pair.several:
+        return notes
+    if shots is not None:
+        sizes = Counter(pair.labels.tolist())
+        if fewer := sum(size < shots for size in sizes.values()):
+            notes.append(
+                f"{count(fewer, 'class')} of {len(sizes)} with fewer than {shots} rows, of which all are drawn"
+            )
+        rows = sum(min(size, shots) for size in sizes.values())
+    if large := [k for k in counts if k != "auto" and k > rows]:
+        notes.append(f"k={large[0]} is more than the {rows} training rows: all of them vote")
+    return notes
+
+
 def probe_scores(
     train: Rows,
     test: Rows,
@@ -111,6 +131,7 @@ def probe_scores(
     """A linear probe on each of the features; for lists of labels one probe a label, and mAP."""
     few: dict[str, Any] = few_shot(shots, draws, seed)
     pair = read_pair(train, test, what.reads, label_column)
+    pair = replace(pair, notes=(*pair.notes, *notes_of_few_rows(pair, (), shots)))
     no_shots_of_lists(pair, shots)
 
     def judge(of: Features) -> Mapping[str, Result]:
@@ -216,14 +237,3 @@ def no_shots_of_lists(pair: Pair, shots: int | None) -> None:
     """Raises RecipeError where few-shot draws are asked for and labels are lists."""
     if pair.several and shots is not None:
         raise RecipeError("--shots draws rows of each class; these labels are lists: leave it out")
-
-
-def count_of(word: str, flag: str = "--k", auto: bool = True) -> Any:
-    """A positive integer, or "auto" where it may be. Raises RecipeError."""
-    word = word.strip()
-    if auto and word == "auto":
-        return "auto"
-    if not word.isdecimal() or int(word) < 1:
-        more = " or auto" if auto else ""
-        raise RecipeError(f"{flag} {word!r}; expected positive integers{more}, comma-separated")
-    return int(word)

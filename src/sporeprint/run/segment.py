@@ -17,6 +17,7 @@ from sporeprint.evaluate.segmentation import Tally, difference, segmentation
 from sporeprint.features.dense.support import least
 from sporeprint.features.failures import Failures
 from sporeprint.features.fungi import Fungi
+from sporeprint.run.estimate import Estimate
 from sporeprint.run.output_folder import MASKS, RESULT, SegmentFolder
 from sporeprint.run.segment_plan import COPIES, EMBEDDING, LAYERS, WITHOUT_GRADIENTS, Kind, Plan, Run
 from sporeprint.run.segment_predictions import Answers, Pictures, TrainingGroup, label_images, warn_of_known
@@ -193,7 +194,7 @@ class _Segment:
             sampling = replace(self.plan.sampling, seed=run.seed)
             failed = fill(
                 groups, self.train, drawn, self.truth, surveyed.counts, sampling, self.way.batch_size, self.way.workers,
-                lambda done, all: self.progress(f"training images ({run})", done, all),
+                self.watched(f"training images ({run})", count),
             )  # fmt: skip
             failures = Failures(self.way.max_failures, len(self.train), surveyed.failures)
             with rows_of(TRAIN):
@@ -202,7 +203,7 @@ class _Segment:
             answers = label_images(
                 groups, self.test, total, truth, self.way.batch_size, self.way.workers, self.way.max_failures,
                 lambda number, *shown: None if pictures is None else pictures.add(number, *shown),
-                lambda done, all: self.progress(f"test images ({run})", done, all),
+                self.watched(f"test images ({run})", total),
             )  # fmt: skip
         finally:
             for group in groups:
@@ -223,6 +224,17 @@ class _Segment:
             "kinds": kinds,
             "failures": failures_json(failures.rows, answers.failures, reasons),
         }
+
+    def watched(self, what: str, total: int) -> Callable[[int, int], None]:
+        """What follows the work on images, and says how long it takes."""
+        estimate = Estimate(what, total, self.say)
+        estimate(0)
+
+        def follow(done: int, total: int) -> None:
+            self.progress(what, done, total)
+            estimate(done)
+
+        return follow
 
     def fitted(self, run: Run, drawn: Sequence[str], folder: SegmentFolder) -> list[TrainingGroup]:
         """The engines, fitted on the images drawn, with a bank for each kind of features."""

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from sporeprint.backbones.description import caveats_text
 from sporeprint.data.look_alikes import strangers_note
 from sporeprint.errors import RecipeError, StoreError
-from sporeprint.features.blocks import Blocks
+from sporeprint.features.blocks import FAMILIES, Blocks, family
+from sporeprint.run.plan_differences import open_alike
 from sporeprint.run.store_source import Rows, labels_of
-from sporeprint.store.plan import differences
 from sporeprint.store.reader import Store
 from sporeprint.values import is_number
 
@@ -26,14 +25,7 @@ KINDS = {str: "texts", bool: "booleans", int: "integers", float: "numbers"}
 
 def open_pair(train_path: Path, test_path: Path) -> tuple[Store, Store]:
     """Two stores whose rows can be compared. Raises StoreError where they were made or fitted otherwise."""
-    train, test = Store.open(train_path), Store.open(test_path)
-    differing = differences(_comparable(train), _comparable(test), ("the first", "the second"))
-    if differing:
-        raise StoreError(
-            f"{test_path} was not made like {train_path}:\n  "
-            + "\n  ".join(differing)
-            + f"\nMake the test store with: sporeprint extract ... --fit-from {train_path}"
-        )
+    train, test = open_alike(train_path, test_path)
     if not _same_fit(train, test):
         raise StoreError(
             f"{test_path} was not fitted with {train_path}'s heads and negatives, so its gradients are not comparable. "
@@ -88,7 +80,7 @@ def read_store(
     classes = len(set(labels.tolist()))
     headline = f"{store.plan['resolved']['backbone']['name']}, {count(len(labels), 'row')}, {count(classes, 'class')}"
     headline += "" if label_column is None else f" of {label_column!r}"
-    notes = [*caveats_text(store.plan["resolved"]["backbone"]), *([ONE_CLASS] if classes == 1 else [])]
+    notes = [*_caveats(store.plan["resolved"]["backbone"]), *([ONE_CLASS] if classes == 1 else [])]
     notes += ["every row a class of its own: nothing to group"] if 1 < classes == len(labels) else []
     notes += [] if has.all() else [f"left out, having no label: {count(int((~has).sum()), 'row')}"]
     notes += [hint] if (hint := numbers_hint(labels.tolist())) else []
@@ -127,7 +119,7 @@ def read_pair(
             one_label(array, rows.store, who) for array, rows in ((labels, train_rows), (test_labels, test_rows))
         )
     counts = f"{count(len(labels), roles[0])}, {count(len(test_labels), roles[1])}"
-    notes, several, strange = caveats_text(train.plan["resolved"]["backbone"]), False, 0
+    notes, several, strange = _caveats(train.plan["resolved"]["backbone"]), False, 0
     if targets:
         texts = any(isinstance(label, str) for label in (*labels, *test_labels))
         labels, test_labels = targets_of(labels, train_rows.store), targets_of(test_labels, test_rows.store)
@@ -154,7 +146,9 @@ def read_pair(
         notes.append(f"{unknown}, since no {roles[0]} has their label: {count(strange, roles[1])}")
     if not targets and (alike := strangers_note(test_labels.tolist(), labels.tolist())):
         notes.append(f"labels of {plural(roles[1])} and {plural(roles[0])} are {alike}")
-    if shared := shared_rows(train, test, has, test_has):
+    if train.folder.resolve() == test.folder.resolve():
+        notes.append("both stores are the same one: every row is its own nearest, and the figures say nothing")
+    elif shared := shared_rows(train, test, has, test_has):
         also = f"is also a {roles[0]}" if shared == 1 else f"are also {plural(roles[0])}"
         notes.append(f"{count(shared, roles[1])} {also}")
     return Pair(
@@ -291,12 +285,6 @@ def shared_rows(train: Store, test: Store, has: np.ndarray, test_has: np.ndarray
     return sum(row_id in known for row_id in np.array(test.ids)[test_has].tolist())
 
 
-def _comparable(store: Store) -> dict[str, Any]:
-    """What two stores must share for their blocks to be comparable: not the device, and not the rows."""
-    resolved = {key: value for key, value in store.plan["resolved"].items() if key != "device"}
-    return {"recipe": store.plan["recipe"], "resolved": resolved}
-
-
 def _same_fit(train: Store, test: Store) -> bool:
     """Whether two stores have the same heads, negatives and projections; a fitted combination does not count."""
     if train.manifest["states"] == test.manifest["states"]:
@@ -330,9 +318,26 @@ def labelled(
     return {name: block[has] for name, block in blocks.items()}, labels[has], has
 
 
+def _caveats(backbone: dict[str, Any]) -> list[str]:
+    from sporeprint.backbones.description import caveats_text  # torch takes seconds to import
+
+    return caveats_text(backbone)
+
+
 def block_list(words: str) -> tuple[str, ...]:
     """Comma-separated names, each once. Raises RecipeError for an empty one."""
     names = tuple(dict.fromkeys(name.strip() for name in words.split(",")))
     if not all(names):
         raise RecipeError(f"--features {words!r} has an empty name; give names of blocks or families, comma-separated")
     return names
+
+
+def check_blocks(wanted: Sequence[str], there: Sequence[str], where: str) -> None:
+    """Raises RecipeError for a block, or a family, that is not there."""
+    for name in wanted:
+        if name in FAMILIES and not any(family(block) == name for block in there):
+            raise RecipeError(f"'{where}' has no block of the family {name!r}; there are: {', '.join(there)}")
+        if name not in FAMILIES and name not in there:
+            raise RecipeError(
+                f"'{where}' has no block {name!r}; there are: {', '.join(there)}; and families: {', '.join(FAMILIES)}"
+            )

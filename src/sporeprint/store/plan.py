@@ -67,12 +67,7 @@ def check_plan(folder: Path, header: dict[str, Any], locked: bool) -> dict[str, 
     if not path.exists() and (manifest_path(folder).exists() or any((folder / "shards").glob("[0-9]*.json"))):
         read_plan(folder)  # says that it is gone
     if not path.exists():
-        if folder.exists() and not folder.is_dir():
-            raise StoreError(f"'{folder}' is a file; a store is a folder: give another name")
-        known = {LOCK, path.name + TEMPORARY}
-        others = sorted(set(os.listdir(folder)) - known) if folder.exists() else []
-        if others:
-            raise StoreError(f"'{folder}' is not empty and not a store (it holds {others[0]!r}); give a new folder")
+        refuse_no_store(folder)
         return None
     stored = read_plan(folder)
     differing = differences(_flat(stored), _flat(header))
@@ -82,9 +77,23 @@ def check_plan(folder: Path, header: dict[str, Any], locked: bool) -> dict[str, 
         raise StoreMismatch(
             f"'{folder}' was made by another run:\n  "
             + "\n  ".join(differing)
-            + "\nGive another folder, or the options that made it."
+            + "\nGive another folder, or the options that made it.",
+            plans=(_flat(stored), _flat(header)),
         )
     return stored
+
+
+def refuse_no_store(folder: Path) -> None:
+    """Raises StoreError for what is neither a store, begun or not, nor an empty folder, nor absent."""
+    begun = plan_path(folder).exists() or manifest_path(folder).exists()
+    if begun or any((folder / "shards").glob("[0-9]*.json")):
+        return
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise StoreError(f"'{folder}' is a file; a store is a folder: give another name")
+    known = {LOCK, plan_path(folder).name + TEMPORARY}
+    others = sorted(set(os.listdir(folder)) - known) if folder.exists() else []
+    if others:
+        raise StoreError(f"'{folder}' is not empty and not a store (it holds {others[0]!r}); give a new folder")
 
 
 def has_rows(folder: Path) -> bool:

@@ -50,7 +50,7 @@ def test_images_before_the_failure_that_is_too_many_are_given() -> None:
     maps = fungi.patches.maps([("a", noise_pictures(1)[0]), ("b", BROKEN), ("c", BROKEN)])
     row_id, features = next(maps)
     assert (row_id, features is None) == ("a", False)
-    with pytest.raises(TooManyFailures, match=r"1 rows of 3 cannot be read, 0 may \(b: "):
+    with pytest.raises(TooManyFailures, match=r"1 of 3 rows cannot be read; at most 0 may fail \(b: "):
         next(maps)
     assert [row.id for row in fungi.patches.failures] == ["b"]
 

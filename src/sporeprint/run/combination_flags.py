@@ -11,7 +11,7 @@ from sporeprint.evaluate.choice.candidates import Candidate, candidate_of, disti
 from sporeprint.evaluate.choice.select import Selection, select
 from sporeprint.features.blocks import Blocks
 from sporeprint.features.combine import NAMED, Combination, named
-from sporeprint.run.store_pair import block_list, check_blocks
+from sporeprint.run.store_pair import block_list, check_block_names
 from sporeprint.store.reader import Store
 
 LOO = "loo"
@@ -41,7 +41,7 @@ class Wanted:
         if self.combination is None:
             return tuple(there)
         if self.name not in NAMED:  # those take what there is
-            check_blocks(self.combination.blocks or (), there, str(store.folder))
+            check_block_names(self.combination.blocks or (), there, str(store.folder))
         return tuple(self.combination.members(there))
 
 

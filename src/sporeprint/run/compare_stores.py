@@ -15,7 +15,7 @@ from sporeprint.report.samples import Samples
 from sporeprint.run.data_names import data_names
 from sporeprint.run.paper_assembly import mark_paper
 from sporeprint.run.store_info import measured
-from sporeprint.run.store_pair import Pair, block_list, check_blocks, numbers_hint, read_pair, read_store
+from sporeprint.run.store_pair import Pair, block_list, check_block_names, numbers_hint, read_pair, read_store
 from sporeprint.run.store_source import Rows, reopen, samples_of, store_modality
 from sporeprint.store.reader import Store
 
@@ -110,7 +110,7 @@ def _names(train: Store, blocks: str | None) -> tuple[str, ...]:
     if blocks is None:
         return tuple(train.block_names)
     listed = block_list(blocks)
-    check_blocks(listed, train.block_names, str(train.folder))
+    check_block_names(listed, train.block_names, str(train.folder))
     members = [block for name in listed for block in train.block_names if name in (block, family(block))]
     return tuple(dict.fromkeys(["embedding", *members]))  # the reference is always there
 

@@ -23,7 +23,7 @@ from sporeprint.run.output_folder import (
     refuse_foreign,
 )
 from sporeprint.run.plan_differences import open_alike
-from sporeprint.run.store_pair import block_list, check_blocks
+from sporeprint.run.store_pair import block_list, check_block_names
 from sporeprint.store.plan import refuse_no_store
 from sporeprint.store.reader import Store
 from sporeprint.store.shards import manifest_path, plan_path
@@ -172,7 +172,7 @@ def _check_stores(words: Words) -> None:
     else:
         return
     if words.get("features") is not None:
-        check_blocks(block_list(words["features"]), store.block_names, str(store.folder))
+        check_block_names(block_list(words["features"]), store.block_names, str(store.folder))
 
 
 def _check_store_folder(words: Words) -> None:

@@ -332,7 +332,7 @@ def block_list(words: str) -> tuple[str, ...]:
     return names
 
 
-def check_blocks(wanted: Sequence[str], there: Sequence[str], where: str) -> None:
+def check_block_names(wanted: Sequence[str], there: Sequence[str], where: str) -> None:
     """Raises RecipeError for a block, or a family, that is not there."""
     for name in wanted:
         if name in FAMILIES and not any(family(block) == name for block in there):

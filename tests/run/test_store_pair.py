@@ -260,4 +260,4 @@ def test_targets_that_may_be_classes_are_said_and_others_not():
 def test_k_beyond_the_training_rows_is_said(run, built):
     folder, _, _ = built
     out = run("knn", folder / "a", folder / "b", "--features", "embedding", "--k", "3,4,5")[1]
-    assert "2 classes; k=5 takes all 4\n" in out
+    assert "k=5 is more than the 4 training rows: all of them vote" in out

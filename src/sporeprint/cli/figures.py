@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 from sporeprint.cli.tables import Column
@@ -177,6 +179,10 @@ def _cluster(entries: Sequence[Entry]) -> list[Figure]:
     ]
 
 
+def _at(name: str, *keys: Any) -> Callable[[Any], str]:
+    return lambda result: percent(reduce(getitem, keys, getattr(result, name)))
+
+
 def _retrieve(entries: Sequence[Entry]) -> list[Figure]:
     ks = list(entries[0].result.precision_at)
     precision, recall = (
@@ -187,10 +193,10 @@ def _retrieve(entries: Sequence[Entry]) -> list[Figure]:
     figures = [_figure("mAP %", _mean)]
     for k in ks:
         meaning = f"mP@k: {precision}; {few}" if k == ks[0] else ""
-        figures.append(_figure(f"mP@{k} %", lambda result, k=k: percent(result.precision_at[k]), meaning, k != ks[0]))
+        figures.append(_figure(f"mP@{k} %", _at("precision_at", k), meaning, k != ks[0]))
     for k in ks:
         meaning = f"recall@k: {recall}" if k == ks[-1] else ""
-        figures.append(_figure(f"recall@{k} %", lambda result, k=k: percent(result.recall_at[k]), meaning, k != ks[-1]))
+        figures.append(_figure(f"recall@{k} %", _at("recall_at", k), meaning, k != ks[-1]))
     return [
         *figures,
         _figure("queries", lambda result: f"{result.queries:,}", extra=True),
@@ -206,13 +212,13 @@ def _revisited(entries: Sequence[Entry]) -> list[Figure]:
     figures = [
         _figure(
             f"{name} mAP %",
-            lambda result, name=name: percent(result.mean_precision[name]),
+            _at("mean_precision", name),
             "mAP and mP@k as in the official code of revisited Oxford and Paris" if name == names[0] else "",
         )
         for name in names
     ]
     return figures + [
-        _figure(f"{name} mP@{k} %", lambda result, name=name, k=k: percent(result.precision_at[name][k]), extra=True)
+        _figure(f"{name} mP@{k} %", _at("precision_at", name, k), extra=True)
         for name in ("medium", "hard")
         for k in first.precision_at[name]
     ]

@@ -93,7 +93,8 @@ CombinationName = Annotated[
     ),
 ]
 UnlabelledCombination = Annotated[
-    str | None, typer.Option("--combination", help="Instead of --features: paper or decorrelated.")
+    Literal["paper", "decorrelated"] | None,
+    typer.Option("--combination", help="Instead of --features: paper or decorrelated."),
 ]
 
 # Neighbours and probes

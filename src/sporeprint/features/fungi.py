@@ -417,4 +417,5 @@ class Fungi(DenseMethods, Estimator):
 
 def _deciding(recipe: Recipe, *others: Any) -> tuple[Any, ...]:
     """Return what decides blocks: without the fields of the recipe that are decided later."""
-    return replace(recipe, **dict.fromkeys(DECIDED_LATER) | {"combination": "paper"}), *others
+    later: dict[str, Any] = dict.fromkeys(DECIDED_LATER) | {"combination": "paper"}  # None depends on the objectives
+    return replace(recipe, **later), *others

@@ -148,7 +148,7 @@ def _check_files(command: str, words: Words) -> None:
 
 
 def _check_lists(words: Words) -> None:
-    known = {"layer_kinds": LAYER_KINDS}
+    known: dict[str, tuple[str, ...]] = {"layer_kinds": LAYER_KINDS}
     if "preset" in words:
         known["objectives"] = OBJECTIVES
     for name, expected in known.items():
@@ -165,12 +165,10 @@ def _check_stores(words: Words) -> None:
         next((words[name] for name in names if words.get(name) is not None), None)
         for names in (("train_store", "store", "database_store"), ("test_store", "query_store"))
     )
-    if first is not None and second is not None:
-        store, _ = open_alike(first, second)
-    elif first is not None or second is not None:
-        store = Store.open(first or second)
-    else:
+    given = [store for store in (first, second) if store is not None]
+    if not given:
         return
+    store = Store.open(given[0]) if len(given) == 1 else open_alike(*given)[0]
     if words.get("features") is not None:
         check_block_names(block_list(words["features"]), store.block_names, str(store.folder))
 

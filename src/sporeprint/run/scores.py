@@ -96,16 +96,14 @@ def knn_scores(
     entries, selection = scores_of(
         pair.store, pair.blocks, pair.test_blocks, what, judge, progress, *loo, seed, table=table
     )
-    beyond = [f"k={k} takes all {len(pair.labels)}" for k in counts if isinstance(k, int) and k > len(pair.labels)]
-    return Scores(entries, "; ".join([pair.note, *beyond]), selection, pair.several)
+    return Scores(entries, pair.note, selection, pair.several)
 
 
 def notes_of_few_rows(pair: Pair, counts: Sequence[Any], shots: int | None) -> list[str]:
     """What must be said where there are fewer rows than neighbours, or fewer of a class than shots."""
-    rows, notes = len(pair.labels), []
-    if pair.several:
-        return notes
-    if shots is not None:
+    rows = len(pair.labels)
+    notes: list[str] = []
+    if shots is not None and not pair.several:
         sizes = Counter(pair.labels.tolist())
         if fewer := sum(size < shots for size in sizes.values()):
             notes.append(

@@ -85,16 +85,29 @@ def fields_json(value: Any) -> dict[str, Any]:
     return kept | {name: to_json(default) for name, (default, _) in removed_fields(type(value)).items()}
 
 
-def short_repr(value: Any) -> str:
-    """A dataclass with the fields that differ from their defaults, such as "KL(latent=5)": for its `__repr__`."""
+def short_repr(value: Any, **defaults: Any) -> str:
+    """A dataclass with the fields that differ from their defaults, such as "KL(latent=5)": for its `__repr__`.
+
+    defaults: instead of the fields' own, where another field decides them.
+    """
     fields = {field: getattr(value, field.name) for field in dataclasses.fields(value)}
-    shown = [f"{f.name}={v!r}" for f, v in fields.items() if f.repr and not _is_default(f, v)]
+    shown = [
+        f"{field.name}={part!r}"
+        for field, part in fields.items()
+        if field.repr and not _is_same(part, defaults.get(field.name, _default(field)))
+    ]
     return f"{type(value).__name__}({', '.join(shown)})"
 
 
-def _is_default(field: dataclasses.Field[Any], value: Any) -> bool:
-    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-    return repr(value) == repr(default)
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def _is_same(value: Any, other: Any) -> bool:
+    try:
+        return bool(value == other)
+    except (TypeError, ValueError, RuntimeError):  # arrays
+        return False
 
 
 def removed_fields(cls: type) -> dict[str, tuple[Any, str]]:

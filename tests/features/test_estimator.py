@@ -1,3 +1,4 @@
+import copy
 import pickle
 from pathlib import Path
 
@@ -294,6 +295,32 @@ def test_a_recipe_is_shown_by_what_differs_from_the_default():
     expected = "Recipe(backbone='tiny', objectives=(KL(), SimCLR(negatives=4)), combination=Combination(whiten='auto'))"
     assert repr(recipe) == expected
     assert eval(repr(recipe)) == recipe
+
+
+@pytest.mark.parametrize(
+    ("recipe", "text"),
+    [
+        (Recipe("tiny"), "Recipe(backbone='tiny')"),
+        (Recipe(objectives=[KL()]), "Recipe(objectives=(KL(),))"),
+        (Recipe(combination="decorrelated"), "Recipe(combination='decorrelated')"),
+        (Recipe(objectives=None), "Recipe(objectives=None)"),
+        (Recipe(objectives=(), layers=4), "Recipe(objectives=(), layers=4)"),
+        (Recipe(combination="paper"), "Recipe(objectives=(KL(),))"),
+    ],
+)
+def test_a_recipe_is_shown_alike_once_saved_copied_or_evaluated(recipe, text):
+    assert repr(recipe) == text
+    for copied in (Recipe.from_json(recipe.to_json()), copy.deepcopy(recipe), pickle.loads(pickle.dumps(recipe))):
+        assert (repr(copied), copied) == (text, recipe)
+    assert eval(text) == recipe
+
+
+@pytest.mark.parametrize("copied", [clone, copy.deepcopy, lambda fungi: pickle.loads(pickle.dumps(fungi))])
+def test_a_copied_default_recipe_still_decides_its_combination(copied):
+    fungi = copied(Fungi(Recipe("tiny")))
+    assert fungi.set_params(recipe__combination=None).recipe == Recipe("tiny")
+    with pytest.raises(RecipeError, match="the default objective makes no views"):
+        fungi.set_params(recipe__views="native")
 
 
 def test_a_backbone_is_shown_by_what_it_takes_and_gives():

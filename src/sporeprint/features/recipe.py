@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from typing import Any, ClassVar
 
 from sporeprint.backbones.pooling import POOLINGS
@@ -98,7 +98,11 @@ class Recipe:
     modality: str = "auto"
     dense: Dense | None = field(default=None, metadata=LATER)
 
-    __repr__ = short_repr
+    def __repr__(self) -> str:
+        if self.combination == "paper":  # which objectives bring where they are named
+            return short_repr(self, objectives=MISSING, combination="paper")
+        joined = presets.JOINED if self.objectives == presets.FREE else None
+        return short_repr(self, combination=joined)
 
     def __post_init__(self) -> None:
         if self.combination is None:
@@ -115,7 +119,8 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not isinstance(value, (list, tuple)):
                 raise RecipeError(f"{name} is a {type(value).__name__}; expected {what}")
-            object.__setattr__(self, name, None if value is None else tuple(value))
+            if value is not None and value is not presets.FREE:
+                object.__setattr__(self, name, tuple(value))
         self._check()
 
     def _check(self) -> None:

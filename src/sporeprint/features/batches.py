@@ -62,10 +62,15 @@ def separate(rows: Sequence[Decoded]) -> tuple[dict[int, Decoded], dict[int, str
     return readable, {at: str(row[1]) for at, row in enumerate(rows) if at not in readable}
 
 
-def as_rows(samples: Any, ids: Any, modality: str | None = None) -> list[tuple[str, Any]]:
+def known_modality(inputs: Inputs) -> str | None:
+    """Return the modality of samples; None where a class of the user's own loads them, from what it likes."""
+    return inputs.modality if type(inputs).load.__module__.startswith("sporeprint.") else None
+
+
+def as_rows(samples: Any, ids: Any, inputs: Inputs | None = None) -> list[tuple[str, Any]]:
     """Return (id, sample) pairs; without ids "" stands for the digest of the content, a source's rows have their own.
 
-    samples, ids: as `as_list` takes them, or rows that `open_source` opened. modality: of the samples.
+    samples, ids: as `as_list` takes them, or rows that `open_source` opened. inputs: what loads the samples.
     Raises SampleError.
     """
     if is_source(samples):
@@ -75,7 +80,7 @@ def as_rows(samples: Any, ids: Any, modality: str | None = None) -> list[tuple[s
             ids if ids is not None else [name for name, _ in named_rows],
         )
     else:
-        samples = as_list(samples, modality=modality)
+        samples = as_list(samples, modality=known_modality(inputs) if inputs else None)
     if not samples:
         raise SampleError("samples is empty; give at least one sample")
     if ids is None:

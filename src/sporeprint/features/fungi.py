@@ -110,7 +110,7 @@ class Fungi(DenseMethods, Estimator):
         self.check_fitted("transform")
         state = vars(self).copy()  # another thread may fit meanwhile
         return state["_combiner"].transform(
-            self._blocks(as_rows(X, ids, state["_engine"].backbone.modality), state["_engine"])
+            self._blocks(as_rows(X, ids, state["_engine"].backbone.preprocess), state["_engine"])
         )
 
     def fit_transform(self, X: Any, y: Any = None, ids: Sequence[str] | None = None) -> NDArray[np.float32]:
@@ -124,7 +124,7 @@ class Fungi(DenseMethods, Estimator):
 
     def _fit(self, X: Any, ids: Sequence[str] | None) -> tuple[Blocks, Combiner]:
         engine, recipe = self.engine, self._recipe()
-        rows = as_rows(X, ids, engine.backbone.modality)
+        rows = as_rows(X, ids, engine.backbone.preprocess)
         with shown(self.progress) as progress:
             drawn = draw_negatives(engine, rows, self.batch_size, progress)
         fitted = replace(engine, negatives={**engine.negatives, **drawn})
@@ -157,7 +157,7 @@ class Fungi(DenseMethods, Estimator):
         Raises NotFitted where an objective needs negatives and has none; TooManyFailures.
         """
         engine = self.engine
-        return self._blocks(as_rows(samples, ids, engine.backbone.modality), engine)
+        return self._blocks(as_rows(samples, ids, engine.backbone.preprocess), engine)
 
     def draw_negatives(self, rows: Iterable[tuple[str, Any]], progress: Progress | None = None) -> None:
         """Draw and encode each objective's bank of negatives from rows (id, sample), whatever their order.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sporeprint.data.columns import as_list
 from sporeprint.data.scenes.scenes import Scene, find_classes
 from sporeprint.errors import NotFitted, RecipeError, RowFailure, SampleError
-from sporeprint.features.batches import as_rows
+from sporeprint.features.batches import as_rows, known_modality
 from sporeprint.features.combine import named
 from sporeprint.features.dense.dense_features import DenseFeatures
 from sporeprint.features.dense.support import least
@@ -90,13 +90,14 @@ class Segmenter:
         """
         if self.folder is not None and not self._own_bank(self.folder):
             refuse_finished(self.folder)
-        images, masks = as_list(images, modality="image"), as_list(masks, "masks")
+        inputs = self.fungi.network.preprocess
+        images, masks = as_list(images, modality=known_modality(inputs)), as_list(masks, "masks")
         if len(images) != len(masks):
             raise SampleError(f"{len(images)} images, {len(masks)} masks; expected one mask an image")
         names = [str(number) for number in range(len(images))] if ids is None else as_list(ids, "ids")
         if len(set(names)) < len(names):
             raise SampleError("two images have one id; expected an id of its own for each")
-        rows = as_rows(images, names)
+        rows = as_rows(images, names, inputs)
         scenes = [Scene(row_id, image, mask) for (row_id, image), mask in zip(rows, masks, strict=True)]
         classes = self.classes or find_classes(scenes, self.ignore, self.fungi._limits())
         truth, seed = Truth(classes, self.ignore), self.sampling.seed
@@ -146,7 +147,7 @@ class Segmenter:
         """
         labeller, group = self._labeller(), self._group
         assert group is not None
-        rows = as_rows(images, None, "image")
+        rows = as_rows(images, None, self.fungi.network.preprocess)
         failures = Failures(self.fungi.max_failures, len(rows))
         self.failures = failures.rows
         scenes = [Scene(str(number), image) for number, (_, image) in enumerate(rows)]

@@ -85,7 +85,7 @@ def test_unreadable_rows_without_an_id_are_counted_by_their_number_among_all_row
     assert [(row.id, row.reason) for row in failures.rows] == [("row 2", "odd"), ("row 4", "not digits")]
     naming = name_rows(Numbers(), iter(rows), 32, 0, Failures(0.2, 5))
     assert [next(naming)[0] for _ in range(3)] == ["mine", "4-2", "8"]
-    with pytest.raises(TooManyFailures, match=r"2 rows of 5 .* \(row 2: odd; row 4: not digits\)"):
+    with pytest.raises(TooManyFailures, match=r"2 of 5 rows .* \(row 2: odd; row 4: not digits\)"):
         next(naming)
 
 

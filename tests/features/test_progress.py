@@ -7,6 +7,7 @@ import pytest
 
 from small import noise_pictures, small_backbone
 from sporeprint import KL, Dense, Fungi, Recipe, SimCLR
+from sporeprint.errors import TooManyFailures
 from sporeprint.features import progress
 from sporeprint.features.progress import ProgressLine, clock, shown
 from sporeprint.objectives.views.image import Patches
@@ -105,3 +106,15 @@ def test_time_left_is_minutes_and_seconds(seconds, text):
 
 def test_progress_is_a_parameter_that_scikit_learn_copies():
     assert Fungi(RECIPE, progress=False).get_params()["progress"] is False
+
+
+def test_patches_are_silent_again_where_the_images_cannot_be_read(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    fungi, pictures = of(True)
+    fungi.fit_dense(pictures)
+    with pytest.raises(TooManyFailures):
+        fungi.dense(["absent.png", "absent.jpg"])
+    assert [row.id for row in fungi.failures] == ["row 0", "row 1"]
+    before = sys.stderr.getvalue()
+    list(fungi.patches.maps([("", picture) for picture in pictures]))
+    assert sys.stderr.getvalue() == before

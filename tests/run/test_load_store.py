@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from small import noise_pictures, small_backbone
 from sporeprint import DINO, KL, Combination, Fungi, Recipe, Store, compare, select
-from sporeprint.cli import app
+from sporeprint.cli.app import app
 from sporeprint.data.rows import ListSource
 from sporeprint.errors import BackboneError, RecipeError, SporeprintWarning, StoreError
 from sporeprint.features.combine import named

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from sporeprint.errors import RowFailure
@@ -30,10 +31,8 @@ class DenseMethods:
 
         Raises TooManyFailures, RecipeError, BackboneError.
         """
-        patches, rows = self.patches, as_rows(images, ids, "image")
-        with shown(self.progress) as patches.progress:
-            patches.fit(rows)
-        patches.progress, self._failures = silent, patches.failures
+        with self._shown_patches() as patches:
+            patches.fit(as_rows(images, ids, self.engine.backbone.preprocess))
         return self
 
     def dense(self, images: Any, ids: Sequence[str] | None = None) -> Any:
@@ -43,12 +42,20 @@ class DenseMethods:
         (None in such a list), with a warning, and is named in `failures`. `patches.maps` yields one image at a time.
         Raises NotFitted before `fit_dense`, TooManyFailures.
         """
-        rows = as_rows(images, ids, "image")
-        patches = self.patches
-        with shown(self.progress) as patches.progress:
+        with self._shown_patches() as patches:
+            rows = as_rows(images, ids, self.engine.backbone.preprocess)
             maps = [features for _, features in patches.maps(rows)]
-        patches.progress, self._failures = silent, patches.failures
         return together(maps, self._failures)
+
+    @contextmanager
+    def _shown_patches(self) -> Iterator[DenseFeatures]:
+        """Give the patches, whose progress is shown meanwhile, and whose failures are this Fungi's afterwards."""
+        patches = self.patches
+        try:
+            with shown(self.progress) as patches.progress:
+                yield patches
+        finally:
+            patches.progress, self._failures = silent, patches.failures
 
     @property
     def fitted_dense(self) -> bool:

@@ -666,3 +666,40 @@ def test_labels_that_look_alike_are_told_once_and_stay(tmp_path, pictures, backb
     named = ListSource(pictures[:2], labels=[0, 1], label_names=["cat", "Cat"])
     with pytest.warns(SporeprintWarning, match=r"'Cat' and 'cat'"):
         extract(named, tmp_path / "named", Recipe(objectives=[], layers=1), backbone=backbone)
+
+
+def test_an_item_that_a_dataset_cannot_give_costs_its_own_row(tmp_path, pictures, backbone):
+    class Broken(torch.utils.data.Dataset):
+        def __len__(self):
+            return 6
+
+        def __getitem__(self, at):
+            if at == 3:
+                raise OSError("broken")
+            return pictures[at], 0
+
+    store = extract(ListSource(Broken()), tmp_path / "out", RECIPE, backbone=backbone)
+    assert len(store) == 5
+    assert [(failure.id, failure.reason) for failure in store.failures] == [
+        ("row 3", "the dataset cannot give item 3: broken")
+    ]
+    again = extract(ListSource(Broken()), tmp_path / "out", RECIPE, backbone=backbone)
+    assert again.ids == store.ids
+
+
+def test_a_dataset_of_sound_rate_and_labels_has_a_digest():
+    def digest(rate_hz, label):
+        return ListSource(TorchItems([(torch.zeros(1, 8), rate_hz, label, 0)])).digest()
+
+    assert digest(16_000, "a") == digest(16_000, "b") != digest(8_000, "a")
+
+
+class TorchItems(torch.utils.data.Dataset):
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, at):
+        return self.items[at]

@@ -40,15 +40,15 @@ _PROMPT_KEYS = {"id", "query", "prompt", "answer"}
 
 def check_words(command: str, words: Words) -> None:
     """Check what was typed. words: values by parameter. Raises RecipeError, SourceError, StoreError."""
-    _check_files(command, words)
-    _check_lists(words)
-    if words.get("backbone") is not None:
-        check_backbone_name(words["backbone"])
     if command == "extract":
         given = {name: words[name] for name in RECIPE_WORDS if words.get(name) is not None}
         if words["fit_from"] is not None:
             given.pop("backbone", None)
         check_recipe_words(words["recipe"], words["fit_from"] is None, given)
+    _check_files(command, words)
+    _check_lists(words)
+    if words.get("backbone") is not None:
+        check_backbone_name(words["backbone"])
     _check_stores(words)
     if isinstance(words.get("k"), str) and command in ("knn", "regress", "analyse", "retrieve"):
         for word in words["k"].split(",") if command in ("knn", "retrieve") else [words["k"]]:

@@ -133,7 +133,8 @@ def few_shot_draws(settings: Mapping[str, Any]) -> list[str]:
         return []
     draws = settings["draws"]
     many = f"mean and standard deviation of {draws} draws" if draws > 1 else "one draw"
-    return [f"{many} of {settings['shots']} rows a class"]
+    shots = settings["shots"]
+    return [f"{many} of {shots} row{'s' if shots > 1 else ''} a class"]
 
 
 def _only(entry: Entry, kind: str) -> bool:

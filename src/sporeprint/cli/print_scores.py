@@ -176,8 +176,10 @@ def _words(entry: Entry) -> str:
 
 
 def _capital(entry: Entry) -> str:
+    """The words of an entry at the beginning of a sentence; the name of a block stays as it is."""
     words = _words(entry)
-    return words[0].upper() + words[1:]
+    named = words.split()[0].rstrip(",") in {*entry.blocks} - {RAW}
+    return words if named else words[0].upper() + words[1:]
 
 
 def _passes(entry: Entry) -> str:

@@ -132,7 +132,7 @@ def test_a_report_without_the_samples_that_were_asked_for_says_so(run, tmp_path,
     found_by(monkeypatch)
     status, _, err = run("compare", *words, "--report", tmp_path)
     assert status == 0
-    note = "" if wants is None else f"the report shows no samples: that needs {wants} too\n"
+    note = "" if wants is None else f"the report will show no samples: that needs {wants} too\n"
     assert err == f"{note}report: {tmp_path / 'report.html'}\n"
 
 
@@ -154,6 +154,14 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_work(run, data, t
     status, out, err = run("compare", data / "a", data / "b", "--report", tmp_path / "taken")
     assert (status, out) == (2, "")
     assert "taken' is a file; give the name of a folder" in err
+
+
+@pytest.mark.parametrize("flag", ["--train", "--test"])
+def test_one_source_alone_is_checked_too_before_anything_is_computed(run, data, tmp_path, monkeypatch, flag):
+    monkeypatch.setattr("sporeprint.run.compare_stores.compare", lambda *_, **__: pytest.fail("computed"))
+    status, out, err = run("compare", data / "a", data / "b", "--report", tmp_path / "report", flag, "nowhere.csv")
+    assert (status, out) == (1, "")
+    assert "was made of a list in memory" in err
 
 
 def test_samples_of_another_source_are_refused_before_anything_is_computed(run, data, tmp_path, monkeypatch):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sporeprint.cli.print_scores import print_scores
+from sporeprint.cli.print_scores import few_shot_draws, print_scores
 from sporeprint.evaluate.result import Result
 from sporeprint.evaluate.table import Entry
 from sporeprint.features.combine import Combination
@@ -41,3 +41,15 @@ def test_the_embedding_stays_where_it_was_chosen_or_nothing_is_higher(capsys, mo
     out = capsys.readouterr().out
     assert out.startswith("The embedding alone has top-1 60.0%; leave-one-out on the training rows finds nothing")
     assert "\nNone of 9 others has more than the embedding: top-1 60.0%.\n" in out
+
+
+def test_one_row_a_class_is_one_row():
+    assert few_shot_draws({"shots": 1, "draws": 1}) == ["one draw of 1 row a class"]
+    assert few_shot_draws({"shots": 2, "draws": 1}) == ["one draw of 2 rows a class"]
+
+
+@pytest.mark.parametrize(("name", "begins"), [("kl", "kl: top-1"), ("embedding", "Embedding: top-1")])
+def test_a_sentence_that_begins_with_a_block_names_it_as_it_is(capsys, monkeypatch, name, begins):
+    monkeypatch.setenv("COLUMNS", "200")
+    print_scores("kNN", [row(name, 0.5)], "knn")
+    assert capsys.readouterr().out.startswith(begins)

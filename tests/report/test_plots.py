@@ -12,7 +12,8 @@ import pytest
 from small_comparison import comparison, entry
 from sporeprint.evaluate.analyse import ClassChange
 from sporeprint.evaluate.choice.intervals import Interval
-from sporeprint.report.cost_plot import RADIUS, Box, Frame, cost_plot, frame_of, named, numbered, places
+from sporeprint.report.cost_plot import RADIUS, Box, Frame, accuracy_range, cost_plot, frame_of, named, numbered, places
+from sporeprint.report.numbers import width_of
 from sporeprint.report.plots import cka_plot, class_plot, shade, sorted_changes
 from sporeprint.report.svg import round_ticks
 
@@ -155,6 +156,15 @@ def test_of_many_classes_the_largest_changes_are_drawn_and_the_rest_counted():
     assert texts[6] == "15 more"
 
 
+@pytest.mark.parametrize("width", [345, 960])
+def test_the_widest_figures_next_to_bars_are_inside_the_plot(width):
+    svg = class_plot([ClassChange("rose", 1, 0.0, 1.0, 1.0), ClassChange("iris", 1, 1.0, 0.0, -1.0)], width)
+    names = {tag.text: tag for tag in tags(svg, "text", "class")}
+    gain, loss = names["+100.0"], names["\u2212100.0"]
+    assert float(gain.get("x")) + width_of("+100.0", 12) <= width
+    assert float(loss.get("x")) - width_of("\u2212100.0", 12) >= float(names["iris (1)"].get("x"))
+
+
 def test_without_a_change_there_are_no_bars():
     assert class_plot([ClassChange("rose", 3, 1.0, 1.0, 0.0)], 345) == ""
     assert class_plot([], 345) == ""
@@ -188,6 +198,13 @@ def test_the_plot_says_where_its_axis_starts():
     low = 0.48 - 0.06 * 0.35  # the lowest end of an interval, less 6 % of what all of them span
     texts = [tag.text for tag in tags(cost_plot(comparison(), 448, 300), "text")]
     assert f"right of the test rows (top-1, %); the axis starts at {100 * low:.1f}" in texts
+
+
+def test_an_axis_starts_at_0_where_that_is_near():
+    low, high = (entry("embedding", "embedding", 1, accuracy) for accuracy in (0.04, 0.25))
+    assert accuracy_range([low, high]) == (0.0, pytest.approx(0.28 + 0.06 * 0.26))
+    far = entry("embedding", "embedding", 1, 0.06)
+    assert accuracy_range([far, high])[0] == pytest.approx(0.04 - 0.06 * 0.24)
 
 
 def test_cells_of_forty_blocks_are_too_small_for_numbers():

@@ -50,8 +50,11 @@ def compare(
         )
     train_rows = sources.train_rows(train_store)
     test_rows = None if test_store is None else sources.test_rows(test_store)
-    if report is not None:
-        check_samples(train_rows, test_rows)  # before minutes are spent
+    if report is not None:  # before minutes are spent
+        check_samples(train_rows, test_rows)
+        if None in (test_store, train, test) and (train is not None or test is not None):
+            wants = "TEST_STORE, with --test" if test_store is None else "--train" if train is None else "--test"
+            say(f"the report will show no samples: that needs {wants} too", err=True)
     count = 10 if splits is None else splits
     with Working() as progress:
         comparison = compare_stores(train_rows, test_rows, features, label_column, count, seed, progress)
@@ -63,7 +66,4 @@ def compare(
         from sporeprint.report.page import write_report
 
         samples = shown_samples(comparison, train_rows, test_rows, limits.limits())
-        if samples is None and (train is not None or test is not None):
-            wants = "TEST_STORE, with --test" if test_store is None else "--train" if train is None else "--test"
-            say(f"the report shows no samples: that needs {wants} too", err=True)
         say(f"report: {write_report(comparison, report, samples)}", err=True)

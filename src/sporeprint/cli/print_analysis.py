@@ -49,7 +49,8 @@ def print_analysis(title: str, analysis: Analysis, everything: bool = False) -> 
     ]
     columns = [Column("class"), Column("test rows"), Column("embedding %"), Column("joined %"), Column("gain")]
     shown = ends(len(changes))
-    title = f"Classes that gain and lose most, {len(changes) if everything else len(shown)} of {len(changes):,}"
+    few = not everything and len(shown) < len(changes)
+    title = f"Classes that gain and lose most, {len(shown)} of {len(changes):,}" if few else "Classes by their gain"
     print_table(columns, changes, title, shown, everything)
 
 

@@ -133,7 +133,8 @@ def few_shot_draws(settings: Mapping[str, Any]) -> list[str]:
         return []
     draws = settings["draws"]
     many = f"mean and standard deviation of {draws} draws" if draws > 1 else "one draw"
-    return [f"{many} of {settings['shots']} rows a class"]
+    shots = settings["shots"]
+    return [f"{many} of {shots} row{'s' if shots > 1 else ''} a class"]
 
 
 def _only(entry: Entry, kind: str) -> bool:
@@ -175,8 +176,10 @@ def _words(entry: Entry) -> str:
 
 
 def _capital(entry: Entry) -> str:
+    """The words of an entry at the beginning of a sentence; the name of a block stays as it is."""
     words = _words(entry)
-    return words[0].upper() + words[1:]
+    named = words.split()[0].rstrip(",") in {*entry.blocks} - {RAW}
+    return words if named else words[0].upper() + words[1:]
 
 
 def _passes(entry: Entry) -> str:

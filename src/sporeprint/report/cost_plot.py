@@ -146,7 +146,10 @@ def frame_of(entries: Sequence[Entry], width: float, height: float) -> Frame:
 
 
 def accuracy_range(entries: Sequence[Entry]) -> tuple[float, float]:
-    """The ends of an axis, as fractions, that holds every accuracy and every known interval, with a little air."""
+    """The ends of an axis, as fractions, that holds every accuracy and every known interval, with a little air.
+
+    It starts at 0 where that is near.
+    """
     known = [
         figure
         for entry in entries
@@ -154,7 +157,8 @@ def accuracy_range(entries: Sequence[Entry]) -> tuple[float, float]:
         if math.isfinite(figure)
     ]
     air = max(0.06 * (max(known) - min(known)), 0.005)
-    return min(known) - air, max(known) + air
+    low = min(known) - air
+    return (0.0 if 0 < low < air else low), max(known) + air
 
 
 def places(entries: Sequence[Entry], frame: Frame) -> list[tuple[float, float]]:

@@ -26,10 +26,10 @@ def class_plot(classes: Sequence[ClassChange], width: float, most: int = 20) -> 
     labels = [f"{short(str(change.label))}{count}" for change, count in zip(shown, counts, strict=True) if change]
     longest = max(width_of(label, _SIZE) for label in labels)
     top, names = 8, min(0.4 * width, max(longest + 1, 60))
-    room = 5.2 * 0.58 * _SIZE  # for "+12.3" next to a bar
+    room = max(width_of(points(change.change), _SIZE) for change in (*gains, *losses))  # next to a bar
     high = max([gain.change for gain in gains], default=0.0)
     low = min([loss.change for loss in losses], default=0.0)
-    left, right = names + 8 + (room if losses else 0), width - 4 - (room if gains else 0)
+    left, right = names + 8 + (room + 4 if losses else 0), width - 4 - (room if gains else 0)
     zero = left + (right - left) * -low / (high - low)
     scale = (right - left) / (high - low)
     listed = ", ".join(f"{short(str(change.label))} {points(change.change)}" for change in (*gains[:3], *losses[-3:]))

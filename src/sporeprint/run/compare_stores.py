@@ -100,9 +100,9 @@ def shown_samples(
 
 
 def check_samples(train_rows: Rows, test_rows: Rows | None) -> None:
-    """Raises SourceError or StoreError where `shown_samples` will: a source is not the one its store was made of."""
-    if test_rows is not None and train_rows.source is not None and test_rows.source is not None:
-        for rows in (train_rows, test_rows):
+    """Raises SourceError or StoreError for a source that is not there, or not the one its store was made of."""
+    for rows in (train_rows, test_rows):
+        if rows is not None and rows.source is not None:
             reopen(Store.open(rows.store), rows)
 
 

@@ -68,6 +68,11 @@ def test_behind_it_stand_the_blocks_their_price_and_what_others_bring():
     assert len(reasons(*compared(free, free, passes=1))) == 1
 
 
+def test_where_the_choice_of_one_pass_has_no_gradients_its_gain_is_said_once():
+    free, everything = (0.05, 0.01, 0.09), (0.07, 0.03, 0.11)
+    assert reasoned(free, everything, ALL, plain=free).count("+5.0 points") == 1
+
+
 def test_the_longest_choice_fits_25_words():
     blocks = ("embedding", "cls-1", "cls-2", "dino.views", "simclr.views", "kl", "dino")
     entries, *_ = compared((0.05, 0.01, 0.09), (0.05, 0.01, 0.09), reference=HALF_WHITE)

@@ -81,6 +81,8 @@ def _also(best: Entry, by_name: Mapping[str, Entry]) -> list[str]:
         parts.append(f"{everything.passes} passes instead bring {everything.gain}")
     if best is everything and best.passes > 1:
         parts.append(f"one pass brings {free.gain}")
+        if plain is not None and (plain.combination, plain.gain) == (free.combination, free.gain):
+            return parts
     if plain is not None and "gradients" in _families(best):
         parts.append(f"{_CHOICES[PLAIN]}, {_passes(plain)}, brings {plain.gain}")
     return parts

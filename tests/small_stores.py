@@ -19,7 +19,7 @@ def store_of(folder, source, blocks, failed=(), modality="text"):
     rows = list(source.rows())
     kept = [at for at in range(len(rows)) if at not in failed]
     ids, labels = [rows[at].id or str(at) for at in kept], [rows[at].label for at in kept]
-    with StoreWriter(folder, plan) as writer:
+    with StoreWriter(folder, plan, shard_rows=1024) as writer:
         failures = [RowFailure(rows[at].id, "no text") for at in failed]
         writer.write_shard(0, ids, labels, {name: block[kept] for name, block in blocks.items()}, failures, {})
         families = {"embedding": "embedding", "kl": "gradients", "cls-2": "layers"}

@@ -404,7 +404,7 @@ def test_progress_is_said_at_times_also_where_nothing_new_begins(capsys):
         (["probe", "a", "b", "--whiten", "auto"], 2, "--whiten goes with --features"),
         (["probe", "a", "b", "--features", "kl", "--whiten", "some"], 2, "--whiten 'some'; expected a number"),
         (["probe", "a", "b", "--features", "kl", "--combination", "paper"], 2, "leave out --features"),
-        (["probe", "a", "b", "--combination", "best"], 2, "expected one of: paper, decorrelated, loo"),
+        (["probe", "a", "b", "--combination", "best"], 2, "is not one of 'paper', 'decorrelated', 'loo'"),
         (["probe", "a", "b", "--draws", "2"], 2, "--draws goes with --shots"),
         (["probe", "a", "b", "--shots", "0"], 2, "--shots"),
         (
@@ -426,8 +426,9 @@ def test_progress_is_said_at_times_also_where_nothing_new_begins(capsys):
         (["retrieve", "b", "topics-a"], 1, "has lists of labels; retrieve needs one a row"),
         (["retrieve", "b", "--combination", "loo"], 2, "by the labels that judge"),
         (["retrieve", "b", "a", "--k", "auto"], 2, "--k 'auto'; expected positive integers, comma-separated"),
-        (["retrieve", "b", "--ground-truth", "gnd"], 2, "--ground-truth needs two stores"),
-        (["retrieve", "b", "a", "--ground-truth", "gnd"], 1, "cannot be read"),
+        (["retrieve", "b", "--ground-truth", "a"], 2, "--ground-truth needs two stores"),
+        (["retrieve", "b", "a", "--ground-truth", "gnd"], 2, "--ground-truth: there is no"),
+        (["retrieve", "b", "a", "--ground-truth", "a"], 1, "cannot be read"),
         (["retrieve", "heights-b", "one"], 1, "no label of"),
         (["regress", "a", "b"], 1, "are texts, such as 'low'; regress needs numbers"),
         (["regress", "topics-a", "topics-b"], 1, "lists of different lengths"),
@@ -435,7 +436,7 @@ def test_progress_is_said_at_times_also_where_nothing_new_begins(capsys):
         (["regress", "heights-a", "heights-b", "--k", "0"], 2, "--k '0'"),
         (["analyse", "a", "--combination", "paper"], 2, "give TEST_STORE too"),
         (["analyse", "a", "none"], 1, "has no labels"),
-        (["probe", "a", "other"], 1, "Make the test store with: sporeprint extract ... --fit-from"),
+        (["probe", "a", "other"], 1, "features cannot be compared. Make the test store with --fit-from"),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_a_reason(run, data, words, status, complaint):

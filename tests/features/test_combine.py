@@ -101,9 +101,12 @@ def test_size_is_scikit_learns_pca_of_the_joined_parts(rows):
 @pytest.mark.parametrize("size", [11, 12, 500])
 def test_pca_is_skipped_where_it_would_not_reduce(size):
     blocks = some_blocks()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
         combiner = Combination(("embedding", "kl"), size=size).fit(blocks)
+    assert [str(one.message) for one in said] == [
+        f"size: {size} dimensions wanted, 11 used: what is joined has no more"
+    ] * (size > 11)
     assert combiner.pca is None
     assert combiner.width == 11
     np.testing.assert_array_equal(combiner.transform(blocks), Combination(("embedding", "kl")).fit(blocks).join(blocks))

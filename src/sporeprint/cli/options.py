@@ -67,10 +67,8 @@ _DTYPE = "Precision of the backbone: auto, float32 or bfloat16."
 Dtype = Annotated[Literal["auto", "float32", "bfloat16"], typer.Option(help=_DTYPE)]
 OptionalDtype = Annotated[Literal["auto", "float32", "bfloat16"] | None, typer.Option(help=_DTYPE, show_default="auto")]
 _PROJECTION = "Random projection of gradients: rademacher (the paper's; slow for patches), tensorsketch or sparse."
-Projection = Annotated[Literal["rademacher", "tensorsketch", "sparse"], typer.Option(help=_PROJECTION)]
-OptionalProjection = Annotated[
-    Literal["rademacher", "tensorsketch", "sparse"] | None, typer.Option(help=_PROJECTION, show_default="rademacher")
-]
+Projection = Annotated[str, typer.Option(help=_PROJECTION)]  # the library says what became of a removed one
+OptionalProjection = Annotated[str | None, typer.Option(help=_PROJECTION, show_default="rademacher")]
 Dim = Annotated[int | None, typer.Option(min=1, help="Width of a gradient block; default the embedding's.")]
 
 # What is joined, and how
@@ -93,8 +91,8 @@ CombinationName = Annotated[
     ),
 ]
 UnlabelledCombination = Annotated[
-    Literal["paper", "decorrelated"] | None,
-    typer.Option("--combination", help="Instead of --features: paper or decorrelated."),
+    Literal["paper", "decorrelated", "loo"] | None,  # the command says why it does not take loo
+    typer.Option("--combination", metavar="[paper|decorrelated]", help="Instead of --features: paper or decorrelated."),
 ]
 
 # Neighbours and probes

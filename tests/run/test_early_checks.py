@@ -2,6 +2,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,7 @@ from sporeprint.run.early_checks import (
     check_backbone_name,
     check_prompts_file,
     check_report_folder,
+    check_words,
 )
 
 OURS = {
@@ -86,3 +88,16 @@ def test_a_backbone_that_is_nearly_a_name_is_not_looked_for(name, meant):
 @pytest.mark.parametrize("name", ["tiny", "timm:vit_tiny", "bert-base-uncased", "facebook/dinov2-small", "gpt2"])
 def test_other_names_are_left_to_the_library(name):
     check_backbone_name(name)
+
+
+@pytest.mark.parametrize(
+    ("command", "file", "words"),
+    [
+        ("extract", "notes.txt", {"source": None, "fit_from": None, "recipe": None, "backbone": "tiny"}),
+        ("segment", "sheet.png", {"train": Path("train"), "test": Path("test")}),
+    ],
+)
+def test_an_out_that_holds_something_else_is_a_wrong_option(tmp_path, command, file, words):
+    (tmp_path / file).write_text("the user's")
+    with pytest.raises(RecipeError, match=f"--out: .*{file}"):
+        check_words(command, {**words, "out": tmp_path})

@@ -146,7 +146,7 @@ def test_results_of_something_else_are_not_replaced(run, photos, tmp_path):
     kept.write_text("{}")
     words = ("--backbone", "nowhere/nothing", "--on", "a", "--points", POINTS)
     status, _, errors = run("propagate", photos, "--out", tmp_path / "out", *words)
-    assert status == 1
+    assert status == 2
     assert "holds result.json, but no propagation.jsonl" in errors
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["result.json"]
 

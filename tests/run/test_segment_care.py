@@ -41,7 +41,7 @@ def test_what_no_run_wrote_is_not_overwritten(segment, tmp_path, name):
     path.parent.mkdir(parents=True)
     path.write_bytes(b"drawn by hand")
     status, _, err = segment(*ONE, "--masks", "--sheet", "2", "--keep-bank")
-    assert status == 1
+    assert status == 2
     assert f"holds {name.split('/')[0]}, but no result.json" in err
     assert path.read_bytes() == b"drawn by hand"
 

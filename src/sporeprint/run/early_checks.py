@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from sporeprint.errors import RecipeError, SourceError
+from sporeprint.errors import RecipeError, SourceError, StoreError
 from sporeprint.run.output_folder import (
     LOG,
     RESULT,
@@ -53,7 +53,10 @@ def check_words(command: str, words: Words) -> None:
     if isinstance(words.get("k"), str) and command in ("knn", "regress", "analyse", "retrieve"):
         for word in words["k"].split(",") if command in ("knn", "retrieve") else [words["k"]]:
             count_of(word, auto=command != "retrieve")
-    _CHECK_OUTPUT.get(command, lambda _: None)(words)
+    try:
+        _CHECK_OUTPUT.get(command, lambda _: None)(words)
+    except StoreError as error:  # here it is the option that is wrong
+        raise RecipeError(f"--out: {error}") from None
 
 
 RECIPE_WORDS = (

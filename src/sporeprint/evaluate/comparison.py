@@ -95,8 +95,8 @@ class Comparison:
         return self.entry(self.chosen).combination
 
     def noted(self, notes: Iterable[str]) -> Comparison:
-        """This comparison with more notes."""
-        return replace(self, notes=(*self.notes, *notes))
+        """This comparison with more notes, first."""
+        return replace(self, notes=(*notes, *self.notes))
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""

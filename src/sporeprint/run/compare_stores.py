@@ -15,7 +15,7 @@ from sporeprint.report.samples import Samples
 from sporeprint.run.data_names import data_names
 from sporeprint.run.paper_assembly import mark_paper
 from sporeprint.run.store_info import measured
-from sporeprint.run.store_pair import Pair, block_list, check_block_names, numbers_hint, read_pair, read_store
+from sporeprint.run.store_pair import SAME, Pair, block_list, check_block_names, numbers_hint, read_pair, read_store
 from sporeprint.run.store_source import Rows, reopen, samples_of, store_modality
 from sporeprint.store.reader import Store
 
@@ -78,6 +78,8 @@ def compare_stores(
             raise
         raise SampleError(f"{error}; {hint}") from None
     marked = replace(comparison, entries=tuple(mark_paper(comparison.entries, train.plan)))
+    if SAME in rows.notes:
+        marked = replace(marked, verdict=f"{SAME.capitalize()}.")
     return marked.noted(rows.notes)
 
 

@@ -20,6 +20,7 @@ from sporeprint.values import is_number
 
 _CLASSES = 20  # whole numbers that may be those of classes, at most
 ONE_CLASS = "one class only: nothing to tell apart"
+SAME = "both stores are the same one: every row is its own nearest, and the figures say nothing"
 KINDS = {str: "texts", bool: "booleans", int: "integers", float: "numbers"}
 
 
@@ -147,7 +148,7 @@ def read_pair(
     if not targets and (alike := strangers_note(test_labels.tolist(), labels.tolist())):
         notes.append(f"labels of {plural(roles[1])} and {plural(roles[0])} are {alike}")
     if train.folder.resolve() == test.folder.resolve():
-        notes.append("both stores are the same one: every row is its own nearest, and the figures say nothing")
+        notes.append(SAME)
     elif shared := shared_rows(train, test, has, test_has):
         also = f"is also a {roles[0]}" if shared == 1 else f"are also {plural(roles[0])}"
         notes.append(f"{count(shared, roles[1])} {also}")

@@ -350,7 +350,7 @@ def test_broken_sound_among_good_is_named_and_too_much_of_it_ends_the_run(run, w
     words[1] = tmp_path / "q"
     status, _, err = run(*words, "--out", tmp_path / "t")
     assert status == 1
-    assert re.search(r"error: 2 rows of 8 .*animal/06\.wav: .*place/03\.wav: .*--max-failures", err)
+    assert re.search(r"error: 2 of 8 rows .*animal/06\.wav: .*place/03\.wav: .*--max-failures", err)
     assert run(*words, "--out", tmp_path / "t", "--max-failures", "0.3")[0] == 0
 
 

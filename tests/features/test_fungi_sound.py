@@ -121,7 +121,7 @@ def test_a_bad_file_costs_its_row_only_and_says_why(tmp_path):
     for name, block in blocks.items():
         assert np.isnan(block[1:10]).all()
         np.testing.assert_allclose(block[[0, 10, 11]], alone[name], atol=1e-5, err_msg=name)
-    with pytest.raises(TooManyFailures, match="2 rows of 3 cannot be read"):
+    with pytest.raises(TooManyFailures, match="2 of 3 rows cannot be read"):
         make().blocks([CLIPS[0], b"", np.zeros(9)])
 
 

@@ -479,7 +479,7 @@ def test_what_was_computed_before_too_many_rows_failed_is_kept(tmp_path, folder,
     for name in ("a/03.png", "a/06.png"):
         (folder / name).write_bytes(b"no picture")
     settings = {"batch_size": 1, "shard_rows": 4}
-    with pytest.raises(TooManyFailures, match="2 rows of 11"):
+    with pytest.raises(TooManyFailures, match="2 of 11 rows"):
         extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=Settings(**settings))
     calls = failing_at(monkeypatch, 0)
     more = Settings(**settings, max_failures=0.2)
@@ -494,7 +494,7 @@ def test_a_first_shard_without_any_readable_row_leaves_the_folder_free_for_the_m
     whole = {path: path.read_bytes() for path in (folder / name for name in ("a/00.png", "a/03.png", "a/06.png"))}
     for path in whole:
         path.write_bytes(b"no picture")
-    with pytest.raises(TooManyFailures, match="3 rows of 11"):
+    with pytest.raises(TooManyFailures, match="3 of 11 rows"):
         extract(open_source(folder), tmp_path / "out", RECIPE, backbone=backbone, settings=SMALL)
     for path, data in whole.items():
         path.write_bytes(data)

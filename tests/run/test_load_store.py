@@ -72,6 +72,13 @@ def test_a_store_takes_another_combination(folder, test_pictures, combination):
     np.testing.assert_array_equal(fungi.transform(pictures), fitted_by_hand(folder, combination, pictures))
 
 
+def test_the_recipes_size_stays_with_another_combination(tmp_path):
+    pictures, labels = striped(8, 0)
+    extract(ListSource(pictures, labels=labels), tmp_path / "s", replace(RECIPE, size=5))
+    for combination in (None, "decorrelated", select):
+        assert Fungi.load(tmp_path / "s", combination=combination).transform(pictures[:2]).shape == (2, 5)
+
+
 def test_select_chooses_by_the_stores_labels_as_loo_of_the_command_line_does(folder, test_pictures, tmp_path):
     pictures, labels = test_pictures
     store = Store.open(folder)

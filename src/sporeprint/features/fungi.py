@@ -21,11 +21,12 @@ from sporeprint.backbones.precision import as_fitted, dtype_name
 from sporeprint.data.limits import Limits
 from sporeprint.errors import BackboneError, RecipeError, RowFailure, SporeprintWarning, StoreError
 from sporeprint.features import saved
-from sporeprint.features.batches import Decoded, as_rows, decoded_batches, separate
+from sporeprint.features.batches import Decoded, as_rows, decoded_batches
 from sporeprint.features.combine import Combiner, named
+from sporeprint.features.compute import compute
 from sporeprint.features.dense.dense_methods import DenseMethods
 from sporeprint.features.engine import Engine
-from sporeprint.features.engine_setup import check_state, make_engine
+from sporeprint.features.engine_setup import make_engine
 from sporeprint.features.estimator import Estimator
 from sporeprint.features.failures import Failures
 from sporeprint.features.fitted import Fitted
@@ -33,7 +34,7 @@ from sporeprint.features.from_store import check_network, combination_of, is_sto
 from sporeprint.features.gathered import Blocks, Gathered, readable
 from sporeprint.features.negatives import draw_negatives
 from sporeprint.features.progress import Progress, shown
-from sporeprint.features.recipe import DECIDED_LATER, Recipe
+from sporeprint.features.recipe import Recipe, deciding
 from sporeprint.gradients.projections.projection import PROJECTIONS, Dense, Projection
 from sporeprint.gradients.switches import own_settings
 
@@ -172,25 +173,8 @@ class Fungi(DenseMethods, Estimator):
     def compute(
         self, batch: Sequence[Decoded], names: Sequence[str] | None = None, engine: Engine | None = None
     ) -> tuple[list[int], Blocks, list[RowFailure]]:
-        """Return the positions of the rows that have features, their blocks, and the failures by name and reason.
-
-        names: of the rows, for people; default their ids. engine: default this one's.
-        Raises NotFitted where an objective needs negatives and has none.
-        """
-        engine = engine or self.engine
-        check_state(engine)
-        rows, reasons = separate(batch)
-        blocks = engine.blocks(list(rows.values())) if rows else {}
-        kept = list(rows)
-        for name, values in blocks.items():
-            for at in np.flatnonzero(~np.isfinite(values).all(axis=1)):
-                reasons.setdefault(kept[at], f"block {name!r} is not finite: the backbone overflows on this input")
-        good = [at for at, position in enumerate(kept) if position not in reasons]
-        if len(good) < len(kept):
-            blocks = {name: values[good] for name, values in blocks.items()}
-        shown = [row[0] for row in batch] if names is None else names
-        failures = [RowFailure(shown[i], reason) for i, reason in sorted(reasons.items())]
-        return [kept[at] for at in good], blocks, failures
+        """Compute a batch as `sporeprint.features.compute.compute` does. engine: default this one's."""
+        return compute(engine or self.engine, batch, names)
 
     # What the last calls left
 
@@ -288,8 +272,8 @@ class Fungi(DenseMethods, Estimator):
         """Load what `save` wrote, or what a store was made with, its combination fitted on the store's rows.
 
         backbone: your own network, where it was one; or an id or folder, where the weights are elsewhere now.
-        combination: for a store, instead of its recipe's: a name or a `Combination`; the path of a comparison.json, for
-        what `sporeprint compare` chose; or `select`, which chooses by the store's labels as `--combination loo` does.
+        combination: for a store, instead of its recipe's, whose size stays: a name or a `Combination`; the path of a
+        comparison.json, for what `sporeprint compare` chose; or `select`, which chooses by the store's labels.
         parameters: of `Fungi`. Raises DamagedStore where a file is not what was written, StoreMismatch where the
         weights are not the same, RecipeError, StoreError.
         """
@@ -297,7 +281,7 @@ class Fungi(DenseMethods, Estimator):
         read = saved.read_folder(folder) if store is None else store.read_state
         fungi = cls.unpack(read, str(folder), backbone, **parameters)
         if store is not None and combination is not None:
-            return fungi.recombine(store.blocks(), combination_of(combination, store))
+            return fungi.recombine(store.blocks(), combination_of(combination, store), fungi._recipe().size)
         if combination is not None:
             raise RecipeError(
                 f"'{folder}' holds no rows to fit a combination on, as a store does; load it, then "
@@ -403,7 +387,7 @@ class Fungi(DenseMethods, Estimator):
         if before != made_for:
             for fitted in ("_combiner", "_patches_of"):
                 self.__dict__.pop(fitted, None)
-            if before is None or _deciding(*before) != _deciding(*made_for):
+            if before is None or deciding(*before) != deciding(*made_for):
                 self._engine = make_engine(*made_for, self.workers, self.trust_remote_code, self.allow_random)
             self._made_for = made_for
         self._engine.workers, self._engine.limits = self.workers, limits
@@ -413,9 +397,3 @@ class Fungi(DenseMethods, Estimator):
         with suppress(RecipeError):
             return hasattr(self, "combiner") and self._made_for == (self._recipe(), self.backbone, self.device)
         return False
-
-
-def _deciding(recipe: Recipe, *others: Any) -> tuple[Any, ...]:
-    """Return what decides blocks: without the fields of the recipe that are decided later."""
-    later: dict[str, Any] = dict.fromkeys(DECIDED_LATER) | {"combination": "paper"}  # None depends on the objectives
-    return replace(recipe, **later), *others

@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field
+from dataclasses import MISSING, dataclass, field, replace
 from typing import Any, ClassVar
 
 from sporeprint.backbones.pooling import POOLINGS
@@ -216,6 +216,12 @@ def as_recipe(value: Any) -> Recipe:
         f"recipe is a {type(value).__name__}; expected Recipe(backbone=..., ...), or a backbone's id or folder. Give a "
         "network of your own as backbone=: Fungi(Recipe(), backbone=Backbone(module, ...))"
     )
+
+
+def deciding(recipe: Recipe, *others: Any) -> tuple[Any, ...]:
+    """Return what decides blocks: without the fields of the recipe that are decided later."""
+    later: dict[str, Any] = dict.fromkeys(DECIDED_LATER) | {"combination": "paper"}  # None depends on the objectives
+    return replace(recipe, **later), *others
 
 
 def _check_objective(objective: Any) -> None:

@@ -38,7 +38,7 @@ from sporeprint.features.failures import Failures, first_reasons
 from sporeprint.features.from_store import check_network, read_state
 from sporeprint.features.fungi import Fungi
 from sporeprint.features.gathered import Gathered
-from sporeprint.features.progress import Progress
+from sporeprint.features.progress import Progress, silent
 from sporeprint.features.recipe import Recipe
 from sporeprint.objectives import paper
 from sporeprint.run.estimate import Estimate
@@ -88,7 +88,7 @@ def extract(
     fit_from: str | Path | None = None,
     backbone: Backbone | str | None = None,
     settings: Settings = Settings(),
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = silent,
 ) -> Store:
     """Compute every row's blocks into the store `out`; an interrupted run goes on with the same call.
 

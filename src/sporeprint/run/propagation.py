@@ -25,7 +25,7 @@ from sporeprint.data.scenes.scenes import Scene, Scenes, open_scenes
 from sporeprint.errors import RecipeError, RowFailure, SampleError
 from sporeprint.features.dense.support import least
 from sporeprint.features.fungi import Fungi
-from sporeprint.features.progress import Progress
+from sporeprint.features.progress import Progress, silent
 from sporeprint.features.recipe import Recipe
 from sporeprint.report.palette import RGB, mask_png
 from sporeprint.report.sheet import Tile, tile_sheet
@@ -178,7 +178,7 @@ def propagate_scenes(
     names: Sequence[str] | None = None,
     settings: Settings | None = None,
     confidence: bool = False,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = silent,
     limits: Limits = Limits(),
 ) -> Result:
     """Write masks of all scenes to OUT/masks, and confidences to OUT/confidence where asked for; existing ones stay.

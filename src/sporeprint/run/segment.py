@@ -17,6 +17,7 @@ from sporeprint.evaluate.segmentation import Tally, difference, segmentation
 from sporeprint.features.dense.support import least
 from sporeprint.features.failures import Failures
 from sporeprint.features.fungi import Fungi
+from sporeprint.features.progress import Progress, silent
 from sporeprint.run.estimate import Estimate
 from sporeprint.run.output_folder import MASKS, RESULT, SegmentFolder
 from sporeprint.run.segment_plan import COPIES, EMBEDDING, LAYERS, WITHOUT_GRADIENTS, Kind, Plan, Run
@@ -34,8 +35,6 @@ from sporeprint.segment.training import Survey, Truth, fill
 from sporeprint.store.atomic import damaged
 
 BY_TRAINING, BY_TEST = "picked by the training images", "picked as the best on these very test images"
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def segment(
     backbone: str | Backbone,
     way: Way = Way(),
     truth: bool = True,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = silent,
     say: Callable[[str], None] = lambda what: None,
 ) -> Segmentation:
     """Fit on TRAIN and label TEST, once for each fraction and seed of the plan; finished runs in `out` are kept.

@@ -384,6 +384,7 @@ def test_parameters_are_listed_set_and_cloned(backbone):
         "limits": None,
         "trust_remote_code": False,
         "allow_random": False,
+        "progress": None,
     }
     copied = clone(fungi)
     assert copied is not fungi

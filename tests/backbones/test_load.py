@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from small import VISION
 from sporeprint.backbones.libraries.huggingface import find_modality
 from sporeprint.backbones.load import load_backbone
-from sporeprint.errors import BackboneError
+from sporeprint.errors import BackboneError, RecipeError
 from sporeprint.features.contracts import check_backbone
 from sporeprint.features.fungi import Fungi
 from sporeprint.features.recipe import Recipe
@@ -334,3 +334,9 @@ def test_real_deit_is_read_as_its_card_says(shared):
     backbone = load_backbone(str(shared / "models" / "deit-tiny"), device="cpu")
     check_backbone(backbone)
     assert (backbone.width, backbone.depth, backbone.preprocess.size) == (192, 12, 224)
+
+
+@pytest.mark.parametrize(("name", "meant"), [("tinny", "tiny"), ("Tiny", "tiny"), ("tim:vit", "timm:vit")])
+def test_a_name_that_is_nearly_one_of_ours_is_not_looked_for(name, meant):
+    with pytest.raises(RecipeError, match=f"^{name}: .*did you mean {meant}"):
+        load_backbone(name)

@@ -22,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from small import PREPROCESS, noise_pictures, small_backbone, small_module
-from sporeprint import DINO, KL, Combination, Fungi, Recipe, SimCLR
+from sporeprint import DINO, KL, Combination, Fungi, Recipe, SimCLR, select
 from sporeprint.backbones.backbone import Backbone
 from sporeprint.data.images import content_digest
 from sporeprint.errors import (
@@ -106,6 +106,16 @@ def test_other_features_of_the_same_blocks_need_no_pass(pictures, backbone, tmp_
     with pytest.raises(RecipeError, match="expected 'paper', 'decorrelated', or a Combination"):
         fungi.recombine(blocks, "papers")
     assert fungi.transform(pictures).shape == (10, 4 * 16)
+
+
+def test_recombine_takes_what_select_returns(pictures, backbone):
+    fungi = Fungi(RECIPE, backbone=backbone)
+    blocks = fungi.fit_blocks(pictures)
+    selection = select(blocks, [0, 1] * 5)
+    fungi.recombine(blocks, selection)
+    assert fungi.recipe.combination == selection.combination
+    expected = selection.combination.fit(blocks).transform(blocks)
+    np.testing.assert_allclose(fungi.transform(pictures), expected, atol=1e-5)
 
 
 def test_labels_are_never_looked_at(pictures, backbone):

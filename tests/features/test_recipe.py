@@ -406,3 +406,9 @@ def test_values_that_json_cannot_hold_are_refused():
 def test_numbers_that_json_cannot_hold_are_refused(value):
     with pytest.raises(RecipeError, match="cannot be written as JSON"):
         to_json(Crops(local_area=(0.5, abs(value))) if value == value else value)
+
+
+@pytest.mark.parametrize("value", ["kl", KL()])
+def test_objectives_that_are_no_list_are_answered_with_one(value):
+    with pytest.raises(RecipeError, match=r"expected a list of objectives, such as \[KL\(\)\]$"):
+        Recipe("tiny", objectives=value)

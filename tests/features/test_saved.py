@@ -262,3 +262,10 @@ def test_random_hand_edits_of_the_description_end_in_the_same_features_or_a_name
 def test_a_name_that_no_folder_can_have_is_named(tmp_path, fits):
     with pytest.raises(StoreError, match="cannot be a folder: embedded null"):
         saved.write_folder(tmp_path / "a\0b", fits[0])
+
+
+def test_a_folder_that_is_not_there_is_said_to_be_missing_and_not_damaged(tmp_path):
+    (tmp_path / "table.parquet").write_bytes(b"")
+    for path in (tmp_path / "nowhere", tmp_path / "table.parquet"):
+        with pytest.raises(DamagedStore, match=f"^there is no folder '{path}'; give what Fungi.save wrote, or a store"):
+            Fungi.load(path)

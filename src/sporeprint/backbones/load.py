@@ -13,6 +13,7 @@ from torch import Tensor
 from sporeprint.backbones.backbone import Backbone
 from sporeprint.backbones.inputs.inputs import Inputs
 from sporeprint.backbones.inputs.preprocess import Preprocess
+from sporeprint.backbones.names import check_near_name
 from sporeprint.errors import BackboneError, MissingExtra, RecipeError, SporeprintWarning, first_line
 
 
@@ -33,7 +34,7 @@ def load_backbone(
     head: with the checkpoint's masked-language-model head, for objectives that read its logits.
     trust_remote_code: run code that lies in the checkpoint; never without it, whatever the checkpoint says.
     allow_random: go on where the checkpoint lacks weights that the features read, which are then drawn at random.
-    Raises BackboneError, LayerError, MissingExtra; RecipeError for a device that is not there.
+    Raises BackboneError, LayerError, MissingExtra; RecipeError for a device that is not there, or a nearly right name.
 
     Examples
     --------
@@ -57,6 +58,7 @@ def _load(
     trust_remote_code: bool,
     allow_random: bool,
 ) -> Backbone:
+    check_near_name(name)
     module: Any
     preprocess: Inputs
     finish: Any = None

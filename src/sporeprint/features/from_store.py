@@ -40,8 +40,8 @@ def check_network(recipe: Recipe, resolved: Mapping[str, Any], where: str, give:
         raise RecipeError(f"{where} was fitted on a network of your own ({name}), which is not stored: {give}")
 
 
-def combination_of(choice: Any, store: Store) -> Combination | str:
-    """Return the combination that `Fungi.load` was asked for. Raises RecipeError."""
+def combination_of(choice: Any, store: Store) -> Any:
+    """Return what `recombine` takes for the combination that `Fungi.load` was asked for. Raises RecipeError."""
     if callable(choice) and not isinstance(choice, type):
         if store.labels is None:
             raise RecipeError(f"'{store.folder}' has no labels to choose by; give combination='decorrelated', or none")
@@ -50,7 +50,7 @@ def combination_of(choice: Any, store: Store) -> Combination | str:
         return _compared(Path(choice))
     if choice == "loo":
         raise RecipeError("combination='loo': give combination=select, of `from sporeprint import select`")
-    return getattr(choice, "combination", choice)
+    return choice
 
 
 def _compared(path: Path) -> Combination:

@@ -144,8 +144,9 @@ class Fungi(DenseMethods, Estimator):
     def recombine(self, blocks: Blocks, combination: Any, size: int | None = None) -> Fungi:
         """Join the blocks in another way from now on, fitted on what `fit_blocks` gave; nothing is computed again.
 
-        combination: a name or a `Combination`, such as `select(blocks, labels).combination`. Raises RecipeError.
+        combination: a name, a `Combination`, or what `select(blocks, labels)` returns. Raises RecipeError.
         """
+        combination = getattr(combination, "combination", combination)
         engine, recipe = self.engine, replace(self._recipe(), combination=combination, size=size)
         self._combiner = named(combination, size).fit(readable(blocks))
         self.recipe, self._engine, self._made_for = recipe, engine, (recipe, self.backbone, self.device)

@@ -112,7 +112,7 @@ class Recipe:
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, (getattr(self, name),))
         for name, what in (
-            ("objectives", "a list of objectives"),
+            ("objectives", "a list of objectives, such as [KL()]"),
             ("targets", "a list of paths of linear layers"),
             ("layer_kinds", f"a list of: {', '.join(LAYER_KINDS)}"),
         ):

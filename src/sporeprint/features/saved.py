@@ -130,6 +130,8 @@ def read_folder(folder: str | Path) -> Callable[[str], bytes]:
                 raise OSError(errno.EINVAL, "it is no file")
             data = path.read_bytes()
         except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+            if not Path(folder).is_dir():
+                raise DamagedStore(f"there is no folder '{folder}'; give what Fungi.save wrote, or a store") from None
             why = getattr(error, "strerror", None) or error
             raise DamagedStore(f"{path} cannot be read ({why}); expected what Fungi.save wrote") from error
         described = data if name == JSON_NAME else described

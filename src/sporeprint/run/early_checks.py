@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from sporeprint.backbones.names import check_near_name
 from sporeprint.errors import RecipeError, SourceError, StoreError
 from sporeprint.run.output_folder import (
     LOG,
@@ -94,11 +95,7 @@ def check_backbone_name(name: str) -> None:
         raise RecipeError(
             f"--backbone: no folder {name!r}; expected a folder with config.json and weights, or a hub id OWNER/NAME"
         )
-    library, colon, rest = name.partition(":")
-    if colon and library != "timm" and get_close_matches(library.lower(), ["timm"]):
-        raise RecipeError(f"--backbone {name}: did you mean timm:{rest}?")
-    if name != "tiny" and "/" not in name and get_close_matches(name.lower(), ["tiny"], cutoff=0.75):
-        raise RecipeError(f"--backbone {name}: there is no such backbone; did you mean tiny?")
+    check_near_name(name, "--backbone ")
 
 
 def count_of(word: str, flag: str = "--k", auto: bool = True) -> Any:

@@ -12,7 +12,7 @@ from sporeprint.errors import RecipeError, SampleError
 from sporeprint.evaluate.accuracy import mean_per_class
 from sporeprint.evaluate.choice.candidates import ALL, EMBEDDINGS, FREE, PLAIN, REFERENCES, choices, full_table
 from sporeprint.evaluate.choice.leave_one_out import leave_one_out_of
-from sporeprint.evaluate.choice.select import Trained, choose, select
+from sporeprint.evaluate.choice.select import Selection, Trained, choose, select
 from sporeprint.evaluate.knn import choose_k, knn, leave_one_out
 from sporeprint.evaluate.table import Costs
 from sporeprint.features.combine import Combination
@@ -296,3 +296,9 @@ def test_each_candidate_is_said_as_its_turn_comes():
         for at, name in enumerate((step.split(": ", 1)[1].rsplit(" (", 1)[0] for step in steps), 1)
     )
     assert {step.split(": ", 1)[1].rsplit(" (", 1)[0] for step in steps} == set(chosen.table)
+
+
+def test_a_selection_in_a_notebook_shows_the_choice_and_not_every_candidate():
+    selection = Selection(value=0.5, name="layers", table={"layers": 0.5, "a candidate": 0.25})
+    assert "name='layers'" in repr(selection)
+    assert "a candidate" not in repr(selection)

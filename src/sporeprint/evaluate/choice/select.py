@@ -49,7 +49,7 @@ class Selection(Result):
     k: int = 1
     gain: float = 0.0
     error: float = 0.0
-    table: dict[str, float] = field(default_factory=dict)
+    table: dict[str, float] = field(default_factory=dict, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         from sporeprint.values import to_json

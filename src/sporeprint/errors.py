@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -71,6 +73,17 @@ def __getattr__(name: str) -> Any:
 
 class SporeprintWarning(UserWarning):
     """Something that a user should know, and that did not stop the work."""
+
+
+_LIBRARIES = ("sporeprint", "sklearn", "joblib", "torch", "contextlib", "functools", "concurrent", "threading")
+
+
+def warn(message: str) -> None:
+    """Warn of something at the line of the user's code, however deep in ours it is noticed."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _LIBRARIES:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, SporeprintWarning, stacklevel=level)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -25,7 +24,7 @@ from sporeprint.backbones.quick.known_blocks import RunAgain
 from sporeprint.backbones.quick.shortcut import Shortcut
 from sporeprint.backbones.shapes import Probe
 from sporeprint.backbones.twin import Twin
-from sporeprint.errors import BackboneError, SporeprintWarning
+from sporeprint.errors import BackboneError, warn
 from sporeprint.gradients.capture import Capture, check_captured, check_reached, tap
 from sporeprint.gradients.switches import autocast_from, own_settings
 from sporeprint.values import check_choice
@@ -372,11 +371,9 @@ class Backbone:
             self._warned = True
             number, shape = next(iter(unreadable.items()))
             kinds = " and ".join(f"{kind}-N" for kind in self.layer_kinds)
-            warnings.warn(
+            warn(
                 f"{self.name}: {len(unreadable)} blocks give no {kinds}: number {number} has shape {shape}, expected "
-                f"[N, {self.tokens or 'T'}, E]",
-                SporeprintWarning,
-                stacklevel=2,
+                f"[N, {self.tokens or 'T'}, E]"
             )
 
     @own_settings()

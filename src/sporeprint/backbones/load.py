@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from sporeprint.backbones.backbone import Backbone
 from sporeprint.backbones.inputs.inputs import Inputs
 from sporeprint.backbones.inputs.preprocess import Preprocess
 from sporeprint.backbones.names import check_near_name
-from sporeprint.errors import BackboneError, MissingExtra, RecipeError, SporeprintWarning, first_line
+from sporeprint.errors import BackboneError, MissingExtra, RecipeError, first_line, warn
 
 
 def load_backbone(
@@ -102,7 +101,7 @@ def _refuse_random(name: str, read: Sequence[str], missing: str, allow_random: b
         raise BackboneError(
             f"{what}. Give the whole checkpoint; to go on with random weights, --allow-random (allow_random=True)"
         )
-    warnings.warn(f"{what}; they are random, as was asked for", SporeprintWarning, stacklevel=5)
+    warn(f"{what}; they are random, as was asked for")
 
 
 def _tiny() -> tuple[Any, Preprocess]:

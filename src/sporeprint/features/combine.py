@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sporeprint.data.floats import quiet_floats
-from sporeprint.errors import RecipeError, SporeprintWarning
+from sporeprint.errors import RecipeError, warn
 from sporeprint.features.blocks import FAMILIES, Blocks, check_blocks, family, paper_blocks
 from sporeprint.features.unit import unit
 from sporeprint.features.whiten import Axes, fit_axes, fit_shrunk_axes
@@ -153,11 +152,7 @@ class Combination:
             joined = combiner.join({name: blocks[name][good] for name in names})
             combiner.pca = fit_axes(joined, self.size, "size")
         elif self.size is not None and self.size > combiner.width:
-            warnings.warn(
-                f"size: {self.size} dimensions wanted, {combiner.width} used: what is joined has no more",
-                SporeprintWarning,
-                stacklevel=4,
-            )
+            warn(f"size: {self.size} dimensions wanted, {combiner.width} used: what is joined has no more")
         combiner.rows = int(good.sum())
         return combiner
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from sporeprint.backbones.backbone import Backbone
 from sporeprint.backbones.precision import as_fitted, dtype_name
 from sporeprint.data.limits import Limits
-from sporeprint.errors import BackboneError, RecipeError, RowFailure, SporeprintWarning, StoreError
+from sporeprint.errors import BackboneError, RecipeError, RowFailure, StoreError, warn
 from sporeprint.features import saved
 from sporeprint.features.batches import Decoded, as_rows, decoded_batches
 from sporeprint.features.combine import Combiner, named
@@ -133,11 +132,9 @@ class Fungi(DenseMethods, Estimator):
         combiner = named(recipe.combination, recipe.size).fit(readable(blocks))
         self.__dict__.update(_engine=fitted, _combiner=combiner)  # at once: another thread may transform, or copy this
         if combiner.rows == 1 and combiner.whiteners:
-            warnings.warn(
+            warn(
                 "fitted on one row, whose whitened blocks are 0; fit on more rows, or join them without whitening: "
-                "Recipe(combination='paper')",
-                SporeprintWarning,
-                stacklevel=3,
+                "Recipe(combination='paper')"
             )
         return blocks, combiner
 
@@ -261,7 +258,7 @@ class Fungi(DenseMethods, Estimator):
             message = (
                 f"saved into '{folder}', which holds samples ({among}, ...); a folder of its own is easier to keep"
             )
-            warnings.warn(message, SporeprintWarning, stacklevel=2)
+            warn(message)
 
     @own_settings()
     def pack(self) -> dict[str, bytes]:
@@ -377,7 +374,7 @@ class Fungi(DenseMethods, Estimator):
                 gathered.add(batch, *self.compute(*batch, engine=engine))
                 progress("rows", gathered.seen, len(rows))
             blocks = gathered.blocks()
-        gathered.warn(stacklevel=3)
+        gathered.warn()
         return blocks
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from sporeprint.backbones.inputs.inputs import Inputs
 from sporeprint.data.assumptions import Assumptions
-from sporeprint.errors import RowFailure, SampleError, SporeprintWarning
+from sporeprint.errors import RowFailure, SampleError, warn
 from sporeprint.features.batches import Batch
 from sporeprint.features.failures import Failures, first_reasons
 
@@ -62,22 +61,20 @@ class Gathered:
             spread[name][self.positions] = values
         return spread
 
-    def warn(self, stacklevel: int) -> None:
+    def warn(self) -> None:
         """Say what was assumed, which rows were cut at the backbone's limits, and which have no features."""
         for sentence in self.assumptions.sentences():
-            warnings.warn(sentence, SporeprintWarning, stacklevel=stacklevel + 1)
+            warn(sentence)
         total, limits = self.failures.total, self._inputs.limits()
         if cut := self.truncated:
             limit = ", ".join(f"{name} {value:g}" for name, value in limits.items() if name.startswith("max"))
-            warnings.warn(
+            warn(
                 f"{len(cut)} of {total} rows are too long and were cut ({limit}): {', '.join(cut[:3])}"
-                f"{', ...' if len(cut) > 3 else ''}",
-                SporeprintWarning,
-                stacklevel=stacklevel + 1,
+                f"{', ...' if len(cut) > 3 else ''}"
             )
         if failed := self.failures.rows:
             message = f"{len(failed)} of {total} rows are NaN{self._reasons()}"
-            warnings.warn(message, SporeprintWarning, stacklevel=stacklevel + 1)
+            warn(message)
 
     def _join(self, name: str) -> NDArray[np.float32]:
         return np.concatenate([part[name] for part in self._parts])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from torch import Tensor
 from sporeprint.backbones.backbone import Backbone, Pass
 from sporeprint.backbones.inputs.inputs import Batch
 from sporeprint.data.prefetch import ahead
-from sporeprint.errors import BackboneError, SporeprintWarning, first_line, is_out_of_memory
+from sporeprint.errors import BackboneError, first_line, is_out_of_memory, warn
 from sporeprint.objectives.view_sets import ViewSet, generator
 
 _R = TypeVar("_R")
@@ -118,7 +117,7 @@ class Passes:
                 break
         part = f"1/{self.memory.divisor} of the views"
         message = f"memory ran out ({first_line(error)}); continuing with passes of {part}"
-        warnings.warn(message, SporeprintWarning, stacklevel=2)
+        warn(message)
         if self.backbone.device.type == "cuda":
             torch.cuda.empty_cache()
 

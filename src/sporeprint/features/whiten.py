@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sporeprint.errors import SporeprintWarning
+from sporeprint.errors import warn
 
 MOST_FITTING_ROWS = 100_000  # beyond this PCA takes evenly spaced rows: bounded memory, the same result to 3 digits
 
@@ -36,11 +35,7 @@ def fit_axes(rows: NDArray[np.float32], size: int, what: str) -> Axes:
     """Fit the first `size` principal axes of rows [N, D] without NaN; warn and return fewer where there are fewer."""
     most = min(rows.shape)
     if size > most:
-        warnings.warn(
-            f"{what}: {size} dimensions wanted, {most} used ({rows.shape[0]} rows of {rows.shape[1]})",
-            SporeprintWarning,
-            stacklevel=5,
-        )
+        warn(f"{what}: {size} dimensions wanted, {most} used ({rows.shape[0]} rows of {rows.shape[1]})")
     return _pca(_fitting_rows(rows), min(size, most))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -22,15 +21,7 @@ from sporeprint.data.assumptions import Assumptions
 from sporeprint.data.limits import Limits
 from sporeprint.data.look_alikes import look_alike_note
 from sporeprint.data.rows import ReadAgain, Row, Source, digest_like
-from sporeprint.errors import (
-    BackboneError,
-    RecipeError,
-    Removed,
-    SourceError,
-    SporeprintWarning,
-    StoreError,
-    StoreMismatch,
-)
+from sporeprint.errors import BackboneError, RecipeError, Removed, SourceError, StoreError, StoreMismatch, warn
 from sporeprint.evaluate.table import Costs
 from sporeprint.features import saved
 from sporeprint.features.batches import decoded_batches
@@ -304,7 +295,7 @@ def _write_shards(writer: StoreWriter, fungi: Fungi, source: Source, settings: S
     )
     alike = look_alike_note(source.label_names or writer.labels())
     for sentence in (*assumptions.sentences(), *([alike] if alike else [])):  # last: a warning may be made an error
-        warnings.warn(sentence, SporeprintWarning, stacklevel=3)
+        warn(sentence)
     return store
 
 

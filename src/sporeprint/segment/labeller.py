@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sporeprint.errors import NotFitted, RecipeError, SampleError, SporeprintWarning, StoreError
+from sporeprint.errors import NotFitted, RecipeError, SampleError, StoreError, warn
 from sporeprint.evaluate.segmentation import confusion, segmentation
 from sporeprint.features.combine import Combiner
 from sporeprint.search.base import Index
@@ -228,11 +227,9 @@ class Labeller:
         if not voting.auto:
             return grid[0]
         if not self._asked or len(np.unique(np.concatenate(self._owners))) < 2:
-            warnings.warn(
+            warn(
                 f"'auto' needs two training images, each to be labelled by the other; {grid[0].neighbours} neighbours "
-                f"and temperature {grid[0].temperature} are taken",
-                SporeprintWarning,
-                stacklevel=2,
+                f"and temperature {grid[0].temperature} are taken"
             )
             return grid[0]
         best = grid[int(np.argmax(self._scores(grid, self._asked)))]

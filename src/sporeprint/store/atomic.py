@@ -7,7 +7,6 @@ import errno
 import json
 import os
 import stat
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sporeprint import values
-from sporeprint.errors import DamagedStore, SporeprintWarning, StoreError
+from sporeprint.errors import DamagedStore, StoreError, warn
 
 try:
     import fcntl
@@ -199,8 +198,6 @@ def lock(path: Path) -> IO[bytes] | None:
             raise StoreError(
                 f"'{path.parent}' is being written by another run; wait for it to end, or give another folder"
             ) from None
-        warnings.warn(
-            f"'{path}': this file system has no locks; start one run at a time here", SporeprintWarning, stacklevel=3
-        )
+        warn(f"'{path}': this file system has no locks; start one run at a time here")
         return None
     return handle

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sporeprint.errors import DamagedStore, RowFailure, SporeprintWarning, StoreError
+from sporeprint.errors import DamagedStore, RowFailure, StoreError, warn
 from sporeprint.store.atomic import (
     TEMPORARY,
     digest_of_json,
@@ -241,7 +240,7 @@ class StoreWriter:
                 self.complete, self._states = True, store.manifest["states"]
                 return
             except DamagedStore as error:
-                warnings.warn(str(error), SporeprintWarning, stacklevel=4)
+                warn(str(error))
                 manifest_path(self.folder).unlink()
                 sync_folder(self.folder)
         for path in sorted((self.folder / "state").glob("*.record")):
@@ -263,11 +262,7 @@ class StoreWriter:
             if "seconds" in record:
                 self.state_seconds[name] = record["seconds"]
         except StoreError as error:
-            warnings.warn(
-                f"state {name!r} is dropped and will be computed again: {_damage(error)}",
-                SporeprintWarning,
-                stacklevel=5,
-            )
+            warn(f"state {name!r} is dropped and will be computed again: {_damage(error)}")
             path.unlink()
 
     def _resume_shard(self, index: int) -> None:
@@ -307,7 +302,7 @@ class StoreWriter:
         return self._states[name]["sha256"] if name in self._states else None
 
     def _drop(self, index: int, reason: str) -> None:
-        warnings.warn(f"shard {index} is dropped and will be computed again: {reason}", SporeprintWarning, stacklevel=5)
+        warn(f"shard {index} is dropped and will be computed again: {reason}")
         for suffix in (".json", ".parquet"):
             shard_path(self.folder, index, suffix).unlink(missing_ok=True)
         sync_folder(self.folder / "shards")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from numbers import Real
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from sporeprint.backbones.inputs.boxes import Box, resize_boxes
 from sporeprint.backbones.inputs.inputs import ImageInputs
-from sporeprint.errors import BackboneError, SporeprintWarning
+from sporeprint.errors import BackboneError, warn
 from sporeprint.values import check_count
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -145,11 +144,9 @@ class Preprocess(ImageInputs):
             raise BackboneError(f"the image processor resizes to {size} and crops {crop}; expected square sizes")
         resize = size["shortest_edge"] if keep_aspect else size["height"]
         if not config.get("do_resize", True):
-            warnings.warn(
+            warn(
                 f"the image processor does not resize (do_resize is false); images are resized to {final['height']} x "
-                f"{final['width']} here, since the backbone needs inputs of one size",
-                SporeprintWarning,
-                stacklevel=2,
+                f"{final['width']} here, since the backbone needs inputs of one size"
             )
         normalised = config.get("do_normalize", True)
         return cls(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,7 +28,7 @@ from sporeprint.backbones.libraries.checkpoint_files import (
 from sporeprint.backbones.libraries.library_adapters import Adapter, adapt, modality_of
 from sporeprint.backbones.libraries.sentence_files import read_sentence
 from sporeprint.backbones.libraries.sentence_model import Sentence
-from sporeprint.errors import BackboneError, MissingExtra, SporeprintError, SporeprintWarning, first_line
+from sporeprint.errors import BackboneError, MissingExtra, SporeprintError, first_line, warn
 
 _LARGER = 10  # times its weights: float16, or only the encoder of two parts, and they are read as float32
 _SMALL = 2**30  # bytes of a network that does no harm, however large it is for its weights
@@ -156,11 +155,7 @@ def _open(name: str, modality: str, trust_remote_code: bool) -> _Checkpoint:
     sentence = read_sentence(source) if modality in ("auto", "text") else None
     settings, subfolder = sentence or (None, "")
     if unneeded := check_code(source, ["config.json"], subfolder, trust_remote_code):
-        warnings.warn(
-            f"{name}: {unneeded[0]} names code, which is not run: transformers' own class is read",
-            SporeprintWarning,
-            stacklevel=2,
-        )
+        warn(f"{name}: {unneeded[0]} names code, which is not run: transformers' own class is read")
     if folder is not None:
         check_config(folder / subfolder)
     where = {"subfolder": subfolder} if subfolder else {}
@@ -342,10 +337,8 @@ def _processor(checkpoint: _Checkpoint) -> dict[str, Any]:
         vision = getattr(config, "vision_config", config)
         size = getattr(vision, "image_size", 224)
         size = size[0] if isinstance(size, (list, tuple)) else size
-        warnings.warn(
+        warn(
             f"{source} has no preprocessor_config.json: images are squashed to {size} x {size}, bicubic, normalised "
-            "with ImageNet's mean and standard deviation",
-            SporeprintWarning,
-            stacklevel=2,
+            "with ImageNet's mean and standard deviation"
         )
         return {"size": size, "resample": 3}

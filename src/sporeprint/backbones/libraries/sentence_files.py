@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path, PureWindowsPath
@@ -25,7 +24,7 @@ from sporeprint.backbones.libraries.sentence_model import (
     refusal,
     sentence_from_settings,
 )
-from sporeprint.errors import BackboneError, SporeprintWarning
+from sporeprint.errors import BackboneError, warn
 
 _TRANSFORMER_FILES = [
     f"sentence_{kind}_config.json"
@@ -120,11 +119,9 @@ class _Files(Files):
         except ValueError:  # no hub id at all
             return
         if isinstance(config, str) and modules is None:
-            warnings.warn(
+            warn(
                 f"{self.source}: modules.json is not cached and the hub gave no answer; taken as a plain transformer, "
-                "which it may not be",
-                SporeprintWarning,
-                stacklevel=2,
+                "which it may not be"
             )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,15 +13,7 @@ from torch import Tensor, nn
 
 from sporeprint.backbones.backbone import Backbone
 from sporeprint.backbones.grid import GridPass, patch_factors
-from sporeprint.errors import (
-    BackboneError,
-    LayerError,
-    NotFitted,
-    SampleError,
-    SporeprintWarning,
-    first_line,
-    is_out_of_memory,
-)
+from sporeprint.errors import BackboneError, LayerError, NotFitted, SampleError, first_line, is_out_of_memory, warn
 from sporeprint.features.dense.copies import Copies, Copy, add_copy
 from sporeprint.features.dense.dense_settings import Dense
 from sporeprint.features.dense.support import Support, owner_of
@@ -187,7 +178,7 @@ class DenseEngine:
         while self._images_a_pass(height, width) >= images:
             self.memory.divisor *= 2
         message = f"memory ran out ({cause}); continuing with fewer images per pass"
-        warnings.warn(message, SporeprintWarning, stacklevel=2)
+        warn(message)
         if self.backbone.device.type == "cuda":
             torch.cuda.empty_cache()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from sporeprint.data.limits import Limits
-from sporeprint.errors import DamagedStore, NotFitted, RecipeError, RowFailure, SampleError, SporeprintWarning
+from sporeprint.errors import DamagedStore, NotFitted, RecipeError, RowFailure, SampleError, warn
 from sporeprint.features.batches import Batch, decoded_batches, name_rows, separate
 from sporeprint.features.blocks import Blocks
 from sporeprint.features.combine import Combiner, named
@@ -195,11 +194,9 @@ class DenseFeatures:
         if wanting := [objective.name for objective in settings.objectives if objective.neighbours]:
             self.engine.support = self._draw_support(chosen, each)
             if len(self.engine.support.owners.unique()) == 1:
-                warnings.warn(
+                warn(
                     f"fitted on one image alone: {wanting[0]!r} has no negatives, which come from other images; give "
-                    "more images, with or without labels",
-                    SporeprintWarning,
-                    stacklevel=4,
+                    "more images, with or without labels"
                 )
         drawn = [self._draw_tokens(row_id, maps, each) for row_id, maps in self._each_map(chosen) if maps is not None]
         if not drawn:
@@ -292,7 +289,7 @@ def together(maps: Sequence[NDArray[np.float32] | None], failures: Sequence[RowF
     if failures:
         reasons = first_reasons(failures, 3)
         message = f"{len(failures)} of {len(maps)} images have no features: {reasons}"
-        warnings.warn(message, SporeprintWarning, stacklevel=3)
+        warn(message)
     present = [features for features in maps if features is not None]
     if not present:
         raise SampleError(f"none of {len(maps)} images has features; expected at least one readable image")

@@ -20,7 +20,7 @@ import transformers
 
 from sporeprint import KL, Combination, Fungi, Recipe, SimCLR, knn, open_source
 from sporeprint.backbones.libraries.huggingface import load_huggingface
-from sporeprint.cli.tables import Column, print_table
+from sporeprint.cli.print_tables import Column, print_table
 from sporeprint.data.sampling import Sampled
 from sporeprint.errors import BackboneError
 from sporeprint.objectives import MaskedTokens

@@ -19,7 +19,7 @@ from small_stores import store_of
 from sporeprint.cli import main
 from sporeprint.cli.console import Working
 from sporeprint.cli.plain_text import PlainText, plain_streams
-from sporeprint.cli.tables import Column, print_table
+from sporeprint.cli.print_tables import Column, print_table
 from sporeprint.data.sources import open_source
 from sporeprint.features.progress import ProgressLine
 from sporeprint.values import printable

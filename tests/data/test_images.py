@@ -129,8 +129,11 @@ def test_greys_outside_every_known_range_are_refused():
     for values in (np.array([[-1]], dtype=np.int32), np.array([[70000]], dtype=np.int32)):
         with pytest.raises(SampleError, match="expected \\[0, 65535\\]"):
             load_image(Image.fromarray(values))
-    for value in (-0.5, 1.01, 200.0, float("nan"), float("inf")):
-        with pytest.raises(SampleError, match="floats are in \\[0, 1\\]"):
+    for value, seen in (
+        *((value, "floats are in \\[0, 1\\]") for value in (-0.5, 1.01, 200.0)),
+        *((value, "NaN or infinite, in 1 of 1 values") for value in (float("nan"), float("inf"))),
+    ):
+        with pytest.raises(SampleError, match=seen):
             load_image(Image.fromarray(np.array([[value]], dtype=np.float32)))
 
 

@@ -51,9 +51,14 @@ def make(kind: str) -> tuple[Fungi, list[Any]]:
 
 
 def numbers(fungi: Fungi, samples: list[Any]) -> dict[str, np.ndarray]:
-    features = fungi.transform(samples)
+    features = np.asarray(fungi.transform(samples))
     answer = knn(features, ["a", "b", "a", "b"], features[::-1].copy(), ["a", "b", "a", "b"], k=2)
     return fungi.blocks(samples) | {"features": features, "knn": np.array([answer.value])}
+
+
+def tables() -> Any:
+    pytest.importorskip("pandas")
+    return sklearn.config_context(transform_output="pandas", assume_finite=True)
 
 
 @cache
@@ -234,7 +239,7 @@ SETTINGS: dict[str, Callable[[], Any]] = {
     "NumPy raises": partial(np.errstate, all="raise"),
     "NumPy prints little": partial(np.printoptions, precision=1, threshold=2, legacy="1.13"),
     "warnings as errors": warnings_as_errors,
-    "scikit-learn gives tables": partial(sklearn.config_context, transform_output="pandas", assume_finite=True),
+    "scikit-learn gives tables": tables,
 }
 
 

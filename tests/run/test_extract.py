@@ -564,7 +564,16 @@ def test_progress_counts_rows_and_starts_where_the_run_does(tmp_path, folder, ba
     assert seen == [("rows", done, 11) for done in (6, 8, 9, 11)]
 
 
-def test_each_reading_of_the_source_is_said(tmp_path, folder, backbone, caplog):
+class AtOnce:
+    """A timer whose time is over when it is started."""
+
+    def __init__(self, seconds, call, arguments):
+        self.start = lambda: call(*arguments)
+        self.cancel = lambda: None
+
+
+def test_each_long_reading_of_the_source_is_said(tmp_path, folder, backbone, caplog, monkeypatch):
+    monkeypatch.setattr("sporeprint.run.extract.threading.Timer", AtOnce)
     caplog.set_level("INFO", "sporeprint")
     for recipe, expected in (
         (RECIPE, ["digest", "negatives"]),

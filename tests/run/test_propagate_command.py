@@ -239,7 +239,7 @@ def test_no_image_that_can_be_read(run, tmp_path):
     ("words", "status", "complaint"),
     [
         (("--on", "a"), 2, "none of --mask, --scribbles, --points is given"),
-        (("--on", "a", "--points", POINTS, "--mask", "m.png"), 2, "--mask and --points of"),
+        (("--on", "a", "--points", POINTS, "--mask", __file__), 2, "--mask and --points of"),
         (("--on", "a", "--points", POINTS, "--points", POINTS), 2, "--on was given 1 times, marks 2 times"),
         (("--on", "z", "--points", POINTS), 2, "--on 'z' is neither an image of the 3 given nor a file; there are: "),
         (("--on", "a", "--on", "a.png", "--points", POINTS, "--points", POINTS), 2, "names one image twice"),

@@ -152,7 +152,7 @@ def test_a_folder_that_holds_something_else_is_refused(segment, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("chapter 1")
     status, _, err = segment()
-    assert status == 1
+    assert status == 2
     assert "thesis.tex" in err
 
 
@@ -246,7 +246,7 @@ def test_a_class_without_a_name_is_told_by_its_number(segment, tmp_path):
         (("--layers", "a"), "6,8,10"),
         (("--layers", "99"), "block 99"),
         (("--mask-column", "mask"), "columns"),
-        (("--sampling", "all"), "balanced, uniform"),
+        (("--sampling", "all"), "is not one of 'balanced', 'uniform'"),
     ],
 )
 def test_misuse_says_what_to_do(segment, words, says):

@@ -16,12 +16,12 @@ from sporeprint.cli.compare_command import compare
 from sporeprint.cli.demo_command import demo
 from sporeprint.cli.demonstrations_command import demonstrations
 from sporeprint.cli.evaluate_commands import analyse, cluster, knn, probe, regress, retrieve
+from sporeprint.cli.exit_status import DONE, INTERRUPTED, MISUSE, Interrupted
 from sporeprint.cli.extract_command import extract
 from sporeprint.cli.flag_names import in_flags
 from sporeprint.cli.info_command import info
 from sporeprint.cli.misuse import EXAMPLES, explain
 from sporeprint.cli.plain_text import say, say_lines
-from sporeprint.cli.process import DONE, INTERRUPTED, MISUSE, Interrupted
 from sporeprint.cli.propagate_command import propagate
 from sporeprint.cli.segment_command import segment
 from sporeprint.errors import SporeprintError

@@ -45,7 +45,7 @@ def backbones(
 
 
 def _print_supported(supported: Sequence[tuple[str, str, str]], everything: bool) -> None:
-    from sporeprint.cli.tables import Column, print_table, say_folded
+    from sporeprint.cli.print_tables import Column, print_table, say_folded
 
     say_folded("Frozen transformers of these libraries, by id or folder; or any nn.Module of yours, in Python.")
     say("")
@@ -70,7 +70,7 @@ def _print_supported(supported: Sequence[tuple[str, str, str]], everything: bool
 
 def _print_found(description: Mapping[str, Any], everything: bool) -> None:
     """What was found in a backbone: what decides its features, or all of it with every linear layer on a line."""
-    from sporeprint.cli.tables import say_folded
+    from sporeprint.cli.print_tables import say_folded
 
     found = dict(description)
     layers = found.pop("linear_layers")

@@ -31,7 +31,7 @@ def demonstrations(
 ) -> None:  # fmt: skip
     """Prompts for a language model: for each test text the nearest training texts with their labels. None is called."""
     from sporeprint.cli.console import Working, print_json
-    from sporeprint.cli.tables import say_folded
+    from sporeprint.cli.print_tables import say_folded
     from sporeprint.evaluate.demonstrations import write_jsonl
     from sporeprint.run.prompts import make_prompts
     from sporeprint.run.store_info import blocks_text

@@ -91,7 +91,7 @@ def extract(
 ) -> None:  # fmt: skip
     """Compute the blocks of every row into a store. Interrupted, the same command goes on where it stopped."""
     from sporeprint.cli.console import print_json
-    from sporeprint.cli.tables import say_folded
+    from sporeprint.cli.print_tables import say_folded
     from sporeprint.data.sampling import Sampled
     from sporeprint.data.sources import Source, open_source
     from sporeprint.errors import StoreMismatch

@@ -9,7 +9,7 @@ from functools import reduce
 from operator import getitem
 from typing import Any
 
-from sporeprint.cli.tables import Column
+from sporeprint.cli.print_tables import Column
 from sporeprint.evaluate.choice.intervals import Interval
 from sporeprint.evaluate.table import Entry
 

@@ -25,7 +25,7 @@ def info(
     opened = Store.open(store)  # what is no store is said before torch is imported
     from sporeprint.cli.console import print_json
     from sporeprint.cli.figures import whole
-    from sporeprint.cli.tables import Column, print_table, say_folded
+    from sporeprint.cli.print_tables import Column, print_table, say_folded
     from sporeprint.run.store_info import cost_lines, family_rows, store_answer, store_lines, store_summary
 
     if verify:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sporeprint.cli.figures import number, percent, points
 from sporeprint.cli.plain_text import say
-from sporeprint.cli.tables import Column, print_table, say_folded
+from sporeprint.cli.print_tables import Column, print_table, say_folded
 from sporeprint.evaluate.analyse import Analysis, ClassChange
 from sporeprint.features.blocks import FAMILIES, family
 

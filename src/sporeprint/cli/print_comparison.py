@@ -7,7 +7,7 @@ from collections.abc import Callable
 from sporeprint.cli.figures import NONE, Figure, between, leave_one_out, number, percent, points
 from sporeprint.cli.plain_text import say
 from sporeprint.cli.print_scores import main_rows, print_entries
-from sporeprint.cli.tables import Column, say_folded
+from sporeprint.cli.print_tables import Column, say_folded
 from sporeprint.evaluate.choice.candidates import ALL, FREE, PLAIN, RAW
 from sporeprint.evaluate.comparison import Comparison
 from sporeprint.evaluate.table import Entry

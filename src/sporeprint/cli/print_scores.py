@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sporeprint.cli.figures import KINDS, NONE, WHITE_MEANS, Figure, Kind, leave_one_out, number, whole
 from sporeprint.cli.plain_text import say
-from sporeprint.cli.tables import Column, print_table, say_folded
+from sporeprint.cli.print_tables import Column, print_table, say_folded
 from sporeprint.evaluate.choice.candidates import DECORRELATED, RAW, WHITE
 from sporeprint.evaluate.table import Entry
 from sporeprint.features.blocks import FAMILIES, family

@@ -12,7 +12,7 @@ import numpy as np
 from sporeprint.cli.figures import NONE, between, percent, points
 from sporeprint.cli.plain_text import say
 from sporeprint.cli.print_analysis import ends
-from sporeprint.cli.tables import Column, print_table, say_folded
+from sporeprint.cli.print_tables import Column, print_table, say_folded
 from sporeprint.evaluate.choice.intervals import Interval
 from sporeprint.evaluate.segmentation import SegmentationResult, over_runs
 from sporeprint.run.segment import BY_TEST, BY_TRAINING, Segmentation, best_of, shown_runs

@@ -14,13 +14,8 @@ import traceback
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
+from sporeprint.cli.exit_status import DONE, FAILED, INTERRUPTED, MISUSE, Interrupted
 from sporeprint.cli.plain_text import AnswerLost, plain_streams, say_lines
-
-DONE, FAILED, MISUSE, INTERRUPTED = 0, 1, 2, 130
-
-
-class Interrupted(Exception):
-    """Ctrl-C while a command ran. The message says what is kept."""
 
 
 def run_process() -> NoReturn:

@@ -71,7 +71,7 @@ def propagate(
 ) -> None:  # fmt: skip
     """Label one image, or click a few points on it: masks for all others, and which of them to label next."""
     from sporeprint.cli.console import print_json
-    from sporeprint.cli.tables import say_folded
+    from sporeprint.cli.print_tables import say_folded
     from sporeprint.features.progress import ProgressLine
     from sporeprint.run.propagation import Words, run_propagate
 

@@ -179,7 +179,7 @@ def _stated_top(stated: Any, top: int) -> int:
 def _to_bytes(values: NDArray[Any], top: float, name: str) -> NDArray[np.uint8]:
     """Return values in [0, top] as bytes."""
     low, high = values.min(), values.max()
-    if not np.isfinite(low + high):
+    if not (np.isfinite(low) and np.isfinite(high)):
         count = int((~np.isfinite(values)).sum())
         raise SampleError(
             f"{name}: NaN or infinite, in {count:,} of {values.size:,} values; expected finite numbers in [0, {top}]: "

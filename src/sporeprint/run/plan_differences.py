@@ -22,7 +22,10 @@ def open_alike(train_path: Path, test_path: Path) -> tuple[Store, Store]:
         if kinds[0] != kinds[1] and None not in kinds:
             seen = f"{train_path} holds {_ROWS[kinds[0]]}, {test_path} {_ROWS[kinds[1]]}"
             raise StoreError(f"{seen}: they cannot be compared")
-        ours, theirs = options_that_differ(_comparable(train.plan), _comparable(test.plan))
+        try:
+            ours, theirs = options_that_differ(_comparable(train.plan), _comparable(test.plan))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise StoreError(f"{train_path} and {test_path}: the recipe of one of them cannot be understood") from None
         raise StoreError(
             f"{train_path} was made with {ours}, {test_path} with {theirs}: their features cannot be compared. Make "
             f"the test store with --fit-from {train_path}"

@@ -3,7 +3,7 @@
 import pytest
 from rich.cells import cell_len
 
-from sporeprint.cli.tables import Column, fold, print_table, say_folded, screen_width
+from sporeprint.cli.print_tables import Column, fold, print_table, say_folded, screen_width
 
 NAMES = ["embedding", "embedding + layers + views + gradients, white 0.5, families alike", "東京都の写真" * 5, "x" * 90]
 COLUMNS = [

@@ -43,8 +43,9 @@ main()
 
 def interrupted(body, number=signal.SIGINT):
     """Exit status and stderr of a command that is sent a signal where it waits."""
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which a job may ignore
     with subprocess.Popen(
-        [sys.executable, "-c", WAITING.format(body=body)], stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+        [sys.executable, "-c", code + WAITING.format(body=body)], stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
     ) as process:
         while process.stderr.readline() != "waiting\n":
             assert process.poll() is None

@@ -45,7 +45,7 @@ def test_rows_lie_where_they_were_and_the_others_are_nan() -> None:
         pytest.warns(UserWarning, match=r"1 of 5 rows are too long and were cut \(max_length 4\): row 1"),
         pytest.warns(UserWarning, match="2 of 5 rows are NaN: c: torn; d: gone"),
     ):
-        gathered.warn(stacklevel=1)
+        gathered.warn()
 
 
 def test_a_batch_is_complete_before_its_failures_are_refused() -> None:

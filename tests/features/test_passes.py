@@ -156,7 +156,7 @@ def test_a_failed_pass_is_let_go_before_less_is_taken(views, monkeypatch):
     def warn(message, *_, **__):
         alive.extend(reference() is not None for reference in held)
 
-    monkeypatch.setattr("sporeprint.features.passes.warnings.warn", warn)
+    monkeypatch.setattr("sporeprint.features.passes.warn", warn)
     handle = backbone.module.register_forward_pre_hook(fail)
     try:
         fungi.blocks(noise_pictures(2))

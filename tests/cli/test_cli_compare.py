@@ -7,6 +7,7 @@ import pytest
 
 from small_comparison import comparison
 from small_stores import store_of
+from sporeprint.cli.plain_text import AnswerLost
 from sporeprint.data.sources import ListSource
 from sporeprint.evaluate.choice.candidates import ALL, FREE
 from sporeprint.report.samples import Samples
@@ -146,6 +147,16 @@ def test_a_store_alone_is_split_ten_times_unless_told_otherwise(run, monkeypatch
     passed = found_by(monkeypatch)
     assert run("compare", "a")[0] == run("compare", "a", "--splits", "3")[0] == 0
     assert [words[4] for words, _ in passed] == [10, 3]
+
+
+def test_a_report_is_written_also_where_the_answer_is_lost(run, data, tmp_path, monkeypatch):
+    def lose(*_):
+        raise AnswerLost("stdout took no more")
+
+    monkeypatch.setattr("sporeprint.cli.print_comparison.print_comparison", lose)
+    status, _, err = run("compare", data / "a", data / "b", "--report", tmp_path / "report")
+    assert (status, "stdout took no more" in err) == (1, True)
+    assert (tmp_path / "report" / "report.html").exists()
 
 
 def test_a_report_that_cannot_be_written_is_refused_before_the_work(run, data, tmp_path, monkeypatch):

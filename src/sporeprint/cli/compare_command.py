@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -58,12 +59,15 @@ def compare(
     count = 10 if splits is None else splits
     with Working() as progress:
         comparison = compare_stores(train_rows, test_rows, features, label_column, count, seed, progress)
-    if json:
-        print_json(comparison.to_json())
-    else:
-        print_comparison(comparison, everything)
-    if report is not None:  # last: where it cannot be written, the answer is on the screen already
-        from sporeprint.report.page import write_report
+    try:
+        if json:
+            print_json(comparison.to_json())
+        else:
+            print_comparison(comparison, everything)
+        sys.stdout.flush()
+    finally:  # last: where it cannot be written, the answer is on the screen already; written also if that is lost
+        if report is not None:
+            from sporeprint.report.page import write_report
 
-        samples = shown_samples(comparison, train_rows, test_rows, limits.limits())
-        say(f"report: {write_report(comparison, report, samples)}", err=True)
+            samples = shown_samples(comparison, train_rows, test_rows, limits.limits())
+            say(f"report: {write_report(comparison, report, samples)}", err=True)

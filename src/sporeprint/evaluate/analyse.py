@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
-from sporeprint.evaluate.checks import are_strings, features_of, label_array, labels_of
 from sporeprint.evaluate.result import plain
 from sporeprint.evaluate.similarity import anisotropy, cka_matrix, effective_rank
 from sporeprint.features.blocks import check_blocks
+from sporeprint.predictors.checks import are_strings, features_of, label_array, labels_of
 from sporeprint.values import check_count, printable
 
 _SHOWN = 5  # classes with the largest gains, and as many with the largest losses, in a text

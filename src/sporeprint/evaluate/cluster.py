@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
-from sporeprint.evaluate.checks import features_of, labels_of
 from sporeprint.evaluate.result import Result
 from sporeprint.evaluate.retrieve import scale_exponent
-from sporeprint.evaluate.row_order import content_order
+from sporeprint.predictors.checks import features_of, labels_of
+from sporeprint.predictors.row_order import content_order
 from sporeprint.values import check_count
 
 

@@ -13,7 +13,6 @@ from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.accuracy import mean_per_class
 from sporeprint.evaluate.analyse import analyse
-from sporeprint.evaluate.checks import check_same_kind, features_of, labels_of
 from sporeprint.evaluate.choice.candidates import FREE
 from sporeprint.evaluate.choice.intervals import (
     Interval,
@@ -28,6 +27,7 @@ from sporeprint.evaluate.choice.verdict import reasons, verdict
 from sporeprint.evaluate.comparison import Accuracy, Changed, Comparison, Neighbour
 from sporeprint.evaluate.table import Costs, Entry, Info
 from sporeprint.features.blocks import Blocks, check_blocks
+from sporeprint.predictors.checks import check_same_kind, features_of, labels_of
 from sporeprint.search.neighbours import neighbours
 from sporeprint.values import check_count, check_mapping
 

@@ -19,8 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 from sporeprint.data.floats import quiet_floats
 from sporeprint.data.texts import load_text
 from sporeprint.errors import SampleError
-from sporeprint.evaluate.checks import check_directions, features_of, labels_of
 from sporeprint.evaluate.template import Template
+from sporeprint.predictors.checks import check_directions, features_of, labels_of
 from sporeprint.search.best_rows import slices
 from sporeprint.search.neighbours import METRICS, Nearest, neighbours
 from sporeprint.store.atomic import write_file

@@ -13,11 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.accuracy import mean_per_class
-from sporeprint.evaluate.checks import check_same_kind, check_same_width, features_of, labels_of
 from sporeprint.evaluate.result import Result
-from sporeprint.evaluate.row_order import content_order
 from sporeprint.evaluate.shots import draws as rows_of_draws
-from sporeprint.evaluate.votes import VOTES, weights_of, winners
+from sporeprint.predictors.checks import check_same_kind, check_same_width, features_of, labels_of
+from sporeprint.predictors.row_order import content_order
+from sporeprint.predictors.votes import VOTES, weights_of, winners
 from sporeprint.search.neighbours import METRICS
 from sporeprint.search.ties import tied_neighbours
 from sporeprint.values import check_choice, check_list, is_count, is_positive

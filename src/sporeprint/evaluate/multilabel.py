@@ -12,11 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 from sporeprint.data.columns import as_list
 from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
-from sporeprint.evaluate.checks import check_same_width, features_of
 from sporeprint.evaluate.probe import FALLBACK, PENALTIES, Path, Scaling, check_fit, grid_of, held_out
 from sporeprint.evaluate.regress import best_k, check_neighbours, loo_scores, mean_of, neighbour_means
 from sporeprint.evaluate.result import Result
-from sporeprint.evaluate.row_order import content_order
+from sporeprint.predictors.checks import check_same_width, features_of
+from sporeprint.predictors.row_order import content_order
 from sporeprint.values import check_choice
 
 METHODS = ("knn", "probe")

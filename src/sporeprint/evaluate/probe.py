@@ -13,10 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.accuracy import mean_per_class
-from sporeprint.evaluate.checks import check_same_kind, check_same_width, features_of, labels_of
 from sporeprint.evaluate.result import Result
-from sporeprint.evaluate.row_order import content_order
 from sporeprint.evaluate.shots import draws as few_shot_draws
+from sporeprint.predictors.checks import check_same_kind, check_same_width, features_of, labels_of
+from sporeprint.predictors.row_order import content_order
 from sporeprint.values import check_count, check_list, is_fraction, is_positive
 
 PENALTIES = (1e-2, *(float(f"{digit}e-{power}") for power in range(3, 9) for digit in (3, 1)))  # strongest first

@@ -11,12 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
-from sporeprint.evaluate.checks import check_same_width, features_of
 from sporeprint.evaluate.knn import CANDIDATES
 from sporeprint.evaluate.probe import Scaling, grid_of
 from sporeprint.evaluate.result import Result
-from sporeprint.evaluate.row_order import content_order
-from sporeprint.evaluate.votes import VOTES, weights_of
+from sporeprint.predictors.checks import check_same_width, features_of
+from sporeprint.predictors.row_order import content_order
+from sporeprint.predictors.votes import VOTES, weights_of
 from sporeprint.search.best_rows import slices
 from sporeprint.search.neighbours import METRICS
 from sporeprint.search.ties import tied_neighbours

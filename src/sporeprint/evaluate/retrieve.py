@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
-from sporeprint.evaluate.checks import check_directions, check_same_kind, features_of, labels_of
 from sporeprint.evaluate.result import Result
 from sporeprint.features.unit import unit_float64
+from sporeprint.predictors.checks import check_directions, check_same_kind, features_of, labels_of
 from sporeprint.search.neighbours import METRICS
 from sporeprint.search.points import largest_of
 from sporeprint.values import check_choice, check_list, is_count

@@ -13,10 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
-from sporeprint.evaluate.checks import features_of
 from sporeprint.evaluate.ground_truth import load_ground_truth
 from sporeprint.evaluate.result import Result
 from sporeprint.evaluate.retrieve import check_ks, rankings
+from sporeprint.predictors.checks import features_of
 
 # Difficulty: the lists that count as relevant, and those that are junk, removed from the ranking (section 3 there).
 DIFFICULTIES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
-from sporeprint.evaluate.checks import features_of
 from sporeprint.features.unit import unit_float64
+from sporeprint.predictors.checks import features_of
 
 _CHUNK_VALUES = 2**22  # numbers of a block held as float64 at a time: 32 MB
 _ROUNDING = 1e-12  # most that is left where terms of size 1 should cancel

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
-from sporeprint.evaluate.checks import label_array, labels_of
+from sporeprint.predictors.checks import label_array, labels_of
 from sporeprint.values import check_count
 
 _FEW_VALUES = 256  # of different scores; resampling counts is exact for any number, and quicker for few

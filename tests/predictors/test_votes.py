@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sporeprint.evaluate import votes
-from sporeprint.evaluate.votes import weights_of, winners
+from sporeprint.predictors.votes import weights_of, winners
 
 
 def alike(rows):

@@ -4,7 +4,7 @@ import pytest
 
 from sporeprint.errors import SampleError
 from sporeprint.evaluate import checks
-from sporeprint.evaluate.checks import check_directions, features_of, label_array, labels_of
+from sporeprint.predictors.checks import check_directions, features_of, label_array, labels_of
 
 
 def test_a_mapped_file_is_not_copied(tmp_path):

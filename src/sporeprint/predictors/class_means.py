@@ -1,0 +1,48 @@
+"""The nearest class mean: as few as one row a class are enough."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sporeprint.predictors.groups import Groups, absent_classes, parts_of
+from sporeprint.predictors.predictor import LinearPredictor
+from sporeprint.predictors.principal import Floats
+from sporeprint.search.best_rows import slices
+
+_NUMBERS = 2**22  # of rows at a time
+
+
+class ClassMeans(LinearPredictor):
+    """The class whose mean is nearest (Euclidean); scikit-learn's NearestCentroid, with exact leave-one-out.
+
+    `coef_`: the means [C, D].
+    """
+
+    def _fit(self, rows: NDArray[Any], codes: NDArray[np.intp], groups: Groups) -> None:
+        self._counts = np.bincount(codes).astype(float)
+        sums = np.zeros((len(self.classes_), rows.shape[1]))
+        for part in slices(len(rows), _NUMBERS, rows.shape[1]):
+            np.add.at(sums, codes[part], rows[part].astype(np.float64))
+        self.coef_ = sums / self._counts[:, None]
+        self.intercept_ = -(self.coef_**2).sum(axis=1) / 2  # and the row's own length, alike for all classes
+
+    def _left_out(self, rows: NDArray[Any], codes: NDArray[np.intp], groups: Groups) -> Floats:
+        scores = np.full((len(rows), len(self.classes_)), np.nan)
+        for part, together in parts_of(groups, rows.shape[1]):
+            scores[part] = self._scores(rows[part])
+            points = rows[part].astype(np.float64)
+            if not together:
+                own, counts = codes[part], self._counts[codes[part]]
+                means = self.coef_[own] - (points - self.coef_[own]) / np.maximum(counts - 1, 1)[:, None]
+                scores[part, own] = (points * means).sum(axis=1) - (means**2).sum(axis=1) / 2
+                continue
+            for code in np.unique(codes[part]):
+                gone = points[codes[part] == code]
+                rest = max(self._counts[code] - len(gone), 1)
+                mean = (self._counts[code] * self.coef_[code] - gone.sum(axis=0)) / rest
+                scores[part, code] = points @ mean - (mean @ mean) / 2
+        scores[absent_classes(codes, groups, len(self.classes_))] = -np.inf
+        return scores

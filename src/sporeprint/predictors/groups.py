@@ -1,0 +1,56 @@
+"""Groups of rows that are left out together: clips of one source, frames of one video, tiles of one slide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sporeprint.errors import SampleError
+from sporeprint.search.best_rows import slices
+
+_NUMBERS = 2**22  # of rows that are taken together
+
+Groups = list[NDArray[np.intp]]  # the rows of each
+
+
+def groups_of(groups: ArrayLike | None, rows: int) -> Groups:
+    """Return the rows of each group; every row is one where groups is None. Raises SampleError."""
+    if groups is None:
+        return np.split(np.arange(rows), rows)
+    names = np.asarray(groups)
+    if names.shape != (rows,):
+        raise SampleError(f"groups have shape {names.shape} for {rows} rows; expected one group a row")
+    codes = np.unique(names.astype(str) if names.dtype == object else names, return_inverse=True)[1]
+    parts: Groups = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
+    if len(parts) == 1:
+        raise SampleError(f"all {rows} rows are of one group, {names[0]!r}; expected at least two groups")
+    return parts
+
+
+def parts_of(groups: Groups, width: int) -> Iterator[tuple[NDArray[np.intp], bool]]:
+    """Yield rows to leave out and whether together: groups of one row, many at a time, then each other group."""
+    singles = np.array([group[0] for group in groups if len(group) == 1], np.intp)
+    for part in slices(len(singles), _NUMBERS, width):
+        yield singles[part], False
+    for group in groups:
+        if len(group) > 1:
+            yield group, True
+
+
+def absent_classes(codes: NDArray[np.intp], groups: Groups, classes: int) -> NDArray[np.bool_]:
+    """Return the classes [N, C] that no row outside a row's group has."""
+    counts = np.bincount(codes, minlength=classes)
+    absent = np.zeros((len(codes), classes), bool)
+    rare = np.flatnonzero(counts <= max(map(len, groups)))
+    if not len(rare):
+        return absent
+    group_of_row = np.full(len(codes), -1)
+    for number, group in enumerate(groups):
+        group_of_row[group] = number
+    for code in rare:
+        owners = np.unique(group_of_row[codes == code])
+        if len(owners) == 1 and owners[0] >= 0:
+            absent[groups[owners[0]], code] = True
+    return absent

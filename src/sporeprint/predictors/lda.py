@@ -1,0 +1,175 @@
+"""Linear discriminant analysis: class means and one covariance of all classes, shrunk by Ledoit and Wolf."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sporeprint.predictors.groups import Groups, absent_classes, parts_of
+from sporeprint.predictors.predictor import LinearPredictor
+from sporeprint.predictors.principal import Floats, Principal, eigen
+from sporeprint.search.best_rows import slices
+
+Numbers = NDArray[np.intp]
+Rows = NDArray[Any] | None  # None where their coordinates are held
+
+_NUMBERS = 2**22  # of coordinates at a time
+_LEAST = 1e-12  # variance, relative to the mean variance
+
+
+class ShrunkLDA(LinearPredictor):
+    """Linear discriminant analysis on rows of length 1: class means, and one covariance of the class-centred rows.
+
+    The covariance is shrunk towards a multiple of the identity by as much as Ledoit and Wolf (2004) estimate for the
+    class-centred rows, so it works with more dimensions than rows. A class counts as often as it occurs in training.
+    Leave-one-out takes a row out of its class mean, the covariance, the shrinkage and the class's frequency.
+    Where no class varies (one row each) the nearest class mean decides.
+    """
+
+    _unit = True
+
+    def _fit(self, rows: NDArray[Any], codes: Numbers, groups: Groups) -> None:
+        principal = Principal.fit(rows, unit=True)
+        self._solve(principal, rows, codes, groups)
+        scale, floor = self._shrink(
+            self._squares.sum(), (self._squares**2).sum(), (self._lengths**2).sum(), float(len(rows))
+        )
+        weights = self._means / (scale * self._squares + floor)
+        offsets = np.log(self._counts / len(rows)) - (weights * self._means).sum(axis=1) / 2
+        self.coef_ = principal.line(rows, weights @ self._turn.T)
+        self.intercept_ = offsets - self.coef_ @ principal.centre
+
+    def _solve(self, principal: Principal, rows: Rows, codes: Numbers, groups: Groups) -> None:
+        self._principal, self._counts = principal, np.bincount(codes, minlength=len(self.classes_)).astype(float)
+        parts = [np.arange(part.start, part.stop) for part in slices(len(codes), _NUMBERS, principal.width)]
+        sums = np.zeros((len(self._counts), len(principal.squares)))
+        for part in parts:
+            np.add.at(sums, codes[part], principal.points(rows, part))
+        means = sums / self._counts[:, None]
+        squares, self._turn = eigen(np.diag(principal.squares) - (means.T * self._counts) @ means)
+        self._squares, self._means = np.maximum(squares, 0), means @ self._turn
+        self._held = None if principal.held is None else principal.held @ self._turn
+        self._lengths = np.empty(len(codes))  # squared, of the class-centred rows
+        for part in parts:
+            self._lengths[part] = ((self._points(rows, part) - self._means[codes[part]]) ** 2).sum(axis=1)
+
+    def _points(self, rows: Rows, which: Numbers) -> Floats:
+        """Coordinates [n, R] of the fitted rows along the axes of the variance within classes."""
+        return self._principal.points(rows, which) @ self._turn if self._held is None else self._held[which]
+
+    def _shrink(self, trace: Any, squared: Any, fourth: Any, count: Any) -> tuple[Any, Any]:
+        """What the scatter is multiplied by, and what is added to its diagonal, for one scatter or for many.
+
+        trace, squared: of the scatter, and of its square. fourth: sum of the rows' lengths to the fourth power.
+        """
+        width = self._principal.width
+        mean = trace / (count * width)
+        spread = squared / count**2
+        distance = spread - width * mean**2  # of the covariance from its target
+        noise = np.minimum((fourth / count - spread) / count, distance)
+        varied = mean > 1e-30
+        share = np.where(distance > 0, noise / np.where(distance > 0, distance, 1), 1.0)
+        floor = np.where(varied, np.maximum(share, _LEAST) * mean, 1.0)
+        return np.where(varied, (1 - share) / count, 0.0), floor
+
+    def _left_out(self, rows: Rows, codes: Numbers, groups: Groups) -> Floats:
+        scores = np.full((len(codes), len(self.classes_)), np.nan)
+        members = [np.flatnonzero(codes == code) for code in range(len(self.classes_))]
+        for part, together in parts_of(groups, 4 * self._principal.width):
+            if together:
+                scores[part] = self._of_group(rows, part, codes, members)
+                continue
+            for code in np.unique(codes[part]):
+                own = part[codes[part] == code]
+                scores[own] = self._of_rows(rows, own, code, members[code])
+        scores[absent_classes(codes, groups, len(self.classes_))] = -np.inf
+        return scores
+
+    def _of_rows(self, rows: Rows, own: Numbers, code: int, members: Numbers) -> Floats:
+        """Scores [n, C] of rows of one class, each left out by itself: the scatter loses one direction."""
+        points, count, rest = self._points(rows, own), self._counts[code], len(self._lengths) - 1.0
+        apart, length = points - self._means[code], self._lengths[own]
+        # Without a row its class mean moves by -move * apart, and the scatter loses lost * apart apart'.
+        move, lost = (1 / (count - 1), count / (count - 1)) if count > 1 else (0.0, 0.0)
+        along = apart**2 @ self._squares
+        scale, floor = self._shrink(
+            self._squares.sum() - lost * length,
+            (self._squares**2).sum() - 2 * lost * along + (lost * length) ** 2,
+            self._fourths_without(rows, members, apart, length, move, code),
+            rest,
+        )
+        inverse = 1 / (scale[:, None] * self._squares + floor[:, None])
+        inner, norm = (inverse * points) @ self._means.T, inverse @ (self._means**2).T
+        turned = (inverse * apart) @ self._means.T
+        self_norm, self_inner = (inverse * apart**2).sum(axis=1), (inverse * apart * points).sum(axis=1)
+        gain = scale * lost / np.maximum(1 - scale * lost * self_norm, _LEAST)  # Sherman and Morrison
+        inner += (gain * self_inner)[:, None] * turned
+        norm += gain[:, None] * turned**2
+        grown = 1 + gain * self_norm
+        inner[:, code] -= move * self_inner * grown
+        norm[:, code] += grown * (move**2 * self_norm - 2 * move * turned[:, code])
+        counts = self._counts - (np.arange(len(self._counts)) == code)
+        return inner - norm / 2 + np.log(counts / rest)
+
+    def _fourths_without(
+        self,
+        rows: Rows,
+        members: Numbers,
+        apart: Floats,
+        length: Floats,
+        move: float,
+        code: int,
+    ) -> Floats:
+        """The sum of all lengths to the fourth power [n] without each row: the others move by move * apart."""
+        width, lengths = len(self._squares), self._lengths[members]
+        drift, scatter = np.zeros(width), np.zeros((width, width))
+        products = np.zeros(len(apart))  # squared, of each row with its class
+        for part in slices(len(members), _NUMBERS, self._principal.width):
+            others = self._points(rows, members[part]) - self._means[code]
+            drift += lengths[part] @ others
+            if len(members) > width:
+                scatter += others.T @ others
+            else:
+                products += ((apart @ others.T) ** 2).sum(axis=1)
+        if len(members) > width:
+            products = ((apart @ scatter) * apart).sum(axis=1)
+        moved = 4 * move * (apart @ drift) + 2 * move**2 * length * lengths.sum() + 4 * move**2 * products
+        fourths: Floats = (self._lengths**2).sum() + moved + (len(members) * move**4 - (1 + move) ** 4) * length**2
+        return fourths
+
+    def _of_group(
+        self,
+        rows: Rows,
+        group: Numbers,
+        codes: Numbers,
+        members: list[Numbers],
+    ) -> Floats:
+        """Scores [n, C] of rows that are left out together: the scatter loses as many directions, and one a class."""
+        points, counts, means = self._points(rows, group), self._counts.copy(), self._means.copy()
+        fourth, lost = (self._lengths**2).sum(), []
+        for code in np.unique(codes[group]):
+            gone = points[codes[group] == code] - self._means[code]
+            counts[code] -= len(gone)
+            move = -gone.sum(axis=0) / max(counts[code], 1)
+            means[code] += move
+            lost += [gone, np.sqrt(counts[code]) * move[None]]
+            fourth -= (self._lengths[members[code]] ** 2).sum()
+            left = np.setdiff1d(members[code], group)
+            for part in slices(len(left), _NUMBERS, self._principal.width):
+                fourth += ((((self._points(rows, left[part]) - means[code]) ** 2).sum(axis=1)) ** 2).sum()
+        away = np.concatenate(lost)
+        products, rest = away @ away.T, float(counts.sum())
+        scale, floor = self._shrink(
+            self._squares.sum() - np.trace(products),
+            (self._squares**2).sum() - 2 * (away**2 @ self._squares).sum() + (products**2).sum(),
+            fourth,
+            rest,
+        )
+        inverse = 1 / (scale * self._squares + floor)
+        turned = (means * inverse) @ away.T
+        core = np.eye(len(away)) - scale * (away * inverse) @ away.T  # Woodbury
+        weights = means * inverse + scale * turned @ np.linalg.solve(core, away * inverse)
+        scores: Floats = points @ weights.T - (weights * means).sum(axis=1) / 2 + np.log(counts / rest)
+        return scores

@@ -1,0 +1,156 @@
+"""A predictor answers from features: a scikit-learn classifier in closed form, with exact leave-one-out."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from sporeprint.data.floats import quiet_floats
+from sporeprint.features.unit import unit_float64
+from sporeprint.predictors.calibration import probabilities, temperature
+from sporeprint.predictors.groups import Groups, groups_of
+from sporeprint.predictors.principal import Principal
+from sporeprint.search.best_rows import slices
+
+_NUMBERS = 2**22  # of rows at a time
+_P = TypeVar("_P", bound="Predictor")
+MOST_ASKING = 3000  # rows whose leave-one-out sets the temperature, drawn evenly; all rows answer
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What a predictor says of each training row without having seen it, nor its group.
+
+    scores: [N, C], of whatever kind the predictor gives; minus infinity for a class that no other row has. classes:
+    [C]. codes: [N], the number of each row's own class. temperature: of `probabilities`, fitted on these scores.
+    """
+
+    scores: NDArray[np.float64]
+    classes: NDArray[Any]
+    codes: NDArray[np.intp]
+    temperature: float
+
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """Calibrated probabilities [N, C]."""
+        return probabilities(self.scores, self.temperature)
+
+    @property
+    def predictions(self) -> NDArray[Any]:
+        """The most probable class of each row [N]."""
+        return self.classes[self.scores.argmax(axis=1)]
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each row [N] is classified rightly."""
+        right: NDArray[np.bool_] = self.scores.argmax(axis=1) == self.codes
+        return right & np.isfinite(self.scores[np.arange(len(self.codes)), self.codes])
+
+    @property
+    def losses(self) -> NDArray[np.float64]:
+        """The squared error of the probabilities of each row [N], summed over classes: from 0 to 2 (Brier 1950)."""
+        wrong = self.probabilities
+        wrong[np.arange(len(wrong)), self.codes] -= 1
+        return (wrong**2).sum(axis=1)
+
+
+class Predictor(ClassifierMixin, BaseEstimator):
+    """The base of the classifiers: it checks rows and labels, calibrates, and leaves the solve to `_fit`.
+
+    `classes_`: [C], sorted. `temperature_`: what scores are divided by before they become probabilities.
+    """
+
+    @quiet_floats
+    def fit(self: _P, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> _P:
+        """Fit on features X [N, D] and labels y [N]. groups: [N], rows of one group are left out together.
+
+        Raises ValueError for NaN, labels that are not classes, and counts that do not match.
+        """
+        rows, codes, apart = self._checked(X, y, groups)
+        self._fit(rows, codes, apart)
+        asking = apart[:: -(-len(apart) // MOST_ASKING)]
+        asked = np.concatenate(asking)
+        self.temperature_ = temperature(self._left_out(rows, codes, asking)[asked], codes[asked])
+        return self
+
+    @quiet_floats
+    def leave_one_out(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> LeftOut:
+        """Fit on X [N, D], y [N], and return what each row would be told by all rows outside its group.
+
+        It is what N fits would give, for the price of about one; what they choose (a penalty, k) is chosen once, by all
+        rows. Raises ValueError as `fit`.
+        """
+        rows, codes, apart = self._checked(X, y, groups)
+        self._fit(rows, codes, apart)
+        scores = self._left_out(rows, codes, apart)
+        self.temperature_ = temperature(scores, codes)
+        return LeftOut(scores, self.classes_, codes, self.temperature_)
+
+    @quiet_floats
+    def leave_one_out_of(self, principal: Principal, codes: NDArray[np.intp], groups: Groups) -> LeftOut:
+        """`leave_one_out` from coordinates that several predictors share; codes [N] count from 0. Fits nothing else."""
+        self.classes_ = np.arange(codes.max() + 1)
+        self._solve(principal, principal.held, codes, groups)
+        scores = self._left_out(principal.held, codes, groups)
+        return LeftOut(scores, self.classes_, codes, temperature(scores, codes))
+
+    def _checked(
+        self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None
+    ) -> tuple[NDArray[Any], NDArray[np.intp], Groups]:
+        rows, labels = validate_data(self, X, y, dtype=(np.float32, np.float64))
+        check_classification_targets(labels)
+        self.classes_, codes = np.unique(labels, return_inverse=True)
+        return rows, codes, groups_of(groups, len(rows))
+
+    @quiet_floats
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return calibrated probabilities [M, C] of rows X [M, D], in the order of `classes_`."""
+        return probabilities(self._checked_scores(X), self.temperature_)
+
+    @quiet_floats
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the most probable class [M] of rows X [M, D]."""
+        scores = self._checked_scores(X)
+        return self.classes_[scores.argmax(axis=1)]
+
+    def _checked_scores(self, X: ArrayLike) -> NDArray[np.float64]:
+        check_is_fitted(self)
+        return self._scores(validate_data(self, X, dtype=(np.float32, np.float64), reset=False))
+
+    @abstractmethod
+    def _fit(self, rows: NDArray[Any], codes: NDArray[np.intp], groups: Groups) -> None:
+        """Solve for rows [N, D] and codes [N] of `classes_`. groups: for what leave-one-out chooses."""
+
+    def _solve(self, principal: Principal, rows: Any, codes: NDArray[np.intp], groups: Groups) -> None:
+        """Solve for coordinates [N, R] that are given; for a predictor that needs no other, they are rows."""
+        self._fit(rows, codes, groups)
+
+    @abstractmethod
+    def _scores(self, rows: NDArray[Any]) -> NDArray[np.float64]:
+        """Scores [M, C] of rows [M, D]; the softmax of scores / temperature are probabilities."""
+
+    @abstractmethod
+    def _left_out(self, rows: Any, codes: NDArray[np.intp], groups: Groups) -> NDArray[np.float64]:
+        """Scores [N, C] of the fitted rows, each without its group; NaN for rows that are in none of the groups."""
+
+
+class LinearPredictor(Predictor):
+    """A predictor whose scores are linear in the rows. `coef_`: [C, D], `intercept_`: [C]."""
+
+    _unit = False  # whether rows are brought to length 1
+    coef_: NDArray[np.float64]
+    intercept_: NDArray[np.float64]
+
+    def _scores(self, rows: NDArray[Any]) -> NDArray[np.float64]:
+        scores = np.empty((len(rows), len(self.classes_)))
+        for part in slices(len(rows), _NUMBERS, rows.shape[1]):
+            numbers = unit_float64(rows[part]) if self._unit else rows[part].astype(np.float64)
+            scores[part] = numbers @ self.coef_.T + self.intercept_
+        return scores

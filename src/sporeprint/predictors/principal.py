@@ -1,0 +1,101 @@
+"""Principal coordinates: rows turned to the axes of their own variance, as few as hold it all; nothing is lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sporeprint.features.unit import unit_float64
+from sporeprint.search.best_rows import slices
+
+_NUMBERS = 2**22  # of rows at a time: 32 MiB in float64
+_MOST_HELD = 2**25  # coordinates of the fitted rows that are held: 256 MiB
+_ROUNDING = 1e-12  # of the greatest sum of squares: axes below hold rounding alone
+
+Floats = NDArray[np.float64]
+
+
+@dataclass
+class Principal:
+    """Coordinates of N rows along R axes. squares: [R], the sum of each coordinate's squares, falling.
+
+    width: dimensions of the rows. held: the coordinates [N, R] themselves; None of very many rows, whose coordinates
+    are computed as they are asked for. centre: [D]. axes: [D, R]; None where the axes are combinations of the rows.
+    unit: rows are brought to length 1 before anything else.
+    """
+
+    squares: Floats
+    width: int
+    held: Floats | None
+    centre: Floats
+    axes: Floats | None
+    unit: bool = False
+
+    @classmethod
+    def fit(cls, rows: NDArray[Any], unit: bool = False) -> Principal:
+        """Fit on rows [N, D], in float64; beyond the rows it takes the memory of the smaller of [N, N] and [D, D]."""
+        count, width = rows.shape
+        if width > count:
+            numbers = _float64(rows, unit)
+            return cls.of_gram(numbers @ numbers.T, width, numbers.mean(axis=0), unit)
+        parts = list(slices(count, _NUMBERS, width))
+        centre, scatter = np.zeros(width), np.zeros((width, width))
+        for part in parts:
+            centre += _float64(rows[part], unit).sum(axis=0) / count
+        for part in parts:
+            centred = _float64(rows[part], unit) - centre
+            scatter += centred.T @ centred
+        squares, axes = _significant(*eigen(scatter))
+        principal = cls(squares, width, None, centre, axes, unit)
+        if count * len(squares) <= _MOST_HELD:
+            principal.held = np.concatenate([principal._turn(rows[part]) for part in parts])
+        return principal
+
+    @classmethod
+    def of_gram(cls, gram: Floats, width: int, centre: Floats | None = None, unit: bool = False) -> Principal:
+        """Coordinates from the rows' inner products [N, N] alone; width: the rows' dimensions."""
+        means = gram.mean(axis=0)
+        squares, turned = _significant(*eigen(gram - means - means[:, None] + means.mean()))
+        return cls(squares, width, turned * np.sqrt(squares), np.zeros(0) if centre is None else centre, None, unit)
+
+    def points(self, rows: NDArray[Any] | None, which: NDArray[np.intp]) -> Floats:
+        """Return the coordinates [n, R] of the fitted rows [N, D] of these numbers [n]."""
+        if self.held is not None:
+            return self.held[which]
+        assert rows is not None
+        return self._turn(rows[which])
+
+    def line(self, rows: NDArray[Any], weights: Floats) -> Floats:
+        """Return weights [T, R] on the coordinates as weights [T, D] on the rows. rows: the fitted ones."""
+        if self.axes is not None:
+            return weights @ self.axes.T
+        assert self.held is not None
+        shares = (weights / self.squares) @ self.held.T
+        return shares @ (_float64(rows, self.unit) - self.centre)
+
+    def _turn(self, rows: NDArray[Any]) -> Floats:
+        assert self.axes is not None
+        turned: Floats = (_float64(rows, self.unit) - self.centre) @ self.axes
+        return turned
+
+
+def eigen(scatter: Floats) -> tuple[Floats, Floats]:
+    """Return the eigenvalues [D], falling, and eigenvectors [D, D] of a symmetric matrix, which is overwritten."""
+    from scipy.linalg import eigh
+
+    if not scatter.size:
+        return np.zeros(0), scatter
+    values, vectors = eigh(scatter, driver="evd", overwrite_a=True, check_finite=False)
+    return values[::-1], vectors[:, ::-1]
+
+
+def _significant(values: Floats, vectors: Floats) -> tuple[Floats, Floats]:
+    keep = values > max(_ROUNDING * values[0], 1e-300)
+    return values[keep], vectors[:, keep]
+
+
+def _float64(rows: NDArray[Any], unit: bool) -> Floats:
+    return unit_float64(rows) if unit else rows.astype(np.float64)

@@ -1,0 +1,101 @@
+"""Ridge regression on one-hot labels or numbers, its penalty by exact leave-one-out squared error (Allen's PRESS)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sporeprint.predictors.groups import Groups, absent_classes, parts_of
+from sporeprint.predictors.predictor import LinearPredictor
+from sporeprint.predictors.principal import Floats, Principal
+from sporeprint.search.best_rows import slices
+
+PENALTIES = tuple(float(f"{digit}e{power}") for power in range(1, -9, -1) for digit in (3, 1))[1:]  # 10 first
+_NUMBERS = 2**22  # of coordinates at a time
+_LEAST = 1e-10  # of one minus a row's leverage
+
+
+class Ridge(LinearPredictor):
+    """Ridge regression on one-hot labels, with an intercept: it minimises mean squared error + penalty * |w|^2.
+
+    penalties: to choose from, for rows of mean squared length 1 around their mean, whatever their scale; by default 10,
+    3, 1, ... 1e-8. The one with the least leave-one-out squared error is taken, the stronger one in a tie.
+    `penalty_`: that one. `leave_one_out_`: {penalty: mean squared error, summed over classes}.
+    """
+
+    def __init__(self, penalties: Sequence[float] = PENALTIES) -> None:
+        self.penalties = penalties
+
+    def _fit(self, rows: NDArray[Any], codes: NDArray[np.intp], groups: Groups) -> None:
+        self._solve(Principal.fit(rows), rows, codes, groups)
+        self.coef_, self.intercept_ = self._path.line(rows, self.penalty_)
+
+    def _solve(self, principal: Principal, rows: NDArray[Any] | None, codes: NDArray[np.intp], groups: Groups) -> None:
+        self._path = RidgePath(principal, rows, np.eye(len(self.classes_))[codes], self.penalties)
+        errors = self._path.errors(rows, groups).sum(axis=0)
+        self.penalty_ = self._path.penalties[int(errors.argmin())]
+        self.leave_one_out_ = dict(zip(self._path.penalties, errors.tolist(), strict=True))
+
+    def _left_out(self, rows: NDArray[Any] | None, codes: NDArray[np.intp], groups: Groups) -> Floats:
+        scores = self._path.left_out(rows, groups, self.penalty_)
+        scores[absent_classes(codes, groups, len(self.classes_))] = -np.inf
+        return scores
+
+
+class RidgePath:
+    """Ridge regressions of the same targets at several penalties, for the price of one.
+
+    rows: [N, D], which may be None where principal holds their coordinates. targets: [N, T]. penalties: strongest
+    first.
+    """
+
+    def __init__(
+        self, principal: Principal, rows: NDArray[Any] | None, targets: Floats, penalties: Sequence[float]
+    ) -> None:
+        self.principal, self.targets = principal, targets
+        self.penalties = tuple(sorted({float(penalty) for penalty in penalties}, reverse=True))
+        self.means = targets.mean(axis=0)
+        self.products = np.zeros((len(principal.squares), targets.shape[1]))  # of coordinates and targets
+        for part in slices(len(targets), _NUMBERS, principal.width):
+            which = np.arange(part.start, part.stop)
+            self.products += principal.points(rows, which).T @ targets[part]
+
+    def line(self, rows: NDArray[Any], penalty: float) -> tuple[Floats, Floats]:
+        """Return the coefficients [T, D] and intercepts [T] at a penalty."""
+        coefficients = self.principal.line(rows, (self.products * self._shrink(penalty)[:, None]).T)
+        return coefficients, self.means - coefficients @ self.principal.centre
+
+    def left_out(self, rows: NDArray[Any] | None, groups: Groups, penalty: float) -> Floats:
+        """Return what each fitted row would be told without its group [N, T]; NaN for rows that are in none."""
+        told = np.full(self.targets.shape, np.nan)
+        for part, together in parts_of(groups, self.principal.width):
+            points = self.principal.points(rows, part)
+            told[part] = self.targets[part] - self._residuals(points, self.targets[part], penalty, together)
+        return told
+
+    def errors(self, rows: NDArray[Any] | None, groups: Groups) -> Floats:
+        """Return the mean squared leave-one-out error of each target at each penalty [T, P]."""
+        sums = np.zeros((self.targets.shape[1], len(self.penalties)))
+        for part, together in parts_of(groups, self.principal.width):
+            points = self.principal.points(rows, part)
+            for at, penalty in enumerate(self.penalties):
+                residuals = self._residuals(points, self.targets[part], penalty, together)
+                sums[:, at] += (residuals**2).sum(axis=0)
+        return sums / sum(map(len, groups))
+
+    def _residuals(self, points: Floats, targets: Floats, penalty: float, together: bool) -> Floats:
+        """Leave-one-out residuals [n, T] of coordinates [n, R], left out one by one or together."""
+        shrunk = points * self._shrink(penalty)
+        residuals = targets - self.means - shrunk @ self.products
+        if not together:
+            leverage = 1 / len(self.targets) + (shrunk * points).sum(axis=1)
+            return residuals / np.maximum(1 - leverage, _LEAST)[:, None]
+        others = np.eye(len(points)) - 1 / len(self.targets) - shrunk @ points.T
+        solved: Floats = np.linalg.solve(others, residuals)
+        return solved
+
+    def _shrink(self, penalty: float) -> Floats:
+        return 1 / (self.principal.squares + penalty * self.principal.squares.sum())

@@ -176,7 +176,7 @@ class KNN(Predictor):
         return scores
 
     def _scores_of(self, near: Nearest, codes: Numbers, vote: str, k: int) -> Floats:
-        classes = len(self.classes_)
+        classes, near = len(self.classes_), near.first(k)
         weights, votes = _weights(near, k, vote, self.metric, self.temperature), codes[near.rows]
         scores = np.log(vote_sums(votes, weights, classes) + 1 / classes)
         voted = np.flatnonzero(weights.any(axis=1))
@@ -310,8 +310,9 @@ def _votes(
     chosen = {k: np.empty(len(queries), np.intp) for k in ks}
     for near in tied_neighbours(train, queries, max(ks), codes, metric, own):
         for k in ks:
-            weights = _weights(near, k, vote, metric, temperature)
-            chosen[k][near.queries] = winners(codes[near.rows], weights, near.distances, classes)
+            first = near.first(k)
+            weights = _weights(first, k, vote, metric, temperature)
+            chosen[k][near.queries] = winners(codes[first.rows], weights, first.distances, classes)
     return chosen
 
 

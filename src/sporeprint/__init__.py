@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from sporeprint.predictors.class_means import ClassMeans
     from sporeprint.predictors.knn import KNN
     from sporeprint.predictors.lda import ShrunkLDA
+    from sporeprint.predictors.logistic import Probe
     from sporeprint.predictors.ridge import Ridge
     from sporeprint.segment.segmenter import Segmenter
     from sporeprint.store.reader import Store
@@ -61,6 +62,7 @@ _HOMES = {
     "MaskedTokens": "objectives",
     "Objective": "objectives",
     "Preprocess": "backbones.inputs.preprocess",
+    "Probe": "predictors.logistic",
     "Recipe": "features.recipe",
     "Ridge": "predictors.ridge",
     "Segmenter": "segment.segmenter",
@@ -96,7 +98,7 @@ __all__ = [  # noqa: RUF022
     "KL", "DINO", "SimCLR", "MaskedTokens", "Objective", "Dense", "TokenSimCLR", "TokenKL", "Copies", "Segmenter",
     "compare", "select", "knn", "probe", "cluster", "retrieve", "revisited", "regress", "multilabel", "analyse",
     "demonstrations", "Template", "Store", "open_source",
-    "KNN", "ClassMeans", "ShrunkLDA", "Ridge",
+    "KNN", "ClassMeans", "ShrunkLDA", "Ridge", "Probe",
     "check_backbone", "check_index", "check_objective", "check_projection", "check_views",
 ]  # fmt: skip
 

@@ -12,10 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from sporeprint.data.columns import as_list
 from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
-from sporeprint.evaluate.probe import FALLBACK, PENALTIES, Path, Scaling, check_fit, grid_of, held_out
 from sporeprint.evaluate.regress import best_k, check_neighbours, loo_scores, mean_of, neighbour_means
 from sporeprint.evaluate.result import Result
 from sporeprint.predictors.checks import check_same_width, features_of
+from sporeprint.predictors.logistic import FALLBACK, PENALTIES, Path, Scaling, check_fit, grid_of, held_out
 from sporeprint.predictors.row_order import content_order
 from sporeprint.values import check_choice
 
@@ -82,7 +82,7 @@ def multilabel(
     method "knn": a label's score is the share of the k nearest rows that have it, weighted as `vote` says (see `knn`);
     of all rows where there are fewer than k. k="auto" takes the k of 1, 3, 5, 10, 20 with the best leave-one-out mAP
     on the training rows, the smaller one in a tie; 1 for one row, or where no training row has a label.
-    method "probe": one logistic regression a label, penalised as in `fit_probe`. All share that of `penalties` which
+    method "probe": one logistic regression a label, penalised as in `Probe`. All share that of `penalties` which
     has the best mAP on held-out rows, the stronger one in a tie. Held out is the fraction `validation` of each label's
     positive and negative rows; labels with fewer than two positives or negatives are not validated, and where none is,
     the penalty is FALLBACK. A label that all training rows have scores highest in every row.

@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
-from sporeprint.evaluate.probe import Scaling, grid_of
 from sporeprint.evaluate.result import Result
 from sporeprint.predictors.checks import check_same_width, features_of
 from sporeprint.predictors.knn import CANDIDATES
+from sporeprint.predictors.logistic import Scaling, grid_of
 from sporeprint.predictors.row_order import content_order
 from sporeprint.predictors.votes import VOTES, weights_of
 from sporeprint.search.best_rows import slices
@@ -80,7 +80,7 @@ def regress(
     method "knn": the mean of the k nearest rows' targets, weighted as `vote` says (see `knn`); of all rows where there
     are fewer than k; rows as near as the k-th share the places that are left. k="auto" takes the k of 1, 3, 5, 10, 20
     with the best leave-one-out R^2, the smaller one in a tie, 1 where there is no R^2: one row, or constant targets.
-    method "ridge": minimises mean squared error + penalty * |w|^2 with w as in `fit_probe` (rows centred, of mean
+    method "ridge": minimises mean squared error + penalty * |w|^2 with w as in `Probe` (rows centred, of mean
     squared length 1, or standardised). Each target takes that of `penalties` (default: 10, 3, 1, ... 1e-8) with the
     least leave-one-out error, the stronger one in a tie. One row, or features that are all constant: the mean target.
     Raises SampleError for NaN, targets that are not numbers, and counts that do not match.

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from sporeprint.predictors.class_means import ClassMeans
     from sporeprint.predictors.lda import ShrunkLDA
     from sporeprint.predictors.ridge import Ridge
+    from sporeprint.predictors.ridge_regressor import RidgeRegressor
     from sporeprint.segment.segmenter import Segmenter
     from sporeprint.store.reader import Store
 
@@ -61,6 +62,7 @@ _HOMES = {
     "Preprocess": "backbones.inputs.preprocess",
     "Recipe": "features.recipe",
     "Ridge": "predictors.ridge",
+    "RidgeRegressor": "predictors.ridge_regressor",
     "Segmenter": "segment.segmenter",
     "ShrunkLDA": "predictors.lda",
     "SimCLR": "objectives",
@@ -94,7 +96,7 @@ __all__ = [  # noqa: RUF022
     "KL", "DINO", "SimCLR", "MaskedTokens", "Objective", "Dense", "TokenSimCLR", "TokenKL", "Copies", "Segmenter",
     "compare", "select", "knn", "probe", "cluster", "retrieve", "revisited", "regress", "multilabel", "analyse",
     "demonstrations", "Template", "Store", "open_source",
-    "ClassMeans", "ShrunkLDA", "Ridge",
+    "ClassMeans", "ShrunkLDA", "Ridge", "RidgeRegressor",
     "check_backbone", "check_index", "check_objective", "check_projection", "check_views",
 ]  # fmt: skip
 

@@ -28,6 +28,8 @@ class ClassMeans(LinearPredictor):
     ['a', 'b']
     """
 
+    _working = ("_counts",)
+
     def _fit(self, rows: NDArray[Any], codes: NDArray[np.intp], groups: Groups) -> None:
         self._counts = np.bincount(codes).astype(float)
         sums = np.zeros((len(self.classes_), rows.shape[1]))

@@ -39,6 +39,7 @@ class ShrunkLDA(LinearPredictor):
     """
 
     _unit = True
+    _working = ("_principal", "_counts", "_squares", "_turn", "_means", "_held", "_lengths")
 
     def _fit(self, rows: NDArray[Any], codes: Numbers, groups: Groups) -> None:
         principal = Principal.fit(rows, unit=True)

@@ -14,7 +14,8 @@ from sporeprint.evaluate.accuracy import mean_per_class
 from sporeprint.evaluate.result import Result
 from sporeprint.evaluate.shots import draws as few_shot_draws
 from sporeprint.predictors.checks import check_same_kind, check_same_width, features_of, labels_of
-from sporeprint.predictors.logistic import PENALTIES, Probe, check_fit, grid_of
+from sporeprint.predictors.logistic import PENALTIES, Probe, check_fit
+from sporeprint.predictors.ridge import grid_of
 from sporeprint.predictors.row_order import content_order
 
 

@@ -16,8 +16,10 @@ from sporeprint.predictors.calibration import temperature
 from sporeprint.predictors.groups import Groups
 from sporeprint.predictors.predictor import LeftOut, LinearPredictor
 from sporeprint.predictors.principal import Floats, Principal
+from sporeprint.predictors.ridge import grid_of
 from sporeprint.predictors.row_order import content_order
-from sporeprint.values import check_count, check_list, is_fraction, is_positive
+from sporeprint.store.schema import NOTHING, NUMBER
+from sporeprint.values import check_count, is_fraction
 
 PENALTIES = (1e-2, *(float(f"{digit}e-{power}") for power in range(3, 9) for digit in (3, 1)))  # strongest first
 # The penalty where nothing can be held out: the best at one row a class on Banking77, TREC and digits, by up to 1 %.
@@ -59,6 +61,8 @@ class Probe(LinearPredictor):
     ['cat' 'dog']
     """
 
+    _kept = {**LinearPredictor._kept, "penalty_": (NUMBER, NOTHING), "converged_": ""}
+
     def __init__(
         self,
         penalties: Sequence[float] = PENALTIES,
@@ -77,7 +81,7 @@ class Probe(LinearPredictor):
     def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> Probe:
         """Fit on features X [N, D] and labels y [N]. groups: [N], rows of one group are held out together.
 
-        Raises ValueError for NaN, labels that are not classes, counts that do not match, and settings that are none.
+        Raises SampleError for NaN, labels that are not classes, counts that do not match, and settings that are none.
         """
         self._fit(*self._checked(X, y, groups))
         return self
@@ -87,13 +91,13 @@ class Probe(LinearPredictor):
         """Fit on X [N, D], y [N], and return what the fits on the other folds say of each row.
 
         It is no leave-one-out but five folds, of whole groups, stratified: each says less than all rows would. The
-        penalty is chosen once, by all rows. Raises ValueError as `fit`.
+        penalty is chosen once, by all rows. Raises SampleError as `fit`, and for a single row.
         """
         return super().leave_one_out(X, y, groups)
 
     @quiet_floats
     def leave_one_out_of(self, principal: Principal, codes: Codes, groups: Groups) -> LeftOut:
-        """`leave_one_out` from coordinates that several predictors share; codes [N] count from 0. Raises ValueError."""
+        """`leave_one_out` from coordinates that predictors share; codes [N] count from 0. Raises SampleError."""
         if self.standardise:
             raise SampleError("standardise=True: coordinates hold no dimension's own variance; give the rows")
         return super().leave_one_out_of(principal, codes, groups)
@@ -252,14 +256,6 @@ def held_out(codes: NDArray[np.intp], fraction: float, seed: int) -> NDArray[np.
         members = rng.permutation(np.flatnonzero(codes == code))
         held[members[: min(len(members) - 1, max(1, round(fraction * len(members))))]] = True
     return held
-
-
-def grid_of(penalties: Sequence[float]) -> tuple[float, ...]:
-    """Return distinct penalties, strongest first. Raises SampleError."""
-    grid = check_list("penalties", penalties, "(0.01, 0.001)", SampleError)
-    if not grid or not all(map(is_positive, grid)):
-        raise SampleError(f"penalties={penalties!r}; expected one or more positive numbers")
-    return tuple(sorted({float(penalty) for penalty in grid}, reverse=True))
 
 
 def check_fit(validation: float, iterations: int, seed: int) -> None:

@@ -27,7 +27,7 @@ def groups_of(groups: ArrayLike | None, rows: int) -> Groups:
     codes = np.unique(names.astype(str) if names.dtype == object else names, return_inverse=True)[1]
     parts: Groups = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
     if len(parts) == 1:
-        raise SampleError(f"all {rows} rows are of one group, {names[0]!r}; expected at least two groups")
+        raise SampleError(f"all {rows} rows are of one group, '{names[0]}'; expected at least two groups")
     return parts
 
 

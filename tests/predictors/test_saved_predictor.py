@@ -17,7 +17,8 @@ from sporeprint import KNN, ClassMeans, KNNRegressor, Probe, Ridge, RidgeRegress
 from sporeprint.errors import DamagedStore, StoreError
 from sporeprint.predictors.saved_predictor import _FILES, NAMES, load_predictor, save_predictor
 
-CLASSIFIERS = [ShrunkLDA(), Ridge(penalties=(1, 0.1)), ClassMeans()]
+CLASSIFIERS = [ShrunkLDA(), Ridge(penalties=(1, 0.1)), ClassMeans(), KNN(), KNN(3, vote="distance"), Probe()]
+REGRESSORS = [RidgeRegressor(), KNNRegressor(), KNNRegressor((1, 2), "cosine", "softmax", 0.5)]
 ROWS, LABELS = clusters(30, 4, 3, seed=0)
 CODES = np.unique(LABELS, return_inverse=True)[1]
 
@@ -42,13 +43,14 @@ def test_a_loaded_classifier_gives_the_same_probabilities_bit_for_bit(tmp_path, 
     np.testing.assert_array_equal(loaded.predict_proba(ROWS), fitted.predict_proba(ROWS))
     np.testing.assert_array_equal(loaded.predict(ROWS), fitted.predict(ROWS))
     assert loaded.get_params() == fitted.get_params()
-    with pytest.raises(ValueError, match="has 3 features, but .* is expecting 4"):
+    with pytest.raises(ValueError, match=r"has 3 features, but .* is expecting 4"):
         loaded.predict(ROWS[:, :3])
 
 
+@pytest.mark.parametrize("regressor", REGRESSORS)
 @pytest.mark.parametrize("targets", [CODES * 0.3, np.stack([CODES * 0.3, ROWS[:, 0]], axis=1)])
-def test_a_loaded_regressor_gives_the_same_numbers_bit_for_bit(tmp_path, targets):
-    fitted = RidgeRegressor().fit(ROWS, targets)
+def test_a_loaded_regressor_gives_the_same_numbers_bit_for_bit(tmp_path, regressor, targets):
+    fitted = clone(regressor).fit(ROWS, targets)
     save_predictor(fitted, tmp_path)
     predicted = load_predictor(tmp_path).predict(ROWS)
     assert predicted.shape == targets.shape

@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 
 from small_rows import clusters
 from sporeprint import Probe
-from sporeprint.errors import SampleError
+from sporeprint.errors import SampleError, SporeprintWarning
 from sporeprint.predictors.groups import groups_of
 from sporeprint.predictors.logistic import FALLBACK, folds_of
 from sporeprint.predictors.principal import Principal
@@ -41,13 +41,12 @@ def test_scores_are_those_of_scikit_learns_logistic_regression(width):
 
 
 def test_probabilities_are_calibrated_on_rows_that_were_held_out():
-    rows, labels = clusters(200, 150, 3, seed=0, spread=4.0)
-    train, test = slice(0, 100), slice(100, None)
-    model = Probe([1e-6]).fit(rows[train], labels[train])  # far too weak: it is sure of everything
-    codes = np.unique(labels, return_inverse=True)[1][test]
-    raw = softmax(rows[test] @ model.coef_.T + model.intercept_, axis=1)
-    assert model.temperature_ > 2
-    assert log_loss(model.predict_proba(rows[test]), codes) < log_loss(np.maximum(raw, 1e-12), codes) - 0.1
+    rows, labels = clusters(200, 10, 3, seed=0)
+    codes = np.unique(labels, return_inverse=True)[1]
+    model = Probe([1.0]).fit(rows[:100], labels[:100])  # so strong that it is sure of nothing
+    raw = softmax(rows[100:] @ model.coef_.T + model.intercept_, axis=1)
+    assert model.temperature_ < 0.5
+    assert log_loss(model.predict_proba(rows[100:]), codes[100:]) < log_loss(raw, codes[100:]) - 0.2
 
 
 def test_groups_are_dealt_as_a_whole_and_their_classes_evenly():
@@ -90,6 +89,13 @@ def test_a_class_of_one_group_has_no_score_in_its_own_fold():
     assert not left.right[LABELS == "a"].any()
 
 
+def test_a_fold_whose_others_are_of_one_class_is_told_that_class():
+    groups = np.where(LABELS == "a", -1, np.arange(60))
+    left = Probe().leave_one_out(ROWS, np.where(LABELS == "a", "a", "b"), groups)
+    assert set(left.predictions[LABELS == "a"]) == {"b"}
+    assert np.isneginf(left.scores[LABELS == "a", 0]).all()
+
+
 def test_coordinates_give_what_rows_give():
     rows, labels = clusters(60, 5, 3, seed=0)
     left = Probe([1e-2]).leave_one_out(rows, labels)
@@ -105,7 +111,8 @@ def test_a_single_class_and_one_row_a_class_are_answered():
     assert Probe().leave_one_out(ROWS, ["x"] * 60).right.all()
     few = Probe().fit(ROWS[:3], ["a", "b", "c"])
     assert (few.penalty_, few.validation_, few.temperature_) == (FALLBACK, {}, 1.0)
-    assert not Probe().leave_one_out(ROWS[:3], ["a", "b", "c"]).right.any()
+    with pytest.warns(SporeprintWarning, match="probabilities are not calibrated"):
+        assert not Probe().leave_one_out(ROWS[:3], ["a", "b", "c"]).right.any()
     with pytest.raises(SampleError, match="leaving one out takes at least 2"):
         Probe().leave_one_out(ROWS[:1], ["a"])
 

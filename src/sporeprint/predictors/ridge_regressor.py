@@ -61,9 +61,7 @@ class RidgeRegressor(RegressorMixin, BaseEstimator):
             told[:, of] = path.left_out(rows, apart, penalty)[:, of]
         return self._like_targets(told)
 
-    def _solve(
-        self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None
-    ) -> tuple[RidgePath, NDArray[Any], Groups]:
+    def _solve(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None) -> tuple[RidgePath, NDArray[Any], Groups]:
         with as_sample_errors():
             rows, targets = validate_data(self, X, y, multi_output=True, y_numeric=True, **CHECKS)
             features_of(rows, "train")

@@ -9,8 +9,8 @@ import pytest
 from small_blocks import classed_blocks, unlabelled_blocks
 from sporeprint.evaluate.choice.candidates import choices
 from sporeprint.evaluate.choice.leave_one_out import leave_one_out_of
-from sporeprint.evaluate.knn import leave_one_out, votes_of_others
 from sporeprint.features.combine import Combination
+from sporeprint.predictors.knn import leave_one_out, votes_of_others
 
 pytestmark = pytest.mark.filterwarnings("error")
 KS = (1, 3, 5)

@@ -10,12 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
-from sporeprint.evaluate.knn import CANDIDATES, counts_of
 from sporeprint.features.blocks import Blocks, family
 from sporeprint.features.combine import Combination
 from sporeprint.features.unit import unit
 from sporeprint.features.whiten import Axes
 from sporeprint.predictors.checks import label_array, labels_of
+from sporeprint.predictors.knn import CANDIDATES, counts_of
 from sporeprint.predictors.votes import winners
 from sporeprint.search.best_rows import slices
 from sporeprint.search.ties import places_of

@@ -25,12 +25,12 @@ from sporeprint.evaluate.choice.candidates import (
 )
 from sporeprint.evaluate.choice.guard import GUARD, check_guard, paired, surely_better
 from sporeprint.evaluate.choice.leave_one_out import MOST_ROWS, leave_one_out_of, silent
-from sporeprint.evaluate.knn import CANDIDATES, knn_predict, votes_of_others
 from sporeprint.evaluate.result import Result
 from sporeprint.evaluate.table import Costs, Entry, entry_of
 from sporeprint.features.blocks import Blocks, check_blocks, family
 from sporeprint.features.combine import Combination
 from sporeprint.features.whiten import Axes
+from sporeprint.predictors.knn import CANDIDATES, knn_predict, votes_of_others
 from sporeprint.values import check_count, check_mapping
 
 

@@ -41,7 +41,9 @@ def main() -> None:
             part = slice(at, at + CHUNK)
             labels[part], rows[part] = clouds(centres, len(labels[part]), rng, noise=3.0)
         rows.flush()
-        print("| predictor | rows | dimensions | classes | call | seconds | peak beyond the rows, MiB | left out, top-1 |")
+        print(
+            "| predictor | rows | dimensions | classes | call | seconds | peak beyond the rows, MiB | left out, top-1 |"
+        )
         print("|---|---|---|---|---|---|---|---|")
         for name in given.predictors:
             title, predictor = PREDICTORS[name]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,7 @@ class Ridge(LinearPredictor):
     ([0], (1, 3))
     """
 
-    _kept = {**LinearPredictor._kept, "penalty_": ""}
+    _kept: ClassVar[Mapping[str, Any]] = {**LinearPredictor._kept, "penalty_": ""}
     _working = ("_path",)
 
     def __init__(self, penalties: Sequence[float] = PENALTIES) -> None:

@@ -55,7 +55,8 @@ def vote_sums(votes: NDArray[np.intp], weights: NDArray[np.float64], classes: in
 
 def _sums(votes: NDArray[np.intp], weights: NDArray[np.float64], classes: int) -> NDArray[np.float64]:
     cells = np.arange(len(votes))[:, None] * classes + votes
-    return np.bincount(cells.ravel(), weights.ravel(), len(votes) * classes).reshape(-1, classes)
+    sums: NDArray[np.float64] = np.bincount(cells.ravel(), weights.ravel(), len(votes) * classes)
+    return sums.reshape(-1, classes)
 
 
 def _winners(

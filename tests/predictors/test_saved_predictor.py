@@ -48,7 +48,9 @@ def test_a_loaded_classifier_gives_the_same_probabilities_bit_for_bit(tmp_path, 
         loaded.predict(ROWS[:, :3])
 
 
-@pytest.mark.parametrize("regressor", [KNNRegressor(), RidgeRegressor()])
+@pytest.mark.parametrize(
+    "regressor", [KNNRegressor(), KNNRegressor((1, 2), "cosine", "softmax", 0.5), RidgeRegressor()]
+)
 @pytest.mark.parametrize("targets", [CODES * 0.3, np.stack([CODES * 0.3, ROWS[:, 0]], axis=1)])
 def test_a_loaded_regressor_gives_the_same_numbers_bit_for_bit(tmp_path, regressor, targets):
     fitted = clone(regressor).fit(ROWS, targets)

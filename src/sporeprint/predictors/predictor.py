@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -119,7 +120,9 @@ class Predictor(ClassifierMixin, BaseEstimator):
             given = label_array(y) if isinstance(y, (list, tuple)) and len(y) else y  # NumPy turns 1 into "1"
             rows, labels = validate_data(self, X, given, **CHECKS)
             labels = labels_of(labels, len(features_of(rows, "train")), "train")
-            check_classification_targets(labels)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # "could represent a regression problem": one row a class
+                check_classification_targets(labels)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         return rows, codes, groups_of(groups, len(rows))
 

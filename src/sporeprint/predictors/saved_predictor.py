@@ -46,7 +46,7 @@ def save_predictor(predictor: BaseEstimator, folder: str | Path) -> None:
     """Save a fitted predictor into a folder, next to whatever else is there (a saved Fungi, say).
 
     A class lists in `_kept` what it keeps: {attribute: its dimensions, such as "CD", or the `Kind` of a JSON value}.
-    C is the number of classes, D that of dimensions, "" a number. Raises StoreError, NotFittedError.
+    C is the number of classes, D that of dimensions, "" a number. Raises StoreError for what is not one of ours.
     """
     name = type(predictor).__name__
     if _CLASSES.get(name) is not type(predictor):

@@ -55,8 +55,8 @@ def vote_sums(votes: NDArray[np.intp], weights: NDArray[np.float64], classes: in
 
 def _sums(votes: NDArray[np.intp], weights: NDArray[np.float64], classes: int) -> NDArray[np.float64]:
     cells = np.arange(len(votes))[:, None] * classes + votes
-    sums: NDArray[np.float64] = np.bincount(cells.ravel(), weights.ravel(), len(votes) * classes)
-    return sums.reshape(-1, classes)
+    sums = np.bincount(cells.ravel(), weights.ravel(), len(votes) * classes).reshape(-1, classes)
+    return np.asarray(sums, np.float64)
 
 
 def _winners(

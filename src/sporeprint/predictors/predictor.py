@@ -136,7 +136,7 @@ class Predictor(ClassifierMixin, BaseEstimator):
 
     def _forget(self) -> None:
         for name in self._working:
-            vars(self).pop(name, None)
+            self.__dict__.pop(name, None)
 
     @quiet_floats
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:

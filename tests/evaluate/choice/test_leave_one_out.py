@@ -8,6 +8,7 @@ from sporeprint.evaluate.choice.candidates import REFERENCES, choices, full_tabl
 from sporeprint.evaluate.choice.judges import PREDICTORS
 from sporeprint.evaluate.choice.leave_one_out import leave_one_out_of
 from sporeprint.features.combine import Combination
+from sporeprint.predictors.knn import leave_one_out, votes_of_others
 
 pytestmark = pytest.mark.filterwarnings("error")
 CLOSED = ("kNN", "class means", "LDA", "ridge")

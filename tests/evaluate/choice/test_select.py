@@ -13,9 +13,10 @@ from sporeprint.evaluate.accuracy import mean_per_class
 from sporeprint.evaluate.choice.candidates import ALL, EMBEDDINGS, FREE, PLAIN, REFERENCES, choices, full_table
 from sporeprint.evaluate.choice.leave_one_out import leave_one_out_of
 from sporeprint.evaluate.choice.select import Selection, Trained, choose, select
-from sporeprint.evaluate.knn import choose_k, knn, leave_one_out
+from sporeprint.evaluate.knn_accuracy import knn
 from sporeprint.evaluate.table import Costs
 from sporeprint.features.combine import Combination
+from sporeprint.predictors.knn import choose_k, leave_one_out
 
 pytestmark = pytest.mark.filterwarnings("error")
 KS = (1, 3, 5)

@@ -8,7 +8,6 @@ from sporeprint.evaluate.choice.candidates import REFERENCES, choices, full_tabl
 from sporeprint.evaluate.choice.judges import PREDICTORS
 from sporeprint.evaluate.choice.leave_one_out import leave_one_out_of
 from sporeprint.features.combine import Combination
-from sporeprint.predictors.knn import leave_one_out, votes_of_others
 
 pytestmark = pytest.mark.filterwarnings("error")
 CLOSED = ("kNN", "class means", "LDA", "ridge")
@@ -72,7 +71,9 @@ def test_the_probe_is_asked_of_some_features_alone():
     blocks, labels = classed_blocks(30)
     actual = leave_one_out_of(blocks, labels, choices(list(blocks)), ("LDA", "probe"), probed=set(REFERENCES))
     assert {name for name, outcomes in actual.items() if "probe" in outcomes} == set(REFERENCES)
-    assert_as_alone(actual["embedding"]["probe"], REFERENCES["embedding"].fit(blocks).transform(blocks), labels, "probe")
+    assert_as_alone(
+        actual["embedding"]["probe"], REFERENCES["embedding"].fit(blocks).transform(blocks), labels, "probe"
+    )
 
 
 def test_a_predictor_keeps_what_it_chose_and_is_not_fitted():

@@ -80,7 +80,9 @@ def test_the_longest_names_fit_25_words(gain, word):
     blocks = ("embedding", "cls-1", "cls-2", "dino.views", "simclr.views", "kl", "dino")
     entries, *_ = compared(gain, gain, reference=HALF_WHITE, base=word)
     how = Combination(blocks, "auto", exponent=0.5)
-    longest = [altered(one, blocks=blocks, combination=how, predictor=word) if one.name == FREE else one for one in entries]
+    longest = [
+        altered(one, blocks=blocks, combination=how, predictor=word) if one.name == FREE else one for one in entries
+    ]
     assert len(verdict(longest, HALF_WHITE, FREE).split()) <= 25
     assert len(judged((0, 0, 0), gain, reference=HALF_WHITE, base=word).split()) <= 25
 
@@ -94,7 +96,9 @@ def test_the_same_features_with_a_better_predictor_are_a_choice_of_their_own():
     entries, reference, chosen = compared((0.05, 0.01, 0.09), (0, 0, 0), base="kNN, k = 5")
     raw = Combination(("embedding",))
     entries = [altered(one, combination=raw, blocks=("embedding",)) if one.name == FREE else one for one in entries]
-    assert verdict(entries, reference, chosen).startswith("Use the embedding with LDA: 65.0% where the embedding's best")
+    assert verdict(entries, reference, chosen).startswith(
+        "Use the embedding with LDA: 65.0% where the embedding's best"
+    )
 
 
 def test_where_nothing_is_surely_better_in_training_the_references_own_interval_is_said():

@@ -108,7 +108,9 @@ def test_with_few_rows_of_a_class_lda_on_the_raw_embedding_is_what_must_be_beate
     given = {"embedding_kNN": "11100000", "embedding_LDA": "11000000", "white_LDA": "11110000"}
     assert choose(*asked(**given), few=True, guard=2).title == "embedding with LDA"
     assert choose(*asked(**given), few=False, guard=2).title == "embedding, white 0.5 with LDA"
-    assert choose(*asked(**given, a_kNN="11111111"), few=True, guard=2).name == "a"
+    assert choose(*asked(**given, a_LDA="11111111"), few=True, guard=2).name == "a"
+    assert choose(*asked(**given, a_kNN="11111111"), few=True, guard=2).name == "embedding"  # only LDA's are compared
+    assert choose(*asked(**given, a_kNN="11111111"), few=False, guard=2).name == "a"
     alone = asked(embedding_kNN="1100", white_kNN="1110")
     assert choose(*alone, few=True).name == "embedding, white 0.5"  # LDA was not asked
 

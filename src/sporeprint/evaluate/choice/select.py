@@ -132,7 +132,7 @@ def select(
 
 
 def has_few(codes: NDArray[np.intp]) -> bool:
-    """Whether the median class has fewer than `FEW` rows."""
+    """Whether the median class of codes [N] has fewer than `FEW` rows."""
     return bool(np.median(np.bincount(codes)) < FEW)
 
 
@@ -150,11 +150,15 @@ def choose(
     A pair is taken only if its loss is below the reference's by more than `guard` standard errors of the paired
     difference; the one with the least loss is taken, the earlier one in a tie; where there is none, the reference
     stays. The errors are of one difference, and many are looked at.
+    few: there are so few rows of a class that leave-one-out cannot tell predictors apart: features are chosen for LDA.
     """
     check_guard(guard)
     base_name, base_word = reference_of(outcomes, few)
     base = outcomes[base_name][base_word]
-    pairs = [(name, word) for name in candidates for word in outcomes[name]]
+    words = {word for name in candidates for word in outcomes[name]}
+    if few and "LDA" in words:
+        words = {"LDA"}
+    pairs = [(name, word) for name in candidates for word in outcomes[name] if word in words]
     chosen, kept = (base_name, base_word), base
     for name, word in sorted(pairs, key=lambda pair: outcomes[pair[0]][pair[1]].loss):  # stable: the earlier in a tie
         outcome = outcomes[name][word]

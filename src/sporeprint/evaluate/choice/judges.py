@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sporeprint.evaluate.choice.stand_ins import Probe
 from sporeprint.predictors.class_means import ClassMeans
 from sporeprint.predictors.knn import KNN
 from sporeprint.predictors.lda import ShrunkLDA
+from sporeprint.predictors.logistic import Probe
 from sporeprint.predictors.predictor import Predictor
 from sporeprint.predictors.ridge import Ridge
 
@@ -44,4 +44,6 @@ def fixed(predictor: Predictor) -> Predictor:
         return KNN(k=predictor.k_, vote=predictor.vote_)
     if isinstance(predictor, Ridge):
         return Ridge(penalties=(predictor.penalty_,))
+    if isinstance(predictor, Probe) and predictor.penalty_ is not None:
+        return Probe(penalties=(predictor.penalty_,))
     return type(predictor)()

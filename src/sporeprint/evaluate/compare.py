@@ -232,11 +232,11 @@ def _of_splits(
 
         part, rest = ({name: block[subset] for name, block in blocks.items()} for subset in (rows, others))
         apart = None if groups is None else label_array(groups)[rows]
-        trained = Trained(part, labels[rows], costs, most_rows, seed, apart, of_split)
+        trained = Trained(part, labels[rows], costs, most_rows, seed, apart, of_split, probe=False)
         runs.append((trained, trained.guesses(rest, of_split), labels[others]))
     named = np.concatenate([names for *_, names in runs])
     held = len(named) / len(runs) / len(labels)
-    whole = Trained(blocks, labels, costs, most_rows, seed, groups, progress)
+    whole = Trained(blocks, labels, costs, most_rows, seed, groups, progress, probe=False)
     progress("intervals, and what the blocks share")
 
     def guesses(name: str, judge: str) -> list[NDArray[Any]]:

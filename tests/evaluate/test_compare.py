@@ -24,9 +24,9 @@ FEW = ("embedding", "cls-1", "kl")  # blocks, where what they are does not matte
 def decided(result):
     """All that must not depend on a test row."""
     return result.reference, [
-        (entry.name, entry.combination, entry.judge, entry.passes)
-        + tuple((judge, by.predictor, by.leave_one_out, by.loss) for judge, by in entry.results.items())
+        (entry.name, entry.combination, entry.judge, judge, by.predictor, by.leave_one_out, by.loss, entry.passes)
         for entry in result.entries
+        for judge, by in entry.results.items()
     ]
 
 

@@ -113,8 +113,7 @@ def compare(
     progress("intervals, and what the blocks share")
     right = {name: {judge: guess == names for judge, guess in judged.items()} for name, judged in guesses.items()}
     base = right[trained.reference][trained.entry(trained.reference).judge]
-    drawn: dict[str, Any] = {"level": level, "seed": seed}
-    drawn |= {} if test_groups is None else {"groups": test_groups}
+    drawn: dict[str, Any] = {"level": level, "seed": seed, "groups": test_groups}
     entries = trained.measured(
         lambda name, judge: (
             bootstrap_mean(right[name][judge], **drawn),
@@ -226,8 +225,7 @@ def _of_splits(
     """
     named = []  # the test labels of each split
     runs: list[Guesses] = []
-    grouped: dict[str, Any] = {} if groups is None else {"groups": groups}
-    for number, (rows, others) in enumerate(repeated_splits(labels, 0.3, splits, seed, **grouped), 1):
+    for number, (rows, others) in enumerate(repeated_splits(labels, 0.3, splits, seed, groups), 1):
 
         def of_split(step: str, number: int = number) -> None:
             progress(f"split {number} of {splits}: {step}")
@@ -237,7 +235,7 @@ def _of_splits(
         trained = Trained(part, labels[rows], costs, most_rows, seed, apart, of_split)
         runs.append(trained.guesses(rest, of_split))
         named.append(labels[others])
-    held = len(named[0]) / len(labels)
+    held = float(np.mean([len(part) for part in named])) / len(labels)
     whole = Trained(blocks, labels, costs, most_rows, seed, groups, progress)
     progress("intervals, and what the blocks share")
     splits_of = list(zip(runs, named, strict=True))

@@ -13,6 +13,7 @@ from sporeprint.evaluate.comparison import Comparison
 from sporeprint.features.blocks import family
 from sporeprint.report.samples import Samples
 from sporeprint.run.data_names import data_names
+from sporeprint.run.duplicate_notes import duplicate_notes
 from sporeprint.run.paper_assembly import mark_paper
 from sporeprint.run.store_info import measured
 from sporeprint.run.store_pair import SAME, Pair, block_list, check_block_names, numbers_hint, read_pair, read_store
@@ -72,6 +73,8 @@ def compare_stores(
             rows_timed=cost.get("rows", 0),
             ids=rows.ids,
             test_ids=None if test is None else test.test_ids,
+            groups=rows.groups,
+            test_groups=None if test is None else test.test_groups,
             splits=splits,
             seed=seed,
             settings=settings,
@@ -84,7 +87,7 @@ def compare_stores(
     marked = replace(comparison, entries=tuple(mark_paper(comparison.entries, train.plan)))
     if SAME in rows.notes:
         marked = replace(marked, verdict=f"{SAME.capitalize()}.")
-    return marked.noted(rows.notes)
+    return marked.noted((*rows.notes, *duplicate_notes(rows)))
 
 
 def shown_samples(

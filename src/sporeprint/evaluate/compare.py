@@ -235,7 +235,7 @@ def _of_splits(
         trained = Trained(part, labels[rows], costs, most_rows, seed, apart, of_split)
         runs.append(trained.guesses(rest, of_split))
         named.append(labels[others])
-    held = float(np.mean([len(part) for part in named])) / len(labels)
+    held = float(np.mean([len(rows) for rows in named])) / len(labels)
     whole = Trained(blocks, labels, costs, most_rows, seed, groups, progress)
     progress("intervals, and what the blocks share")
     splits_of = list(zip(runs, named, strict=True))

@@ -92,6 +92,7 @@ class Trained:
             asked |= {f"{choice}: {name}": combination for name, combination in listed.items()}
             probed |= {f"{choice}: {name}" for name in REFERENCES}
         options: dict[str, Any] = {"groups": groups, "most_rows": most_rows, "seed": seed, "progress": progress}
+        options["whiteners"] = self.whiteners
         outcomes = leave_one_out_of(train, labels, asked, tuple(PREDICTORS), probed=probed, **options)
         few = has_few(labelled.codes)
         self.selections: dict[str, Selection] = {}

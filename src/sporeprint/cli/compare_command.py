@@ -24,7 +24,7 @@ def compare(
     blocks: options.OldBlocks = None,
     splits: Annotated[int | None, typer.Option(min=2, help="Without TEST_STORE: number of splits.", show_default="10")] = None,
     shots: options.Shots = None,
-    draws: Annotated[int | None, typer.Option(min=1, help="With --shots: how often; each draw makes its own choice.", show_default="5")] = None,
+    draws: options.ChoosingDraws = None,
     seed: options.Seed = 0,
     everything: options.All = False,
     json: options.Json = False,

@@ -30,10 +30,11 @@ class NearDuplicates:
 
 @quiet_floats
 def near_duplicates(rows: NDArray[Any], queries: NDArray[Any] | None = None, near: float = NEAR) -> NearDuplicates:
-    """Count the queries [M, D] that have a near-duplicate among the rows [N, D]; without queries, rows among the others.
+    """Count the queries [M, D] that have a near-duplicate among the rows [N, D]; without them, rows among the others.
 
     A near-duplicate has a cosine above `near` once the mean of the rows is taken off. Of very many rows evenly spaced
-    ones are looked at, against all rows, in bounded memory. With NaN in a row, or fewer than 16 dimensions, none is found.
+    ones are looked at, against all rows, in bounded memory. With NaN in a row, or fewer than 16 dimensions, none is
+    found.
     """
     own = queries is None
     asking = rows if own else queries

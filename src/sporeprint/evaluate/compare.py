@@ -95,7 +95,7 @@ def compare(
     check_count("seed", seed, 0, SampleError)
     check_mapping("info", info, "what `Fungi.block_info()` gives, or `Store.blocks_info`", SampleError)
     check_blocks(train, SampleError, "train blocks")
-    train = _blocks(train, list(train), "train")
+    train = blocks_of(train, list(train), "train")
     labels = labels_of(labels, len(train["embedding"]), "train")
     if missing := [name for name in train if name not in info]:
         raise SampleError(f"info says nothing of block {missing[0]!r}; expected its family, views and passes")
@@ -110,7 +110,7 @@ def compare(
         if shots is not None:
             raise SampleError(f"shots={shots!r} without test rows; give test rows, or leave out shots")
         return _of_splits(train, labels, groups, costs, splits, most_rows, level, seed, known, progress)
-    test = _blocks(test, list(train), "test")
+    test = blocks_of(test, list(train), "test")
     names = labels_of(test_labels if test_labels is not None else [], len(test["embedding"]), "test")
     check_same_kind(labels, names)
     _check_ids(test_ids, len(names), "test")
@@ -132,6 +132,22 @@ def compare(
             progress,
         )
     trained = Trained(train, labels, costs, most_rows, seed, groups, progress)
+    return comparison_of(trained, test, names, ids, test_ids, test_groups, level, seed, known, progress)
+
+
+def comparison_of(
+    trained: Trained,
+    test: Blocks,
+    names: NDArray[Any],
+    ids: Sequence[str] | None,
+    test_ids: Sequence[str] | None,
+    test_groups: ArrayLike | None,
+    level: float,
+    seed: int,
+    known: Mapping[str, Any],
+    progress: Callable[[str], None],
+) -> Comparison:
+    """What the training rows decided, measured on the test rows and their labels, `names` [M]."""
     guesses = trained.guesses(test, progress)
     progress("intervals, and what the blocks share")
     right = {name: {judge: guess == names for judge, guess in judged.items()} for name, judged in guesses.items()}
@@ -145,7 +161,7 @@ def compare(
         )
     )
     before, after = (guesses[name][trained.entry(name).judge] for name in (trained.reference, trained.recommended))
-    figures = analyse(train, names, before, after, seed=seed)
+    figures = analyse(trained.train, names, before, after, seed=seed)
     return Comparison(
         verdict=verdict(entries, trained.reference, trained.recommended),
         entries=entries,
@@ -161,7 +177,7 @@ def compare(
     )
 
 
-def _blocks(blocks: Blocks, names: Sequence[str], which: str) -> dict[str, NDArray[np.float32]]:
+def blocks_of(blocks: Blocks, names: Sequence[str], which: str) -> dict[str, NDArray[np.float32]]:
     check_blocks(blocks, SampleError, f"{which} blocks")
     if missing := [name for name in ("embedding", *names) if name not in blocks]:
         raise SampleError(f"{which} has no block {missing[0]!r}; there are: {', '.join(blocks)}")

@@ -52,7 +52,7 @@ def compare_stores(
     """
 
     def reads(store: Store) -> tuple[str, ...]:
-        return _names(store, blocks)
+        return block_names(store, blocks)
 
     if test_rows is None:
         rows = read_store(train_rows, reads, label_column, "compare", "--train", True, group_column)
@@ -130,7 +130,7 @@ def check_samples(train_rows: Rows, test_rows: Rows | None) -> None:
             reopen(Store.open(rows.store), rows)
 
 
-def _names(train: Store, blocks: str | None) -> tuple[str, ...]:
+def block_names(train: Store, blocks: str | None) -> tuple[str, ...]:
     if blocks is None:
         return tuple(train.block_names)
     listed = block_list(blocks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -134,12 +134,15 @@ class Trained:
         return next(entry for entry in self.entries if entry.name == name)
 
     @quiet_floats
-    def guesses(self, test: Blocks, progress: Callable[[str], None] = silent) -> Guesses:
-        """The label of each test row, from predictors refitted on all training rows."""
+    def guesses(
+        self, test: Blocks, progress: Callable[[str], None] = silent, names: Collection[str] | None = None
+    ) -> Guesses:
+        """The label of each test row, from predictors refitted on all training rows. names: of these entries alone."""
         guesses: Guesses = {}
         known: dict[Any, NDArray[Any]] = {}  # of features that have several names
-        for number, entry in enumerate(self.entries, 1):
-            progress(f"test rows: {entry.name} ({number} of {len(self.entries)})")
+        listed = self.entries if names is None else [entry for entry in self.entries if entry.name in names]
+        for number, entry in enumerate(listed, 1):
+            progress(f"test rows: {entry.name} ({number} of {len(listed)})")
             how, sets = entry.combination, None
             guesses[entry.name] = {}
             for judge, outcome in self.outcomes[entry.name].items():

@@ -87,6 +87,7 @@ def render(comparison: Comparison, samples: Samples | None = None, queries: int 
         title=_title(comparison.settings),
         facts=_facts(comparison.settings),
         words=named(comparison),
+        kinds=_kinds(comparison),
         judges={judge: TITLES[judge] for judge in judges_of(comparison)},
         solver=solver,
         chosen=comparison.entry(comparison.chosen),
@@ -173,6 +174,12 @@ def _in_turns(changed: Sequence[Changed]) -> list[Changed]:
     gain = [row for row in changed if row.after == row.label]
     lose = [row for row in changed if row.after != row.label]
     return [row for pair in zip_longest(gain, lose) for row in pair if row is not None]
+
+
+def _kinds(comparison: Comparison) -> dict[str, str]:
+    """The classes of the rows that are coloured, by the entry's name."""
+    reference, chosen = comparison.reference, comparison.chosen
+    return {reference: "reference", chosen: "reference chosen" if chosen == reference else "chosen"}
 
 
 def _unchanged(comparison: Comparison) -> str:

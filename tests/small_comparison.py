@@ -26,7 +26,10 @@ def entry(name: str, role: str, passes: int, accuracy: float, **others: Any) -> 
             loss=loss,
         )
 
-    results = {"knn": judged(accuracy - 0.08, "kNN, k = 5", 0.5), "closed": judged(accuracy, "LDA", 0.3)}
+    results = {
+        "knn": judged(accuracy - 0.08, "kNN, k = 5", 1.1 - accuracy),
+        "closed": judged(accuracy, "LDA", 1 - accuracy),
+    }
     if role in ("embedding", "chosen"):
         results["probe"] = judged(accuracy - 0.02, "probe", float("nan"))
     row = Entry(
@@ -44,10 +47,10 @@ def entry(name: str, role: str, passes: int, accuracy: float, **others: Any) -> 
 
 
 def altered(row: Entry, **others: Any) -> Entry:
-    """The entry with other fields, its own or of its closed form's accuracy."""
+    """The entry with other fields, its own or of its accuracy by its judge."""
     names = {field.name for field in fields(Accuracy)} & others.keys()
-    accuracy = replace(row.results["closed"], **{name: others.pop(name) for name in names})
-    return replace(row, **{"results": {**row.results, "closed": accuracy}, **others})
+    accuracy = replace(row.result, **{name: others.pop(name) for name in names})
+    return replace(row, **{"results": {**row.results, row.judge: accuracy}, **others})
 
 
 def comparison(**others: Any) -> Comparison:

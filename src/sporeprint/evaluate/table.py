@@ -56,7 +56,7 @@ class Entry:
 
     @property
     def result(self) -> Any:
-        """The result by which a table is read: the judge's, that of k = "auto" where there are several, or the first."""
+        """The result by which a table is read: the judge's, that of k = "auto" among several, or the first."""
         if self.judge:
             return self.results[self.judge]
         return self.results["auto"] if "auto" in self.results else next(iter(self.results.values()))

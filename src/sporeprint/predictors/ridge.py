@@ -24,6 +24,15 @@ class Ridge(LinearPredictor):
     penalties: to choose from, for rows of mean squared length 1 around their mean, whatever their scale; by default 10,
     3, 1, ... 1e-8. The one with the least leave-one-out squared error is taken, the stronger one in a tie.
     `penalty_`: that one. `leave_one_out_`: {penalty: mean squared error, summed over classes}.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sporeprint import Ridge
+    >>> features, labels = load_iris(return_X_y=True)
+    >>> ridge = Ridge().fit(features, labels)
+    >>> ridge.predict(features[:1]).tolist(), ridge.predict_proba(features[:1]).shape
+    ([0], (1, 3))
     """
 
     def __init__(self, penalties: Sequence[float] = PENALTIES) -> None:

@@ -90,7 +90,8 @@ def candidates(
     """The candidates to evaluate, and what loo chose, if it was asked.
 
     labels: of the training rows, for loo to choose by; None where it must not. unlabelled: why not, and what to take
-    instead. table: what is evaluated, with loo's choice, where the flags name no combination. progress, predictors: of `select`.
+    instead. table: what is evaluated, with loo's choice, where the flags name no combination. progress,
+    predictors: of `select`.
     Raises RecipeError where only loo is wanted and must not be.
     """
     names = list(blocks)

@@ -47,10 +47,9 @@ Guesses = dict[str, dict[str, NDArray[Any]]]  # the label of each test row, by e
 class Trained:
     """What the training rows decide. It sees no test row.
 
-        entries: without results. outcomes: of each entry by name, {judge: leave-one-out of its best predictor}. reference:
-    the name of the entry that
-        is best on the embedding alone, with its `judge`. recommended: the choice among
-        everything if its loss is below that of the choice of one pass by two standard errors, else that.
+    entries: without results. outcomes: of each entry by name, {judge: leave-one-out of its best predictor}. reference:
+    the name of the entry that is best on the embedding alone, with its `judge`. recommended: the choice among
+    everything if its loss is below that of the choice of one pass by two standard errors, else that.
     """
 
     def __init__(

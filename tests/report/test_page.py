@@ -188,8 +188,8 @@ def test_what_matters_most_is_in_the_first_columns_of_each_table():
 def test_the_answer_is_what_the_embedding_can_do_what_the_choice_does_and_its_gain():
     text = Page(render(comparison())).text.replace("\u00a0", " ")
     assert (
-        "The embedding's best 60.0 % 58.0 to 63.0 embedding with LDA 1 pass, 1,240 rows/s, 1,536 bytes a row "
-        "The choice 80.0 % 78.0 to 83.0 embedding + kl, as they are with LDA 10 passes, 124 rows/s, 1,536 bytes a row "
+        "The embedding's best 60.0% 58.0 to 63.0 embedding with LDA 1 pass, 1,240 rows/s, 1,536 bytes a row "
+        "The choice 80.0% 78.0 to 83.0 embedding + kl, as they are with LDA 10 passes, 124 rows/s, 1,536 bytes a row "
         "Gain +20.0 points +17.0 to +23.0 on the same test rows, 95 % interval"
     ) in text
 
@@ -273,7 +273,7 @@ def test_what_was_chosen_is_said_in_words(combination, words):
     assert chosen.joins == words
     page = Page(render(comparison(entries=(*comparison().entries[:-1], chosen))))
     assert page.cells("all,")[0] == f"5 all, white the choice {words}"
-    assert f"The choice 80.0 % 78.0 to 83.0 {words} with LDA" in page.text.replace("\u00a0", " ")
+    assert f"The choice 80.0% 78.0 to 83.0 {words} with LDA" in page.text.replace("\u00a0", " ")
 
 
 def test_the_legend_has_the_marks_that_are_drawn():

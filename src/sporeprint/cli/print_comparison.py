@@ -17,7 +17,6 @@ from sporeprint.report.judge_columns import TITLES, accuracy_of, judges_of, main
 _CHOSEN = (FREE, PLAIN, ALL)
 _COUNTS = {"train_rows": "training rows", "test_rows": "test rows", "splits": "splits", "classes": "classes"}
 _MEANINGS = {
-    "knn": "kNN, closed form, probe: top-1 % on the test rows by each",
     "closed": "closed form: the LDA, ridge or class means that leave-one-out chooses",
     "probe": "probe: logistic, trained by gradients",
 }
@@ -35,7 +34,8 @@ def print_comparison(comparison: Comparison, everything: bool = False) -> None:
     print_entries(_compared(comparison, everything), entries, figures, main_of(comparison), everything, notes, name)
     for entry in entries:
         if entry.name in _CHOSEN and entry.name != comparison.chosen:
-            say_folded(f"{entry.name}: {entry.joins}", "  ")
+            same = entry.combination == comparison.combination
+            say_folded(f"{entry.name}: {'the same features' if same else entry.joins}", "  ")
     _print_steps(comparison)
     for note in comparison.notes:
         say_folded(f"note: {note}", "  ")
@@ -64,7 +64,10 @@ def _judges(comparison: Comparison) -> list[Figure]:
             shown = f"*{shown}"
         return f"{shown} {_solver(accuracy):<{widest}}" if judge == "closed" else shown  # figures stay aligned
 
-    return [Figure(Column(TITLES[judge], _MEANINGS[judge]), partial(cell, judge)) for judge in judges_of(comparison)]
+    judges = judges_of(comparison)
+    meanings = {judges[0]: f"{', '.join(TITLES[judge] for judge in judges)}: top-1 % on the test rows by each"}
+    meanings |= {judge: _MEANINGS[judge] for judge in judges[1:]}
+    return [Figure(Column(TITLES[judge], meanings[judge]), partial(cell, judge)) for judge in judges]
 
 
 def _solver(accuracy: Accuracy) -> str:

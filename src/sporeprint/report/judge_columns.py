@@ -11,6 +11,7 @@ from sporeprint.evaluate.table import Entry
 from sporeprint.report.main_rows import main_rows
 
 TITLES = {"knn": "kNN", "closed": "closed form", "probe": "probe"}
+MORE = "more passes, over one pass"
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,15 @@ def steps(comparison: Comparison) -> list[Step]:
     by_name = {entry.name: entry for entry in comparison.entries}
     pairs = (
         ("one pass, over the embedding", comparison.reference, FREE),
-        ("more passes, over one pass", FREE, ALL),
+        (MORE, FREE, ALL),
         ("gradients, over the best without", PLAIN, ALL),
     )
-    return [
+    listed = [
         Step(words, by_name[before], by_name[after])
         for words, before, after in pairs
         if before in by_name and after in by_name
     ]
+    return [step for step in listed if step.words != MORE or step.after.passes > step.before.passes]
 
 
 def judges_of(comparison: Comparison) -> list[str]:

@@ -24,7 +24,8 @@ def main_rows(
     kept = {entry.name for entry in entries if entry.name in named or entry.role == "chosen"}
     kept |= {entry.name for entry in [row for row in entries if row.role == "paper"][:1]}
     for kind in FAMILIES:
-        members = [entry for entry in entries if _only(entry, kind) and not math.isnan(score(entry))]
+        others = [entry for entry in entries if entry.name not in named and not math.isnan(score(entry))]
+        members = [entry for entry in others if _only(entry, kind)]
         kept |= {entry.name for entry in sorted(members, key=score)[-1:]}
     return [at for at, entry in enumerate(entries) if entry.name in kept]
 

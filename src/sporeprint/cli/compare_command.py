@@ -23,6 +23,8 @@ def compare(
     features: options.AllFeatures = None,
     blocks: options.OldBlocks = None,
     splits: Annotated[int | None, typer.Option(min=2, help="Without TEST_STORE: number of splits.", show_default="10")] = None,
+    shots: options.Shots = None,
+    draws: options.ChoosingDraws = None,
     seed: options.Seed = 0,
     everything: options.All = False,
     json: options.Json = False,
@@ -44,6 +46,10 @@ def compare(
         )
     if test_store is not None and splits is not None:
         raise RecipeError("--splits splits TRAIN_STORE where there is no TEST_STORE; leave out one of the two")
+    if test_store is None and shots is not None:
+        raise RecipeError("--shots draws labelled rows to choose from, and needs TEST_STORE to measure on; give it")
+    if shots is None and draws is not None:
+        raise RecipeError("--draws goes with --shots: how many rows of each class a draw takes")
     columns = (sources.label_column, sources.group_column)
     if report is None and columns == (None, None) and (train is not None or test is not None):
         raise RecipeError(
@@ -59,7 +65,9 @@ def compare(
             say(f"the report will show no samples: that needs {wants} too", err=True)
     count = 10 if splits is None else splits
     with Working() as progress:
-        comparison = compare_stores(train_rows, test_rows, features, *columns, count, seed, progress)
+        comparison = compare_stores(
+            train_rows, test_rows, features, *columns, count, seed, progress, shots=shots, draws=draws or 5
+        )
     try:
         if json:
             print_json(comparison.to_json())

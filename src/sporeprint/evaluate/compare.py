@@ -25,6 +25,7 @@ from sporeprint.evaluate.choice.leave_one_out import MOST_ROWS, silent
 from sporeprint.evaluate.choice.trained import Guesses, Trained
 from sporeprint.evaluate.choice.verdict import reasons, verdict
 from sporeprint.evaluate.comparison import Changed, Comparison, Neighbour
+from sporeprint.evaluate.few_shot_comparison import few_shot_comparison
 from sporeprint.evaluate.table import Costs, Info
 from sporeprint.features.blocks import Blocks, check_blocks
 from sporeprint.predictors.checks import check_same_kind, features_of, labels_of
@@ -49,6 +50,8 @@ def compare(
     groups: ArrayLike | None = None,
     test_groups: ArrayLike | None = None,
     splits: int = 10,
+    shots: int | None = None,
+    draws: int = 5,
     most_rows: int = MOST_ROWS,
     level: float = 0.95,
     seed: int = 0,
@@ -68,6 +71,7 @@ def compare(
     main entries, the probe. What they choose (k, the penalty, which of the three) is chosen by leave-one-out on the
     training rows (at most `most_rows` of them), and so are the reference and what is called chosen: the test rows have
     no say. Each predictor is then fitted on all training rows.
+    shots: labelled rows of each class, drawn `draws` times; see `few_shot_comparison`. It needs test rows.
     Intervals are of these choices on other test rows; other training rows, which might choose otherwise, are not in
     the bootstrap. A test row whose label no training row has is wrong for every entry.
     Raises SampleError for rows with NaN, blocks and labels that do not match, fewer than two training rows.
@@ -103,18 +107,36 @@ def compare(
     if len(labels) > most_rows:
         known["rows that choose"] = most_rows
     if test is None:
+        if shots is not None:
+            raise SampleError(f"shots={shots!r} without test rows; give test rows, or leave out shots")
         return _of_splits(train, labels, groups, costs, splits, most_rows, level, seed, known, progress)
     test = _blocks(test, list(train), "test")
     names = labels_of(test_labels if test_labels is not None else [], len(test["embedding"]), "test")
     check_same_kind(labels, names)
     _check_ids(test_ids, len(names), "test")
+    if shots is not None:
+        return few_shot_comparison(
+            train,
+            labels,
+            test,
+            names,
+            costs,
+            shots,
+            draws,
+            groups,
+            test_groups,
+            most_rows,
+            level,
+            seed,
+            known,
+            progress,
+        )
     trained = Trained(train, labels, costs, most_rows, seed, groups, progress)
     guesses = trained.guesses(test, progress)
     progress("intervals, and what the blocks share")
     right = {name: {judge: guess == names for judge, guess in judged.items()} for name, judged in guesses.items()}
     base = right[trained.reference][trained.entry(trained.reference).judge]
-    drawn: dict[str, Any] = {"level": level, "seed": seed}
-    drawn |= {} if test_groups is None else {"groups": test_groups}
+    drawn: dict[str, Any] = {"level": level, "seed": seed, "groups": test_groups}
     entries = trained.measured(
         lambda name, judge: (
             bootstrap_mean(right[name][judge], **drawn),
@@ -226,8 +248,7 @@ def _of_splits(
     """
     named = []  # the test labels of each split
     runs: list[Guesses] = []
-    grouped: dict[str, Any] = {} if groups is None else {"groups": groups}
-    for number, (rows, others) in enumerate(repeated_splits(labels, 0.3, splits, seed, **grouped), 1):
+    for number, (rows, others) in enumerate(repeated_splits(labels, 0.3, splits, seed, groups), 1):
 
         def of_split(step: str, number: int = number) -> None:
             progress(f"split {number} of {splits}: {step}")

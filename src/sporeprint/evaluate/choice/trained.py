@@ -47,6 +47,8 @@ Guesses = dict[str, dict[str, NDArray[Any]]]  # the label of each test row, by e
 class Trained:
     """What the training rows decide. It sees no test row.
 
+    labels: [N], None for a row without one, which only serves whitening; the rest is decided, and fitted, without it.
+    whiteners: of the same blocks, for the next choice from them.
     entries: without results. outcomes: of each entry by name, {judge: leave-one-out of its best predictor}. reference:
     the name of the entry that is best on the embedding alone, with its `judge`. recommended: the choice among
     everything if its loss is below that of the choice of one pass by two standard errors, else that.
@@ -61,10 +63,17 @@ class Trained:
         seed: int = 0,
         groups: ArrayLike | None = None,
         progress: Callable[[str], None] = silent,
+        whiteners: dict[tuple[str, Any], Axes] | None = None,
     ):
-        self.train, self.labels, self.groups = train, labels, groups
-        self.classes, self.codes = np.unique(labels, return_inverse=True)
-        self.whiteners: dict[tuple[str, Any], Axes] = {}
+        self.train = self.answering = train
+        self.labels, self.groups = labels, groups
+        if labels.dtype == object:
+            has = np.array([label is not None for label in labels], bool)
+            self.answering = {name: block[has] for name, block in train.items()}
+            self.labels = np.array(labels[has].tolist())
+            self.groups = None if groups is None else np.asarray(groups)[has]
+        self.classes, self.codes = np.unique(self.labels, return_inverse=True)
+        self.whiteners = {} if whiteners is None else whiteners
         labelled = labelled_rows(train, labels, groups, most_rows, seed)
         names = list(train)
         table = full_table(names)
@@ -83,6 +92,7 @@ class Trained:
             asked |= {f"{choice}: {name}": combination for name, combination in listed.items()}
             probed |= {f"{choice}: {name}" for name in REFERENCES}
         options: dict[str, Any] = {"groups": groups, "most_rows": most_rows, "seed": seed, "progress": progress}
+        options["whiteners"] = self.whiteners
         outcomes = leave_one_out_of(train, labels, asked, tuple(PREDICTORS), probed=probed, **options)
         few = has_few(labelled.codes)
         self.selections: dict[str, Selection] = {}
@@ -165,9 +175,9 @@ class Trained:
         )
 
     def features(self, name: str, test: Blocks) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """An entry's features of the training rows, and of the test rows."""
+        """An entry's features of the labelled training rows, and of the test rows."""
         combiner = self.entry(name).combination.fit(self.train, self.whiteners)
-        return combiner.transform(self.train), combiner.transform(test)
+        return combiner.transform(self.answering), combiner.transform(test)
 
 
 def _judged(outcomes: dict[str, Outcome]) -> dict[str, Outcome]:

@@ -54,12 +54,13 @@ def altered(row: Entry, **others: Any) -> Entry:
 
 
 def comparison(**others: Any) -> Comparison:
+    both = ("embedding", "kl")
     entries = (
         entry("embedding", "embedding", 1, 0.6),
         entry("layers", "combined", 1, 0.7),
         entry("kl alone", "block", 1, 0.5),
         entry("paper's assembly", "paper", 100, 0.65),
-        entry("all, white", "chosen", 10, 0.8, combination=Combination(("embedding", "kl")), blocks=("embedding", "kl")),
+        entry("all, white", "chosen", 10, 0.8, combination=Combination(both), blocks=both),
     )
     classes = (ClassChange("rose", 10, 0.5, 0.8, 0.3), ClassChange("daisy", 4, 0.75, 0.5, -0.25))
     analysis = Analysis(

@@ -47,7 +47,9 @@ def printed(capsys, monkeypatch, columns, everything=False, whole=None):
 
 
 def test_at_80_columns_the_answer_comes_first_and_the_table_is_one(capsys, monkeypatch):
-    assert printed(capsys, monkeypatch, 80) == """\
+    assert (
+        printed(capsys, monkeypatch, 80)
+        == """\
 Use layers with LDA: 92.2% where the embedding's best is 86.8% (+5.4, +3.1 to
 +7.9); one pass.
 
@@ -80,6 +82,7 @@ more passes, over one pass         1 to 62  +0.9         +0.9   +0.9
 gradients, over the best without  62 to 62  +0.5         +0.5      -
 note: Two rows are in both stores.
 """
+    )
 
 
 def test_at_60_columns_the_judges_stay_together_and_the_gains_follow(capsys, monkeypatch):
@@ -100,7 +103,9 @@ def test_at_60_columns_the_judges_stay_together_and_the_gains_follow(capsys, mon
 def test_all_adds_rows_columns_and_settings(capsys, monkeypatch):
     lines = printed(capsys, monkeypatch, 300, everything=True).splitlines()
     assert lines[2] == "Compared: backbone MiniLM, train rows 1000, test rows 500, classes 6, seed 0"
-    heads = "passes kNN closed form probe gain 95% interval top-1 interval % class % leave-one-out % loss k rows/s bytes"
+    heads = (
+        "passes kNN closed form probe gain 95% interval top-1 interval % class % leave-one-out % loss k rows/s bytes"
+    )
     assert lines[3].split() == ["features", *heads.split()]
     (row,) = [line for line in lines if line.startswith("cls-1, white")]
     figures = "1 76.0 *84.0 LDA - -2.8 -5.1 to -0.3 82.0 to 87.0 79.0 83.0 0.160 5 1,240.0 1,536"
@@ -118,9 +123,7 @@ def test_a_reference_that_is_a_probe_is_marked_there_and_has_no_gain(capsys, mon
 
 @pytest.mark.parametrize("columns", [80, 60])
 def test_without_probes_there_is_no_column_for_them(capsys, monkeypatch, columns):
-    bare = [
-        replace(row, results={judge: row.results[judge] for judge in ("knn", "closed")}) for row in shown().entries
-    ]
+    bare = [replace(row, results={judge: row.results[judge] for judge in ("knn", "closed")}) for row in shown().entries]
     out = printed(capsys, monkeypatch, columns, whole=shown(entries=tuple(bare)))
     assert "probe" not in out
     assert "closed form" in out

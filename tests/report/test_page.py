@@ -164,6 +164,7 @@ def test_the_title_names_the_backbone_and_the_data(settings, title):
     [
         ({"train_rows": 1000, "classes": 2, "test_rows": 1}, "1,000 training rows, 1 test row, 2 classes. "),
         ({"train_rows": 1, "classes": 1, "splits": 10}, "1 training row, 10 splits, 1 class. "),
+        ({"test_rows": 9, "groups": 4, "shots": 1, "draws": 5}, "9 test rows, 4 groups, 1 label a class, 5 draws. "),
         ({}, ""),
     ],
 )
@@ -244,8 +245,20 @@ def test_what_must_be_known_of_an_entry_stands_wherever_it_is_listed():
 def test_the_table_has_every_entry_with_its_figures():
     page = Page(render(comparison()))
     assert page.cells("layers") == (
-        ["2 layers one pass", "62.0", "70.0 LDA", "\u2013", "+10.0 +7.0 to +13.0", "1", "1,240", "1,536"]
-        + ["69.0", "0.300", "65.0", "kNN, k = 5; LDA"]
+        [
+            "2 layers one pass",
+            "62.0",
+            "70.0 LDA",
+            "–",
+            "+10.0 +7.0 to +13.0",
+            "1",
+            "1,240",
+            "1,536",
+            "69.0",
+            "0.300",
+            "65.0",
+            "kNN, k = 5; LDA",
+        ]
     )
     assert page.cells("kl")[4] == "\u221210.0 \u221213.0 to \u22127.0"
     assert page.cells("embedding")[4] == "\u2013"
@@ -286,7 +299,10 @@ def test_the_legend_has_the_marks_that_are_drawn():
 
 def test_every_mark_has_its_number_and_names_next_to_the_plot_and_in_the_table():
     page = Page(render(comparison()))
-    listed = "1 embedding : LDA reference 2 layers : LDA one pass 3 kl alone 4 paper's assembly : LDA 5 all, white : LDA the choice"
+    listed = (
+        "1 embedding : LDA reference 2 layers : LDA one pass 3 kl alone 4 paper's assembly : LDA "
+        "5 all, white : LDA the choice"
+    )
     assert page.text.count(listed) == 1
     assert [row[0].split()[0] for row in page.rows()[1:]] == ["1", "2", "3", "4", "5"]
 
@@ -511,6 +527,7 @@ def test_a_page_without_samples_says_how_to_see_them():
         ({"test_rows": 9}, False, "every test row that one of the two classifies rightly, the other does too"),
         ({"splits": 5}, True, "no test set was given"),
         ({"splits": 5}, False, "no test set was given"),
+        ({"test_rows": 9, "shots": 5}, False, "labelled rows were drawn, and a test row has one answer in each draw"),
     ],
 )
 def test_without_changed_queries_the_page_says_which_case_it_is(settings, same, why):
@@ -521,7 +538,10 @@ def test_without_changed_queries_the_page_says_which_case_it_is(settings, same, 
 
 
 def test_what_the_test_rows_had_a_say_in_is_told_of_a_test_set_and_of_splits():
-    texts = {setting: Page(render(comparison(settings={setting: 5}))).text for setting in ("test_rows", "splits")}
+    cases = ("test_rows", "splits", "shots")
+    texts = {setting: Page(render(comparison(settings={setting: 5}))).text for setting in cases}
+    assert "In each draw, leave-one-out on its labelled rows chooses all three" in texts["shots"]
+    assert "honest estimate" not in texts["shots"]
     assert "the test rows had no say, so their accuracy is an honest estimate" in texts["test_rows"]
     assert "All rows name the reference" in texts["splits"]
     assert "the split's test rows have no say in that" in texts["splits"]
@@ -558,8 +578,20 @@ def test_a_comparison_that_found_nothing_says_so():
     )
     page = Page(render(bare))
     assert page.cells("embedding") == (
-        ["embedding the choice reference one pass", "52.0", "\u2013 LDA (reference)", "58.0", "\u2013", "1", "\u2013"]
-        + ["1,536", "\u2013", "0.400", "\u2013", "kNN, k = 5; LDA; probe"]
+        [
+            "embedding the choice reference one pass",
+            "52.0",
+            "– LDA (reference)",
+            "58.0",
+            "–",
+            "1",
+            "–",
+            "1,536",
+            "–",
+            "0.400",
+            "–",
+            "kNN, k = 5; LDA; probe",
+        ]
     )
     for sentence in (
         "No entry has an accuracy to plot.",

@@ -12,10 +12,10 @@ from sporeprint.cli.print_tables import Column, print_table, say_folded
 from sporeprint.evaluate.choice.candidates import ALL, FREE, PLAIN
 from sporeprint.evaluate.comparison import Accuracy, Comparison
 from sporeprint.evaluate.table import Entry
+from sporeprint.report.facts import facts_of
 from sporeprint.report.judge_columns import TITLES, accuracy_of, judges_of, main_of, settings_of, solver, steps
 
 _CHOSEN = (FREE, PLAIN, ALL)
-_COUNTS = {"train_rows": "training rows", "test_rows": "test rows", "splits": "splits", "classes": "classes"}
 _MEANINGS = {
     "closed": "closed form: the LDA, ridge or class means that leave-one-out chooses",
     "probe": "probe: logistic, trained by gradients",
@@ -134,5 +134,4 @@ def _compared(comparison: Comparison, everything: bool) -> str:
     if everything:
         listed = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items())
         return f"Compared: {listed}"
-    parts = [f"{settings[name]:,} {words}" for name, words in _COUNTS.items() if name in settings]
-    return f"Compared: {', '.join([str(settings.get('backbone', 'blocks')), *parts])}"
+    return f"Compared: {', '.join(filter(None, [str(settings.get('backbone', 'blocks')), facts_of(settings)]))}"

@@ -14,6 +14,7 @@ from sporeprint.evaluate.comparison import Changed, Comparison, Neighbour
 from sporeprint.report import numbers as formats
 from sporeprint.report.accuracy_plot import accuracy_plot, costs_alike
 from sporeprint.report.cost_plot import Numbered, cost_plot, named, numbered
+from sporeprint.report.facts import facts_of
 from sporeprint.report.judge_columns import TITLES, judges_of, main_of, solver, steps
 from sporeprint.report.plots import cka_plot, class_plot, sorted_changes
 from sporeprint.report.samples import Samples, Shown, thumbnail
@@ -35,12 +36,6 @@ _WIDE, _NARROW = 960, 345  # pixels; a phone of 375 less its margins
 _MOST_BLOCKS = 40  # in the heat map
 _MOST_CLASSES = 12  # that gain, and as many that lose
 _OPENED = 4  # queries that are not folded away
-_FACTS = {
-    "train_rows": ("training row", "training rows"),
-    "test_rows": ("test row", "test rows"),
-    "splits": ("split", "splits"),
-    "classes": ("class", "classes"),
-}
 
 
 def write_report(
@@ -85,7 +80,7 @@ def render(comparison: Comparison, samples: Samples | None = None, queries: int 
         comparison=comparison,
         level=comparison.entries[0].value.level if comparison.entries else 0.95,
         title=_title(comparison.settings),
-        facts=_facts(comparison.settings),
+        facts=facts_of(comparison.settings),
         words=named(comparison),
         kinds=_kinds(comparison),
         judges={judge: TITLES[judge] for judge in judges_of(comparison)},
@@ -163,12 +158,6 @@ def _title(settings: Mapping[str, Any]) -> str:
     return " on ".join(names) or "features compared"
 
 
-def _facts(settings: Mapping[str, Any]) -> str:
-    """How many rows and classes were compared, in words."""
-    counts = [(settings[key], nouns) for key, nouns in _FACTS.items() if isinstance(settings.get(key), int)]
-    return ", ".join(f"{number:,} {one if number == 1 else many}" for number, (one, many) in counts)
-
-
 def _in_turns(changed: Sequence[Changed]) -> list[Changed]:
     """Rows that gain and rows that lose in turns, as long as there are both."""
     gain = [row for row in changed if row.after == row.label]
@@ -186,6 +175,8 @@ def _unchanged(comparison: Comparison) -> str:
     """Why there are no queries to show."""
     if "splits" in comparison.settings:
         return "no test set was given, and in repeated splits a row has one answer in each split that tests it"
+    if "shots" in comparison.settings:
+        return "labelled rows were drawn, and a test row has one answer in each draw"
     both = (comparison.reference, comparison.chosen)
     used = {entry.combination for entry in comparison.entries if entry.name in both}
     if len(used) == 1:

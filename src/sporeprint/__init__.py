@@ -42,8 +42,11 @@ if TYPE_CHECKING:
     from sporeprint.objectives import DINO, KL, MaskedTokens, Objective, SimCLR
     from sporeprint.predictors.class_means import ClassMeans
     from sporeprint.predictors.knn import KNN
+    from sporeprint.predictors.knn_regressor import KNNRegressor
     from sporeprint.predictors.lda import ShrunkLDA
+    from sporeprint.predictors.logistic import Probe
     from sporeprint.predictors.ridge import Ridge
+    from sporeprint.predictors.ridge_regressor import RidgeRegressor
     from sporeprint.segment.segmenter import Segmenter
     from sporeprint.store.reader import Store
 
@@ -58,12 +61,15 @@ _HOMES = {
     "Fungi": "features.fungi",
     "KL": "objectives",
     "KNN": "predictors.knn",
+    "KNNRegressor": "predictors.knn_regressor",
     "Limits": "data.limits",
     "MaskedTokens": "objectives",
     "Objective": "objectives",
     "Preprocess": "backbones.inputs.preprocess",
+    "Probe": "predictors.logistic",
     "Recipe": "features.recipe",
     "Ridge": "predictors.ridge",
+    "RidgeRegressor": "predictors.ridge_regressor",
     "Segmenter": "segment.segmenter",
     "ShrunkLDA": "predictors.lda",
     "SimCLR": "objectives",
@@ -99,7 +105,7 @@ __all__ = [  # noqa: RUF022
     "compare", "compare_backbones", "BackboneRows",
     "select", "knn", "probe", "cluster", "retrieve", "revisited", "regress", "multilabel", "analyse",
     "demonstrations", "Template", "Store", "open_source",
-    "KNN", "ClassMeans", "ShrunkLDA", "Ridge",
+    "KNN", "ClassMeans", "ShrunkLDA", "Ridge", "Probe", "KNNRegressor", "RidgeRegressor",
     "check_backbone", "check_index", "check_objective", "check_projection", "check_views",
 ]  # fmt: skip
 

@@ -81,8 +81,17 @@ def test_shots_on_the_command_line(run, pairs):
 
 
 def test_pairs_are_split_for_typer():
-    assert split_pairs(["a", "b", "--with", "c", "d", "--json"]) == "a b --with c --with d --json".split()
-    assert split_pairs(["--with", "c", "d", "--with", "e", "f"]) == "--with c --with d --with e --with f".split()
+    assert split_pairs(["a", "b", "--with", "c", "d", "--json"]) == ["a", "b", "--with", "c", "--with", "d", "--json"]
+    assert split_pairs(["--with", "c", "d", "--with", "e", "f"]) == [
+        "--with",
+        "c",
+        "--with",
+        "d",
+        "--with",
+        "e",
+        "--with",
+        "f",
+    ]
     assert split_pairs(["a", "--with", "c"]) == ["a", "--with", "c"]
     assert split_pairs(["a", "--with", "c", "--json"]) == ["a", "--with", "c", "--json"]
     assert split_pairs(["--", "--with", "c", "d"]) == ["--", "--with", "c", "d"]

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.evaluate.accuracy import mean_per_class
 from sporeprint.evaluate.analyse import analyse
-from sporeprint.evaluate.choice.candidates import ALL, FREE, PLAIN
+from sporeprint.evaluate.choice.candidates import CHOICES, FREE
 from sporeprint.evaluate.choice.intervals import bootstrap_difference, bootstrap_mean
 from sporeprint.evaluate.choice.judges import title_of_predictor
 from sporeprint.evaluate.choice.trained import Guesses, Trained
@@ -25,7 +25,6 @@ from sporeprint.features.whiten import Axes
 from sporeprint.predictors.row_order import content_order
 
 _T = TypeVar("_T")
-_CHOSEN = (FREE, PLAIN, ALL)
 
 
 def few_shot_comparison(
@@ -135,7 +134,7 @@ def few_shot_comparison(
 
 def _own_judge(trained: Trained, name: str, judge: str, runs: list[tuple[Trained, Guesses]]) -> str:
     """The judge whose figures stand under `judge` in one draw: of what is chosen, the one that this draw chose."""
-    return trained.entry(name).judge if name in _CHOSEN and judge == _judge(runs, name) else judge
+    return trained.entry(name).judge if name in CHOICES and judge == _judge(runs, name) else judge
 
 
 def _judge(runs: list[tuple[Trained, Guesses]], name: str) -> str:

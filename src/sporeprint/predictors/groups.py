@@ -22,8 +22,9 @@ def groups_of(groups: ArrayLike | None, rows: int) -> Groups:
         return np.split(np.arange(rows), rows)
     codes = group_codes(groups, rows)
     if not codes.any():
-        raise SampleError(f"all {rows} rows are of one group, {groups[0]!r}; expected at least two groups")  # type: ignore[index]
-    return np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
+        raise SampleError(f"all {rows} rows are of one group, '{label_array(groups)[0]}'; expected at least two groups")
+    parts: Groups = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
+    return parts
 
 
 def group_codes(groups: ArrayLike, rows: int) -> NDArray[np.intp]:
@@ -37,6 +38,12 @@ def group_codes(groups: ArrayLike, rows: int) -> NDArray[np.intp]:
     first, codes[~missing] = np.unique(known.astype(str) if known.dtype == object else known, return_inverse=True)
     codes[missing] = len(first) + np.arange(missing.sum())
     return codes
+
+
+def check_two_groups(groups: Groups) -> None:
+    """Raise SampleError for one row, without which nothing is left."""
+    if len(groups) < 2:
+        raise SampleError("1 row; leaving one out takes at least 2")
 
 
 def parts_of(groups: Groups, width: int) -> Iterator[tuple[NDArray[np.intp], bool]]:

@@ -75,13 +75,15 @@ def leave_one_out_of(
     seed: int = 0,
     probed: Collection[str] = (),
     progress: Callable[[str], None] = silent,
+    whiteners: dict[tuple[str, Any], Axes] | None = None,
 ) -> Outcomes:
     """What each predictor says of each labelled row by each candidate's features, without the row and its group.
 
     Of more than `most_rows` labelled rows, those drawn by `seed` stand for all: they alone answer, and are asked.
     The inner products of a joined feature are the weighed sum of its blocks', so each block is whitened, and multiplied
     with itself, once for all; all predictors share one eigendecomposition. probed: the candidates that the probe sees,
-    which takes longer. progress: called with each candidate as its turn comes. Raises SampleError as `select`.
+    which takes longer. progress: called with each candidate as its turn comes. whiteners: of the same blocks, from
+    earlier calls. Raises SampleError as `select`.
     """
     blocks = check_candidates(blocks, candidates)
     labelled = labelled_rows(blocks, labels, groups, most_rows, seed)
@@ -92,7 +94,7 @@ def leave_one_out_of(
     names = list(blocks)
     outcomes: Outcomes = {}
     known: dict[Any, dict[str, Outcome]] = {}  # of features that have several names
-    whiteners: dict[tuple[str, Any], Axes] = {}
+    whiteners = {} if whiteners is None else whiteners
     whitenings = dict.fromkeys((combination.whiten, combination.exponent) for combination in candidates.values())
     for whitening in whitenings:  # one at a time: only the inner products of one whitening are held
         listed = {name: how for name, how in candidates.items() if (how.whiten, how.exponent) == whitening}

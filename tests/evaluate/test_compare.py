@@ -126,20 +126,6 @@ def test_a_gradient_of_many_passes_must_beat_what_one_pass_gives():
         assert f"one pass brings {free.gain}" in result.notes
 
 
-def test_blocks_that_say_nothing_leave_the_embedding():
-    nothing = dict.fromkeys(["cls-1", "simclr.views", "kl", "simclr"], 0.0)
-    (train, labels), (test, test_labels) = drawn(60, embedding=6.0, **nothing), drawn(30, 1, embedding=6.0, **nothing)
-    result = compare(train, labels, test, test_labels, INFO)
-    assert result.entry(ALL).combination == result.entry(result.reference).combination
-    assert result.best.predictor == result.base.predictor
-    assert result.verdict.endswith(
-        ": 100.0% (100.0% to 100.0%), one pass; on the training rows nothing is surely better."
-    )
-    assert result.verdict.startswith(f"Use the {'' if result.reference == RAW else 'half-whitened '}embedding with ")
-    assert str(result) == result.verdict
-    assert result.changed == ()
-
-
 def test_rows_that_changed_are_shown_with_neighbours_under_both():
     weak = {name: 0.3 for name in INFO if name != "kl"}
     (train, labels), (test, test_labels) = drawn(60, **weak, kl=6.0), drawn(45, seed=1, **weak, kl=6.0)

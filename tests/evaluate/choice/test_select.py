@@ -185,15 +185,15 @@ def test_what_is_chosen_is_what_the_predictor_says_of_the_features():
 
 def test_labels_that_say_nothing_mostly_keep_the_embedding_behind_the_guard():
     kept = Counter()
-    for seed in range(12):
-        blocks = unlabelled_blocks(40, seed, **{"embedding": 6, "cls-1": 6, "dino.views": 6, "kl": 6})
+    for seed in range(6):
+        blocks = unlabelled_blocks(40, seed, **{"embedding": 6, "cls-1": 6})
         labels = np.random.default_rng(seed).permutation(np.repeat([*"abcd"], 10))
         listed = choices(list(blocks))
-        outcomes = leave_one_out_of(blocks, labels, listed, ("kNN", "class means", "LDA", "ridge"))
+        outcomes = leave_one_out_of(blocks, labels, listed, ("class means", "LDA", "ridge"))
         for guard in (0, 1, 2, 3):
             kept[guard] += choose(listed, outcomes, guard).name in REFERENCES
     assert kept[0] <= kept[1] <= kept[2] <= kept[3]
-    assert kept[0] < 12 == kept[3]
+    assert kept[0] < 6 == kept[3]
 
 
 def test_duplicates_within_a_group_no_longer_say_that_all_is_right():

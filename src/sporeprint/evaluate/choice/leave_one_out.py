@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.data.floats import quiet_floats
-from sporeprint.errors import SampleError
+from sporeprint.errors import SampleError, SporeprintWarning
 from sporeprint.evaluate.choice.judges import PREDICTORS, fixed
 from sporeprint.features.blocks import Blocks, family
 from sporeprint.features.combine import Combination
@@ -115,11 +116,13 @@ def leave_one_out_of(
 def _outcome(features: _Features, word: str, labelled: Labelled) -> Outcome:
     predictor = PREDICTORS[word]()
     left: LeftOut
-    if word == "probe":
-        left = predictor.leave_one_out(features.rows, labelled.codes, _numbers(labelled.groups))
-    else:
-        principal = features.unit if word == "LDA" else features.principal
-        left = predictor.leave_one_out_of(principal, labelled.codes, labelled.groups)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SporeprintWarning)  # one row a class: no predictor can be calibrated
+        if word == "probe":
+            left = predictor.leave_one_out(features.rows, labelled.codes, _numbers(labelled.groups))
+        else:
+            principal = features.unit if word == "LDA" else features.principal
+            left = predictor.leave_one_out_of(principal, labelled.codes, labelled.groups)
     return Outcome(fixed(predictor), left.right, left.losses)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 
 from sporeprint.data.floats import quiet_floats
+from sporeprint.errors import SporeprintWarning
 from sporeprint.evaluate.choice.candidates import (
     ALL,
     DECORRELATED,
@@ -149,7 +151,11 @@ class Trained:
                 key = (frozenset(how.members(self.train).items()), how.whiten, how.exponent, repr(outcome.predictor))
                 if key not in known:
                     sets = sets or self.features(entry.name, test)
-                    fitted = clone(outcome.predictor).fit(sets[0], self.codes, self.groups)
+                    with warnings.catch_warnings():
+                        warnings.simplefilter(
+                            "ignore", SporeprintWarning
+                        )  # one row a class: labels need no calibration
+                        fitted = clone(outcome.predictor).fit(sets[0], self.codes, self.groups)
                     known[key] = self.classes[fitted.predict(sets[1])]
                 guesses[entry.name][judge] = known[key]
         return guesses

@@ -365,10 +365,10 @@ def test_groups_are_left_out_drawn_and_held_out_together():
     }
     info = {name: INFO[name] for name in blocks}
     leaked = compare(blocks, labels, None, None, info, splits=2)
-    assert leaked.best.value.value == leaked.best.leave_one_out == 1.0
+    assert leaked.base.value.value == leaked.base.leave_one_out == 1.0
     honest = compare(blocks, labels, None, None, info, groups=groups, splits=2)
-    assert honest.best.value.value < 0.7
-    assert honest.best.leave_one_out < 0.7
+    assert honest.base.value.value < 0.7
+    assert honest.base.leave_one_out < 0.7
     assert honest.settings["groups"] == 30
     rows, others = slice(0, 60), slice(60, 90)
     train, test = ({name: block[part] for name, block in blocks.items()} for part in (rows, others))

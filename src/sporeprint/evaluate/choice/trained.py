@@ -152,9 +152,7 @@ class Trained:
                 if key not in known:
                     sets = sets or self.features(entry.name, test)
                     with warnings.catch_warnings():
-                        warnings.simplefilter(
-                            "ignore", SporeprintWarning
-                        )  # one row a class: labels need no calibration
+                        warnings.simplefilter("ignore", SporeprintWarning)  # one row a class: not calibrated
                         fitted = clone(outcome.predictor).fit(sets[0], self.codes, self.groups)
                     known[key] = self.classes[fitted.predict(sets[1])]
                 guesses[entry.name][judge] = known[key]

@@ -19,7 +19,7 @@ from sporeprint.features.blocks import Blocks, family
 from sporeprint.features.combine import Combination
 from sporeprint.features.whiten import Axes
 from sporeprint.predictors.checks import label_array, labels_of
-from sporeprint.predictors.groups import Groups, group_codes, groups_of
+from sporeprint.predictors.groups import Groups, absent_classes, group_codes, groups_of
 from sporeprint.predictors.predictor import LeftOut, Predictor
 from sporeprint.predictors.principal import Floats, Principal
 
@@ -36,7 +36,7 @@ class Outcome:
     """What a predictor says of each labelled row from some features, without that row and its group.
 
     predictor: unfitted, with its choices fixed. right: [N], whether a row is classified rightly. losses: [N], the
-    squared error of its calibrated probabilities, from 0 to 2.
+    squared error of its calibrated probabilities, from 0 to 2, which a row gets whose class no other row has.
     """
 
     predictor: Predictor
@@ -123,7 +123,9 @@ def _outcome(features: _Features, word: str, labelled: Labelled) -> Outcome:
         else:
             principal = features.unit if word == "LDA" else features.principal
             left = predictor.leave_one_out_of(principal, labelled.codes, labelled.groups)
-    return Outcome(fixed(predictor), left.right, left.losses)
+    alone = absent_classes(labelled.codes, labelled.groups, len(left.classes))[np.arange(len(left.codes)), left.codes]
+    losses = np.where(alone, 2.0, left.losses)  # no answer can be right: how wrong it is must not choose
+    return Outcome(fixed(predictor), left.right, losses)
 
 
 def _numbers(groups: Groups) -> NDArray[np.intp]:

@@ -22,10 +22,11 @@ from sporeprint.features.combine import Combination
 from sporeprint.run.combination_flags import NO_LABELS, Wanted, candidates
 from sporeprint.run.early_checks import count_of
 from sporeprint.run.paper_assembly import mark_paper
-from sporeprint.run.store_pair import Pair, count, read_pair, read_store
+from sporeprint.run.store_pair import Pair, fewer_than_shots, read_pair, read_store
 from sporeprint.run.store_source import Rows
 from sporeprint.store.reader import Store
 
+LINEAR = ("LDA", "ridge")  # by which the features of a linear probe are chosen
 MOST_PCA = 512  # the paper's, for wide backbones
 Progress = Callable[[str], None]
 
@@ -104,12 +105,8 @@ def notes_of_few_rows(pair: Pair, counts: Sequence[Any], shots: int | None) -> l
     rows = len(pair.labels)
     notes: list[str] = []
     if shots is not None and not pair.several:
-        sizes = Counter(pair.labels.tolist())
-        if fewer := sum(size < shots for size in sizes.values()):
-            notes.append(
-                f"{count(fewer, 'class')} of {len(sizes)} with fewer than {shots} rows, of which all are drawn"
-            )
-        rows = sum(min(size, shots) for size in sizes.values())
+        notes += fewer_than_shots(pair.labels, shots)
+        rows = sum(min(size, shots) for size in Counter(pair.labels.tolist()).values())
     if large := [k for k in counts if k != "auto" and k > rows]:
         notes.append(f"k={large[0]} is more than the {rows} training rows: all of them vote")
     return notes
@@ -139,7 +136,9 @@ def probe_scores(
         return {"probe": probe(*sets, standardise=standardise, **{"seed": seed, **few})}
 
     loo = loo_labels(pair, shots)
-    entries, selection = scores_of(pair.store, pair.blocks, pair.test_blocks, what, judge, progress, *loo, seed)
+    entries, selection = scores_of(
+        pair.store, pair.blocks, pair.test_blocks, what, judge, progress, *loo, seed, predictors=LINEAR
+    )
     return Scores(entries, pair.note, selection, pair.several)
 
 
@@ -193,9 +192,13 @@ def scores_of(
     unlabelled: str,
     seed: int = 0,
     table: Callable[[Sequence[str]], list[Candidate]] = short_table,
+    predictors: Sequence[str] = ("kNN",),
 ) -> tuple[list[Entry], Selection | None]:
-    """Each of the features that are wanted, judged. labels, unlabelled, table: as of `combination_flags.candidates`."""
-    listed, selection = candidates(what, blocks, labels, unlabelled, seed, table, progress)
+    """Each of the features that are wanted, judged.
+
+    labels, unlabelled, table, predictors: as of `combination_flags.candidates`.
+    """
+    listed, selection = candidates(what, blocks, labels, unlabelled, seed, table, progress, predictors)
     costs = Costs(store.blocks_info, store.cost.get("seconds"), store.cost.get("rows", 0))
     entries = entries_of(listed, blocks, others, costs, judge, progress)
     return mark_paper(entries, store.plan), selection

@@ -1,4 +1,5 @@
 import csv
+import json
 
 import numpy as np
 import pyarrow as pa
@@ -95,3 +96,49 @@ def test_groups_need_the_sources(tmp_path):
 def test_one_group_of_test_rows_is_no_mistake(tmp_path):
     pair = read(stored(tmp_path, "a", video=["x", "y", "x", "z"]), stored(tmp_path, "b", video=["p"] * 4))
     np.testing.assert_array_equal(pair.test_groups, ["p"] * 4)
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Clips of one source are alike and its label is random: only the clips of a source know its label."""
+    rng = np.random.default_rng(0)
+    words = []
+    for part, sources, first in (("train", 30, 0), ("test", 10, 100)):
+        names = np.repeat(np.arange(sources), 4) + first
+        labels = rng.integers(0, 2, sources)[names - first]
+        blocks = {"embedding": rng.standard_normal((sources, 20))[names - first].astype(np.float32)}
+        blocks["embedding"] += 0.01 * rng.standard_normal(blocks["embedding"].shape).astype(np.float32)
+        path = tmp_path / f"{part}.parquet"
+        texts = [f"{part} {at}" for at in range(len(names))]
+        numbers = {"size": labels + 0.25}
+        pq.write_table(pa.table({"text": texts, "label": labels, "clip": names, **numbers}), path)
+        words.append(store_of(tmp_path / part, open_source(path, modality="text"), blocks))
+    return [*words, "--train", tmp_path / "train.parquet", "--test", tmp_path / "test.parquet"]
+
+
+def test_knn_leaves_out_whole_groups_where_it_chooses(run, clips):
+    words = ["knn", *clips[:2], "--features", "embedding", "--k", "auto", "--json"]
+    _, out, _ = run(*words)
+    alone = json.loads(out)
+    _, out, _ = run(*words, *clips[2:], "--group-column", "clip")
+    grouped = json.loads(out)
+    leaky, honest = (max(body["entries"][0]["results"]["auto"]["leave_one_out"].values()) for body in (alone, grouped))
+    assert leaky == 1.0
+    assert honest < 0.8
+    assert "120 of 120 training rows nearly equal another one" in alone["note"]
+    assert "near-duplicates" not in grouped["note"]
+    assert "30 of training rows, 10 of test rows" in grouped["note"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["probe", "--features", "embedding"],
+        ["regress", "--label-column", "size", "--features", "embedding"],
+        ["regress", "--label-column", "size", "--features", "embedding", "--method", "ridge"],
+    ],
+)
+def test_probes_and_regression_take_groups(run, clips, words):
+    status, out, err = run(words[0], *clips, *words[1:], "--group-column", "clip", "--json")
+    assert status == 0, err
+    assert "groups of 'clip' stay together" in out

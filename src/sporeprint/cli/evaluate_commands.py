@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sporeprint.cli import options
-from sporeprint.cli.option_groups import AnalysedFeatures, JoinedFeatures, PairSources, UnlabelledFeatures, grouped
+from sporeprint.cli.option_groups import (
+    AnalysedFeatures,
+    GroupedPairSources,
+    JoinedFeatures,
+    PairSources,
+    UnlabelledFeatures,
+    grouped,
+)
 
 if TYPE_CHECKING:
     from sporeprint.run.scores import Scores
@@ -19,7 +26,7 @@ def knn(
     train_store: options.TrainStore,
     test_store: options.TestStore,
     joined: JoinedFeatures,
-    sources: PairSources,
+    sources: GroupedPairSources,
     k: Annotated[str, typer.Option(help="Numbers of nearest neighbours, comma-separated; auto: chosen by leave-one-out on the training rows.")] = "20,auto",
     metric: options.Metric = "euclidean",
     vote: options.Vote = "uniform",
@@ -42,7 +49,7 @@ def knn(
     with Working() as progress:
         scores = knn_scores(
             sources.train_rows(train_store), sources.test_rows(test_store), wanted, k, sources.label_column,
-            shots, draws, seed, progress, **way_of(metric, vote, temperature),
+            shots, draws, seed, progress, sources.group_column, **way_of(metric, vote, temperature),
         )  # fmt: skip
     _show(scores, json, everything, "kNN", "knn of several" if scores.several else "knn")
 
@@ -52,7 +59,7 @@ def probe(
     train_store: options.TrainStore,
     test_store: options.TestStore,
     joined: JoinedFeatures,
-    sources: PairSources,
+    sources: GroupedPairSources,
     shots: options.Shots = None,
     draws: options.Draws = None,
     seed: options.Seed = 0,
@@ -71,7 +78,7 @@ def probe(
     with Working() as progress:
         scores = probe_scores(
             sources.train_rows(train_store), sources.test_rows(test_store), wanted, sources.label_column,
-            shots, draws, seed, standardise, progress,
+            shots, draws, seed, standardise, progress, sources.group_column,
         )  # fmt: skip
     _show(scores, json, everything, "probe", "several" if scores.several else "probe")
 
@@ -135,7 +142,7 @@ def regress(
     train_store: options.TrainStore,
     test_store: options.TestStore,
     joined: UnlabelledFeatures,
-    sources: PairSources,
+    sources: GroupedPairSources,
     method: Annotated[Literal["knn", "ridge"], typer.Option(help="Mean of the nearest neighbours, or ridge regression.")] = "knn",
     k: options.K = "auto",
     metric: options.Metric = "euclidean",
@@ -154,7 +161,7 @@ def regress(
     with Working() as progress:
         scores = regress_scores(
             sources.train_rows(train_store), sources.test_rows(test_store), wanted, sources.label_column,
-            progress, method=method, k=count_of(k), standardise=standardise, **voting,
+            progress, sources.group_column, method=method, k=count_of(k), standardise=standardise, **voting,
         )  # fmt: skip
     _show(scores, json, everything, "kNN regression" if method == "knn" else "ridge regression", "regress")
 

@@ -282,7 +282,7 @@ def _verdict(entries: Sequence[BackboneEntry], first: int, best: int) -> str:
         return f"{alone}; on the training rows no backbone, and nothing joined to it, is surely better."
     gain = choice.gain
     if gain.value <= 0:
-        return f"{alone}; {name} with its choice, which the training rows prefer, is no better: {gain}."
+        return f"{alone}; the training rows' choice, with {name}, is no better: {gain}."
     known = "no interval" if gain.low != gain.low else f"{100 * gain.low:+.1f} to {100 * gain.high:+.1f}"
     chance = "" if gain.low > 0 else ", maybe chance"
     return (

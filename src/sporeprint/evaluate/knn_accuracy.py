@@ -15,6 +15,7 @@ from sporeprint.evaluate.accuracy import mean_per_class
 from sporeprint.evaluate.result import Result
 from sporeprint.evaluate.shots import draws as rows_of_draws
 from sporeprint.predictors.checks import check_same_kind, labels_of
+from sporeprint.predictors.groups import group_codes
 from sporeprint.predictors.knn import (
     CANDIDATES,
     Metric,
@@ -74,6 +75,7 @@ def knn(
     draws: int = 3,
     seed: int = 0,
     candidates: Sequence[int] = CANDIDATES,
+    groups: ArrayLike | None = None,
 ) -> KNNResult:
     """Classify test rows [M, D] by a vote of their k nearest training rows [N, D]; exact search in bounded memory.
 
@@ -82,7 +84,7 @@ def knn(
     that has fewer), drawn `draws` times from `seed` and the rows' content; k="auto" then chooses in each draw, from its
     rows. vote, temperature: see `knn_predict`, as for fewer than k rows. A test class that is absent from train counts
     as wrong; with one class in train every row is of that class. With one training row k="auto" is the smallest
-    candidate, its accuracy NaN.
+    candidate, its accuracy NaN. groups: [N]; for k="auto", rows of one group have no vote for each other.
     Raises SampleError for rows with NaN, labels that do not match, and settings that are not as above.
 
     Examples
@@ -112,10 +114,14 @@ def knn(
     if shots is not None:
         order = content_order(train, np.unique(labels, return_inverse=True)[1])
         train, labels = train[order], labels[order]
+    apart = None
+    if groups is not None:
+        apart = group_codes(groups, len(train))[order if shots is not None else everything]
     tops, means, ks, tables, rows = [], [], [], [], 0
     for drawn in [everything] if shots is None else rows_of_draws(labels, shots, draws, seed):
         rows_drawn, labels_drawn = train[drawn], labels[drawn]
-        table = accuracies(rows_drawn, labels_drawn, candidates, *way) if k == "auto" else {}
+        of_groups = None if apart is None else apart[drawn]
+        table = accuracies(rows_drawn, labels_drawn, candidates, *way, of_groups) if k == "auto" else {}
         nearest = max(table, key=lambda candidate: (table[candidate], -candidate)) if k == "auto" else k
         right = predicted(rows_drawn, labels_drawn, test, nearest, *way) == test_labels
         tops.append(float(right.mean()))

@@ -37,7 +37,7 @@ def near_duplicates(rows: NDArray[Any], queries: NDArray[Any] | None = None, nea
     found.
     """
     own = queries is None
-    asking = rows if own else queries
+    asking = rows if queries is None else queries
     count, width = rows.shape
     looked = min(len(asking), max(100, _MOST_PRODUCTS // (count * width)))
     which = np.arange(looked) * len(asking) // looked

@@ -14,6 +14,7 @@ from sporeprint.evaluate.accuracy import mean_per_class
 from sporeprint.evaluate.result import Result
 from sporeprint.evaluate.shots import draws as few_shot_draws
 from sporeprint.predictors.checks import check_same_kind, check_same_width, features_of, labels_of
+from sporeprint.predictors.groups import group_codes
 from sporeprint.predictors.logistic import PENALTIES, Probe, check_fit
 from sporeprint.predictors.ridge import grid_of
 from sporeprint.predictors.row_order import content_order
@@ -60,11 +61,13 @@ def probe(
     seed: int = 0,
     standardise: bool = False,
     iterations: int = 1000,
+    groups: ArrayLike | None = None,
 ) -> ProbeResult:
     """Classify test rows [M, D] by logistic regression on training rows [N, D], as `Probe` does.
 
     A test class that is absent from train counts as wrong. shots: rows of each class in each of `draws` fits, which
     choose their own penalty; value is their mean, spread their standard deviation (n - 1; None of one draw).
+    groups: [N]; rows of one group are held out together where the penalty is chosen.
     Raises SampleError.
 
     Examples
@@ -86,10 +89,14 @@ def probe(
     if shots is not None:
         order = content_order(train, np.unique(labels, return_inverse=True)[1])
         train, labels = train[order], labels[order]
+    apart = None if groups is None else group_codes(groups, len(train))
+    if apart is not None and shots is not None:
+        apart = apart[order]
     subsets = [np.arange(len(train))] if shots is None else few_shot_draws(labels, shots, draws, seed)
     results: list[dict[str, Any]] = []
     for number, rows in enumerate(subsets):
-        fitted = Probe(grid, validation, standardise, iterations, seed + number).fit(train[rows], labels[rows])
+        fitted = Probe(grid, validation, standardise, iterations, seed + number)
+        fitted.fit(train[rows], labels[rows], None if apart is None else apart[rows])
         correct = fitted.predict(test) == test_labels
         figures = {"value": float(correct.mean()), "mean_per_class": mean_per_class(correct, test_labels)}
         chosen = {name: getattr(fitted, f"{name}_") for name in ("penalty", "validation", "converged")}

@@ -13,6 +13,7 @@ from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.result import Result
 from sporeprint.predictors.checks import check_same_width, features_of
+from sporeprint.predictors.groups import group_codes
 from sporeprint.predictors.knn import CANDIDATES, check_k, check_voting
 from sporeprint.predictors.knn_regressor import KNNRegressor, constant, mean_of, r2_of
 from sporeprint.predictors.logistic import Scaling
@@ -70,6 +71,7 @@ def regress(
     temperature: float = 0.07,
     penalties: Sequence[float] | None = None,
     standardise: bool = False,
+    groups: ArrayLike | None = None,
 ) -> RegressionResult:
     """Predict the real-valued targets [M] or [M, T] of test rows [M, D] from training rows [N, D].
 
@@ -79,6 +81,7 @@ def regress(
     method "ridge": minimises mean squared error + penalty * |w|^2 with w as in `Probe` (rows centred, of mean
     squared length 1, or standardised). Each target takes that of `penalties` (default: 10, 3, 1, ... 1e-8) with the
     least leave-one-out error, the stronger one in a tie. One row, or features that are all constant: the mean target.
+    groups: [N]; rows of one group are left out together where k or a penalty is chosen.
     Raises SampleError for NaN, targets that are not numbers, and counts that do not match.
 
     Examples
@@ -101,7 +104,7 @@ def regress(
     if method == "knn":
         check_voting(metric, vote, temperature)
         of = CANDIDATES if k == "auto" else check_k(k, " or 'auto'")
-        model = KNNRegressor(of, metric, vote, temperature).fit(flat, known)
+        model = KNNRegressor(of, metric, vote, temperature).fit(flat, known, groups)
         predicted = model.predict(queries)
         chosen = {"k": model.k_, "leave_one_out": model.leave_one_out_}
         settings |= {"k": k, "metric": metric, "vote": vote}
@@ -109,7 +112,7 @@ def regress(
     else:
         grid = grid_of(PENALTIES if penalties is None else penalties)
         centre = known.mean(axis=0)
-        predicted, penalty, by_penalty = _ridge(flat, known - centre, queries, grid, standardise)
+        predicted, penalty, by_penalty = _ridge(flat, known - centre, queries, grid, standardise, groups)
         predicted = predicted + centre
         chosen = {"penalty": penalty, "leave_one_out": by_penalty if len(grid) > 1 else {}}
         settings |= {"penalties": list(grid), "standardise": standardise}
@@ -118,7 +121,12 @@ def regress(
 
 
 def _ridge(
-    train: NDArray[Any], known: Values, queries: NDArray[Any], grid: Sequence[float], standardise: bool
+    train: NDArray[Any],
+    known: Values,
+    queries: NDArray[Any],
+    grid: Sequence[float],
+    standardise: bool,
+    groups: ArrayLike | None,
 ) -> tuple[Values, tuple[float, ...] | None, dict[float, float]]:
     """Return predictions [M, T], penalties [T], and leave-one-out R^2 by penalty. known: targets [N, T], centred."""
     order = content_order(train, known)
@@ -126,7 +134,8 @@ def _ridge(
     if len(train) == 1:
         return np.repeat(known, len(queries), axis=0), None, {}
     scaling = Scaling.fit(train, standardise)
-    model = RidgeRegressor(grid).fit(scaling(train), known)
+    apart = None if groups is None else group_codes(groups, len(order))[order]
+    model = RidgeRegressor(grid).fit(scaling(train), known, apart)
     variances = np.where(constant(known), np.nan, known.var(axis=0))
     scores = {penalty: mean_of(1 - errors / variances) for penalty, errors in model.leave_one_out_.items()}
     return model.predict(scaling(queries)), tuple(model.penalty_.tolist()), scores

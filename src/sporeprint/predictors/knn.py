@@ -266,7 +266,7 @@ def leave_one_out(
     as `knn`.
     """
     train, labels, _ = checked(train, labels, None, metric, vote, temperature)
-    return _leave_one_out(train, labels, counts_of(ks), metric, vote, temperature)
+    return votes_of_others(train, labels, np.arange(len(train)), counts_of(ks), metric, vote, temperature)
 
 
 @quiet_floats
@@ -287,17 +287,17 @@ def choose_k(
 
 
 def accuracies(
-    train: NDArray[Any], labels: NDArray[Any], ks: list[int], metric: str, vote: str, temperature: float
+    train: NDArray[Any],
+    labels: NDArray[Any],
+    ks: list[int],
+    metric: str,
+    vote: str,
+    temperature: float,
+    groups: NDArray[np.intp] | None = None,
 ) -> dict[int, float]:
-    right = _leave_one_out(train, labels, ks, metric, vote, temperature)
-    return {k: float(hits.mean()) for k, hits in right.items()} or {min(ks): float("nan")}
-
-
-def _leave_one_out(
-    train: NDArray[Any], labels: NDArray[Any], ks: list[int], metric: str, vote: str, temperature: float
-) -> dict[int, NDArray[np.bool_]]:
     every = np.arange(len(train))
-    return votes_of_others(train, labels, every, ks, metric, vote, temperature)
+    right = votes_of_others(train, labels, every, ks, metric, vote, temperature, groups)
+    return {k: float(hits.mean()) for k, hits in right.items()} or {min(ks): float("nan")}
 
 
 def votes_of_others(
@@ -308,14 +308,18 @@ def votes_of_others(
     metric: str = "euclidean",
     vote: str = "uniform",
     temperature: float = 0.07,
+    groups: NDArray[np.intp] | None = None,
 ) -> dict[int, NDArray[np.bool_]]:
-    """`leave_one_out` of the rows `asking` [M] only; all other rows [N, D] remain their neighbours."""
+    """`leave_one_out` of the rows `asking` [M] only; all other rows [N, D] remain their neighbours.
+
+    groups: [N], numbers; rows of a row's own group are none of its neighbours.
+    """
     possible = [k for k in ks if k < len(features)]
     if not possible:
         return {}
     codes = np.unique(labels, return_inverse=True)[1]
     queries = features if len(asking) == len(features) else features[asking]
-    voted = _votes(features, codes, queries, possible, metric, vote, temperature, asking)
+    voted = _votes(features, codes, queries, possible, metric, vote, temperature, asking, groups)
     return {k: winner == codes[asking] for k, winner in voted.items()}
 
 
@@ -335,11 +339,12 @@ def _votes(
     vote: str,
     temperature: float,
     own: NDArray[np.intp] | None = None,
+    groups: NDArray[np.intp] | None = None,
 ) -> dict[int, NDArray[np.intp]]:
     """The winners' codes [n] of each k, after one search for the largest. own: the training row of each query."""
     classes = int(codes.max()) + 1
     chosen = {k: np.empty(len(queries), np.intp) for k in ks}
-    for near in tied_neighbours(train, queries, max(ks), codes, metric, own):
+    for near in tied_neighbours(train, queries, max(ks), codes, metric, own, groups):
         for k in ks:
             first = near.first(k)
             weights = weights_of_nearest(first, k, vote, metric, temperature)

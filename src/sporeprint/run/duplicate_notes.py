@@ -9,9 +9,9 @@ from sporeprint.run.store_pair import SAME, Pair, Single
 
 def duplicate_notes(rows: Single) -> list[str]:
     """A sentence on near-duplicates by the raw embedding; none where there are none, or groups are given."""
-    if rows.groups is not None or SAME in rows.notes:
+    train = rows.blocks.get("embedding")
+    if rows.groups is not None or SAME in rows.notes or train is None:
         return []
-    train = rows.blocks["embedding"]
     seen = [_seen("training rows", near_duplicates(train), "nearly equal another one")]
     if isinstance(rows, Pair):
         of_test = near_duplicates(train, rows.test_blocks["embedding"])

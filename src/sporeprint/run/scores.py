@@ -20,6 +20,7 @@ from sporeprint.evaluate.table import Costs, Entry, Features, Judge, entries_of
 from sporeprint.features.blocks import Blocks
 from sporeprint.features.combine import Combination
 from sporeprint.run.combination_flags import NO_LABELS, Wanted, candidates
+from sporeprint.run.duplicate_notes import duplicate_notes
 from sporeprint.run.early_checks import count_of
 from sporeprint.run.paper_assembly import mark_paper
 from sporeprint.run.store_pair import Pair, fewer_than_shots, read_pair, read_store
@@ -72,15 +73,19 @@ def knn_scores(
     draws: int | None = None,
     seed: int = 0,
     progress: Progress = lambda _: None,
+    group_column: str | None = None,
     **way: Any,
 ) -> Scores:
     """The table of families, or one row where features are named; for lists of labels mAP. way: metric, vote, ..."""
     counts = [count_of(word) for word in ks.split(",")]
     few: dict[str, Any] = few_shot(shots, draws, seed)
-    pair = read_pair(train, test, what.reads, label_column)
-    pair = replace(pair, notes=(*pair.notes, *notes_of_few_rows(pair, counts, shots)))
+    pair = read_pair(train, test, what.reads, label_column, group_column=group_column)
+    notes = (*notes_of_few_rows(pair, counts, shots), *duplicate_notes(pair))
+    pair = replace(pair, notes=(*pair.notes, *notes))
     judge_of: Callable[..., Result] = multilabel if pair.several else knn
     no_shots_of_lists(pair, shots)
+    if not pair.several:
+        few["groups"] = pair.groups
 
     def judge(of: Features) -> Mapping[str, Result]:
         sets = (of.rows, pair.labels, of.others, pair.test_labels)
@@ -95,7 +100,16 @@ def knn_scores(
         what = Wanted()  # the size is of the paper's PCA alone
     loo = loo_labels(pair, shots)
     entries, selection = scores_of(
-        pair.store, pair.blocks, pair.test_blocks, what, judge, progress, *loo, seed, table=table
+        pair.store,
+        pair.blocks,
+        pair.test_blocks,
+        what,
+        judge,
+        progress,
+        *loo,
+        seed,
+        table=table,
+        groups=pair.groups,
     )
     return Scores(entries, pair.note, selection, pair.several)
 
@@ -122,10 +136,11 @@ def probe_scores(
     seed: int = 0,
     standardise: bool = False,
     progress: Progress = lambda _: None,
+    group_column: str | None = None,
 ) -> Scores:
     """A linear probe on each of the features; for lists of labels one probe a label, and mAP."""
     few: dict[str, Any] = few_shot(shots, draws, seed)
-    pair = read_pair(train, test, what.reads, label_column)
+    pair = read_pair(train, test, what.reads, label_column, group_column=group_column)
     pair = replace(pair, notes=(*pair.notes, *notes_of_few_rows(pair, (), shots)))
     no_shots_of_lists(pair, shots)
 
@@ -133,11 +148,20 @@ def probe_scores(
         sets = (of.rows, pair.labels, of.others, pair.test_labels)
         if pair.several:
             return {"probe": multilabel(*sets, method="probe", seed=seed, standardise=standardise)}
-        return {"probe": probe(*sets, standardise=standardise, **{"seed": seed, **few})}
+        return {"probe": probe(*sets, standardise=standardise, groups=pair.groups, **{"seed": seed, **few})}
 
     loo = loo_labels(pair, shots)
     entries, selection = scores_of(
-        pair.store, pair.blocks, pair.test_blocks, what, judge, progress, *loo, seed, predictors=LINEAR
+        pair.store,
+        pair.blocks,
+        pair.test_blocks,
+        what,
+        judge,
+        progress,
+        *loo,
+        seed,
+        predictors=LINEAR,
+        groups=pair.groups,
     )
     return Scores(entries, pair.note, selection, pair.several)
 
@@ -148,13 +172,14 @@ def regress_scores(
     what: Wanted,
     label_column: str | None = None,
     progress: Progress = lambda _: None,
+    group_column: str | None = None,
     **way: Any,
 ) -> Scores:
     """Real-valued labels, predicted from each of the features. way: method, k, metric, vote, ..."""
-    pair = read_pair(train, test, what.reads, label_column, targets=True)
+    pair = read_pair(train, test, what.reads, label_column, targets=True, group_column=group_column)
 
     def judge(of: Features) -> Mapping[str, Result]:
-        return {"regress": regress(of.rows, pair.labels, of.others, pair.test_labels, **way)}
+        return {"regress": regress(of.rows, pair.labels, of.others, pair.test_labels, groups=pair.groups, **way)}
 
     why = f"it chooses by classes, and these labels are numbers to predict; {NO_LABELS}"
     entries, _ = scores_of(pair.store, pair.blocks, pair.test_blocks, what, judge, progress, None, why)
@@ -193,12 +218,13 @@ def scores_of(
     seed: int = 0,
     table: Callable[[Sequence[str]], list[Candidate]] = short_table,
     predictors: Sequence[str] = ("kNN",),
+    groups: Any = None,
 ) -> tuple[list[Entry], Selection | None]:
     """Each of the features that are wanted, judged.
 
     labels, unlabelled, table, predictors: as of `combination_flags.candidates`.
     """
-    listed, selection = candidates(what, blocks, labels, unlabelled, seed, table, progress, predictors)
+    listed, selection = candidates(what, blocks, labels, unlabelled, seed, table, progress, predictors, groups)
     costs = Costs(store.blocks_info, store.cost.get("seconds"), store.cost.get("rows", 0))
     entries = entries_of(listed, blocks, others, costs, judge, progress)
     return mark_paper(entries, store.plan), selection
@@ -235,6 +261,8 @@ def way_of(metric: str, vote: str, temperature: float | None) -> dict[str, Any]:
 
 
 def no_shots_of_lists(pair: Pair, shots: int | None) -> None:
-    """Raises RecipeError where few-shot draws are asked for and labels are lists."""
+    """Raises RecipeError where few-shot draws, or groups, are asked for and labels are lists."""
+    if pair.several and pair.groups is not None:
+        raise RecipeError("--group-column leaves out groups of rows with one label each; these labels are lists")
     if pair.several and shots is not None:
         raise RecipeError("--shots draws rows of each class; these labels are lists: leave it out")

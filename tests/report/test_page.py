@@ -20,6 +20,7 @@ from sporeprint.errors import StoreError
 from sporeprint.evaluate.analyse import Analysis, BlockFigures, ClassChange
 from sporeprint.evaluate.choice.candidates import ALL, FREE, PLAIN
 from sporeprint.evaluate.choice.intervals import Interval
+from sporeprint.evaluate.compare_backbones import BackboneComparison, BackboneEntry
 from sporeprint.evaluate.comparison import Changed
 from sporeprint.features.combine import Combination
 from sporeprint.report.page import render, write_report
@@ -560,6 +561,44 @@ def test_a_gain_of_nought_looks_as_it_does_in_the_verdict(gain):
 
 def test_equal_comparisons_give_equal_pages():
     assert render(comparison(), pictures()) == render(comparison(), pictures())
+
+
+def of_backbones() -> BackboneComparison:
+    base, choice = comparison().entries[0], comparison().entries[-1]
+    rows = (
+        BackboneEntry("small", base, altered(choice, value=Interval(0.7, 0.68, 0.73)), Interval(0.1, 0.07, 0.13)),
+        BackboneEntry("large", base, choice, Interval(0.0, 0.0, 0.0)),
+    )
+    return BackboneComparison("Use large.", rows, "small", "large", comparison(), notes=("2 rows are left out",))
+
+
+def test_of_several_backbones_the_page_says_which_to_use_and_is_of_that_one(tmp_path):
+    page = Page(write_report(of_backbones(), tmp_path).read_text())
+    assert page.rows("backbones") == [
+        ["backbone", "embedding", "choice", "gain"],
+        [
+            "small 10 passes, 124 rows/s, 1,536 bytes a row",
+            "60.0 LDA (reference)",
+            "70.0 embedding and kl with LDA",
+            "+20.0 +17.0 to +23.0",
+        ],
+        [
+            "large the one to use 10 passes, 124 rows/s, 1,536 bytes a row",
+            "60.0 LDA",
+            "80.0 embedding and kl with LDA",
+            "+20.0 +17.0 to +23.0",
+        ],
+    ]
+    assert "Use large. 1,400 test rows." in page.text
+    assert "All below is of large ." in page.text
+    assert "2 rows are left out" in page.text
+    data = json.loads((tmp_path / "comparison.json").read_text())
+    assert (data["verdict"], data["chosen"]) == ("Use large.", "all, white")
+    assert [backbone["name"] for backbone in data["backbones"]] == ["small", "large"]
+
+
+def test_of_one_backbone_there_is_no_table_of_backbones():
+    assert "backbones" not in Page(render(comparison())).tables
 
 
 def test_a_comparison_that_found_nothing_says_so():

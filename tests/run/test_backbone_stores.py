@@ -48,8 +48,9 @@ def test_groups_and_report_are_of_the_chosen_backbone(run, pairs, tmp_path):
     status, out, err = run("compare", *pairs[:2], *sources, "--with", *pairs[2:], "--report", report)
     assert status == 0, err
     assert "groups of 'clip' stay together" in " ".join(out.split())
-    notes = json.loads((report / "comparison.json").read_text())["notes"]
-    assert notes[0].startswith("Use b (strong-train): ")
+    body = json.loads((report / "comparison.json").read_text())
+    assert body["verdict"].startswith("Use b (strong-train): ")
+    assert [backbone["name"] for backbone in body["backbones"]] == ["b (weak-train)", "b (strong-train)"]
 
 
 @pytest.mark.parametrize(

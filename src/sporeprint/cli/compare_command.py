@@ -75,7 +75,7 @@ def compare(
         if others and test_rows is not None:
             pairs = pairs_of(others, train_rows, test_rows)
             answer = compare_backbone_stores(pairs, features, *columns, seed, progress)
-            comparison = answer.comparison.noted([answer.verdict])
+            comparison = answer.comparison
             train_rows, test_rows = pairs[[entry.name for entry in answer.backbones].index(answer.chosen)]
         else:
             comparison = answer = compare_stores(
@@ -95,4 +95,4 @@ def compare(
             from sporeprint.report.page import write_report
 
             samples = shown_samples(comparison, train_rows, test_rows, limits.limits())
-            say(f"report: {write_report(comparison, report, samples)}", err=True)
+            say(f"report: {write_report(answer, report, samples)}", err=True)

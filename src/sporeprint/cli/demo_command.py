@@ -7,14 +7,14 @@ from sporeprint.cli.plain_text import say
 
 
 def demo(seed: options.Seed32 = 0, everything: options.All = False, json: options.Json = False) -> None:
-    """The shipped backbone on digits that it has never seen: accuracy and cost of each block. Needs no network."""
+    """The shipped backbone on digits that it has never seen: features, predictor, price. Needs no network."""
     from sporeprint.cli.console import print_json
-    from sporeprint.cli.print_scores import print_demo
+    from sporeprint.cli.print_comparison import print_comparison
     from sporeprint.run.demo import demo
 
-    say("computing the blocks of 600 digits with the shipped backbone: a minute or so ...", err=True)
+    say("comparing what the shipped backbone says of 400 digits: two minutes or so ...", err=True)
     result = demo(seed)
     if json:
         print_json(result.to_json())
     else:
-        print_demo(result, everything)
+        print_comparison(result, everything)

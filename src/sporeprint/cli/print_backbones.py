@@ -20,11 +20,11 @@ def print_backbones(comparison: BackboneComparison, everything: bool = False) ->
         Column("embedding", "embedding: top-1 % of the best predictor on the embedding alone, [ ]: the reference"),
         Column("predictor", extra=True),
         Column("choice", "choice: top-1 % of what leave-one-out on the training rows chooses, *: the one to use"),
-        Column("features and predictor"),
+        Column("features and predictor", words=True),
         Column("gain", "gain: points of the choice over the reference on the same test rows"),
         Column(f"{100 * entries[0].behind.level:g}% interval", extra=True),
-        Column("* over it", "* over it: points of the one to use over this backbone's choice"),
         Column("passes", "passes: of the backbone, a row"),
+        Column("* over it", "* over it: points of the one to use over this backbone's choice"),
         Column("rows/s", "rows/s: as measured when its blocks were computed"),
         Column("bytes", "bytes: of a feature in float32", extra=True),
     ]
@@ -40,8 +40,8 @@ def print_backbones(comparison: BackboneComparison, everything: bool = False) ->
             _pair(entry.choice),
             points(entry.choice.gain.value),
             between(entry.choice.gain, points),
-            "" if own else f"{points(entry.behind.value)} ({between(entry.behind, points)})",
             passes(entry.choice.passes),
+            "" if own else f"{points(entry.behind.value)} ({between(entry.behind, points)})",
             NONE if entry.choice.rows_per_second is None else number(entry.choice.rows_per_second, 1),
             f"{entry.choice.bytes_per_row:,}",
         ]

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sporeprint.cli.figures import KINDS, NONE, WHITE_MEANS, Figure, Kind, leave_one_out, number, whole
+from sporeprint.cli.figures import KINDS, WHITE_MEANS, Figure, Kind, leave_one_out, whole
 from sporeprint.cli.plain_text import say
 from sporeprint.cli.print_tables import Column, print_table, say_folded
 from sporeprint.evaluate.choice.candidates import RAW
 from sporeprint.evaluate.table import Entry
 from sporeprint.report.main_rows import main_rows
-
-if TYPE_CHECKING:
-    from sporeprint.run.demo import Demo
 
 PASSES = "passes: backbone passes a row"
 _SHORT = 4  # words of a name that a sentence has room for
@@ -38,21 +35,6 @@ def print_scores(
         return f"{entry.title} (chosen)" if entry is chosen and entry.role != "chosen" else entry.title
 
     print_entries(title, entries, _with_gain(how, entries), main, everything, notes, name)
-
-
-def print_demo(demo: Demo, everything: bool) -> None:
-    """The demo's verdict, its table with rows a second, and how far it can be trusted, on stdout."""
-    say_folded(demo.verdict())
-    say("")
-    speed = Figure(
-        Column("rows/s", "rows/s: rows a second here and now, whatever else runs, decoding left out"),
-        lambda entry: NONE if entry.rows_per_second is None else number(entry.rows_per_second, 1),
-    )
-    figures, entries = [*_with_gain(KINDS["knn"], demo.entries), speed], demo.entries
-    main = [at for at, entry in enumerate(entries) if demo.is_best(entry) or at in main_rows(entries, leave_one_out)]
-    title = f"kNN: scikit-learn digits, {demo.train_rows} training rows, {demo.test_rows} test rows, shipped backbone"
-    print_entries(title, entries, figures, main, everything)
-    say_folded(demo.caveat())
 
 
 def print_entries(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from sporeprint.evaluate.analyse import ClassChange
 from sporeprint.evaluate.choice.verdict import is_pair
+from sporeprint.evaluate.compare_backbones import BackboneComparison
 from sporeprint.evaluate.comparison import Changed, Comparison, Neighbour
 from sporeprint.report import numbers as formats
 from sporeprint.report.accuracy_plot import accuracy_plot, costs_alike
@@ -39,10 +41,15 @@ _OPENED = 4  # queries that are not folded away
 
 
 def write_report(
-    comparison: Comparison, folder: Path, samples: Samples | None = None, queries: int = 20, neighbours: int = 6
+    comparison: Comparison | BackboneComparison,
+    folder: Path,
+    samples: Samples | None = None,
+    queries: int = 20,
+    neighbours: int = 6,
 ) -> Path:
     """Write `report.html`, and the comparison as `comparison.json`, into `folder`; returns the page's path.
 
+    Of several backbones both say which to use, and the rest is of the chosen one; the JSON has "backbones" too.
     samples: those of the rows in `comparison.changed`, to be shown; without them the page has ids and labels. queries,
     neighbours: the first ones are shown, at most this many. Equal comparisons and samples give equal bytes.
     The page loads nothing and runs nothing; names, labels and texts in it are escaped.
@@ -51,13 +58,30 @@ def write_report(
     page = render(comparison, samples, queries, neighbours)
     with contextlib.suppress(OSError, ValueError):  # write_file says what is wrong
         folder.mkdir(parents=True, exist_ok=True)
-    write_file(folder / DATA, json_text(comparison.to_json()).encode() + b"\n")
+    data = shown_comparison(comparison).to_json()
+    if isinstance(comparison, BackboneComparison):
+        data |= {"backbones": comparison.to_json()["backbones"]}
+    write_file(folder / DATA, json_text(data).encode() + b"\n")
     write_file(folder / PAGE, page.encode())
     return folder / PAGE
 
 
-def render(comparison: Comparison, samples: Samples | None = None, queries: int = 20, neighbours: int = 6) -> str:
+def shown_comparison(comparison: Comparison | BackboneComparison) -> Comparison:
+    """The comparison that a page is of: of several backbones the chosen one's, under the verdict on all."""
+    if isinstance(comparison, Comparison):
+        return comparison
+    return replace(comparison.comparison.noted(comparison.notes), verdict=comparison.verdict)
+
+
+def render(
+    comparison: Comparison | BackboneComparison,
+    samples: Samples | None = None,
+    queries: int = 20,
+    neighbours: int = 6,
+) -> str:
     """The page. See `write_report`."""
+    backbones = comparison if isinstance(comparison, BackboneComparison) else None
+    comparison = shown_comparison(comparison)
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -78,6 +102,7 @@ def render(comparison: Comparison, samples: Samples | None = None, queries: int 
     marks, alike = numbered(comparison), costs_alike(comparison)
     return environment.get_template("page.html").render(
         comparison=comparison,
+        backbones=backbones,
         level=comparison.entries[0].value.level if comparison.entries else 0.95,
         title=_title(comparison.settings),
         facts=facts_of(comparison.settings),

@@ -108,6 +108,23 @@ class PromptFeatures(JoinedFeatures):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RowFeatures:
+    """Which blocks are joined, and how; without any of it they are chosen by leave-one-out."""
+
+    features: options.ChosenFeatures = None
+    whiten: options.Whiten = None
+    exponent: options.Exponent = None
+    pca: options.Pca = None
+    combination: options.CombinationName = None
+
+    def wanted(self) -> Wanted:
+        """Raises RecipeError for what does not go together."""
+        from sporeprint.run.combination_flags import wanted
+
+        return wanted(self.features, self.whiten, self.exponent, self.pca, self.combination)
+
+
+@dataclass(frozen=True, kw_only=True)
 class PairSources:
     """The sources of two stores, and a column of them that holds other labels."""
 

@@ -75,6 +75,7 @@ Dim = Annotated[int | None, typer.Option(min=1, help="Width of a gradient block;
 
 _FEATURES = "What features are made from: blocks or families (layers, views, gradients), comma-separated."
 Features = Annotated[str | None, typer.Option(help=_FEATURES, show_default="a table of several")]
+ChosenFeatures = Annotated[str | None, typer.Option(help=_FEATURES, show_default="chosen by leave-one-out")]
 AllFeatures = Annotated[str | None, typer.Option(help=_FEATURES, show_default="all")]
 PaperFeatures = Annotated[str | None, typer.Option(help=_FEATURES, show_default="the paper's: embedding and gradients")]
 Whiten = Annotated[str | None, typer.Option(help="With --features: whiten each block to N dimensions, or auto.")]
@@ -115,6 +116,20 @@ Standardise = Annotated[
 ]
 Shots = Annotated[int | None, typer.Option(min=1, help="Few-shot: N training rows of each class, drawn several times.")]
 Draws = Annotated[int | None, typer.Option(min=1, help="With --shots: how often.", show_default="3")]
+
+# Predictions
+
+Predictions = Annotated[
+    Path | None,
+    typer.Option("--out", help="File of predictions to write: .parquet, .csv or .jsonl.", show_default=False),
+]
+Abstain = Annotated[
+    float | None,
+    typer.Option(
+        help="Add the set of labels that lacks the true one in this share of rows, such as 0.05, and an answer where it holds one label."
+    ),
+]
+Probabilities = Annotated[bool, typer.Option("--probabilities", help="Add a column of probabilities for each class.")]
 
 # Patches
 

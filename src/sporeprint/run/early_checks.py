@@ -24,6 +24,7 @@ from sporeprint.run.output_folder import (
     refuse_foreign,
 )
 from sporeprint.run.plan_differences import open_alike
+from sporeprint.run.predictions_file import check_suffix, is_predictions
 from sporeprint.run.store_pair import block_list, check_block_names
 from sporeprint.store.plan import refuse_no_store
 from sporeprint.store.reader import Store
@@ -131,6 +132,16 @@ def check_prompts_file(file: Path) -> None:
         raise RecipeError(f"--out '{file}' is a file that no run of this command wrote; give another name")
 
 
+def check_predictions_file(file: Path) -> None:
+    """Raises RecipeError unless predictions can be written to `file`: earlier ones are replaced, nothing else."""
+    check_suffix(file)
+    if file.is_dir():
+        raise RecipeError(f"--out '{file}' is a folder; give the name of a file, such as {file / 'predictions.csv'}")
+    _check_writable(file.parent, "--out")
+    if os.path.lexists(file) and not is_predictions(file):
+        raise RecipeError(f"--out '{file}' is a file that no run of this command wrote; give another name")
+
+
 def _check_files(command: str, words: Words) -> None:
     for name in _READ:
         path = words.get(name)
@@ -195,6 +206,7 @@ _CHECK_OUTPUT: dict[str, Callable[[Words], None]] = {
     "compare": lambda words: None if words["report"] is None else check_report_folder(words["report"]),
     "segment": _check_segment_folder,
     "propagate": _check_propagate_folder,
+    "classify": lambda words: None if words["out"] is None else check_predictions_file(words["out"]),
     "demonstrations": lambda words: check_prompts_file(words["out"]),
 }
 

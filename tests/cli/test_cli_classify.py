@@ -108,7 +108,7 @@ def test_labels_of_another_kind_are_said_and_the_predictions_written(run, data, 
 
 
 def test_rows_without_features_are_named_and_left_out(run, data, tmp_path):
-    rows, answer, err = predicted(run, data, "a", "holes", tmp_path / "p.csv")
+    rows, _, err = predicted(run, data, "a", "holes", tmp_path / "p.csv")
     assert [row["id"] for row in rows] == ["holes0", "holes2"]
     assert err == "left out: holes1: no text\n"
 

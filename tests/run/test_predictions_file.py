@@ -112,7 +112,11 @@ def test_what_the_system_refuses_is_an_error_of_ours(tmp_path):
 
 
 def test_a_label_of_another_kind_in_a_later_part_is_named(tmp_path):
-    with pytest.raises(StoreError, match="true_label"), PredictionsFile(tmp_path / "p.parquet") as file:
-        file.write({"id": ["a"], "label": ["x"], "true_label": ["x"]})
-        file.write({"id": ["b"], "label": ["x"], "true_label": [3]})
+    def write():
+        with PredictionsFile(tmp_path / "p.parquet") as file:
+            file.write({"id": ["a"], "label": ["x"], "true_label": ["x"]})
+            file.write({"id": ["b"], "label": ["x"], "true_label": [3]})
+
+    with pytest.raises(StoreError, match="'true_label' are of different kinds .*give a name that ends in"):
+        write()
     assert list(tmp_path.iterdir()) == []

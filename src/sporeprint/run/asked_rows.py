@@ -25,6 +25,7 @@ from sporeprint.run.store_source import Rows, labels_of
 from sporeprint.store.reader import Store
 
 _ROLES = ("training row", "test row")
+_NOT_COMPARED = "the predictions are not compared with them"
 
 
 @dataclass(frozen=True)
@@ -123,14 +124,12 @@ def truth_of(labels: np.ndarray, asked: Asked) -> tuple[np.ndarray, list[str]]:
         return has, []
     known, given = set(labels.tolist()), asked.labels[has].tolist()
     if any(isinstance(label, list) for label in given):
-        return np.zeros(len(has), bool), [
-            "the labels of the test rows are lists: the predictions are not compared with them"
-        ]
+        return np.zeros(len(has), bool), [f"the labels of the test rows are lists: {_NOT_COMPARED}"]
     strange = sum(label not in known for label in given)
     if strange == len(given):
         there, here = examples_of(asked.labels[has]), examples_of(labels)
         seen = f"no label of the test rows ({there}) is one of the training rows ({here})"
-        return np.zeros(len(has), bool), [f"{seen}: the predictions are not compared with them"]
+        return np.zeros(len(has), bool), [f"{seen}: {_NOT_COMPARED}"]
     notes = []
     if strange:
         notes.append(f"counted as wrong, since no training row has their label: {count(strange, _ROLES[1])}")

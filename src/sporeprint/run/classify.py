@@ -135,15 +135,13 @@ def sets_in_words(columns: Columns, error: float, asked: Asked | None = None, ha
     counts = f"{(sizes == 1).sum()} rows have one label, {(sizes > 1).sum()} several, {(sizes == 0).sum()} none"
     words = f"at an error of {error:g}, {counts}"
     if asked is not None and has is not None and has.any():
-        held = [
-            label in row for label, row in zip(asked.labels[has], np.array(columns["set"], object)[has], strict=True)
-        ]
+        held = [asked.labels[row] in columns["set"][row] for row in np.flatnonzero(has)]
         words += f"; {np.mean(held):.1%} of {len(held)} sets hold the true label"
     return words
 
 
 def _classes(trained: Trained, store: Path) -> np.ndarray:
-    """Return the labels as an array of texts or of numbers. Raises StoreError for what is no class, and for one class."""
+    """Return the labels as texts or as numbers. Raises StoreError for those of no classes, and of one."""
     labels = labels_of(one_label(trained.labels, store, "classify"), len(trained.labels), "train")
     if hint := numbers_hint(labels.tolist()):
         raise StoreError(f"{store}: {hint}")

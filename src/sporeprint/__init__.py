@@ -40,11 +40,16 @@ if TYPE_CHECKING:
     from sporeprint.features.fungi import Fungi
     from sporeprint.features.recipe import Recipe
     from sporeprint.objectives import DINO, KL, MaskedTokens, Objective, SimCLR
+    from sporeprint.predictors.class_means import ClassMeans
+    from sporeprint.predictors.lda import ShrunkLDA
+    from sporeprint.predictors.ridge import Ridge
+    from sporeprint.predictors.ridge_regressor import RidgeRegressor
     from sporeprint.segment.segmenter import Segmenter
     from sporeprint.store.reader import Store
 
 _HOMES = {
     "Backbone": "backbones.backbone",
+    "ClassMeans": "predictors.class_means",
     "Combination": "features.combine",
     "Copies": "features.dense.copies",
     "DINO": "objectives",
@@ -56,7 +61,10 @@ _HOMES = {
     "Objective": "objectives",
     "Preprocess": "backbones.inputs.preprocess",
     "Recipe": "features.recipe",
+    "Ridge": "predictors.ridge",
+    "RidgeRegressor": "predictors.ridge_regressor",
     "Segmenter": "segment.segmenter",
+    "ShrunkLDA": "predictors.lda",
     "SimCLR": "objectives",
     "Sound": "backbones.inputs.sound",
     "Store": "store.reader",
@@ -88,6 +96,7 @@ __all__ = [  # noqa: RUF022
     "KL", "DINO", "SimCLR", "MaskedTokens", "Objective", "Dense", "TokenSimCLR", "TokenKL", "Copies", "Segmenter",
     "compare", "select", "knn", "probe", "cluster", "retrieve", "revisited", "regress", "multilabel", "analyse",
     "demonstrations", "Template", "Store", "open_source",
+    "ClassMeans", "ShrunkLDA", "Ridge", "RidgeRegressor",
     "check_backbone", "check_index", "check_objective", "check_projection", "check_views",
 ]  # fmt: skip
 

@@ -16,8 +16,9 @@ from sporeprint.evaluate.accuracy import mean_per_class
 from sporeprint.evaluate.result import Result
 from sporeprint.evaluate.shots import draws as few_shot_draws
 from sporeprint.predictors.checks import check_same_kind, check_same_width, features_of, labels_of
+from sporeprint.predictors.ridge import grid_of
 from sporeprint.predictors.row_order import content_order
-from sporeprint.values import check_count, check_list, is_fraction, is_positive
+from sporeprint.values import check_count, is_fraction
 
 PENALTIES = (1e-2, *(float(f"{digit}e-{power}") for power in range(3, 9) for digit in (3, 1)))  # strongest first
 # The penalty where nothing can be held out: the best at one row a class on Banking77, TREC and digits, by up to 1 %.
@@ -281,14 +282,6 @@ def held_out(codes: NDArray[np.intp], fraction: float, seed: int) -> NDArray[np.
         members = rng.permutation(np.flatnonzero(codes == code))
         held[members[: min(len(members) - 1, max(1, round(fraction * len(members))))]] = True
     return held
-
-
-def grid_of(penalties: Sequence[float]) -> tuple[float, ...]:
-    """Return distinct penalties, strongest first. Raises SampleError."""
-    grid = check_list("penalties", penalties, "(0.01, 0.001)", SampleError)
-    if not grid or not all(map(is_positive, grid)):
-        raise SampleError(f"penalties={penalties!r}; expected one or more positive numbers")
-    return tuple(sorted({float(penalty) for penalty in grid}, reverse=True))
 
 
 def check_fit(validation: float, iterations: int, seed: int) -> None:

@@ -12,9 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.knn import CANDIDATES
-from sporeprint.evaluate.probe import Scaling, grid_of
+from sporeprint.evaluate.probe import Scaling
 from sporeprint.evaluate.result import Result
 from sporeprint.predictors.checks import check_same_width, features_of
+from sporeprint.predictors.ridge import PENALTIES, grid_of
+from sporeprint.predictors.ridge_regressor import RidgeRegressor
 from sporeprint.predictors.row_order import content_order
 from sporeprint.predictors.votes import VOTES, weights_of
 from sporeprint.search.best_rows import slices
@@ -22,7 +24,6 @@ from sporeprint.search.neighbours import METRICS
 from sporeprint.search.ties import tied_neighbours
 from sporeprint.values import check_choice, is_count, is_positive
 
-PENALTIES = tuple(float(f"{digit}e{power}") for power in range(1, -9, -1) for digit in (3, 1))[1:]  # 10 first
 METHODS = ("knn", "ridge")
 _DIGITS = 9  # of scores that are told apart
 _VALUES = 2**21  # of neighbours at a time: 16 MiB
@@ -182,22 +183,15 @@ def _ridge(
     train: NDArray[Any], known: Values, queries: NDArray[Any], grid: Sequence[float], standardise: bool
 ) -> tuple[Values, tuple[float, ...] | None, dict[float, float]]:
     """Return predictions [M, T], penalties [T], and leave-one-out R^2 by penalty. known: targets [N, T], centred."""
-    from sklearn.linear_model import RidgeCV
-
     order = content_order(train, known)
     train, known = train[order], known[order]
     if len(train) == 1:
         return np.repeat(known, len(queries), axis=0), None, {}
     scaling = Scaling.fit(train, standardise)
-    unit = len(train) * scaling.squared_length
-    model = RidgeCV(alphas=[penalty * unit for penalty in grid], alpha_per_target=True, store_cv_results=True)
-    model.fit(scaling(train), known)
-    predicted = model.predict(scaling(queries)).reshape(len(queries), -1)
-    errors = model.cv_results_.reshape(len(train), -1, len(grid)).mean(axis=0)  # [T, penalties]
-    best = errors.argmin(axis=1)
+    model = RidgeRegressor(grid).fit(scaling(train), known)
     variances = np.where(_constant(known), np.nan, known.var(axis=0))
-    scores = {penalty: mean_of(1 - errors[:, at] / variances) for at, penalty in enumerate(grid)}
-    return predicted, tuple(grid[at] for at in best), scores
+    scores = {penalty: mean_of(1 - errors / variances) for penalty, errors in model.leave_one_out_.items()}
+    return model.predict(scaling(queries)), tuple(model.penalty_.tolist()), scores
 
 
 def _figures(truth: Values, predicted: Values) -> dict[str, Any]:

@@ -19,7 +19,16 @@ class ClassMeans(LinearPredictor):
     """The class whose mean is nearest (Euclidean); scikit-learn's NearestCentroid, with exact leave-one-out.
 
     `coef_`: the means [C, D].
+
+    Examples
+    --------
+    >>> from sporeprint import ClassMeans
+    >>> means = ClassMeans().fit([[0.0, 0.0], [0.0, 2.0], [4.0, 0.0]], ["a", "a", "b"])
+    >>> means.predict([[1.0, 1.0], [3.0, 1.0]]).tolist()
+    ['a', 'b']
     """
+
+    _working = ("_counts",)
 
     def _fit(self, rows: NDArray[Any], codes: NDArray[np.intp], groups: Groups) -> None:
         self._counts = np.bincount(codes).astype(float)

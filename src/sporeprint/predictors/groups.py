@@ -22,11 +22,19 @@ def groups_of(groups: ArrayLike | None, rows: int) -> Groups:
     names = np.asarray(groups)
     if names.shape != (rows,):
         raise SampleError(f"groups have shape {names.shape} for {rows} rows; expected one group a row")
+    if missing := sum(name is None or name != name for name in names.tolist()):
+        raise SampleError(f"{missing} of {rows} groups are missing; give every row one")
     codes = np.unique(names.astype(str) if names.dtype == object else names, return_inverse=True)[1]
     parts: Groups = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
     if len(parts) == 1:
         raise SampleError(f"all {rows} rows are of one group, {names[0]!r}; expected at least two groups")
     return parts
+
+
+def check_two_groups(groups: Groups) -> None:
+    """Raise SampleError for one row, without which nothing is left."""
+    if len(groups) < 2:
+        raise SampleError("1 row; leaving one out takes at least 2")
 
 
 def parts_of(groups: Groups, width: int) -> Iterator[tuple[NDArray[np.intp], bool]]:

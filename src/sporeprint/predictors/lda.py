@@ -26,9 +26,20 @@ class ShrunkLDA(LinearPredictor):
     class-centred rows, so it works with more dimensions than rows. A class counts as often as it occurs in training.
     Leave-one-out takes a row out of its class mean, the covariance, the shrinkage and the class's frequency.
     Where no class varies (one row each) the nearest class mean decides.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sporeprint import ShrunkLDA
+    >>> features, labels = load_iris(return_X_y=True)
+    >>> round(float(ShrunkLDA().leave_one_out(features, labels).right.mean()), 2)
+    0.95
+    >>> ShrunkLDA().fit(features, labels).predict(features[:1]).tolist()
+    [0]
     """
 
     _unit = True
+    _working = ("_principal", "_counts", "_squares", "_turn", "_means", "_held", "_lengths")
 
     def _fit(self, rows: NDArray[Any], codes: Numbers, groups: Groups) -> None:
         principal = Principal.fit(rows, unit=True)

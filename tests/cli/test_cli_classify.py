@@ -121,7 +121,7 @@ def test_training_rows_without_a_label_are_left_out_and_counted(run, data, tmp_p
 
 def test_a_class_of_one_row_is_said(run, data, tmp_path):
     _, _, err = predicted(run, data, "single", "b", tmp_path / "p.csv")
-    assert err == "1 class with one row only: left out, it has no other to be known by\n"
+    assert err == "1 class with one row only, which leave-one-out counts as wrong\n"
 
 
 def test_fewer_than_three_training_rows_leave_neighbours_empty(run, data, tmp_path):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sporeprint.cli import options
-from sporeprint.cli.option_groups import PairSources, RowFeatures, grouped
+from sporeprint.cli.option_groups import GroupedPairSources, RowFeatures, grouped
 from sporeprint.cli.plain_text import say
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _FAILURES = 10  # rows without features, which are named
 def classify(
     train_store: options.TrainStore,
     features: RowFeatures,
-    sources: PairSources,
+    sources: GroupedPairSources,
     test_store: Annotated[Path | None, typer.Argument(metavar="TEST_STORE", help="Store of the rows to label, made with --fit-from TRAIN_STORE; it needs no labels.", show_default=False)] = None,
     out: options.Predictions = None,
     save: Annotated[Path | None, typer.Option(help="Folder for a model, which `sporeprint predict` applies to new files.")] = None,
@@ -50,8 +50,8 @@ def classify(
     test_rows = None if test_store is None else sources.test_rows(test_store)
     with Working() as progress:
         found = classify_stores(
-            sources.train_rows(train_store), test_rows, features.wanted(), predictor, sources.label_column, abstain,
-            probabilities, seed, progress,
+            sources.train_rows(train_store), test_rows, features.wanted(), predictor, sources.label_column,
+            sources.group_column, abstain, probabilities, seed, progress,
         )  # fmt: skip
         if out is not None and found.columns is not None:
             with PredictionsFile(out) as file:

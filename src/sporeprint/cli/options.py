@@ -23,8 +23,12 @@ TestStore = Annotated[
     Path, typer.Argument(metavar="TEST_STORE", help="Store of the rows to ask about, made with --fit-from TRAIN_STORE.")
 ]
 
-_TRAIN = typer.Option(help="Source that the training store was made from: other labels, groups, and samples, are read from it.")
-_TEST = typer.Option(help="Source that the test store was made from: other labels, groups, and samples, are read from it.")
+_TRAIN = typer.Option(
+    help="Source that the training store was made from: other labels, groups, and samples, are read from it."
+)
+_TEST = typer.Option(
+    help="Source that the test store was made from: other labels, groups, and samples, are read from it."
+)
 Train = Annotated[Path, _TRAIN]
 OptionalTrain = Annotated[Path | None, _TRAIN]
 Test = Annotated[Path, _TEST]

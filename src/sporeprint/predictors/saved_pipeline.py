@@ -51,7 +51,9 @@ def save_pipeline(pipeline: Pipeline, folder: str | Path) -> None:
     steps = [step for step in getattr(pipeline, "steps", ()) if step[1] not in (None, "passthrough")]
     if len(steps) != 2 or not isinstance(steps[0][1], Fungi):
         kinds = ", ".join(type(step).__name__ for _, step in steps) or type(pipeline).__name__
-        raise RecipeError(f"this is a pipeline of: {kinds}; expected two steps: a Fungi, then a predictor of sporeprint")
+        raise RecipeError(
+            f"this is a pipeline of: {kinds}; expected two steps: a Fungi, then a predictor of sporeprint"
+        )
     (_, fungi), (_, predictor) = steps
     fungi.check_fitted("save_pipeline")
     writers = fungi.save, lambda parts: save_predictor(predictor, parts)

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sporeprint.evaluate.choice.candidates import title_of
-from sporeprint.features.blocks import Blocks, family
-from sporeprint.features.combine import Combination, named
-from sporeprint.predictors.class_means import ClassMeans
-from sporeprint.predictors.lda import ShrunkLDA
+from sporeprint.evaluate.choice.judges import PREDICTORS
+from sporeprint.evaluate.choice.select import select
+from sporeprint.features.blocks import Blocks
+from sporeprint.features.combine import Combination
 from sporeprint.predictors.predictor import Predictor
-from sporeprint.predictors.ridge import Ridge
 from sporeprint.run.combination_flags import Wanted
 
-PREDICTORS: dict[str, type[Predictor]] = {"class means": ClassMeans, "LDA": ShrunkLDA, "ridge": Ridge}
+CHOSEN = ("kNN", "class means", "LDA", "ridge")  # from which a predictor is chosen: those with exact leave-one-out
 WORDS = {word.lower().replace(" ", "-"): word for word in PREDICTORS}  # as they are typed
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Features and a predictor, unfitted. title: both, for people: "layers, white 0.5 with LDA"."""
+    """Features and a predictor, unfitted. name: of the features, for people."""
 
     combination: Combination
+    name: str
     predictor: Predictor
-    title: str
 
 
 def choose(
@@ -37,14 +36,22 @@ def choose(
     seed: int = 0,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Choice:
-    """Choose what the flags leave open. blocks: of the training rows. predictor: as it is typed, None for the best.
+    """Choose what the flags leave open, by the leave-one-out loss. predictor: as it is typed, None for the best.
 
-    Raises SampleError where there are too few rows to choose by.
+    blocks: of the training rows. Raises SampleError where there are too few rows to choose by.
     """
-    combination = what.combination
-    if combination is None:
-        layers = any(family(name) == "layers" for name in blocks)
-        combination = Combination(("layers",) if layers else ("embedding",), "auto", exponent=0.5)
-    combination = named(combination, what.size)
-    word = WORDS[predictor or "lda"]
-    return Choice(combination, PREDICTORS[word](), f"{what.name or title_of(combination)} with {word}")
+    words = CHOSEN if predictor is None else (WORDS[predictor],)
+    if what.combination is None:
+        selection = select(blocks, labels, predictors=words, groups=groups, seed=seed, progress=progress)
+        combination = replace(selection.combination, size=what.size)
+        assert selection.predictor is not None
+        return Choice(combination, selection.name, selection.predictor)
+    name = what.name or title_of(what.combination)
+    if len(words) == 1:
+        return Choice(what.combination, name, PREDICTORS[words[0]]())
+    features = what.combination.fit(blocks).transform(blocks)
+    losses = {}
+    for word in words:
+        progress(f"leave-one-out: {name} with {word}")
+        losses[word] = PREDICTORS[word]().leave_one_out(features, labels, groups).losses.mean()
+    return Choice(what.combination, name, PREDICTORS[min(losses, key=losses.__getitem__)]())

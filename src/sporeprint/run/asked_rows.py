@@ -11,6 +11,7 @@ import numpy as np
 from sporeprint.data.look_alikes import strangers_note
 from sporeprint.errors import RowFailure
 from sporeprint.features.blocks import Blocks
+from sporeprint.run.row_groups import read_groups
 from sporeprint.run.store_pair import (
     SAME,
     Reads,
@@ -24,7 +25,7 @@ from sporeprint.run.store_pair import (
 from sporeprint.run.store_source import Rows, labels_of
 from sporeprint.store.reader import Store
 
-_ROLES = ("training row", "test row")
+ROLES = ("training row", "test row")
 _NOT_COMPARED = "the predictions are not compared with them"
 
 
@@ -32,13 +33,14 @@ _NOT_COMPARED = "the predictions are not compared with them"
 class Trained:
     """The labelled rows [N] of a store, with features in every block.
 
-    labels: as the store has them. notes: what a reader must know, a sentence each.
+    labels: as the store has them. groups: [N], None where no column of them was named. notes: what a reader must know, a sentence each.
     """
 
     store: Store
     blocks: Blocks
     labels: np.ndarray
     ids: list[str]
+    groups: np.ndarray | None
     notes: tuple[str, ...]
 
 
@@ -55,17 +57,21 @@ class Asked:
     failures: list[RowFailure]
 
 
-def read_trained(rows: Rows, store: Store, names: Sequence[str], label_column: str | None) -> Trained:
+def read_trained(
+    rows: Rows, store: Store, names: Sequence[str], label_column: str | None, group_column: str | None = None
+) -> Trained:
     """Read the labelled rows of an open store. Raises StoreError where no row has a label, SourceError."""
     blocks, labels, has = labelled(store, rows, names, label_column)
     finite = _finite(blocks)
     notes = []
     if missing := int((~has).sum()):
-        notes.append(f"left out, having no label: {count(missing, _ROLES[0])}")
+        notes.append(f"left out, having no label: {count(missing, ROLES[0])}")
     if lost := len(store.failures) + int((~finite).sum()):
-        notes.append(f"left out, having no features: {count(lost, _ROLES[0])}")
+        notes.append(f"left out, having no features: {count(lost, ROLES[0])}")
     ids = np.array(store.ids, dtype=object)[has][finite].tolist()
-    return Trained(store, {name: block[finite] for name, block in blocks.items()}, labels[finite], ids, tuple(notes))
+    groups = None if group_column is None else read_groups(store, rows, group_column, has)[finite]
+    kept = {name: block[finite] for name, block in blocks.items()}
+    return Trained(store, kept, labels[finite], ids, groups, tuple(notes))
 
 
 def read_asked(rows: Rows, store: Store, names: Sequence[str], label_column: str | None) -> Asked:
@@ -88,21 +94,27 @@ def read_asked(rows: Rows, store: Store, names: Sequence[str], label_column: str
 
 
 def read_both(
-    train_rows: Rows, test_rows: Rows | None, reads: Reads, label_column: str | None
+    train_rows: Rows,
+    test_rows: Rows | None,
+    reads: Reads,
+    label_column: str | None,
+    group_column: str | None = None,
 ) -> tuple[Trained, Asked | None]:
     """Read the rows of two stores that go together, or of one. reads: the blocks to read, of the first store.
+
+    group_column: of the first store's source.
 
     Raises StoreError, RecipeError, and SourceError where a source is not the one that its store was made of.
     """
     if test_rows is None:
-        check_sources((train_rows,), label_column, ("--train",))
+        check_sources((train_rows,), label_column, ("--train",), group_column=group_column)
         store = Store.open(train_rows.store)
-        return read_trained(train_rows, store, reads(store), label_column), None
+        return read_trained(train_rows, store, reads(store), label_column, group_column), None
     sources = (train_rows,) if (test_rows.source, test_rows.split) == (None, None) else (train_rows, test_rows)
-    check_sources(sources, label_column, ("--train", "--test")[: len(sources)])
+    check_sources(sources, label_column, ("--train", "--test")[: len(sources)], group_column=group_column)
     store, other = open_pair(train_rows.store, test_rows.store)
     names = reads(store)
-    trained = read_trained(train_rows, store, names, label_column)
+    trained = read_trained(train_rows, store, names, label_column, group_column)
     return trained, read_asked(test_rows, other, names, label_column)
 
 
@@ -112,8 +124,8 @@ def notes_of_both(trained: Trained, asked: Asked, store: Store, test_store: Stor
         return [SAME]
     has, test_has = np.isin(store.ids, trained.ids), np.isin(test_store.ids, asked.ids)
     if shared := shared_rows(store, test_store, has, test_has):
-        also = f"is also a {_ROLES[0]}" if shared == 1 else f"are also {_ROLES[0]}s"
-        return [f"{count(shared, _ROLES[1])} {also}"]
+        also = f"is also a {ROLES[0]}" if shared == 1 else f"are also {ROLES[0]}s"
+        return [f"{count(shared, ROLES[1])} {also}"]
     return []
 
 
@@ -132,7 +144,7 @@ def truth_of(labels: np.ndarray, asked: Asked) -> tuple[np.ndarray, list[str]]:
         return np.zeros(len(has), bool), [f"{seen}: {_NOT_COMPARED}"]
     notes = []
     if strange:
-        notes.append(f"counted as wrong, since no training row has their label: {count(strange, _ROLES[1])}")
+        notes.append(f"counted as wrong, since no training row has their label: {count(strange, ROLES[1])}")
     if alike := strangers_note(given, labels.tolist()):
         notes.append(f"labels of test rows and training rows are {alike}")
     return has, notes

@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 
 from sporeprint.errors import RowFailure, StoreError
+from sporeprint.evaluate.choice.judges import fixed, title_of_predictor
 from sporeprint.features.combine import Combiner
 from sporeprint.predictors.checks import labels_of
 from sporeprint.predictors.conformal import least_probability, own_probabilities
 from sporeprint.predictors.predictor import Predictor
 from sporeprint.run.answer_choice import choose
 from sporeprint.run.answer_columns import Columns, classified_columns
-from sporeprint.run.asked_rows import Asked, Trained, notes_of_both, read_both, truth_of
+from sporeprint.run.asked_rows import ROLES, Asked, Trained, notes_of_both, read_both, truth_of
 from sporeprint.run.combination_flags import Wanted
+from sporeprint.run.row_groups import group_notes
 from sporeprint.run.store_pair import count, examples_of, numbers_hint, one_label
 from sporeprint.run.store_source import Rows
 from sporeprint.run.training_rows import TrainingRows
@@ -87,6 +89,7 @@ def classify_stores(
     what: Wanted,
     predictor: str | None = None,
     label_column: str | None = None,
+    group_column: str | None = None,
     error: float | None = None,
     everything: bool = False,
     seed: int = 0,
@@ -94,24 +97,27 @@ def classify_stores(
 ) -> Classified:
     """Fit on the labelled rows of a store, and label the rows of another, which need no label.
 
-    what, predictor: what the flags ask for; the rest is chosen by leave-one-out on the training rows. error: of
-    prediction sets. everything: a probability for each class. Raises StoreError, RecipeError, SourceError.
+    what, predictor: what the flags ask for; the rest is chosen by leave-one-out on the training rows. group_column: of
+    the training rows' source; rows of one group are left out together. error: of prediction sets. everything: a probability for each class. Raises StoreError, RecipeError, SourceError.
     """
-    trained, asked = read_both(train, test, what.reads, label_column)
-    labels = _classes(trained, train.store)
-    choice = choose(trained.blocks, labels, what, predictor, None, seed, progress)
-    progress(f"fitting {choice.title}")
+    trained, asked = read_both(train, test, what.reads, label_column, group_column)
+    labels, groups = _classes(trained, train.store), trained.groups
+    choice = choose(trained.blocks, labels, what, predictor, groups, seed, progress)
+    progress(f"fitting {choice.name}")
     combiner = choice.combination.fit(trained.blocks)
     features = combiner.transform(trained.blocks)
-    left_out = choice.predictor.leave_one_out(features, labels)
+    left_out = choice.predictor.leave_one_out(features, labels, groups)
+    title = f"{choice.name} with {title_of_predictor(fixed(choice.predictor))}"
     own = own_probabilities(left_out.probabilities, left_out.codes)
     if error is not None:
         least_probability(own, error)  # raises before anything is written
     training = TrainingRows.of(trained.ids, labels, features, own)
-    fitted = Classifier(combiner, choice.predictor, training, choice.title, float(left_out.right.mean()))
+    fitted = Classifier(combiner, choice.predictor, training, title, float(left_out.right.mean()))
     notes = list(trained.notes)
+    if group_column is not None and groups is not None:
+        notes += group_notes(group_column, groups, labels, roles=ROLES)
     if alone := int((np.unique(labels, return_counts=True)[1] == 1).sum()):
-        notes.append(f"{count(alone, 'class')} with one row only: left out, it has no other to be known by")
+        notes.append(f"{count(alone, 'class')} with one row only, which leave-one-out counts as wrong")
     if asked is None:
         return Classified(fitted, trained.store, None, None, 0, [], "", tuple(notes))
     test_store = Store.open(test.store)  # type: ignore[union-attr]

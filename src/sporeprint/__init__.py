@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from sporeprint.predictors.lda import ShrunkLDA
     from sporeprint.predictors.ridge import Ridge
     from sporeprint.predictors.ridge_regressor import RidgeRegressor
+    from sporeprint.predictors.saved_pipeline import load_pipeline, save_pipeline
     from sporeprint.segment.segmenter import Segmenter
     from sporeprint.store.reader import Store
 
@@ -82,12 +83,14 @@ _HOMES = {
     "compare": "evaluate.compare",
     "demonstrations": "evaluate.demonstrations",
     "knn": "evaluate.knn",
+    "load_pipeline": "predictors.saved_pipeline",
     "multilabel": "evaluate.multilabel",
     "open_source": "data.sources",
     "probe": "evaluate.probe",
     "regress": "evaluate.regress",
     "retrieve": "evaluate.retrieve",
     "revisited": "evaluate.revisited",
+    "save_pipeline": "predictors.saved_pipeline",
     "select": "evaluate.choice.select",
 }
 
@@ -96,7 +99,7 @@ __all__ = [  # noqa: RUF022
     "KL", "DINO", "SimCLR", "MaskedTokens", "Objective", "Dense", "TokenSimCLR", "TokenKL", "Copies", "Segmenter",
     "compare", "select", "knn", "probe", "cluster", "retrieve", "revisited", "regress", "multilabel", "analyse",
     "demonstrations", "Template", "Store", "open_source",
-    "ClassMeans", "ShrunkLDA", "Ridge", "RidgeRegressor",
+    "ClassMeans", "ShrunkLDA", "Ridge", "RidgeRegressor", "save_pipeline", "load_pipeline",
     "check_backbone", "check_index", "check_objective", "check_projection", "check_views",
 ]  # fmt: skip
 

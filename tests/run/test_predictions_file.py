@@ -117,6 +117,6 @@ def test_a_label_of_another_kind_in_a_later_part_is_named(tmp_path):
             file.write({"id": ["a"], "label": ["x"], "true_label": ["x"]})
             file.write({"id": ["b"], "label": ["x"], "true_label": [3]})
 
-    with pytest.raises(StoreError, match="'true_label' are of different kinds .*give a name that ends in"):
+    with pytest.raises(StoreError, match=r"'true_label' are of different kinds .*give a name that ends in"):
         write()
     assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sporeprint.cli import options
-from sporeprint.cli.option_groups import ImageLimits, GroupedPairSources, grouped
+from sporeprint.cli.option_groups import GroupedPairSources, ImageLimits, grouped
 from sporeprint.cli.plain_text import say
 
 

@@ -66,6 +66,17 @@ class SampleLimits(ImageLimits):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SourceWords:
+    """Which rows of a source are read: words of `data.sources.open_source`."""
+
+    sample_column: options.SampleColumn = None
+    label_column: options.LabelColumn = None
+    id_column: options.IdColumn = None
+    split: options.Split = None
+    limit: options.Limit = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class JoinedFeatures:
     """Which blocks are joined, and how; without any of it a table of several ways."""
 

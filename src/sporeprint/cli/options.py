@@ -47,6 +47,11 @@ GroupColumn = Annotated[
         help="Column of the sources that says which rows belong together (one video, speaker, slide): such rows are left out, split and drawn together. Needs --train and --test.",
     ),
 ]
+SampleColumn = Annotated[
+    str | None,
+    typer.Option(help="Column of the samples; found when absent (as in the training rows, where those are known)."),
+]
+LabelColumn = Annotated[str | None, typer.Option(help="Column of the labels; found when absent, '' for none.")]
 IdColumn = Annotated[str | None, typer.Option(help="Column of unique ids, of a table; default the row number.")]
 ImageColumn = Annotated[str | None, typer.Option(help="Column of images, of a table; found when absent.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Read the first N rows of a source only.")]
@@ -56,6 +61,12 @@ Limit = Annotated[int | None, typer.Option(min=1, help="Read the first N rows of
 _BACKBONE = typer.Option(help="Hugging Face id or folder, timm:NAME, or tiny.")
 Backbone = Annotated[str, _BACKBONE]
 OptionalBackbone = Annotated[str | None, _BACKBONE]
+MovedBackbone = Annotated[
+    str | None,
+    typer.Option(
+        "--backbone", help="Where the model's backbone is now: Hugging Face id or folder.", show_default="as it was"
+    ),
+]
 _MODALITY = "Tower of a checkpoint that has two: image, text or audio."
 Modality = Annotated[Literal["auto", "image", "text", "audio"], typer.Option(help=_MODALITY)]
 OptionalModality = Annotated[

@@ -33,7 +33,8 @@ _NOT_COMPARED = "the predictions are not compared with them"
 class Trained:
     """The labelled rows [N] of a store, with features in every block.
 
-    labels: as the store has them. groups: [N], None where no column of them was named. notes: what a reader must know, a sentence each.
+    labels: as the store has them. groups: [N], None where no column of them was named. notes: what a reader must know,
+    a sentence each.
     """
 
     store: Store

@@ -98,7 +98,8 @@ def classify_stores(
     """Fit on the labelled rows of a store, and label the rows of another, which need no label.
 
     what, predictor: what the flags ask for; the rest is chosen by leave-one-out on the training rows. group_column: of
-    the training rows' source; rows of one group are left out together. error: of prediction sets. everything: a probability for each class. Raises StoreError, RecipeError, SourceError.
+    the training rows' source; rows of one group are left out together. error: of prediction sets. everything: a
+    probability for each class. Raises StoreError, RecipeError, SourceError.
     """
     trained, asked = read_both(train, test, what.reads, label_column, group_column)
     labels, groups = _classes(trained, train.store), trained.groups

@@ -15,6 +15,7 @@ from typing import Any
 
 from sporeprint.backbones.names import check_near_name
 from sporeprint.errors import RecipeError, SourceError, StoreError
+from sporeprint.predictors.pipeline_folder import check_folder
 from sporeprint.run.output_folder import (
     LOG,
     RESULT,
@@ -201,12 +202,24 @@ def _check_propagate_folder(words: Words) -> None:
     _check_writable(words["out"], "--out")
 
 
+def _check_classify_outputs(words: Words) -> None:
+    if words["out"] is not None:
+        check_predictions_file(words["out"])
+    if words["save"] is not None:
+        try:
+            check_folder(words["save"])
+        except StoreError as error:
+            raise RecipeError(f"--save: {error}") from None
+        _check_writable(words["save"], "--save")
+
+
 _CHECK_OUTPUT: dict[str, Callable[[Words], None]] = {
     "extract": _check_store_folder,
     "compare": lambda words: None if words["report"] is None else check_report_folder(words["report"]),
     "segment": _check_segment_folder,
     "propagate": _check_propagate_folder,
-    "classify": lambda words: None if words["out"] is None else check_predictions_file(words["out"]),
+    "classify": _check_classify_outputs,
+    "predict": lambda words: check_predictions_file(words["out"]),
     "demonstrations": lambda words: check_prompts_file(words["out"]),
 }
 

@@ -17,6 +17,7 @@ Rows = NDArray[Any] | None  # None where their coordinates are held
 
 _NUMBERS = 2**22  # of coordinates at a time
 _LEAST = 1e-12  # variance, relative to the mean variance
+_ROUNDING = 1e-13  # of all variance: within classes, less than that is rounding alone
 
 
 class ShrunkLDA(LinearPredictor):
@@ -80,7 +81,7 @@ class ShrunkLDA(LinearPredictor):
         spread = squared / count**2
         distance = spread - width * mean**2  # of the covariance from its target
         noise = np.minimum((fourth / count - spread) / count, distance)
-        varied = mean > 1e-30
+        varied = trace > _ROUNDING * self._principal.squares.sum()
         share = np.where(distance > 0, noise / np.where(distance > 0, distance, 1), 1.0)
         floor = np.where(varied, np.maximum(share, _LEAST) * mean, 1.0)
         return np.where(varied, (1 - share) / count, 0.0), floor

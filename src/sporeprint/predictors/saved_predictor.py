@@ -52,7 +52,7 @@ def save_predictor(predictor: BaseEstimator, folder: str | Path) -> None:
     for attribute, kind in predictor._kept.items():
         value = getattr(predictor, attribute)
         if isinstance(kind, str):
-            arrays[attribute] = np.ascontiguousarray(value)
+            arrays[attribute] = np.asarray(value, order="C")
         else:
             description["fitted"][attribute] = _plain(value)
     classes = getattr(predictor, "classes_", None)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sporeprint.evaluate.cluster import cluster
     from sporeprint.evaluate.compare import compare
     from sporeprint.evaluate.demonstrations import demonstrations
-    from sporeprint.evaluate.knn import knn
+    from sporeprint.evaluate.knn_accuracy import knn
     from sporeprint.evaluate.multilabel import multilabel
     from sporeprint.evaluate.probe import probe
     from sporeprint.evaluate.regress import regress
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from sporeprint.features.recipe import Recipe
     from sporeprint.objectives import DINO, KL, MaskedTokens, Objective, SimCLR
     from sporeprint.predictors.class_means import ClassMeans
+    from sporeprint.predictors.knn import KNN
     from sporeprint.predictors.lda import ShrunkLDA
     from sporeprint.predictors.ridge import Ridge
     from sporeprint.predictors.ridge_regressor import RidgeRegressor
@@ -57,6 +58,7 @@ _HOMES = {
     "Dense": "features.dense.dense_settings",
     "Fungi": "features.fungi",
     "KL": "objectives",
+    "KNN": "predictors.knn",
     "Limits": "data.limits",
     "MaskedTokens": "objectives",
     "Objective": "objectives",
@@ -82,7 +84,7 @@ _HOMES = {
     "cluster": "evaluate.cluster",
     "compare": "evaluate.compare",
     "demonstrations": "evaluate.demonstrations",
-    "knn": "evaluate.knn",
+    "knn": "evaluate.knn_accuracy",
     "load_pipeline": "predictors.saved_pipeline",
     "multilabel": "evaluate.multilabel",
     "open_source": "data.sources",
@@ -99,7 +101,7 @@ __all__ = [  # noqa: RUF022
     "KL", "DINO", "SimCLR", "MaskedTokens", "Objective", "Dense", "TokenSimCLR", "TokenKL", "Copies", "Segmenter",
     "compare", "select", "knn", "probe", "cluster", "retrieve", "revisited", "regress", "multilabel", "analyse",
     "demonstrations", "Template", "Store", "open_source",
-    "ClassMeans", "ShrunkLDA", "Ridge", "RidgeRegressor", "save_pipeline", "load_pipeline",
+    "KNN", "ClassMeans", "ShrunkLDA", "Ridge", "RidgeRegressor", "save_pipeline", "load_pipeline",
     "check_backbone", "check_index", "check_objective", "check_projection", "check_views",
 ]  # fmt: skip
 

@@ -28,9 +28,7 @@ def read(train, test, column="video", **words):
 
 
 def test_groups_are_read_by_id_as_texts(tmp_path):
-    pair = read(
-        stored(tmp_path, "a", video=["x", "y", "x", "z"]), stored(tmp_path, "b", video=["p", "p", "q", "q"])
-    )
+    pair = read(stored(tmp_path, "a", video=["x", "y", "x", "z"]), stored(tmp_path, "b", video=["p", "p", "q", "q"]))
     assert pair.groups.tolist() == ["x", "y", "x", "z"]
     assert pair.test_groups.tolist() == ["p", "p", "q", "q"]
     assert pair.labels.tolist() == LABELS
@@ -47,7 +45,9 @@ def test_integers_of_one_table_meet_those_of_another(tmp_path):
     test = Rows(store_of(tmp_path / "b", source, {"embedding": circle([0.0, 5.0, 90.0, 95.0])}), tmp_path / "b.csv")
     pair = read(train, test)
     assert pair.groups.tolist() == ["1", "2", "3", None]
-    assert any(note.startswith("of a group that also stands in the training rows: 2 of 4 test rows") for note in pair.notes)
+    assert any(
+        note.startswith("of a group that also stands in the training rows: 2 of 4 test rows") for note in pair.notes
+    )
     assert "without a group, each a group of its own: 1 of 4 training rows" in pair.notes
 
 

@@ -237,7 +237,7 @@ def _of_splits(
         trained = Trained(part, labels[rows], costs, most_rows, seed, apart, of_split)
         runs.append(trained.guesses(rest, of_split))
         named.append(labels[others])
-    held = len(named[0]) / len(labels)
+    held = float(np.mean([len(rows) for rows in named])) / len(labels)
     whole = Trained(blocks, labels, costs, most_rows, seed, groups, progress)
     progress("intervals, and what the blocks share")
     splits_of = list(zip(runs, named, strict=True))

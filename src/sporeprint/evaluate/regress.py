@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
-from sporeprint.evaluate.knn import CANDIDATES
 from sporeprint.evaluate.probe import Scaling
 from sporeprint.evaluate.result import Result
 from sporeprint.predictors.checks import check_same_width, features_of
+from sporeprint.predictors.knn import CANDIDATES
 from sporeprint.predictors.ridge import PENALTIES, grid_of
 from sporeprint.predictors.ridge_regressor import RidgeRegressor
 from sporeprint.predictors.row_order import content_order

@@ -11,7 +11,7 @@ from sporeprint.errors import RecipeError
 from sporeprint.evaluate.choice.candidates import Candidate, family_table, short_table
 from sporeprint.evaluate.choice.select import Selection
 from sporeprint.evaluate.cluster import cluster
-from sporeprint.evaluate.knn import knn
+from sporeprint.evaluate.knn_accuracy import knn
 from sporeprint.evaluate.multilabel import multilabel
 from sporeprint.evaluate.probe import probe
 from sporeprint.evaluate.regress import regress

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from sporeprint.evaluate.choice.stand_ins import KNN, Probe
+from sporeprint.evaluate.choice.stand_ins import Probe
 from sporeprint.predictors.class_means import ClassMeans
+from sporeprint.predictors.knn import KNN
 from sporeprint.predictors.lda import ShrunkLDA
 from sporeprint.predictors.predictor import Predictor
 from sporeprint.predictors.ridge import Ridge
@@ -40,7 +41,7 @@ def title_of_predictor(predictor: Predictor) -> str:
 def fixed(predictor: Predictor) -> Predictor:
     """An unfitted copy of a predictor that was asked, with what it chose fixed."""
     if isinstance(predictor, KNN):
-        return KNN(k=predictor.k_)
+        return KNN(k=predictor.k_, vote=predictor.vote_)
     if isinstance(predictor, Ridge):
         return Ridge(penalties=(predictor.penalty_,))
     return type(predictor)()

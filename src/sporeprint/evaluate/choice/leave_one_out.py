@@ -16,7 +16,7 @@ from sporeprint.features.blocks import Blocks, family
 from sporeprint.features.combine import Combination
 from sporeprint.features.whiten import Axes
 from sporeprint.predictors.checks import label_array, labels_of
-from sporeprint.predictors.groups import Groups, groups_of
+from sporeprint.predictors.groups import Groups, group_codes, groups_of
 from sporeprint.predictors.predictor import LeftOut, Predictor
 from sporeprint.predictors.principal import Floats, Principal
 
@@ -227,10 +227,8 @@ def labelled_rows(
     if len(rows) < 2:
         raise SampleError(f"{len(rows)} rows with a label and features; expected at least two to leave one out")
     codes = np.unique(labels_of(given[rows], len(rows), "train"), return_inverse=True)[1]
-    names = None if groups is None else np.asarray(groups)
-    if names is not None and names.shape != (total,):
-        raise SampleError(f"groups have shape {names.shape} for {total} rows; expected one group a row")
-    return Labelled(rows, codes, groups_of(None if names is None else names[rows], len(rows)))
+    numbers = None if groups is None else group_codes(groups, total)[rows]
+    return Labelled(rows, codes, groups_of(numbers, len(rows)))
 
 
 def _is_missing(label: Any) -> bool:

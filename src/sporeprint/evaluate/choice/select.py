@@ -107,6 +107,8 @@ def select(
     check_count("seed", seed, 0, SampleError)
     check_count("most_rows", most_rows, 2, SampleError)
     words = check_list("predictors", predictors, '("LDA", "ridge")', SampleError)
+    if not words:
+        raise SampleError(f"there is no predictor to choose from; expected some of: {', '.join(PREDICTORS)}")
     for word in words:
         check_choice("predictors", word, tuple(PREDICTORS), SampleError)
     if candidates is not None:
@@ -123,7 +125,9 @@ def select(
         checked, labels, listed, words, groups, most_rows, seed, tuple(REFERENCES), progress or silent
     )
     few = has_few(labelled.codes)
-    choice = choose(listed, outcomes, guard, labelled.groups, few, {"predictors": list(words), "seed": seed})
+    settings: dict[str, Any] = {"predictors": words, "seed": seed}
+    settings |= {} if groups is None else {"groups": len(labelled.groups)}
+    choice = choose(listed, outcomes, guard, labelled.groups, few, settings)
     return replace(choice, combination=choice.combination.over(list(blocks)))  # the same where there are more blocks
 
 

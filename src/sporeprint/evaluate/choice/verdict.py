@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from sporeprint.evaluate.choice.candidates import ALL, FREE, HALF_WHITE, PLAIN, RAW, WHITE
@@ -21,21 +22,21 @@ def verdict(entries: Sequence[Entry], reference: str, recommended: str) -> str:
     """
     by_name = {entry.name: entry for entry in entries}
     base, best = by_name[reference], by_name[recommended]
-    gain, held = best.gain, f"{pair(base)} ({base.value.value:.1%}, {_passes(base)})"
-    choice = "the training rows' choice"
+    gain, choice = best.gain, "the training rows' choice"
+    held = f"({base.value.value:.1%}, {_passes(base)})"
     if is_pair(best, base):
         return f"Use {pair(base)}: {base.value}, {_passes(base)}; on the training rows nothing is surely better."
-    if is_same(gain):
-        return f"{held.capitalize().replace('lda', 'LDA').replace('knn', 'kNN')} is as good: {choice} brings {gain}."
-    if gain.low > 0 or (gain.value > 0 and gain.high >= SAME) or (gain.value > 0 and gain.low != gain.low):
-        known = "no interval" if gain.low != gain.low else f"{_points(gain.low)} to {_points(gain.high)}"
+    if gain.low > 0 or (gain.value > 0 and not gain.high < SAME):  # NaN where there is no interval
+        known = "no interval" if math.isnan(gain.low) else f"{_points(gain.low)} to {_points(gain.high)}"
         chance = "" if gain.low > 0 else ", maybe chance"
         return (
             f"Use {pair(best)}: {best.value.value:.1%} where the embedding's best is {base.value.value:.1%} "
             f"({_points(gain.value)}, {known}{chance}); {_passes(best)}."
         )
+    if is_same(gain) and not gain.high < 0:
+        return f"T{pair(base)[1:]} is as good {held}: {choice} brings {gain}."
     worse = "worse here" if gain.high < 0 else "no better, maybe worse" if gain.high < SAME else "no better"
-    return f"Use {held}: {choice} is {worse}, {gain}."
+    return f"Use {pair(base)} {held}: {choice} is {worse}, {gain}."
 
 
 def reasons(entries: Sequence[Entry], reference: str, recommended: str) -> tuple[str, ...]:

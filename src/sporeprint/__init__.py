@@ -42,7 +42,9 @@ if TYPE_CHECKING:
     from sporeprint.objectives import DINO, KL, MaskedTokens, Objective, SimCLR
     from sporeprint.predictors.class_means import ClassMeans
     from sporeprint.predictors.knn import KNN
+    from sporeprint.predictors.knn_regressor import KNNRegressor
     from sporeprint.predictors.lda import ShrunkLDA
+    from sporeprint.predictors.logistic import Probe
     from sporeprint.predictors.ridge import Ridge
     from sporeprint.predictors.ridge_regressor import RidgeRegressor
     from sporeprint.predictors.saved_pipeline import load_pipeline, save_pipeline
@@ -59,10 +61,12 @@ _HOMES = {
     "Fungi": "features.fungi",
     "KL": "objectives",
     "KNN": "predictors.knn",
+    "KNNRegressor": "predictors.knn_regressor",
     "Limits": "data.limits",
     "MaskedTokens": "objectives",
     "Objective": "objectives",
     "Preprocess": "backbones.inputs.preprocess",
+    "Probe": "predictors.logistic",
     "Recipe": "features.recipe",
     "Ridge": "predictors.ridge",
     "RidgeRegressor": "predictors.ridge_regressor",
@@ -101,7 +105,8 @@ __all__ = [  # noqa: RUF022
     "KL", "DINO", "SimCLR", "MaskedTokens", "Objective", "Dense", "TokenSimCLR", "TokenKL", "Copies", "Segmenter",
     "compare", "select", "knn", "probe", "cluster", "retrieve", "revisited", "regress", "multilabel", "analyse",
     "demonstrations", "Template", "Store", "open_source",
-    "KNN", "ClassMeans", "ShrunkLDA", "Ridge", "RidgeRegressor", "save_pipeline", "load_pipeline",
+    "KNN", "ClassMeans", "ShrunkLDA", "Ridge", "Probe", "KNNRegressor", "RidgeRegressor",
+    "save_pipeline", "load_pipeline",
     "check_backbone", "check_index", "check_objective", "check_projection", "check_views",
 ]  # fmt: skip
 

@@ -5,7 +5,7 @@ import pytest
 from sklearn.base import clone
 
 from small_rows import clusters
-from sporeprint import ClassMeans, Ridge, RidgeRegressor, ShrunkLDA
+from sporeprint import ClassMeans, Ridge, ShrunkLDA
 
 CLASSIFIERS = [ShrunkLDA(), Ridge(penalties=(0.03,)), ClassMeans()]
 

@@ -13,14 +13,15 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
 from sporeprint.predictors.calibration import temperature as fitted_temperature
-from sporeprint.predictors.checks import check_same_width, features_of, labels_of
-from sporeprint.predictors.groups import Groups, absent_classes
+from sporeprint.predictors.checks import CHECKS, as_sample_errors, check_same_width, features_of, labels_of
+from sporeprint.predictors.groups import Groups, absent_classes, check_two_groups
 from sporeprint.predictors.other_rows import Others, others_of_points, others_of_rows
 from sporeprint.predictors.predictor import MOST_ASKING, LeftOut, Predictor
 from sporeprint.predictors.principal import Floats, Principal
 from sporeprint.predictors.votes import VOTES, vote_sums, weights_of, winners
 from sporeprint.search.neighbours import METRICS, neighbours
 from sporeprint.search.ties import Nearest, Numbers, tied_neighbours
+from sporeprint.store.schema import one_of
 from sporeprint.values import check_choice, check_list, is_count, is_positive
 
 CANDIDATES = (1, 3, 5, 10, 20)  # of `knn`; METHOD's protocol
@@ -34,7 +35,29 @@ Metric = Literal["euclidean", "cosine"]
 Vote = Literal["uniform", "distance", "softmax"]
 
 
-class KNN(Predictor):
+class NearestRows:
+    """What predictors of neighbours share: the nearest of `rows_` [N, D] can be asked for."""
+
+    rows_: NDArray[Any]
+    k_: int
+    metric: str
+
+    @quiet_floats
+    def kneighbors(self, X: ArrayLike, n_neighbors: int | None = None) -> tuple[Floats, Numbers]:
+        """Return distances and numbers [M, n] of the training rows nearest to X [M, D], nearest first.
+
+        n_neighbors: k_ by default, and at most the number of rows. distances: 1 - cosine where the metric is cosine.
+        Equally near rows are in the order of training. Raises SampleError.
+        """
+        check_is_fitted(self)
+        with as_sample_errors():
+            queries = features_of(validate_data(self, X, reset=False, **CHECKS), "test")
+        count = check_k(self.k_ if n_neighbors is None else n_neighbors)
+        rows, distances = zip(*neighbours(self.rows_, queries, count, self.metric), strict=True)
+        return np.concatenate(distances), np.concatenate(rows)
+
+
+class KNN(NearestRows, Predictor):
     """The vote of the k nearest training rows, with exact leave-one-out; ties go to the nearest, as in `knn`.
 
     k: a number, or "auto": of 1, 3, 5, 10, 20, 50, 100, 200, those below the number of rows. metric: "euclidean" or
@@ -55,6 +78,8 @@ class KNN(Predictor):
     (5, 'uniform', 0.99)
     """
 
+    _kept = {**Predictor._kept, "rows_": "ND", "codes_": "N", "k_": "", "vote_": one_of(VOTES)}
+
     def __init__(
         self,
         k: int | Literal["auto"] = "auto",
@@ -71,7 +96,7 @@ class KNN(Predictor):
     def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> KNN:
         """Fit on features X [N, D] and labels y [N]. groups: [N], rows of one group do not vote for each other.
 
-        Raises ValueError for NaN, labels that are not classes, counts that do not match, and settings that are none.
+        Raises SampleError for NaN, labels that are not classes, counts that do not match, and settings that are none.
         """
         rows, codes, apart = self._checked(X, y, groups)
         self._fit(rows, codes, apart)
@@ -81,35 +106,24 @@ class KNN(Predictor):
     def leave_one_out(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> LeftOut:
         """Fit on X [N, D], y [N], and return the vote of all rows outside its group for each row.
 
-        k and the vote are chosen once, by all rows. Raises ValueError as `fit`.
+        k and the vote are chosen once, by all rows. Raises SampleError as `fit`, and for a single row.
         """
         rows, codes, apart = self._checked(X, y, groups)
+        check_two_groups(apart)
+        self.rows_, self.codes_ = rows, codes
         return self._leave_out(self._others(rows, codes), codes, apart)
 
     @quiet_floats
     def leave_one_out_of(self, principal: Principal, codes: NDArray[np.intp], groups: Groups) -> LeftOut:
         """`leave_one_out` from coordinates that several predictors share; codes [N] count from 0. Fits nothing else.
 
-        The cosine needs coordinates of rows of length 1. Raises ValueError.
+        The cosine needs coordinates of rows of length 1. Raises SampleError.
         """
         if self.metric != "euclidean" and not principal.unit:
             raise SampleError(f"metric={self.metric!r}: coordinates of rows of any length have no angle; give the rows")
         assert principal.held is not None
         self.classes_ = np.arange(codes.max() + 1)
         return self._leave_out(partial(others_of_points, principal.held, self.metric), codes, groups)
-
-    @quiet_floats
-    def kneighbors(self, X: ArrayLike, n_neighbors: int | None = None) -> tuple[Floats, Numbers]:
-        """Return distances and numbers [M, n] of the training rows nearest to X [M, D], nearest first.
-
-        n_neighbors: k_ by default, and at most the number of rows. distances: 1 - cosine where the metric is cosine.
-        Equally near rows are in the order of training. Raises ValueError.
-        """
-        check_is_fitted(self)
-        queries = validate_data(self, X, dtype=(np.float32, np.float64), reset=False)
-        count = check_k(self.k_ if n_neighbors is None else n_neighbors)
-        rows, distances = zip(*neighbours(self.rows_, queries, count, self.metric), strict=True)
-        return np.concatenate(distances), np.concatenate(rows)
 
     def _checked(
         self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None
@@ -176,8 +190,8 @@ class KNN(Predictor):
         return scores
 
     def _scores_of(self, near: Nearest, codes: Numbers, vote: str, k: int) -> Floats:
-        classes = len(self.classes_)
-        weights, votes = _weights(near, k, vote, self.metric, self.temperature), codes[near.rows]
+        classes, near = len(self.classes_), near.first(k)
+        weights, votes = weights_of_nearest(near, k, vote, self.metric, self.temperature), codes[near.rows]
         scores = np.log(vote_sums(votes, weights, classes) + 1 / classes)
         voted = np.flatnonzero(weights.any(axis=1))
         wins = winners(votes[voted], weights[voted], near.distances[voted], classes)
@@ -310,12 +324,13 @@ def _votes(
     chosen = {k: np.empty(len(queries), np.intp) for k in ks}
     for near in tied_neighbours(train, queries, max(ks), codes, metric, own):
         for k in ks:
-            weights = _weights(near, k, vote, metric, temperature)
-            chosen[k][near.queries] = winners(codes[near.rows], weights, near.distances, classes)
+            first = near.first(k)
+            weights = weights_of_nearest(first, k, vote, metric, temperature)
+            chosen[k][near.queries] = winners(codes[first.rows], weights, first.distances, classes)
     return chosen
 
 
-def _weights(near: Nearest, k: int, vote: str, metric: str, temperature: float) -> Floats:
+def weights_of_nearest(near: Nearest, k: int, vote: str, metric: str, temperature: float) -> Floats:
     """The weight [n, K] of each row's vote; 0 where it is none of the k nearest."""
     weights = weights_of(near.distances, vote, metric, temperature)
     return np.where(near.counts > 0, near.places(k) * weights, 0.0)

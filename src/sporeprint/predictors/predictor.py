@@ -14,6 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sporeprint.data.floats import quiet_floats
+from sporeprint.errors import warn
 from sporeprint.features.unit import unit_float64
 from sporeprint.predictors.calibration import probabilities, temperature
 from sporeprint.predictors.checks import CHECKS, as_sample_errors, features_of, label_array, labels_of
@@ -83,7 +84,7 @@ class Predictor(ClassifierMixin, BaseEstimator):
         self._fit(rows, codes, apart)
         asking = _drawn(rows, codes, apart)
         asked = np.concatenate(asking)
-        self.temperature_ = temperature(self._left_out(rows, codes, asking)[asked], codes[asked])
+        self.temperature_ = self._calibrated(self._left_out(rows, codes, asking)[asked], codes[asked])
         self._forget()
         return self
 
@@ -98,7 +99,7 @@ class Predictor(ClassifierMixin, BaseEstimator):
         check_two_groups(apart)
         self._fit(rows, codes, apart)
         scores = self._left_out(rows, codes, apart)
-        self.temperature_ = temperature(scores, codes)
+        self.temperature_ = self._calibrated(scores, codes)
         self._forget()
         return LeftOut(scores, self.classes_, codes, self.temperature_)
 
@@ -121,6 +122,14 @@ class Predictor(ClassifierMixin, BaseEstimator):
             check_classification_targets(labels)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         return rows, codes, groups_of(groups, len(rows))
+
+    def _calibrated(self, scores: NDArray[np.float64], codes: NDArray[np.intp]) -> float:
+        if len(self.classes_) > 1 and np.isneginf(scores[np.arange(len(codes)), codes]).all():
+            warn(
+                f"{type(self).__name__}: every class has rows of one group alone, so probabilities are not calibrated; "
+                "give two rows of a class, of different groups"
+            )
+        return temperature(scores, codes)
 
     def _forget(self) -> None:
         for name in self._working:

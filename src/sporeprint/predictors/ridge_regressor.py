@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sporeprint.data.floats import quiet_floats
+from sporeprint.errors import SampleError
 from sporeprint.predictors.checks import CHECKS, as_sample_errors, features_of
 from sporeprint.predictors.groups import Groups, check_two_groups, groups_of
 from sporeprint.predictors.principal import Floats, Principal
@@ -60,12 +61,12 @@ class RidgeRegressor(RegressorMixin, BaseEstimator):
             told[:, of] = path.left_out(rows, apart, penalty)[:, of]
         return self._like_targets(told)
 
-    def _solve(
-        self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None
-    ) -> tuple[RidgePath, NDArray[Any], Groups]:
+    def _solve(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None) -> tuple[RidgePath, NDArray[Any], Groups]:
         with as_sample_errors():
             rows, targets = validate_data(self, X, y, multi_output=True, y_numeric=True, **CHECKS)
             features_of(rows, "train")
+        if targets.dtype.kind not in "fiub":
+            raise SampleError(f"targets are of type {targets.dtype}; expected real numbers, [rows] or [rows, targets]")
         apart, self.flat_ = groups_of(groups, len(rows)), targets.ndim == 1
         targets = targets.astype(np.float64).reshape(len(rows), -1)
         path = RidgePath(Principal.fit(rows), rows, targets, self.penalties)

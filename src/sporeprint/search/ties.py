@@ -33,6 +33,13 @@ class Nearest:
     distances: NDArray[np.float64]
     counts: Numbers
 
+    def first(self, k: int) -> Nearest:
+        """Only as many columns as hold the k nearest rows of every query, and those that tie with the k-th."""
+        limit = self.distances[:, [min(k, self.distances.shape[1]) - 1]]
+        width = int((self.distances <= limit).sum(axis=1).max(initial=1))
+        rows, distances, counts = (each[:, :width] for each in (self.rows, self.distances, self.counts))
+        return Nearest(self.queries, rows, distances, counts)
+
     def places(self, k: int) -> NDArray[np.float64]:
         """How many of the k nearest places each row [n, K] takes: rows at one distance share those that are left."""
         return places_of(self.distances, k, self.counts)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sporeprint.evaluate.choice.stand_ins import Probe
 from sporeprint.predictors.class_means import ClassMeans
 from sporeprint.predictors.knn import KNN
 from sporeprint.predictors.lda import ShrunkLDA
+from sporeprint.predictors.logistic import Probe
 from sporeprint.predictors.predictor import Predictor
 from sporeprint.predictors.ridge import Ridge
 

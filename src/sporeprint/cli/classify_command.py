@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,6 +14,7 @@ from sporeprint.cli.plain_text import say
 
 if TYPE_CHECKING:
     from sporeprint.errors import RowFailure
+    from sporeprint.run.store_source import Rows
 
 _FAILURES = 10  # rows without features, which are named
 
@@ -70,6 +71,27 @@ def classify(
         say_folded(f"{found.sets[0].upper()}{found.sets[1:]}.")
     if save is not None:
         say_folded(f"{save}: a model of {folder_size(save) / 2**20:.1f} MiB; `sporeprint predict {save} SOURCE` applies it.")
+    for note in found.notes:
+        say(note, err=True)
+    say_failures(found.failures)
+
+
+def write_numbers(out: Path, json: bool, train: Rows, test: Rows, *options: Any) -> None:
+    """What `regress --out` does. options: of `regress_rows`, from `what` to `standardise`, then those of the vote."""
+    from sporeprint.cli.console import Working, print_json
+    from sporeprint.cli.print_tables import say_folded
+    from sporeprint.run.predictions_file import PredictionsFile
+    from sporeprint.run.regress_rows import regress_rows
+
+    *fixed, voting = options
+    with Working() as progress:
+        found = regress_rows(train, test, *fixed, progress, **voting)
+        with PredictionsFile(out) as file:
+            file.write(found.columns)
+    if json:
+        print_json({"out": str(out), **found.to_json()})
+        return
+    say_folded(found.verdict(out))
     for note in found.notes:
         say(note, err=True)
     say_failures(found.failures)

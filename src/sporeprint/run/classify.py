@@ -14,6 +14,7 @@ from sporeprint.evaluate.choice.judges import fixed, title_of_predictor
 from sporeprint.features.combine import Combiner
 from sporeprint.predictors.checks import labels_of
 from sporeprint.predictors.conformal import least_probability, own_probabilities
+from sporeprint.predictors.logistic import Probe
 from sporeprint.predictors.predictor import Predictor
 from sporeprint.run.answer_choice import choose
 from sporeprint.run.answer_columns import Columns, classified_columns
@@ -62,7 +63,8 @@ class Classified:
     def verdict(self, out: Path | None) -> str:
         """Return the answer in a sentence."""
         rows = len(self.classifier.training.ids)
-        seen = f"{self.classifier.leave_one_out:.1%} right by leave-one-out"
+        left_out = "in five folds" if isinstance(self.classifier.predictor, Probe) else "by leave-one-out"
+        seen = f"{self.classifier.leave_one_out:.1%} right {left_out}"
         if self.columns is None:
             return f"{self.classifier.title}: {seen} of {count(rows, 'row')}."
         if self.accuracy is not None:

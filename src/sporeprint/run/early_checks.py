@@ -219,6 +219,7 @@ _CHECK_OUTPUT: dict[str, Callable[[Words], None]] = {
     "segment": _check_segment_folder,
     "propagate": _check_propagate_folder,
     "classify": _check_classify_outputs,
+    "regress": lambda words: None if words["out"] is None else check_predictions_file(words["out"]),
     "predict": lambda words: check_predictions_file(words["out"]),
     "demonstrations": lambda words: check_prompts_file(words["out"]),
 }

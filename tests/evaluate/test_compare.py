@@ -8,42 +8,62 @@ import pytest
 from small_blocks import INFO
 from small_blocks import classed_blocks as drawn
 from sporeprint.errors import SampleError
-from sporeprint.evaluate.choice.candidates import ALL, FREE, HALF_WHITE, PLAIN, RAW, WHITE
+from sporeprint.evaluate.accuracy import mean_per_class
+from sporeprint.evaluate.choice.candidates import ALL, FREE, HALF_WHITE, PLAIN, RAW, REFERENCES
 from sporeprint.evaluate.choice.intervals import bootstrap_difference, bootstrap_mean, repeated_splits, split_interval
+from sporeprint.evaluate.choice.judges import PREDICTORS, title_of_predictor
 from sporeprint.evaluate.choice.select import select
 from sporeprint.evaluate.compare import compare
-from sporeprint.features.combine import Combination
-from sporeprint.predictors.knn import knn_predict
 
 pytestmark = pytest.mark.filterwarnings("error")
+
+
+FEW = ("embedding", "cls-1", "kl")  # blocks, where what they are does not matter
 
 
 def decided(result):
     """All that must not depend on a test row."""
     return result.reference, [
-        (entry.name, entry.combination, entry.result.k, entry.result.leave_one_out, entry.passes)
+        (entry.name, entry.combination, entry.judge, judge, by.predictor, by.leave_one_out, by.loss, entry.passes)
         for entry in result.entries
+        for judge, by in entry.results.items()
     ]
 
 
+def fitted(name, features, labels):
+    """The predictor of a name that the table shows, fitted; what else it chose is chosen again."""
+    word, *choices = name.split(", ")
+    kind = PREDICTORS[word]
+    if word != "kNN":
+        return kind().fit(features, labels)
+    k = int(choices[0].removeprefix("k = "))
+    return kind(k=k, vote=choices[1].split()[0] if choices[1:] else "uniform").fit(features, labels)
+
+
 def test_every_figure_is_of_the_public_functions():
-    (train, labels), (test, test_labels) = drawn(36), drawn(21, seed=1)
+    (train, labels), (test, test_labels) = drawn(36, names=FEW), drawn(21, seed=1, names=FEW)
     result = compare(train, labels, test, test_labels, INFO, {"whole": 2.0}, 100, level=0.9, seed=3)
     right = {}
     for entry in result.entries:
         combiner = entry.combination.fit(train)
-        guess = knn_predict(combiner.transform(train), labels, combiner.transform(test), entry.result.k)
-        right[entry.name] = guess == test_labels
-        assert entry.value == bootstrap_mean(right[entry.name], level=0.9, seed=3)
+        features, asked = combiner.transform(train), combiner.transform(test)
+        assert {"knn", "closed"} <= set(entry.results)
+        for judge, by in entry.results.items():
+            guess = fitted(by.predictor, features, labels).predict(asked)
+            right[entry.name, judge] = guess == test_labels
+            assert by.value == bootstrap_mean(right[entry.name, judge], level=0.9, seed=3)
+            assert by.mean_per_class == mean_per_class(right[entry.name, judge], test_labels)
+    base = right[result.reference, result.reference_judge]
     for entry in result.entries:
-        assert entry.gain == bootstrap_difference(right[result.reference], right[entry.name], level=0.9, seed=3)
-    assert (result.entry(result.reference).gain.value, result.entry(result.reference).gain.low) == (
-        0.0,
-        0.0,
-    )
+        for judge, by in entry.results.items():
+            assert by.gain == bootstrap_difference(base, right[entry.name, judge], level=0.9, seed=3)
+    assert (result.base.gain.value, result.base.gain.low) == (0.0, 0.0)
+    assert result.base is result.entry(result.reference).results[result.reference_judge]
+    assert result.best is result.entry(result.chosen).result
+    assert title_of_predictor(result.predictor) == result.best.predictor
     assert result.entry("embedding").rows_per_second == 50.0
     changes = {change.label: change.change for change in result.classes}
-    apart = right[result.chosen].astype(float) - right[result.reference]
+    apart = right[result.chosen, result.entry(result.chosen).judge].astype(float) - base
     assert changes == pytest.approx({name: apart[test_labels == name].mean() for name in (0, 1, 2)})
     assert (result.settings["train_rows"], result.settings["test_rows"], result.settings["classes"]) == (
         36,
@@ -53,33 +73,25 @@ def test_every_figure_is_of_the_public_functions():
 
 
 def test_no_test_row_has_a_say():
-    (train, labels), (test, test_labels) = drawn(36), drawn(21, seed=1)
+    (train, labels), (test, test_labels) = drawn(36, names=FEW), drawn(21, seed=1, names=FEW)
     result = compare(train, labels, test, test_labels, INFO)
     rng = np.random.default_rng(5)
-    other = {name: rng.standard_normal((50, 6)).astype(np.float32) for name in INFO}
+    other = {name: rng.standard_normal((50, 6)).astype(np.float32) for name in FEW}
     assert decided(compare(train, labels, test, 2 - test_labels, INFO)) == decided(result)
     again = compare(train, labels, other, rng.integers(0, 3, 50), INFO)
     assert decided(again) == decided(result)
     assert again.analysis.cka == result.analysis.cka
 
 
-@pytest.mark.parametrize(("reference", "other"), [(RAW, WHITE), (HALF_WHITE, RAW)])
-def test_the_reference_is_the_better_one_in_training_even_where_the_test_says_otherwise(reference, other):
-    rng = np.random.default_rng(2)
-    labels, test = np.arange(40) % 2, {"embedding": rng.standard_normal((30, 8)).astype(np.float32)}
-    rows = rng.standard_normal((40, 8))
-    # The classes lie along the widest axis, which whitening narrows, or along the narrowest, which it widens.
-    rows *= 0.5 if reference == RAW else [0.1, *[2] * 7]
-    rows[:, 0] += (1 if reference == RAW else 0.3) * (2 * labels - 1)
-    train = {"embedding": rows.astype(np.float32)}
-    first = compare(train, labels, test, np.zeros(30, int), INFO)
-    assert first.reference == reference
-    assert first.entry(reference).result.leave_one_out > first.entry(other).result.leave_one_out
-    combiner = first.entry(other).combination.fit(train)
-    wished = knn_predict(combiner.transform(train), labels, combiner.transform(test), first.entry(other).result.k)
+def test_the_reference_is_what_is_better_in_training_even_where_the_test_says_otherwise():
+    train, labels = drawn(30, names=FEW)
+    test = {name: np.random.default_rng(5).standard_normal((30, 6)).astype(np.float32) for name in FEW}
+    combiner = REFERENCES[HALF_WHITE].fit(train)
+    wished = fitted("kNN, k = 1", combiner.transform(train), labels).predict(combiner.transform(test))
     result = compare(train, labels, test, wished, INFO)
-    assert result.reference == reference
-    assert result.entry(other).value.value == 1.0 > result.entry(reference).value.value
+    assert (result.reference, result.reference_judge) == (RAW, "closed")
+    assert result.base.predictor == "LDA"
+    assert result.entry(HALF_WHITE).results["knn"].value.value > result.base.value.value
 
 
 def test_a_gradient_that_knows_more_is_recommended_beside_what_comes_without_it():
@@ -94,7 +106,9 @@ def test_a_gradient_that_knows_more_is_recommended_beside_what_comes_without_it(
     assert result.entry(PLAIN).value.value < 0.7 < result.entry(FREE).value.value
     assert result.verdict.startswith("Use ")
     assert "kl" in result.verdict
-    assert f"the choice without gradients, one pass, brings {result.entry(PLAIN).gain}" in result.notes
+    plain = result.entry(PLAIN)
+    passes = "one pass" if plain.passes == 1 else f"{plain.passes} passes"
+    assert f"the choice without gradients, {passes}, brings {plain.gain}" in result.notes
 
 
 def test_a_gradient_of_many_passes_must_beat_what_one_pass_gives():
@@ -108,7 +122,7 @@ def test_a_gradient_of_many_passes_must_beat_what_one_pass_gives():
         assert free.passes == 1
         assert 0 < free.gain.low < free.gain.value < everything.gain.value
         assert everything.passes >= 9
-        assert f", for {everything.passes} passes a row" in result.verdict
+        assert result.verdict.endswith(f"; {everything.passes} passes.")
         assert f"one pass brings {free.gain}" in result.notes
 
 
@@ -117,9 +131,11 @@ def test_blocks_that_say_nothing_leave_the_embedding():
     (train, labels), (test, test_labels) = drawn(60, embedding=6.0, **nothing), drawn(30, 1, embedding=6.0, **nothing)
     result = compare(train, labels, test, test_labels, INFO)
     assert result.entry(ALL).combination == result.entry(result.reference).combination
-    assert result.verdict == (
-        "Use the embedding alone (100.0%, 100.0% to 100.0%; one pass): on the training rows nothing is surely better."
+    assert result.best.predictor == result.base.predictor
+    assert result.verdict.endswith(
+        ": 100.0% (100.0% to 100.0%), one pass; on the training rows nothing is surely better."
     )
+    assert result.verdict.startswith(f"Use the {'' if result.reference == RAW else 'half-whitened '}embedding with ")
     assert str(result) == result.verdict
     assert result.changed == ()
 
@@ -134,8 +150,10 @@ def test_rows_that_changed_are_shown_with_neighbours_under_both():
     for name in (result.reference, result.chosen):
         combiner = result.entry(name).combination.fit(train)
         features[name] = combiner.transform(train).astype(float), combiner.transform(test).astype(float)
-    guesses = {n: knn_predict(rows, names, asked, result.entry(n).result.k) for n, (rows, asked) in features.items()}
-    before, after = guesses[result.reference], guesses[result.chosen]
+    before, after = (
+        fitted(by.predictor, features[name][0], names).predict(features[name][1])
+        for name, by in ((result.reference, result.base), (result.chosen, result.best))
+    )
     assert len(result.changed) == 12
     for sample in result.changed:
         assert (sample.before, sample.after, sample.label) == (
@@ -180,7 +198,10 @@ def test_stores_of_fewer_families_can_be_compared(names):
 
 
 def test_a_class_without_training_rows_is_wrong_for_every_entry():
-    (train, labels), (test, test_labels) = drawn(30, embedding=9.0), drawn(12, seed=1, embedding=9.0)
+    (train, labels), (test, test_labels) = (
+        drawn(30, names=FEW, embedding=9.0),
+        drawn(12, seed=1, names=FEW, embedding=9.0),
+    )
     result = compare(train, labels, test, np.full(12, 7), INFO)
     assert all(entry.value.value == entry.result.mean_per_class == 0.0 for entry in result.entries)
     mixed = np.where(np.arange(12) < 3, 7, test_labels)
@@ -188,19 +209,20 @@ def test_a_class_without_training_rows_is_wrong_for_every_entry():
 
 
 def test_one_class_is_always_right():
-    (train, labels), (test, test_labels) = drawn(20), drawn(10, seed=1)
+    (train, labels), (test, test_labels) = drawn(20, names=FEW), drawn(10, seed=1, names=FEW)
     result = compare(train, labels * 0, test, test_labels * 0, INFO)
-    assert all(entry.value.value == entry.result.leave_one_out == 1.0 for entry in result.entries)
-    assert "Use the embedding alone" in result.verdict
+    for entry in result.entries:
+        assert all(by.value.value == by.leave_one_out == 1.0 and by.loss == 0 for by in entry.results.values())
+    assert result.verdict.startswith("Use the embedding with")
 
 
 def test_one_test_row_and_two_training_rows_give_figures_without_intervals():
-    (train, labels), (test, test_labels) = drawn(2), drawn(1, seed=1)
+    (train, labels), (test, test_labels) = drawn(2, names=FEW), drawn(1, seed=1, names=FEW)
     result = compare(train, labels, test, test_labels, INFO)
     assert math.isnan(result.entry(RAW).value.low)
-    assert all(entry.result.k == 1 for entry in result.entries)
+    assert all(entry.results["knn"].predictor == "kNN, k = 1" for entry in result.entries)
     body = json.loads(json.dumps(result.to_json(), allow_nan=False))
-    assert body["entries"][0]["results"]["auto"]["value"]["low"] is None
+    assert body["entries"][0]["results"]["knn"]["value"]["low"] is None
 
 
 def test_a_constant_block_and_repeated_rows_do_no_harm():
@@ -209,18 +231,18 @@ def test_a_constant_block_and_repeated_rows_do_no_harm():
     train = {name: np.repeat(rows, 2, axis=0) for name, rows in train.items()}
     result = compare(train, np.repeat(labels, 2), test, test_labels, INFO)
     json.dumps(result.to_json(), allow_nan=False)
-    assert result.entry(RAW).result.leave_one_out > 0.9
+    assert result.entry(RAW).results["knn"].leave_one_out > 0.9
 
 
 def test_more_training_rows_than_may_choose_are_said():
-    (train, labels), (test, test_labels) = drawn(60), drawn(12, seed=1)
+    (train, labels), (test, test_labels) = drawn(60, names=FEW), drawn(12, seed=1, names=FEW)
     result = compare(train, labels, test, test_labels, INFO, most_rows=20)
     assert result.settings["rows that choose"] == 20
     assert "rows that choose" not in compare(train, labels, test, test_labels, INFO, most_rows=60).settings
 
 
 def test_a_comparison_is_plain_json_and_the_same_again():
-    (train, labels), (test, test_labels) = drawn(24), drawn(12, seed=1)
+    (train, labels), (test, test_labels) = drawn(24, names=FEW), drawn(12, seed=1, names=FEW)
     names = np.array(["a", "b", "ü"])
     options = {"settings": {"backbone": "tiny"}, "seconds": {"whole": 1.0, "simclr": 2.0}, "rows_timed": 24}
     texts = [
@@ -232,47 +254,55 @@ def test_a_comparison_is_plain_json_and_the_same_again():
     assert body["settings"]["backbone"] == "tiny"
     assert body["entries"][-1]["combination"]["blocks"]
     assert {"verdict", "reference", "free", "chosen", "classes", "analysis", "changed", "notes"} <= set(body)
+    assert body["reference_judge"] in ("knn", "closed", "probe")
+    assert body["predictor"].split(",")[0] in PREDICTORS
+    assert body["entries"][0]["results"]["closed"]["predictor"] in PREDICTORS
+
+
+def of_split(result, blocks, labels, rows, others):
+    """The accuracies on the other rows of some entries, as training on these rows alone chooses their predictors."""
+    train, test = ({name: block[part] for name, block in blocks.items()} for part in (rows, others))
+    blind, chosen = compare(train, labels[rows], test, labels[others] * 0, INFO), select(train, labels[rows])
+    assert blind.entry(ALL).combination == chosen.combination
+    assert blind.entry(ALL).result.predictor == title_of_predictor(chosen.predictor)
+    for name, judge in ((result.reference, result.reference_judge), (RAW, "knn"), (HALF_WHITE, "closed"), (ALL, None)):
+        entry = blind.entry(name)
+        by = entry.results.get(judge, entry.result)
+        combiner = entry.combination.fit(train)
+        model = fitted(by.predictor, combiner.transform(train), labels[rows])
+        yield (model.predict(combiner.transform(test)) == labels[others]).mean()
 
 
 def test_without_a_test_set_each_split_chooses_blindly():
-    blocks, labels = drawn(30, kl=2.0)
-    blocks["embedding"][:, 0] *= 12  # says little, and drowns the others until it is whitened
-    result = compare(blocks, labels, None, None, INFO, splits=3, seed=2)
-    assert result.reference == HALF_WHITE
-    scores = {name: [] for name in (RAW, HALF_WHITE, ALL)}
-    for rows, others in repeated_splits(labels, 0.3, 3, 2):
-        train, test = ({name: block[part] for name, block in blocks.items()} for part in (rows, others))
-        chosen = select(train, labels[rows], seed=2).combination
-        for name, combination in (
-            (RAW, Combination(("embedding",))),
-            (HALF_WHITE, Combination(("embedding",), "auto", exponent=0.5)),
-            (ALL, chosen),
-        ):
-            entry = compare(train, labels[rows], test, labels[others] * 0, INFO, seed=2).entry(name)
-            combiner = combination.fit(train)
-            guess = knn_predict(combiner.transform(train), labels[rows], combiner.transform(test), entry.result.k)
-            scores[name].append((guess == labels[others]).mean())
-    for name, values in scores.items():
-        expected = split_interval(values, 0.3)
+    blocks, labels = drawn(36, names=("embedding", "cls-1", "kl"), kl=2.0)
+    result = compare(blocks, labels, None, None, INFO, splits=2)
+    base, *scores = np.array([[*of_split(result, blocks, labels, *rows)] for rows in repeated_splits(labels, 0.3, 2)]).T
+    for by, values in zip(
+        (result.entry(RAW).results["knn"], result.entry(HALF_WHITE).results["closed"], result.entry(ALL).result),
+        scores,
+        strict=True,
+    ):
+        held = result.settings["held_out"]
+        expected = split_interval(values, held)
         ends = {"low": max(expected.low, 0.0), "high": min(expected.high, 1.0)}
-        assert result.entry(name).value == replace(expected, **ends, difference=False)
+        assert by.value == replace(expected, **ends, difference=False)
         # The reference is one for all splits, so that a gain is the difference of the values next to it.
-        expected = split_interval(np.array(values) - scores[result.reference], 0.3)
-        assert result.entry(name).gain == expected
-    assert (result.settings["splits"], result.settings["held_out"]) == (3, 0.3)
+        assert by.gain == split_interval(values - base, held)
+    assert result.settings["splits"] == 2
+    assert result.settings["held_out"] == pytest.approx(0.3, abs=0.04)
     assert any(note.startswith("no test set") for note in result.notes)
     assert result.changed == ()
 
 
 def test_without_a_test_set_entries_show_what_all_rows_choose():
-    blocks, labels = drawn(30, kl=2.0)
+    blocks, labels = drawn(30, names=FEW, kl=2.0)
     result = compare(blocks, labels, None, None, INFO, splits=2)
     whole = compare(blocks, labels, blocks, labels, INFO)
     assert decided(result) == decided(whole)
 
 
 def test_an_interval_of_an_accuracy_ends_at_0_and_1():
-    blocks, labels = drawn(18, embedding=0.8)
+    blocks, labels = drawn(18, names=FEW, embedding=0.8)
     result = compare(blocks, labels, None, None, INFO, splits=2)
     ends = [(entry.value.low, entry.value.high) for entry in result.entries]
     assert all(0 <= low <= high <= 1 for low, high in ends)
@@ -280,14 +310,14 @@ def test_an_interval_of_an_accuracy_ends_at_0_and_1():
 
 
 def test_few_rows_without_a_test_set_are_split_as_far_as_they_go():
-    blocks, _ = drawn(5)
+    blocks, _ = drawn(5, names=FEW)
     result = compare(blocks, [*"aabbc"], None, None, INFO, splits=3)  # the c is always trained on
     assert result.settings["held_out"] == pytest.approx(0.4)
     assert {change.label for change in result.classes} == {"a", "b"}
     json.dumps(result.to_json(), allow_nan=False)
     lonely = compare(blocks, [*"aabbc"], None, None, INFO, splits=1)
     assert math.isnan(lonely.entry(ALL).gain.low)
-    assert "Use the embedding alone" in lonely.verdict
+    assert "no interval" in lonely.verdict or "nothing is surely better" in lonely.verdict
 
 
 @pytest.mark.parametrize(
@@ -338,3 +368,45 @@ def test_a_block_that_is_not_there_is_said():
         compare(train, labels, {name: test[name] for name in test if name != "kl"}, test_labels, INFO)
     with pytest.raises(SampleError, match="train has no block 'embedding'; there are: kl"):
         compare({"kl": train["kl"]}, labels, test, test_labels, INFO)
+
+
+def test_groups_are_left_out_drawn_and_held_out_together():
+    rng = np.random.default_rng(0)
+    labels, groups = rng.integers(0, 3, 30).repeat(3), np.arange(30).repeat(3)
+    blocks = {
+        name: (rng.standard_normal((30, 8)).repeat(3, axis=0) + 0.01 * rng.standard_normal((90, 8))).astype(np.float32)
+        for name in ("embedding", "cls-1")
+    }
+    info = {name: INFO[name] for name in blocks}
+    leaked = compare(blocks, labels, None, None, info, splits=2)
+    assert leaked.best.value.value == leaked.best.leave_one_out == 1.0
+    honest = compare(blocks, labels, None, None, info, groups=groups, splits=2)
+    assert honest.best.value.value < 0.7
+    assert honest.best.leave_one_out < 0.7
+    assert honest.settings["groups"] == 30
+    rows, others = slice(0, 60), slice(60, 90)
+    train, test = ({name: block[part] for name, block in blocks.items()} for part in (rows, others))
+    given = train, labels[rows], test, labels[others], info
+    alone = compare(*given, groups=groups[rows])
+    together = compare(*given, groups=groups[rows], test_groups=groups[others])
+    assert decided(alone) == decided(together)
+    wide, narrow = (result.entry(RAW).value for result in (together, alone))
+    assert wide.high - wide.low > 1.4 * (narrow.high - narrow.low)
+
+
+def test_layers_with_a_closed_form_are_recommended_where_no_neighbours_see_the_class():
+    def rows(count, seed):
+        rng = np.random.default_rng(seed)
+        labels = np.arange(count) % 2
+        layer = rng.standard_normal((count, 8)) * [0.05, *[1.0] * 7]
+        layer[:, 0] += 0.1 * (2 * labels - 1)
+        embedding = rng.standard_normal((count, 8)) + 0.2 * labels[:, None]
+        return {"embedding": embedding.astype(np.float32), "cls-1": layer.astype(np.float32)}, labels
+
+    (train, labels), (test, test_labels) = rows(150, 0), rows(300, 1)
+    result = compare(train, labels, test, test_labels, {name: INFO[name] for name in train})
+    assert result.entry(result.chosen).judge == "closed"
+    assert "cls-1" in result.entry(result.chosen).blocks
+    assert result.best.value.value > 0.9 > result.entry("cls-1").results["knn"].value.value + 0.15
+    assert result.verdict.startswith("Use ")
+    assert "where the embedding's best is" in result.verdict

@@ -13,7 +13,7 @@ from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.accuracy import mean_per_class
 from sporeprint.evaluate.analyse import analyse
-from sporeprint.evaluate.choice.candidates import FREE
+from sporeprint.evaluate.choice.candidates import CHOICES, FREE
 from sporeprint.evaluate.choice.intervals import (
     Interval,
     bootstrap_difference,
@@ -27,7 +27,7 @@ from sporeprint.evaluate.choice.verdict import reasons, verdict
 from sporeprint.evaluate.comparison import Changed, Comparison, Neighbour
 from sporeprint.evaluate.table import Costs, Info
 from sporeprint.features.blocks import Blocks, check_blocks
-from sporeprint.predictors.checks import check_same_kind, features_of, labels_of
+from sporeprint.predictors.checks import check_same_kind, features_of, label_array, labels_of
 from sporeprint.predictors.groups import groups_of
 from sporeprint.search.neighbours import neighbours
 from sporeprint.values import check_count, check_mapping
@@ -98,10 +98,11 @@ def compare(
     _check_ids(ids, len(labels), "train")
     costs = Costs(info, seconds, rows_timed)
     known: dict[str, Any] = {"train_rows": len(labels), "classes": len(np.unique(labels))}
-    known |= {} if groups is None else {"groups": len(groups_of(groups, len(labels)))}
     known |= {"level": level, "seed": seed, **(settings or {})}
     if len(labels) > most_rows:
         known["rows that choose"] = most_rows
+    if groups is not None:
+        known["groups"] = len(groups_of(groups, len(labels)))
     if test is None:
         return _of_splits(train, labels, groups, costs, splits, most_rows, level, seed, known, progress)
     test = _blocks(test, list(train), "test")
@@ -113,8 +114,7 @@ def compare(
     progress("intervals, and what the blocks share")
     right = {name: {judge: guess == names for judge, guess in judged.items()} for name, judged in guesses.items()}
     base = right[trained.reference][trained.entry(trained.reference).judge]
-    drawn: dict[str, Any] = {"level": level, "seed": seed}
-    drawn |= {} if test_groups is None else {"groups": test_groups}
+    drawn: dict[str, Any] = {"level": level, "seed": seed, "groups": test_groups}
     entries = trained.measured(
         lambda name, judge: (
             bootstrap_mean(right[name][judge], **drawn),
@@ -224,40 +224,46 @@ def _of_splits(
     The reference alone is named by all rows: one that moved with the splits would be no baseline that anyone could use,
     and a weaker one, from fewer rows.
     """
-    named = []  # the test labels of each split
-    runs: list[Guesses] = []
-    grouped: dict[str, Any] = {} if groups is None else {"groups": groups}
-    for number, (rows, others) in enumerate(repeated_splits(labels, 0.3, splits, seed, **grouped), 1):
+    runs: list[tuple[Trained, Guesses, NDArray[Any]]] = []  # of each split, with the labels that it tests
+    for number, (rows, others) in enumerate(repeated_splits(labels, 0.3, splits, seed, groups), 1):
 
         def of_split(step: str, number: int = number) -> None:
             progress(f"split {number} of {splits}: {step}")
 
         part, rest = ({name: block[subset] for name, block in blocks.items()} for subset in (rows, others))
-        apart = None if groups is None else np.asarray(groups)[rows]
-        trained = Trained(part, labels[rows], costs, most_rows, seed, apart, of_split)
-        runs.append(trained.guesses(rest, of_split))
-        named.append(labels[others])
-    held = float(np.mean([len(rows) for rows in named])) / len(labels)
-    whole = Trained(blocks, labels, costs, most_rows, seed, groups, progress)
+        apart = None if groups is None else label_array(groups)[rows]
+        trained = Trained(part, labels[rows], costs, most_rows, seed, apart, of_split, probe=False)
+        runs.append((trained, trained.guesses(rest, of_split), labels[others]))
+    named = np.concatenate([names for *_, names in runs])
+    held = len(named) / len(runs) / len(labels)
+    whole = Trained(blocks, labels, costs, most_rows, seed, groups, progress, probe=False)
     progress("intervals, and what the blocks share")
-    splits_of = list(zip(runs, named, strict=True))
+
+    def guesses(name: str, judge: str) -> list[NDArray[Any]]:
+        """What each split says; of a choice with its own predictor, each split has its own choice of both."""
+        own = name in CHOICES and judge == whole.entry(name).judge
+        return [guess[name][trained.entry(name).judge if own else judge] for trained, guess, _ in runs]
+
+    def rights(name: str, judge: str) -> list[NDArray[np.bool_]]:
+        return [guess == names for guess, (*_, names) in zip(guesses(name, judge), runs, strict=True)]
 
     def scores(name: str, judge: str) -> NDArray[np.float64]:
-        return np.array([(run[name][judge] == names).mean() for run, names in splits_of])
+        return np.array([right.mean() for right in rights(name, judge)])
 
     base = scores(whole.reference, whole.entry(whole.reference).judge)
     entries = whole.measured(
         lambda name, judge: (
             _share(split_interval(scores(name, judge), held, level)),
-            float(np.mean([mean_per_class(run[name][judge] == names, names) for run, names in splits_of])),
+            float(
+                np.mean([mean_per_class(right, run[2]) for right, run in zip(rights(name, judge), runs, strict=True)])
+            ),
             split_interval(scores(name, judge) - base, held, level),
         )
     )
     before, after = (
-        np.concatenate([run[name][whole.entry(name).judge] for run in runs])
-        for name in (whole.reference, whole.recommended)
+        np.concatenate(guesses(name, whole.entry(name).judge)) for name in (whole.reference, whole.recommended)
     )
-    figures = analyse(blocks, np.concatenate(named), before, after, seed=seed)
+    figures = analyse(blocks, named, before, after, seed=seed)
     return Comparison(
         verdict=verdict(entries, whole.reference, whole.recommended),
         entries=entries,

@@ -22,8 +22,9 @@ def groups_of(groups: ArrayLike | None, rows: int) -> Groups:
         return np.split(np.arange(rows), rows)
     codes = group_codes(groups, rows)
     if not codes.any():
-        raise SampleError(f"all {rows} rows are of one group, {groups[0]!r}; expected at least two groups")  # type: ignore[index]
-    return np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
+        raise SampleError(f"all {rows} rows are of one group, '{label_array(groups)[0]}'; expected at least two groups")
+    parts: Groups = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
+    return parts
 
 
 def group_codes(groups: ArrayLike, rows: int) -> NDArray[np.intp]:

@@ -95,7 +95,7 @@ def knn_scores(
         what = Wanted()  # the size is of the paper's PCA alone
     loo = loo_labels(pair, shots)
     entries, selection = scores_of(
-        pair.store, pair.blocks, pair.test_blocks, what, judge, progress, *loo, seed, table=table, predictors=("kNN",)
+        pair.store, pair.blocks, pair.test_blocks, what, judge, progress, *loo, seed, table=table
     )
     return Scores(entries, pair.note, selection, pair.several)
 
@@ -196,7 +196,7 @@ def scores_of(
     unlabelled: str,
     seed: int = 0,
     table: Callable[[Sequence[str]], list[Candidate]] = short_table,
-    predictors: Sequence[str] = (),
+    predictors: Sequence[str] = ("kNN",),
 ) -> tuple[list[Entry], Selection | None]:
     """Each of the features that are wanted, judged.
 

@@ -108,15 +108,17 @@ def test_with_few_rows_of_a_class_lda_on_the_raw_embedding_is_what_must_be_beate
     given = {"embedding_kNN": "11100000", "embedding_LDA": "11000000", "white_LDA": "11110000"}
     assert choose(*asked(**given), few=True, guard=2).title == "embedding with LDA"
     assert choose(*asked(**given), few=False, guard=2).title == "embedding, white 0.5 with LDA"
-    assert choose(*asked(**given, a_kNN="11111111"), few=True, guard=2).name == "a"
+    assert choose(*asked(**given, a_LDA="11111111"), few=True, guard=2).name == "a"
+    assert choose(*asked(**given, a_kNN="11111111"), few=True, guard=2).name == "embedding"  # only LDA's are compared
+    assert choose(*asked(**given, a_kNN="11111111"), few=False, guard=2).name == "a"
     alone = asked(embedding_kNN="1100", white_kNN="1110")
     assert choose(*alone, few=True).name == "embedding, white 0.5"  # LDA was not asked
 
 
 @pytest.mark.parametrize(
-    ("sizes", "few"), [([9, 9, 9], True), ([10, 10], False), ([2, 10, 50], False), ([9, 9, 90], True)]
+    ("sizes", "few"), [([29, 29, 29], True), ([30, 30], False), ([2, 30, 50], False), ([9, 9, 90], True)]
 )
-def test_few_is_below_ten_rows_of_the_median_class(sizes, few):
+def test_few_is_below_thirty_rows_of_the_median_class(sizes, few):
     assert has_few(np.repeat(np.arange(len(sizes)), sizes)) == few
 
 
@@ -173,7 +175,7 @@ def test_layers_with_lda_are_found_where_no_neighbours_see_the_class():
 
 def test_what_is_chosen_is_what_the_predictor_says_of_the_features():
     blocks, labels = classed_blocks(60, seed=3)
-    for words in (("kNN",), ("LDA", "ridge"), tuple(PREDICTORS)):
+    for words in (("kNN",), ("ridge",), ("LDA", "ridge"), tuple(PREDICTORS)):
         chosen = select(blocks, labels, predictors=words)
         left = chosen.predictor.leave_one_out(chosen.combination.fit(blocks).transform(blocks), labels)
         assert (chosen.value, chosen.loss) == (left.right.mean(), pytest.approx(left.losses.mean(), abs=1e-3))

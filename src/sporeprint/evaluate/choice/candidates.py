@@ -19,7 +19,7 @@ REFERENCES = {RAW: Combination((EMBEDDING,)), HALF_WHITE: Combination((EMBEDDING
 EMBEDDINGS = {**REFERENCES, WHITE: Combination((EMBEDDING,), "auto")}
 EXPONENTS = (0.5, 1.0)  # that `select` chooses from
 PAPER, DECORRELATED = "paper", "decorrelated"
-FREE, PLAIN, ALL = "chosen, one pass", "chosen, no gradients", "chosen, all passes"
+CHOICES = FREE, PLAIN, ALL = "chosen, one pass", "chosen, no gradients", "chosen, all passes"
 SHORT = (RAW, WHITE, PAPER, DECORRELATED)  # where a full table would take too long
 
 _WHITE_JOINS = (

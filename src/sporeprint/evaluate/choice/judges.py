@@ -16,6 +16,7 @@ PREDICTORS: dict[str, type[Predictor]] = {
     "ridge": Ridge,
     "probe": Probe,
 }
+CHOSEN = ("kNN", "LDA", "ridge", "probe")  # that a choice is among: class means win by the loss and lose on test rows
 JUDGES = {"knn": ("kNN",), "closed": ("LDA", "ridge", "class means"), "probe": ("probe",)}
 
 
@@ -44,4 +45,6 @@ def fixed(predictor: Predictor) -> Predictor:
         return KNN(k=predictor.k_, vote=predictor.vote_)
     if isinstance(predictor, Ridge):
         return Ridge(penalties=(predictor.penalty_,))
+    if isinstance(predictor, Probe) and predictor.penalty_ is not None:
+        return Probe(penalties=(predictor.penalty_,))
     return type(predictor)()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +25,7 @@ from sporeprint.evaluate.choice.candidates import (
 )
 from sporeprint.evaluate.choice.guard import SURE, surely_better
 from sporeprint.evaluate.choice.intervals import Interval
-from sporeprint.evaluate.choice.judges import JUDGES, PREDICTORS, judge_of, title_of_predictor, word_of
+from sporeprint.evaluate.choice.judges import CHOSEN, JUDGES, PREDICTORS, judge_of, title_of_predictor, word_of
 from sporeprint.evaluate.choice.leave_one_out import (
     MOST_ROWS,
     Outcome,
@@ -33,7 +33,7 @@ from sporeprint.evaluate.choice.leave_one_out import (
     leave_one_out_of,
     silent,
 )
-from sporeprint.evaluate.choice.select import Selection, choose, has_few, reference_of
+from sporeprint.evaluate.choice.select import choose, has_few, reference_of
 from sporeprint.evaluate.comparison import Accuracy
 from sporeprint.evaluate.table import Costs, Entry, entry_of
 from sporeprint.features.blocks import Blocks, family
@@ -50,6 +50,8 @@ class Trained:
     entries: without results. outcomes: of each entry by name, {judge: leave-one-out of its best predictor}. reference:
     the name of the entry that is best on the embedding alone, with its `judge`. recommended: the choice among
     everything if its loss is below that of the choice of one pass by two standard errors, else that.
+    probe: whether the probe is asked of more than the embeddings that may be the reference: of the named combinations
+    and the choices, which takes longer.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Trained:
         seed: int = 0,
         groups: ArrayLike | None = None,
         progress: Callable[[str], None] = silent,
+        probe: bool = True,
     ):
         self.train, self.labels, self.groups = train, labels, groups
         self.classes, self.codes = np.unique(labels, return_inverse=True)
@@ -78,44 +81,42 @@ class Trained:
         }
 
         asked = {candidate.name: candidate.combination for candidate in table}
-        probed = {*EMBEDDINGS, PAPER, DECORRELATED}  # of all entries it would take too long
+        probed = {*REFERENCES, *((*EMBEDDINGS, PAPER, DECORRELATED) if probe else ())}  # all would take too long
         for choice, listed in among.items():
-            asked |= {f"{choice}: {name}": combination for name, combination in listed.items()}
-            probed |= {f"{choice}: {name}" for name in REFERENCES}
+            asked |= {_of(choice, name): combination for name, combination in listed.items()}
+            probed |= {_of(choice, name) for name in REFERENCES}
         options: dict[str, Any] = {"groups": groups, "most_rows": most_rows, "seed": seed, "progress": progress}
         outcomes = leave_one_out_of(train, labels, asked, tuple(PREDICTORS), probed=probed, **options)
         few = has_few(labelled.codes)
-        self.selections: dict[str, Selection] = {}
+        embeddings = {name: _may_be_chosen(outcomes[name]) for name in REFERENCES}
+        self.reference, word = reference_of(embeddings, few)
+        own = {self.reference: word}  # the predictors that belong to the reference and the choices
+        listed_as = {candidate.name: candidate.name for candidate in table}
         for choice, listed in among.items():
-            of_choice = {name: outcomes[f"{choice}: {name}"] for name in listed}
-            self.selections[choice] = choose(listed, of_choice, groups=labelled.groups, few=few)
-        chosen = {choice: f"{choice}: {selection.name}" for choice, selection in self.selections.items()}
-        probes = leave_one_out_of(
-            train,
-            labels,
-            {name: asked[name] for name in chosen.values()},
-            ("probe",),
-            probed=chosen.values(),
-            **options,
-        )
-        candidates = [*table, *(Candidate(choice, _ROLES[choice], asked[name]) for choice, name in chosen.items())]
+            of_choice = {name: _may_be_chosen(outcomes[_of(choice, name)]) for name in listed}
+            selection = choose(listed, of_choice, groups=labelled.groups, few=few)
+            listed_as[choice] = _of(choice, selection.name)
+            own[choice] = word_of(selection.predictor)
+        if probe:
+            chosen = {listed_as[choice]: asked[listed_as[choice]] for choice in among}
+            for name, outcome in leave_one_out_of(train, labels, chosen, ("probe",), probed=chosen, **options).items():
+                outcomes[name] |= outcome
         self.outcomes: dict[str, dict[str, Outcome]] = {}
         self.entries: list[Entry] = []
-        for candidate in candidates:
-            name = chosen.get(candidate.name, candidate.name)
-            judged = _judged(outcomes[name] | probes.get(name, {}))
+        for candidate in (*table, *(Candidate(name, _ROLES[name], asked[listed_as[name]]) for name in among)):
+            of_entry = outcomes[listed_as[candidate.name]]
+            judged = _judged(of_entry)
+            if (
+                candidate.name in among and not probe
+            ):  # another split may choose features that the probe is not asked of
+                judged.pop("probe", None)
             judge = min(("knn", "closed"), key=lambda judge: judged[judge].loss)
-            if candidate.name in chosen:
-                word = word_of(self.selections[candidate.name].predictor)
+            if word := own.get(candidate.name, ""):
                 judge = judge_of(word)
-                judged[judge] = outcomes[name][word]
+                judged[judge] = of_entry[word]
             combiner = candidate.combination.fit(train, self.whiteners)
             self.outcomes[candidate.name] = judged
             self.entries.append(replace(entry_of(candidate, combiner, costs, {}), judge=judge))
-        self.reference, word = reference_of(outcomes, few)
-        at = next(at for at, entry in enumerate(self.entries) if entry.name == self.reference)
-        self.entries[at] = replace(self.entries[at], judge=judge_of(word))
-        self.outcomes[self.reference][judge_of(word)] = outcomes[self.reference][word]
         free_losses, all_losses = (self.outcomes[name][self.entry(name).judge].losses for name in (FREE, ALL))
         self.recommended = ALL if surely_better(free_losses - all_losses, SURE, labelled.groups) else FREE
 
@@ -168,6 +169,15 @@ class Trained:
         """An entry's features of the training rows, and of the test rows."""
         combiner = self.entry(name).combination.fit(self.train, self.whiteners)
         return combiner.transform(self.train), combiner.transform(test)
+
+
+def _of(choice: str, name: str) -> str:
+    """The name of features among those of one choice."""
+    return f"{choice}: {name}"
+
+
+def _may_be_chosen(outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
+    return {word: outcome for word, outcome in outcomes.items() if word in CHOSEN}
 
 
 def _judged(outcomes: dict[str, Outcome]) -> dict[str, Outcome]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -78,7 +78,13 @@ class KNN(NearestRows, Predictor):
     (5, 'uniform', 0.99)
     """
 
-    _kept = {**Predictor._kept, "rows_": "ND", "codes_": "N", "k_": "", "vote_": one_of(VOTES)}
+    _kept: ClassVar[Mapping[str, Any]] = {
+        **Predictor._kept,
+        "rows_": "ND",
+        "codes_": "N",
+        "k_": "",
+        "vote_": one_of(VOTES),
+    }
 
     def __init__(
         self,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -51,7 +51,12 @@ class KNNRegressor(RegressorMixin, NearestRows, BaseEstimator):
     [5.0]
     """
 
-    _kept = {"rows_": "ND", "targets_": "NT", "k_": "", "flat_": ""}  # what `save_predictor` keeps
+    _kept: ClassVar[Mapping[str, Any]] = {
+        "rows_": "ND",
+        "targets_": "NT",
+        "k_": "",
+        "flat_": "",
+    }  # what `save_predictor` keeps
 
     def __init__(
         self,

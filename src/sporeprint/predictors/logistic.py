@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -61,7 +61,7 @@ class Probe(LinearPredictor):
     ['cat' 'dog']
     """
 
-    _kept = {**LinearPredictor._kept, "penalty_": (NUMBER, NOTHING), "converged_": ""}
+    _kept: ClassVar[Mapping[str, Any]] = {**LinearPredictor._kept, "penalty_": (NUMBER, NOTHING), "converged_": ""}
 
     def __init__(
         self,

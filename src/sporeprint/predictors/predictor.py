@@ -181,7 +181,7 @@ def _drawn(rows: NDArray[Any], codes: NDArray[np.intp], groups: Groups) -> Group
 class LinearPredictor(Predictor):
     """A predictor whose scores are linear in the rows. `coef_`: [C, D], `intercept_`: [C]."""
 
-    _kept = {**Predictor._kept, "coef_": "CD", "intercept_": "C"}
+    _kept: ClassVar[Mapping[str, Any]] = {**Predictor._kept, "coef_": "CD", "intercept_": "C"}
     _unit = False  # whether rows are brought to length 1
     coef_: NDArray[np.float64]
     intercept_: NDArray[np.float64]

@@ -8,7 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from small_stores import circle, store_of
-from sporeprint.data.sources import ListSource
+from sporeprint import Store, select
+from sporeprint.data.sources import ListSource, open_source
+from sporeprint.evaluate.choice.judges import CHOSEN, PREDICTORS
 from sporeprint.predictors.class_means import ClassMeans
 
 TRAIN = [0.0, 5.0, 10.0, 90.0, 95.0, 100.0]
@@ -205,3 +207,57 @@ def test_mistakes_are_named_and_nothing_is_written(run, data, tmp_path, monkeypa
     stores = [data / word if word in ("a", "b", "blank", "one", "heights", "lists", "gone") else word for word in words]
     ended, _, err = run("classify", *stores)
     assert (ended, said in err, list(tmp_path.iterdir())) == (status, True, []), err
+
+
+def test_features_and_predictor_are_those_that_select_chooses(run, data, tmp_path):
+    store = Store.open(data / "many")
+    chosen = select(store.blocks(), store.labels)
+    _, answer, _ = predicted(run, data, "many", "b", tmp_path / "p.csv", "--seed", "0")
+    assert f" labelled by {chosen.title};" in answer
+
+
+@pytest.mark.parametrize("word", ["knn", "class-means", "lda", "ridge", "probe"])
+def test_a_named_predictor_answers_and_probabilities_are_its_own(run, data, tmp_path, word):
+    words = ("--features", "embedding", "--predictor", word)
+    rows, answer, _ = predicted(run, data, "many", "b", tmp_path / "p.csv", *words)
+    title = answer.partition(" labelled by embedding with ")[2].partition(";")[0]
+    assert title.lower().replace(" ", "-").startswith(word)
+    assert ("right in five folds" in answer) == (word == "probe")
+    labels = Store.open(data / "many").labels
+    model = PREDICTORS[{"knn": "kNN", "lda": "LDA"}.get(word, word.replace("-", " "))]()
+    rows_of_train = Store.open(data / "many").blocks(["embedding"])["embedding"]
+    model.leave_one_out(rows_of_train, labels)
+    expected = model.predict_proba(circle(TEST)).max(axis=1)
+    assert [float(row["probability"]) for row in rows] == pytest.approx(expected, abs=2e-6)
+
+
+def test_of_named_features_the_predictor_with_the_least_loss_answers(run, data, tmp_path):
+    _, answer, _ = predicted(run, data, "many", "b", tmp_path / "p.csv", "--features", "embedding")
+    rows, labels = Store.open(data / "many").blocks(["embedding"])["embedding"], Store.open(data / "many").labels
+    losses = {word: PREDICTORS[word]().leave_one_out(rows, labels).losses.mean() for word in CHOSEN}
+    assert f" labelled by embedding with {min(losses, key=losses.__getitem__)}" in answer
+
+
+def test_whole_groups_are_left_out(run, tmp_path):
+    """Every row has a twin in its group, and groups have labels of their own: alone, no row says anything."""
+    rng = np.random.default_rng(0)
+    degrees = np.repeat(rng.uniform(0, 360, 20), 2)
+    labels, groups = np.repeat(["x", "y"] * 10, 2).tolist(), np.repeat(np.arange(20), 2).tolist()
+    names = [f"text {at}" for at in range(40)]
+    table = tmp_path / "rows.jsonl"
+    lines = [
+        json.dumps({"text": name, "label": label, "video": f"v{group}"})
+        for name, label, group in zip(names, labels, groups, strict=True)
+    ]
+    table.write_text("\n".join(lines))
+    store_of(tmp_path / "train", open_source(table, modality="text"), {"embedding": circle(degrees)})
+    save(tmp_path, "b", ["x", "y", "y"], TEST)
+    words = ("--features", "embedding", "--predictor", "knn", "--json")
+    alone = run("classify", tmp_path / "train", tmp_path / "b", "--out", tmp_path / "p.csv", *words)
+    together = run(
+        "classify", tmp_path / "train", tmp_path / "b", "--out", tmp_path / "p.csv", *words, "--group-column", "video",
+        "--train", table,
+    )  # fmt: skip
+    assert (alone[0], together[0]) == (0, 0), together[2]
+    assert json.loads(alone[1])["leave_one_out"] > 0.9
+    assert json.loads(together[1])["leave_one_out"] < 0.8

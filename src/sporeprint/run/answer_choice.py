@@ -6,15 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from sporeprint.evaluate.choice.candidates import title_of
-from sporeprint.evaluate.choice.judges import PREDICTORS
-from sporeprint.evaluate.choice.select import select
+from sporeprint.evaluate.choice.judges import CHOSEN, PREDICTORS
+from sporeprint.evaluate.choice.select import has_few, select
 from sporeprint.features.blocks import Blocks
 from sporeprint.features.combine import Combination
 from sporeprint.predictors.predictor import Predictor
 from sporeprint.run.combination_flags import Wanted
 
-CHOSEN = ("kNN", "class means", "LDA", "ridge")  # from which a predictor is chosen: those with exact leave-one-out
 WORDS = {word.lower().replace(" ", "-"): word for word in PREDICTORS}  # as they are typed
 
 
@@ -38,7 +39,8 @@ def choose(
 ) -> Choice:
     """Choose what the flags leave open, by the leave-one-out loss. predictor: as it is typed, None for the best.
 
-    blocks: of the training rows. Raises SampleError where there are too few rows to choose by.
+    blocks: of the training rows. With few rows of a class LDA answers, as in `select`. Raises SampleError where
+    there are too few rows to choose by.
     """
     words = CHOSEN if predictor is None else (WORDS[predictor],)
     if what.combination is None:
@@ -49,6 +51,8 @@ def choose(
     name = what.name or title_of(what.combination)
     if len(words) == 1:
         return Choice(what.combination, name, PREDICTORS[words[0]]())
+    if has_few(np.unique(labels, return_inverse=True)[1]):
+        return Choice(what.combination, name, PREDICTORS["LDA"]())
     features = what.combination.fit(blocks).transform(blocks)
     losses = {}
     for word in words:

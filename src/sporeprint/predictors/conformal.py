@@ -34,6 +34,7 @@ def least_probability(own: NDArray[np.float64], error: float) -> float:
     and for fewer rows than it needs.
 
     >>> import numpy as np
+    >>> from sporeprint.predictors.conformal import least_probability
     >>> least_probability(np.array([0.2, 0.5, 0.9]), error=0.5)
     0.5
     """

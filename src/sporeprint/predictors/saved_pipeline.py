@@ -49,9 +49,9 @@ def load_pipeline(folder: str | Path, backbone: Any = None, **parameters: Any) -
     where the backbone's weights are not the same.
 
     >>> from sporeprint import load_pipeline
-    >>> load_pipeline("no folder")
+    >>> load_pipeline("gone")
     Traceback (most recent call last):
-    sporeprint.errors.DamagedStore: there is no folder 'no folder'; give what save_pipeline or ... wrote
+    sporeprint.errors.DamagedStore: there is no folder 'gone'; give what save_pipeline or `sporeprint classify --save` wrote
     """
     parts, (fungi, predictor) = open_parts(folder)
     return Pipeline([(fungi, Fungi.load(parts, backbone, **parameters)), (predictor, load_predictor(parts))])

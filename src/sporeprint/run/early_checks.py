@@ -146,7 +146,7 @@ def check_predictions_file(file: Path) -> None:
 def _check_files(command: str, words: Words) -> None:
     for name in _READ:
         path = words.get(name)
-        if not isinstance(path, Path) or path.exists() or (name == "source" and command != "extract"):
+        if not isinstance(path, Path) or path.exists() or (name == "source" and command not in ("extract", "predict")):
             continue
         if name == "source":
             raise SourceError(

@@ -114,7 +114,7 @@ def predict(
     limits: SampleLimits,
     abstain: options.Abstain = None,
     probabilities: options.Probabilities = False,
-    backbone: options.MovedBackbone = None,
+    backbone: options.OptionalBackbone = None,
     max_failures: options.MaxFailures = 0.01,
     device: options.Device = None,
     batch_size: options.BatchSize = 32,
@@ -125,7 +125,8 @@ def predict(
 ) -> None:  # fmt: skip
     """Label new files by a saved model, without a store: the same columns as `classify`.
 
-    Rows that cannot be read are named and left out; more of them than --max-failures allows stop the command.
+    Rows that cannot be read are named and left out; more of them than --max-failures allows stop the command. --backbone
+    says where the model's network is now, if it was moved.
     """
     from sporeprint.cli.console import print_json
     from sporeprint.cli.print_tables import say_folded

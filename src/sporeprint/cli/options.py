@@ -61,12 +61,6 @@ Limit = Annotated[int | None, typer.Option(min=1, help="Read the first N rows of
 _BACKBONE = typer.Option(help="Hugging Face id or folder, timm:NAME, or tiny.")
 Backbone = Annotated[str, _BACKBONE]
 OptionalBackbone = Annotated[str | None, _BACKBONE]
-MovedBackbone = Annotated[
-    str | None,
-    typer.Option(
-        "--backbone", help="Where the model's backbone is now: Hugging Face id or folder.", show_default="as it was"
-    ),
-]
 _MODALITY = "Tower of a checkpoint that has two: image, text or audio."
 Modality = Annotated[Literal["auto", "image", "text", "audio"], typer.Option(help=_MODALITY)]
 OptionalModality = Annotated[

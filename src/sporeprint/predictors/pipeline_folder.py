@@ -18,7 +18,7 @@ from sporeprint.store.schema import COUNT, DIGEST, TEXT, mismatch
 JSON_NAME, FORMAT = "pipeline.json", 1
 _KIND, _PARTS, _WRITING = "pipeline", "parts-", "parts-writing"
 _BODY = {"format": COUNT, "steps": [TEXT], "parts": TEXT, "files": {...: DIGEST}}
-_GIVE = "what save_pipeline or `sporeprint classify --save` wrote"
+_GIVE = "what save_pipeline or `classify --save` wrote"
 
 Writer = Callable[[Path], object]
 

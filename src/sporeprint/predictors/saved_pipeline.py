@@ -51,7 +51,7 @@ def load_pipeline(folder: str | Path, backbone: Any = None, **parameters: Any) -
     >>> from sporeprint import load_pipeline
     >>> load_pipeline("gone")
     Traceback (most recent call last):
-    sporeprint.errors.DamagedStore: there is no folder 'gone'; give what save_pipeline or `sporeprint classify --save` wrote
+    sporeprint.errors.DamagedStore: there is no folder 'gone'; give what save_pipeline or `classify --save` wrote
     """
     parts, (fungi, predictor) = open_parts(folder)
     return Pipeline([(fungi, Fungi.load(parts, backbone, **parameters)), (predictor, load_predictor(parts))])

@@ -27,6 +27,11 @@ def test_the_page_on_segmentation_runs_from_top_to_bottom(tmp_path, monkeypatch)
     assert [one.shape for one in runpy.run_path("page.py", run_name="page")["predicted"]] == [(40, 50)] * 2
 
 
+def test_the_page_on_predictions_runs_from_top_to_bottom(tmp_path):
+    (tmp_path / "page.py").write_text(python_blocks("docs/predictions.md"))
+    assert runpy.run_path(str(tmp_path / "page.py"), run_name="page")["predicted"].tolist() == ["day", "night"] * 4
+
+
 def test_the_readme_opens_with_code_that_runs(pictures):
     code = python_blocks("README.md").replace("facebook/dinov2-small", "tiny").replace("size=384", "size=4")
     code = code.replace("SimCLR()", "SimCLR(negatives=2)")

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from sporeprint.predictors.logistic import Probe
     from sporeprint.predictors.ridge import Ridge
     from sporeprint.predictors.ridge_regressor import RidgeRegressor
+    from sporeprint.predictors.saved_pipeline import load_pipeline, save_pipeline
     from sporeprint.segment.segmenter import Segmenter
     from sporeprint.store.reader import Store
 
@@ -90,12 +91,14 @@ _HOMES = {
     "compare_backbones": "evaluate.compare_backbones",
     "demonstrations": "evaluate.demonstrations",
     "knn": "evaluate.knn_accuracy",
+    "load_pipeline": "predictors.saved_pipeline",
     "multilabel": "evaluate.multilabel",
     "open_source": "data.sources",
     "probe": "evaluate.probe",
     "regress": "evaluate.regress",
     "retrieve": "evaluate.retrieve",
     "revisited": "evaluate.revisited",
+    "save_pipeline": "predictors.saved_pipeline",
     "select": "evaluate.choice.select",
 }
 
@@ -106,6 +109,7 @@ __all__ = [  # noqa: RUF022
     "select", "knn", "probe", "cluster", "retrieve", "revisited", "regress", "multilabel", "analyse",
     "demonstrations", "Template", "Store", "open_source",
     "KNN", "ClassMeans", "ShrunkLDA", "Ridge", "Probe", "KNNRegressor", "RidgeRegressor",
+    "save_pipeline", "load_pipeline",
     "check_backbone", "check_index", "check_objective", "check_projection", "check_views",
 ]  # fmt: skip
 

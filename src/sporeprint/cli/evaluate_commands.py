@@ -149,15 +149,25 @@ def regress(
     vote: options.Vote = "uniform",
     temperature: options.VoteTemperature = None,
     standardise: options.Standardise = False,
+    out: options.Predictions = None,
     everything: options.All = False,
     json: options.Json = False,
 ) -> None:  # fmt: skip
-    """Predict labels that are numbers (or lists of numbers): R^2, MAE, RMSE, Spearman."""
+    """Predict labels that are numbers (or lists of numbers): R^2, MAE, RMSE, Spearman.
+
+    With --out a number for each row of TEST_STORE, which needs no labels, and its three nearest training rows.
+    """
     from sporeprint.cli.console import Working
     from sporeprint.run.scores import count_of, regress_scores, way_of
 
     wanted = joined.wanted()
     voting = way_of(metric, vote, temperature)
+    if out is not None:
+        from sporeprint.cli.classify_command import write_numbers
+
+        rows = sources.train_rows(train_store), sources.test_rows(test_store)
+        write_numbers(out, json, *rows, wanted, sources.label_column, method, count_of(k), standardise, voting)
+        return
     with Working() as progress:
         scores = regress_scores(
             sources.train_rows(train_store), sources.test_rows(test_store), wanted, sources.label_column,

@@ -66,6 +66,17 @@ class SampleLimits(ImageLimits):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SourceWords:
+    """Which rows of a source are read: words of `data.sources.open_source`."""
+
+    sample_column: options.SampleColumn = None
+    label_column: options.LabelColumn = None
+    id_column: options.IdColumn = None
+    split: options.Split = None
+    limit: options.Limit = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class JoinedFeatures:
     """Which blocks are joined, and how; without any of it a table of several ways."""
 
@@ -105,6 +116,23 @@ class PromptFeatures(JoinedFeatures):
     """The same where the paper's assembly is the default."""
 
     features: options.PaperFeatures = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowFeatures:
+    """Which blocks are joined, and how; without any of it they are chosen by leave-one-out."""
+
+    features: options.ChosenFeatures = None
+    whiten: options.Whiten = None
+    exponent: options.Exponent = None
+    pca: options.Pca = None
+    combination: options.CombinationName = None
+
+    def wanted(self) -> Wanted:
+        """Raises RecipeError for what does not go together."""
+        from sporeprint.run.combination_flags import wanted
+
+        return wanted(self.features, self.whiten, self.exponent, self.pca, self.combination)
 
 
 @dataclass(frozen=True, kw_only=True)

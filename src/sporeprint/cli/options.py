@@ -47,6 +47,11 @@ GroupColumn = Annotated[
         help="Column of the sources that says which rows belong together (one video, speaker, slide): such rows are left out, split and drawn together. Needs --train and --test.",
     ),
 ]
+SampleColumn = Annotated[
+    str | None,
+    typer.Option(help="Column of the samples; found when absent (as in the training rows, where those are known)."),
+]
+LabelColumn = Annotated[str | None, typer.Option(help="Column of the labels; found when absent, '' for none.")]
 IdColumn = Annotated[str | None, typer.Option(help="Column of unique ids, of a table; default the row number.")]
 ImageColumn = Annotated[str | None, typer.Option(help="Column of images, of a table; found when absent.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Read the first N rows of a source only.")]
@@ -86,6 +91,7 @@ Dim = Annotated[int | None, typer.Option(min=1, help="Width of a gradient block;
 
 _FEATURES = "What features are made from: blocks or families (layers, views, gradients), comma-separated."
 Features = Annotated[str | None, typer.Option(help=_FEATURES, show_default="a table of several")]
+ChosenFeatures = Annotated[str | None, typer.Option(help=_FEATURES, show_default="chosen by leave-one-out")]
 AllFeatures = Annotated[str | None, typer.Option(help=_FEATURES, show_default="all")]
 PaperFeatures = Annotated[str | None, typer.Option(help=_FEATURES, show_default="the paper's: embedding and gradients")]
 Whiten = Annotated[str | None, typer.Option(help="With --features: whiten each block to N dimensions, or auto.")]
@@ -128,6 +134,20 @@ Shots = Annotated[int | None, typer.Option(min=1, help="Few-shot: N training row
 _DRAWS = "With --shots: how often."
 Draws = Annotated[int | None, typer.Option(min=1, help=_DRAWS, show_default="3")]
 ChoosingDraws = Annotated[int | None, typer.Option("--draws", min=1, help=_DRAWS, show_default="5")]
+
+# Predictions
+
+Predictions = Annotated[
+    Path | None,
+    typer.Option("--out", help="File of predictions to write: .parquet, .csv or .jsonl.", show_default=False),
+]
+Abstain = Annotated[
+    float | None,
+    typer.Option(
+        help="Add the set of labels that lacks the true one in this share of rows, such as 0.05, and an answer where it holds one label."
+    ),
+]
+Probabilities = Annotated[bool, typer.Option("--probabilities", help="Add a column of probabilities for each class.")]
 
 # Patches
 

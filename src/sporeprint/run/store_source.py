@@ -43,7 +43,7 @@ def labels_of(store: Store, rows: Rows, column: str, flag: str = "--label-column
     reopen(store, rows)  # checks that it is the source before its other columns
     source = _open(store.plan["source"], rows, store_modality(store), column, flag)
     names = source.label_names
-    labels = {row.id: row.label if names is None else _label_names(row.label, names) for row in source.rows()}
+    labels = {row.id: named_label(row.label, names) for row in source.rows()}
     return label_array([labels[row_id] for row_id in store.ids])
 
 
@@ -97,7 +97,8 @@ def _content(source: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in source.items() if key != "name"}  # it may be elsewhere now
 
 
-def _label_names(label: Any, names: list[str]) -> Any:
-    if isinstance(label, list):
-        return [_label_names(part, names) for part in label]
-    return label if label is None else names[label]
+def named_label(label: Any, names: list[str] | None) -> Any:
+    """Return the name of an integer label, or of each in a list; a label as it is where there are no names."""
+    if names is None or label is None:
+        return label
+    return [named_label(part, names) for part in label] if isinstance(label, list) else names[label]

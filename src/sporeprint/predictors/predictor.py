@@ -136,7 +136,8 @@ class Predictor(ClassifierMixin, BaseEstimator):
 
     def _forget(self) -> None:
         for name in self._working:
-            vars(self).pop(name, None)
+            if hasattr(self, name):
+                delattr(self, name)
 
     @quiet_floats
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:

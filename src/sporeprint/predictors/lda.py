@@ -56,10 +56,10 @@ class ShrunkLDA(LinearPredictor):
     def _solve(self, principal: Principal, rows: Rows, codes: Numbers, groups: Groups) -> None:
         self._counts = np.bincount(codes, minlength=len(self.classes_)).astype(float)
         parts = list(slices(len(codes), _NUMBERS, principal.width))
-        means = 0.0
+        sums: Floats = np.zeros(())
         for part in parts:
-            means += sums_by_class(principal.centred(rows, part), codes[part], self._counts)
-        means = means / self._counts[:, None]
+            sums = sums + sums_by_class(principal.centred(rows, part), codes[part], self._counts)
+        means = sums / self._counts[:, None]
         self._lengths = np.empty(len(codes))  # squared, of the class-centred rows
         for part in parts:
             self._lengths[part] = ((principal.centred(rows, part) - means[codes[part]]) ** 2).sum(axis=1)

@@ -80,7 +80,7 @@ class RidgePath:
         self.principal, self.targets = principal, targets
         self.penalties = grid_of(penalties)
         self.means = targets.mean(axis=0)
-        products = 0.0
+        products: Floats = np.zeros(())
         for part in slices(len(targets), _NUMBERS, principal.width):
             products = products + (targets[part] - self.means).T @ principal.centred(rows, part)
         self.products = principal.turn(products).T  # of coordinates and targets [R, T]

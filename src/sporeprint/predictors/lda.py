@@ -60,19 +60,7 @@ class ShrunkLDA(LinearPredictor):
         return self._principal.points(rows, which) @ self._turn if self._held is None else self._held[which]
 
     def _shrink(self, trace: Any, squared: Any, fourth: Any, count: Any) -> tuple[Any, Any]:
-        """What the scatter is multiplied by, and what is added to its diagonal, for one scatter or for many.
-
-        trace, squared: of the scatter, and of its square. fourth: sum of the rows' lengths to the fourth power.
-        """
-        width = self._principal.width
-        mean = trace / (count * width)
-        spread = squared / count**2
-        distance = spread - width * mean**2  # of the covariance from its target
-        noise = np.minimum((fourth / count - spread) / count, distance)
-        varied = mean > 1e-30
-        share = np.where(distance > 0, noise / np.where(distance > 0, distance, 1), 1.0)
-        floor = np.where(varied, np.maximum(share, _LEAST) * mean, 1.0)
-        return np.where(varied, (1 - share) / count, 0.0), floor
+        return ledoit_wolf(trace, squared, fourth, count, self._principal.width)
 
     def _left_out(self, rows: Rows, codes: Numbers, groups: Groups) -> Floats:
         scores = np.full((len(codes), len(self.classes_)), np.nan)
@@ -173,3 +161,19 @@ class ShrunkLDA(LinearPredictor):
         weights = means * inverse + scale * turned @ np.linalg.solve(core, away * inverse)
         scores: Floats = points @ weights.T - (weights * means).sum(axis=1) / 2 + np.log(counts / rest)
         return scores
+
+
+def ledoit_wolf(trace: Any, squared: Any, fourth: Any, count: Any, width: int) -> tuple[Any, Any]:
+    """Return what the scatter is multiplied by, and what is added to its diagonal, for one scatter or for many.
+
+    trace, squared: of the scatter, and of its square. fourth: sum of the rows' lengths to the fourth power. count: of
+    rows. width: their dimensions.
+    """
+    mean = trace / (count * width)
+    spread = squared / count**2
+    distance = spread - width * mean**2  # of the covariance from its target
+    noise = np.minimum((fourth / count - spread) / count, distance)
+    varied = mean > 1e-30
+    share = np.where(distance > 0, noise / np.where(distance > 0, distance, 1), 1.0)
+    floor = np.where(varied, np.maximum(share, _LEAST) * mean, 1.0)
+    return np.where(varied, (1 - share) / count, 0.0), floor

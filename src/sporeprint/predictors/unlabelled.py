@@ -1,0 +1,103 @@
+"""Whether rows without labels help to label themselves, decided on labelled rows whose labels are hidden."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import clone
+
+from sporeprint.data.floats import quiet_floats
+from sporeprint.predictors.checks import check_same_width, features_of, labels_of
+from sporeprint.predictors.lda import ShrunkLDA
+from sporeprint.predictors.mixture import MixtureLDA
+from sporeprint.predictors.predictor import LeftOut, Predictor
+from sporeprint.predictors.semi_supervised import UNLABELLED, SemiSupervised, folds_of
+
+GUARD = 2.0  # standard errors
+
+
+@dataclass(frozen=True)
+class WithUnlabelled:
+    """Answers for rows without labels, and whether these rows took part in them.
+
+    used: whether they did. probabilities: calibrated [M, C]. classes: [C], sorted. before, after: accuracy on the
+    labelled rows with their labels hidden, without and with the unlabelled rows; NaN where no label can be hidden.
+    loss: by how much the squared error of the probabilities rises with them (falls, where negative). error: its
+    standard error. why: the decision in a sentence.
+    """
+
+    used: bool
+    probabilities: NDArray[np.float64]
+    classes: NDArray[Any]
+    before: float
+    after: float
+    loss: float
+    error: float
+    why: str
+
+    @property
+    def predictions(self) -> NDArray[Any]:
+        """The most probable class of each unlabelled row [M]."""
+        return self.classes[self.probabilities.argmax(axis=1)]
+
+
+@quiet_floats
+def with_unlabelled(
+    X: ArrayLike,
+    y: ArrayLike,
+    unlabelled: ArrayLike,
+    predictor: Predictor | None = None,
+    method: SemiSupervised | None = None,
+    guard: float = GUARD,
+) -> WithUnlabelled:
+    """Label rows [M, D] from features X [N, D] and labels y [N], with the help of the unlabelled rows if that is safe.
+
+    The labels of the labelled rows are hidden, a fifth of each class at a time, and the hidden rows are answered
+    without unlabelled rows by `predictor` (default `ShrunkLDA`) and with them by `method` (default `MixtureLDA`). The
+    unlabelled rows are left out where that raises the squared error of the probabilities by more than `guard` standard
+    errors. So few labels can prove harm, but seldom a gain: docs/unlabelled.md shows what this rule wins and loses.
+    Raises SampleError for NaN rows, no rows, and labels of several kinds.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sporeprint import with_unlabelled
+    >>> rng = np.random.default_rng(0)
+    >>> centres = 0.5 * rng.normal(size=(2, 20))
+    >>> truth = rng.integers(0, 2, 200)
+    >>> rows = centres[truth] + rng.normal(size=(200, 20))
+    >>> answer = with_unlabelled(rows[:8], truth[:8], rows[8:])
+    >>> answer.used, round(float((answer.predictions == truth[8:]).mean()), 2)
+    """
+    rows, others = features_of(X, "train"), features_of(unlabelled, "unlabelled")
+    check_same_width(rows, others)
+    labels = labels_of(y, len(rows), "train")
+    classes, codes = np.unique(labels, return_inverse=True)
+    predictor = clone(ShrunkLDA() if predictor is None else predictor).fit(rows, codes)
+
+    def plain(why: str, before: float = np.nan, after: float = np.nan, loss: float = np.nan, error: float = np.nan):
+        return WithUnlabelled(False, predictor.predict_proba(others), classes, before, after, loss, error, why)
+
+    folds = folds_of(codes)
+    if len(classes) == 1:
+        return plain("Unlabelled rows are not used: all labels are of one class.")
+    if not folds.any():
+        return plain("Unlabelled rows are not used: with one label a class none can be hidden to see if they help.")
+    without = clone(predictor).leave_one_out(rows, codes, groups=folds)
+    method = clone(MixtureLDA() if method is None else method)
+    method.fit(np.concatenate([rows, others]), np.concatenate([codes, np.full(len(others), UNLABELLED)]))
+    loss, error = _rise(without, method.left_out_)
+    before, after = float(without.right.mean()), float(method.left_out_.right.mean())
+    seen = f"of {len(rows)} labels, hidden in turn, {after:.1%} are found with them, {before:.1%} without"
+    if loss > guard * error:
+        return plain(f"Unlabelled rows are not used, they harm: {seen}.", before, after, loss, error)
+    answers = method.label_distributions_[len(rows) :]
+    return WithUnlabelled(True, answers, classes, before, after, loss, error, f"Unlabelled rows are used: {seen}.")
+
+
+def _rise(before: LeftOut, after: LeftOut) -> tuple[float, float]:
+    change = after.losses - before.losses
+    return float(change.mean()), float(change.std(ddof=1) / np.sqrt(len(change)))

@@ -1,9 +1,10 @@
 """Do unlabelled rows help to label themselves? Accuracy of a few labels a class, with and without the test rows.
 
-    python benchmarks/unlabelled.py TRAIN_STORE TEST_STORE [--shots 5] [--draws 5] [--thin 10] [--blocks layers --half]
+    python benchmarks/unlabelled.py TRAIN_STORE [TEST_STORE] [--shots 5] [--draws 5] [--thin 10] [--layers]
 
 The labelled rows are drawn from TRAIN_STORE, the rows of TEST_STORE have no labels. --thin 10 keeps a tenth of every
-other class of the test rows, so that the classes are 10 : 1. --pool STORE takes both from one store.
+other class of the test rows, so that the classes are 10 : 1. Without TEST_STORE the other rows of TRAIN_STORE are
+those without labels.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from sporeprint.evaluate.shots import draws
 from sporeprint.predictors.label_propagation import Propagation
 from sporeprint.predictors.lda import ShrunkLDA
 from sporeprint.predictors.mixture import MixtureLDA
-from sporeprint.predictors.unlabelled import with_unlabelled
+from sporeprint.predictors.unlabelled import GUARD, with_unlabelled
 
 Rows = NDArray[Any]
 
@@ -79,10 +80,10 @@ def main() -> None:
         marks = np.concatenate([np.unique(y, return_inverse=True)[1], np.full(len(others), -1)])
         lda = ShrunkLDA().fit(X, y)
         answers = {"LDA": lda.predict_proba(others)}
-        for name, method in (("EM", MixtureLDA()), ("propagation", Propagation())):
+        for name, method, guard in (("EM", MixtureLDA(), GUARD), ("propagation", Propagation(), -GUARD)):
             method.fit(np.concatenate([X, others]), marks)
             answers[name] = method.label_distributions_[len(y) :]
-            decided = with_unlabelled(X, y, others, method=method)
+            decided = with_unlabelled(X, y, others, method=method, guard=guard)
             answers[f"{name}, guarded"] = decided.probabilities
             used += decided.used if name == "EM" else 0
             if options.each:

@@ -14,7 +14,7 @@ from sporeprint.predictors.lda import ShrunkLDA
 from sporeprint.predictors.semi_supervised import Floats, Numbers, SemiSupervised
 from sporeprint.search.neighbours import neighbours
 
-_LEAST = 1e-12  # share of a class
+_LEAST = 1e-9  # share of a class: below it there is rounding
 
 
 class Propagation(SemiSupervised):
@@ -50,7 +50,7 @@ class Propagation(SemiSupervised):
         for code in np.flatnonzero(counts):
             known = np.zeros(len(spread))
             known[labelled[codes == code]] = 1 - self.alpha
-            spread[:, code] = cg(system, known, rtol=1e-10, maxiter=10_000)[0].clip(min=0)
+            spread[:, code] = cg(system, known, rtol=1e-13, maxiter=1000)[0].clip(min=0)
         if self.normalise and len(unlabelled):
             spread *= counts / len(codes) / np.maximum(spread[unlabelled].mean(axis=0), _LEAST)
         unreached = np.flatnonzero(~np.isin(self._components, self._components[labelled]))

@@ -58,7 +58,8 @@ def with_unlabelled(
     The labels of the labelled rows are hidden, a fifth of each class at a time, and the hidden rows are answered
     without unlabelled rows by `predictor` (default `ShrunkLDA`) and with them by `method` (default `MixtureLDA`). The
     unlabelled rows are left out where that raises the squared error of the probabilities by more than `guard` standard
-    errors. So few labels can prove harm, but seldom a gain: docs/unlabelled.md shows what this rule wins and loses.
+    errors; a guard of -2 asks for a sure fall instead. A few labels can prove harm but seldom a gain, and the default
+    is measured for `MixtureLDA` on embeddings alone (docs/unlabelled.md).
     Raises SampleError for NaN rows, no rows, and labels of several kinds.
 
     Examples

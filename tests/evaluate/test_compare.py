@@ -12,8 +12,8 @@ from sporeprint.evaluate.choice.candidates import ALL, FREE, HALF_WHITE, PLAIN, 
 from sporeprint.evaluate.choice.intervals import bootstrap_difference, bootstrap_mean, repeated_splits, split_interval
 from sporeprint.evaluate.choice.select import select
 from sporeprint.evaluate.compare import compare
-from sporeprint.evaluate.knn import knn_predict
 from sporeprint.features.combine import Combination
+from sporeprint.predictors.knn import knn_predict
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 import sporeprint
 from sporeprint.cli.backbones_command import backbones
+from sporeprint.cli.classify_command import classify, predict
 from sporeprint.cli.compare_command import compare
 from sporeprint.cli.demo_command import demo
 from sporeprint.cli.demonstrations_command import demonstrations
@@ -27,7 +28,7 @@ from sporeprint.cli.segment_command import segment
 from sporeprint.errors import SporeprintError
 
 COMMANDS = (
-    extract, compare, knn, probe, cluster, retrieve, regress, analyse, segment, propagate, demonstrations, info,
+    extract, compare, classify, predict, knn, probe, cluster, retrieve, regress, analyse, segment, propagate, demonstrations, info,
     backbones, demo,
 )  # fmt: skip
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sporeprint.cli import options
-from sporeprint.cli.option_groups import SampleLimits, grouped
+from sporeprint.cli.option_groups import SampleLimits, SourceWords, grouped
 from sporeprint.cli.plain_text import say
 
 if TYPE_CHECKING:
@@ -37,19 +37,6 @@ class RecipeWords:
     negatives: Annotated[int | None, typer.Option(help="Number of rows in SimCLR's bank of negatives; with --objectives.", show_default="256; of sound 64")] = None
     dtype: options.OptionalDtype = None
     seed: options.OptionalSeed = None
-    # fmt: on
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceWords:
-    """Which rows are read: words of `data.sources.open_source`."""
-
-    # fmt: off
-    sample_column: Annotated[str | None, typer.Option(help="Column of the samples; found when absent (with --fit-from: as there).")] = None
-    label_column: Annotated[str | None, typer.Option(help="Column of the labels; found when absent, '' for none.")] = None
-    id_column: options.IdColumn = None
-    split: options.Split = None
-    limit: options.Limit = None
     # fmt: on
 
 

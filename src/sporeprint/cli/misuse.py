@@ -11,6 +11,8 @@ from sporeprint.cli.plain_text import say_lines
 EXAMPLES = {
     "extract": "sporeprint extract photos/train --backbone facebook/dinov2-small --out train.store",
     "compare": "sporeprint compare train.store test.store --report report",
+    "classify": "sporeprint classify train.store test.store --out predictions.csv",
+    "predict": "sporeprint predict model photos/new --out predictions.csv",
     "knn": "sporeprint knn train.store test.store --k 20,auto",
     "probe": "sporeprint probe train.store test.store",
     "cluster": "sporeprint cluster train.store",

@@ -66,6 +66,17 @@ class SampleLimits(ImageLimits):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SourceWords:
+    """Which rows of a source are read: words of `data.sources.open_source`."""
+
+    sample_column: options.SampleColumn = None
+    label_column: options.LabelColumn = None
+    id_column: options.IdColumn = None
+    split: options.Split = None
+    limit: options.Limit = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class JoinedFeatures:
     """Which blocks are joined, and how; without any of it a table of several ways."""
 
@@ -108,6 +119,23 @@ class PromptFeatures(JoinedFeatures):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RowFeatures:
+    """Which blocks are joined, and how; without any of it they are chosen by leave-one-out."""
+
+    features: options.ChosenFeatures = None
+    whiten: options.Whiten = None
+    exponent: options.Exponent = None
+    pca: options.Pca = None
+    combination: options.CombinationName = None
+
+    def wanted(self) -> Wanted:
+        """Raises RecipeError for what does not go together."""
+        from sporeprint.run.combination_flags import wanted
+
+        return wanted(self.features, self.whiten, self.exponent, self.pca, self.combination)
+
+
+@dataclass(frozen=True, kw_only=True)
 class PairSources:
     """The sources of two stores, and a column of them that holds other labels."""
 
@@ -126,3 +154,10 @@ class PairSources:
         from sporeprint.run.store_source import Rows
 
         return Rows(store, self.test, self.test_split)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupedPairSources(PairSources):
+    """The same with a column that says which rows belong together."""
+
+    group_column: options.GroupColumn = None

@@ -23,8 +23,12 @@ TestStore = Annotated[
     Path, typer.Argument(metavar="TEST_STORE", help="Store of the rows to ask about, made with --fit-from TRAIN_STORE.")
 ]
 
-_TRAIN = typer.Option(help="Source that the training store was made from: other labels, and samples, are read from it.")
-_TEST = typer.Option(help="Source that the test store was made from: other labels, and samples, are read from it.")
+_TRAIN = typer.Option(
+    help="Source that the training store was made from: other labels, groups, and samples, are read from it."
+)
+_TEST = typer.Option(
+    help="Source that the test store was made from: other labels, groups, and samples, are read from it."
+)
 Train = Annotated[Path, _TRAIN]
 OptionalTrain = Annotated[Path | None, _TRAIN]
 Test = Annotated[Path, _TEST]
@@ -36,6 +40,18 @@ OtherLabels = Annotated[
     str | None,
     typer.Option("--label-column", help="Column of the sources to take labels from, instead of the stores' labels."),
 ]
+GroupColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--group-column",
+        help="Column of the sources that says which rows belong together (one video, speaker, slide): such rows are left out, split and drawn together. Needs --train and --test.",
+    ),
+]
+SampleColumn = Annotated[
+    str | None,
+    typer.Option(help="Column of the samples; found when absent (as in the training rows, where those are known)."),
+]
+LabelColumn = Annotated[str | None, typer.Option(help="Column of the labels; found when absent, '' for none.")]
 IdColumn = Annotated[str | None, typer.Option(help="Column of unique ids, of a table; default the row number.")]
 ImageColumn = Annotated[str | None, typer.Option(help="Column of images, of a table; found when absent.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Read the first N rows of a source only.")]
@@ -45,6 +61,12 @@ Limit = Annotated[int | None, typer.Option(min=1, help="Read the first N rows of
 _BACKBONE = typer.Option(help="Hugging Face id or folder, timm:NAME, or tiny.")
 Backbone = Annotated[str, _BACKBONE]
 OptionalBackbone = Annotated[str | None, _BACKBONE]
+MovedBackbone = Annotated[
+    str | None,
+    typer.Option(
+        "--backbone", help="Where the model's backbone is now: Hugging Face id or folder.", show_default="as it was"
+    ),
+]
 _MODALITY = "Tower of a checkpoint that has two: image, text or audio."
 Modality = Annotated[Literal["auto", "image", "text", "audio"], typer.Option(help=_MODALITY)]
 OptionalModality = Annotated[
@@ -75,6 +97,7 @@ Dim = Annotated[int | None, typer.Option(min=1, help="Width of a gradient block;
 
 _FEATURES = "What features are made from: blocks or families (layers, views, gradients), comma-separated."
 Features = Annotated[str | None, typer.Option(help=_FEATURES, show_default="a table of several")]
+ChosenFeatures = Annotated[str | None, typer.Option(help=_FEATURES, show_default="chosen by leave-one-out")]
 AllFeatures = Annotated[str | None, typer.Option(help=_FEATURES, show_default="all")]
 PaperFeatures = Annotated[str | None, typer.Option(help=_FEATURES, show_default="the paper's: embedding and gradients")]
 Whiten = Annotated[str | None, typer.Option(help="With --features: whiten each block to N dimensions, or auto.")]
@@ -115,6 +138,20 @@ Standardise = Annotated[
 ]
 Shots = Annotated[int | None, typer.Option(min=1, help="Few-shot: N training rows of each class, drawn several times.")]
 Draws = Annotated[int | None, typer.Option(min=1, help="With --shots: how often.", show_default="3")]
+
+# Predictions
+
+Predictions = Annotated[
+    Path | None,
+    typer.Option("--out", help="File of predictions to write: .parquet, .csv or .jsonl.", show_default=False),
+]
+Abstain = Annotated[
+    float | None,
+    typer.Option(
+        help="Add the set of labels that lacks the true one in this share of rows, such as 0.05, and an answer where it holds one label."
+    ),
+]
+Probabilities = Annotated[bool, typer.Option("--probabilities", help="Add a column of probabilities for each class.")]
 
 # Patches
 

@@ -16,6 +16,7 @@ from sporeprint.predictors.semi_supervised import Floats, Numbers, SemiSupervise
 from sporeprint.search.best_rows import slices
 
 _NUMBERS = 2**22  # of coordinates at a time
+_ROUNDING = 1e-12  # of the sum of squares
 
 
 class MixtureLDA(SemiSupervised):
@@ -63,9 +64,8 @@ class MixtureLDA(SemiSupervised):
             points = self._points(which[part])
             apart = (points**2).sum(axis=1)[:, None] - 2 * points @ means.T + (means**2).sum(axis=1)
             fourth += float((members[part] * apart**2).sum())
-        scale, floor = ledoit_wolf(
-            np.trace(scatter), (scatter**2).sum(), fourth, counts.sum(), self._principal.width
-        )
+        width, least = self._principal.width, _ROUNDING * np.trace(total)
+        scale, floor = ledoit_wolf(np.trace(scatter), (scatter**2).sum(), fourth, counts.sum(), width, least)
         covariance = scale * scatter
         covariance[np.diag_indices(len(covariance))] += floor
         self._weights = cho_solve(cho_factor(covariance, overwrite_a=True), means.T).T if len(total) else means

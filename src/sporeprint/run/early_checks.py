@@ -15,6 +15,7 @@ from typing import Any
 
 from sporeprint.backbones.names import check_near_name
 from sporeprint.errors import RecipeError, SourceError, StoreError
+from sporeprint.predictors.pipeline_folder import check_folder
 from sporeprint.run.output_folder import (
     LOG,
     RESULT,
@@ -24,6 +25,7 @@ from sporeprint.run.output_folder import (
     refuse_foreign,
 )
 from sporeprint.run.plan_differences import open_alike
+from sporeprint.run.predictions_file import check_suffix, is_predictions
 from sporeprint.run.store_pair import block_list, check_block_names
 from sporeprint.store.plan import refuse_no_store
 from sporeprint.store.reader import Store
@@ -131,6 +133,16 @@ def check_prompts_file(file: Path) -> None:
         raise RecipeError(f"--out '{file}' is a file that no run of this command wrote; give another name")
 
 
+def check_predictions_file(file: Path) -> None:
+    """Raises RecipeError unless predictions can be written to `file`: earlier ones are replaced, nothing else."""
+    check_suffix(file)
+    if file.is_dir():
+        raise RecipeError(f"--out '{file}' is a folder; give the name of a file, such as {file / 'predictions.csv'}")
+    _check_writable(file.parent, "--out")
+    if os.path.lexists(file) and not is_predictions(file):
+        raise RecipeError(f"--out '{file}' is a file that no run of this command wrote; give another name")
+
+
 def _check_files(command: str, words: Words) -> None:
     for name in _READ:
         path = words.get(name)
@@ -190,11 +202,24 @@ def _check_propagate_folder(words: Words) -> None:
     _check_writable(words["out"], "--out")
 
 
+def _check_classify_outputs(words: Words) -> None:
+    if words["out"] is not None:
+        check_predictions_file(words["out"])
+    if words["save"] is not None:
+        try:
+            check_folder(words["save"])
+        except StoreError as error:
+            raise RecipeError(f"--save: {error}") from None
+        _check_writable(words["save"], "--save")
+
+
 _CHECK_OUTPUT: dict[str, Callable[[Words], None]] = {
     "extract": _check_store_folder,
     "compare": lambda words: None if words["report"] is None else check_report_folder(words["report"]),
     "segment": _check_segment_folder,
     "propagate": _check_propagate_folder,
+    "classify": _check_classify_outputs,
+    "predict": lambda words: check_predictions_file(words["out"]),
     "demonstrations": lambda words: check_prompts_file(words["out"]),
 }
 

@@ -1,0 +1,160 @@
+"""Predict a label for every row of a store, or keep what predicts it as a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sporeprint.errors import RowFailure, StoreError
+from sporeprint.evaluate.choice.judges import fixed, title_of_predictor
+from sporeprint.features.combine import Combiner
+from sporeprint.predictors.checks import labels_of
+from sporeprint.predictors.conformal import least_probability, own_probabilities
+from sporeprint.predictors.predictor import Predictor
+from sporeprint.run.answer_choice import choose
+from sporeprint.run.answer_columns import Columns, classified_columns
+from sporeprint.run.asked_rows import ROLES, Asked, Trained, notes_of_both, read_both, truth_of
+from sporeprint.run.combination_flags import Wanted
+from sporeprint.run.row_groups import group_notes
+from sporeprint.run.store_pair import count, examples_of, numbers_hint, one_label
+from sporeprint.run.store_source import Rows
+from sporeprint.run.training_rows import TrainingRows
+from sporeprint.store.reader import Store
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Fitted features, a fitted predictor, and the rows that they were fitted on.
+
+    title: of features and predictor, for people. leave_one_out: accuracy on the training rows, each left out.
+    """
+
+    combiner: Combiner
+    predictor: Predictor
+    training: TrainingRows
+    title: str
+    leave_one_out: float
+
+
+@dataclass(frozen=True)
+class Classified:
+    """What `classify_stores` found. classifier: what answered. columns: of the file, None without rows to ask about.
+
+    accuracy: on the rows whose label is known, None where there are none. failures: rows without features.
+    sets: in words, how the prediction sets came out. notes: what a reader must know, a sentence each.
+    """
+
+    classifier: Classifier
+    store: Store
+    columns: Columns | None
+    accuracy: float | None
+    compared: int
+    failures: list[RowFailure]
+    sets: str
+    notes: tuple[str, ...]
+
+    def verdict(self, out: Path | None) -> str:
+        """Return the answer in a sentence."""
+        rows = len(self.classifier.training.ids)
+        seen = f"{self.classifier.leave_one_out:.1%} right by leave-one-out"
+        if self.columns is None:
+            return f"{self.classifier.title}: {seen} of {count(rows, 'row')}."
+        if self.accuracy is not None:
+            seen += f", {self.accuracy:.1%} on {count(self.compared, 'labelled test row')}"
+        return f"{out}: {count(len(self.columns['id']), 'row')} labelled by {self.classifier.title}; {seen}."
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "choice": self.classifier.title,
+            "training_rows": len(self.classifier.training.ids),
+            "rows": None if self.columns is None else len(self.columns["id"]),
+            "leave_one_out": self.classifier.leave_one_out,
+            "accuracy": self.accuracy,
+            "compared": self.compared,
+            "sets": self.sets or None,
+            "failures": [failure.to_json() for failure in self.failures],
+            "notes": list(self.notes),
+        }
+
+
+def classify_stores(
+    train: Rows,
+    test: Rows | None,
+    what: Wanted,
+    predictor: str | None = None,
+    label_column: str | None = None,
+    group_column: str | None = None,
+    error: float | None = None,
+    everything: bool = False,
+    seed: int = 0,
+    progress: Progress = lambda _: None,
+) -> Classified:
+    """Fit on the labelled rows of a store, and label the rows of another, which need no label.
+
+    what, predictor: what the flags ask for; the rest is chosen by leave-one-out on the training rows. group_column: of
+    the training rows' source; rows of one group are left out together. error: of prediction sets. everything: a
+    probability for each class. Raises StoreError, RecipeError, SourceError.
+    """
+    trained, asked = read_both(train, test, what.reads, label_column, group_column)
+    labels, groups = _classes(trained, train.store), trained.groups
+    choice = choose(trained.blocks, labels, what, predictor, groups, seed, progress)
+    progress(f"fitting {choice.name}")
+    combiner = choice.combination.fit(trained.blocks)
+    features = combiner.transform(trained.blocks)
+    left_out = choice.predictor.leave_one_out(features, labels, groups)
+    title = f"{choice.name} with {title_of_predictor(fixed(choice.predictor))}"
+    own = own_probabilities(left_out.probabilities, left_out.codes)
+    if error is not None:
+        least_probability(own, error)  # raises before anything is written
+    training = TrainingRows.of(trained.ids, labels, features, own)
+    fitted = Classifier(combiner, choice.predictor, training, title, float(left_out.right.mean()))
+    notes = list(trained.notes)
+    if group_column is not None and groups is not None:
+        notes += group_notes(group_column, groups, labels, roles=ROLES)
+    if alone := int((np.unique(labels, return_counts=True)[1] == 1).sum()):
+        notes.append(f"{count(alone, 'class')} with one row only, which leave-one-out counts as wrong")
+    if asked is None:
+        return Classified(fitted, trained.store, None, None, 0, [], "", tuple(notes))
+    test_store = Store.open(test.store)  # type: ignore[union-attr]
+    notes += notes_of_both(trained, asked, trained.store, test_store)
+    has, more = truth_of(labels, asked)
+    progress(f"labelling {count(len(asked.ids), 'row')}")
+    truth = asked.labels.tolist() if any(label is not None for label in asked.labels) else None
+    columns = classified_columns(
+        fitted.predictor, training, asked.ids, combiner.transform(asked.blocks), truth, error, everything
+    )
+    right = [label == own_label for label, own_label in zip(columns["label"], asked.labels, strict=True)]
+    accuracy = float(np.mean(np.array(right)[has])) if has.any() else None
+    sets = "" if error is None else sets_in_words(columns, error, asked, has)
+    failures = asked.failures
+    return Classified(fitted, trained.store, columns, accuracy, int(has.sum()), failures, sets, tuple(notes + more))
+
+
+def sets_in_words(columns: Columns, error: float, asked: Asked | None = None, has: Any = None) -> str:
+    """Say how many labels the rows' sets hold, and how many hold the true one. has: rows whose label is known."""
+    sizes = np.array([len(row) for row in columns["set"]])
+    counts = f"{(sizes == 1).sum()} rows have one label, {(sizes > 1).sum()} several, {(sizes == 0).sum()} none"
+    words = f"at an error of {error:g}, {counts}"
+    if asked is not None and has is not None and has.any():
+        held = [asked.labels[row] in columns["set"][row] for row in np.flatnonzero(has)]
+        words += f"; {np.mean(held):.1%} of {len(held)} sets hold the true label"
+    return words
+
+
+def _classes(trained: Trained, store: Path) -> np.ndarray:
+    """Return the labels as texts or as numbers. Raises StoreError for those of no classes, and of one."""
+    labels = labels_of(one_label(trained.labels, store, "classify"), len(trained.labels), "train")
+    if hint := numbers_hint(labels.tolist()):
+        raise StoreError(f"{store}: {hint}")
+    if len(np.unique(labels)) == 1:
+        raise StoreError(
+            f"all {count(len(labels), 'labelled row')} of {store} are of one class, {examples_of(labels)}: there is "
+            "nothing to tell apart; label rows of another class too"
+        )
+    return labels

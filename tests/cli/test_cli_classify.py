@@ -1,0 +1,207 @@
+"""`classify`, on stores made by hand: points of a circle, whose labels and neighbours are known."""
+
+import csv
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from small_stores import circle, store_of
+from sporeprint.data.sources import ListSource
+from sporeprint.predictors.class_means import ClassMeans
+
+TRAIN = [0.0, 5.0, 10.0, 90.0, 95.0, 100.0]
+PLACES = ["low"] * 3 + ["high"] * 3
+TEST = [2.0, 97.0, 46.0]
+
+
+def save(folder, name, labels, degrees, blocks=("embedding",), failed=()):
+    names = [f"{name}{at}" for at in range(len(labels))]
+    return store_of(
+        folder / name, ListSource(names, labels=labels, ids=names), {block: circle(degrees) for block in blocks}, failed
+    )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stores")
+    save(folder, "a", PLACES, TRAIN, ("embedding", "cls-2"))
+    save(folder, "b", ["low", "high", "high"], TEST, ("embedding", "cls-2"))
+    save(folder, "blank", [None] * 3, TEST, ("embedding", "cls-2"))
+    save(folder, "part", ["low", None, "high"], TEST, ("embedding", "cls-2"))
+    save(folder, "strange", ["low", "up", "high"], TEST, ("embedding", "cls-2"))
+    save(folder, "numbers", [0, 1, 1], TEST, ("embedding", "cls-2"))
+    save(folder, "lists", [["low"], ["high"], ["high"]], TEST, ("embedding", "cls-2"))
+    save(folder, "holes", ["low", "high", "high"], TEST, ("embedding", "cls-2"), failed=(1,))
+    save(folder, "some", [*PLACES[:4], None, None], TRAIN, ("embedding", "cls-2"))
+    save(folder, "one", ["low"] * 6, TRAIN, ("embedding", "cls-2"))
+    save(folder, "single", ["low", "low", "low", "low", "low", "high"], TRAIN, ("embedding", "cls-2"))
+    save(folder, "heights", [0.5, 1.5, 2, 3, 4, 5], TRAIN, ("embedding", "cls-2"))
+    save(folder, "two", ["low", "high"], [0.0, 90.0], ("embedding", "cls-2"))
+    rng = np.random.default_rng(0)
+    degrees = [*rng.normal(20, 25, 60), *rng.normal(80, 25, 60)]
+    save(folder, "many", ["low"] * 60 + ["high"] * 60, degrees, ("embedding", "cls-2"))
+    save(folder, "narrow", PLACES[:3], TEST)
+    return folder
+
+
+FIXED = ("--features", "embedding", "--predictor", "class-means")
+
+
+def predicted(run, data, train, test, out, *words):
+    status, answer, err = run("classify", data / train, data / test, "--out", out, *(words or FIXED))
+    assert status == 0, err
+    with open(out, newline="") as file:
+        return list(csv.DictReader(file)), answer, err
+
+
+def test_each_row_has_its_label_its_probability_and_its_nearest_training_rows(run, data, tmp_path):
+    rows, answer, err = predicted(run, data, "a", "b", tmp_path / "p.csv")
+    assert [row["id"] for row in rows] == ["b0", "b1", "b2"]
+    assert [row["label"] for row in rows] == ["low", "high", "low"]  # 46 is nearer to 5 than to 95
+    assert [row["true_label"] for row in rows] == ["low", "high", "high"]
+    first = rows[0]
+    assert [first[f"neighbour_{place}"] for place in (1, 2, 3)] == ["a0", "a1", "a2"]
+    assert [first[f"neighbour_{place}_label"] for place in (1, 2, 3)] == ["low"] * 3
+    cosines = [float(first[f"neighbour_{place}_similarity"]) for place in (1, 2, 3)]
+    assert cosines == pytest.approx(np.cos(np.deg2rad([2, 3, 8])), abs=1e-3)
+    expected = ClassMeans().fit(circle(TRAIN), PLACES).predict_proba(circle(TEST)).max(axis=1)
+    assert [float(row["probability"]) for row in rows] == pytest.approx(expected, abs=1e-3)
+    assert answer.startswith(f"{tmp_path / 'p.csv'}: 3 rows labelled by embedding with class means; 100.0% right by ")
+    assert answer.endswith("leave-one-out, 66.7% on 3 labelled test rows.\n")
+    assert err == ""
+
+
+def test_the_rows_to_label_need_no_labels(run, data, tmp_path):
+    rows, answer, err = predicted(run, data, "a", "blank", tmp_path / "p.csv")
+    assert [row["label"] for row in rows] == ["low", "high", "low"]
+    assert "true_label" not in rows[0]
+    assert (answer.endswith("100.0% right by leave-one-out.\n"), err) == (True, "")
+
+
+def test_accuracy_is_of_the_rows_that_have_a_label(run, data, tmp_path):
+    rows, answer, _ = predicted(run, data, "a", "part", tmp_path / "p.csv")
+    assert [row["true_label"] for row in rows] == ["low", "", "high"]
+    assert "50.0% on 2 labelled test rows" in answer
+
+
+def test_a_class_that_no_training_row_has_is_said(run, data, tmp_path):
+    rows, answer, err = predicted(run, data, "a", "strange", tmp_path / "p.csv")
+    assert {row["label"] for row in rows} == {"low", "high"}
+    assert "33.3% on 3 labelled test rows" in answer
+    assert err == "counted as wrong, since no training row has their label: 1 test row\n"
+
+
+@pytest.mark.parametrize(
+    ("test", "said"),
+    [
+        ("numbers", "no label of the test rows (integers 0, 1) is one of the training rows (texts 'high', 'low')"),
+        ("lists", "the labels of the test rows are lists"),
+    ],
+)
+def test_labels_of_another_kind_are_said_and_the_predictions_written(run, data, tmp_path, test, said):
+    rows, answer, err = predicted(run, data, "a", test, tmp_path / "p.csv")
+    assert [row["label"] for row in rows] == ["low", "high", "low"]
+    assert "test row" not in answer
+    assert err.startswith(said)
+
+
+def test_rows_without_features_are_named_and_left_out(run, data, tmp_path):
+    rows, _, err = predicted(run, data, "a", "holes", tmp_path / "p.csv")
+    assert [row["id"] for row in rows] == ["holes0", "holes2"]
+    assert err == "left out: holes1: no text\n"
+
+
+def test_training_rows_without_a_label_are_left_out_and_counted(run, data, tmp_path):
+    rows, _, err = predicted(run, data, "some", "b", tmp_path / "p.csv")
+    assert "some4" not in {row["neighbour_1"] for row in rows}
+    assert err.splitlines()[0] == "left out, having no label: 2 training rows"
+
+
+def test_a_class_of_one_row_is_said(run, data, tmp_path):
+    _, _, err = predicted(run, data, "single", "b", tmp_path / "p.csv")
+    assert err == "1 class with one row only, which leave-one-out counts as wrong\n"
+
+
+def test_fewer_than_three_training_rows_leave_neighbours_empty(run, data, tmp_path):
+    rows, _, _ = predicted(run, data, "two", "b", tmp_path / "p.csv")
+    assert (rows[0]["neighbour_2"], rows[0]["neighbour_3"], rows[0]["neighbour_3_similarity"]) == ("two1", "", "")
+
+
+def test_training_rows_that_are_asked_about_are_said(run, data, tmp_path):
+    _, _, err = predicted(run, data, "a", "a", tmp_path / "p.csv")
+    assert "both stores are the same one" in err
+
+
+def test_probabilities_add_a_column_for_each_class_and_add_up_to_one(run, data, tmp_path):
+    rows, _, _ = predicted(run, data, "many", "b", tmp_path / "p.csv", "--predictor", "lda", "--probabilities")
+    for row in rows:
+        assert float(row["probability_low"]) + float(row["probability_high"]) == pytest.approx(1, abs=1e-5)
+        assert max(float(row["probability_low"]), float(row["probability_high"])) == float(row["probability"])
+
+
+def test_abstaining_gives_sets_and_an_answer_where_one_label_is_left(run, data, tmp_path):
+    words = ("--features", "embedding", "--predictor", "lda", "--abstain", "0.1", "--probabilities")
+    rows, answer, _ = predicted(run, data, "many", "b", tmp_path / "p.csv", *words)
+    sizes = [len(json.loads(row["set"])) for row in rows]
+    for row, size in zip(rows, sizes, strict=True):
+        assert row["answer"] == (row["label"] if size == 1 else "")
+    counted = f"{sizes.count(1)} rows have one label, {sizes.count(2)} several, {sizes.count(0)} none"
+    assert f"At an error of 0.1, {counted}; " in answer
+    held = np.mean([row["true_label"] in json.loads(row["set"]) for row in rows])
+    assert f"{held:.1%} of 3 sets hold the true label" in answer
+
+
+def test_an_error_that_too_few_rows_can_hold_is_refused_with_how_many_are_needed(run, data, tmp_path):
+    status, _, err = run("classify", data / "a", data / "b", "--out", tmp_path / "p.csv", *FIXED, "--abstain", "0.05")
+    assert (status, (tmp_path / "p.csv").exists()) == (2, False)
+    assert "an error of 0.05 takes at least 19 labelled training rows, and there are 6" in err
+
+
+@pytest.mark.parametrize("error", ["0", "1", "5", "-0.1", "nan"])
+def test_an_error_that_is_no_fraction_is_refused(run, data, tmp_path, error):
+    status, _, err = run("classify", data / "a", data / "b", "--out", tmp_path / "p.csv", *FIXED, "--abstain", error)
+    assert (status, "between 0 and 1" in err) == (2, True)
+
+
+def test_all_three_formats_hold_the_same_predictions(run, data, tmp_path):
+    for name in ("p.csv", "p.jsonl", "p.parquet"):
+        assert run("classify", data / "a", data / "b", "--out", tmp_path / name, *FIXED)[0] == 0
+    table = pq.read_table(tmp_path / "p.parquet").to_pylist()
+    assert [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()] == table
+    rows = predicted(run, data, "a", "b", tmp_path / "p.csv")[0]
+    assert rows == [{name: str(value) for name, value in row.items()} for row in table]
+
+
+def test_json_says_what_the_sentence_says(run, data, tmp_path):
+    out = tmp_path / "p.csv"
+    status, answer, _ = run("classify", data / "a", data / "b", "--out", out, *FIXED, "--json")
+    seen = json.loads(answer)
+    assert (status, seen["out"], seen["rows"], seen["training_rows"]) == (0, str(out), 3, 6)
+    assert (seen["choice"], seen["leave_one_out"], seen["compared"]) == ("embedding with class means", 1.0, 3)
+    assert seen["accuracy"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (("a",), 2, "give TEST_STORE and --out FILE for predictions, or --save FOLDER for a model"),
+        (("a", "b"), 2, "TEST_STORE and --out go together"),
+        (("a", "--out", "p.csv"), 2, "give TEST_STORE and --out FILE"),
+        (("a", "b", "--out", "p.txt"), 2, "expected a name that ends in .parquet, .csv or .jsonl"),
+        (("blank", "b", "--out", "p.csv"), 1, "has no labels; extract it from a labelled source"),
+        (("one", "b", "--out", "p.csv"), 1, "are of one class, texts 'low': there is nothing to tell apart"),
+        (("heights", "b", "--out", "p.csv"), 1, "`sporeprint regress` predicts numbers"),
+        (("lists", "b", "--out", "p.csv"), 1, "has lists of labels; classify needs one a row"),
+        (("a", "b", "--out", "p.csv", "--features", "gradients"), 2, "no block of the family 'gradients'"),
+        (("a", "b", "--out", "p.csv", "--label-column", "x"), 2, "--label-column needs --train"),
+        (("a", "b", "--out", "p.csv", "--predictor", "svm"), 2, "predictor"),
+        (("a", "gone", "--out", "p.csv"), 1, "is not a store: there is no such folder"),
+    ],
+)
+def test_mistakes_are_named_and_nothing_is_written(run, data, tmp_path, monkeypatch, words, status, said):
+    monkeypatch.chdir(tmp_path)
+    stores = [data / word if word in ("a", "b", "blank", "one", "heights", "lists", "gone") else word for word in words]
+    ended, _, err = run("classify", *stores)
+    assert (ended, said in err, list(tmp_path.iterdir())) == (status, True, []), err

@@ -84,12 +84,13 @@ def test_folds_have_about_as_many_rows_of_each_class():
     assert folds_of(np.array([0, 1, 2])).tolist() == [0, 0, 0]
 
 
+@pytest.mark.filterwarnings("ignore:ShrunkLDA. every class has rows of one group alone")
 def test_one_label_a_class_cannot_show_that_they_help():
     X, y, others, _ = drawn(shots=1)
     answer = with_unlabelled(X, y, others)
     assert not answer.used
     assert np.isnan(answer.before)
-    assert answer.why == "Unlabelled rows are not used: with one label a class none can be hidden to see if they help."
+    assert answer.why == "Unlabelled rows are not used: with one label a class none can be hidden to see."
     assert answer.predictions.shape == (198,)
 
 
@@ -105,6 +106,8 @@ def test_minus_one_and_texts_are_labels_like_others():
     signs = with_unlabelled(X, np.where(y == 0, -1, 1), others)
     texts = with_unlabelled(X, np.where(y == 0, "no", "yes"), others)
     assert signs.classes.tolist() == [-1, 1]
+    np.testing.assert_allclose(texts.predictor.predict_proba(others), texts.probabilities, atol=1e-12)
+    assert texts.predictor.predict(others).tolist() == texts.predictions.tolist()
     assert texts.classes.tolist() == ["no", "yes"]
     np.testing.assert_array_equal(signs.probabilities, texts.probabilities)
 

@@ -23,15 +23,18 @@ GUARD = 2.0  # standard errors
 class WithUnlabelled:
     """Answers for rows without labels, and whether these rows took part in them.
 
-    used: whether they did. probabilities: calibrated [M, C]. classes: [C], sorted. before, after: accuracy on the
-    labelled rows with their labels hidden, without and with the unlabelled rows; NaN where no label can be hidden.
-    loss: by how much the squared error of the probabilities rises with them (falls, where negative). error: its
-    standard error. why: the decision in a sentence.
+    used: whether they did. predictor: what answers, fitted. probabilities: calibrated [M, C]. classes: [C], sorted.
+    left_out: what the predictor says of labelled rows whose labels are hidden; None where none could be. before, after:
+    accuracy on these, without and with the unlabelled rows; NaN where none could be hidden. loss: by how much the
+    squared error of the probabilities rises with them (falls, where negative). error: its standard error. why: the
+    decision in a sentence.
     """
 
     used: bool
+    predictor: Predictor | SemiSupervised
     probabilities: NDArray[np.float64]
     classes: NDArray[Any]
+    left_out: LeftOut | None
     before: float
     after: float
     loss: float
@@ -77,26 +80,26 @@ def with_unlabelled(
     check_same_width(rows, others)
     labels = labels_of(y, len(rows), "train")
     classes, codes = np.unique(labels, return_inverse=True)
-    predictor = clone(ShrunkLDA() if predictor is None else predictor).fit(rows, codes)
-
-    def plain(why: str, before: float = np.nan, after: float = np.nan, loss: float = np.nan, error: float = np.nan):
-        return WithUnlabelled(False, predictor.predict_proba(others), classes, before, after, loss, error, why)
-
-    folds = folds_of(codes)
-    if len(classes) == 1:
-        return plain("Unlabelled rows are not used: all labels are of one class.")
-    if not folds.any():
-        return plain("Unlabelled rows are not used: with one label a class none can be hidden to see if they help.")
-    without = clone(predictor).leave_one_out(rows, codes, groups=folds)
-    method = clone(MixtureLDA() if method is None else method)
-    method.fit(np.concatenate([rows, others]), np.concatenate([codes, np.full(len(others), UNLABELLED)]))
-    loss, error = _rise(without, method.left_out_)
-    before, after = float(without.right.mean()), float(method.left_out_.right.mean())
+    plain = clone(ShrunkLDA() if predictor is None else predictor).fit(rows, labels)
+    answers, folds, unknown = plain.predict_proba(others), folds_of(codes), (np.nan,) * 4
+    if len(classes) == 1 or not folds.any():
+        why = "all labels are of one class" if len(classes) == 1 else "with one label a class none can be hidden to see"
+        return WithUnlabelled(
+            False, plain, answers, classes, None, *unknown, f"Unlabelled rows are not used: {why}."
+        )
+    left_out = clone(plain).leave_one_out(rows, codes, groups=folds)
+    together = clone(MixtureLDA() if method is None else method)
+    together.fit(np.concatenate([rows, others]), np.concatenate([codes, np.full(len(others), UNLABELLED)]))
+    together.classes_ = classes
+    loss, error = _rise(left_out, together.left_out_)
+    before, after = float(left_out.right.mean()), float(together.left_out_.right.mean())
     seen = f"of {len(rows)} labels, hidden in turn, {after:.1%} are found with them, {before:.1%} without"
+    figures = before, after, loss, error
     if loss > guard * error:
-        return plain(f"Unlabelled rows are not used, they harm: {seen}.", before, after, loss, error)
-    answers = method.label_distributions_[len(rows) :]
-    return WithUnlabelled(True, answers, classes, before, after, loss, error, f"Unlabelled rows are used: {seen}.")
+        why = f"Unlabelled rows are not used, they {'harm' if guard >= 0 else 'do not surely help'}: {seen}."
+        return WithUnlabelled(False, plain, answers, classes, left_out, *figures, why)
+    answers, why = together.label_distributions_[len(rows) :], f"Unlabelled rows are used: {seen}."
+    return WithUnlabelled(True, together, answers, classes, together.left_out_, *figures, why)
 
 
 def _rise(before: LeftOut, after: LeftOut) -> tuple[float, float]:

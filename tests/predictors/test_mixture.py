@@ -29,9 +29,10 @@ def ledoit_wolf_of_repeated_rows(apart, weights):
     covariance = sum(w * np.outer(row, row) for w, row in zip(weights, apart, strict=True)) / total
     mean = np.trace(covariance) / width
     distance = ((covariance - mean * np.eye(width)) ** 2).sum()
-    noise = sum(
-        w * ((np.outer(row, row) - covariance) ** 2).sum() for w, row in zip(weights, apart, strict=True)
-    ) / total**2
+    noise = (
+        sum(w * ((np.outer(row, row) - covariance) ** 2).sum() for w, row in zip(weights, apart, strict=True))
+        / total**2
+    )
     share = min(noise, distance) / distance
     return (1 - share) * covariance + share * mean * np.eye(width)
 

@@ -39,7 +39,9 @@ def test_both_are_compared_on_the_same_hidden_labels():
     folds, right = folds_of(y), []
     em = MixtureLDA().fit(np.concatenate([X, others]), np.concatenate([y, np.full(len(others), -1)])).left_out_
     for fold in range(5):
-        right += (ShrunkLDA().fit(X[folds != fold], y[folds != fold]).predict(X[folds == fold]) == y[folds == fold]).tolist()
+        right += (
+            ShrunkLDA().fit(X[folds != fold], y[folds != fold]).predict(X[folds == fold]) == y[folds == fold]
+        ).tolist()
     assert answer.before == np.mean(right)
     assert answer.after == em.right.mean()
     changes = em.losses - ShrunkLDA().leave_one_out(X, y, groups=folds).losses

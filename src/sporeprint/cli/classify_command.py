@@ -78,7 +78,9 @@ def classify(
     if found.sets:
         say_folded(f"{found.sets[0].upper()}{found.sets[1:]}.")
     if save is not None:
-        say_folded(f"{save}: a model of {folder_size(save) / 2**20:.1f} MiB; `sporeprint predict {save} SOURCE` applies it.")
+        say_folded(
+            f"{save}: a model of {folder_size(save) / 2**20:.1f} MiB; `sporeprint predict {save} SOURCE` applies it."
+        )
     for note in found.notes:
         say(note, err=True)
     say_failures(found.failures)

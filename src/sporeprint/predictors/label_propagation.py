@@ -28,6 +28,17 @@ class Propagation(SemiSupervised):
     ones (class mass normalisation: Zhu et al. 2003). It helps where the shares are the same and harms where not.
 
     Rows that no path joins to a labelled row are answered by `ShrunkLDA`; `unreached_` says how many they are.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sporeprint import Propagation
+    >>> angles = np.linspace(0, 3, 40)
+    >>> rows = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    >>> few = np.array(["left"] * 2 + [None] * 36 + ["right"] * 2, dtype=object)  # None: no label
+    >>> model = Propagation(neighbours=3).fit(rows, few)
+    >>> model.transduction_[[0, 10, 30]].tolist(), model.unreached_
+    (['left', 'left', 'right'], 0)
     """
 
     def __init__(self, neighbours: int = 10, alpha: float = 0.8, normalise: bool = True) -> None:

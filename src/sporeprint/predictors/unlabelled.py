@@ -70,11 +70,13 @@ def with_unlabelled(
     >>> import numpy as np
     >>> from sporeprint import with_unlabelled
     >>> rng = np.random.default_rng(0)
-    >>> centres = 0.5 * rng.normal(size=(2, 20))
-    >>> truth = rng.integers(0, 2, 200)
-    >>> rows = centres[truth] + rng.normal(size=(200, 20))
-    >>> answer = with_unlabelled(rows[:8], truth[:8], rows[8:])
-    >>> answer.used, round(float((answer.predictions == truth[8:]).mean()), 2)
+    >>> truth = np.tile(["no", "yes"], 100)
+    >>> rows = rng.normal(size=(200, 40)) + np.where(truth[:, None] == "yes", 0.35, -0.35)
+    >>> answer = with_unlabelled(rows[:20], truth[:20], rows[20:])
+    >>> round(float((answer.predictions == truth[20:]).mean()), 2)
+    0.97
+    >>> print(answer.why)
+    Unlabelled rows are used: of 20 labels, hidden in turn, 100.0% are found with them, 95.0% without.
     """
     rows, others = features_of(X, "train"), features_of(unlabelled, "unlabelled")
     check_same_width(rows, others)
@@ -84,9 +86,7 @@ def with_unlabelled(
     answers, folds, unknown = plain.predict_proba(others), folds_of(codes), (np.nan,) * 4
     if len(classes) == 1 or not folds.any():
         why = "all labels are of one class" if len(classes) == 1 else "with one label a class none can be hidden to see"
-        return WithUnlabelled(
-            False, plain, answers, classes, None, *unknown, f"Unlabelled rows are not used: {why}."
-        )
+        return WithUnlabelled(False, plain, answers, classes, None, *unknown, f"Unlabelled rows are not used: {why}.")
     left_out = clone(plain).leave_one_out(rows, codes, groups=folds)
     together = clone(MixtureLDA() if method is None else method)
     together.fit(np.concatenate([rows, others]), np.concatenate([codes, np.full(len(others), UNLABELLED)]))

@@ -148,7 +148,9 @@ def classify_stores(
     accuracy = float(np.mean(np.array(right)[has])) if has.any() else None
     sets = "" if error is None else sets_in_words(columns, error, asked, has)
     failures = asked.failures
-    return Classified(fitted, trained.store, columns, accuracy, int(has.sum()), failures, sets, tuple(notes + more), why)
+    return Classified(
+        fitted, trained.store, columns, accuracy, int(has.sum()), failures, sets, tuple(notes + more), why
+    )
 
 
 def sets_in_words(columns: Columns, error: float, asked: Asked | None = None, has: Any = None) -> str:

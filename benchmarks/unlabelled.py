@@ -96,9 +96,8 @@ def main() -> None:
     for name in [name for name in table if ":" not in name]:
         change = np.array(table[name]) - table["LDA"]
         loss = np.mean(table[f"{name}: loss"])
-        print(
-            f"{name:22} {np.mean(table[name]):5.1f} %  {change.mean():+5.1f} (worst {change.min():+5.1f})  loss {loss:.3f}"
-        )
+        accuracy = f"{np.mean(table[name]):5.1f} %  {change.mean():+5.1f} (worst {change.min():+5.1f})"
+        print(f"{name:22} {accuracy}  loss {loss:.3f}")
 
 
 if __name__ == "__main__":

@@ -180,3 +180,39 @@ def test_bad_rows_and_labels_are_refused():
 
 def test_it_is_cloned_with_its_settings():
     assert clone(MixtureLDA(weight=3.0, rounds=7)).get_params() == {"weight": 3.0, "rounds": 7}
+
+
+class Watched(MixtureLDA):
+    """Notes the weighted log-likelihood of its rows after each fit of means and covariance to all rows."""
+
+    def _maximise(self, which, members, total):
+        super()._maximise(which, members, total)
+        rows = self._rows[which] / np.linalg.norm(self._rows[which], axis=1, keepdims=True)
+        counts = members.sum(axis=0)
+        means = members.T @ rows / counts[:, None]
+        apart = rows[:, None] - means  # [n, C, D]
+        covariance = np.einsum("nc,ncd,nce->de", members, apart, apart) / counts.sum()
+        distances = np.einsum("ncd,de,nce->nc", apart, np.linalg.inv(covariance), apart)
+        joint = self._shares - distances / 2 - np.linalg.slogdet(2 * np.pi * covariance)[1] / 2
+        known = members.max(axis=1) == 1
+        each = members[~known].sum(axis=1)
+        unknown = each * np.log(np.exp(joint[~known]).sum(axis=1))
+        self.likelihoods = [*getattr(self, "likelihoods", []), joint[known][members[known] == 1].sum() + unknown.sum()]
+
+
+def test_without_shrinkage_every_round_raises_the_weighted_likelihood(monkeypatch):
+    def unshrunk(trace, squared, fourth, count, width, least):
+        return 1 / count, 0.0
+
+    monkeypatch.setattr("sporeprint.predictors.mixture.ledoit_wolf", unshrunk)
+    rng = np.random.default_rng(3)
+    truth = np.tile([0, 1, 2], 100)
+    rows = rng.normal(size=(300, 4)) + 1.5 * np.eye(4)[truth]
+    y = np.where(np.arange(300) < 60, truth, -1)
+    watched = Watched(weight=2.0, rounds=12)
+    watched._hidden = lambda labelled, codes, unlabelled: np.zeros((60, 3))  # the final fit alone
+    watched.fit(rows, y)
+    rises = np.diff(watched.likelihoods[1:])
+    assert len(rises) == 11
+    assert (rises > -1e-9).all()
+    assert rises[0] > 0.01

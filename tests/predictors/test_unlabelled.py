@@ -96,6 +96,14 @@ def test_one_label_a_class_cannot_show_that_they_help():
     assert answer.predictions.shape == (198,)
 
 
+def test_features_wider_than_all_rows_are_not_used():
+    X, y, others, _ = drawn(rows=40, width=40)
+    assert with_unlabelled(X, y, others).why.startswith("Unlabelled rows are used: of 6 labels")
+    answer = with_unlabelled(X[1:], y[1:], others)
+    assert (answer.used, answer.left_out) == (False, None)
+    assert "features of 40 numbers are wider than 39 rows are many" in answer.why
+
+
 def test_one_class_is_all_there_is():
     X, _, others, _ = drawn()
     answer = with_unlabelled(X, ["same"] * 6, others)

@@ -61,8 +61,9 @@ def with_unlabelled(
     The labels of the labelled rows are hidden, a fifth of each class at a time, and the hidden rows are answered
     without unlabelled rows by `predictor` (default `ShrunkLDA`) and with them by `method` (default `MixtureLDA`). The
     unlabelled rows are left out where that raises the squared error of the probabilities by more than `guard` standard
-    errors; a guard of -2 asks for a sure fall instead. A few labels can prove harm but seldom a gain, and the default
-    is measured for `MixtureLDA` on embeddings alone (docs/unlabelled.md).
+    errors; a guard of -2 asks for a sure fall instead. They are left out as well where features are wider than the rows
+    are many, where 5 labels a class did not see losses of 8 points. A few labels can prove harm but seldom a gain:
+    docs/unlabelled.md shows what the default rule won and lost.
     Raises SampleError for NaN rows, no rows, and labels of several kinds.
 
     Examples
@@ -84,8 +85,7 @@ def with_unlabelled(
     classes, codes = np.unique(labels, return_inverse=True)
     plain = clone(ShrunkLDA() if predictor is None else predictor).fit(rows, labels)
     answers, folds, unknown = plain.predict_proba(others), folds_of(codes), (np.nan,) * 4
-    if len(classes) == 1 or not folds.any():
-        why = "all labels are of one class" if len(classes) == 1 else "with one label a class none can be hidden to see"
+    if why := _unknowable(classes, folds, len(rows) + len(others), rows.shape[1]):
         return WithUnlabelled(False, plain, answers, classes, None, *unknown, f"Unlabelled rows are not used: {why}.")
     left_out = clone(plain).leave_one_out(rows, codes, groups=folds)
     together = clone(MixtureLDA() if method is None else method)
@@ -100,6 +100,17 @@ def with_unlabelled(
         return WithUnlabelled(False, plain, answers, classes, left_out, *figures, why)
     answers, why = together.label_distributions_[len(rows) :], f"Unlabelled rows are used: {seen}."
     return WithUnlabelled(True, together, answers, classes, together.left_out_, *figures, why)
+
+
+def _unknowable(classes: NDArray[Any], folds: NDArray[np.intp], rows: int, width: int) -> str:
+    """Return why hidden labels could not tell harm, or an empty string."""
+    if len(classes) == 1:
+        return "all labels are of one class"
+    if not folds.any():
+        return "with one label a class none can be hidden to see"
+    if width > rows:
+        return f"features of {width:,} numbers are wider than {rows:,} rows are many; the embedding alone is narrower"
+    return ""
 
 
 def _rise(before: LeftOut, after: LeftOut) -> tuple[float, float]:

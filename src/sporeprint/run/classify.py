@@ -35,7 +35,7 @@ class Classifier:
     """Fitted features, a fitted predictor, and the rows that they were fitted on.
 
     title: of features and predictor, for people. leave_one_out: accuracy on the training rows, each left out; with
-    unlabelled rows, a fifth of each class at a time.
+    unlabelled rows, a fifth of each class at a time. judged: which of both, in words.
     """
 
     combiner: Combiner
@@ -43,6 +43,7 @@ class Classifier:
     training: TrainingRows
     title: str
     leave_one_out: float
+    judged: str = "by leave-one-out"
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ class Classified:
     """What `classify_stores` found. classifier: what answered. columns: of the file, None without rows to ask about.
 
     accuracy: on the rows whose label is known, None where there are none. failures: rows without features.
-    sets: in words, how the prediction sets came out. notes: what a reader must know, a sentence each. unlabelled: whether
-    the rows to label took part, in a sentence; empty where that was not asked.
+    sets: in words, how the prediction sets came out. notes: what a reader must know, a sentence each. unlabelled:
+    whether the rows to label took part, in a sentence; empty where that was not asked.
     """
 
     classifier: Classifier
@@ -67,7 +68,7 @@ class Classified:
     def verdict(self, out: Path | None) -> str:
         """Return the answer in a sentence."""
         rows = len(self.classifier.training.ids)
-        seen = f"{self.classifier.leave_one_out:.1%} right by leave-one-out"
+        seen = f"{self.classifier.leave_one_out:.1%} right {self.classifier.judged}"
         if self.columns is None:
             return f"{self.classifier.title}: {seen} of {count(rows, 'row')}."
         if self.accuracy is not None:
@@ -142,7 +143,7 @@ def classify_stores(
         if decided.used and decided.left_out is not None:
             own = own_probabilities(decided.left_out.probabilities, decided.left_out.codes)
             training, title = replace(training, own=own), f"{choice.name} with LDA and unlabelled rows (EM)"
-            fitted = Classifier(combiner, decided.predictor, training, title, decided.after)
+            fitted = Classifier(combiner, decided.predictor, training, title, decided.after, "with labels hidden")
     columns = classified_columns(fitted.predictor, training, asked.ids, test_features, truth, error, everything)
     right = [label == own_label for label, own_label in zip(columns["label"], asked.labels, strict=True)]
     accuracy = float(np.mean(np.array(right)[has])) if has.any() else None

@@ -17,6 +17,7 @@ from sporeprint.predictors.predictor import LeftOut, Predictor
 from sporeprint.predictors.semi_supervised import UNLABELLED, SemiSupervised, folds_of
 
 GUARD = 2.0  # standard errors
+LEAST = 4  # labels a class, on average: with 2, losses of 7 points were not seen
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,8 @@ def _unknowable(classes: NDArray[Any], folds: NDArray[np.intp], rows: int, width
     """Return why hidden labels could not tell harm, or an empty string."""
     if len(classes) == 1:
         return "all labels are of one class"
-    if not folds.any():
-        return "with one label a class none can be hidden to see"
+    if len(folds) < LEAST * len(classes):
+        return f"{len(folds)} labels of {len(classes)} classes are too few to see harm by; label {LEAST} a class"
     if width > rows:
         return f"features of {width:,} numbers are wider than {rows:,} rows are many; the embedding alone is narrower"
     return ""

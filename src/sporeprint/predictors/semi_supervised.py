@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
@@ -66,7 +66,9 @@ class SemiSupervised(ClassifierMixin, BaseEstimator):
 
     def _marked(self, y: ArrayLike, rows: int) -> tuple[Numbers, Numbers]:
         """Return the numbers [n] of the labelled rows, and their codes [n] of `classes_`."""
-        labels = np.asarray(y)
+        if y is None:
+            raise SampleError(f"{type(self).__name__} requires y to be passed, but the target y is None")
+        labels = column_or_1d(np.asarray(y), warn=True)
         if labels.shape != (rows,):
             raise SampleError(f"labels have shape {labels.shape} for {rows} rows; expected one label, -1 or None a row")
         labelled = np.flatnonzero([label is not None and label != UNLABELLED for label in labels.tolist()])

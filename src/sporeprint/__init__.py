@@ -43,11 +43,14 @@ if TYPE_CHECKING:
     from sporeprint.predictors.class_means import ClassMeans
     from sporeprint.predictors.knn import KNN
     from sporeprint.predictors.knn_regressor import KNNRegressor
+    from sporeprint.predictors.label_propagation import Propagation
     from sporeprint.predictors.lda import ShrunkLDA
     from sporeprint.predictors.logistic import Probe
+    from sporeprint.predictors.mixture import MixtureLDA
     from sporeprint.predictors.ridge import Ridge
     from sporeprint.predictors.ridge_regressor import RidgeRegressor
     from sporeprint.predictors.saved_pipeline import load_pipeline, save_pipeline
+    from sporeprint.predictors.unlabelled import with_unlabelled
     from sporeprint.segment.segmenter import Segmenter
     from sporeprint.store.reader import Store
 
@@ -65,9 +68,11 @@ _HOMES = {
     "KNNRegressor": "predictors.knn_regressor",
     "Limits": "data.limits",
     "MaskedTokens": "objectives",
+    "MixtureLDA": "predictors.mixture",
     "Objective": "objectives",
     "Preprocess": "backbones.inputs.preprocess",
     "Probe": "predictors.logistic",
+    "Propagation": "predictors.label_propagation",
     "Recipe": "features.recipe",
     "Ridge": "predictors.ridge",
     "RidgeRegressor": "predictors.ridge_regressor",
@@ -100,6 +105,7 @@ _HOMES = {
     "revisited": "evaluate.revisited",
     "save_pipeline": "predictors.saved_pipeline",
     "select": "evaluate.choice.select",
+    "with_unlabelled": "predictors.unlabelled",
 }
 
 __all__ = [  # noqa: RUF022
@@ -109,6 +115,7 @@ __all__ = [  # noqa: RUF022
     "select", "knn", "probe", "cluster", "retrieve", "revisited", "regress", "multilabel", "analyse",
     "demonstrations", "Template", "Store", "open_source",
     "KNN", "ClassMeans", "ShrunkLDA", "Ridge", "Probe", "KNNRegressor", "RidgeRegressor",
+    "MixtureLDA", "Propagation", "with_unlabelled",
     "save_pipeline", "load_pipeline",
     "check_backbone", "check_index", "check_objective", "check_projection", "check_views",
 ]  # fmt: skip

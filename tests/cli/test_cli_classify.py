@@ -12,6 +12,10 @@ from sporeprint import Store, select
 from sporeprint.data.sources import ListSource, open_source
 from sporeprint.evaluate.choice.judges import CHOSEN, PREDICTORS
 from sporeprint.predictors.class_means import ClassMeans
+from sporeprint.predictors.conformal import least_probability
+from sporeprint.predictors.lda import ShrunkLDA
+from sporeprint.predictors.unlabelled import with_unlabelled
+from sporeprint.store.reader import Store
 
 TRAIN = [0.0, 5.0, 10.0, 90.0, 95.0, 100.0]
 PLACES = ["low"] * 3 + ["high"] * 3
@@ -46,6 +50,10 @@ def data(tmp_path_factory):
     save(folder, "many", ["low"] * 60 + ["high"] * 60, degrees, ("embedding", "cls-2"))
     save(folder, "narrow", PLACES[:3], TEST)
     return folder
+
+
+def stored_features(folder):
+    return Store.open(folder).blocks(["embedding"])["embedding"]
 
 
 FIXED = ("--features", "embedding", "--predictor", "class-means")
@@ -183,6 +191,44 @@ def test_json_says_what_the_sentence_says(run, data, tmp_path):
     assert (status, seen["out"], seen["rows"], seen["training_rows"]) == (0, str(out), 3, 6)
     assert (seen["choice"], seen["leave_one_out"], seen["compared"]) == ("embedding with class means", 1.0, 3)
     assert seen["accuracy"] == pytest.approx(2 / 3)
+
+
+def test_unlabelled_rows_take_part_and_the_answer_says_so(run, data, tmp_path):
+    words = ("--features", "embedding", "--predictor", "lda", "--unlabelled")
+    rows, answer, _ = predicted(run, data, "many", "a", tmp_path / "p.csv", *words, "--abstain", "0.2")
+    labels = Store.open(data / "many").labels
+    decided = with_unlabelled(stored_features(data / "many"), labels, stored_features(data / "a"))
+    assert decided.used
+    assert [row["label"] for row in rows] == decided.predictions.tolist()
+    assert [float(row["probability"]) for row in rows] == pytest.approx(decided.probabilities.max(axis=1), abs=1e-6)
+    least = least_probability(np.sort(decided.left_out.probabilities[np.arange(120), decided.left_out.codes]), 0.2)
+    assert [len(json.loads(row["set"])) for row in rows] == (decided.probabilities >= least).sum(axis=1).tolist()
+    said = " ".join(answer.split())
+    assert "6 rows labelled by embedding with LDA and unlabelled rows (EM); " in said
+    assert f"{decided.after:.1%} right with labels hidden" in said
+    assert decided.why in said
+
+
+def test_without_the_flag_unlabelled_rows_take_no_part(run, data, tmp_path):
+    words = ("--features", "embedding", "--predictor", "lda")
+    rows, answer, _ = predicted(run, data, "many", "a", tmp_path / "p.csv", *words)
+    lda = ShrunkLDA().fit(stored_features(data / "many"), Store.open(data / "many").labels)
+    expected = lda.predict_proba(stored_features(data / "a")).max(axis=1)
+    assert [float(row["probability"]) for row in rows] == pytest.approx(expected, abs=1e-6)
+    assert "nlabelled" not in answer
+
+
+def test_rows_that_cannot_be_shown_to_do_no_harm_are_not_used(run, data, tmp_path):
+    _, answer, _ = predicted(run, data, "a", "many", tmp_path / "p.csv", *FIXED, "--unlabelled")
+    said = " ".join(answer.split())
+    assert "Unlabelled rows are not used: 6 labels of 2 classes are too few to see harm by" in said
+    assert "labelled by embedding with class means" in said
+
+
+@pytest.mark.parametrize("words", [("--save", "m"), ("--group-column", "label", "--train", "x")])
+def test_unlabelled_rows_go_with_neither_a_model_nor_groups(run, data, tmp_path, words):
+    status, _, err = run("classify", data / "a", data / "b", "--out", tmp_path / "p.csv", "--unlabelled", *words)
+    assert (status, "leave out --save and --group-column" in " ".join(err.split())) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ def classify(
     predictor: Annotated[Literal["knn", "class-means", "lda", "ridge", "probe"] | None, typer.Option(help="What answers from features.", show_default="chosen by leave-one-out")] = None,
     abstain: options.Abstain = None,
     probabilities: options.Probabilities = False,
+    unlabelled: Annotated[bool, typer.Option("--unlabelled", help="Let the rows of TEST_STORE take part (EM from LDA), unless hidden training labels show that it harms. For 5 to 50 labels a class.")] = False,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:  # fmt: skip
@@ -50,11 +51,17 @@ def classify(
         raise RecipeError("TEST_STORE and --out go together: the rows to label, and the file to write; give both")
     if test_store is None and (sources.test is not None or sources.test_split is not None):
         raise RecipeError("--test and --test-split belong to TEST_STORE, which is not given; leave them out")
+    if unlabelled and (test_store is None or save is not None or sources.group_column is not None):
+        raise RecipeError(
+            "--unlabelled answers the rows of one TEST_STORE together, without groups; give TEST_STORE and --out, and "
+            "leave out --save and --group-column"
+        )
     test_rows = None if test_store is None else sources.test_rows(test_store)
     with Working() as progress:
         found = classify_stores(
             sources.train_rows(train_store), test_rows, features.wanted(), predictor, sources.label_column,
-            sources.group_column, abstain, probabilities, seed, progress,
+            sources.group_column, abstain, probabilities, unlabelled, seed,
+            progress,
         )  # fmt: skip
         if out is not None and found.columns is not None:
             with PredictionsFile(out) as file:
@@ -67,10 +74,14 @@ def classify(
         print_json({**files, **found.to_json()})
         return
     say_folded(found.verdict(out))
+    if found.unlabelled:
+        say_folded(found.unlabelled)
     if found.sets:
         say_folded(f"{found.sets[0].upper()}{found.sets[1:]}.")
     if save is not None:
-        say_folded(f"{save}: a model of {folder_size(save) / 2**20:.1f} MiB; `sporeprint predict {save} SOURCE` applies it.")
+        say_folded(
+            f"{save}: a model of {folder_size(save) / 2**20:.1f} MiB; `sporeprint predict {save} SOURCE` applies it."
+        )
     for note in found.notes:
         say(note, err=True)
     say_failures(found.failures)

@@ -70,19 +70,8 @@ class ShrunkLDA(LinearPredictor):
         self._within = principal.turned(self._turn)  # along the axes of the variance within classes
 
     def _shrink(self, trace: Any, squared: Any, fourth: Any, count: Any) -> tuple[Any, Any]:
-        """What the scatter is multiplied by, and what is added to its diagonal, for one scatter or for many.
-
-        trace, squared: of the scatter, and of its square. fourth: sum of the rows' lengths to the fourth power.
-        """
-        width = self._within.width
-        mean = trace / (count * width)
-        spread = squared / count**2
-        distance = spread - width * mean**2  # of the covariance from its target
-        noise = np.minimum((fourth / count - spread) / count, distance)
-        varied = trace > _ROUNDING * self._total
-        share = np.where(distance > 0, noise / np.where(distance > 0, distance, 1), 1.0)
-        floor = np.where(varied, np.maximum(share, _LEAST) * mean, 1.0)
-        return np.where(varied, (1 - share) / count, 0.0), floor
+        """Ledoit and Wolf's shrinkage of the scatter within classes; see `ledoit_wolf`."""
+        return ledoit_wolf(trace, squared, fourth, count, self._within.width, _ROUNDING * self._total)
 
     def _left_out(self, rows: Rows, codes: Numbers, groups: Groups) -> Floats:
         scores = np.full((len(codes), len(self.classes_)), np.nan)
@@ -183,3 +172,19 @@ class ShrunkLDA(LinearPredictor):
         weights = means * inverse + scale * turned @ np.linalg.solve(core, away * inverse)
         scores: Floats = points @ weights.T - (weights * means).sum(axis=1) / 2 + np.log(counts / rest)
         return scores
+
+
+def ledoit_wolf(trace: Any, squared: Any, fourth: Any, count: Any, width: int, least: float) -> tuple[Any, Any]:
+    """Return what the scatter is multiplied by, and what is added to its diagonal, for one scatter or for many.
+
+    trace, squared: of the scatter, and of its square. fourth: sum of the rows' lengths to the fourth power. count: of
+    rows. width: their dimensions. least: a trace that is rounding alone, below which (0, 1) is returned.
+    """
+    mean = trace / (count * width)
+    spread = squared / count**2
+    distance = spread - width * mean**2  # of the covariance from its target
+    noise = np.minimum((fourth / count - spread) / count, distance)
+    varied = trace > least
+    share = np.where(distance > 0, noise / np.where(distance > 0, distance, 1), 1.0)
+    floor = np.where(varied, np.maximum(share, _LEAST) * mean, 1.0)
+    return np.where(varied, (1 - share) / count, 0.0), floor

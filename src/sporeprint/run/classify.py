@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from sporeprint.predictors.checks import labels_of
 from sporeprint.predictors.conformal import least_probability, own_probabilities
 from sporeprint.predictors.logistic import Probe
 from sporeprint.predictors.predictor import Predictor
+from sporeprint.predictors.semi_supervised import SemiSupervised
+from sporeprint.predictors.unlabelled import with_unlabelled
 from sporeprint.run.answer_choice import choose
 from sporeprint.run.answer_columns import Columns, classified_columns
 from sporeprint.run.asked_rows import ROLES, Asked, Trained, notes_of_both, read_both, truth_of
@@ -33,14 +35,16 @@ Progress = Callable[[str], None]
 class Classifier:
     """Fitted features, a fitted predictor, and the rows that they were fitted on.
 
-    title: of features and predictor, for people. leave_one_out: accuracy on the training rows, each left out.
+    title: of features and predictor, for people. leave_one_out: accuracy on the training rows, each left out; with
+    unlabelled rows, a fifth of each class at a time. judged: which of both, in words.
     """
 
     combiner: Combiner
-    predictor: Predictor
+    predictor: Predictor | SemiSupervised
     training: TrainingRows
     title: str
     leave_one_out: float
+    judged: str = "by leave-one-out"
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,8 @@ class Classified:
     """What `classify_stores` found. classifier: what answered. columns: of the file, None without rows to ask about.
 
     accuracy: on the rows whose label is known, None where there are none. failures: rows without features.
-    sets: in words, how the prediction sets came out. notes: what a reader must know, a sentence each.
+    sets: in words, how the prediction sets came out. notes: what a reader must know, a sentence each. unlabelled:
+    whether the rows to label took part, in a sentence; empty where that was not asked.
     """
 
     classifier: Classifier
@@ -59,12 +64,12 @@ class Classified:
     failures: list[RowFailure]
     sets: str
     notes: tuple[str, ...]
+    unlabelled: str = ""
 
     def verdict(self, out: Path | None) -> str:
         """Return the answer in a sentence."""
         rows = len(self.classifier.training.ids)
-        left_out = "in five folds" if isinstance(self.classifier.predictor, Probe) else "by leave-one-out"
-        seen = f"{self.classifier.leave_one_out:.1%} right {left_out}"
+        seen = f"{self.classifier.leave_one_out:.1%} right {self.classifier.judged}"
         if self.columns is None:
             return f"{self.classifier.title}: {seen} of {count(rows, 'row')}."
         if self.accuracy is not None:
@@ -80,6 +85,7 @@ class Classified:
             "accuracy": self.accuracy,
             "compared": self.compared,
             "sets": self.sets or None,
+            "unlabelled": self.unlabelled or None,
             "failures": [failure.to_json() for failure in self.failures],
             "notes": list(self.notes),
         }
@@ -94,6 +100,7 @@ def classify_stores(
     group_column: str | None = None,
     error: float | None = None,
     everything: bool = False,
+    unlabelled: bool = False,
     seed: int = 0,
     progress: Progress = lambda _: None,
 ) -> Classified:
@@ -101,7 +108,8 @@ def classify_stores(
 
     what, predictor: what the flags ask for; the rest is chosen by leave-one-out on the training rows. group_column: of
     the training rows' source; rows of one group are left out together. error: of prediction sets. everything: a
-    probability for each class. Raises StoreError, RecipeError, SourceError.
+    probability for each class. unlabelled: the rows to label take part, unless that harms. Raises StoreError,
+    RecipeError, SourceError.
     """
     trained, asked = read_both(train, test, what.reads, label_column, group_column)
     labels, groups = _classes(trained, train.store), trained.groups
@@ -115,7 +123,8 @@ def classify_stores(
     if error is not None:
         least_probability(own, error)  # raises before anything is written
     training = TrainingRows.of(trained.ids, labels, features, own)
-    fitted = Classifier(combiner, choice.predictor, training, title, float(left_out.right.mean()))
+    judged = "in five folds" if isinstance(choice.predictor, Probe) else "by leave-one-out"
+    fitted = Classifier(combiner, choice.predictor, training, title, float(left_out.right.mean()), judged)
     notes = list(trained.notes)
     if group_column is not None and groups is not None:
         notes += group_notes(group_column, groups, labels, roles=ROLES)
@@ -128,14 +137,23 @@ def classify_stores(
     has, more = truth_of(labels, asked)
     progress(f"labelling {count(len(asked.ids), 'row')}")
     truth = asked.labels.tolist() if any(label is not None for label in asked.labels) else None
-    columns = classified_columns(
-        fitted.predictor, training, asked.ids, combiner.transform(asked.blocks), truth, error, everything
-    )
+    test_features = combiner.transform(asked.blocks)
+    why = ""
+    if unlabelled:
+        decided = with_unlabelled(features, labels, test_features, fixed(choice.predictor))
+        why = decided.why
+        if decided.used and decided.left_out is not None:
+            own = own_probabilities(decided.left_out.probabilities, decided.left_out.codes)
+            training, title = replace(training, own=own), f"{choice.name} with LDA and unlabelled rows (EM)"
+            fitted = Classifier(combiner, decided.predictor, training, title, decided.after, "with labels hidden")
+    columns = classified_columns(fitted.predictor, training, asked.ids, test_features, truth, error, everything)
     right = [label == own_label for label, own_label in zip(columns["label"], asked.labels, strict=True)]
     accuracy = float(np.mean(np.array(right)[has])) if has.any() else None
     sets = "" if error is None else sets_in_words(columns, error, asked, has)
     failures = asked.failures
-    return Classified(fitted, trained.store, columns, accuracy, int(has.sum()), failures, sets, tuple(notes + more))
+    return Classified(
+        fitted, trained.store, columns, accuracy, int(has.sum()), failures, sets, tuple(notes + more), why
+    )
 
 
 def sets_in_words(columns: Columns, error: float, asked: Asked | None = None, has: Any = None) -> str:

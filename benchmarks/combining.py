@@ -23,11 +23,11 @@ from sporeprint.evaluate.choice.candidates import EMBEDDINGS
 from sporeprint.evaluate.choice.intervals import bootstrap_difference
 from sporeprint.evaluate.choice.leave_one_out import leave_one_out_of
 from sporeprint.evaluate.choice.select import select
-from sporeprint.evaluate.knn import choose_k, knn_predict
 from sporeprint.evaluate.shots import draws
 from sporeprint.features.blocks import family
 from sporeprint.features.combine import named
 from sporeprint.features.whiten import Axes
+from sporeprint.predictors.knn import choose_k, knn_predict
 from sporeprint.run.store_source import Rows, labels_of
 
 SUBSETS = {

@@ -19,12 +19,12 @@ from combining import Pair
 
 from sporeprint.evaluate.choice.candidates import choices
 from sporeprint.evaluate.choice.select import choose
-from sporeprint.evaluate.knn import choose_k, knn_predict, leave_one_out
 from sporeprint.evaluate.shots import draws
 from sporeprint.evaluate.similarity import anisotropy, effective_rank
 from sporeprint.features.blocks import family
 from sporeprint.features.combine import Combination, Combiner
 from sporeprint.features.unit import unit
+from sporeprint.predictors.knn import choose_k, knn_predict, leave_one_out
 
 Row = tuple[str, float, float]
 

@@ -34,11 +34,11 @@ from machine import table
 from sporeprint import Combination, Fungi, Recipe, Store, open_source
 from sporeprint.data.sampling import Sampled
 from sporeprint.evaluate.choice.select import select
-from sporeprint.evaluate.knn import choose_k, knn_predict
 from sporeprint.evaluate.shots import draws
 from sporeprint.features.combine import named
 from sporeprint.features.whiten import Axes
 from sporeprint.objectives.view_sets import view_sets
+from sporeprint.predictors.knn import choose_k, knn_predict
 
 EVERY = ("embedding", "layers", "views", "gradients")
 WAYS: dict[str, Combination] = {

@@ -19,9 +19,9 @@ import torch
 
 from sporeprint import KL, Combination, Fungi, Recipe, SimCLR, knn, open_source
 from sporeprint.data.sampling import Sampled
-from sporeprint.evaluate.knn import choose_k
 from sporeprint.features.blocks import family
 from sporeprint.gradients.projections.projection import Rademacher, normalise
+from sporeprint.predictors.knn import choose_k
 
 EXPONENTS = (None, 0.5, 0.75, 1.0)
 FIT_ROWS = 400  # whose gradients give the mean and the second moments

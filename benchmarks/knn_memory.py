@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sporeprint.evaluate.knn import METRICS, knn_predict
+from sporeprint.predictors.knn import knn_predict
+from sporeprint.search.neighbours import METRICS
 
 CLASSES, CHUNK = 1000, 20_000
 

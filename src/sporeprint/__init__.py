@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sporeprint.evaluate.cluster import cluster
     from sporeprint.evaluate.compare import compare
     from sporeprint.evaluate.demonstrations import demonstrations
-    from sporeprint.evaluate.knn import knn
+    from sporeprint.evaluate.knn_accuracy import knn
     from sporeprint.evaluate.multilabel import multilabel
     from sporeprint.evaluate.probe import probe
     from sporeprint.evaluate.regress import regress
@@ -40,23 +40,37 @@ if TYPE_CHECKING:
     from sporeprint.features.fungi import Fungi
     from sporeprint.features.recipe import Recipe
     from sporeprint.objectives import DINO, KL, MaskedTokens, Objective, SimCLR
+    from sporeprint.predictors.class_means import ClassMeans
+    from sporeprint.predictors.knn import KNN
+    from sporeprint.predictors.knn_regressor import KNNRegressor
+    from sporeprint.predictors.lda import ShrunkLDA
+    from sporeprint.predictors.logistic import Probe
+    from sporeprint.predictors.ridge import Ridge
+    from sporeprint.predictors.ridge_regressor import RidgeRegressor
     from sporeprint.segment.segmenter import Segmenter
     from sporeprint.store.reader import Store
 
 _HOMES = {
     "Backbone": "backbones.backbone",
+    "ClassMeans": "predictors.class_means",
     "Combination": "features.combine",
     "Copies": "features.dense.copies",
     "DINO": "objectives",
     "Dense": "features.dense.dense_settings",
     "Fungi": "features.fungi",
     "KL": "objectives",
+    "KNN": "predictors.knn",
+    "KNNRegressor": "predictors.knn_regressor",
     "Limits": "data.limits",
     "MaskedTokens": "objectives",
     "Objective": "objectives",
     "Preprocess": "backbones.inputs.preprocess",
+    "Probe": "predictors.logistic",
     "Recipe": "features.recipe",
+    "Ridge": "predictors.ridge",
+    "RidgeRegressor": "predictors.ridge_regressor",
     "Segmenter": "segment.segmenter",
+    "ShrunkLDA": "predictors.lda",
     "SimCLR": "objectives",
     "Sound": "backbones.inputs.sound",
     "Store": "store.reader",
@@ -73,7 +87,7 @@ _HOMES = {
     "cluster": "evaluate.cluster",
     "compare": "evaluate.compare",
     "demonstrations": "evaluate.demonstrations",
-    "knn": "evaluate.knn",
+    "knn": "evaluate.knn_accuracy",
     "multilabel": "evaluate.multilabel",
     "open_source": "data.sources",
     "probe": "evaluate.probe",
@@ -88,6 +102,7 @@ __all__ = [  # noqa: RUF022
     "KL", "DINO", "SimCLR", "MaskedTokens", "Objective", "Dense", "TokenSimCLR", "TokenKL", "Copies", "Segmenter",
     "compare", "select", "knn", "probe", "cluster", "retrieve", "revisited", "regress", "multilabel", "analyse",
     "demonstrations", "Template", "Store", "open_source",
+    "KNN", "ClassMeans", "ShrunkLDA", "Ridge", "Probe", "KNNRegressor", "RidgeRegressor",
     "check_backbone", "check_index", "check_objective", "check_projection", "check_views",
 ]  # fmt: skip
 

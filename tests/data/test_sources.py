@@ -648,7 +648,9 @@ def test_a_lists_digest_follows_everything_in_it(tmp_path):
 
 
 def test_sources_stores_search_and_evaluation_are_imported_without_torch():
-    modules = "sporeprint.data.sources, sporeprint.store.writer, sporeprint.search.exact, sporeprint.evaluate.knn"
+    modules = (
+        "sporeprint.data.sources, sporeprint.store.writer, sporeprint.search.exact, sporeprint.evaluate.knn_accuracy"
+    )
     code = f"import sys, {modules}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -8,12 +8,11 @@ import pytest
 from small_blocks import INFO
 from small_blocks import classed_blocks as drawn
 from sporeprint.errors import SampleError
-from sporeprint.evaluate.choice.candidates import ALL, FREE, HALF_WHITE, PLAIN, RAW, WHITE
+from sporeprint.evaluate.accuracy import mean_per_class
+from sporeprint.evaluate.choice.candidates import ALL, FREE, HALF_WHITE, PLAIN, RAW
 from sporeprint.evaluate.choice.intervals import bootstrap_difference, bootstrap_mean, repeated_splits, split_interval
 from sporeprint.evaluate.choice.select import select
 from sporeprint.evaluate.compare import compare
-from sporeprint.evaluate.knn import knn_predict
-from sporeprint.features.combine import Combination
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -21,9 +20,20 @@ pytestmark = pytest.mark.filterwarnings("error")
 def decided(result):
     """All that must not depend on a test row."""
     return result.reference, [
-        (entry.name, entry.combination, entry.result.k, entry.result.leave_one_out, entry.passes)
+        (entry.name, entry.combination, entry.judge, entry.passes)
+        + tuple((judge, by.predictor, by.leave_one_out, by.loss) for judge, by in entry.results.items())
         for entry in result.entries
     ]
+
+
+def fitted(name, features, labels):
+    """The predictor of a name that the table shows, fitted; what else it chose is chosen again."""
+    word, *choices = name.split(", ")
+    kind = PREDICTORS[word]
+    if word != "kNN":
+        return kind().fit(features, labels)
+    k = int(choices[0].removeprefix("k = "))
+    return kind(k=k, vote=choices[1].split()[0] if choices[1:] else "uniform").fit(features, labels)
 
 
 def test_every_figure_is_of_the_public_functions():
@@ -32,18 +42,24 @@ def test_every_figure_is_of_the_public_functions():
     right = {}
     for entry in result.entries:
         combiner = entry.combination.fit(train)
-        guess = knn_predict(combiner.transform(train), labels, combiner.transform(test), entry.result.k)
-        right[entry.name] = guess == test_labels
-        assert entry.value == bootstrap_mean(right[entry.name], level=0.9, seed=3)
+        features, asked = combiner.transform(train), combiner.transform(test)
+        assert {"knn", "closed"} <= set(entry.results)
+        for judge, by in entry.results.items():
+            guess = fitted(by.predictor, features, labels).predict(asked)
+            right[entry.name, judge] = guess == test_labels
+            assert by.value == bootstrap_mean(right[entry.name, judge], level=0.9, seed=3)
+            assert by.mean_per_class == mean_per_class(right[entry.name, judge], test_labels)
+    base = right[result.reference, result.reference_judge]
     for entry in result.entries:
-        assert entry.gain == bootstrap_difference(right[result.reference], right[entry.name], level=0.9, seed=3)
-    assert (result.entry(result.reference).gain.value, result.entry(result.reference).gain.low) == (
-        0.0,
-        0.0,
-    )
+        for judge, by in entry.results.items():
+            assert by.gain == bootstrap_difference(base, right[entry.name, judge], level=0.9, seed=3)
+    assert (result.base.gain.value, result.base.gain.low) == (0.0, 0.0)
+    assert result.base is result.entry(result.reference).results[result.reference_judge]
+    assert result.best is result.entry(result.chosen).result
+    assert title_of_predictor(result.predictor) == result.best.predictor
     assert result.entry("embedding").rows_per_second == 50.0
     changes = {change.label: change.change for change in result.classes}
-    apart = right[result.chosen].astype(float) - right[result.reference]
+    apart = right[result.chosen, result.entry(result.chosen).judge].astype(float) - base
     assert changes == pytest.approx({name: apart[test_labels == name].mean() for name in (0, 1, 2)})
     assert (result.settings["train_rows"], result.settings["test_rows"], result.settings["classes"]) == (
         36,
@@ -63,23 +79,19 @@ def test_no_test_row_has_a_say():
     assert again.analysis.cka == result.analysis.cka
 
 
-@pytest.mark.parametrize(("reference", "other"), [(RAW, WHITE), (HALF_WHITE, RAW)])
-def test_the_reference_is_the_better_one_in_training_even_where_the_test_says_otherwise(reference, other):
-    rng = np.random.default_rng(2)
-    labels, test = np.arange(40) % 2, {"embedding": rng.standard_normal((30, 8)).astype(np.float32)}
-    rows = rng.standard_normal((40, 8))
-    # The classes lie along the widest axis, which whitening narrows, or along the narrowest, which it widens.
-    rows *= 0.5 if reference == RAW else [0.1, *[2] * 7]
-    rows[:, 0] += (1 if reference == RAW else 0.3) * (2 * labels - 1)
-    train = {"embedding": rows.astype(np.float32)}
-    first = compare(train, labels, test, np.zeros(30, int), INFO)
-    assert first.reference == reference
-    assert first.entry(reference).result.leave_one_out > first.entry(other).result.leave_one_out
-    combiner = first.entry(other).combination.fit(train)
-    wished = knn_predict(combiner.transform(train), labels, combiner.transform(test), first.entry(other).result.k)
+def test_the_reference_is_what_is_better_in_training_even_where_the_test_says_otherwise():
+    train, labels = drawn(60)
+    test = {name: np.random.default_rng(5).standard_normal((30, 6)).astype(np.float32) for name in INFO}
+    first = compare(train, labels, test, np.arange(30) % 3, INFO)
+    losses = {(name, judge): by.loss for name in (RAW, HALF_WHITE) for judge, by in first.entry(name).results.items()}
+    assert (first.reference, first.reference_judge) == min(losses, key=losses.get)
+    other = max(losses, key=losses.get)
+    combiner = first.entry(other[0]).combination.fit(train)
+    by = first.entry(other[0]).results[other[1]]
+    wished = fitted(by.predictor, combiner.transform(train), labels).predict(combiner.transform(test))
     result = compare(train, labels, test, wished, INFO)
-    assert result.reference == reference
-    assert result.entry(other).value.value == 1.0 > result.entry(reference).value.value
+    assert (result.reference, result.reference_judge) == (first.reference, first.reference_judge)
+    assert result.entry(other[0]).results[other[1]].value.value == 1.0 > result.base.value.value
 
 
 def test_a_gradient_that_knows_more_is_recommended_beside_what_comes_without_it():
@@ -94,7 +106,9 @@ def test_a_gradient_that_knows_more_is_recommended_beside_what_comes_without_it(
     assert result.entry(PLAIN).value.value < 0.7 < result.entry(FREE).value.value
     assert result.verdict.startswith("Use ")
     assert "kl" in result.verdict
-    assert f"the choice without gradients, one pass, brings {result.entry(PLAIN).gain}" in result.notes
+    plain = result.entry(PLAIN)
+    passes = "one pass" if plain.passes == 1 else f"{plain.passes} passes"
+    assert f"the choice without gradients, {passes}, brings {plain.gain}" in result.notes
 
 
 def test_a_gradient_of_many_passes_must_beat_what_one_pass_gives():
@@ -108,7 +122,7 @@ def test_a_gradient_of_many_passes_must_beat_what_one_pass_gives():
         assert free.passes == 1
         assert 0 < free.gain.low < free.gain.value < everything.gain.value
         assert everything.passes >= 9
-        assert f", for {everything.passes} passes a row" in result.verdict
+        assert result.verdict.endswith(f"; {everything.passes} passes.")
         assert f"one pass brings {free.gain}" in result.notes
 
 
@@ -117,9 +131,11 @@ def test_blocks_that_say_nothing_leave_the_embedding():
     (train, labels), (test, test_labels) = drawn(60, embedding=6.0, **nothing), drawn(30, 1, embedding=6.0, **nothing)
     result = compare(train, labels, test, test_labels, INFO)
     assert result.entry(ALL).combination == result.entry(result.reference).combination
-    assert result.verdict == (
-        "Use the embedding alone (100.0%, 100.0% to 100.0%; one pass): on the training rows nothing is surely better."
+    assert result.best.predictor == result.base.predictor
+    assert result.verdict.endswith(
+        ": 100.0% (100.0% to 100.0%), one pass; on the training rows nothing is surely better."
     )
+    assert result.verdict.startswith(f"Use the {'' if result.reference == RAW else 'half-whitened '}embedding with ")
     assert str(result) == result.verdict
     assert result.changed == ()
 
@@ -134,8 +150,10 @@ def test_rows_that_changed_are_shown_with_neighbours_under_both():
     for name in (result.reference, result.chosen):
         combiner = result.entry(name).combination.fit(train)
         features[name] = combiner.transform(train).astype(float), combiner.transform(test).astype(float)
-    guesses = {n: knn_predict(rows, names, asked, result.entry(n).result.k) for n, (rows, asked) in features.items()}
-    before, after = guesses[result.reference], guesses[result.chosen]
+    before, after = (
+        fitted(by.predictor, features[name][0], names).predict(features[name][1])
+        for name, by in ((result.reference, result.base), (result.chosen, result.best))
+    )
     assert len(result.changed) == 12
     for sample in result.changed:
         assert (sample.before, sample.after, sample.label) == (
@@ -190,17 +208,18 @@ def test_a_class_without_training_rows_is_wrong_for_every_entry():
 def test_one_class_is_always_right():
     (train, labels), (test, test_labels) = drawn(20), drawn(10, seed=1)
     result = compare(train, labels * 0, test, test_labels * 0, INFO)
-    assert all(entry.value.value == entry.result.leave_one_out == 1.0 for entry in result.entries)
-    assert "Use the embedding alone" in result.verdict
+    for entry in result.entries:
+        assert all(by.value.value == by.leave_one_out == 1.0 and by.loss == 0 for by in entry.results.values())
+    assert result.verdict.startswith("Use the embedding with")
 
 
 def test_one_test_row_and_two_training_rows_give_figures_without_intervals():
     (train, labels), (test, test_labels) = drawn(2), drawn(1, seed=1)
     result = compare(train, labels, test, test_labels, INFO)
     assert math.isnan(result.entry(RAW).value.low)
-    assert all(entry.result.k == 1 for entry in result.entries)
+    assert all(entry.results["knn"].predictor == "kNN, k = 1" for entry in result.entries)
     body = json.loads(json.dumps(result.to_json(), allow_nan=False))
-    assert body["entries"][0]["results"]["auto"]["value"]["low"] is None
+    assert body["entries"][0]["results"]["knn"]["value"]["low"] is None
 
 
 def test_a_constant_block_and_repeated_rows_do_no_harm():
@@ -209,7 +228,7 @@ def test_a_constant_block_and_repeated_rows_do_no_harm():
     train = {name: np.repeat(rows, 2, axis=0) for name, rows in train.items()}
     result = compare(train, np.repeat(labels, 2), test, test_labels, INFO)
     json.dumps(result.to_json(), allow_nan=False)
-    assert result.entry(RAW).result.leave_one_out > 0.9
+    assert result.entry(RAW).results["knn"].leave_one_out > 0.9
 
 
 def test_more_training_rows_than_may_choose_are_said():
@@ -232,34 +251,42 @@ def test_a_comparison_is_plain_json_and_the_same_again():
     assert body["settings"]["backbone"] == "tiny"
     assert body["entries"][-1]["combination"]["blocks"]
     assert {"verdict", "reference", "free", "chosen", "classes", "analysis", "changed", "notes"} <= set(body)
+    assert body["reference_judge"] in ("knn", "closed", "probe")
+    assert body["predictor"].split(",")[0] in PREDICTORS
+    assert body["entries"][0]["results"]["closed"]["predictor"] in PREDICTORS
 
 
 def test_without_a_test_set_each_split_chooses_blindly():
-    blocks, labels = drawn(30, kl=2.0)
-    blocks["embedding"][:, 0] *= 12  # says little, and drowns the others until it is whitened
+    blocks, labels = drawn(36, kl=2.0)
     result = compare(blocks, labels, None, None, INFO, splits=3, seed=2)
-    assert result.reference == HALF_WHITE
-    scores = {name: [] for name in (RAW, HALF_WHITE, ALL)}
+    scores = {name: [] for name in ((RAW, "knn"), (HALF_WHITE, "closed"), (ALL, result.entry(ALL).judge))}
+    base = []
     for rows, others in repeated_splits(labels, 0.3, 3, 2):
         train, test = ({name: block[part] for name, block in blocks.items()} for part in (rows, others))
-        chosen = select(train, labels[rows], seed=2).combination
-        for name, combination in (
-            (RAW, Combination(("embedding",))),
-            (HALF_WHITE, Combination(("embedding",), "auto", exponent=0.5)),
-            (ALL, chosen),
-        ):
-            entry = compare(train, labels[rows], test, labels[others] * 0, INFO, seed=2).entry(name)
-            combiner = combination.fit(train)
-            guess = knn_predict(combiner.transform(train), labels[rows], combiner.transform(test), entry.result.k)
-            scores[name].append((guess == labels[others]).mean())
-    for name, values in scores.items():
+        blind = compare(train, labels[rows], test, labels[others] * 0, INFO, seed=2)
+        chosen = select(train, labels[rows], seed=2)
+
+        def accuracy(name, judge):
+            entry = blind.entry(name)
+            by = entry.result if name == ALL else entry.results[judge]
+            if name == ALL:
+                assert (entry.combination, by.predictor) == (chosen.combination, title_of_predictor(chosen.predictor))
+            combiner = entry.combination.fit(train)
+            model = fitted(by.predictor, combiner.transform(train), labels[rows])
+            return (model.predict(combiner.transform(test)) == labels[others]).mean()
+
+        for key in scores:
+            scores[key].append(accuracy(*key))
+        base.append(accuracy(result.reference, result.reference_judge))
+    for (name, judge), values in scores.items():
+        by = result.entry(name).results[judge]
         expected = split_interval(values, 0.3)
         ends = {"low": max(expected.low, 0.0), "high": min(expected.high, 1.0)}
-        assert result.entry(name).value == replace(expected, **ends, difference=False)
+        assert by.value == replace(expected, **ends, difference=False)
         # The reference is one for all splits, so that a gain is the difference of the values next to it.
-        expected = split_interval(np.array(values) - scores[result.reference], 0.3)
-        assert result.entry(name).gain == expected
-    assert (result.settings["splits"], result.settings["held_out"]) == (3, 0.3)
+        assert by.gain == split_interval(np.array(values) - base, 0.3)
+    assert result.settings["splits"] == 3
+    assert result.settings["held_out"] == pytest.approx(0.3, abs=0.04)
     assert any(note.startswith("no test set") for note in result.notes)
     assert result.changed == ()
 
@@ -287,7 +314,7 @@ def test_few_rows_without_a_test_set_are_split_as_far_as_they_go():
     json.dumps(result.to_json(), allow_nan=False)
     lonely = compare(blocks, [*"aabbc"], None, None, INFO, splits=1)
     assert math.isnan(lonely.entry(ALL).gain.low)
-    assert "Use the embedding alone" in lonely.verdict
+    assert "no interval" in lonely.verdict or "nothing is surely better" in lonely.verdict
 
 
 @pytest.mark.parametrize(
@@ -338,3 +365,45 @@ def test_a_block_that_is_not_there_is_said():
         compare(train, labels, {name: test[name] for name in test if name != "kl"}, test_labels, INFO)
     with pytest.raises(SampleError, match="train has no block 'embedding'; there are: kl"):
         compare({"kl": train["kl"]}, labels, test, test_labels, INFO)
+
+
+def test_groups_are_left_out_drawn_and_held_out_together():
+    rng = np.random.default_rng(0)
+    labels, groups = rng.integers(0, 3, 30).repeat(3), np.arange(30).repeat(3)
+    blocks = {
+        name: (rng.standard_normal((30, 8)).repeat(3, axis=0) + 0.01 * rng.standard_normal((90, 8))).astype(np.float32)
+        for name in ("embedding", "cls-1")
+    }
+    info = {name: INFO[name] for name in blocks}
+    leaked = compare(blocks, labels, None, None, info, splits=2)
+    assert leaked.best.value.value == leaked.best.leave_one_out == 1.0
+    honest = compare(blocks, labels, None, None, info, groups=groups, splits=2)
+    assert honest.best.value.value < 0.7
+    assert honest.best.leave_one_out < 0.7
+    assert honest.settings["groups"] == 30
+    rows, others = slice(0, 60), slice(60, 90)
+    train, test = ({name: block[part] for name, block in blocks.items()} for part in (rows, others))
+    given = train, labels[rows], test, labels[others], info
+    alone = compare(*given, groups=groups[rows])
+    together = compare(*given, groups=groups[rows], test_groups=groups[others])
+    assert decided(alone) == decided(together)
+    wide, narrow = (result.entry(RAW).value for result in (together, alone))
+    assert wide.high - wide.low > 1.4 * (narrow.high - narrow.low)
+
+
+def test_layers_with_a_closed_form_are_recommended_where_no_neighbours_see_the_class():
+    def rows(count, seed):
+        rng = np.random.default_rng(seed)
+        labels = np.arange(count) % 2
+        layer = rng.standard_normal((count, 8)) * [0.05, *[1.0] * 7]
+        layer[:, 0] += 0.1 * (2 * labels - 1)
+        embedding = rng.standard_normal((count, 8)) + 0.2 * labels[:, None]
+        return {"embedding": embedding.astype(np.float32), "cls-1": layer.astype(np.float32)}, labels
+
+    (train, labels), (test, test_labels) = rows(150, 0), rows(300, 1)
+    result = compare(train, labels, test, test_labels, {name: INFO[name] for name in train})
+    assert result.entry(result.chosen).judge == "closed"
+    assert "cls-1" in result.entry(result.chosen).blocks
+    assert result.best.value.value > 0.9 > result.entry("cls-1").results["knn"].value.value + 0.15
+    assert result.verdict.startswith("Use ")
+    assert "where the embedding's best is" in result.verdict

@@ -10,7 +10,7 @@ from sklearn.neighbors import KNeighborsRegressor
 
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.multilabel import indicators, multilabel
-from sporeprint.evaluate.probe import FALLBACK, PENALTIES, Scaling, fit_probe, held_out
+from sporeprint.predictors.logistic import FALLBACK, PENALTIES, Probe, Scaling, held_out
 
 LINE = [[0.0], [1.0], [2.0], [3.0]]
 TAGS = [["cat"], ["cat", "dog"], [], ["dog"]]
@@ -213,8 +213,8 @@ def test_of_two_labels_that_exclude_each_other_the_ranking_is_the_probes():
     features, labels = scenes(60, 0, labels=1)
     both = np.c_[labels, ~labels]
     result = multilabel(features, both, features, both, "probe", penalties=[1e-3])
-    fitted = fit_probe(features, labels[:, 0], [1e-3])
-    scores = fitted.model.decision_function(fitted.scaling(features))
+    fitted = Probe([1e-3]).fit(features, labels[:, 0])
+    scores = features @ fitted.coef_[1] + fitted.intercept_[1]
     assert result.per_class[0] == pytest.approx(slow_precision(labels[:, 0], scores), abs=1e-3)
     assert result.per_class[1] == pytest.approx(slow_precision(~labels[:, 0], -scores), abs=1e-3)
 

@@ -7,12 +7,13 @@ from sporeprint.evaluate.choice.candidates import choices
 from sporeprint.evaluate.choice.leave_one_out import leave_one_out_of
 from sporeprint.evaluate.cluster import cluster
 from sporeprint.evaluate.demonstrations import demonstrations
-from sporeprint.evaluate.knn import choose_k, knn, knn_predict
+from sporeprint.evaluate.knn_accuracy import knn
 from sporeprint.evaluate.multilabel import multilabel
 from sporeprint.evaluate.probe import probe
 from sporeprint.evaluate.regress import regress
 from sporeprint.evaluate.retrieve import retrieve
 from sporeprint.evaluate.similarity import anisotropy, cka, effective_rank
+from sporeprint.predictors.knn import choose_k, knn_predict
 
 ROWS, TESTS = 60, 20
 

@@ -7,8 +7,9 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 
 from sporeprint.errors import SampleError
-from sporeprint.evaluate.probe import FALLBACK, PENALTIES, fit_probe, held_out, probe
+from sporeprint.evaluate.probe import probe
 from sporeprint.evaluate.shots import draws
+from sporeprint.predictors.logistic import FALLBACK, PENALTIES, Probe, held_out
 
 
 def clouds(rows, seed, classes=3, width=6, apart=1.0):
@@ -47,9 +48,9 @@ def test_probabilities_minimise_the_documented_objective(width, penalty, standar
     (train, labels), (test, _) = clouds(30, 0, width=width), clouds(10, 1, width=width)
     spread = np.linspace(0.1, 3, width)
     train, test = train * spread + 5, test * spread + 5
-    fitted = fit_probe(train, labels, [penalty], standardise=standardise)
+    fitted = Probe([penalty], standardise=standardise).fit(train, labels)
     slow = slow_probabilities(train, labels, test, penalty, standardise)
-    assert fitted.model.predict_proba(fitted.scaling(test)) == pytest.approx(slow, abs=2e-3)
+    assert softmax(test @ fitted.coef_.T + fitted.intercept_, axis=1) == pytest.approx(slow, abs=2e-3)
     assert fitted.predict(test).tolist() == slow.argmax(axis=1).tolist()
 
 
@@ -87,8 +88,8 @@ def test_a_needless_direction_of_little_variance_is_left_alone_unless_standardis
     labels = np.tile([0, 1], 100)
     train = np.c_[labels * 4.0, rng.standard_normal((200, 30)) * 1e-3]
     weights = [
-        np.abs(fitted.model.coef_[0][1:]).max() / np.abs(fitted.model.coef_[0][0])
-        for fitted in (fit_probe(train, labels, [1e-4]), fit_probe(train, labels, [1e-4], standardise=True))
+        np.abs(fitted.coef_[1][1:] * train[:, 1:].std(axis=0)).max() / np.abs(fitted.coef_[1][0] * train[:, 0].std())
+        for fitted in (Probe([1e-4]).fit(train, labels), Probe([1e-4], standardise=True).fit(train, labels))
     ]
     assert weights[0] < 1e-3
     assert weights[1] > 1e-2
@@ -133,15 +134,15 @@ def test_where_every_class_has_one_row_the_penalty_is_the_fixed_one():
 @pytest.mark.parametrize("standardise", [False, True])
 def test_of_constant_features_the_most_frequent_class_is_predicted(width, standardise):
     train = np.full((5, width), 0.1, dtype=np.float32)
-    fitted = fit_probe(train, list("abbab"), standardise=standardise)
+    fitted = Probe(standardise=standardise).fit(train, list("abbab"))
     assert fitted.predict(train[:2] + 1).tolist() == ["b", "b"]
 
 
 def test_one_constant_dimension_changes_nothing():
     (train, labels), (test, _) = clouds(60, 0), clouds(40, 1)
-    plain = fit_probe(train, labels, [1e-3], standardise=True)
-    more = fit_probe(np.c_[train, np.full(60, 0.3)], labels, [1e-3], standardise=True)
-    assert more.model.coef_[:, :6] == pytest.approx(plain.model.coef_, rel=1e-3)
+    plain = Probe([1e-3], standardise=True).fit(train, labels)
+    more = Probe([1e-3], standardise=True).fit(np.c_[train, np.full(60, 0.3)], labels)
+    assert more.coef_[:, :6] == pytest.approx(plain.coef_, rel=1e-3)
     assert more.predict(np.c_[test, np.full(40, 0.7)]).tolist() == plain.predict(test).tolist()
 
 
@@ -180,7 +181,7 @@ def test_a_fit_that_did_not_converge_says_so_without_a_warning():
         short = probe(train, labels, test, test_labels, iterations=1)
         enough = probe(train, labels, test, test_labels)
         few = probe(train, labels, test, test_labels, shots=1, iterations=1)
-        fit_probe(np.eye(40), np.arange(40))  # scikit-learn takes this many classes for a regression
+        Probe().fit(np.eye(40), np.arange(40))  # scikit-learn takes this many classes for a regression
     assert (short.converged, enough.converged, few.converged) == (False, True, False)
     assert "NOT CONVERGED in 1 iterations" in str(short)
     assert "NOT CONVERGED" not in str(enough)
@@ -217,8 +218,3 @@ def test_what_cannot_be_done_is_refused(options, message):
     given = {"train": [[0.0], [1.0]], "labels": ["a", "b"], "test": [[0.0]], "test_labels": ["a"]} | options
     with pytest.raises(SampleError, match=message):
         probe(**given)
-
-
-def test_a_fitted_probe_refuses_rows_of_another_width():
-    with pytest.raises(SampleError, match="rows are 2 wide; expected 1, as the probe was fitted"):
-        fit_probe([[0.0], [1.0]], [0, 1]).predict([[0.0, 1.0]])

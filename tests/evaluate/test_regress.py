@@ -7,7 +7,6 @@ import pytest
 from sklearn.neighbors import KNeighborsRegressor
 
 from sporeprint.errors import SampleError
-from sporeprint.evaluate import regress as module
 from sporeprint.evaluate.regress import PENALTIES, regress
 
 LINE, TENS = [[0.0], [1.0], [2.0]], [0.0, 10.0, 20.0]
@@ -93,7 +92,7 @@ def test_many_chunks_of_queries_are_put_together(monkeypatch):
     (train, targets), (test, truth) = waves(40, 0), waves(30, 1)
     whole = regress(train, targets, test, truth)
     monkeypatch.setattr("sporeprint.search.neighbours._QUERIES", 7)
-    monkeypatch.setattr(module, "_VALUES", 9)
+    monkeypatch.setattr("sporeprint.predictors.knn_regressor._VALUES", 9)
     assert regress(train, targets, test, truth) == whole
 
 

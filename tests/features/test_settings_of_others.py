@@ -24,7 +24,7 @@ from small_audio import tones
 from small_text import BERT, TEXTS, tf, wordpiece
 from sporeprint import KL, Fungi, Recipe, SimCLR
 from sporeprint.backbones.backbone import Backbone
-from sporeprint.evaluate.knn import knn
+from sporeprint.evaluate.knn_accuracy import knn
 from sporeprint.objectives.views.clip import NoiseAndRoll
 from sporeprint.objectives.views.image import Patches
 from sporeprint.objectives.views.text import Deletions

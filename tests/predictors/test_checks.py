@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 
 from sporeprint.errors import SampleError
-from sporeprint.evaluate import checks
+from sporeprint.predictors import checks
 from sporeprint.predictors.checks import check_directions, features_of, label_array, labels_of
 
 

@@ -3,7 +3,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from sporeprint.evaluate import votes
+from sporeprint.predictors import votes
 from sporeprint.predictors.votes import weights_of, winners
 
 

@@ -9,14 +9,14 @@ from typing import Annotated
 import typer
 
 from sporeprint.cli import options
-from sporeprint.cli.option_groups import ImageLimits, PairSources, grouped
+from sporeprint.cli.option_groups import GroupedPairSources, ImageLimits, grouped
 from sporeprint.cli.plain_text import say
 
 
 @grouped
 def compare(
     train_store: options.TrainStore,
-    sources: PairSources,
+    sources: GroupedPairSources,
     limits: ImageLimits,
     test_store: Annotated[Path | None, typer.Argument(metavar="TEST_STORE", help="Store of the rows to measure on, made with --fit-from TRAIN_STORE; without it, repeated splits of TRAIN_STORE.", show_default=False)] = None,
     report: Annotated[Path | None, typer.Option(help="Folder for report.html, one page that needs nothing else, and comparison.json.")] = None,
@@ -37,17 +37,18 @@ def compare(
     from sporeprint.run.compare_stores import check_samples, compare_stores, shown_samples
 
     features = options.renamed("features", features, "blocks", blocks)
-    train, test, label_column = sources.train, sources.test, sources.label_column
+    train, test = sources.train, sources.test
     if test_store is None and (test is not None or sources.test_split is not None):
         raise RecipeError(
             "--test and --test-split belong to TEST_STORE, which is not given; give it, or leave them out"
         )
     if test_store is not None and splits is not None:
         raise RecipeError("--splits splits TRAIN_STORE where there is no TEST_STORE; leave out one of the two")
-    if report is None and label_column is None and (train is not None or test is not None):
+    columns = (sources.label_column, sources.group_column)
+    if report is None and columns == (None, None) and (train is not None or test is not None):
         raise RecipeError(
-            "--train and --test are for --label-column and for the samples in the report; "
-            "add --label-column or --report, or leave them out"
+            "--train and --test are for --label-column, --group-column and the samples in the report; "
+            "add one of these, or leave them out"
         )
     train_rows = sources.train_rows(train_store)
     test_rows = None if test_store is None else sources.test_rows(test_store)
@@ -58,7 +59,7 @@ def compare(
             say(f"the report will show no samples: that needs {wants} too", err=True)
     count = 10 if splits is None else splits
     with Working() as progress:
-        comparison = compare_stores(train_rows, test_rows, features, label_column, count, seed, progress)
+        comparison = compare_stores(train_rows, test_rows, features, *columns, count, seed, progress)
     try:
         if json:
             print_json(comparison.to_json())

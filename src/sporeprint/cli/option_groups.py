@@ -126,3 +126,10 @@ class PairSources:
         from sporeprint.run.store_source import Rows
 
         return Rows(store, self.test, self.test_split)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupedPairSources(PairSources):
+    """The same with a column that says which rows belong together."""
+
+    group_column: options.GroupColumn = None

@@ -23,8 +23,12 @@ TestStore = Annotated[
     Path, typer.Argument(metavar="TEST_STORE", help="Store of the rows to ask about, made with --fit-from TRAIN_STORE.")
 ]
 
-_TRAIN = typer.Option(help="Source that the training store was made from: other labels, and samples, are read from it.")
-_TEST = typer.Option(help="Source that the test store was made from: other labels, and samples, are read from it.")
+_TRAIN = typer.Option(
+    help="Source that the training store was made from: other labels, groups, and samples, are read from it."
+)
+_TEST = typer.Option(
+    help="Source that the test store was made from: other labels, groups, and samples, are read from it."
+)
 Train = Annotated[Path, _TRAIN]
 OptionalTrain = Annotated[Path | None, _TRAIN]
 Test = Annotated[Path, _TEST]
@@ -35,6 +39,13 @@ Split = Annotated[str | None, typer.Option(help="Split of the source, where it h
 OtherLabels = Annotated[
     str | None,
     typer.Option("--label-column", help="Column of the sources to take labels from, instead of the stores' labels."),
+]
+GroupColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--group-column",
+        help="Column of the sources that says which rows belong together (one video, speaker, slide): such rows are left out, split and drawn together. Needs --train and --test.",
+    ),
 ]
 IdColumn = Annotated[str | None, typer.Option(help="Column of unique ids, of a table; default the row number.")]
 ImageColumn = Annotated[str | None, typer.Option(help="Column of images, of a table; found when absent.")]

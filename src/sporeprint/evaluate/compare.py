@@ -13,7 +13,7 @@ from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.accuracy import mean_per_class
 from sporeprint.evaluate.analyse import analyse
-from sporeprint.evaluate.choice.candidates import FREE
+from sporeprint.evaluate.choice.candidates import CHOICES, FREE
 from sporeprint.evaluate.choice.intervals import (
     Interval,
     bootstrap_difference,
@@ -22,12 +22,13 @@ from sporeprint.evaluate.choice.intervals import (
     split_interval,
 )
 from sporeprint.evaluate.choice.leave_one_out import MOST_ROWS, silent
-from sporeprint.evaluate.choice.select import Trained
+from sporeprint.evaluate.choice.trained import Guesses, Trained
 from sporeprint.evaluate.choice.verdict import reasons, verdict
-from sporeprint.evaluate.comparison import Accuracy, Changed, Comparison, Neighbour
-from sporeprint.evaluate.table import Costs, Entry, Info
+from sporeprint.evaluate.comparison import Changed, Comparison, Neighbour
+from sporeprint.evaluate.table import Costs, Info
 from sporeprint.features.blocks import Blocks, check_blocks
-from sporeprint.predictors.checks import check_same_kind, features_of, labels_of
+from sporeprint.predictors.checks import check_same_kind, features_of, label_array, labels_of
+from sporeprint.predictors.groups import groups_of
 from sporeprint.search.neighbours import neighbours
 from sporeprint.values import check_count, check_mapping
 
@@ -45,6 +46,8 @@ def compare(
     rows_timed: int = 0,
     ids: Sequence[str] | None = None,
     test_ids: Sequence[str] | None = None,
+    groups: ArrayLike | None = None,
+    test_groups: ArrayLike | None = None,
     splits: int = 10,
     most_rows: int = MOST_ROWS,
     level: float = 0.95,
@@ -58,9 +61,13 @@ def compare(
     of the rows held out in each, with Nadeau and Bengio's corrected interval: every split makes its own choice, of
     every k too, while entries show what all rows choose, and all splits share the reference that all rows name.
     info: `Store.blocks_info`. seconds: spent on each set of views for `rows_timed` rows, as a store's cost says. ids,
-    test_ids: of the rows, for the neighbours shown. progress: called with each step as it begins.
-    k is chosen for every entry by leave-one-out on the training rows (at most `most_rows` of them ask, all are
-    neighbours), and so are the reference and what is called chosen (among those that ask): the test rows have no say.
+    test_ids: of the rows, for the neighbours shown. groups, test_groups: [N], [M]; rows of one group (clips of one
+    source, frames of one video) are left out, drawn and held out together. progress: called with each step as it
+    begins.
+    Every entry has an accuracy by three judges: kNN, closed form (the best of LDA, ridge and class means) and, for the
+    main entries, the probe. What they choose (k, the penalty, which of the three) is chosen by leave-one-out on the
+    training rows (at most `most_rows` of them), and so are the reference and what is called chosen: the test rows have
+    no say. Each predictor is then fitted on all training rows.
     Intervals are of these choices on other test rows; other training rows, which might choose otherwise, are not in
     the bootstrap. A test row whose label no training row has is wrong for every entry.
     Raises SampleError for rows with NaN, blocks and labels that do not match, fewer than two training rows.
@@ -76,7 +83,7 @@ def compare(
     >>> train, test = fungi.fit_blocks(images[:8]), fungi.blocks(images[8:])
     >>> comparison = compare(train, labels[:8], test, labels[8:], fungi.block_info())
     >>> print(comparison)  # doctest: +ELLIPSIS
-    Use the embedding alone ...
+    Use the embedding with ...
     >>> comparison.entry("kl alone").passes
     1
     """
@@ -90,52 +97,46 @@ def compare(
         raise SampleError(f"info says nothing of block {missing[0]!r}; expected its family, views and passes")
     _check_ids(ids, len(labels), "train")
     costs = Costs(info, seconds, rows_timed)
-    known = {"train_rows": len(labels), "classes": len(np.unique(labels)), "metric": "euclidean", "vote": "uniform"}
+    known: dict[str, Any] = {"train_rows": len(labels), "classes": len(np.unique(labels))}
     known |= {"level": level, "seed": seed, **(settings or {})}
     if len(labels) > most_rows:
         known["rows that choose"] = most_rows
+    if groups is not None:
+        known["groups"] = len(groups_of(groups, len(labels)))
     if test is None:
-        return _of_splits(train, labels, costs, splits, most_rows, level, seed, known, progress)
+        return _of_splits(train, labels, groups, costs, splits, most_rows, level, seed, known, progress)
     test = _blocks(test, list(train), "test")
     names = labels_of(test_labels if test_labels is not None else [], len(test["embedding"]), "test")
     check_same_kind(labels, names)
     _check_ids(test_ids, len(names), "test")
-    trained = Trained(train, labels, costs, most_rows, seed, progress)
+    trained = Trained(train, labels, costs, most_rows, seed, groups, progress)
     guesses = trained.guesses(test, progress)
     progress("intervals, and what the blocks share")
-    right = {name: guess == names for name, guess in guesses.items()}
-    base = right[trained.reference]
-    entries = [
-        _measured(
-            trained,
-            entry,
-            value=bootstrap_mean(right[entry.name], level=level, seed=seed),
-            mean_per_class=mean_per_class(right[entry.name], names),
-            gain=bootstrap_difference(base, right[entry.name], level=level, seed=seed),
+    right = {name: {judge: guess == names for judge, guess in judged.items()} for name, judged in guesses.items()}
+    base = right[trained.reference][trained.entry(trained.reference).judge]
+    drawn: dict[str, Any] = {"level": level, "seed": seed, "groups": test_groups}
+    entries = trained.measured(
+        lambda name, judge: (
+            bootstrap_mean(right[name][judge], **drawn),
+            mean_per_class(right[name][judge], names),
+            bootstrap_difference(base, right[name][judge], **drawn),
         )
-        for entry in trained.entries
-    ]
-    before, after = (guesses[name] for name in (trained.reference, trained.recommended))
+    )
+    before, after = (guesses[name][trained.entry(name).judge] for name in (trained.reference, trained.recommended))
     figures = analyse(train, names, before, after, seed=seed)
     return Comparison(
         verdict=verdict(entries, trained.reference, trained.recommended),
-        entries=tuple(entries),
+        entries=entries,
         reference=trained.reference,
         free=FREE,
         chosen=trained.recommended,
         classes=figures.classes,
         analysis=figures,
+        predictor=trained.predictor,
         changed=tuple(_changed(trained, test, names, before, after, ids, test_ids)),
         settings={**known, "test_rows": len(names), "intervals": "bootstrap over test rows"},
         notes=reasons(entries, trained.reference, trained.recommended),
     )
-
-
-def _measured(trained: Trained, entry: Entry, value: Interval, mean_per_class: float, gain: Interval) -> Entry:
-    """The entry with what the training rows chose for it and what the test rows say of it."""
-    name = entry.name
-    accuracy = Accuracy(value, mean_per_class, gain, trained.ks[name], trained.leave_one_out[name])
-    return replace(entry, results={"auto": accuracy})
 
 
 def _blocks(blocks: Blocks, names: Sequence[str], which: str) -> dict[str, NDArray[np.float32]]:
@@ -209,6 +210,7 @@ def _spaced(rows: NDArray[np.intp], most: int) -> NDArray[np.intp]:
 def _of_splits(
     blocks: Blocks,
     labels: NDArray[Any],
+    groups: ArrayLike | None,
     costs: Costs,
     splits: int,
     most_rows: int,
@@ -222,48 +224,60 @@ def _of_splits(
     The reference alone is named by all rows: one that moved with the splits would be no baseline that anyone could use,
     and a weaker one, from fewer rows.
     """
-    named = []  # the test labels of each split
-    runs: list[dict[str, NDArray[Any]]] = []
-    for number, (rows, others) in enumerate(repeated_splits(labels, 0.3, splits, seed), 1):
+    runs: list[tuple[Trained, Guesses, NDArray[Any]]] = []  # of each split, with the labels that it tests
+    for number, (rows, others) in enumerate(repeated_splits(labels, 0.3, splits, seed, groups), 1):
 
         def of_split(step: str, number: int = number) -> None:
             progress(f"split {number} of {splits}: {step}")
 
         part, rest = ({name: block[subset] for name, block in blocks.items()} for subset in (rows, others))
-        runs.append(Trained(part, labels[rows], costs, most_rows, seed, of_split).guesses(rest, of_split))
-        named.append(labels[others])
-    held = len(named[0]) / len(labels)
-    whole = Trained(blocks, labels, costs, most_rows, seed, progress)
+        apart = None if groups is None else label_array(groups)[rows]
+        trained = Trained(part, labels[rows], costs, most_rows, seed, apart, of_split)
+        runs.append((trained, trained.guesses(rest, of_split), labels[others]))
+    named = np.concatenate([names for *_, names in runs])
+    held = len(named) / len(runs) / len(labels)
+    whole = Trained(blocks, labels, costs, most_rows, seed, groups, progress)
     progress("intervals, and what the blocks share")
-    splits_of = list(zip(runs, named, strict=True))
-    scores = {name: np.array([(run[name] == names).mean() for run, names in splits_of]) for name in runs[0]}
-    entries = [
-        _measured(
-            whole,
-            entry,
-            value=_share(split_interval(scores[entry.name], held, level)),
-            mean_per_class=float(
-                np.mean([mean_per_class(run[entry.name] == right, right) for run, right in splits_of])
+
+    def guesses(name: str, judge: str) -> list[NDArray[Any]]:
+        """What each split says; of a choice with its own predictor, each split has its own choice of both."""
+        own = name in CHOICES and judge == whole.entry(name).judge
+        return [guess[name][trained.entry(name).judge if own else judge] for trained, guess, _ in runs]
+
+    def rights(name: str, judge: str) -> list[NDArray[np.bool_]]:
+        return [guess == names for guess, (*_, names) in zip(guesses(name, judge), runs, strict=True)]
+
+    def scores(name: str, judge: str) -> NDArray[np.float64]:
+        return np.array([right.mean() for right in rights(name, judge)])
+
+    base = scores(whole.reference, whole.entry(whole.reference).judge)
+    entries = whole.measured(
+        lambda name, judge: (
+            _share(split_interval(scores(name, judge), held, level)),
+            float(
+                np.mean([mean_per_class(right, run[2]) for right, run in zip(rights(name, judge), runs, strict=True)])
             ),
-            gain=split_interval(scores[entry.name] - scores[whole.reference], held, level),
+            split_interval(scores(name, judge) - base, held, level),
         )
-        for entry in whole.entries
-    ]
-    before, after = (np.concatenate([run[name] for run in runs]) for name in (whole.reference, whole.recommended))
-    figures = analyse(blocks, np.concatenate(named), before, after, seed=seed)
+    )
+    before, after = (
+        np.concatenate(guesses(name, whole.entry(name).judge)) for name in (whole.reference, whole.recommended)
+    )
+    figures = analyse(blocks, named, before, after, seed=seed)
     return Comparison(
         verdict=verdict(entries, whole.reference, whole.recommended),
-        entries=tuple(entries),
+        entries=entries,
         reference=whole.reference,
         free=FREE,
         chosen=whole.recommended,
         classes=figures.classes,
         analysis=figures,
+        predictor=whole.predictor,
         settings={**known, "splits": splits, "held_out": held, "intervals": "repeated splits (Nadeau and Bengio)"},
         notes=(
             *reasons(entries, whole.reference, whole.recommended),
             "no test set: accuracies are means over repeated splits of the training rows, each of which makes its own "
-            "choice; what is shown as chosen, and its k, is the choice of all rows",
+            "choice; what is shown as chosen, and its predictor, is the choice of all rows",
             "a class's test rows are counted once in each split",
         ),
     )

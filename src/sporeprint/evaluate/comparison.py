@@ -11,22 +11,25 @@ from sporeprint.evaluate.choice.intervals import Interval
 from sporeprint.evaluate.result import plain
 from sporeprint.evaluate.table import Entry
 from sporeprint.features.combine import Combination
+from sporeprint.predictors.predictor import Predictor
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """What a comparison says of an entry.
+    """What a comparison says of an entry under one judge.
 
     value: top-1 accuracy on the test rows. mean_per_class: the mean of the classes' accuracies there. gain: over the
-    reference, on the same test rows. k, leave_one_out: the k of the best accuracy on the training rows, and that
-    accuracy, a fraction.
+    reference, on the same test rows. predictor: for people, such as "kNN, k = 5" or "LDA". leave_one_out: accuracy on
+    the training rows, a fraction. loss: the squared error of the calibrated leave-one-out probabilities, from 0 to 2,
+    by which everything was chosen.
     """
 
     value: Interval
     mean_per_class: float
     gain: Interval
-    k: int
+    predictor: str
     leave_one_out: float
+    loss: float
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -60,11 +63,14 @@ class Comparison:
     """What `compare` returns: the verdict, the table, and what is needed to believe them.
 
     verdict: a sentence of at most 25 words, with the gain, its interval and the price.
-    entries: in the order of the table, each with an `Accuracy`. reference, free, chosen: names of entries.
-    reference: the best of the raw and the white embeddings. free: the choice among what the embedding's own pass
-    gives, gradients read in it included. chosen: that, or the choice among everything where it is surely better. All
-    three are chosen by leave-one-out on the training rows; no test row has a say, except in repeated splits: there all
-    rows name the one reference, and each split makes its own choices, while the entries show those of all rows.
+    entries: in the order of the table, each with an `Accuracy` by judge: "knn", "closed" (the best of LDA, ridge and
+    class means) and, for the embeddings, the named combinations and the choices, "probe". reference, free, chosen:
+    names of entries; their `judge` is the predictor that belongs to them. reference: the best predictor on the raw or
+    the half-white embedding. free: the choice among what the embedding's own pass gives, gradients read in it included.
+    chosen: that, or the choice among everything where it is surely better. All three are chosen by leave-one-out on the
+    training rows; no test row has a say, except in repeated splits: there all rows name the one reference, and each
+    split makes its own choices, while the entries show those of all rows.
+    predictor: the chosen one, unfitted, with its choices fixed.
     changed: test rows that the reference and the chosen features classify differently.
     classes: per-class change of accuracy from the reference to the chosen. analysis: of the blocks.
     settings: backbone, rows, classes, metric, level, seed and the like. notes: what stands
@@ -78,6 +84,7 @@ class Comparison:
     chosen: str
     classes: tuple[ClassChange, ...]
     analysis: Analysis
+    predictor: Predictor | None = None
     changed: tuple[Changed, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -88,6 +95,21 @@ class Comparison:
     def entry(self, name: str) -> Entry:
         """The entry of that name."""
         return next(entry for entry in self.entries if entry.name == name)
+
+    @property
+    def reference_judge(self) -> str:
+        """The judge of the reference: "knn", "closed" or "probe"."""
+        return self.entry(self.reference).judge
+
+    @property
+    def base(self) -> Accuracy:
+        """The reference's accuracy."""
+        return self.entry(self.reference).result  # type: ignore[no-any-return]
+
+    @property
+    def best(self) -> Accuracy:
+        """The chosen entry's accuracy with the chosen predictor."""
+        return self.entry(self.chosen).result  # type: ignore[no-any-return]
 
     @property
     def combination(self) -> Combination:
@@ -101,6 +123,7 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
         whole = {**self.__dict__, "entries": [entry.to_json() for entry in self.entries]}
+        whole |= {"predictor": self.best.predictor, "reference_judge": self.reference_judge}
         whole |= {"classes": [change.__dict__ for change in self.classes], "analysis": self.analysis.to_json()}
         whole["changed"] = [
             {**row.__dict__, **{key: [near.__dict__ for near in getattr(row, key)] for key in _NEIGHBOURS}}

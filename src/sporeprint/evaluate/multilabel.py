@@ -12,11 +12,14 @@ from numpy.typing import ArrayLike, NDArray
 from sporeprint.data.columns import as_list
 from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
-from sporeprint.evaluate.probe import FALLBACK, PENALTIES, Path, Scaling, check_fit, grid_of, held_out
-from sporeprint.evaluate.regress import best_k, check_neighbours, loo_scores, mean_of, neighbour_means
 from sporeprint.evaluate.result import Result
 from sporeprint.predictors.checks import check_same_width, features_of
+from sporeprint.predictors.knn import CANDIDATES, check_k, check_voting
+from sporeprint.predictors.knn_regressor import best_k, mean_of, neighbour_means
+from sporeprint.predictors.logistic import FALLBACK, PENALTIES, Path, Scaling, check_fit, held_out
+from sporeprint.predictors.ridge import grid_of
 from sporeprint.predictors.row_order import content_order
+from sporeprint.search.ties import tied_neighbours
 from sporeprint.values import check_choice
 
 METHODS = ("knn", "probe")
@@ -82,7 +85,7 @@ def multilabel(
     method "knn": a label's score is the share of the k nearest rows that have it, weighted as `vote` says (see `knn`);
     of all rows where there are fewer than k. k="auto" takes the k of 1, 3, 5, 10, 20 with the best leave-one-out mAP
     on the training rows, the smaller one in a tie; 1 for one row, or where no training row has a label.
-    method "probe": one logistic regression a label, penalised as in `fit_probe`. All share that of `penalties` which
+    method "probe": one logistic regression a label, penalised as in `Probe`. All share that of `penalties` which
     has the best mAP on held-out rows, the stronger one in a tie. Held out is the fraction `validation` of each label's
     positive and negative rows; labels with fewer than two positives or negatives are not validated, and where none is,
     the penalty is FALLBACK. A label that all training rows have scores highest in every row.
@@ -104,12 +107,13 @@ def multilabel(
     settings: dict[str, Any] = {"method": method}
     chosen: dict[str, Any]
     if method == "knn":
-        check_neighbours(k, metric, vote, temperature)
+        check_voting(metric, vote, temperature)
         voting, values = (metric, vote, temperature), known.astype(np.float64)
-        table = loo_scores(rows, values, lambda scores: _mean_precision(known, scores), *voting) if k == "auto" else {}
-        nearest = best_k(table) if k == "auto" else k
-        scores = neighbour_means(rows, values, queries, [nearest], *voting)[nearest]
-        chosen = {"k": int(nearest), "leave_one_out": table}
+        table = _leave_one_out(rows, known, voting) if k == "auto" else {}
+        nearest = best_k(table) if k == "auto" else check_k(k, " or 'auto'")
+        near = tied_neighbours(rows, queries, nearest, values, metric)
+        scores = neighbour_means(near, values, len(queries), [nearest], *voting)[nearest]
+        chosen = {"k": nearest, "leave_one_out": table}
         settings |= {"k": k, "metric": metric, "vote": vote}
         settings |= {"temperature": temperature} if vote == "softmax" else {}
     else:
@@ -187,6 +191,17 @@ def _row(row: Any, where: str) -> list[Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise SampleError(f"{where} has the label {twice!r} twice; give an indicator matrix as an array, not as lists")
     return names
+
+
+def _leave_one_out(rows: NDArray[Any], known: Indicator, voting: tuple[str, str, float]) -> dict[int, float]:
+    """Return the mAP of each candidate k below the number of rows; {1: NaN} for one row."""
+    ks = [k for k in CANDIDATES if k < len(rows)]
+    if not ks:
+        return {1: float("nan")}
+    values = known.astype(np.float64)
+    near = tied_neighbours(rows, rows, max(ks), values, voting[0], np.arange(len(rows)))
+    means = neighbour_means(near, values, len(rows), ks, *voting)
+    return {k: _mean_precision(known, scores) for k, scores in means.items()}
 
 
 def _probe(

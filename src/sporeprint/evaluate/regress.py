@@ -11,21 +11,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
-from sporeprint.evaluate.knn import CANDIDATES
-from sporeprint.evaluate.probe import Scaling, grid_of
 from sporeprint.evaluate.result import Result
 from sporeprint.predictors.checks import check_same_width, features_of
+from sporeprint.predictors.knn import CANDIDATES, check_k, check_voting
+from sporeprint.predictors.knn_regressor import KNNRegressor, constant, mean_of, r2_of
+from sporeprint.predictors.logistic import Scaling
+from sporeprint.predictors.ridge import PENALTIES, grid_of
+from sporeprint.predictors.ridge_regressor import RidgeRegressor
 from sporeprint.predictors.row_order import content_order
-from sporeprint.predictors.votes import VOTES, weights_of
-from sporeprint.search.best_rows import slices
-from sporeprint.search.neighbours import METRICS
-from sporeprint.search.ties import tied_neighbours
-from sporeprint.values import check_choice, is_count, is_positive
+from sporeprint.values import check_choice
 
-PENALTIES = tuple(float(f"{digit}e{power}") for power in range(1, -9, -1) for digit in (3, 1))[1:]  # 10 first
 METHODS = ("knn", "ridge")
-_DIGITS = 9  # of scores that are told apart
-_VALUES = 2**21  # of neighbours at a time: 16 MiB
 
 Values = NDArray[np.float64]
 
@@ -80,7 +76,7 @@ def regress(
     method "knn": the mean of the k nearest rows' targets, weighted as `vote` says (see `knn`); of all rows where there
     are fewer than k; rows as near as the k-th share the places that are left. k="auto" takes the k of 1, 3, 5, 10, 20
     with the best leave-one-out R^2, the smaller one in a tie, 1 where there is no R^2: one row, or constant targets.
-    method "ridge": minimises mean squared error + penalty * |w|^2 with w as in `fit_probe` (rows centred, of mean
+    method "ridge": minimises mean squared error + penalty * |w|^2 with w as in `Probe` (rows centred, of mean
     squared length 1, or standardised). Each target takes that of `penalties` (default: 10, 3, 1, ... 1e-8) with the
     least leave-one-out error, the stronger one in a tie. One row, or features that are all constant: the mean target.
     Raises SampleError for NaN, targets that are not numbers, and counts that do not match.
@@ -99,113 +95,49 @@ def regress(
     check_same_width(flat, queries)
     if known.shape[1] != truth.shape[1]:
         raise SampleError(f"{known.shape[1]} targets in train, {truth.shape[1]} in test; expected the same")
-    centre = known.mean(axis=0)
-    known = known - centre  # so rounding adds too little to means of constant targets to rank them
     check_choice("method", method, METHODS, SampleError)
     settings: dict[str, Any] = {"method": method}
     chosen: dict[str, Any]
     if method == "knn":
-        check_neighbours(k, metric, vote, temperature)
-        voting = (metric, vote, temperature)
-        scores = loo_scores(flat, known, lambda values: mean_of(_r2(known, values)), *voting) if k == "auto" else {}
-        nearest = best_k(scores) if k == "auto" else k
-        predicted = neighbour_means(flat, known, queries, [nearest], *voting)[nearest]
-        chosen = {"k": int(nearest), "leave_one_out": scores}
+        check_voting(metric, vote, temperature)
+        of = CANDIDATES if k == "auto" else check_k(k, " or 'auto'")
+        model = KNNRegressor(of, metric, vote, temperature).fit(flat, known)
+        predicted = model.predict(queries)
+        chosen = {"k": model.k_, "leave_one_out": model.leave_one_out_}
         settings |= {"k": k, "metric": metric, "vote": vote}
         settings |= {"temperature": temperature} if vote == "softmax" else {}
     else:
         grid = grid_of(PENALTIES if penalties is None else penalties)
-        predicted, penalty, by_penalty = _ridge(flat, known, queries, grid, standardise)
+        centre = known.mean(axis=0)
+        predicted, penalty, by_penalty = _ridge(flat, known - centre, queries, grid, standardise)
+        predicted = predicted + centre
         chosen = {"penalty": penalty, "leave_one_out": by_penalty if len(grid) > 1 else {}}
         settings |= {"penalties": list(grid), "standardise": standardise}
     settings |= {"train_rows": len(flat), "test_rows": len(queries)}
-    return RegressionResult(settings=settings, **_figures(truth, predicted + centre), **chosen)
-
-
-def neighbour_means(
-    train: NDArray[Any],
-    values: NDArray[Any],
-    queries: NDArray[Any] | None,
-    ks: Sequence[int],
-    metric: str,
-    vote: str,
-    temperature: float,
-) -> dict[int, Values]:
-    """Return the weighted means [M, T] of the k nearest rows' values [N, T], for each k.
-
-    queries None: the training rows, each without itself; there have to be two.
-    """
-    own = np.arange(len(train)) if queries is None else None
-    asking = train if queries is None else queries
-    means = {k: np.empty((len(asking), values.shape[1])) for k in ks}
-    for near in tied_neighbours(train, asking, max(ks), values, metric, own):
-        weights = weights_of(near.distances, vote, metric, temperature)
-        for part in slices(len(weights), _VALUES, weights.shape[1] * values.shape[1]):
-            known = values[near.rows[part]]
-            for k in ks:  # weights are relative to the nearest: those of fewer neighbours too
-                places = near.places(k)[part] * weights[part]
-                sums = np.einsum("qk,qkt->qt", places, known)
-                means[k][near.queries[part]] = sums / places.sum(axis=1, keepdims=True)
-    return means
-
-
-def loo_scores(train: NDArray[Any], values: NDArray[Any], score: Any, *voting: Any) -> dict[int, float]:
-    """Return score(predictions [N, T]) for each candidate k below the number of rows; {1: NaN} for one row."""
-    ks = [k for k in CANDIDATES if k < len(train)]
-    if not ks:
-        return {1: float("nan")}
-    return {k: score(means) for k, means in neighbour_means(train, values, None, ks, *voting).items()}
-
-
-def best_k(scores: dict[int, float]) -> int:
-    """Return the k of the best score, the smaller one where only rounding tells them apart; NaN is the worst."""
-    return max(scores, key=lambda k: (round(np.nan_to_num(scores[k], nan=-np.inf), _DIGITS), -k))
-
-
-def check_neighbours(k: Any, metric: str, vote: str, temperature: float) -> None:
-    """Raise SampleError for values that no neighbours can be searched with."""
-    check_choice("metric", metric, METRICS, SampleError)
-    check_choice("vote", vote, VOTES, SampleError)
-    if k != "auto" and not is_count(k):
-        raise SampleError(f"k={k!r}; expected a positive integer or 'auto'")
-    if not is_positive(temperature):
-        raise SampleError(f"temperature={temperature!r}; expected a number above 0")
-
-
-def mean_of(values: Sequence[float] | Values) -> float:
-    """Return the mean of the values that are not NaN; NaN where all are."""
-    numbers = [value for value in values if not np.isnan(value)]
-    return float(np.mean(numbers)) if numbers else float("nan")
+    return RegressionResult(settings=settings, **_figures(truth, predicted), **chosen)
 
 
 def _ridge(
     train: NDArray[Any], known: Values, queries: NDArray[Any], grid: Sequence[float], standardise: bool
 ) -> tuple[Values, tuple[float, ...] | None, dict[float, float]]:
     """Return predictions [M, T], penalties [T], and leave-one-out R^2 by penalty. known: targets [N, T], centred."""
-    from sklearn.linear_model import RidgeCV
-
     order = content_order(train, known)
     train, known = train[order], known[order]
     if len(train) == 1:
         return np.repeat(known, len(queries), axis=0), None, {}
     scaling = Scaling.fit(train, standardise)
-    unit = len(train) * scaling.squared_length
-    model = RidgeCV(alphas=[penalty * unit for penalty in grid], alpha_per_target=True, store_cv_results=True)
-    model.fit(scaling(train), known)
-    predicted = model.predict(scaling(queries)).reshape(len(queries), -1)
-    errors = model.cv_results_.reshape(len(train), -1, len(grid)).mean(axis=0)  # [T, penalties]
-    best = errors.argmin(axis=1)
-    variances = np.where(_constant(known), np.nan, known.var(axis=0))
-    scores = {penalty: mean_of(1 - errors[:, at] / variances) for at, penalty in enumerate(grid)}
-    return predicted, tuple(grid[at] for at in best), scores
+    model = RidgeRegressor(grid).fit(scaling(train), known)
+    variances = np.where(constant(known), np.nan, known.var(axis=0))
+    scores = {penalty: mean_of(1 - errors / variances) for penalty, errors in model.leave_one_out_.items()}
+    return model.predict(scaling(queries)), tuple(model.penalty_.tolist()), scores
 
 
 def _figures(truth: Values, predicted: Values) -> dict[str, Any]:
     from scipy.stats import spearmanr
     from sklearn.metrics import mean_absolute_error, root_mean_squared_error
 
-    r2 = _r2(truth, predicted)
-    ranked = ~(_constant(truth) | _constant(predicted))
+    r2 = r2_of(truth, predicted)
+    ranked = ~(constant(truth) | constant(predicted))
     return {
         "value": mean_of(r2),
         "r2": tuple(r2.tolist()),
@@ -216,21 +148,6 @@ def _figures(truth: Values, predicted: Values) -> dict[str, Any]:
             for at in range(truth.shape[1])
         ),
     }
-
-
-def _r2(truth: Values, predicted: Values) -> Values:
-    """Return R^2 [T], NaN for constant targets."""
-    from sklearn.metrics import r2_score
-
-    scores = np.full(truth.shape[1], np.nan)
-    varied = ~_constant(truth)
-    if varied.any():
-        scores[varied] = r2_score(truth[:, varied], predicted[:, varied], multioutput="raw_values")
-    return scores
-
-
-def _constant(values: Values) -> NDArray[np.bool_]:
-    return (values == values[:1]).all(axis=0)
 
 
 def _targets(values: ArrayLike, rows: int, which: str) -> Values:

@@ -28,7 +28,8 @@ class Entry:
     measured when the blocks were computed, None where nobody measured; what is read in the embedding's own pass is
     timed with it. whitened: {block: dimensions}.
     note: what a reader must know of its blocks, such as that the paper's views are others.
-    results: by k ("20", "auto"), or by the judge ("probe", "cluster", ...); each has a `value` and a `to_json`.
+    results: by k ("20", "auto"), or by the judge ("knn", "probe", "cluster", ...); each has a `value` and a `to_json`.
+    judge: the result by which a table is read, where it is neither that of k = "auto" nor the first.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Entry:
     whitened: dict[str, int] = field(default_factory=dict)
     results: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
+    judge: str = ""
 
     @property
     def title(self) -> str:
@@ -54,7 +56,9 @@ class Entry:
 
     @property
     def result(self) -> Any:
-        """The result by which a table is read: that of k = "auto" where there are several, else the first."""
+        """The result by which a table is read: the judge's, that of k = "auto" among several, or the first."""
+        if self.judge:
+            return self.results[self.judge]
         return self.results["auto"] if "auto" in self.results else next(iter(self.results.values()))
 
     @property

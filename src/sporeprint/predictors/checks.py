@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from numbers import Number
 from typing import Any
 
@@ -12,7 +14,20 @@ from sporeprint.data.columns import as_list
 from sporeprint.errors import SampleError
 from sporeprint.search.best_rows import slices
 
+# For scikit-learn's `validate_data`: whether numbers are finite is checked by `features_of`, which counts rows.
+CHECKS: dict[str, Any] = {"dtype": (np.float64, np.float32), "ensure_all_finite": False}
 _NUMBERS = 2**22  # of rows at a time
+
+
+@contextmanager
+def as_sample_errors() -> Iterator[None]:
+    """A context in which the ValueErrors of scikit-learn are SampleErrors of one line."""
+    try:
+        yield
+    except SampleError:
+        raise
+    except ValueError as error:
+        raise SampleError(" ".join(str(error).split())) from error
 
 
 def features_of(rows: ArrayLike, which: str) -> NDArray[np.float32]:

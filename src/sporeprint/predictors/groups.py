@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.errors import SampleError
+from sporeprint.predictors.checks import label_array
 from sporeprint.search.best_rows import slices
 
 _NUMBERS = 2**22  # of rows that are taken together
@@ -19,14 +20,30 @@ def groups_of(groups: ArrayLike | None, rows: int) -> Groups:
     """Return the rows of each group; every row is one where groups is None. Raises SampleError."""
     if groups is None:
         return np.split(np.arange(rows), rows)
-    names = np.asarray(groups)
+    codes = group_codes(groups, rows)
+    if not codes.any():
+        raise SampleError(f"all {rows} rows are of one group, '{label_array(groups)[0]}'; expected at least two groups")
+    parts: Groups = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
+    return parts
+
+
+def group_codes(groups: ArrayLike, rows: int) -> NDArray[np.intp]:
+    """Number the groups [rows], texts or numbers, from 0; None and NaN are a group of their own. Raises SampleError."""
+    names = label_array(groups)
     if names.shape != (rows,):
         raise SampleError(f"groups have shape {names.shape} for {rows} rows; expected one group a row")
-    codes = np.unique(names.astype(str) if names.dtype == object else names, return_inverse=True)[1]
-    parts: Groups = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
-    if len(parts) == 1:
-        raise SampleError(f"all {rows} rows are of one group, {names[0]!r}; expected at least two groups")
-    return parts
+    missing = np.array([name is None or name != name for name in names], bool)
+    known = names[~missing]
+    codes = np.empty(rows, np.intp)
+    first, codes[~missing] = np.unique(known.astype(str) if known.dtype == object else known, return_inverse=True)
+    codes[missing] = len(first) + np.arange(missing.sum())
+    return codes
+
+
+def check_two_groups(groups: Groups) -> None:
+    """Raise SampleError for one row, without which nothing is left."""
+    if len(groups) < 2:
+        raise SampleError("1 row; leaving one out takes at least 2")
 
 
 def parts_of(groups: Groups, width: int) -> Iterator[tuple[NDArray[np.intp], bool]]:

@@ -17,6 +17,7 @@ Rows = NDArray[Any] | None  # None where their coordinates are held
 
 _NUMBERS = 2**22  # of coordinates at a time
 _LEAST = 1e-12  # variance, relative to the mean variance
+_ROUNDING = 1e-13  # of all variance: within classes, less than that is rounding alone
 
 
 class ShrunkLDA(LinearPredictor):
@@ -26,9 +27,20 @@ class ShrunkLDA(LinearPredictor):
     class-centred rows, so it works with more dimensions than rows. A class counts as often as it occurs in training.
     Leave-one-out takes a row out of its class mean, the covariance, the shrinkage and the class's frequency.
     Where no class varies (one row each) the nearest class mean decides.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sporeprint import ShrunkLDA
+    >>> features, labels = load_iris(return_X_y=True)
+    >>> round(float(ShrunkLDA().leave_one_out(features, labels).right.mean()), 2)
+    0.95
+    >>> ShrunkLDA().fit(features, labels).predict(features[:1]).tolist()
+    [0]
     """
 
     _unit = True
+    _working = ("_principal", "_counts", "_squares", "_turn", "_means", "_held", "_lengths")
 
     def _fit(self, rows: NDArray[Any], codes: Numbers, groups: Groups) -> None:
         principal = Principal.fit(rows, unit=True)
@@ -69,7 +81,7 @@ class ShrunkLDA(LinearPredictor):
         spread = squared / count**2
         distance = spread - width * mean**2  # of the covariance from its target
         noise = np.minimum((fourth / count - spread) / count, distance)
-        varied = mean > 1e-30
+        varied = trace > _ROUNDING * self._principal.squares.sum()
         share = np.where(distance > 0, noise / np.where(distance > 0, distance, 1), 1.0)
         floor = np.where(varied, np.maximum(share, _LEAST) * mean, 1.0)
         return np.where(varied, (1 - share) / count, 0.0), floor

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,10 +14,13 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sporeprint.data.floats import quiet_floats
+from sporeprint.errors import warn
 from sporeprint.features.unit import unit_float64
 from sporeprint.predictors.calibration import probabilities, temperature
-from sporeprint.predictors.groups import Groups, groups_of
+from sporeprint.predictors.checks import CHECKS, as_sample_errors, features_of, label_array, labels_of
+from sporeprint.predictors.groups import Groups, check_two_groups, groups_of
 from sporeprint.predictors.principal import Principal
+from sporeprint.predictors.row_order import content_order
 from sporeprint.search.best_rows import slices
 
 _NUMBERS = 2**22  # of rows at a time
@@ -67,17 +71,21 @@ class Predictor(ClassifierMixin, BaseEstimator):
     `classes_`: [C], sorted. `temperature_`: what scores are divided by before they become probabilities.
     """
 
+    _kept: ClassVar[Mapping[str, Any]] = {"temperature_": ""}  # what `save_predictor` keeps
+    _working: ClassVar[tuple[str, ...]] = ()  # what only leave-one-out reads: attributes that go when it is done
+
     @quiet_floats
     def fit(self: _P, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> _P:
         """Fit on features X [N, D] and labels y [N]. groups: [N], rows of one group are left out together.
 
-        Raises ValueError for NaN, labels that are not classes, and counts that do not match.
+        Raises SampleError for NaN, labels that are not classes, and counts that do not match.
         """
         rows, codes, apart = self._checked(X, y, groups)
         self._fit(rows, codes, apart)
-        asking = apart[:: -(-len(apart) // MOST_ASKING)]
+        asking = _drawn(rows, codes, apart)
         asked = np.concatenate(asking)
-        self.temperature_ = temperature(self._left_out(rows, codes, asking)[asked], codes[asked])
+        self.temperature_ = self._calibrated(self._left_out(rows, codes, asking)[asked], codes[asked])
+        self._forget()
         return self
 
     @quiet_floats
@@ -85,12 +93,14 @@ class Predictor(ClassifierMixin, BaseEstimator):
         """Fit on X [N, D], y [N], and return what each row would be told by all rows outside its group.
 
         It is what N fits would give, for the price of about one; what they choose (a penalty, k) is chosen once, by all
-        rows. Raises ValueError as `fit`.
+        rows. Raises SampleError as `fit`, and for a single row.
         """
         rows, codes, apart = self._checked(X, y, groups)
+        check_two_groups(apart)
         self._fit(rows, codes, apart)
         scores = self._left_out(rows, codes, apart)
-        self.temperature_ = temperature(scores, codes)
+        self.temperature_ = self._calibrated(scores, codes)
+        self._forget()
         return LeftOut(scores, self.classes_, codes, self.temperature_)
 
     @quiet_floats
@@ -99,15 +109,31 @@ class Predictor(ClassifierMixin, BaseEstimator):
         self.classes_ = np.arange(codes.max() + 1)
         self._solve(principal, principal.held, codes, groups)
         scores = self._left_out(principal.held, codes, groups)
+        self._forget()
         return LeftOut(scores, self.classes_, codes, temperature(scores, codes))
 
     def _checked(
         self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None
     ) -> tuple[NDArray[Any], NDArray[np.intp], Groups]:
-        rows, labels = validate_data(self, X, y, dtype=(np.float32, np.float64))
-        check_classification_targets(labels)
+        with as_sample_errors():
+            given = label_array(y) if isinstance(y, (list, tuple)) and len(y) else y  # NumPy turns 1 into "1"
+            rows, labels = validate_data(self, X, given, **CHECKS)
+            labels = labels_of(labels, len(features_of(rows, "train")), "train")
+            check_classification_targets(labels)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         return rows, codes, groups_of(groups, len(rows))
+
+    def _calibrated(self, scores: NDArray[np.float64], codes: NDArray[np.intp]) -> float:
+        if len(self.classes_) > 1 and np.isneginf(scores[np.arange(len(codes)), codes]).all():
+            warn(
+                f"{type(self).__name__}: every class has rows of one group alone, so probabilities are not calibrated; "
+                "give two rows of a class, of different groups"
+            )
+        return temperature(scores, codes)
+
+    def _forget(self) -> None:
+        for name in self._working:
+            vars(self).pop(name, None)
 
     @quiet_floats
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -122,7 +148,9 @@ class Predictor(ClassifierMixin, BaseEstimator):
 
     def _checked_scores(self, X: ArrayLike) -> NDArray[np.float64]:
         check_is_fitted(self)
-        return self._scores(validate_data(self, X, dtype=(np.float32, np.float64), reset=False))
+        with as_sample_errors():
+            rows = features_of(validate_data(self, X, reset=False, **CHECKS), "test")
+        return self._scores(rows)
 
     @abstractmethod
     def _fit(self, rows: NDArray[Any], codes: NDArray[np.intp], groups: Groups) -> None:
@@ -141,9 +169,19 @@ class Predictor(ClassifierMixin, BaseEstimator):
         """Scores [N, C] of the fitted rows, each without its group; NaN for rows that are in none of the groups."""
 
 
+def _drawn(rows: NDArray[Any], codes: NDArray[np.intp], groups: Groups) -> Groups:
+    """Return at most MOST_ASKING groups, evenly spread over all in an order that the rows' content decides."""
+    if len(groups) <= MOST_ASKING:
+        return groups
+    places = np.argsort(content_order(rows, codes))
+    ordered = sorted(groups, key=lambda group: int(places[group].min()))
+    return ordered[:: -(-len(groups) // MOST_ASKING)]
+
+
 class LinearPredictor(Predictor):
     """A predictor whose scores are linear in the rows. `coef_`: [C, D], `intercept_`: [C]."""
 
+    _kept = {**Predictor._kept, "coef_": "CD", "intercept_": "C"}
     _unit = False  # whether rows are brought to length 1
     coef_: NDArray[np.float64]
     intercept_: NDArray[np.float64]

@@ -14,6 +14,8 @@ from sporeprint.search.best_rows import slices
 _NUMBERS = 2**22  # of rows at a time: 32 MiB in float64
 _MOST_HELD = 2**25  # coordinates of the fitted rows that are held: 256 MiB
 _ROUNDING = 1e-12  # of the greatest sum of squares: axes below hold rounding alone
+_CENTRED = 1e-24  # of the rows' own sum of squares: what is left of it, at most, of rows that are all alike
+_CENTRED_GRAM = 1e-15  # the same, where inner products are centred instead of rows
 
 Floats = NDArray[np.float64]
 
@@ -40,7 +42,9 @@ class Principal:
         count, width = rows.shape
         if width > count:
             numbers = _float64(rows, unit)
-            return cls.of_gram(numbers @ numbers.T, width, numbers.mean(axis=0), unit)
+            centre = numbers.mean(axis=0)
+            numbers -= centre
+            return cls._of_centred(numbers @ numbers.T, width, centre, _CENTRED * count * (centre @ centre), unit)
         parts = list(slices(count, _NUMBERS, width))
         centre, scatter = np.zeros(width), np.zeros((width, width))
         for part in parts:
@@ -48,18 +52,23 @@ class Principal:
         for part in parts:
             centred = _float64(rows[part], unit) - centre
             scatter += centred.T @ centred
-        squares, axes = _significant(*eigen(scatter))
+        squares, axes = _significant(*eigen(scatter), _CENTRED * count * (centre @ centre))
         principal = cls(squares, width, None, centre, axes, unit)
         if count * len(squares) <= _MOST_HELD:
             principal.held = np.concatenate([principal._turn(rows[part]) for part in parts])
         return principal
 
     @classmethod
-    def of_gram(cls, gram: Floats, width: int, centre: Floats | None = None, unit: bool = False) -> Principal:
+    def of_gram(cls, gram: Floats, width: int) -> Principal:
         """Coordinates from the rows' inner products [N, N] alone; width: the rows' dimensions."""
         means = gram.mean(axis=0)
-        squares, turned = _significant(*eigen(gram - means - means[:, None] + means.mean()))
-        return cls(squares, width, turned * np.sqrt(squares), np.zeros(0) if centre is None else centre, None, unit)
+        centred = gram - means - means[:, None] + means.mean()
+        return cls._of_centred(centred, width, np.zeros(0), _CENTRED_GRAM * float(np.trace(gram)), False)
+
+    @classmethod
+    def _of_centred(cls, gram: Floats, width: int, centre: Floats, rounding: float, unit: bool) -> Principal:
+        squares, turned = _significant(*eigen(gram), rounding)
+        return cls(squares, width, turned * np.sqrt(squares), centre, None, unit)
 
     def points(self, rows: NDArray[Any] | None, which: NDArray[np.intp]) -> Floats:
         """Return the coordinates [n, R] of the fitted rows [N, D] of these numbers [n]."""
@@ -92,8 +101,8 @@ def eigen(scatter: Floats) -> tuple[Floats, Floats]:
     return values[::-1], vectors[:, ::-1]
 
 
-def _significant(values: Floats, vectors: Floats) -> tuple[Floats, Floats]:
-    keep = values > max(_ROUNDING * values[0], 1e-300)
+def _significant(values: Floats, vectors: Floats, rounding: float) -> tuple[Floats, Floats]:
+    keep = values > max(_ROUNDING * values[0], rounding, 1e-300)
     return values[keep], vectors[:, keep]
 
 

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sporeprint.errors import SampleError
 from sporeprint.predictors.groups import Groups, absent_classes, parts_of
 from sporeprint.predictors.predictor import LinearPredictor
 from sporeprint.predictors.principal import Floats, Principal
 from sporeprint.search.best_rows import slices
+from sporeprint.values import check_list, is_positive
 
 PENALTIES = tuple(float(f"{digit}e{power}") for power in range(1, -9, -1) for digit in (3, 1))[1:]  # 10 first
 _NUMBERS = 2**22  # of coordinates at a time
@@ -24,7 +26,19 @@ class Ridge(LinearPredictor):
     penalties: to choose from, for rows of mean squared length 1 around their mean, whatever their scale; by default 10,
     3, 1, ... 1e-8. The one with the least leave-one-out squared error is taken, the stronger one in a tie.
     `penalty_`: that one. `leave_one_out_`: {penalty: mean squared error, summed over classes}.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sporeprint import Ridge
+    >>> features, labels = load_iris(return_X_y=True)
+    >>> ridge = Ridge().fit(features, labels)
+    >>> ridge.predict(features[:1]).tolist(), ridge.predict_proba(features[:1]).shape
+    ([0], (1, 3))
     """
+
+    _kept = {**LinearPredictor._kept, "penalty_": ""}
+    _working = ("_path",)
 
     def __init__(self, penalties: Sequence[float] = PENALTIES) -> None:
         self.penalties = penalties
@@ -35,14 +49,22 @@ class Ridge(LinearPredictor):
 
     def _solve(self, principal: Principal, rows: NDArray[Any] | None, codes: NDArray[np.intp], groups: Groups) -> None:
         self._path = RidgePath(principal, rows, np.eye(len(self.classes_))[codes], self.penalties)
-        errors = self._path.errors(rows, groups).sum(axis=0)
-        self.penalty_ = self._path.penalties[int(errors.argmin())]
-        self.leave_one_out_ = dict(zip(self._path.penalties, errors.tolist(), strict=True))
+        errors = self._path.errors(rows, groups).sum(axis=0, keepdims=True)
+        self.penalty_ = self._path.penalties[int(self._path.least(errors)[0])]
+        self.leave_one_out_ = dict(zip(self._path.penalties, errors[0].tolist(), strict=True))
 
     def _left_out(self, rows: NDArray[Any] | None, codes: NDArray[np.intp], groups: Groups) -> Floats:
         scores = self._path.left_out(rows, groups, self.penalty_)
         scores[absent_classes(codes, groups, len(self.classes_))] = -np.inf
         return scores
+
+
+def grid_of(penalties: Sequence[float]) -> tuple[float, ...]:
+    """Return distinct penalties, strongest first. Raises SampleError."""
+    grid = check_list("penalties", penalties, "(0.01, 0.001)", SampleError)
+    if not grid or not all(map(is_positive, grid)):
+        raise SampleError(f"penalties={penalties!r}; expected one or more positive numbers")
+    return tuple(sorted({float(penalty) for penalty in grid}, reverse=True))
 
 
 class RidgePath:
@@ -56,12 +78,12 @@ class RidgePath:
         self, principal: Principal, rows: NDArray[Any] | None, targets: Floats, penalties: Sequence[float]
     ) -> None:
         self.principal, self.targets = principal, targets
-        self.penalties = tuple(sorted({float(penalty) for penalty in penalties}, reverse=True))
+        self.penalties = grid_of(penalties)
         self.means = targets.mean(axis=0)
         self.products = np.zeros((len(principal.squares), targets.shape[1]))  # of coordinates and targets
         for part in slices(len(targets), _NUMBERS, principal.width):
             which = np.arange(part.start, part.stop)
-            self.products += principal.points(rows, which).T @ targets[part]
+            self.products += principal.points(rows, which).T @ (targets[part] - self.means)
 
     def line(self, rows: NDArray[Any], penalty: float) -> tuple[Floats, Floats]:
         """Return the coefficients [T, D] and intercepts [T] at a penalty."""
@@ -85,6 +107,11 @@ class RidgePath:
                 residuals = self._residuals(points, self.targets[part], penalty, together)
                 sums[:, at] += (residuals**2).sum(axis=0)
         return sums / sum(map(len, groups))
+
+    def least(self, errors: Floats) -> NDArray[np.intp]:
+        """Return the number of the penalty with the least error [T] of errors [T, P], the stronger one in a tie."""
+        rounding = 1e-24 * (self.targets**2).mean(axis=0).max()
+        return (errors <= errors.min(axis=1, keepdims=True) * (1 + 1e-9) + rounding).argmax(axis=1)
 
     def _residuals(self, points: Floats, targets: Floats, penalty: float, together: bool) -> Floats:
         """Leave-one-out residuals [n, T] of coordinates [n, R], left out one by one or together."""

@@ -45,11 +45,23 @@ def winners(
     return chosen
 
 
+def vote_sums(votes: NDArray[np.intp], weights: NDArray[np.float64], classes: int) -> NDArray[np.float64]:
+    """The sums [M, classes] of the weights [M, k] of each class's votes [M, k]."""
+    sums = np.empty((len(votes), classes))
+    for part in slices(len(votes), MOST_COUNTS, max(classes, votes.shape[1])):
+        sums[part] = _sums(votes[part], weights[part], classes)
+    return sums
+
+
+def _sums(votes: NDArray[np.intp], weights: NDArray[np.float64], classes: int) -> NDArray[np.float64]:
+    cells = np.arange(len(votes))[:, None] * classes + votes
+    return np.bincount(cells.ravel(), weights.ravel(), len(votes) * classes).reshape(-1, classes)
+
+
 def _winners(
     votes: NDArray[np.intp], weights: NDArray[np.float64], distances: NDArray[np.float64], classes: int
 ) -> NDArray[np.intp]:
-    cells = np.arange(len(votes))[:, None] * classes + votes
-    of_each = np.bincount(cells.ravel(), weights.ravel(), len(votes) * classes)[cells]
+    of_each = np.take_along_axis(_sums(votes, weights, classes), votes, 1)
     tied = (weights > 0) & (of_each >= of_each.max(axis=1, keepdims=True) * (1 - _ROUNDING))
     nearest = np.where(tied, distances, np.inf).min(axis=1, keepdims=True)
     return np.where(tied & (distances == nearest), votes, classes).min(axis=1)

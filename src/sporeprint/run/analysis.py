@@ -10,9 +10,9 @@ from sporeprint.backbones.description import caveats_text
 from sporeprint.errors import RecipeError
 from sporeprint.evaluate.analyse import Analysis, analyse
 from sporeprint.evaluate.choice.candidates import DECORRELATED, EMBEDDING, EMBEDDINGS, RAW
-from sporeprint.evaluate.knn import choose_k, knn_predict
 from sporeprint.evaluate.table import features
 from sporeprint.features.combine import NAMED, named
+from sporeprint.predictors.knn import choose_k, knn_predict
 from sporeprint.run.combination_flags import Wanted, candidates
 from sporeprint.run.scores import Progress
 from sporeprint.run.store_pair import read_pair

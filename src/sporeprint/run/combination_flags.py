@@ -85,11 +85,13 @@ def candidates(
     seed: int = 0,
     table: Callable[[Sequence[str]], list[Candidate]] = short_table,
     progress: Callable[[str], None] = lambda _: None,
+    predictors: Sequence[str] = (),
 ) -> tuple[list[Candidate], Selection | None]:
     """The candidates to evaluate, and what loo chose, if it was asked.
 
     labels: of the training rows, for loo to choose by; None where it must not. unlabelled: why not, and what to take
-    instead. table: what is evaluated, with loo's choice, where the flags name no combination. progress: of `select`.
+    instead. table: what is evaluated, with loo's choice, where the flags name no combination. progress,
+    predictors: of `select`.
     Raises RecipeError where only loo is wanted and must not be.
     """
     names = list(blocks)
@@ -99,7 +101,7 @@ def candidates(
         raise RecipeError(f"--combination loo: {unlabelled}")
     selection = None
     if what.loo or (labels is not None and len(labels) > 1):  # a single row has no other to ask
-        selection = select(blocks, labels, seed=seed, progress=progress)
+        selection = select(blocks, labels, predictors=predictors, seed=seed, progress=progress)
     listed = [] if what.loo else table(names)
     if selection is not None:
         listed.append(Candidate(f"loo: {selection.name}", "chosen", selection.combination))

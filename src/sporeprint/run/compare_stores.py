@@ -25,6 +25,7 @@ def compare_stores(
     test_rows: Rows | None = None,
     blocks: str | None = None,
     label_column: str | None = None,
+    group_column: str | None = None,
     splits: int = 10,
     seed: int = 0,
     progress: Callable[[str], None] = lambda _: None,
@@ -32,7 +33,7 @@ def compare_stores(
     """What `compare` returns for a pair of stores, or for repeated splits of one.
 
     blocks: only these, or of these families, comma-separated, and the embedding. label_column: of the stores' sources,
-    instead of their labels. progress: called with each step as it begins.
+    instead of their labels. group_column: of those sources, which rows belong together. progress: called with each step as it begins.
     Raises StoreError for stores that do not go together, have no labels or lists of them, RecipeError for blocks that
     are not there, SourceError where a source is not the one that its store was made of.
     """
@@ -41,9 +42,11 @@ def compare_stores(
         return _names(store, blocks)
 
     if test_rows is None:
-        rows = read_store(train_rows, reads, label_column, "compare", "--train", samples=True)
+        rows = read_store(train_rows, reads, label_column, "compare", "--train", True, group_column)
     else:
-        rows = read_pair(train_rows, test_rows, reads, label_column, who="compare", samples=True)
+        rows = read_pair(
+            train_rows, test_rows, reads, label_column, who="compare", samples=True, group_column=group_column
+        )
     test = rows if isinstance(rows, Pair) else None
     train = rows.store
     resolved = train.plan["resolved"]
@@ -53,6 +56,7 @@ def compare_stores(
         **({"precision": resolved["dtype"]} if "dtype" in resolved else {}),
         "recipe seed": train.plan["recipe"]["seed"],
         **({} if label_column is None else {"labels": label_column}),
+        **({} if group_column is None else {"groups": group_column}),
     }
     cost = train.cost
     if cost.get("threads"):

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from sporeprint.evaluate.choice.candidates import Candidate, family_table
-from sporeprint.evaluate.knn import knn
+from sporeprint.evaluate.knn_accuracy import knn
 from sporeprint.evaluate.result import Result
 from sporeprint.evaluate.table import Costs, Entry, Features, entries_of
 from sporeprint.features.blocks import family

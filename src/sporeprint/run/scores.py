@@ -11,7 +11,7 @@ from sporeprint.errors import RecipeError
 from sporeprint.evaluate.choice.candidates import Candidate, family_table, short_table
 from sporeprint.evaluate.choice.select import Selection
 from sporeprint.evaluate.cluster import cluster
-from sporeprint.evaluate.knn import knn
+from sporeprint.evaluate.knn_accuracy import knn
 from sporeprint.evaluate.multilabel import multilabel
 from sporeprint.evaluate.probe import probe
 from sporeprint.evaluate.regress import regress
@@ -26,6 +26,7 @@ from sporeprint.run.store_pair import Pair, count, read_pair, read_store
 from sporeprint.run.store_source import Rows
 from sporeprint.store.reader import Store
 
+LINEAR = ("LDA", "ridge")  # by which the features of a linear probe are chosen
 MOST_PCA = 512  # the paper's, for wide backbones
 Progress = Callable[[str], None]
 
@@ -94,7 +95,7 @@ def knn_scores(
         what = Wanted()  # the size is of the paper's PCA alone
     loo = loo_labels(pair, shots)
     entries, selection = scores_of(
-        pair.store, pair.blocks, pair.test_blocks, what, judge, progress, *loo, seed, table=table
+        pair.store, pair.blocks, pair.test_blocks, what, judge, progress, *loo, seed, table=table, predictors=("kNN",)
     )
     return Scores(entries, pair.note, selection, pair.several)
 
@@ -139,7 +140,9 @@ def probe_scores(
         return {"probe": probe(*sets, standardise=standardise, **{"seed": seed, **few})}
 
     loo = loo_labels(pair, shots)
-    entries, selection = scores_of(pair.store, pair.blocks, pair.test_blocks, what, judge, progress, *loo, seed)
+    entries, selection = scores_of(
+        pair.store, pair.blocks, pair.test_blocks, what, judge, progress, *loo, seed, predictors=LINEAR
+    )
     return Scores(entries, pair.note, selection, pair.several)
 
 
@@ -193,9 +196,13 @@ def scores_of(
     unlabelled: str,
     seed: int = 0,
     table: Callable[[Sequence[str]], list[Candidate]] = short_table,
+    predictors: Sequence[str] = (),
 ) -> tuple[list[Entry], Selection | None]:
-    """Each of the features that are wanted, judged. labels, unlabelled, table: as of `combination_flags.candidates`."""
-    listed, selection = candidates(what, blocks, labels, unlabelled, seed, table, progress)
+    """Each of the features that are wanted, judged.
+
+    labels, unlabelled, table, predictors: as of `combination_flags.candidates`.
+    """
+    listed, selection = candidates(what, blocks, labels, unlabelled, seed, table, progress, predictors)
     costs = Costs(store.blocks_info, store.cost.get("seconds"), store.cost.get("rows", 0))
     entries = entries_of(listed, blocks, others, costs, judge, progress)
     return mark_paper(entries, store.plan), selection

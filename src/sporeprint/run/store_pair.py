@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from sporeprint.data.look_alikes import strangers_note
 from sporeprint.errors import RecipeError, StoreError
 from sporeprint.features.blocks import FAMILIES, Blocks, family
 from sporeprint.run.plan_differences import open_alike
+from sporeprint.run.row_groups import GROUP_FLAG, group_notes, read_groups
 from sporeprint.run.store_source import Rows, labels_of
 from sporeprint.store.reader import Store
 from sporeprint.values import is_number
@@ -39,7 +40,8 @@ def open_pair(train_path: Path, test_path: Path) -> tuple[Store, Store]:
 class Single:
     """The rows of one store that have a label: [N].
 
-    headline: what they are, in a line. notes: what a reader must know about them.
+    headline: what they are, in a line. notes: what a reader must know about them. groups: of the rows [N], texts, None
+    for a row without one; None where no column of them was named.
     """
 
     store: Store
@@ -48,6 +50,7 @@ class Single:
     ids: list[str]
     headline: str
     notes: tuple[str, ...]
+    groups: np.ndarray | None = field(default=None, kw_only=True)
 
     @property
     def note(self) -> str:
@@ -65,16 +68,23 @@ class Pair(Single):
     test_labels: np.ndarray
     test_ids: list[str]
     several: bool
+    test_groups: np.ndarray | None = None
 
 
 Reads = Callable[[Store], Sequence[str]]
 
 
 def read_store(
-    rows: Rows, reads: Reads, label_column: str | None, who: str, flag: str = "--source", samples: bool = False
+    rows: Rows,
+    reads: Reads,
+    label_column: str | None,
+    who: str,
+    flag: str = "--source",
+    samples: bool = False,
+    group_column: str | None = None,
 ) -> Single:
     """A store's blocks and labels, one label a row. who: the command, which needs one. Others: as of `read_pair`."""
-    check_sources((rows,), label_column, (flag,), samples)
+    check_sources((rows,), label_column, (flag,), samples, group_column)
     store = Store.open(rows.store)
     blocks, labels, has = labelled(store, rows, reads(store), label_column)
     labels = one_label(labels, rows.store, who)
@@ -85,7 +95,12 @@ def read_store(
     notes += ["every row a class of its own: nothing to group"] if 1 < classes == len(labels) else []
     notes += [] if has.all() else [f"left out, having no label: {count(int((~has).sum()), 'row')}"]
     notes += [hint] if (hint := numbers_hint(labels.tolist())) else []
-    return Single(store, blocks, labels, np.array(store.ids)[has].tolist(), headline, tuple(notes))
+    groups = None
+    if group_column is not None:
+        groups = read_groups(store, rows, group_column, has)
+        notes += group_notes(group_column, groups, labels)
+    ids = np.array(store.ids)[has].tolist()
+    return Single(store, blocks, labels, ids, headline, tuple(notes), groups=groups)
 
 
 def read_pair(
@@ -100,6 +115,7 @@ def read_pair(
     roles: tuple[str, str] = ("training row", "test row"),
     unknown: str = "counted as wrong",
     samples: bool = False,
+    group_column: str | None = None,
 ) -> Pair:
     """Both stores' blocks and labels.
 
@@ -110,7 +126,7 @@ def read_pair(
     for their samples too, without a label column.
     Raises StoreError, RecipeError, and SourceError where a source is not the one that its store was made of.
     """
-    check_sources((train_rows, test_rows), label_column, flags, samples)
+    check_sources((train_rows, test_rows), label_column, flags, samples, group_column)
     train, test = open_pair(train_rows.store, test_rows.store)
     names = reads(train)
     blocks, labels, has = labelled(train, train_rows, names, label_column)
@@ -152,6 +168,11 @@ def read_pair(
     elif shared := shared_rows(train, test, has, test_has):
         also = f"is also a {roles[0]}" if shared == 1 else f"are also {plural(roles[0])}"
         notes.append(f"{count(shared, roles[1])} {also}")
+    groups = test_groups = None
+    if group_column is not None:
+        groups = read_groups(train, train_rows, group_column, has)
+        test_groups = read_groups(test, test_rows, group_column, test_has, several=False)
+        notes += group_notes(group_column, groups, None if targets or several else labels, test_groups, roles)
     return Pair(
         store=train,
         blocks=blocks,
@@ -163,6 +184,8 @@ def read_pair(
         test_labels=test_labels,
         test_ids=np.array(test.ids)[test_has].tolist(),
         several=several,
+        groups=groups,
+        test_groups=test_groups,
     )
 
 
@@ -178,17 +201,24 @@ def plural(noun: str) -> str:
     return f"{noun}es" if noun.endswith("s") else f"{noun}s"
 
 
-def check_sources(rows: Sequence[Rows], label_column: str | None, flags: Sequence[str], samples: bool = False) -> None:
-    """Raises RecipeError where a label column comes without the sources that have it, or they without it.
+def check_sources(
+    rows: Sequence[Rows],
+    label_column: str | None,
+    flags: Sequence[str],
+    samples: bool = False,
+    group_column: str | None = None,
+) -> None:
+    """Raises RecipeError where a column comes without the sources that have it, or they without it.
 
-    samples: the sources may be given without a label column, for their samples.
+    samples: the sources may be given without a column, for their samples.
     """
     sources, names = [store.source for store in rows], " and ".join(flags)
     if any(store.split is not None and store.source is None for store in rows):
         raise RecipeError(f"a split goes with the source that it is of; give {names} too, or leave it out")
-    if label_column is not None and None in sources:
-        raise RecipeError(f"--label-column needs {names}: the source that each store was made of")
-    if not samples and label_column is None and any(source is not None for source in sources):
+    for flag, column in (("--label-column", label_column), (GROUP_FLAG, group_column)):
+        if column is not None and None in sources:
+            raise RecipeError(f"{flag} needs {names}: the source that each store was made of")
+    if not samples and label_column is None and group_column is None and any(source is not None for source in sources):
         verb = "are" if len(flags) > 1 else "is"
         raise RecipeError(f"{names} {verb} for --label-column, other labels than the stores'")
 

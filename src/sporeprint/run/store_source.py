@@ -31,15 +31,17 @@ def samples_of(store: Store, rows: Rows) -> list[Any]:
     return [samples[row_id] for row_id in store.ids]
 
 
-def labels_of(store: Store, rows: Rows, column: str) -> np.ndarray | None:
+def labels_of(store: Store, rows: Rows, column: str, flag: str = "--label-column") -> np.ndarray | None:
     """Read labels of a store's rows from another column of its source, in its order, as `Store.labels` has them.
+
+    flag: of the command line, which names the column.
 
     Raises StoreError, SourceError as `reopen` does, and SourceError where the source has no such column.
     """
     if not column:
-        raise SourceError("an empty --label-column names no labels; give a column of the source")
+        raise SourceError(f"an empty {flag} names no {flag[2:-7]}s; give a column of the source")
     reopen(store, rows)  # checks that it is the source before its other columns
-    source = _open(store.plan["source"], rows, store_modality(store), column)
+    source = _open(store.plan["source"], rows, store_modality(store), column, flag)
     names = source.label_names
     labels = {row.id: row.label if names is None else _label_names(row.label, names) for row in source.rows()}
     return label_array([labels[row_id] for row_id in store.ids])
@@ -69,14 +71,16 @@ def reopen(store: Store, rows: Rows) -> Source:
     return source
 
 
-def _open(recorded: dict[str, Any], rows: Rows, modality: str, label_column: str | None = None) -> Source:
+def _open(
+    recorded: dict[str, Any], rows: Rows, modality: str, label_column: str | None = None, flag: str = "--label-column"
+) -> Source:
     columns: dict[str, Any] = {}
     if recorded["kind"] != "folder":
         given = recorded["columns"]
         label = (given.get("label") or "") if label_column is None else label_column
         columns = {"sample_column": given.get("sample"), "label_column": label, "id_column": given.get("id") or ""}
     elif label_column is not None:
-        raise SourceError(f"'{rows.source}' is a folder of files, which has no columns; leave out --label-column")
+        raise SourceError(f"'{rows.source}' is a folder of files, which has no columns; leave out {flag}")
     else:
         columns = {"metadata": False}
     assert rows.source is not None

@@ -41,7 +41,7 @@ def check_row_count(count: int) -> None:
 
 def slices(length: int, numbers: int, width: int = 1) -> Iterator[slice]:
     """Slices of a table of this width and length that hold at most `numbers` numbers each, and at least one row."""
-    step = max(1, numbers // width)
+    step = max(1, numbers // max(1, width))
     return (slice(at, min(at + step, length)) for at in range(0, length, step))
 
 

@@ -33,6 +33,13 @@ class Nearest:
     distances: NDArray[np.float64]
     counts: Numbers
 
+    def first(self, k: int) -> Nearest:
+        """Only as many columns as hold the k nearest rows of every query, and those that tie with the k-th."""
+        limit = self.distances[:, [min(k, self.distances.shape[1]) - 1]]
+        width = int((self.distances <= limit).sum(axis=1).max(initial=1))
+        rows, distances, counts = (each[:, :width] for each in (self.rows, self.distances, self.counts))
+        return Nearest(self.queries, rows, distances, counts)
+
     def places(self, k: int) -> NDArray[np.float64]:
         """How many of the k nearest places each row [n, K] takes: rows at one distance share those that are left."""
         return places_of(self.distances, k, self.counts)
@@ -60,15 +67,18 @@ def tied_neighbours(
     values: NDArray[Any],
     metric: str = "euclidean",
     own: Numbers | None = None,
+    groups: Numbers | None = None,
 ) -> Iterator[Nearest]:
     """The k nearest training rows of each query, and every row as near as the k-th, for some queries after others.
 
     As `neighbours` otherwise. values: [N] or [N, T], a label or targets: of duplicates with equal values one may stand
     for all. own: [M], the training row that each query is: it is no neighbour of its own, its duplicates are.
+    groups: [N], a number for each training row; then no row of its own row's group is a query's neighbour.
     The distinct rows are copied once, and searched, where more than k rows tie and where half are duplicates.
     """
-    k += own is not None
-    distinct = _Distinct(train, values, own)
+    if own is not None:
+        k += 1 if groups is None else int(np.bincount(groups)[groups[own]].max())
+    distinct = _Distinct(train, values, own, groups)
     if 2 * len(distinct.firsts) <= len(train):
         yield from distinct.nearest(queries, np.arange(len(queries)), k, metric)
         return
@@ -81,22 +91,28 @@ def tied_neighbours(
         near = Nearest(
             numbers[~more], rows[~more, :last], distances[~more, :last], np.ones((sum(~more), last), np.intp)
         )
-        yield near if own is None else _without(near, near.rows == own[near.queries, None])
+        if own is not None:
+            alone = near.rows == own[near.queries, None]
+            near = _without(near, alone if groups is None else _of_own_group(near, own, groups))
+        yield near
         yield from distinct.nearest(queries, numbers[more], k, metric)
 
 
 class _Distinct:
     """The distinct rows among training rows, and those among their duplicates that differ in value."""
 
-    def __init__(self, train: NDArray[Any], values: NDArray[Any], own: Numbers | None) -> None:
-        self.train, self.own = train, own
+    def __init__(self, train: NDArray[Any], values: NDArray[Any], own: Numbers | None, groups: Numbers | None) -> None:
+        self.train, self.own, self.groups = train, own, groups
+        values = values.reshape(len(values), -1)
+        if groups is not None:  # duplicates of several groups are not alike
+            values = np.column_stack([values, groups])
         seen: dict[bytes, int] = {}
         codes = np.empty(len(train), np.intp)
         for part in slices(len(train), _NUMBERS, train.shape[1]):
             for at, row in enumerate(train[part] + train.dtype.type(0), part.start):  # + 0: there is one zero
                 codes[at] = seen.setdefault(blake2b(row.tobytes(), digest_size=16).digest(), len(seen))
         self.firsts = np.unique(codes, return_index=True)[1]  # the first row of each distinct one
-        parts = np.unique(values.reshape(len(values), -1), axis=0, return_inverse=True)[1].reshape(-1)
+        parts = np.unique(values, axis=0, return_inverse=True)[1].reshape(-1)
         keys, self.voters, self.kind, self.counts = np.unique(
             codes * (parts.max() + 1) + parts, return_index=True, return_inverse=True, return_counts=True
         )
@@ -140,13 +156,20 @@ class _Distinct:
             apart[inside] = np.repeat(distances[part].ravel(), times)
             nearest = Nearest(numbers[part], self.voters[kinds], apart, np.where(inside, self.counts[kinds], 0))
             if self.own is not None:
-                nearest = _without(nearest, inside & (kinds == self.kind[self.own[numbers[part]], None]))
+                alone = inside & (kinds == self.kind[self.own[numbers[part]], None])
+                gone = alone if self.groups is None else _of_own_group(nearest, self.own, self.groups)
+                nearest = _without(nearest, gone)
             yield nearest
 
 
-def _without(nearest: Nearest, own: NDArray[np.bool_]) -> Nearest:
-    """One row less where own [n, K]."""
-    counts = nearest.counts - own
+def _of_own_group(nearest: Nearest, own: Numbers, groups: Numbers) -> Numbers:
+    """How many rows [n, K] of each query's own group the rows stand for."""
+    return nearest.counts * (groups[nearest.rows] == groups[own[nearest.queries], None])
+
+
+def _without(nearest: Nearest, gone: NDArray[Any]) -> Nearest:
+    """The rows [n, K] without those that are gone: as many of each as the numbers say."""
+    counts = nearest.counts - gone
     distances = np.where(counts > 0, nearest.distances, np.inf)
     order = np.argsort(distances, axis=1, kind="stable")
     rows, distances, counts = (np.take_along_axis(each, order, 1) for each in (nearest.rows, distances, counts))

@@ -3,6 +3,7 @@ import math
 
 import numpy as np
 import pytest
+from sklearn.model_selection import GroupShuffleSplit, StratifiedGroupKFold
 
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.choice.intervals import (
@@ -111,6 +112,67 @@ def test_the_spread_of_small_classes_is_not_too_small():
     assert width(interval) == pytest.approx(2 * TWO_SIDED * error, rel=0.04)  # drawing 4 of 4 gives 0.87 of it
 
 
+def clusters(count, seed=0):
+    """Scores of groups of 1 to 9 rows, alike within a group, in no order."""
+    rng = np.random.default_rng(seed)
+    groups = rng.permutation(np.repeat(np.arange(count), rng.integers(1, 10, count)))
+    return rng.random(count)[groups] + 0.1 * rng.standard_normal(len(groups)), groups
+
+
+def plain_cluster_bootstrap(scores, groups, draws):
+    """Whole groups drawn with replacement, one draw after the other."""
+    rng = np.random.default_rng(1)
+    rows = [np.flatnonzero(groups == name) for name in np.unique(groups)]
+    means = [
+        scores[np.concatenate([rows[at] for at in rng.integers(len(rows), size=len(rows))])].mean()
+        for _ in range(draws)
+    ]
+    return np.quantile(means, [0.025, 0.975])
+
+
+@pytest.mark.parametrize("count", [40, 300])
+def test_whole_groups_are_drawn(count):
+    scores, groups = clusters(count)
+    interval = bootstrap_mean(scores, draws=10_000, groups=groups)
+    assert interval.value == pytest.approx(scores.mean())
+    np.testing.assert_allclose(
+        [interval.low, interval.high], plain_cluster_bootstrap(scores, groups, 10_000), atol=0.04 * width(interval)
+    )
+    assert width(interval) > 1.8 * width(bootstrap_mean(scores))
+
+
+def test_a_difference_draws_the_same_groups_of_both():
+    a, groups = clusters(60)
+    b = a + clusters(60, seed=1)[0][0] + 0.01 * np.arange(len(a))
+    interval = bootstrap_difference(a, b, draws=10_000, groups=groups.astype(str))
+    expected = plain_cluster_bootstrap(b - a, groups, 10_000)
+    np.testing.assert_allclose([interval.low, interval.high], expected, atol=0.04 * width(interval))
+
+
+@pytest.mark.parametrize("labels", [None, [0, 0, 1, 1, 1, 0] * 20])
+def test_groups_of_one_row_change_nothing(labels):
+    a, b = np.random.default_rng(0).random((2, 120))
+    plain = bootstrap_difference(a, b, labels=labels)
+    assert bootstrap_difference(a, b, labels=labels, groups=np.arange(120)[::-1]) == plain
+    assert bootstrap_difference(a, b, labels=labels, groups=[None] * 120) == plain
+
+
+def test_groups_are_drawn_within_their_class():
+    # Class a: always right. Class b: four groups of two rows, three wholly wrong. Of three drawn, 0 to 3 are right.
+    labels = ["a"] * 4 + ["b"] * 8
+    groups = [0, 0, 1, 2, 3, 3, 4, 4, 5, 5, 6, 6]
+    right = [1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0]
+    interval = bootstrap_mean(right, draws=20_000, level=0.6, labels=labels, groups=groups)
+    assert interval.value == pytest.approx(0.625)
+    assert (interval.low, interval.high) == pytest.approx((0.5, 2 / 3))
+
+
+def test_one_group_says_nothing_of_its_spread():
+    interval = bootstrap_mean([1, 0, 1], groups=["a", "a", "a"])
+    assert interval.value == pytest.approx(2 / 3)
+    assert math.isnan(interval.low)
+
+
 def test_a_seed_decides_the_draws():
     a, b = outcomes(20, 10, 25, 45)
     assert bootstrap_difference(a, b, seed=3) == bootstrap_difference(a, b, seed=3)
@@ -185,6 +247,58 @@ def test_more_splits_leave_the_first_as_they_are():
     assert others[1].tolist() != few[0][1].tolist()
 
 
+def grouped_rows(seed=0):
+    """Labels of four classes and groups of 1 to 12 rows: those of even number are of one class, the others of any."""
+    rng = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(60), rng.integers(1, 13, 60))
+    labels = np.where(groups % 2, rng.integers(0, 4, len(groups)), groups % 4)
+    return labels, groups
+
+
+def test_a_group_is_never_on_both_sides():
+    labels, groups = grouped_rows()
+    splits = list(repeated_splits(labels, 0.3, 5, groups=groups))
+    for train, test in splits:
+        assert sorted([*train, *test]) == list(range(len(labels)))
+        assert not set(groups[train]) & set(groups[test])
+    assert len({tuple(test) for _, test in splits}) == 5
+
+
+def test_classes_are_met_nearly_as_well_as_by_stratified_folds_and_better_than_by_chance():
+    def apart(tested, labels):
+        return np.abs(np.bincount(tested, minlength=4) / np.bincount(labels) - 0.25).mean()
+
+    ours, folded, shuffled = [], [], []
+    for seed in range(5):
+        labels, groups = grouped_rows(seed)
+        ours += [apart(labels[test], labels) for _, test in repeated_splits(labels, 0.25, 4, groups=groups)]
+        folds = StratifiedGroupKFold(4, shuffle=True, random_state=seed).split(labels, labels, groups)
+        folded += [apart(labels[test], labels) for _, test in folds]
+        drawn = GroupShuffleSplit(4, test_size=0.25, random_state=seed).split(labels, labels, groups)
+        shuffled += [apart(labels[test], labels) for _, test in drawn]
+    assert np.mean(ours) < 1.5 * np.mean(folded)
+    assert np.mean(ours) < 0.5 * np.mean(shuffled)
+
+
+def test_groups_of_one_row_are_split_as_rows():
+    labels = np.array(["a"] * 10 + ["b"] * 20 + ["c"] + ["d"] * 2)
+    for _, test in repeated_splits(labels, 0.3, 4, groups=np.arange(33)):
+        assert [int((labels[test] == name).sum()) for name in "abcd"] == [3, 6, 0, 1]
+
+
+def test_a_class_of_one_group_is_trained_on():
+    labels, groups = ["a"] * 6 + ["b"] * 4 + ["c"] * 2, [0, 0, 1, 1, 2, 2, 3, 3, 3, 3, 4, 5]
+    for train, test in repeated_splits(labels, 0.3, 10, groups=groups):
+        assert {labels[row] for row in test} == {"a", "c"}
+        assert {labels[row] for row in train} == {"a", "b", "c"}
+
+
+def test_a_class_of_two_unequal_groups_is_tested_and_trained_on():
+    labels, groups = [0] * 10 + [1] * 2, [0] * 5 + [1] * 5 + [2, 3]
+    for _, test in repeated_splits(labels, 0.1, 5, groups=groups):
+        assert sorted(labels[row] for row in test) == [0] * 5 + [1]
+
+
 def test_split_interval_by_hand():
     # Mean 0.02, s = 0.01, J = 3; tested / trained = 3/7; t of two degrees of freedom at 97.5 %: 4.30265.
     interval = split_interval([0.01, 0.02, 0.03], 0.3)
@@ -216,6 +330,10 @@ def test_one_split_says_nothing_of_its_spread():
         (lambda: bootstrap_mean([1, 0], level=95), "level=95"),
         (lambda: bootstrap_mean([1, 0], labels=["a"]), "test labels have shape"),
         (lambda: bootstrap_mean([1, 0], labels=[1.0, np.nan]), "1 of 2 test labels are NaN"),
+        (lambda: bootstrap_mean([1, 0], groups=["a"]), r"groups have shape \(1,\) for 2 rows"),
+        (lambda: bootstrap_mean([1, 0, 1], labels=["a", "b", "b"], groups=[0, 0, 1]), "rows of several classes"),
+        (lambda: next(repeated_splits(["a", "a"], groups=[1, 1])), "each of 1 groups holds all rows of a class"),
+        (lambda: next(repeated_splits(["a", "a"], groups=[1])), "groups have shape"),
         (lambda: next(repeated_splits(["a", "b"])), "none of 2 classes has two rows"),
         (lambda: next(repeated_splits([])), r"labels have shape \(0,\)"),
         (lambda: next(repeated_splits("a")), "labels is a str; expected a list of labels"),

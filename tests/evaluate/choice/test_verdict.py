@@ -1,11 +1,10 @@
 """The verdict of a comparison, in one sentence, and what stands behind it."""
 
 import math
-from dataclasses import replace
 
 import pytest
 
-from small_comparison import entry
+from small_comparison import altered, entry
 from sporeprint.evaluate.choice.candidates import ALL, FREE, HALF_WHITE, PLAIN, RAW
 from sporeprint.evaluate.choice.intervals import Interval
 from sporeprint.evaluate.choice.verdict import reasons, verdict
@@ -23,43 +22,45 @@ def reasoned(*gains, **others):
     return "; ".join(reasons(*compared(*gains, **others)))
 
 
-def compared(free, everything, recommended=FREE, plain=None, passes=10, reference=RAW, other=None, own=None):
-    """The entries of such a comparison, its reference and its choice."""
-    raw = Combination(("embedding",))
-    own = raw if own is None else own
+def compared(free, everything, recommended=FREE, plain=None, passes=10, reference=RAW, other=None, base="LDA"):
+    """The entries of such a comparison, its reference and its choice; a gain of (0, 0, 0) is the reference itself."""
+    how = {RAW: Combination(("embedding",)), HALF_WHITE: Combination(("embedding",), "auto", exponent=0.5)}
     joined = Combination(("embedding", "layers", "gradients"), "auto", exponent=0.5)
-    entries = [entry(RAW, "embedding", 1, 0.6, combination=raw)]
-    if reference != RAW:
-        entries.append(entry(reference, "embedding", 1, 0.6, combination=replace(raw, whiten="auto", exponent=0.5)))
+    entries = [entry(name, "embedding", 1, 0.6, combination=how[name], predictor=base) for name in how]
     for name, gain, count in ((FREE, free, 1), (ALL, everything, passes), (PLAIN, plain, 4)):
-        if gain is not None:
-            how = own if gain == (0, 0, 0) else joined
-            blocks = ("embedding",) if gain == (0, 0, 0) else ("embedding", "cls-1", "cls-2", "kl")
-            gained = Interval(*gain)
-            entries.append(entry(name, "chosen", count, 0.6 + gain[0], gain=gained, combination=how, blocks=blocks))
+        if gain is None:
+            continue
+        same = {"combination": how[reference], "predictor": base}
+        more = {"combination": joined, "blocks": ("embedding", "cls-1", "cls-2", "kl"), "passes": count}
+        others = same if gain == (0, 0, 0) else more
+        entries.append(altered(entry(name, "chosen", 1, 0.6 + gain[0]), gain=Interval(*gain), **others))
     if other is not None:
         entries.append(entry("kl alone", "block", 2, 0.6, gain=Interval(*other), combination=Combination(("kl",))))
     return entries, reference, recommended
 
 
-def test_the_sentence_says_what_to_use_its_gain_and_its_price():
+BEST = "Use half-whitened embedding, layers and kl with LDA: {:.1%} where the embedding's best is 60.0% ({}); one pass."
+BASE = "Use the embedding with LDA (60.0%, one pass): the training rows' choice is {}, {}."
+
+
+def test_the_sentence_says_what_to_use_both_accuracies_the_gain_and_the_price():
     free, everything = (0.05, 0.01, 0.09), (0.07, 0.03, 0.11)
     assert judged(free, everything) == (
-        "Use half-whitened embedding, layers and kl: +5.0 points (+1.0 to +9.0) over the embedding (60.0%), "
-        "for one pass a row."
+        "Use half-whitened embedding, layers and kl with LDA: 65.0% where the embedding's best is 60.0% "
+        "(+5.0, +1.0 to +9.0); one pass."
     )
     assert judged(free, everything, ALL) == (
-        "Use half-whitened embedding, layers and kl: +7.0 points (+3.0 to +11.0) over the embedding (60.0%), "
-        "for 10 passes a row."
+        "Use half-whitened embedding, layers and kl with LDA: 67.0% where the embedding's best is 60.0% "
+        "(+7.0, +3.0 to +11.0); 10 passes."
     )
-    assert "over the half-whitened embedding" in judged(free, everything, reference=HALF_WHITE)
 
 
-def test_behind_it_stand_the_blocks_their_price_and_what_others_bring():
+def test_behind_it_stand_the_blocks_their_price_the_reference_and_what_others_bring():
     free, everything = (0.05, 0.01, 0.09), (0.07, 0.03, 0.11)
-    assert reasoned(free, everything) == (
+    assert reasoned(free, everything, base="kNN, k = 5") == (
         "half-whitened embedding, layers and kl: embedding + cls-1 + cls-2 + kl, whitened with exponent 0.5; "
-        "1,240.0 rows/s, 1,536 bytes a row against 1,536; 10 passes instead bring +7.0 points (+3.0 to +11.0)"
+        "1,240.0 rows/s, 1,536 bytes a row against 1,536; the embedding's best is the embedding with kNN; "
+        "10 passes instead bring +7.0 points (+3.0 to +11.0)"
     )
     assert reasoned(free, everything, ALL, plain=(0.02, -0.01, 0.05)).endswith(
         "; one pass brings +5.0 points (+1.0 to +9.0); "
@@ -73,75 +74,87 @@ def test_where_the_choice_of_one_pass_has_no_gradients_its_gain_is_said_once():
     assert reasoned(free, everything, ALL, plain=free).count("+5.0 points") == 1
 
 
-def test_the_longest_choice_fits_25_words():
+@pytest.mark.parametrize("gain", [(0.05, 0.01, 0.09), (0.05, -0.01, 0.09), (-0.05, -0.09, 0.01), (0.0, -0.005, 0.005)])
+@pytest.mark.parametrize("word", ["class means", "probe", "kNN, k = 200, softmax vote"])
+def test_the_longest_names_fit_25_words(gain, word):
     blocks = ("embedding", "cls-1", "cls-2", "dino.views", "simclr.views", "kl", "dino")
-    entries, *_ = compared((0.05, 0.01, 0.09), (0.05, 0.01, 0.09), reference=HALF_WHITE)
+    entries, *_ = compared(gain, gain, reference=HALF_WHITE, base=word)
     how = Combination(blocks, "auto", exponent=0.5)
-    longest = [replace(one, blocks=blocks, combination=how) if one.name == FREE else one for one in entries]
-    sentence = verdict(longest, HALF_WHITE, FREE)
-    assert sentence.startswith("Use half-whitened embedding, layers, views and gradients: +5.0 points")
-    assert len(sentence.split()) <= 25
+    longest = [
+        altered(one, blocks=blocks, combination=how, predictor=word) if one.name == FREE else one for one in entries
+    ]
+    assert len(verdict(longest, HALF_WHITE, FREE).split()) <= 25
+    assert len(judged((0, 0, 0), gain, reference=HALF_WHITE, base=word).split()) <= 25
 
 
-def test_the_test_rows_judge_what_was_recommended_and_recommend_nothing():
-    surer = (0.07, 0.03, 0.11)
-    assert judged((0.01, -0.01, 0.03), surer).startswith("Use the embedding alone for now")
-    assert judged(surer, (0.01, -0.01, 0.03), ALL).startswith("Use the embedding alone for now")
+def test_a_probe_is_a_probe_and_a_number_of_neighbours_is_left_to_the_table():
+    assert judged((0, 0, 0), (0, 0, 0), base="probe").startswith("Use the embedding with a probe: 60.0%")
+    assert judged((0, 0, 0), (0, 0, 0), base="kNN, k = 5").startswith("Use the embedding with kNN: 60.0%")
 
 
-CHOSE = "what the training rows chose"
-SURE = "Use half-whitened embedding, layers and kl: {} over the embedding (60.0%), for"
-WORSE = f"Use the embedding alone (60.0%, one pass): {CHOSE} is worse here, {{}}."
-SAME = f"The embedding alone is as good (60.0%, one pass): {CHOSE} brings {{}}."
-NO_BETTER = f"Use the embedding alone (60.0%, one pass): {CHOSE} is no better, maybe worse, {{}}."
-OPEN = f"Use the embedding alone for now (60.0%, one pass): {CHOSE} brings {{}}, which may be chance."
-
-
-def test_without_a_sure_gain_what_the_training_rows_chose_is_told_with_its_price():
-    told = "what the training rows chose: embedding + cls-1 + cls-2 + kl, whitened with exponent 0.5, one pass a row"
-    for gain in ((0.05, 0.0, 0.1), (0.05, math.nan, math.nan), (0.002, -0.004, 0.008), (-0.06, -0.1, -0.02)):
-        assert reasoned(gain, gain) == told
-    assert judged((0.05, math.nan, math.nan), (0, 0, 0)) == OPEN.format("+5.0 points (no interval)")
-
-
-def test_where_the_choice_is_the_embedding_its_own_interval_is_said():
-    assert judged((0, 0, 0), (0, 0, 0)) == (
-        "Use the embedding alone (60.0%, 58.0% to 63.0%; one pass): on the training rows nothing is surely better."
+def test_the_same_features_with_a_better_predictor_are_a_choice_of_their_own():
+    entries, reference, chosen = compared((0.05, 0.01, 0.09), (0, 0, 0), base="kNN, k = 5")
+    raw = Combination(("embedding",))
+    entries = [altered(one, combination=raw, blocks=("embedding",)) if one.name == FREE else one for one in entries]
+    assert verdict(entries, reference, chosen).startswith(
+        "Use the embedding with LDA: 65.0% where the embedding's best"
     )
+
+
+def test_where_nothing_is_surely_better_in_training_the_references_own_interval_is_said():
+    assert judged((0, 0, 0), (0, 0, 0)) == (
+        "Use the embedding with LDA: 60.0% (58.0% to 63.0%), one pass; on the training rows nothing is surely better."
+    )
+    assert judged((0, 0, 0), (0, 0, 0), reference=HALF_WHITE).startswith("Use the half-whitened embedding with LDA: 60")
     assert reasoned((0, 0, 0), (0, 0, 0)) == ""
 
 
+def test_without_a_sure_gain_what_the_training_rows_chose_is_said_with_its_price():
+    said = (
+        "what the training rows chose: embedding + cls-1 + cls-2 + kl, whitened with exponent 0.5, with LDA, "
+        "one pass a row; the embedding's best is the embedding with LDA"
+    )
+    for gain in ((0.05, 0.0, 0.1), (0.05, math.nan, math.nan), (0.002, -0.004, 0.008), (-0.06, -0.1, -0.02)):
+        assert reasoned(gain, gain) == said
+
+
+SURE, CHANCE, SAME, NO, MAYBE, WORSE = "sure", "chance", "same", "no better", "no better, maybe worse", "worse here"
+
+
 @pytest.mark.parametrize(
-    ("low", "high", "words"),
+    ("value", "low", "high", "words"),
     [
-        (-6.0, -1.5, WORSE),
-        (-6.0, -0.5, WORSE),
-        (-0.6, -0.1, WORSE),
-        (-6.0, 0.0, NO_BETTER),
-        (-6.0, 0.3, NO_BETTER),
-        (-1.0, 0.3, NO_BETTER),
-        (-6.0, 1.0, OPEN),
-        (-6.0, 5.0, OPEN),
-        (-0.9, 0.0, SAME),
-        (-0.9, 0.9, SAME),
-        (-0.5, 0.3, SAME),
-        (0.0, 0.9, SAME),
-        (-0.9, 1.0, OPEN),
-        (-0.9, 5.0, OPEN),
-        (0.0, 5.0, OPEN),
-        (0.1, 0.6, SURE),
-        (0.5, 5.0, SURE),
-        (1.5, 8.2, SURE),
-        (math.nan, math.nan, OPEN),
+        (3.0, 0.5, 5.0, SURE),
+        (0.3, 0.1, 1.6, SURE),
+        (3.0, 0.0, 5.0, CHANCE),
+        (0.5, -0.9, 1.0, CHANCE),
+        (0.5, math.nan, math.nan, CHANCE),
+        (-0.5, math.nan, math.nan, NO),
+        (0.0, -2.0, 2.0, NO),
+        (-1.0, -6.0, 1.0, NO),
+        (-1.0, -6.0, 0.9, MAYBE),
+        (-1.0, -6.0, 0.0, MAYBE),
+        (-3.0, -6.0, -0.5, WORSE),
+        (-0.3, -1.0, -0.1, WORSE),
+        (0.3, -0.9, 0.9, SAME),
+        (-0.3, -0.9, 0.0, SAME),
+        (0.3, 0.1, 0.9, SURE),
+        (-0.3, -0.9, -0.1, WORSE),
     ],
 )
 @pytest.mark.parametrize("recommended", [FREE, ALL])
-def test_what_is_said_of_a_choice_follows_from_both_ends_of_its_interval(low, high, words, recommended):
-    middle = 0.01 if math.isnan(low) else (low + high) / 200
-    gain = (middle, low / 100, high / 100)
-    assert judged(gain, gain, recommended).startswith(words.format(Interval(*gain)))
-    assert judged(gain, gain, recommended).endswith(".")
-    assert "surely better here" not in reasoned(gain, gain, recommended)
+def test_what_is_said_of_a_choice_follows_from_its_gain_and_both_ends_of_its_interval(
+    value, low, high, words, recommended
+):
+    gain = value / 100, low / 100, high / 100
+    known = "no interval" if math.isnan(low) else f"{low:+.1f} to {high:+.1f}"
+    expected = {
+        SURE: BEST.format(0.6 + gain[0], f"{value:+.1f}, {known}"),
+        CHANCE: BEST.format(0.6 + gain[0], f"{value:+.1f}, {known}, maybe chance"),
+        SAME: f"The embedding with LDA is as good (60.0%, one pass): the training rows' choice brings {Interval(*gain)}.",
+    }.get(words, BASE.format(words, Interval(*gain)))
+    assert judged(gain, gain, recommended, passes=1) == expected
+    assert "surely better here" not in reasoned(gain, gain, recommended, passes=1)
 
 
 SURER = (
@@ -155,10 +168,10 @@ GAINED, OPEN_GAIN, LOST = (0.05, 0.015, 0.082), (0.01, -0.02, 0.04), (-0.028, -0
 def test_a_sure_gain_that_the_training_rows_did_not_choose_is_said_with_its_interval(chosen):
     gain = "+5.0 points (+1.5 to +8.2)"
     everything = "the choice among all blocks, 10 passes"
-    assert reasoned(chosen, GAINED).endswith(SURER.format(everything, gain, 2))
-    assert reasoned(GAINED, chosen, ALL).endswith(SURER.format("the choice of one pass, one pass", gain, 2))
+    assert reasoned(chosen, GAINED).endswith(SURER.format(everything, gain, 3))
+    assert reasoned(GAINED, chosen, ALL).endswith(SURER.format("the choice of one pass, one pass", gain, 3))
     plain = "the choice without gradients, 4 passes"
-    assert reasoned(chosen, chosen, plain=GAINED).endswith(SURER.format(plain, gain, 3))
+    assert reasoned(chosen, chosen, plain=GAINED).endswith(SURER.format(plain, gain, 4))
     for other in (OPEN_GAIN, LOST, (math.nan, math.nan, math.nan)):
         assert "surely better here" not in reasoned(chosen, other)
 
@@ -167,19 +180,8 @@ def test_of_several_sure_gains_the_surest_is_said_and_of_all_entries_a_choice_fi
     surer = (0.04, 0.03, 0.05)
     assert "is the choice without gradients, 4 passes: +4.0" in reasoned(LOST, GAINED, plain=surer)
     assert "is the choice among all blocks, 10 passes: +5.0" in reasoned(LOST, GAINED, other=surer)
-    assert "is kl alone, 2 passes: +4.0 points (+3.0 to +5.0) (one of 3" in reasoned(LOST, LOST, other=surer)
+    assert "is kl alone, 2 passes: +4.0 points (+3.0 to +5.0) (one of 4" in reasoned(LOST, LOST, other=surer)
 
 
 def test_where_the_choice_is_sure_no_other_is_said_to_be():
     assert "surely better here" not in reasoned(GAINED, (0.07, 0.03, 0.11), other=(0.09, 0.05, 0.12))
-
-
-def test_a_choice_that_is_the_reference_or_the_raw_embedding_is_compared_with_nothing_silly():
-    assert judged((0, 0, 0), LOST, reference=HALF_WHITE) == (
-        "Use the embedding alone (60.0%, one pass): on the training rows nothing is surely better; "
-        "+0.0 points (+0.0 to +0.0) against the half-whitened embedding."
-    )
-    white = Combination(("embedding",), "auto", exponent=0.5)
-    assert judged((0, 0, 0), LOST, reference=HALF_WHITE, own=white).startswith(
-        "Use the half-whitened embedding alone (60.0%"
-    )

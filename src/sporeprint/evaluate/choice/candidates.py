@@ -17,9 +17,9 @@ EMBEDDING = "embedding"
 RAW, HALF_WHITE, WHITE = EMBEDDING, f"{EMBEDDING}, white 0.5", f"{EMBEDDING}, white"
 REFERENCES = {RAW: Combination((EMBEDDING,)), HALF_WHITE: Combination((EMBEDDING,), "auto", exponent=0.5)}
 EMBEDDINGS = {**REFERENCES, WHITE: Combination((EMBEDDING,), "auto")}
-EXPONENTS = (0.5, 0.75, 1.0)  # that `select` chooses from
+EXPONENTS = (0.5, 1.0)  # that `select` chooses from
 PAPER, DECORRELATED = "paper", "decorrelated"
-FREE, PLAIN, ALL = "chosen, one pass", "chosen, no gradients", "chosen, all passes"
+CHOICES = FREE, PLAIN, ALL = "chosen, one pass", "chosen, no gradients", "chosen, all passes"
 SHORT = (RAW, WHITE, PAPER, DECORRELATED)  # where a full table would take too long
 
 _WHITE_JOINS = (
@@ -78,7 +78,7 @@ def choices(names: Sequence[str]) -> dict[str, Combination]:
     """What `select` chooses from by default, for these blocks; the raw and the half-white embedding come first.
 
     Every set of families that has members, with the embedding and (where there are layers) without; raw, and evened
-    out with exponents 0.5, 0.75 and 1; every block alike, and every family alike where that is not the same.
+    out with exponents 0.5 and 1.
     """
     families = [kind for kind in FAMILIES if any(family(name) == kind for name in names)]
     sets: list[tuple[str, ...]] = [(EMBEDDING,)]
@@ -90,12 +90,7 @@ def choices(names: Sequence[str]) -> dict[str, Combination]:
     for blocks in sets:
         for exponent in (None, *EXPONENTS):
             combination = joined(blocks, exponent)
-            if combination in listed.values():
-                continue
-            listed[title_of(combination)] = combination
-            alike = replace(combination, weights=(1.0,) * len(blocks))
-            if len(blocks) > 1 and alike.members(names) != combination.members(names):
-                listed[title_of(alike)] = alike
+            listed.setdefault(title_of(combination), combination)
     return listed
 
 

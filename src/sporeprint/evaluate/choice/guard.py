@@ -1,25 +1,30 @@
-"""The guard of a choice: what is taken must beat what it replaces by two standard errors, on the same rows."""
+"""The guard of a choice: what is taken must beat what it replaces by some standard errors, on the same rows."""
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.errors import SampleError
+from sporeprint.predictors.groups import Groups
 
-GUARD = 2.0  # standard errors
+GUARD = 1.0  # standard errors, by which a pair must beat the reference
+SURE = 2.0  # standard errors, by which more passes must beat one
 
 
-def surely_better(before: NDArray[np.bool_], after: NDArray[np.bool_], guard: float = GUARD) -> bool:
-    """Whether the gain in accuracy from before [N] to after [N] is above `guard` of its standard errors."""
-    gain, error = paired(before, after)
+def surely_better(gains: NDArray[np.float64], guard: float, groups: Groups | None = None) -> bool:
+    """Whether the mean of gains [N], such as losses before less losses after, is above `guard` standard errors."""
+    gain, error = mean_and_error(gains, groups)
     return gain > guard * error
 
 
-def paired(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> tuple[float, float]:
-    """mean(after) - mean(before) and its standard error, over the same rows [N]."""
-    change = after.astype(float) - before
-    return float(change.mean()), float(change.std(ddof=1) / np.sqrt(len(change)))
+def mean_and_error(gains: ArrayLike, groups: Groups | None = None) -> tuple[float, float]:
+    """The mean of gains [N] and its standard error; rows of one group count together."""
+    values = np.asarray(gains, float)
+    mean = float(values.mean())
+    sums = values - mean if groups is None else np.array([(values[group] - mean).sum() for group in groups])
+    count = len(sums)
+    return mean, float(np.sqrt(count / max(count - 1, 1) * (sums**2).sum()) / len(values))
 
 
 def check_guard(guard: float) -> None:

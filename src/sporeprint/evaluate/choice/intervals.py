@@ -12,7 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
+from sporeprint.evaluate.choice.group_splits import GroupSplits
 from sporeprint.predictors.checks import label_array, labels_of
+from sporeprint.predictors.groups import group_codes
 from sporeprint.values import check_count
 
 _FEW_VALUES = 256  # of different scores; resampling counts is exact for any number, and quicker for few
@@ -50,6 +52,7 @@ def bootstrap_difference(
     level: float = 0.95,
     seed: int = 0,
     labels: ArrayLike | None = None,
+    groups: ArrayLike | None = None,
 ) -> Interval:
     """mean(right_b) - mean(right_a) of the same test rows [N], by the percentiles of a paired bootstrap.
 
@@ -59,34 +62,43 @@ def bootstrap_difference(
     labels: [N], for the difference of mean per-class accuracies. Rows are then drawn within their class, one fewer
     than it has, without which the spread of small classes comes out too small (McCarthy & Snowden 1985). A class of one
     row counts, but shows no spread: with many of them the interval is too narrow.
-    One row, or no class with two, gives no interval (NaN). Where all rows differ by the same, as when both are always
+    groups: [N], such as the video of a frame. Whole groups are then drawn instead of rows, since rows of one group are
+    alike; with labels every group must be of one class.
+    One row or group, or no class with two, gives no interval (NaN). Where all rows differ by the same, as when both are always
     right, the interval has no width: that says that this sample shows no spread, not that there is none.
-    Raises SampleError for scores that are not finite, and counts that do not match.
+    Raises SampleError for scores that are not finite, counts that do not match, and with labels a group of two classes.
     """
     a, b = _scores(right_a, "first"), _scores(right_b, "second")
     if len(a) != len(b):
         raise SampleError(f"{len(a)} scores against {len(b)}; expected two scores of each test row")
-    return _bootstrap(b - a, labels, draws, level, seed, difference=True)
+    return _bootstrap(b - a, labels, groups, draws, level, seed, difference=True)
 
 
 @quiet_floats
 def bootstrap_mean(
-    right: ArrayLike, draws: int = 2000, level: float = 0.95, seed: int = 0, labels: ArrayLike | None = None
+    right: ArrayLike,
+    draws: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+    labels: ArrayLike | None = None,
+    groups: ArrayLike | None = None,
 ) -> Interval:
     """mean(right) of test rows [N], or with labels [N] the mean of the classes' means; as `bootstrap_difference`."""
-    return _bootstrap(_scores(right, "test"), labels, draws, level, seed, difference=False)
+    return _bootstrap(_scores(right, "test"), labels, groups, draws, level, seed, difference=False)
 
 
 @quiet_floats
 def repeated_splits(
-    labels: ArrayLike, test_fraction: float = 0.3, count: int = 10, seed: int = 0
+    labels: ArrayLike, test_fraction: float = 0.3, count: int = 10, seed: int = 0, groups: ArrayLike | None = None
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
     """`count` splits of one labelled set [N] into (training rows, test rows), each in order.
 
     Stratified: of every class test_fraction of its rows, rounded, is tested, at least one row and never all; a class
     of one row is trained on. So small classes can shift the fraction: `len(test) / N` is what it came to, the same in
     every split. Split i is seeded with (seed, i), so more splits leave the first as they are.
-    Raises SampleError where every class has one row.
+    groups: [N]; the rows of a group stay on one side, so the classes' shares are met as well as whole groups allow, and
+    differ from split to split. A class of one group is trained on.
+    Raises SampleError where every class has one row, or no group can be tested.
     """
     array = label_array(labels)
     if array.ndim != 1 or not len(array):
@@ -97,11 +109,15 @@ def repeated_splits(
     sizes = [min(max(1, math.floor(len(rows) * test_fraction + 0.5)), len(rows) - 1) for rows in members]
     if not sum(sizes):
         raise SampleError(f"none of {len(members)} classes has two rows; expected one to test and one to train on")
+    whole = None if groups is None else GroupSplits(members, sizes, group_codes(groups, len(array)))
     for number in range(count):
         rng = np.random.default_rng([seed, number])
         tested = np.zeros(len(array), bool)
-        for rows, size in zip(members, sizes, strict=True):
-            tested[rng.permutation(rows)[:size]] = True
+        if whole is not None:
+            tested[whole.tested(rng)] = True
+        else:
+            for rows, size in zip(members, sizes, strict=True):
+                tested[rng.permutation(rows)[:size]] = True
         yield np.flatnonzero(~tested), np.flatnonzero(tested)
 
 
@@ -128,44 +144,57 @@ def split_interval(differences: ArrayLike, test_fraction: float, level: float = 
 
 
 def _bootstrap(
-    scores: NDArray[np.float64], labels: ArrayLike | None, draws: int, level: float, seed: int, difference: bool
+    scores: NDArray[np.float64],
+    labels: ArrayLike | None,
+    groups: ArrayLike | None,
+    draws: int,
+    level: float,
+    seed: int,
+    difference: bool,
 ) -> Interval:
     check_count("draws", draws, error=SampleError)
     _check_fraction("level", level)
-    if labels is None:
-        strata, taken = [scores], [len(scores)]
-    else:
-        strata = [scores[rows] for rows in _classes(labels, len(scores), "test")]
-        taken = [max(1, len(rows) - 1) for rows in strata]
+    codes = np.arange(len(scores)) if groups is None else group_codes(groups, len(scores))
+    classes = [np.arange(len(scores))] if labels is None else _classes(labels, len(scores), "test")
+    strata = [_units(scores[rows], codes[rows]) for rows in classes]
+    if groups is not None and sum(map(len, strata)) > codes.max() + 1:
+        raise SampleError("a group has rows of several classes; leave out labels, or split that group by class")
+    taken = [len(units) if labels is None else max(1, len(units) - 1) for units in strata]
     rng = np.random.default_rng(seed)
-    value = float(np.mean([rows.mean() for rows in strata]))
-    if max(len(rows) for rows in strata) < 2:
+    value = float(np.mean([scores[rows].mean() for rows in classes]))
+    if max(map(len, strata)) < 2:
         return Interval(value, math.nan, math.nan, level, difference)
     total = np.zeros(draws)
-    for rows, size in zip(strata, taken, strict=True):
-        total += _resampled_means(rows, size, draws, rng)
+    for units, size in zip(strata, taken, strict=True):
+        total += _resampled_means(units, size, draws, rng)
     low, high = np.quantile(total / len(strata), [(1 - level) / 2, (1 + level) / 2])
     return Interval(value, float(low), float(high), level, difference)
 
 
+def _units(scores: NDArray[np.float64], codes: NDArray[np.intp]) -> NDArray[np.float64]:
+    """The sum of the scores of each group, and its number of rows: [G, 2]."""
+    of_row = np.unique(codes, return_inverse=True)[1]
+    return np.stack([np.bincount(of_row, scores), np.bincount(of_row)], axis=1)
+
+
 def _resampled_means(
-    scores: NDArray[np.float64], size: int, draws: int, rng: np.random.Generator
+    units: NDArray[np.float64], size: int, draws: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """The mean of `size` scores drawn with replacement, for each draw: [draws]."""
-    values, counts = np.unique(scores, return_counts=True)
+    """The mean of the rows of `size` groups [G, 2], drawn with replacement, for each draw: [draws]."""
+    values, counts = np.unique(units, axis=0, return_counts=True)
     if len(values) == 1:
-        return np.full(draws, values[0])
-    means = np.empty(draws)
+        return np.full(draws, values[0, 0] / values[0, 1])
+    sums = np.empty((draws, 2))
     if len(values) <= _FEW_VALUES:
         step = _CHUNK // len(values)
         for at in range(0, draws, step):
-            drawn = rng.multinomial(size, counts / len(scores), min(step, draws - at))
-            means[at : at + step] = drawn @ values / size
-        return means
-    for draw in range(draws):
-        parts = (min(_CHUNK, size - at) for at in range(0, size, _CHUNK))
-        means[draw] = sum(scores[rng.integers(len(scores), size=part)].sum() for part in parts) / size
-    return means
+            drawn = rng.multinomial(size, counts / len(units), min(step, draws - at))
+            sums[at : at + step] = drawn @ values
+    else:
+        for draw in range(draws):
+            parts = (min(_CHUNK, size - at) for at in range(0, size, _CHUNK))
+            sums[draw] = sum(units[rng.integers(len(units), size=part)].sum(axis=0) for part in parts)
+    return sums[:, 0] / sums[:, 1]
 
 
 def _classes(labels: ArrayLike, rows: int, which: str) -> list[NDArray[np.intp]]:

@@ -1,33 +1,65 @@
-"""Leave-one-out of many combinations of the same blocks, whitened once, similarities added up."""
+"""Leave-one-out of many features under many predictors: blocks whitened once, inner products added up."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
-from sporeprint.evaluate.knn import CANDIDATES, counts_of
+from sporeprint.evaluate.choice.judges import PREDICTORS, fixed
 from sporeprint.features.blocks import Blocks, family
 from sporeprint.features.combine import Combination
-from sporeprint.features.unit import unit
 from sporeprint.features.whiten import Axes
 from sporeprint.predictors.checks import label_array, labels_of
-from sporeprint.predictors.votes import winners
-from sporeprint.search.best_rows import slices
-from sporeprint.search.ties import places_of
+from sporeprint.predictors.groups import Groups, group_codes, groups_of
+from sporeprint.predictors.predictor import LeftOut, Predictor
+from sporeprint.predictors.principal import Floats, Principal
 
-_DISTANCES = 2**20  # at a time: 4 MiB
-_ROUNDING = 2.0**-20  # of squared distances, relative to the greatest length; products in float32 lose a few 2^-24
-
-MOST_ROWS = 3000  # labelled rows that leave-one-out looks at: 36 MB a matrix of similarities
+MOST_ROWS = 2000  # labelled rows that leave-one-out looks at: 32 MB a matrix of inner products
+_ROUNDING = 1e-5  # of the rows' squared lengths, which are sums of float32
 
 
 def silent(step: str) -> None:
     """The progress of who asked for none."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a predictor says of each labelled row from some features, without that row and its group.
+
+    predictor: unfitted, with its choices fixed. right: [N], whether a row is classified rightly. losses: [N], the
+    squared error of its calibrated probabilities, from 0 to 2.
+    """
+
+    predictor: Predictor
+    right: NDArray[np.bool_]
+    losses: Floats
+
+    @property
+    def value(self) -> float:
+        """Leave-one-out accuracy, a fraction."""
+        return float(self.right.mean())
+
+    @property
+    def loss(self) -> float:
+        """The mean of the losses."""
+        return float(self.losses.mean())
+
+
+Outcomes = dict[str, dict[str, Outcome]]  # by the features' name, then by the predictor's word
+
+
+class Labelled(NamedTuple):
+    """The rows that choose: their numbers [n], the codes of their labels [n], and their groups."""
+
+    rows: NDArray[np.intp]
+    codes: NDArray[np.intp]
+    groups: Groups
 
 
 @quiet_floats
@@ -35,46 +67,128 @@ def leave_one_out_of(
     blocks: Blocks,
     labels: ArrayLike,
     candidates: Mapping[str, Combination],
-    ks: Sequence[int] = CANDIDATES,
+    predictors: Sequence[str],
+    groups: ArrayLike | None = None,
     most_rows: int = MOST_ROWS,
     seed: int = 0,
+    probed: Collection[str] = (),
     progress: Callable[[str], None] = silent,
-) -> dict[str, dict[int, NDArray[np.bool_]]]:
-    """Whether the other labelled rows vote rightly for each labelled row, by candidate and k: {name: {k: [rows]}}.
+) -> Outcomes:
+    """What each predictor says of each labelled row by each candidate's features, without the row and its group.
 
-    Every k below their number is tried; of more than `most_rows` labelled rows, those drawn by `seed` stand for all.
-    Votes and ties are as in `knn_predict`. A joined feature's similarities are the weighed sum of its blocks', so each
-    block is whitened, and multiplied with itself, once for all: `neighbours` would search every candidate's joined rows
-    again. progress: called with each candidate as its turn comes. Raises SampleError as `select`.
+    Of more than `most_rows` labelled rows, those drawn by `seed` stand for all: they alone answer, and are asked.
+    The inner products of a joined feature are the weighed sum of its blocks', so each block is whitened, and multiplied
+    with itself, once for all; all predictors share one eigendecomposition. probed: the candidates that the probe sees,
+    which takes longer. progress: called with each candidate as its turn comes. Raises SampleError as `select`.
     """
-    blocks, counts = _checked(blocks, candidates), counts_of(ks)
-    rows, codes = _labelled(blocks, labels, most_rows, seed)
+    blocks = check_candidates(blocks, candidates)
+    labelled = labelled_rows(blocks, labels, groups, most_rows, seed)
     finite = np.all([np.isfinite(block).all(axis=1) for block in blocks.values()], axis=0)
     if not finite.all():
         blocks = {name: block[finite] for name, block in blocks.items()}
-        rows = np.searchsorted(np.flatnonzero(finite), rows)
-    possible = [k for k in counts if k < len(rows)]
-    if not possible:
-        raise SampleError(f"{len(rows)} labelled rows, k of {counts}; expected a k below the number of rows")
-    rights: dict[str, dict[int, NDArray[np.bool_]]] = {}
+        labelled = labelled._replace(rows=np.searchsorted(np.flatnonzero(finite), labelled.rows))
+    outcomes: Outcomes = {}
+    known: dict[Any, dict[str, Outcome]] = {}  # of features that have several names
     whiteners: dict[tuple[str, Any], Axes] = {}
     whitenings = dict.fromkeys((combination.whiten, combination.exponent) for combination in candidates.values())
-    for whitening in whitenings:  # one at a time: only the similarities of one whitening are held
-        shared: dict[tuple[str, ...], NDArray[np.float32]] = {}
+    for whitening in whitenings:  # one at a time: only the inner products of one whitening are held
+        shared: dict[tuple[str, ...], tuple[Floats, int]] = {}
         for name, combination in candidates.items():
             if (combination.whiten, combination.exponent) != whitening:
                 continue
-            progress(f"choosing: {name} ({len(rights) + 1} of {len(candidates)})")
-            similar = np.zeros((len(rows), len(rows)), np.float32)
-            for members, weight in _groups(combination, list(blocks)):
-                if members not in shared:
-                    shared[members] = _similar(blocks, members, combination, rows, whiteners)
-                similar += np.float32(weight**2) * shared[members]
-            rights[name] = _right(similar, codes, possible)
-    return {name: rights[name] for name in candidates}
+            key = (whitening, frozenset(combination.members(list(blocks)).items()))
+            asked = [word for word in predictors if word != "probe" or name in probed]
+            if missing := [word for word in asked if word not in known.setdefault(key, {})]:
+                progress(f"choosing: {name} ({len(outcomes) + 1} of {len(candidates)})")
+                features = _Features(blocks, combination, labelled, shared, whiteners)
+                known[key] |= {word: _outcome(features, word, labelled) for word in missing}
+            outcomes[name] = {word: known[key][word] for word in asked}
+    return {name: outcomes[name] for name in candidates}
 
 
-def _checked(blocks: Blocks, candidates: Mapping[str, Combination]) -> dict[str, NDArray[Any]]:
+def _outcome(features: _Features, word: str, labelled: Labelled) -> Outcome:
+    predictor = PREDICTORS[word]()
+    left: LeftOut
+    if word == "probe":
+        left = predictor.leave_one_out(features.rows(), labelled.codes, _numbers(labelled.groups))
+    else:
+        principal = features.unit() if word == "LDA" else features.principal()
+        left = predictor.leave_one_out_of(principal, labelled.codes, labelled.groups)
+    return Outcome(fixed(predictor), left.right, left.losses)
+
+
+def _numbers(groups: Groups) -> NDArray[np.intp]:
+    """The number of each row's group."""
+    numbers = np.empty(sum(map(len, groups)), np.intp)
+    for number, group in enumerate(groups):
+        numbers[group] = number
+    return numbers
+
+
+class _Features:
+    """The features of the labelled rows by one combination, as far as they are asked for."""
+
+    def __init__(
+        self,
+        blocks: Blocks,
+        combination: Combination,
+        labelled: Labelled,
+        shared: dict[tuple[str, ...], tuple[Floats, int]],
+        whiteners: dict[tuple[str, Any], Axes],
+    ) -> None:
+        self.blocks, self.combination, self.labelled = blocks, combination, labelled
+        self.shared, self.whiteners = shared, whiteners
+        self._principal: Principal | None = None
+        self._gram: Floats | None = None
+
+    def rows(self) -> NDArray[np.float32]:
+        """The features [n, D]."""
+        combiner = self.combination.fit(self.blocks, self.whiteners)
+        return combiner.transform({name: self.blocks[name][self.labelled.rows] for name in combiner.names})
+
+    def gram(self) -> tuple[Floats, int]:
+        """Their inner products [n, n], and their width."""
+        if self._gram is None:
+            count = len(self.labelled.rows)
+            self._gram, self._width = np.zeros((count, count)), 0
+            for members, weight in _families(self.combination, list(self.blocks)):
+                if members not in self.shared:
+                    self.shared[members] = self._inner(members)
+                products, width = self.shared[members]
+                self._gram += weight**2 * products
+                self._width += width
+        return self._gram, self._width
+
+    def _inner(self, members: tuple[str, ...]) -> tuple[Floats, int]:
+        count, width = len(self.labelled.rows), 0
+        total = np.zeros((count, count))
+        for name in members:
+            alone = Combination((name,), self.combination.whiten, exponent=self.combination.exponent)
+            combiner = alone.fit({name: self.blocks[name]}, self.whiteners)
+            part = combiner.join({name: self.blocks[name][self.labelled.rows]}).astype(np.float64)
+            total += part @ part.T
+            width += part.shape[1]
+        return total, width
+
+    def principal(self) -> Principal:
+        """Their principal coordinates."""
+        if self._principal is None:
+            gram, width = self.gram()
+            self._principal = Principal.of_gram(gram.copy(), width) if width > len(gram) else Principal.fit(self.rows())
+        return self._principal
+
+    def unit(self) -> Principal:
+        """Those of the rows brought to length 1: but for the scale the same, where all rows are of one length."""
+        gram, width = self.gram()
+        lengths = np.diagonal(gram)
+        if np.ptp(lengths) <= _ROUNDING * lengths.max():
+            return self.principal()
+        norms = np.sqrt(np.where(lengths > 0, lengths, 1))
+        return Principal.of_gram(gram / norms / norms[:, None], width)
+
+
+def check_candidates(blocks: Blocks, candidates: Mapping[str, Combination]) -> dict[str, NDArray[Any]]:
+    """The blocks as arrays. Raises SampleError."""
     arrays = {name: np.asarray(block) for name, block in blocks.items()}
     shapes = {name: block.shape for name, block in arrays.items()}
     if (
@@ -93,8 +207,10 @@ def _checked(blocks: Blocks, candidates: Mapping[str, Combination]) -> dict[str,
     return arrays
 
 
-def _labelled(blocks: Blocks, labels: ArrayLike, most: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The rows that have a label and no NaN, and the codes of their labels."""
+def labelled_rows(
+    blocks: Blocks, labels: ArrayLike, groups: ArrayLike | None = None, most_rows: int = MOST_ROWS, seed: int = 0
+) -> Labelled:
+    """The rows that have a label and no NaN, at most `most_rows` of them. Raises SampleError."""
     total = len(next(iter(blocks.values())))
     given = label_array(labels)
     if given.shape != (total,):
@@ -106,63 +222,23 @@ def _labelled(blocks: Blocks, labels: ArrayLike, most: int, seed: int) -> tuple[
     for block in blocks.values():
         has &= np.isfinite(block).all(axis=1)
     rows = np.flatnonzero(has)
-    if len(rows) > most:
-        rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
+    if len(rows) > most_rows:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, most_rows, replace=False))
     if len(rows) < 2:
         raise SampleError(f"{len(rows)} rows with a label and features; expected at least two to leave one out")
-    return rows, np.unique(labels_of(given[rows], len(rows), "train"), return_inverse=True)[1]
+    codes = np.unique(labels_of(given[rows], len(rows), "train"), return_inverse=True)[1]
+    numbers = None if groups is None else group_codes(groups, total)[rows]
+    return Labelled(rows, codes, groups_of(numbers, len(rows)))
 
 
 def _is_missing(label: Any) -> bool:
     return label is None or (isinstance(label, (float, np.floating)) and bool(np.isnan(label)))
 
 
-def _groups(combination: Combination, names: Sequence[str]) -> Iterator[tuple[tuple[str, ...], float]]:
+def _families(combination: Combination, names: Sequence[str]) -> Iterator[tuple[tuple[str, ...], float]]:
     """The blocks of each weight and family, since candidates share families."""
     groups: dict[tuple[str, float], list[str]] = {}
     for name, weight in combination.members(names).items():
         groups.setdefault((family(name), weight), []).append(name)
     for (_, weight), members in groups.items():
         yield tuple(members), weight
-
-
-def _similar(
-    blocks: Blocks,
-    members: tuple[str, ...],
-    combination: Combination,
-    rows: NDArray[np.intp],
-    whiteners: dict[tuple[str, Any], Axes],
-) -> NDArray[np.float32]:
-    total = np.zeros((len(rows), len(rows)), np.float32)
-    for name in members:
-        alone = Combination((name,), combination.whiten, exponent=combination.exponent)
-        combiner = alone.fit({name: blocks[name]}, whiteners)
-        part = unit(combiner.join({name: blocks[name][rows]}))
-        total += part @ part.T
-    return total
-
-
-def _right(similar: NDArray[np.float32], codes: NDArray[np.intp], ks: Sequence[int]) -> dict[int, NDArray[np.bool_]]:
-    most, classes = max(ks), int(codes.max()) + 1
-    lengths = np.diagonal(similar)
-    rounding = _ROUNDING * max(1.0, float(lengths.max()))
-    right = {k: np.empty(len(codes), bool) for k in ks}
-    for part in slices(len(codes), _DISTANCES, len(codes)):
-        squares = lengths - 2 * similar[part]  # and the row's own length, which changes no order
-        squares[np.arange(len(squares)), np.arange(part.start, part.stop)] = np.inf
-        last = np.partition(squares, most - 1, axis=1)[:, most - 1]
-        width = int((squares <= last[:, None] + rounding).sum(axis=1).max())  # with all that tie for the last place
-        near = np.argpartition(squares, width - 1, axis=1)[:, :width]
-        apart = np.take_along_axis(squares, near, 1)
-        order = np.argsort(apart, axis=1)
-        near, apart = np.take_along_axis(near, order, 1), _snapped(np.take_along_axis(apart, order, 1), rounding)
-        for k in ks:
-            right[k][part] = winners(codes[near], places_of(apart, k), apart, classes) == codes[part]
-    return right
-
-
-def _snapped(distances: NDArray[np.float32], rounding: float) -> NDArray[np.float64]:
-    """Distances [n, K], rising, where those that only rounding keeps apart are equal."""
-    steps = np.diff(distances, axis=1, prepend=-np.inf)
-    firsts = np.maximum.accumulate(np.where(steps > rounding, np.arange(distances.shape[1]), 0), axis=1)
-    return np.take_along_axis(distances, firsts, 1).astype(np.float64)

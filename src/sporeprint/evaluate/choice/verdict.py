@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from sporeprint.evaluate.choice.candidates import ALL, FREE, HALF_WHITE, PLAIN, RAW, WHITE
@@ -21,25 +22,21 @@ def verdict(entries: Sequence[Entry], reference: str, recommended: str) -> str:
     """
     by_name = {entry.name: entry for entry in entries}
     base, best = by_name[reference], by_name[recommended]
-    the, top1 = _NAMES[base.name], f"{base.value.value:.1%}"
-    nothing = "on the training rows nothing is surely better"
-    if best.combination == base.combination:
-        known = str(base.value).replace(" (", ", ").replace(")", "")
-        return f"Use {the} alone ({known}; {_passes(base)}): {nothing}."
-    if best.combination == by_name[RAW].combination and not (best.gain.low > 0 or best.gain.high < 0):
-        own = f"{best.value.value:.1%}, {_passes(best)}"  # the reference is not surely better either
-        return f"Use the embedding alone ({own}): {nothing}; {best.gain} against {the}."
-    if best.gain.low > 0:
-        return f"Use {best.summary}: {best.gain} over {the} ({top1}), for {_passes(best)} a row."
-    alone = f"{the} alone"
-    chosen = "what the training rows chose"
-    if best.gain.high < 0:
-        return f"Use {alone} ({top1}, {_passes(base)}): {chosen} is worse here, {best.gain}."
-    if is_same(best.gain):
-        return f"{alone.capitalize()} is as good ({top1}, {_passes(base)}): {chosen} brings {best.gain}."
-    if best.gain.high < SAME:
-        return f"Use {alone} ({top1}, {_passes(base)}): {chosen} is no better, maybe worse, {best.gain}."
-    return f"Use {alone} for now ({top1}, {_passes(base)}): {chosen} brings {best.gain}, which may be chance."
+    gain, choice = best.gain, "the training rows' choice"
+    held = f"({base.value.value:.1%}, {_passes(base)})"
+    if is_pair(best, base):
+        return f"Use {pair(base)}: {base.value}, {_passes(base)}; on the training rows nothing is surely better."
+    if gain.low > 0 or (gain.value > 0 and not gain.high < SAME):  # NaN where there is no interval
+        known = "no interval" if math.isnan(gain.low) else f"{_points(gain.low)} to {_points(gain.high)}"
+        chance = "" if gain.low > 0 else ", maybe chance"
+        return (
+            f"Use {pair(best)}: {best.value.value:.1%} where the embedding's best is {base.value.value:.1%} "
+            f"({_points(gain.value)}, {known}{chance}); {_passes(best)}."
+        )
+    if is_same(gain) and not gain.high < 0:
+        return f"T{pair(base)[1:]} is as good {held}: {choice} brings {gain}."
+    worse = "worse here" if gain.high < 0 else "no better, maybe worse" if gain.high < SAME else "no better"
+    return f"Use {pair(base)} {held}: {choice} is {worse}, {gain}."
 
 
 def reasons(entries: Sequence[Entry], reference: str, recommended: str) -> tuple[str, ...]:
@@ -49,10 +46,30 @@ def reasons(entries: Sequence[Entry], reference: str, recommended: str) -> tuple
     """
     by_name = {entry.name: entry for entry in entries}
     base, best = by_name[reference], by_name[recommended]
+    beaten = f"the embedding's best is {pair(base)}"
     if best.gain.low > 0:
-        return (f"{best.summary}: {best.joins}; {_price(best, base)}", *_also(best, by_name))
-    chosen = f"what the training rows chose: {best.joins}, {_passes(best)} a row"
-    return (*([] if best.combination == base.combination else [chosen]), *_surer(entries, reference))
+        return (f"{best.summary}: {best.joins}; {_price(best, base)}; {beaten}", *_also(best, by_name))
+    chosen = f"what the training rows chose: {best.joins}, with {_with(best)}, {_passes(best)} a row; {beaten}"
+    return (*([] if is_pair(best, base) else [chosen]), *_surer(entries, reference))
+
+
+def pair(entry: Entry) -> str:
+    """The features and the predictor of an entry: "half-whitened layers with LDA", "the embedding with a probe"."""
+    return f"{_NAMES.get(entry.name, entry.summary)} with {_with(entry)}"
+
+
+def is_pair(entry: Entry, other: Entry) -> bool:
+    """Whether two entries are the same features with the same predictor."""
+    return (entry.combination, entry.result.predictor) == (other.combination, other.result.predictor)
+
+
+def _with(entry: Entry) -> str:
+    word = entry.result.predictor.split(",")[0]
+    return "a probe" if word == "probe" else str(word)
+
+
+def _points(share: float) -> str:
+    return f"{100 * share + 0.0:+.1f}"
 
 
 def is_same(gain: Interval) -> bool:

@@ -7,8 +7,8 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from sporeprint import knn
 from sporeprint.errors import SampleError
-from sporeprint.evaluate.knn import CANDIDATES, choose_k, knn_predict, leave_one_out
 from sporeprint.evaluate.shots import draws
+from sporeprint.predictors.knn import CANDIDATES, choose_k, knn_predict, leave_one_out
 
 
 def clouds(rows, seed, classes=5, width=6):

@@ -1,0 +1,179 @@
+"""All that the training rows decide for `compare`: the choices, the reference, and each entry's predictors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import clone
+
+from sporeprint.data.floats import quiet_floats
+from sporeprint.evaluate.choice.candidates import (
+    ALL,
+    DECORRELATED,
+    EMBEDDINGS,
+    FREE,
+    PAPER,
+    PLAIN,
+    REFERENCES,
+    Candidate,
+    choices,
+    full_table,
+)
+from sporeprint.evaluate.choice.guard import SURE, surely_better
+from sporeprint.evaluate.choice.intervals import Interval
+from sporeprint.evaluate.choice.judges import JUDGES, PREDICTORS, judge_of, title_of_predictor, word_of
+from sporeprint.evaluate.choice.leave_one_out import (
+    MOST_ROWS,
+    Outcome,
+    labelled_rows,
+    leave_one_out_of,
+    silent,
+)
+from sporeprint.evaluate.choice.select import Selection, choose, has_few, reference_of
+from sporeprint.evaluate.comparison import Accuracy
+from sporeprint.evaluate.table import Costs, Entry, entry_of
+from sporeprint.features.blocks import Blocks, family
+from sporeprint.features.whiten import Axes
+from sporeprint.predictors.predictor import Predictor
+
+_ROLES = {FREE: "chosen", PLAIN: "control", ALL: "chosen"}
+Guesses = dict[str, dict[str, NDArray[Any]]]  # the label of each test row, by entry and judge
+
+
+class Trained:
+    """What the training rows decide. It sees no test row.
+
+    entries: without results. outcomes: of each entry by name, {judge: leave-one-out of its best predictor}. reference:
+    the name of the entry that is best on the embedding alone, with its `judge`. recommended: the choice among
+    everything if its loss is below that of the choice of one pass by two standard errors, else that.
+    """
+
+    def __init__(
+        self,
+        train: Blocks,
+        labels: NDArray[Any],
+        costs: Costs,
+        most_rows: int = MOST_ROWS,
+        seed: int = 0,
+        groups: ArrayLike | None = None,
+        progress: Callable[[str], None] = silent,
+    ):
+        self.train, self.labels, self.groups = train, labels, groups
+        self.classes, self.codes = np.unique(labels, return_inverse=True)
+        self.whiteners: dict[tuple[str, Any], Axes] = {}
+        labelled = labelled_rows(train, labels, groups, most_rows, seed)
+        names = list(train)
+        table = full_table(names)
+        plain = [name for name in names if family(name) != "gradients"]
+        blocks_of = {FREE: costs.free(names), PLAIN: plain, ALL: names}
+        if len(plain) == len(names):
+            del blocks_of[PLAIN]
+        among = {
+            choice: {name: how.over(members) for name, how in choices(members).items()}
+            for choice, members in blocks_of.items()
+        }
+
+        asked = {candidate.name: candidate.combination for candidate in table}
+        probed = {*EMBEDDINGS, PAPER, DECORRELATED}  # of all entries it would take too long
+        for choice, listed in among.items():
+            asked |= {f"{choice}: {name}": combination for name, combination in listed.items()}
+            probed |= {f"{choice}: {name}" for name in REFERENCES}
+        options: dict[str, Any] = {"groups": groups, "most_rows": most_rows, "seed": seed, "progress": progress}
+        outcomes = leave_one_out_of(train, labels, asked, tuple(PREDICTORS), probed=probed, **options)
+        few = has_few(labelled.codes)
+        self.selections: dict[str, Selection] = {}
+        for choice, listed in among.items():
+            of_choice = {name: outcomes[f"{choice}: {name}"] for name in listed}
+            self.selections[choice] = choose(listed, of_choice, groups=labelled.groups, few=few)
+        chosen = {choice: f"{choice}: {selection.name}" for choice, selection in self.selections.items()}
+        probes = leave_one_out_of(
+            train,
+            labels,
+            {name: asked[name] for name in chosen.values()},
+            ("probe",),
+            probed=chosen.values(),
+            **options,
+        )
+        candidates = [*table, *(Candidate(choice, _ROLES[choice], asked[name]) for choice, name in chosen.items())]
+        self.outcomes: dict[str, dict[str, Outcome]] = {}
+        self.entries: list[Entry] = []
+        for candidate in candidates:
+            name = chosen.get(candidate.name, candidate.name)
+            judged = _judged(outcomes[name] | probes.get(name, {}))
+            judge = min(("knn", "closed"), key=lambda judge: judged[judge].loss)
+            if candidate.name in chosen:
+                word = word_of(self.selections[candidate.name].predictor)
+                judge = judge_of(word)
+                judged[judge] = outcomes[name][word]
+            combiner = candidate.combination.fit(train, self.whiteners)
+            self.outcomes[candidate.name] = judged
+            self.entries.append(replace(entry_of(candidate, combiner, costs, {}), judge=judge))
+        self.reference, word = reference_of(outcomes, few)
+        at = next(at for at, entry in enumerate(self.entries) if entry.name == self.reference)
+        self.entries[at] = replace(self.entries[at], judge=judge_of(word))
+        self.outcomes[self.reference][judge_of(word)] = outcomes[self.reference][word]
+        free_losses, all_losses = (self.outcomes[name][self.entry(name).judge].losses for name in (FREE, ALL))
+        self.recommended = ALL if surely_better(free_losses - all_losses, SURE, labelled.groups) else FREE
+
+    def entry(self, name: str) -> Entry:
+        """The entry of that name."""
+        return next(entry for entry in self.entries if entry.name == name)
+
+    @quiet_floats
+    def guesses(self, test: Blocks, progress: Callable[[str], None] = silent) -> Guesses:
+        """The label of each test row, from predictors refitted on all training rows."""
+        guesses: Guesses = {}
+        known: dict[Any, NDArray[Any]] = {}  # of features that have several names
+        for number, entry in enumerate(self.entries, 1):
+            progress(f"test rows: {entry.name} ({number} of {len(self.entries)})")
+            how, sets = entry.combination, None
+            guesses[entry.name] = {}
+            for judge, outcome in self.outcomes[entry.name].items():
+                key = (frozenset(how.members(self.train).items()), how.whiten, how.exponent, repr(outcome.predictor))
+                if key not in known:
+                    sets = sets or self.features(entry.name, test)
+                    fitted = clone(outcome.predictor).fit(sets[0], self.codes, self.groups)
+                    known[key] = self.classes[fitted.predict(sets[1])]
+                guesses[entry.name][judge] = known[key]
+        return guesses
+
+    @property
+    def predictor(self) -> Predictor:
+        """The recommended predictor, unfitted, with its choices fixed."""
+        return self.outcomes[self.recommended][self.entry(self.recommended).judge].predictor
+
+    def measured(self, measure: Callable[[str, str], tuple[Interval, float, Interval]]) -> tuple[Entry, ...]:
+        """The entries with what the training rows chose for each, and what the test rows say of it.
+
+        measure: from an entry's name and a judge to its accuracy, the mean of the classes', and the gain.
+        """
+        return tuple(
+            replace(
+                entry,
+                results={
+                    judge: Accuracy(
+                        *measure(entry.name, judge), title_of_predictor(outcome.predictor), outcome.value, outcome.loss
+                    )
+                    for judge, outcome in self.outcomes[entry.name].items()
+                },
+            )
+            for entry in self.entries
+        )
+
+    def features(self, name: str, test: Blocks) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """An entry's features of the training rows, and of the test rows."""
+        combiner = self.entry(name).combination.fit(self.train, self.whiteners)
+        return combiner.transform(self.train), combiner.transform(test)
+
+
+def _judged(outcomes: dict[str, Outcome]) -> dict[str, Outcome]:
+    """The predictor with the least loss of each judge."""
+    judged = {}
+    for judge, words in JUDGES.items():
+        if asked := [outcomes[word] for word in words if word in outcomes]:
+            judged[judge] = min(asked, key=lambda outcome: outcome.loss)
+    return judged

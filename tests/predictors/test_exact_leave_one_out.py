@@ -1,0 +1,120 @@
+"""Leave-one-out in closed form equals fitting again without each row, or each group, for rows of every kind."""
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+
+from small_rows import clusters
+from sporeprint import ClassMeans, Ridge, ShrunkLDA
+
+CLASSIFIERS = [ShrunkLDA(), Ridge(penalties=(0.03,)), ClassMeans()]
+
+
+def with_duplicates(rows, labels):
+    rows = rows.copy()
+    rows[5:9], rows[11] = rows[4], rows[10]
+    return rows, labels
+
+
+def with_constant_columns(rows, labels):
+    rows = rows.copy()
+    rows[:, [0, 2]] = 3.0, 0.0
+    return rows, labels
+
+
+def with_classes_of_one_row(rows, labels):
+    labels = labels.copy()
+    labels[3], labels[8] = "y", "z"
+    return rows, labels
+
+
+def far_from_the_origin(rows, labels):
+    return rows + 100, labels
+
+
+KINDS = {
+    "more rows than dimensions": clusters(40, 4, 3, seed=0),
+    "more dimensions than rows": clusters(24, 60, 3, seed=1),
+    "as many": clusters(20, 20, 2, seed=2),
+    "one dimension": (np.arange(1, 13.0)[:, None], np.array(list("aaabbbabbaab"))),
+    "two rows a class": clusters(12, 30, 6, seed=3),
+    "classes of one row": with_classes_of_one_row(*clusters(20, 5, 3, seed=4)),
+    "wide, classes of one row": with_classes_of_one_row(*clusters(20, 50, 3, seed=4)),
+    "one class": (clusters(10, 3, 2, seed=5)[0], np.array(["a"] * 10)),
+    "duplicates": with_duplicates(*clusters(30, 5, 3, seed=6)),
+    "wide, duplicates": with_duplicates(*clusters(30, 50, 3, seed=6)),
+    "constant columns": with_constant_columns(*clusters(30, 5, 3, seed=7)),
+    "far from the origin": far_from_the_origin(*clusters(30, 5, 3, seed=8)),
+    "wide, far from the origin": far_from_the_origin(*clusters(30, 40, 3, seed=8)),
+    "tiny": (clusters(30, 5, 3, seed=9)[0] * 1e-20, clusters(30, 5, 3, seed=9)[1]),
+}
+
+
+def refitted(predictor, rows, labels, groups, classes):
+    """Scores [N, C] of each group by a fit on the others; minus infinity for classes that are absent there."""
+    scores = np.full((len(rows), len(classes)), -np.inf)
+    for group in np.unique(groups):
+        out = groups == group
+        model = clone(predictor)
+        model.classes_, codes = np.unique(labels[~out], return_inverse=True)
+        model._fit(rows[~out], codes, [np.array([row]) for row in range(len(codes))])
+        scores[np.ix_(out, np.isin(classes, model.classes_))] = model._scores(rows[out])
+    return scores
+
+
+def centred(scores):
+    """Scores as the softmax sees them: a row's own constant has no say."""
+    return np.where(np.isfinite(scores), scores - scores.max(axis=1, keepdims=True), -np.inf)
+
+
+def scaled_penalty(predictor, rows, left):
+    """A ridge's penalty is relative to the spread of the rows it is fitted on, which a left-out row changes."""
+    if not isinstance(predictor, Ridge):
+        return predictor
+    spread = [((part - part.mean(axis=0)) ** 2).sum() for part in (rows.astype(float), left.astype(float))]
+    return Ridge(penalties=(predictor.penalties[0] * spread[0] / spread[1],))
+
+
+def check_equal(predictor, rows, labels, groups):
+    left = predictor.leave_one_out(rows, labels, groups)
+    classes, numbers = np.unique(labels), np.arange(len(rows)) if groups is None else groups
+    expected = np.empty(left.scores.shape)
+    for number in np.unique(numbers):
+        out = numbers == number
+        model = scaled_penalty(predictor, rows, rows[~out])
+        expected[out] = refitted(model, rows, labels, np.where(out, 1, 0), classes)[out]
+    size = np.abs(np.where(np.isfinite(expected), expected, 0)).max()
+    np.testing.assert_array_equal(np.isfinite(left.scores), np.isfinite(expected))
+    np.testing.assert_allclose(centred(left.scores), centred(expected), rtol=1e-6, atol=1e-8 * size)
+    own = np.isfinite(expected[np.arange(len(rows)), left.codes])
+    chances = np.exp(centred(expected) / left.temperature)
+    np.testing.assert_allclose(left.probabilities, chances / chances.sum(axis=1, keepdims=True), atol=1e-6)
+    assert not left.right[~own].any()
+
+
+@pytest.mark.parametrize("predictor", CLASSIFIERS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_rows_left_out_one_by_one_are_scored_as_by_a_fit_without_each(predictor, kind, dtype):
+    rows, labels = KINDS[kind]
+    check_equal(clone(predictor), rows.astype(dtype), labels, None)
+
+
+def groups_of_threes(labels):
+    return np.arange(len(labels)) // 3
+
+
+def groups_of_whole_classes(labels):
+    return np.where(labels == labels[0], 0, np.arange(len(labels)))
+
+
+def one_great_group(labels):
+    return np.where(np.arange(len(labels)) < len(labels) * 0.7, -1, np.arange(len(labels)))
+
+
+@pytest.mark.parametrize("predictor", CLASSIFIERS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "one class"])
+@pytest.mark.parametrize("grouping", [groups_of_threes, groups_of_whole_classes, one_great_group])
+def test_groups_left_out_are_scored_as_by_a_fit_without_each(predictor, kind, grouping):
+    rows, labels = KINDS[kind]
+    check_equal(clone(predictor), rows, labels, grouping(labels))

@@ -23,11 +23,12 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import clone
-from sporeprint.evaluate.choice.judges import PREDICTORS, title_of_predictor
 
-from sporeprint import Combination, Store, select
+from sporeprint import Combination, Probe, Store, select
 from sporeprint.evaluate.choice.candidates import RAW, REFERENCES, choices, joined, title_of
 from sporeprint.evaluate.choice.intervals import bootstrap_difference
+from sporeprint.evaluate.choice.judges import PREDICTORS, title_of_predictor
+from sporeprint.evaluate.choice.leave_one_out import leave_one_out_of
 from sporeprint.evaluate.shots import draws
 from sporeprint.features.whiten import Axes
 from sporeprint.run.store_source import Rows, labels_of
@@ -73,26 +74,29 @@ def measure(pair: Pair, rows: np.ndarray) -> Runs:
     labels = np.full(len(pair.labels), None, dtype=object)
     labels[rows] = pair.labels[rows]
     listed = choices(list(pair.train))
-    choice = select(pair.train, labels, listed)
+    ways = {
+        name: [title for title in (title_of(joined(blocks, exponent)) for exponent in EXPONENTS) if title in listed]
+        for name, blocks in FEATURES.items()
+    }
+    asked = {title: listed[title] for titles in ways.values() for title in titles}
+    outcomes = leave_one_out_of(pair.train, labels, asked, tuple(PREDICTORS), probed=tuple(REFERENCES))
     found: Runs = {}
 
-    def least(features: Iterable[str], words: Iterable[str]) -> tuple[str, str]:
-        """The features and the predictor with the least training loss."""
-        asked = [(name, word) for name in features for word in words if word in choice.table[name]]
-        return min(asked, key=lambda which: choice.table[which[0]][which[1]])
+    def add(row: str, features: Iterable[str], words: Iterable[str], predictor: Any = None) -> None:
+        """Of these features and predictors take those with the least training loss. predictor: instead of it."""
+        pairs = [(name, word) for name in features for word in words if word in outcomes[name]]
+        name, word = min(pairs, key=lambda which: outcomes[which[0]][which[1]].loss)
+        taken = predictor or outcomes[name][word].predictor
+        found[row] = pair.right(listed[name], taken, rows), f"{name}, {title_of_predictor(taken)}"
 
-    def add(row: str, feature: str, word: str) -> None:
-        predictor = PREDICTORS[word]()
-        found[row] = pair.right(listed[feature], predictor, rows), f"{feature}, {word}"
-
-    add(KNN_RAW, RAW, "kNN")
-    for name, blocks in FEATURES.items():
-        titles = [title for title in (title_of(joined(blocks, exponent)) for exponent in EXPONENTS) if title in listed]
+    add(KNN_RAW, [RAW], ["kNN"])
+    for name, titles in ways.items():
         if titles:
-            for judge in ("kNN", "closed form"):
-                add(f"{name} | {judge}", *least(titles, JUDGES[judge]))
-            add(f"{name} | probe", least(titles, ("ridge",))[0], "probe")
-    add(REFERENCE, *least(REFERENCES, PREDICTORS))
+            for judge, words in JUDGES.items():
+                add(f"{name} | {judge}", titles, words)
+            add(f"{name} | probe", titles, ["ridge"], Probe())
+    add(REFERENCE, REFERENCES, ["kNN", "LDA", "ridge", "probe"])
+    choice = select(pair.train, labels)
     chosen = f"{choice.name}, {title_of_predictor(choice.predictor)}"
     found[CHOICE] = pair.right(choice.combination, choice.predictor, rows), chosen
     return found

@@ -13,7 +13,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 
 from small_rows import clusters
-from sporeprint import KNN, ClassMeans, KNNRegressor, Probe, Ridge, RidgeRegressor, ShrunkLDA
+from sporeprint import ClassMeans, Ridge, RidgeRegressor, ShrunkLDA
 from sporeprint.errors import DamagedStore, StoreError
 from sporeprint.predictors.saved_predictor import _FILES, NAMES, load_predictor, save_predictor
 

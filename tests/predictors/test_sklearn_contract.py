@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from small_rows import clusters
-from sporeprint import KNN, ClassMeans, KNNRegressor, Probe, Ridge, RidgeRegressor, ShrunkLDA
+from sporeprint import ClassMeans, Ridge, RidgeRegressor, ShrunkLDA
 
 PREDICTORS = [ShrunkLDA(), Ridge(), ClassMeans()]
 

@@ -11,10 +11,14 @@ from sporeprint.errors import SampleError
 from sporeprint.evaluate.accuracy import mean_per_class
 from sporeprint.evaluate.choice.candidates import ALL, FREE, HALF_WHITE, PLAIN, RAW
 from sporeprint.evaluate.choice.intervals import bootstrap_difference, bootstrap_mean, repeated_splits, split_interval
+from sporeprint.evaluate.choice.judges import PREDICTORS, title_of_predictor
 from sporeprint.evaluate.choice.select import select
 from sporeprint.evaluate.compare import compare
 
 pytestmark = pytest.mark.filterwarnings("error")
+
+
+FEW = ("embedding", "cls-1", "kl")  # blocks, where what they are does not matter
 
 
 def decided(result):
@@ -198,7 +202,10 @@ def test_stores_of_fewer_families_can_be_compared(names):
 
 
 def test_a_class_without_training_rows_is_wrong_for_every_entry():
-    (train, labels), (test, test_labels) = drawn(30, embedding=9.0), drawn(12, seed=1, embedding=9.0)
+    (train, labels), (test, test_labels) = (
+        drawn(30, names=FEW, embedding=9.0),
+        drawn(12, seed=1, names=FEW, embedding=9.0),
+    )
     result = compare(train, labels, test, np.full(12, 7), INFO)
     assert all(entry.value.value == entry.result.mean_per_class == 0.0 for entry in result.entries)
     mixed = np.where(np.arange(12) < 3, 7, test_labels)
@@ -206,7 +213,7 @@ def test_a_class_without_training_rows_is_wrong_for_every_entry():
 
 
 def test_one_class_is_always_right():
-    (train, labels), (test, test_labels) = drawn(20), drawn(10, seed=1)
+    (train, labels), (test, test_labels) = drawn(20, names=FEW), drawn(10, seed=1, names=FEW)
     result = compare(train, labels * 0, test, test_labels * 0, INFO)
     for entry in result.entries:
         assert all(by.value.value == by.leave_one_out == 1.0 and by.loss == 0 for by in entry.results.values())
@@ -214,7 +221,7 @@ def test_one_class_is_always_right():
 
 
 def test_one_test_row_and_two_training_rows_give_figures_without_intervals():
-    (train, labels), (test, test_labels) = drawn(2), drawn(1, seed=1)
+    (train, labels), (test, test_labels) = drawn(2, names=FEW), drawn(1, seed=1, names=FEW)
     result = compare(train, labels, test, test_labels, INFO)
     assert math.isnan(result.entry(RAW).value.low)
     assert all(entry.results["knn"].predictor == "kNN, k = 1" for entry in result.entries)
@@ -232,14 +239,14 @@ def test_a_constant_block_and_repeated_rows_do_no_harm():
 
 
 def test_more_training_rows_than_may_choose_are_said():
-    (train, labels), (test, test_labels) = drawn(60), drawn(12, seed=1)
+    (train, labels), (test, test_labels) = drawn(60, names=FEW), drawn(12, seed=1, names=FEW)
     result = compare(train, labels, test, test_labels, INFO, most_rows=20)
     assert result.settings["rows that choose"] == 20
     assert "rows that choose" not in compare(train, labels, test, test_labels, INFO, most_rows=60).settings
 
 
 def test_a_comparison_is_plain_json_and_the_same_again():
-    (train, labels), (test, test_labels) = drawn(24), drawn(12, seed=1)
+    (train, labels), (test, test_labels) = drawn(24, names=FEW), drawn(12, seed=1, names=FEW)
     names = np.array(["a", "b", "ü"])
     options = {"settings": {"backbone": "tiny"}, "seconds": {"whole": 1.0, "simclr": 2.0}, "rows_timed": 24}
     texts = [
@@ -256,50 +263,50 @@ def test_a_comparison_is_plain_json_and_the_same_again():
     assert body["entries"][0]["results"]["closed"]["predictor"] in PREDICTORS
 
 
+def of_split(result, blocks, labels, rows, others):
+    """The accuracies on the other rows of some entries, as training on these rows alone chooses their predictors."""
+    train, test = ({name: block[part] for name, block in blocks.items()} for part in (rows, others))
+    blind, chosen = compare(train, labels[rows], test, labels[others] * 0, INFO), select(train, labels[rows])
+    assert blind.entry(ALL).combination == chosen.combination
+    assert blind.entry(ALL).result.predictor == title_of_predictor(chosen.predictor)
+    for name, judge in ((result.reference, result.reference_judge), (RAW, "knn"), (HALF_WHITE, "closed"), (ALL, None)):
+        entry = blind.entry(name)
+        by = entry.results.get(judge, entry.result)
+        combiner = entry.combination.fit(train)
+        model = fitted(by.predictor, combiner.transform(train), labels[rows])
+        yield (model.predict(combiner.transform(test)) == labels[others]).mean()
+
+
 def test_without_a_test_set_each_split_chooses_blindly():
-    blocks, labels = drawn(36, kl=2.0)
-    result = compare(blocks, labels, None, None, INFO, splits=3, seed=2)
-    scores = {name: [] for name in ((RAW, "knn"), (HALF_WHITE, "closed"), (ALL, result.entry(ALL).judge))}
-    base = []
-    for rows, others in repeated_splits(labels, 0.3, 3, 2):
-        train, test = ({name: block[part] for name, block in blocks.items()} for part in (rows, others))
-        blind = compare(train, labels[rows], test, labels[others] * 0, INFO, seed=2)
-        chosen = select(train, labels[rows], seed=2)
-
-        def accuracy(name, judge):
-            entry = blind.entry(name)
-            by = entry.result if name == ALL else entry.results[judge]
-            if name == ALL:
-                assert (entry.combination, by.predictor) == (chosen.combination, title_of_predictor(chosen.predictor))
-            combiner = entry.combination.fit(train)
-            model = fitted(by.predictor, combiner.transform(train), labels[rows])
-            return (model.predict(combiner.transform(test)) == labels[others]).mean()
-
-        for key in scores:
-            scores[key].append(accuracy(*key))
-        base.append(accuracy(result.reference, result.reference_judge))
-    for (name, judge), values in scores.items():
-        by = result.entry(name).results[judge]
-        expected = split_interval(values, 0.3)
+    blocks, labels = drawn(36, names=("embedding", "cls-1", "kl"), kl=2.0)
+    result = compare(blocks, labels, None, None, INFO, splits=2)
+    base, *scores = np.array([[*of_split(result, blocks, labels, *rows)] for rows in repeated_splits(labels, 0.3, 2)]).T
+    for by, values in zip(
+        (result.entry(RAW).results["knn"], result.entry(HALF_WHITE).results["closed"], result.entry(ALL).result),
+        scores,
+        strict=True,
+    ):
+        held = result.settings["held_out"]
+        expected = split_interval(values, held)
         ends = {"low": max(expected.low, 0.0), "high": min(expected.high, 1.0)}
         assert by.value == replace(expected, **ends, difference=False)
         # The reference is one for all splits, so that a gain is the difference of the values next to it.
-        assert by.gain == split_interval(np.array(values) - base, 0.3)
-    assert result.settings["splits"] == 3
+        assert by.gain == split_interval(values - base, held)
+    assert result.settings["splits"] == 2
     assert result.settings["held_out"] == pytest.approx(0.3, abs=0.04)
     assert any(note.startswith("no test set") for note in result.notes)
     assert result.changed == ()
 
 
 def test_without_a_test_set_entries_show_what_all_rows_choose():
-    blocks, labels = drawn(30, kl=2.0)
+    blocks, labels = drawn(30, names=FEW, kl=2.0)
     result = compare(blocks, labels, None, None, INFO, splits=2)
     whole = compare(blocks, labels, blocks, labels, INFO)
     assert decided(result) == decided(whole)
 
 
 def test_an_interval_of_an_accuracy_ends_at_0_and_1():
-    blocks, labels = drawn(18, embedding=0.8)
+    blocks, labels = drawn(18, names=FEW, embedding=0.8)
     result = compare(blocks, labels, None, None, INFO, splits=2)
     ends = [(entry.value.low, entry.value.high) for entry in result.entries]
     assert all(0 <= low <= high <= 1 for low, high in ends)
@@ -307,7 +314,7 @@ def test_an_interval_of_an_accuracy_ends_at_0_and_1():
 
 
 def test_few_rows_without_a_test_set_are_split_as_far_as_they_go():
-    blocks, _ = drawn(5)
+    blocks, _ = drawn(5, names=FEW)
     result = compare(blocks, [*"aabbc"], None, None, INFO, splits=3)  # the c is always trained on
     assert result.settings["held_out"] == pytest.approx(0.4)
     assert {change.label for change in result.classes} == {"a", "b"}

@@ -147,6 +147,9 @@ class Probe(LinearPredictor):
         folds = folds_of(codes, groups, order, _FOLDS, self.seed)
         for fold in np.unique(folds):
             held = folds == fold
+            if len(rest := np.unique(codes[~held])) == 1:  # what is left is of one class, which is always predicted
+                scores[order[held]] = np.where(np.arange(len(self.classes_)) == rest, 0.0, -np.inf)
+                continue
             path = Path(scaling.squared_length, self.iterations)
             path.fit(scaled[~held], codes[~held], self.penalty_)
             scores[order[held]] = path.scores(scaled[held], len(self.classes_))

@@ -118,6 +118,7 @@ def test_without_a_sure_gain_what_the_training_rows_chose_is_said_with_its_price
         assert reasoned(gain, gain) == said
 
 
+GOOD = "The embedding with LDA is as good"
 SURE, CHANCE, SAME, NO, MAYBE, WORSE = "sure", "chance", "same", "no better", "no better, maybe worse", "worse here"
 
 
@@ -151,7 +152,7 @@ def test_what_is_said_of_a_choice_follows_from_its_gain_and_both_ends_of_its_int
     expected = {
         SURE: BEST.format(0.6 + gain[0], f"{value:+.1f}, {known}"),
         CHANCE: BEST.format(0.6 + gain[0], f"{value:+.1f}, {known}, maybe chance"),
-        SAME: f"The embedding with LDA is as good (60.0%, one pass): the training rows' choice brings {Interval(*gain)}.",
+        SAME: f"{GOOD} (60.0%, one pass): the training rows' choice brings {Interval(*gain)}.",
     }.get(words, BASE.format(words, Interval(*gain)))
     assert judged(gain, gain, recommended, passes=1) == expected
     assert "surely better here" not in reasoned(gain, gain, recommended, passes=1)

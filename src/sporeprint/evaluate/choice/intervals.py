@@ -64,8 +64,8 @@ def bootstrap_difference(
     row counts, but shows no spread: with many of them the interval is too narrow.
     groups: [N], such as the video of a frame. Whole groups are then drawn instead of rows, since rows of one group are
     alike; with labels every group must be of one class.
-    One row or group, or no class with two, gives no interval (NaN). Where all rows differ by the same, as when both are always
-    right, the interval has no width: that says that this sample shows no spread, not that there is none.
+    One row or group, or no class with two, gives no interval (NaN). Where all rows differ by the same, as when both are
+    always right, the interval has no width: that says that this sample shows no spread, not that there is none.
     Raises SampleError for scores that are not finite, counts that do not match, and with labels a group of two classes.
     """
     a, b = _scores(right_a, "first"), _scores(right_b, "second")

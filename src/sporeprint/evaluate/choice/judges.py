@@ -16,6 +16,7 @@ PREDICTORS: dict[str, type[Predictor]] = {
     "ridge": Ridge,
     "probe": Probe,
 }
+CHOSEN = ("kNN", "LDA", "ridge", "probe")  # that a choice is among: class means win by the loss and lose on test rows
 JUDGES = {"knn": ("kNN",), "closed": ("LDA", "ridge", "class means"), "probe": ("probe",)}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +25,7 @@ from sporeprint.evaluate.choice.candidates import (
 )
 from sporeprint.evaluate.choice.guard import SURE, surely_better
 from sporeprint.evaluate.choice.intervals import Interval
-from sporeprint.evaluate.choice.judges import JUDGES, PREDICTORS, judge_of, title_of_predictor, word_of
+from sporeprint.evaluate.choice.judges import CHOSEN, JUDGES, PREDICTORS, judge_of, title_of_predictor, word_of
 from sporeprint.evaluate.choice.leave_one_out import (
     MOST_ROWS,
     Outcome,
@@ -87,7 +87,7 @@ class Trained:
         few = has_few(labelled.codes)
         self.selections: dict[str, Selection] = {}
         for choice, listed in among.items():
-            of_choice = {name: outcomes[f"{choice}: {name}"] for name in listed}
+            of_choice = {name: _may_be_chosen(outcomes[f"{choice}: {name}"]) for name in listed}
             self.selections[choice] = choose(listed, of_choice, groups=labelled.groups, few=few)
         chosen = {choice: f"{choice}: {selection.name}" for choice, selection in self.selections.items()}
         probes = leave_one_out_of(
@@ -112,7 +112,8 @@ class Trained:
             combiner = candidate.combination.fit(train, self.whiteners)
             self.outcomes[candidate.name] = judged
             self.entries.append(replace(entry_of(candidate, combiner, costs, {}), judge=judge))
-        self.reference, word = reference_of(outcomes, few)
+        embeddings = {name: _may_be_chosen(outcomes[name]) for name in REFERENCES}
+        self.reference, word = reference_of(embeddings, few)
         at = next(at for at, entry in enumerate(self.entries) if entry.name == self.reference)
         self.entries[at] = replace(self.entries[at], judge=judge_of(word))
         self.outcomes[self.reference][judge_of(word)] = outcomes[self.reference][word]
@@ -168,6 +169,10 @@ class Trained:
         """An entry's features of the training rows, and of the test rows."""
         combiner = self.entry(name).combination.fit(self.train, self.whiteners)
         return combiner.transform(self.train), combiner.transform(test)
+
+
+def _may_be_chosen(outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
+    return {word: outcome for word, outcome in outcomes.items() if word in CHOSEN}
 
 
 def _judged(outcomes: dict[str, Outcome]) -> dict[str, Outcome]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from sporeprint.evaluate.choice.intervals import bootstrap_difference
 from sporeprint.evaluate.choice.judges import PREDICTORS, title_of_predictor
 from sporeprint.evaluate.choice.leave_one_out import leave_one_out_of
 from sporeprint.evaluate.shots import draws
+from sporeprint.features.blocks import family
 from sporeprint.features.whiten import Axes
 from sporeprint.run.store_source import Rows, labels_of
 
@@ -74,9 +75,11 @@ def measure(pair: Pair, rows: np.ndarray) -> Runs:
     labels = np.full(len(pair.labels), None, dtype=object)
     labels[rows] = pair.labels[rows]
     listed = choices(list(pair.train))
+    families = {"embedding", *map(family, pair.train)}
     ways = {
-        name: [title for title in (title_of(joined(blocks, exponent)) for exponent in EXPONENTS) if title in listed]
-        for name, blocks in FEATURES.items()
+        name: [title_of(joined(blocks, exponent)) for exponent in EXPONENTS]
+        for name, blocks in {**FEATURES, "all": tuple(filter(families.__contains__, FEATURES["all"]))}.items()
+        if families.issuperset(blocks)
     }
     asked = {title: listed[title] for titles in ways.values() for title in titles}
     outcomes = leave_one_out_of(pair.train, labels, asked, tuple(PREDICTORS), probed=tuple(REFERENCES))
@@ -91,10 +94,9 @@ def measure(pair: Pair, rows: np.ndarray) -> Runs:
 
     add(KNN_RAW, [RAW], ["kNN"])
     for name, titles in ways.items():
-        if titles:
-            for judge, words in JUDGES.items():
-                add(f"{name} | {judge}", titles, words)
-            add(f"{name} | probe", titles, ["ridge"], Probe())
+        for judge, words in JUDGES.items():
+            add(f"{name} | {judge}", titles, words)
+        add(f"{name} | probe", titles, ["ridge"], Probe())
     add(REFERENCE, REFERENCES, ["kNN", "LDA", "ridge", "probe"])
     choice = select(pair.train, labels)
     chosen = f"{choice.name}, {title_of_predictor(choice.predictor)}"
@@ -122,21 +124,26 @@ def percent(values: list[float]) -> str:
     return f"{np.mean(values):.1f}{spread}"
 
 
-def show(figure: Mapping[str, Any]) -> None:
-    few = "all labels" if figure["shots"] is None else f"{figure['shots']} labels a class"
-    counts = f"{figure['classes']} classes, {figure['train']} labelled rows, {figure['test']} test rows"
-    print(f"\n**{figure['set']}**, {few}: {counts}\n\n| features | kNN | closed form | probe |\n|---|---|---|---|")
-    for name in FEATURES:
-        if f"{name} | probe" in figure["values"]:
-            cells = [percent(figure["values"][f"{name} | {judge}"]) for judge in ("kNN", "closed form", "probe")]
-            print(f"| {' | '.join((name, *cells))} |")
-    for name in (KNN_RAW, REFERENCE, CHOICE):
-        chosen = figure["chosen"][name]
-        most = max(dict.fromkeys(chosen), key=chosen.count)
-        often = "" if len(chosen) == 1 else f", in {chosen.count(most)} of {len(chosen)} draws"
-        gain = {base: "{:+.1f} ({:+.1f} to {:+.1f})".format(*numbers) for base, numbers in figure["gains"].items()}
-        more = f"; {gain[KNN_RAW]} over kNN, {gain[REFERENCE]} over the reference" if name == CHOICE else ""
-        print(f"\n{name}: {percent(figure['values'][name])} ({most}{often}){more}", flush=True)
+def show(figures: Sequence[Mapping[str, Any]]) -> None:
+    """Print two tables of figures with the same number of labels a class, one set after another."""
+    print("\n| set | features | kNN | closed form | probe |\n|---|---|---|---|---|")
+    for figure in figures:
+        for name in FEATURES:
+            if f"{name} | probe" in figure["values"]:
+                cells = [percent(figure["values"][f"{name} | {judge}"]) for judge in ("kNN", "closed form", "probe")]
+                print(f"| {' | '.join((figure['set'], name, *cells))} |")
+    print("\n| set | kNN, raw | reference | choice | over kNN | over the reference |\n|---|---|---|---|---|---|")
+    for figure in figures:
+        cells = [percent(figure["values"][KNN_RAW])]
+        cells += [f"{percent(figure['values'][row])} ({often(figure['chosen'][row])})" for row in (REFERENCE, CHOICE)]
+        cells += ["{:+.1f} ({:+.1f} to {:+.1f})".format(*figure["gains"][base]) for base in (KNN_RAW, REFERENCE)]
+        print(f"| {' | '.join((figure['set'], *cells))} |", flush=True)
+
+
+def often(chosen: Sequence[str]) -> str:
+    """The most frequent of what the draws chose."""
+    most = max(dict.fromkeys(chosen), key=chosen.count)
+    return most if len(chosen) == 1 else f"{most}: {chosen.count(most)} of {len(chosen)} draws"
 
 
 def show_aims(saved: Iterable[Mapping[str, Any]], chosen_on: list[str]) -> None:
@@ -170,16 +177,17 @@ def main() -> None:
     made: list[dict[str, Any]] = []
     for file in options.load:
         made += map(json.loads, Path(file).read_text().splitlines())
-    for figure in made:
-        show(figure)
     for train, test in zip(options.stores[::2], options.stores[1::2], strict=True):
         pair = Pair(train, test, column)
         for word in options.shots.split(","):
             made.append(figures(pair, None if word == "all" else int(word), options.draws))
-            show(made[-1])
+            print(f"{pair.name}, {word}: done", file=sys.stderr)
             if options.save:
                 with open(options.save, "a") as lines:
                     lines.write(json.dumps(made[-1]) + "\n")
+    for shots in dict.fromkeys(figure["shots"] for figure in made):
+        print(f"\n**{'All labels' if shots is None else f'{shots} labels a class'}**")
+        show([figure for figure in made if figure["shots"] == shots])
     show_aims(made, options.chosen_on.split(","))
 
 

@@ -64,3 +64,23 @@ def test_the_aims_are_the_mean_and_the_worst_gain_without_the_sets_that_were_tun
     assert "| all | 2 untouched | kNN on the raw embedding | +4.0 | +2.0 (b) |" in lines
     assert "| all | 2 untouched | reference | +1.0 | -1.0 (b) |" in lines
     assert "| all | 3 all | reference | +4.0 | -1.0 (b) |" in lines
+
+
+def test_a_table_shows_each_set_its_features_and_what_was_chosen(
+    pair: answers.Pair, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers.show([answers.figures(pair, None, 1)])
+    lines = capsys.readouterr().out.splitlines()
+    assert "| made | layers | 100.0 | 100.0 | 100.0 |" in lines
+    assert [line.split(" | ")[1] for line in lines if line.startswith("| made")][:4] == [
+        "embedding",
+        "layers",
+        "all",
+        answers.percent(answers.figures(pair, None, 1)["values"][answers.KNN_RAW]),
+    ]
+
+
+def test_the_most_frequent_choice_of_the_draws_is_shown() -> None:
+    assert answers.often(["a", "b", "b"]) == "b: 2 of 3 draws"
+    assert answers.often(["a"]) == "a"
+    assert answers.percent([50.0, 60.0]) == "55.0 ± 7.1"

@@ -94,7 +94,7 @@ def measure(pair: Pair, rows: np.ndarray) -> dict[str, tuple[np.ndarray, int, in
         blocks = pair.subset(families)
         if not all(any(one in (family(block), block.partition("@")[0]) for block in blocks) for one in families):
             continue
-        choice = select(blocks, labels)
+        choice = select(blocks, labels, predictors=("kNN",))
         found[name] = (*pair.right(choice.combination, rows), choice.name)
     return found
 
@@ -156,8 +156,8 @@ def added(pair: Pair, rows: np.ndarray) -> Iterator[tuple[str, float, float, Any
                     how = {} if exponent is None else {"whiten": "auto", "exponent": exponent}
                     for weights in (None, alike):
                         ways[f"{start} {exponent} {weights is None}"] = Combination(names, weights=weights, **how)
-            table = leave_one_out_of(blocks, labels, ways)
-            best = max(ways, key=lambda name: max(hits.mean() for hits in table[name].values()))
+            table = leave_one_out_of(blocks, labels, ways, ("kNN",))
+            best = max(ways, key=lambda name: table[name]["kNN"].value)
             known[families] = pair.right(ways[best], rows)[0]
         return known[families]
 

@@ -4,8 +4,7 @@ python benchmarks/combining_tried.py TRAIN TEST [--target PATH_END] [--drop max]
 
 layers: how many, and which kinds. ranks: a rank against shrinkage, fitted on few rows. exponents: without labels, with
 the neighbours that two halves' whitenings share, and with 5 labels a class. weights: from the blocks' own statistics.
-maxvar: generalised canonical correlation. sizes: a final PCA. guards: of `select`, with few
-labels. k is chosen by leave-one-out throughout.
+maxvar: generalised canonical correlation. sizes: a final PCA. k is chosen by leave-one-out throughout.
 """
 
 from __future__ import annotations
@@ -17,14 +16,12 @@ from collections.abc import Iterator
 import numpy as np
 from combining import Pair
 
-from sporeprint.evaluate.choice.candidates import choices
-from sporeprint.evaluate.choice.select import choose
 from sporeprint.evaluate.shots import draws
 from sporeprint.evaluate.similarity import anisotropy, effective_rank
 from sporeprint.features.blocks import family
 from sporeprint.features.combine import Combination, Combiner
 from sporeprint.features.unit import unit
-from sporeprint.predictors.knn import choose_k, knn_predict, leave_one_out
+from sporeprint.predictors.knn import choose_k, knn_predict
 
 Row = tuple[str, float, float]
 
@@ -147,34 +144,7 @@ def sizes(pair: Pair) -> Iterator[Row]:
                 yield f"{' + '.join(families)}, white {exponent:g}, size {size} ({one.width})", *of(pair, one)
 
 
-def guards(pair: Pair) -> Iterator[Row]:
-    """Of draws of few labels, what `choose` takes under each guard: mean gain and worst loss over the raw embedding."""
-    found = {name: one.over(pair.train) for name, one in choices(list(pair.train)).items()}
-    made = {}
-    for name, one in found.items():
-        combiner = one.fit(pair.train, pair.whiteners)
-        made[name] = combiner.transform(pair.train), combiner.transform(pair.test)
-    for shots in (5, 10):
-        runs = []
-        for rows in draws(pair.labels, shots, 20):
-            rights = {name: leave_one_out(own[rows], pair.labels[rows]) for name, (own, _) in made.items()}
-            runs.append((rows, rights))
-        for guard in (0, 1, 2, 3):
-            gains, insides = [], []
-            for rows, rights in runs:
-                chosen, raw = choose(found, rights, guard), choose(found, rights, 1e9)
-                right = []
-                for one in (chosen, raw):
-                    own, asked = made[one.name]
-                    guess = knn_predict(own[rows], pair.labels[rows], asked, one.k)
-                    right.append(float((guess == pair.test_labels).mean()))
-                gains.append(right[0] - right[1])
-                insides.append(chosen.value)
-            title = f"{shots} labels a class, guard {guard}: mean gain {100 * np.mean(gains):+.1f}"
-            yield f"{title}, worst {100 * min(gains):+.1f}", float(np.mean(insides)), float("nan")
-
-
-PARTS = {one.__name__: one for one in (layers, ranks, exponents, weights, maxvar, sizes, guards)}
+PARTS = {one.__name__: one for one in (layers, ranks, exponents, weights, maxvar, sizes)}
 
 
 def main() -> None:

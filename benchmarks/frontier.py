@@ -172,14 +172,18 @@ def _of_set(text: str, name: str) -> str:
 def _measure(rows: Rows, names: list[str], way: str, shots: int) -> tuple[float, ...]:
     if way != "select":
         return measure(rows, names, WAYS[way], shots)
-    choice = select({name: rows.train[name] for name in names}, rows.labels[0]).combination
+    choice = _select(rows, names, rows.labels[0])
     all_labels = measure(rows, names, choice, 0)
     few = []
     for subset in draws(rows.labels[0], shots, 3) if shots else ():
         labels = np.full(len(rows.labels[0]), None, dtype=object)
         labels[subset] = rows.labels[0][subset]
-        few.append(_few(rows, select({name: rows.train[name] for name in names}, labels).combination, subset))
+        few.append(_few(rows, _select(rows, names, labels), subset))
     return all_labels[0], all_labels[1], float(np.mean(few)) if few else float("nan"), all_labels[3]
+
+
+def _select(rows: Rows, names: list[str], labels: np.ndarray) -> Combination:
+    return select({name: rows.train[name] for name in names}, labels, predictors=("kNN",)).combination
 
 
 def _few(rows: Rows, way: Combination, subset: np.ndarray) -> float:

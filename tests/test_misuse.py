@@ -43,8 +43,8 @@ CALLS = {
     r"ks=5; expected a list, such as \(1, 5, 10\)": [
         lambda: retrieve(ROWS, LABELS, ks=5),
         lambda: revisited(ROWS, ROWS, {}, ks=5),
-        lambda: select(BLOCKS, LABELS, ks=5),
     ],
+    "predictors='LDA'; expected a list": [lambda: select(BLOCKS, LABELS, predictors="LDA")],
     r"candidates=5; expected a list, such as \(1, 5, 10\)": [lambda: knn(*KNOWN, k="auto", candidates=5)],
     r"penalties=1.0; expected a list, such as \(0.01, 0.001\)": [
         lambda: probe(*KNOWN, penalties=1.0),

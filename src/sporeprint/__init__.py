@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from sporeprint.store.reader import Store
 
 _HOMES = {
+    "BackboneRows": "evaluate.compare_backbones",
     "Backbone": "backbones.backbone",
     "ClassMeans": "predictors.class_means",
     "Combination": "features.combine",
@@ -86,6 +87,7 @@ _HOMES = {
     "check_views": "features.contracts",
     "cluster": "evaluate.cluster",
     "compare": "evaluate.compare",
+    "compare_backbones": "evaluate.compare_backbones",
     "demonstrations": "evaluate.demonstrations",
     "knn": "evaluate.knn_accuracy",
     "multilabel": "evaluate.multilabel",
@@ -100,7 +102,8 @@ _HOMES = {
 __all__ = [  # noqa: RUF022
     "Fungi", "Recipe", "Backbone", "Preprocess", "Tokens", "Sound", "Combination", "Limits",
     "KL", "DINO", "SimCLR", "MaskedTokens", "Objective", "Dense", "TokenSimCLR", "TokenKL", "Copies", "Segmenter",
-    "compare", "select", "knn", "probe", "cluster", "retrieve", "revisited", "regress", "multilabel", "analyse",
+    "compare", "compare_backbones", "BackboneRows",
+    "select", "knn", "probe", "cluster", "retrieve", "revisited", "regress", "multilabel", "analyse",
     "demonstrations", "Template", "Store", "open_source",
     "KNN", "ClassMeans", "ShrunkLDA", "Ridge", "Probe", "KNNRegressor", "RidgeRegressor",
     "check_backbone", "check_index", "check_objective", "check_projection", "check_views",

@@ -60,8 +60,8 @@ def test_json_is_the_comparison_and_nothing_else(run, data):
     assert status == 0
     result = json.loads(out)
     by_name = {entry["name"]: entry for entry in result["entries"]}
-    assert by_name[FREE]["results"]["auto"]["gain"]["low"] > 0.1
-    assert by_name[FREE]["results"]["auto"]["value"]["value"] > 0.9
+    assert by_name[FREE]["results"]["closed"]["gain"]["low"] > 0.1
+    assert by_name[FREE]["results"]["closed"]["value"]["value"] > 0.9
     assert result["settings"]["test_rows"] == ROWS
 
 
@@ -71,7 +71,7 @@ def test_blocks_may_be_named_and_a_store_alone_is_split(run, data):
     result = json.loads(out)
     assert {name for entry in result["entries"] for name in entry["blocks"]} == {"embedding", "kl"}
     assert result["settings"]["splits"] == 3
-    assert result["verdict"].startswith("Use the embedding alone")
+    assert result["verdict"].startswith("Use the embedding with ")
 
 
 @pytest.mark.parametrize(

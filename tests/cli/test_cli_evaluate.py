@@ -140,7 +140,7 @@ def test_the_table_of_knn_ends_with_the_decorrelated_and_what_loo_chose(run, dat
     status, out, _ = run("knn", data / "c", data / "d", "--k", "1", "--json")
     assert status == 0
     body = json.loads(out)
-    chosen = select(Store.open(data / "c").blocks(), places)
+    chosen = select(Store.open(data / "c").blocks(), places, predictors=("kNN",))
     assert chosen.name not in ("embedding", "embedding, white")
     assert [entry["name"] for entry in body["entries"]][-2:] == ["decorrelated", f"loo: {chosen.name}"]
     assert body["loo"] == as_json(chosen)

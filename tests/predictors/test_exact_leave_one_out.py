@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from sklearn import linear_model
 from sklearn.base import clone
 
 from small_rows import clusters
-from sporeprint import ClassMeans, Ridge, ShrunkLDA
+from sporeprint import ClassMeans, Ridge, RidgeRegressor, ShrunkLDA
+from sporeprint.predictors import class_means, groups, lda, principal, ridge
+from sporeprint.predictors import predictor as predictor_base
 
 CLASSIFIERS = [ShrunkLDA(), Ridge(penalties=(0.03,)), ClassMeans()]
 
@@ -118,3 +121,32 @@ def one_great_group(labels):
 def test_groups_left_out_are_scored_as_by_a_fit_without_each(predictor, kind, grouping):
     rows, labels = KINDS[kind]
     check_equal(clone(predictor), rows, labels, grouping(labels))
+
+
+@pytest.mark.parametrize("predictor", [*CLASSIFIERS, Ridge()])
+@pytest.mark.parametrize("kind", ["more rows than dimensions", "classes of one row", "duplicates"])
+def test_rows_taken_in_small_parts_and_not_held_give_the_same(predictor, kind, monkeypatch):
+    rows, labels = KINDS[kind]
+    whole = [clone(predictor).leave_one_out(rows, labels, of) for of in (None, groups_of_threes(labels))]
+    model = clone(predictor).fit(rows, labels)
+    monkeypatch.setattr(principal, "_MOST_HELD", 0)
+    for module in (principal, lda, ridge, class_means, groups, predictor_base):
+        monkeypatch.setattr(module, "_NUMBERS", 2 * rows.shape[1])
+    parts = [clone(predictor).leave_one_out(rows, labels, of) for of in (None, groups_of_threes(labels))]
+    for one, other in zip(whole, parts, strict=True):
+        np.testing.assert_allclose(other.probabilities, one.probabilities, atol=1e-8)
+    np.testing.assert_allclose(
+        clone(predictor).fit(rows, labels).predict_proba(rows), model.predict_proba(rows), atol=1e-8
+    )
+
+
+def test_the_regressor_leaves_groups_out_as_a_fit_without_each():
+    rows, _ = KINDS["more rows than dimensions"]
+    targets = np.random.default_rng(0).normal(size=(len(rows), 2)) + rows[:, :2]
+    groups = np.arange(len(rows)) // 4
+    left = RidgeRegressor(penalties=(0.05,)).leave_one_out(rows, targets, groups)
+    spread = ((rows - rows.mean(axis=0)) ** 2).sum()
+    for group in np.unique(groups):
+        out = groups == group
+        model = linear_model.Ridge(0.05 * spread).fit(rows[~out], targets[~out])
+        np.testing.assert_allclose(left[out], model.predict(rows[out]), atol=1e-8)

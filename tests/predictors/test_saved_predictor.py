@@ -13,11 +13,13 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 
 from small_rows import clusters
-from sporeprint import ClassMeans, Ridge, RidgeRegressor, ShrunkLDA
+from sporeprint import KNN, ClassMeans, KNNRegressor, Probe, Ridge, RidgeRegressor, ShrunkLDA
 from sporeprint.errors import DamagedStore, StoreError
-from sporeprint.predictors.saved_predictor import _FILES, NAMES, load_predictor, save_predictor
+from sporeprint.predictors.saved_predictor import _FILES, load_predictor, save_predictor
 
-CLASSIFIERS = [ShrunkLDA(), Ridge(penalties=(1, 0.1)), ClassMeans()]
+CLASSIFIERS = [
+    KNN(), KNN(k=3, metric="cosine", vote="softmax"), ClassMeans(), ShrunkLDA(), Ridge(penalties=(1, 0.1)), Probe()
+]  # fmt: skip
 ROWS, LABELS = clusters(30, 4, 3, seed=0)
 CODES = np.unique(LABELS, return_inverse=True)[1]
 
@@ -42,17 +44,29 @@ def test_a_loaded_classifier_gives_the_same_probabilities_bit_for_bit(tmp_path, 
     np.testing.assert_array_equal(loaded.predict_proba(ROWS), fitted.predict_proba(ROWS))
     np.testing.assert_array_equal(loaded.predict(ROWS), fitted.predict(ROWS))
     assert loaded.get_params() == fitted.get_params()
-    with pytest.raises(ValueError, match="has 3 features, but .* is expecting 4"):
+    with pytest.raises(ValueError, match=r"has 3 features, but .* is expecting 4"):
         loaded.predict(ROWS[:, :3])
 
 
+@pytest.mark.parametrize(
+    "regressor", [KNNRegressor(), KNNRegressor((1, 2), "cosine", "softmax", 0.5), RidgeRegressor()]
+)
 @pytest.mark.parametrize("targets", [CODES * 0.3, np.stack([CODES * 0.3, ROWS[:, 0]], axis=1)])
-def test_a_loaded_regressor_gives_the_same_numbers_bit_for_bit(tmp_path, targets):
-    fitted = RidgeRegressor().fit(ROWS, targets)
+def test_a_loaded_regressor_gives_the_same_numbers_bit_for_bit(tmp_path, regressor, targets):
+    fitted = clone(regressor).fit(ROWS, targets)
     save_predictor(fitted, tmp_path)
     predicted = load_predictor(tmp_path).predict(ROWS)
     assert predicted.shape == targets.shape
     np.testing.assert_array_equal(predicted, fitted.predict(ROWS))
+
+
+@pytest.mark.parametrize("predictor", CLASSIFIERS)
+@pytest.mark.filterwarnings("ignore::sporeprint.errors.SporeprintWarning")
+def test_a_classifier_of_one_class_or_of_one_row_a_class_is_saved_too(tmp_path, predictor):
+    for labels in (["a"] * 3, ["a", "b", "c"]):
+        fitted = clone(predictor).fit(ROWS[:3], labels)
+        save_predictor(fitted, tmp_path)
+        np.testing.assert_array_equal(load_predictor(tmp_path).predict_proba(ROWS), fitted.predict_proba(ROWS))
 
 
 def test_another_process_gives_the_same_probabilities_without_torch(tmp_path):
@@ -134,10 +148,3 @@ def test_names_that_are_no_text_are_refused(tmp_path):
     labels = ["a", "b\ud800"] * 15
     with pytest.raises(StoreError, match="cannot be stored as JSON"):
         save_predictor(ClassMeans().fit(ROWS, labels), tmp_path)
-
-
-def test_every_name_that_can_be_saved_is_public_and_lists_what_it_keeps():
-    import sporeprint
-
-    for name in NAMES:
-        assert getattr(sporeprint, name)._kept

@@ -14,11 +14,12 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from small_rows import clusters
 from sporeprint import ClassMeans, Ridge, RidgeRegressor, ShrunkLDA
 
-PREDICTORS = [ShrunkLDA(), Ridge(), ClassMeans()]
+LINES = [ShrunkLDA(), Ridge(), ClassMeans(), Probe()]
+PREDICTORS = [*LINES, KNN()]
 
 
 @pytest.mark.filterwarnings("ignore")
-@parametrize_with_checks([*PREDICTORS, RidgeRegressor()])
+@parametrize_with_checks([*PREDICTORS, KNN(3, "cosine", "distance"), KNNRegressor(), KNNRegressor(3), RidgeRegressor()])
 def test_scikit_learns_checks_pass(estimator, check):
     check(estimator)
 
@@ -34,7 +35,7 @@ def test_a_predictor_works_in_a_pipeline_a_search_and_a_cross_validation(predict
     assert search.best_estimator_.classes_.tolist() == sorted(set(labels))
 
 
-@pytest.mark.parametrize("predictor", PREDICTORS)
+@pytest.mark.parametrize("predictor", LINES)
 def test_a_pickled_predictor_answers_alike_and_holds_no_training_rows(predictor):
     rows, labels = clusters(300, 20, 3, seed=0)
     fitted = clone(predictor).fit(rows, labels)

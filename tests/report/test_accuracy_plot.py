@@ -35,10 +35,10 @@ def test_up_to_two_costs_are_alike(passes, is_alike):
 def test_the_best_stands_first_with_its_name_and_its_figure():
     shown = [[tag.text for tag in group.iter("text")] for group in entries_of(accuracy_plot(alike(), 960))]
     assert shown == [
-        ["chosen", "80.0"],
-        ["layers (one pass)", "70.0"],
-        ["paper's assembly (paper)", "65.0"],
-        ["embedding (reference)", "60.0"],
+        ["the choice: LDA", "80.0"],
+        ["layers (one pass): LDA", "70.0"],
+        ["paper's assembly (paper): LDA", "65.0"],
+        ["embedding (reference): LDA", "60.0"],
         ["kl alone", "50.0"],
     ]
 
@@ -58,7 +58,7 @@ def test_entries_of_two_costs_stand_in_groups_the_cheaper_first():
     rows = (entry("embedding", "embedding", 1, 0.6), entry("a", "block", 6, 0.9), entry("b", "block", 1, 0.5))
     svg = accuracy_plot(comparison(entries=rows, free="embedding", chosen="embedding"), 960)
     shown = [text for text in texts(svg) if text in ("1 pass", "6 passes", "a", "b") or "embedding" in text]
-    assert shown == ["1 pass", "embedding (chosen, reference, one pass)", "b", "6 passes", "a"]
+    assert shown == ["1 pass", "embedding (the choice, reference, one pass): LDA", "b", "6 passes", "a"]
     assert "1 pass" not in texts(accuracy_plot(alike(), 960))
 
 
@@ -66,7 +66,7 @@ def test_of_many_entries_those_with_words_and_then_the_best_are_drawn_and_the_re
     rows = [entry(f"e{at:02}", "block", 1, 0.7 - 0.01 * at) for at in range(30)]
     svg = accuracy_plot(comparison(entries=tuple(rows), reference="e29", free="e00", chosen="e00"), 960, most=4)
     shown = [group.findtext("text") for group in entries_of(svg)]
-    assert shown == ["e00 (chosen, one pass)", "e01", "e02", "e29 (reference)"]
+    assert shown == ["e00 (the choice, one pass): LDA", "e01", "e02", "e29 (reference): LDA"]
     assert "26 more in the table of all entries" in texts(svg)
 
 
@@ -92,9 +92,10 @@ def test_the_axis_says_where_it_starts():
 def test_a_screen_reader_hears_the_entries_that_matter():
     label = ElementTree.fromstring(accuracy_plot(alike(), 345)).get("aria-label")
     assert label == (
-        "Accuracy of 5 entries, the best first. all, white (chosen): 80.0 % (78.0 to 83.0), 1 pass; "
-        "layers (one pass): 70.0 % (68.0 to 73.0), 1 pass; paper's assembly (paper): 65.0 % (63.0 to 68.0), 1 pass; "
-        "embedding (reference): 60.0 % (58.0 to 63.0), 1 pass"
+        "Accuracy of 5 entries, the best first. "
+        "all, white (the choice): 80.0 % (78.0 to 83.0), LDA, 1 pass; layers (one pass): 70.0 % (68.0 to 73.0), LDA, "
+        "1 pass; paper's assembly (paper): 65.0 % (63.0 to 68.0), LDA, 1 pass; "
+        "embedding (reference): 60.0 % (58.0 to 63.0), LDA, 1 pass"
     )
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 from small_comparison import altered, comparison, entry
 from sporeprint.errors import StoreError
 from sporeprint.evaluate.analyse import Analysis, BlockFigures, ClassChange
+from sporeprint.evaluate.choice.candidates import ALL, FREE, PLAIN
 from sporeprint.evaluate.choice.intervals import Interval
 from sporeprint.evaluate.comparison import Changed
 from sporeprint.features.combine import Combination
@@ -112,10 +113,14 @@ def test_the_parts_come_in_their_order():
     parts = [
         "Use all of it.",
         "1,400 test rows.",
+        "The embedding's best 60.0",
+        "The choice 80.0",
+        "Gain +20.0",
         "Two rows are in both stores.",
-        "Neighbours, before and after",
         "Accuracy against cost",
+        "By each predictor",
         "Which classes change",
+        "Neighbours under both",
         "All entries",
         "What the blocks share",
         "What was compared",
@@ -159,6 +164,7 @@ def test_the_title_names_the_backbone_and_the_data(settings, title):
     [
         ({"train_rows": 1000, "classes": 2, "test_rows": 1}, "1,000 training rows, 1 test row, 2 classes. "),
         ({"train_rows": 1, "classes": 1, "splits": 10}, "1 training row, 10 splits, 1 class. "),
+        ({"test_rows": 9, "groups": 4, "shots": 1, "draws": 5}, "9 test rows, 4 groups, 1 label a class, 5 draws. "),
         ({}, ""),
     ],
 )
@@ -175,40 +181,93 @@ def test_headings_go_down_one_level_at_a_time():
 
 def test_what_matters_most_is_in_the_first_columns_of_each_table():
     page = Page(render(comparison()))
-    assert page.rows()[0][:4] == page.rows("picked")[0] == ["features", "top-1, %", "gain, points", "passes"]
+    judges = ["kNN", "closed form", "probe"]
+    assert page.rows()[0][:5] == ["features", *judges, "gain, points"]
+    assert page.rows("main")[0] == ["features", *judges, "gain"]
 
 
-def test_the_entries_that_the_verdict_is_about_are_listed_once():
-    assert Page(render(comparison())).rows("picked")[1:] == [
-        ["Reference embedding", "60.0 58.0 to 63.0", "\u2013", "1"],
-        ["One pass layers", "70.0 68.0 to 73.0", "+10.0 +7.0 to +13.0", "1"],
-        ["Chosen embedding", "80.0 78.0 to 83.0", "+20.0 +17.0 to +23.0", "10"],
-        ["Paper paper's assembly", "65.0 63.0 to 68.0", "+5.0 +2.0 to +8.0", "100"],
-    ]
+def test_the_answer_is_what_the_embedding_can_do_what_the_choice_does_and_its_gain():
+    text = Page(render(comparison())).text.replace("\u00a0", " ")
+    assert (
+        "The embedding's best 60.0% 58.0 to 63.0 embedding with LDA 1 pass, 1,240 rows/s, 1,536 bytes a row "
+        "The choice 80.0% 78.0 to 83.0 embedding + kl, as they are with LDA 10 passes, 124 rows/s, 1,536 bytes a row "
+        "Gain +20.0 points +17.0 to +23.0 on the same test rows, 95 % interval"
+    ) in text
+
+
+def test_a_choice_that_is_the_reference_has_no_gain():
     alone = comparison(chosen="embedding", free="embedding", entries=comparison().entries[:1])
-    assert [row[0] for row in Page(render(alone)).rows("picked")[1:]] == ["Chosen, reference, one pass embedding"]
+    assert "Gain The choice is the reference." in Page(render(alone)).text
+
+
+def test_the_rows_that_matter_are_listed_with_all_judges_and_the_reference_is_framed():
+    text = render(comparison())
+    page = Page(text)
+    assert page.rows("main")[1:] == [
+        ["embedding reference 1 pass", "52.0", "60.0 LDA (reference)", "58.0", "\u2013"],
+        ["layers one pass 1 pass", "62.0", "70.0 LDA", "\u2013", "+10.0 +7.0 to +13.0"],
+        ["kl alone 1 pass", "42.0", "50.0 LDA", "\u2013", "\u221210.0 \u221213.0 to \u22127.0"],
+        ["paper's assembly 100 passes", "57.0", "65.0 LDA", "\u2013", "+5.0 +2.0 to +8.0"],
+        ["all, white the choice 10 passes", "72.0", "80.0 LDA", "78.0", "+20.0 +17.0 to +23.0"],
+    ]
+    assert text.count('<td class="base">') == 2  # here and in the table of all entries
+    bold = re.findall("<td[^>]*><b>\\s*([0-9.]+)", text)
+    assert bold == 2 * ["60.0", "70.0", "50.0", "65.0", "80.0"]
+
+
+def test_a_row_is_judged_by_its_own_judge_and_the_reference_may_be_a_probe():
+    reference, *others = comparison().entries
+    page = Page(render(comparison(entries=(replace(reference, judge="probe"), *others))))
+    assert page.rows("main")[1] == ["embedding reference 1 pass", "52.0", "60.0 LDA", "58.0 (reference)", "\u2013"]
+    assert "The embedding's best 58.0" in page.text
+    assert "embedding with probe" in page.text
+
+
+def test_each_step_has_its_points_by_each_judge():
+    *others, chosen = comparison().entries
+    entries = (*others, replace(others[1], name=FREE), replace(chosen, name=ALL), replace(others[0], name=PLAIN))
+    page = Page(render(comparison(entries=entries, free=FREE, chosen=ALL)))
+    assert page.rows("steps") == [
+        ["added points", "kNN", "closed form", "probe"],
+        ["one pass, over the embedding 1 to 1 pass", "+10.0", "+10.0", "\u2013"],
+        ["more passes, over one pass 1 to 10 passes", "+10.0", "+10.0", "\u2013"],
+        ["gradients, over the best without 1 to 10 passes", "+20.0", "+20.0", "+20.0"],
+    ]
 
 
 def test_what_must_be_known_of_an_entry_stands_wherever_it_is_listed():
     *others, paper, chosen = comparison().entries
     page = Page(render(comparison(entries=(*others, replace(paper, note="other views"), chosen))))
-    assert page.cells("paper's")[0] == "4 paper's assembly (other views) paper"
-    assert page.cells("Paper", "picked")[0] == "Paper paper's assembly (other views)"
+    assert page.cells("paper's")[0] == "4 paper's assembly (other views)"
+    assert page.cells("paper's", "main")[0] == "paper's assembly 100 passes; other views"
 
 
 def test_the_table_has_every_entry_with_its_figures():
     page = Page(render(comparison()))
     assert page.cells("layers") == (
-        ["2 layers one pass", "70.0 68.0 to 73.0", "+10.0 +7.0 to +13.0", "1", "1,240", "1,536", "5", "69.0", "65.0"]
+        [
+            "2 layers one pass",
+            "62.0",
+            "70.0 LDA",
+            "\u2013",
+            "+10.0 +7.0 to +13.0",
+            "1",
+            "1,240",
+            "1,536",
+            "69.0",
+            "0.300",
+            "65.0",
+            "kNN, k = 5; LDA",
+        ]
     )
-    assert page.cells("kl")[2] == "\u221210.0 \u221213.0 to \u22127.0"
-    assert page.cells("embedding")[2] == "\u2013"
+    assert page.cells("kl")[4] == "\u221210.0 \u221213.0 to \u22127.0"
+    assert page.cells("embedding")[4] == "\u2013"
+    assert page.cells("embedding")[-1] == "kNN, k = 5; LDA; probe"
     assert "rows/s: as measured while the store was made, whatever else ran there" in page.text
     assert "reading and decoding left out; the embedding's own includes KL's backward pass" in page.text
-    assert page.cells("paper's")[4] == "12"
+    assert page.cells("paper's")[6] == "12"
     kinds = [tag.get("class") for tag in page.of("tr")]
-    assert kinds[1:5] == ["reference", "free", "chosen", "paper"]
-    assert kinds[6:11] == ["reference", "free", None, "paper", "chosen"]
+    assert kinds[1:6] == kinds[-8:-3] == ["reference", None, None, None, "chosen"]
 
 
 @pytest.mark.parametrize(
@@ -226,8 +285,8 @@ def test_what_was_chosen_is_said_in_words(combination, words):
     chosen = entry("all, white", "chosen", 10, 0.8, combination=combination, blocks=("embedding", "kl"))
     assert chosen.joins == words
     page = Page(render(comparison(entries=(*comparison().entries[:-1], chosen))))
-    assert page.cells("all,")[0] == f"5 all, white chosen {words}"
-    assert page.cells("Chosen", "picked")[0] == f"Chosen {words}"
+    assert page.cells("all,")[0] == f"5 all, white the choice {words}"
+    assert f"The choice 80.0% 78.0 to 83.0 {words} with LDA" in page.text.replace("\u00a0", " ")
 
 
 def test_the_legend_has_the_marks_that_are_drawn():
@@ -235,12 +294,15 @@ def test_the_legend_has_the_marks_that_are_drawn():
     same = tuple(altered(each, value=shown.entries[0].value, passes=1) for each in shown.entries[:2])
     page = Page(render(replace(shown, entries=same, free="layers", chosen="layers")))
     assert "the embedding Right is better" in page.text
-    assert "families joined" not in page.text
+    assert "layers, views: no gradient" not in page.text
 
 
 def test_every_mark_has_its_number_and_names_next_to_the_plot_and_in_the_table():
     page = Page(render(comparison()))
-    listed = "1 embedding reference 2 layers one pass 3 kl alone 4 paper's assembly paper 5 all, white chosen"
+    listed = (
+        "1 embedding : LDA reference 2 layers : LDA one pass 3 kl alone 4 paper's assembly : LDA "
+        "5 all, white : LDA the choice"
+    )
     assert page.text.count(listed) == 1
     assert [row[0].split()[0] for row in page.rows()[1:]] == ["1", "2", "3", "4", "5"]
 
@@ -255,10 +317,10 @@ def test_entries_that_share_a_mark_share_its_number_and_those_without_accuracy_h
     assert [row[0] for row in page.rows()[1:5]] == [
         "1 embedding reference",
         "nothing",
-        "2 layers chosen one pass",
+        "2 layers the choice one pass",
         "1 copy",
     ]
-    assert "1 embedding ; copy reference 2 layers chosen one pass" in page.text
+    assert "1 embedding ; copy : LDA reference 2 layers : LDA the choice one pass" in page.text
 
 
 def test_where_all_cost_alike_the_names_stand_in_the_plot_and_nothing_is_numbered():
@@ -285,7 +347,7 @@ def test_neighbours_are_marked_right_or_wrong_by_a_sign_and_a_border():
     kinds = [tag.get("class") for tag in page.of("li") if tag.get("class")]
     assert kinds == ["wrong", "wrong", "wrong", "right", "wrong"]
     assert "train-7 \u2713 right: rose" in page.text
-    assert "Reference: \u2717 wrong: daisy" in page.text
+    assert "Reference, LDA: \u2717 wrong: daisy" in page.text
     assert "border-style: dashed" in render(comparison())
 
 
@@ -465,17 +527,21 @@ def test_a_page_without_samples_says_how_to_see_them():
         ({"test_rows": 9}, False, "every test row that one of the two classifies rightly, the other does too"),
         ({"splits": 5}, True, "no test set was given"),
         ({"splits": 5}, False, "no test set was given"),
+        ({"test_rows": 9, "shots": 5}, False, "labelled rows were drawn, and a test row has one answer in each draw"),
     ],
 )
 def test_without_changed_queries_the_page_says_which_case_it_is(settings, same, why):
     *others, chosen = comparison().entries
-    chosen = chosen if same else replace(chosen, combination=Combination(("kl",)))
+    chosen = replace(chosen, combination=others[0].combination) if same else chosen
     shown = comparison(entries=(*others, chosen), changed=(), settings=settings)
     assert f"None to show: {why}" in Page(render(shown)).text
 
 
 def test_what_the_test_rows_had_a_say_in_is_told_of_a_test_set_and_of_splits():
-    texts = {setting: Page(render(comparison(settings={setting: 5}))).text for setting in ("test_rows", "splits")}
+    cases = ("test_rows", "splits", "shots")
+    texts = {setting: Page(render(comparison(settings={setting: 5}))).text for setting in cases}
+    assert "In each draw, leave-one-out on its labelled rows chooses all three" in texts["shots"]
+    assert "honest estimate" not in texts["shots"]
     assert "the test rows had no say, so their accuracy is an honest estimate" in texts["test_rows"]
     assert "All rows name the reference" in texts["splits"]
     assert "the split's test rows have no say in that" in texts["splits"]
@@ -489,7 +555,7 @@ def test_a_gain_of_nought_looks_as_it_does_in_the_verdict(gain):
     page = Page(render(comparison(entries=(*others, altered(chosen, gain=gain)))))
     shown = str(gain).replace(" points", "").replace("-", "\u2212").replace("(", "").replace(")", "")
     assert shown.startswith("+0.0 ")
-    assert page.cells("all,")[2] == page.cells("Chosen", "picked")[2] == shown
+    assert page.cells("all,")[4] == page.cells("all,", "main")[4] == shown
 
 
 def test_equal_comparisons_give_equal_pages():
@@ -512,7 +578,20 @@ def test_a_comparison_that_found_nothing_says_so():
     )
     page = Page(render(bare))
     assert page.cells("embedding") == (
-        ["embedding chosen reference one pass", "\u2013", "\u2013", "1", "\u2013", "1,536", "5", "\u2013", "\u2013"]
+        [
+            "embedding the choice reference one pass",
+            "52.0",
+            "\u2013 LDA (reference)",
+            "58.0",
+            "\u2013",
+            "1",
+            "\u2013",
+            "1,536",
+            "\u2013",
+            "0.400",
+            "\u2013",
+            "kNN, k = 5; LDA; probe",
+        ]
     )
     for sentence in (
         "No entry has an accuracy to plot.",

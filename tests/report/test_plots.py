@@ -12,7 +12,18 @@ import pytest
 from small_comparison import comparison, entry
 from sporeprint.evaluate.analyse import ClassChange
 from sporeprint.evaluate.choice.intervals import Interval
-from sporeprint.report.cost_plot import RADIUS, Box, Frame, accuracy_range, cost_plot, frame_of, named, numbered, places
+from sporeprint.report.cost_plot import (
+    RADIUS,
+    SMALL,
+    Box,
+    Frame,
+    accuracy_range,
+    cost_plot,
+    frame_of,
+    named,
+    numbered,
+    places,
+)
 from sporeprint.report.numbers import width_of
 from sporeprint.report.plots import cka_plot, class_plot, shade, sorted_changes
 from sporeprint.report.svg import round_ticks
@@ -59,21 +70,22 @@ def test_the_plot_draws_each_entry_and_its_interval_there():
 
 def test_the_entries_that_matter_are_named_together_where_they_are_one():
     assert named(comparison()) == {
-        "all, white": "chosen",
+        "all, white": "the choice",
         "embedding": "reference",
         "layers": "one pass",
         "paper's assembly": "paper",
     }
     same = named(comparison(chosen="embedding", free="embedding"))
-    assert same["embedding"] == "chosen, reference, one pass"
+    assert same["embedding"] == "the choice, reference, one pass"
 
 
 def test_a_screen_reader_hears_the_entries_that_matter_once_with_their_numbers():
     label = ElementTree.fromstring(cost_plot(comparison(), 345, 380)).get("aria-label")
     assert label == (
-        "Accuracy of 5 entries against passes per input. 1 embedding (reference): 60.0 % at 1 pass; "
-        "2 layers (one pass): 70.0 % at 1 pass; 4 paper's assembly (paper): 65.0 % at 100 passes; "
-        "5 all, white (chosen): 80.0 % at 10 passes"
+        "Accuracy of 5 entries against passes per input. "
+        "1 embedding (reference): 60.0 % (58.0 to 63.0), LDA, 1 pass; 2 layers (one pass): 70.0 % (68.0 to 73.0), LDA, "
+        "1 pass; 4 paper's assembly (paper): 65.0 % (63.0 to 68.0), LDA, 100 passes; "
+        "5 all, white (the choice): 80.0 % (78.0 to 83.0), LDA, 10 passes"
     )
 
 
@@ -108,13 +120,43 @@ def test_equal_choices_are_one_mark_that_has_all_their_names_and_words():
     both = comparison(entries=entries, free="chosen, one pass", chosen="chosen, one pass")
     titles = [title_of(group) for group in tags(cost_plot(both, 345, 380), "g")]
     assert titles == [
-        "2 other: 60.0 % (58.0 to 63.0), 2 passes",
-        "1 embedding; chosen, one pass: 60.0 % (58.0 to 63.0), 1 pass",
+        "2 other: 60.0 % (58.0 to 63.0), LDA, 2 passes",
+        "1 embedding; chosen, one pass: 60.0 % (58.0 to 63.0), LDA, 1 pass",
     ]
     assert [(mark.number, mark.names, mark.words) for mark in numbered(both)] == [
-        (1, ("embedding", "chosen, one pass"), "reference, chosen, one pass"),
+        (1, ("embedding", "chosen, one pass"), "reference, the choice, one pass"),
         (2, ("other",), ""),
     ]
+
+
+def test_entries_that_do_not_matter_are_small_unnumbered_marks_without_their_interval():
+    rows = [entry(f"cls-{at}", "control", 1, 0.6 + 0.01 * at, blocks=(f"cls-{at}",)) for at in range(9)]
+    shown = comparison(entries=(*comparison().entries, *(replace(row, passes=2 + at) for at, row in enumerate(rows))))
+    numbers = {mark.names[0]: mark.number for mark in numbered(shown)}
+    assert [number for name, number in numbers.items() if name.startswith("cls-")] == [0] * 8 + [5]
+    assert sorted(number for number in numbers.values() if number) == [1, 2, 3, 4, 5]
+    groups = {title_of(group): group for group in tags(cost_plot(shown, 960, 440), "g")}
+    small = groups["cls-0: 60.0 % (58.0 to 63.0), LDA, 2 passes"]
+    assert small.find("text") is small.find("line") is None
+    large = next(group for title, group in groups.items() if title.startswith("5 cls-8: "))
+    assert large.find("text").text == "5"
+
+    def widths(group):
+        across = [float(spot.split(",")[0]) for spot in group.find("polygon").get("points").split()]
+        return max(across) - min(across)
+
+    assert widths(small) < widths(large) / 2
+
+
+def test_small_marks_lie_inside_and_clear_of_all_others():
+    rng = random.Random(0)
+    entries = [entry(f"e{at}", "control", rng.choice([1, 12]), rng.gauss(0.7, 0.05)) for at in range(70)]
+    radii = [RADIUS] * 10 + [SMALL] * 60
+    frame = frame_of(entries, 345, 380)
+    spots = list(zip(places(entries, frame, radii), radii, strict=True))
+    for at, ((x, y), radius) in enumerate(spots):
+        assert frame.area.left + radius < x < frame.area.right - radius
+        assert all(max(abs(x - left), abs(y - top)) >= radius + other for (left, top), other in spots[:at])
 
 
 def test_more_entries_than_have_room_are_drawn_on_each_other():
@@ -129,7 +171,7 @@ def test_an_entry_without_interval_is_a_mark_alone_and_one_without_accuracy_is_l
         entry("nothing", "block", 1, nan, value=Interval(nan, nan, nan)),
     )
     svg = cost_plot(comparison(entries=entries, free="embedding", chosen="embedding"), 345, 380)
-    assert [title_of(tag) for tag in tags(svg, "g")] == ["1 embedding: 60.0 %, 1 pass"]
+    assert [title_of(tag) for tag in tags(svg, "g")] == ["1 embedding: 60.0 %, LDA, 1 pass"]
     assert not tags(svg, "line", "entry")
     assert cost_plot(comparison(entries=entries[1:], reference="nothing"), 345, 380) == ""
 

@@ -91,7 +91,8 @@ def test_select_chooses_by_the_stores_labels_as_loo_of_the_command_line_does(fol
     np.testing.assert_array_equal(recombined.transform(pictures), expected)
     extract(ListSource(pictures, labels=labels), tmp_path / "test.store", fit_from=folder)
     arguments = ["knn", str(folder), str(tmp_path / "test.store"), "--combination", "loo", "--json"]
-    assert choice.name in CliRunner().invoke(app, arguments).output
+    by_neighbours = select(store.blocks(), store.labels, predictors=("kNN",))
+    assert by_neighbours.name in CliRunner().invoke(app, arguments).output
 
 
 def test_what_compare_chose_is_taken_from_the_comparison_and_from_its_file(folder, test_pictures, tmp_path):

@@ -8,7 +8,7 @@ import warnings
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 import sporeprint
 from sporeprint.cli.backbones_command import backbones
@@ -21,6 +21,7 @@ from sporeprint.cli.extract_command import extract
 from sporeprint.cli.flag_names import in_flags
 from sporeprint.cli.info_command import info
 from sporeprint.cli.misuse import EXAMPLES, explain
+from sporeprint.cli.option_pairs import PairedCommand
 from sporeprint.cli.plain_text import say, say_lines
 from sporeprint.cli.propagate_command import propagate
 from sporeprint.cli.segment_command import segment
@@ -62,7 +63,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in COMMANDS:
-    app.command(epilog=f"Example: {EXAMPLES[command.__name__]}")(command)
+    kind = PairedCommand if command is compare else TyperCommand
+    app.command(cls=kind, epilog=f"Example: {EXAMPLES[command.__name__]}")(command)
 
 
 def _say_version(wanted: bool) -> None:

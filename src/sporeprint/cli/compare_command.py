@@ -19,21 +19,27 @@ def compare(
     sources: GroupedPairSources,
     limits: ImageLimits,
     test_store: Annotated[Path | None, typer.Argument(metavar="TEST_STORE", help="Store of the rows to measure on, made with --fit-from TRAIN_STORE; without it, repeated splits of TRAIN_STORE.", show_default=False)] = None,
+    others: Annotated[list[Path] | None, typer.Option("--with", metavar="TRAIN_STORE TEST_STORE", help="Two stores of the same rows by another backbone; may be given several times: which backbone to use?", show_default=False)] = None,
     report: Annotated[Path | None, typer.Option(help="Folder for report.html, one page that needs nothing else, and comparison.json.")] = None,
     features: options.AllFeatures = None,
     blocks: options.OldBlocks = None,
     splits: Annotated[int | None, typer.Option(min=2, help="Without TEST_STORE: number of splits.", show_default="10")] = None,
+    shots: options.Shots = None,
+    draws: options.ChoosingDraws = None,
     seed: options.Seed = 0,
     everything: options.All = False,
     json: options.Json = False,
 ) -> None:  # fmt: skip
     """Does it help here, how much, at what cost? Every block, the controls, and what leave-one-out chooses.
 
+    With --with, which backbone to use: each makes its choice, and one reference is the best embedding of all.
     The embedding, which others are compared with, is always there. Samples in the report need --train and --test.
     """
     from sporeprint.cli.console import Working, print_json
+    from sporeprint.cli.print_backbones import print_backbones
     from sporeprint.cli.print_comparison import print_comparison
     from sporeprint.errors import RecipeError
+    from sporeprint.run.backbone_stores import compare_backbone_stores, pairs_of
     from sporeprint.run.compare_stores import check_samples, compare_stores, shown_samples
 
     features = options.renamed("features", features, "blocks", blocks)
@@ -44,6 +50,14 @@ def compare(
         )
     if test_store is not None and splits is not None:
         raise RecipeError("--splits splits TRAIN_STORE where there is no TEST_STORE; leave out one of the two")
+    if test_store is None and shots is not None:
+        raise RecipeError("--shots draws labelled rows to choose from, and needs TEST_STORE to measure on; give it")
+    if shots is None and draws is not None:
+        raise RecipeError("--draws goes with --shots: how many rows of each class a draw takes")
+    if others and (test_store is None or shots is not None):
+        raise RecipeError(
+            "--with compares backbones on the rows of TEST_STORE, with all labels; give TEST_STORE, and leave out --shots"
+        )
     columns = (sources.label_column, sources.group_column)
     if report is None and columns == (None, None) and (train is not None or test is not None):
         raise RecipeError(
@@ -57,12 +71,22 @@ def compare(
         if None in (test_store, train, test) and (train is not None or test is not None):
             wants = "TEST_STORE, with --test" if test_store is None else "--train" if train is None else "--test"
             say(f"the report will show no samples: that needs {wants} too", err=True)
-    count = 10 if splits is None else splits
     with Working() as progress:
-        comparison = compare_stores(train_rows, test_rows, features, *columns, count, seed, progress)
+        if others and test_rows is not None:
+            pairs = pairs_of(others, train_rows, test_rows)
+            answer = compare_backbone_stores(pairs, features, *columns, seed, progress)
+            comparison = answer.comparison.noted([answer.verdict])
+            train_rows, test_rows = pairs[[entry.name for entry in answer.backbones].index(answer.chosen)]
+        else:
+            comparison = answer = compare_stores(
+                train_rows, test_rows, features, *columns, 10 if splits is None else splits, seed, progress,
+                shots=shots, draws=5 if draws is None else draws,
+            )  # fmt: skip
     try:
         if json:
-            print_json(comparison.to_json())
+            print_json(answer.to_json())
+        elif others:
+            print_backbones(answer, everything)
         else:
             print_comparison(comparison, everything)
         sys.stdout.flush()

@@ -125,7 +125,9 @@ Standardise = Annotated[
     bool, typer.Option("--standardise", help="Give every dimension the same variance, for a probe or a ridge.")
 ]
 Shots = Annotated[int | None, typer.Option(min=1, help="Few-shot: N training rows of each class, drawn several times.")]
-Draws = Annotated[int | None, typer.Option(min=1, help="With --shots: how often.", show_default="3")]
+_DRAWS = "With --shots: how often."
+Draws = Annotated[int | None, typer.Option(min=1, help=_DRAWS, show_default="3")]
+ChoosingDraws = Annotated[int | None, typer.Option("--draws", min=1, help=_DRAWS, show_default="5")]
 
 # Patches
 

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 from sporeprint.cli.figures import KINDS, NONE, WHITE_MEANS, Figure, Kind, leave_one_out, number, whole
 from sporeprint.cli.plain_text import say
 from sporeprint.cli.print_tables import Column, print_table, say_folded
-from sporeprint.evaluate.choice.candidates import DECORRELATED, RAW, WHITE
+from sporeprint.evaluate.choice.candidates import RAW
 from sporeprint.evaluate.table import Entry
-from sporeprint.features.blocks import FAMILIES, family
+from sporeprint.report.main_rows import main_rows
 
 if TYPE_CHECKING:
     from sporeprint.run.demo import Demo
 
 PASSES = "passes: backbone passes a row"
-_FEW = 8  # rows that are all shown
 _SHORT = 4  # words of a name that a sentence has room for
 
 
@@ -110,23 +109,6 @@ def _named(entries: Sequence[Entry], chosen: Entry | None) -> Entry:
     return max(entries, key=lambda entry: -math.inf if math.isnan(entry.value) else entry.value)
 
 
-def main_rows(
-    entries: Sequence[Entry], score: Callable[[Entry], float], named: Sequence[str] = (RAW, WHITE, DECORRELATED)
-) -> list[int]:
-    """The numbers of the rows that matter: those named, the paper's, what was chosen, and the best of each family.
-
-    score: on the training rows, by which a family's best is found; NaN where there is none.
-    """
-    if len(entries) <= _FEW:
-        return list(range(len(entries)))
-    kept = {entry.name for entry in entries if entry.name in named or entry.role == "chosen"}
-    kept |= {entry.name for entry in [row for row in entries if row.role == "paper"][:1]}
-    for kind in FAMILIES:
-        members = [entry for entry in entries if _only(entry, kind) and not math.isnan(score(entry))]
-        kept |= {entry.name for entry in sorted(members, key=score)[-1:]}
-    return [at for at, entry in enumerate(entries) if entry.name in kept]
-
-
 def few_shot_draws(settings: Mapping[str, Any]) -> list[str]:
     """What few-shot figures are taken over, in words."""
     if "shots" not in settings:
@@ -135,11 +117,6 @@ def few_shot_draws(settings: Mapping[str, Any]) -> list[str]:
     many = f"mean and standard deviation of {draws} draws" if draws > 1 else "one draw"
     shots = settings["shots"]
     return [f"{many} of {shots} row{'s' if shots > 1 else ''} a class"]
-
-
-def _only(entry: Entry, kind: str) -> bool:
-    """Whether an entry has blocks of this family, and of no other but the embedding."""
-    return {family(name) for name in entry.blocks} - {RAW} == {kind} and entry.role not in ("paper", "chosen")
 
 
 def _with_gain(how: Kind, entries: Sequence[Entry]) -> list[Figure]:

@@ -25,6 +25,7 @@ from sporeprint.evaluate.choice.leave_one_out import MOST_ROWS, silent
 from sporeprint.evaluate.choice.trained import Guesses, Trained
 from sporeprint.evaluate.choice.verdict import reasons, verdict
 from sporeprint.evaluate.comparison import Changed, Comparison, Neighbour
+from sporeprint.evaluate.few_shot_comparison import few_shot_comparison
 from sporeprint.evaluate.table import Costs, Info
 from sporeprint.features.blocks import Blocks, check_blocks
 from sporeprint.predictors.checks import check_same_kind, features_of, label_array, labels_of
@@ -49,6 +50,8 @@ def compare(
     groups: ArrayLike | None = None,
     test_groups: ArrayLike | None = None,
     splits: int = 10,
+    shots: int | None = None,
+    draws: int = 5,
     most_rows: int = MOST_ROWS,
     level: float = 0.95,
     seed: int = 0,
@@ -68,6 +71,7 @@ def compare(
     main entries, the probe. What they choose (k, the penalty, which of the three) is chosen by leave-one-out on the
     training rows (at most `most_rows` of them), and so are the reference and what is called chosen: the test rows have
     no say. Each predictor is then fitted on all training rows.
+    shots: labelled rows of each class, drawn `draws` times; see `few_shot_comparison`. It needs test rows.
     Intervals are of these choices on other test rows; other training rows, which might choose otherwise, are not in
     the bootstrap. A test row whose label no training row has is wrong for every entry.
     Raises SampleError for rows with NaN, blocks and labels that do not match, fewer than two training rows.
@@ -91,7 +95,7 @@ def compare(
     check_count("seed", seed, 0, SampleError)
     check_mapping("info", info, "what `Fungi.block_info()` gives, or `Store.blocks_info`", SampleError)
     check_blocks(train, SampleError, "train blocks")
-    train = _blocks(train, list(train), "train")
+    train = blocks_of(train, list(train), "train")
     labels = labels_of(labels, len(train["embedding"]), "train")
     if missing := [name for name in train if name not in info]:
         raise SampleError(f"info says nothing of block {missing[0]!r}; expected its family, views and passes")
@@ -104,12 +108,47 @@ def compare(
     if groups is not None:
         known["groups"] = len(groups_of(groups, len(labels)))
     if test is None:
+        if shots is not None:
+            raise SampleError(f"shots={shots!r} without test rows; give test rows, or leave out shots")
         return _of_splits(train, labels, groups, costs, splits, most_rows, level, seed, known, progress)
-    test = _blocks(test, list(train), "test")
+    test = blocks_of(test, list(train), "test")
     names = labels_of(test_labels if test_labels is not None else [], len(test["embedding"]), "test")
     check_same_kind(labels, names)
     _check_ids(test_ids, len(names), "test")
+    if shots is not None:
+        return few_shot_comparison(
+            train,
+            labels,
+            test,
+            names,
+            costs,
+            shots,
+            draws,
+            groups,
+            test_groups,
+            most_rows,
+            level,
+            seed,
+            known,
+            progress,
+        )
     trained = Trained(train, labels, costs, most_rows, seed, groups, progress)
+    return comparison_of(trained, test, names, ids, test_ids, test_groups, level, seed, known, progress)
+
+
+def comparison_of(
+    trained: Trained,
+    test: Blocks,
+    names: NDArray[Any],
+    ids: Sequence[str] | None,
+    test_ids: Sequence[str] | None,
+    test_groups: ArrayLike | None,
+    level: float,
+    seed: int,
+    known: Mapping[str, Any],
+    progress: Callable[[str], None],
+) -> Comparison:
+    """What the training rows decided, measured on the test rows and their labels, `names` [M]."""
     guesses = trained.guesses(test, progress)
     progress("intervals, and what the blocks share")
     right = {name: {judge: guess == names for judge, guess in judged.items()} for name, judged in guesses.items()}
@@ -123,7 +162,7 @@ def compare(
         )
     )
     before, after = (guesses[name][trained.entry(name).judge] for name in (trained.reference, trained.recommended))
-    figures = analyse(train, names, before, after, seed=seed)
+    figures = analyse(trained.train, names, before, after, seed=seed)
     return Comparison(
         verdict=verdict(entries, trained.reference, trained.recommended),
         entries=entries,
@@ -139,7 +178,7 @@ def compare(
     )
 
 
-def _blocks(blocks: Blocks, names: Sequence[str], which: str) -> dict[str, NDArray[np.float32]]:
+def blocks_of(blocks: Blocks, names: Sequence[str], which: str) -> dict[str, NDArray[np.float32]]:
     check_blocks(blocks, SampleError, f"{which} blocks")
     if missing := [name for name in ("embedding", *names) if name not in blocks]:
         raise SampleError(f"{which} has no block {missing[0]!r}; there are: {', '.join(blocks)}")
@@ -232,11 +271,11 @@ def _of_splits(
 
         part, rest = ({name: block[subset] for name, block in blocks.items()} for subset in (rows, others))
         apart = None if groups is None else label_array(groups)[rows]
-        trained = Trained(part, labels[rows], costs, most_rows, seed, apart, of_split)
+        trained = Trained(part, labels[rows], costs, most_rows, seed, apart, of_split, probe=False)
         runs.append((trained, trained.guesses(rest, of_split), labels[others]))
     named = np.concatenate([names for *_, names in runs])
     held = len(named) / len(runs) / len(labels)
-    whole = Trained(blocks, labels, costs, most_rows, seed, groups, progress)
+    whole = Trained(blocks, labels, costs, most_rows, seed, groups, progress, probe=False)
     progress("intervals, and what the blocks share")
 
     def guesses(name: str, judge: str) -> list[NDArray[Any]]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sporeprint.predictors.groups import Groups, absent_classes, parts_of
 from sporeprint.predictors.predictor import LinearPredictor
-from sporeprint.predictors.principal import Floats
+from sporeprint.predictors.principal import Floats, sums_by_class
 from sporeprint.search.best_rows import slices
 
 _NUMBERS = 2**22  # of rows at a time
@@ -36,7 +36,7 @@ class ClassMeans(LinearPredictor):
         self._counts = np.bincount(codes, minlength=len(self.classes_)).astype(float)
         sums = np.zeros((len(self.classes_), rows.shape[1]))
         for part in slices(len(rows), _NUMBERS, rows.shape[1]):
-            np.add.at(sums, codes[part], rows[part].astype(np.float64))
+            sums += sums_by_class(rows[part].astype(np.float64), codes[part], self._counts)
         self._centre = sums.sum(axis=0) / len(rows)
         self.coef_ = sums / self._counts[:, None] - self._centre
         squares = (self.coef_**2).sum(axis=1)

@@ -48,12 +48,17 @@ def check_two_groups(groups: Groups) -> None:
 
 def parts_of(groups: Groups, width: int) -> Iterator[tuple[NDArray[np.intp], bool]]:
     """Yield rows to leave out and whether together: groups of one row, many at a time, then each other group."""
-    singles = np.array([group[0] for group in groups if len(group) == 1], np.intp)
+    singles, greater = by_size(groups)
     for part in slices(len(singles), _NUMBERS, width):
         yield singles[part], False
-    for group in groups:
-        if len(group) > 1:
-            yield group, True
+    for group in greater:
+        yield group, True
+
+
+def by_size(groups: Groups) -> tuple[NDArray[np.intp], Groups]:
+    """Return the rows that are groups of their own, and the other groups."""
+    singles = np.array([group[0] for group in groups if len(group) == 1], np.intp)
+    return singles, [group for group in groups if len(group) > 1]
 
 
 def absent_classes(codes: NDArray[np.intp], groups: Groups, classes: int) -> NDArray[np.bool_]:

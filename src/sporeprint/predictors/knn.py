@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +18,7 @@ from sporeprint.predictors.groups import Groups, absent_classes, check_two_group
 from sporeprint.predictors.other_rows import Others, others_of_points, others_of_rows
 from sporeprint.predictors.predictor import MOST_ASKING, LeftOut, Predictor
 from sporeprint.predictors.principal import Floats, Principal
+from sporeprint.predictors.row_order import content_order
 from sporeprint.predictors.votes import VOTES, vote_sums, weights_of, winners
 from sporeprint.search.neighbours import METRICS, neighbours
 from sporeprint.search.ties import Nearest, Numbers, tied_neighbours
@@ -78,7 +79,13 @@ class KNN(NearestRows, Predictor):
     (5, 'uniform', 0.99)
     """
 
-    _kept = {**Predictor._kept, "rows_": "ND", "codes_": "N", "k_": "", "vote_": one_of(VOTES)}
+    _kept: ClassVar[Mapping[str, Any]] = {
+        **Predictor._kept,
+        "rows_": "ND",
+        "codes_": "N",
+        "k_": "",
+        "vote_": one_of(VOTES),
+    }
 
     def __init__(
         self,
@@ -99,7 +106,9 @@ class KNN(NearestRows, Predictor):
         Raises SampleError for NaN, labels that are not classes, counts that do not match, and settings that are none.
         """
         rows, codes, apart = self._checked(X, y, groups)
-        self._fit(rows, codes, apart)
+        self.rows_, self.codes_ = rows, codes
+        asking, scores = self._choose(self._others(rows, codes), rows, codes, apart)
+        self.temperature_ = self._calibrated(scores, codes[asking])
         return self
 
     @quiet_floats
@@ -111,7 +120,9 @@ class KNN(NearestRows, Predictor):
         rows, codes, apart = self._checked(X, y, groups)
         check_two_groups(apart)
         self.rows_, self.codes_ = rows, codes
-        return self._leave_out(self._others(rows, codes), codes, apart)
+        left = self._leave_out(self._others(rows, codes), rows, codes, apart)
+        self.temperature_ = self._calibrated(left.scores, codes)
+        return left
 
     @quiet_floats
     def leave_one_out_of(self, principal: Principal, codes: NDArray[np.intp], groups: Groups) -> LeftOut:
@@ -123,7 +134,8 @@ class KNN(NearestRows, Predictor):
             raise SampleError(f"metric={self.metric!r}: coordinates of rows of any length have no angle; give the rows")
         assert principal.held is not None
         self.classes_ = np.arange(codes.max() + 1)
-        return self._leave_out(partial(others_of_points, principal.held, self.metric), codes, groups)
+        others = partial(others_of_points, principal.held, self.metric)
+        return self._leave_out(others, principal.held, codes, groups)
 
     def _checked(
         self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None
@@ -138,36 +150,41 @@ class KNN(NearestRows, Predictor):
 
     def _fit(self, rows: NDArray[Any], codes: Numbers, groups: Groups) -> None:
         self.rows_, self.codes_ = rows, codes
-        self._choose(self._others(rows, codes), codes, groups)
+        self._choose(self._others(rows, codes), rows, codes, groups)
 
-    def _leave_out(self, others: Others, codes: Numbers, groups: Groups) -> LeftOut:
-        asking, scores = self._choose(others, codes, groups)
+    def _leave_out(self, others: Others, rows: NDArray[Any], codes: Numbers, groups: Groups) -> LeftOut:
+        asking, scores = self._choose(others, rows, codes, groups)
         if len(asking) < len(codes):
             scores = self._left_scores(others, codes, groups, np.arange(len(codes)), [self._chosen])[self._chosen]
-            self.temperature_ = fitted_temperature(scores, codes)
-        return LeftOut(scores, self.classes_, codes, self.temperature_)
+        return LeftOut(scores, self.classes_, codes, fitted_temperature(scores, codes))
 
     @property
     def _chosen(self) -> tuple[str, int]:
         return self.vote_, self.k_
 
-    def _choose(self, others: Others, codes: Numbers, groups: Groups) -> tuple[Numbers, Floats]:
+    def _choose(self, others: Others, rows: NDArray[Any], codes: Numbers, groups: Groups) -> tuple[Numbers, Floats]:
         """Choose k and the vote; return the rows that asked [M] and their scores [M, C]."""
         votes = _CHOSEN_VOTES if self.vote == "auto" else (self.vote,)
         ks = [k for k in MOST_CANDIDATES if k < len(codes)] or [1] if self.k == "auto" else [int(self.k)]
-        # Of rows sorted by class every n-th one asks: each class has its share, however the rows are ordered.
-        step = -(-len(codes) // min(MOST_ASKING, max(1, _SCORES // len(self.classes_))))
-        asking = np.sort(np.argsort(codes, kind="stable")[::step])
-        left = {
-            pair: LeftOut(scores, self.classes_, codes[asking], fitted_temperature(scores, codes[asking]))
-            for pair, scores in self._left_scores(
-                others, codes, groups, asking, [(vote, k) for k in ks for vote in votes]
-            ).items()
-        }
-        losses = {pair: float(np.nan_to_num(each.losses, nan=2.0).mean()) for pair, each in left.items()}
+        asking = self._asking(rows, codes)
+        tried = [(vote, k) for k in ks for vote in votes]
+        scores, own = self._left_scores(others, codes, groups, asking, tried), codes[asking]
+        losses = {}
+        for pair, each in scores.items():
+            left = LeftOut(each, self.classes_, own, fitted_temperature(each, own))
+            # Without any other row there are no probabilities, and nothing to choose.
+            losses[pair] = float(np.nan_to_num(left.losses, nan=2.0).mean())
         self.vote_, self.k_ = min(losses, key=lambda pair: round(losses[pair], _DIGITS))
-        self.leave_one_out_, self.temperature_ = losses, left[self._chosen].temperature
-        return asking, left[self._chosen].scores
+        self.leave_one_out_ = losses
+        return asking, scores[self._chosen]
+
+    def _asking(self, rows: NDArray[Any], codes: Numbers) -> Numbers:
+        """The rows that ask: all, or evenly many of each class, drawn from an order that the rows' content decides."""
+        step = -(-len(codes) // min(MOST_ASKING, max(1, _SCORES // len(self.classes_))))
+        if step == 1:
+            return np.arange(len(codes))
+        order = content_order(rows, codes)
+        return np.sort(order[np.argsort(codes[order], kind="stable")[::step]])
 
     def _left_scores(
         self, others: Others, codes: Numbers, groups: Groups, asking: Numbers, pairs: Sequence[tuple[str, int]]

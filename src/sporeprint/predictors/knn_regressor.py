@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,6 +27,7 @@ from sporeprint.predictors.knn import (
 from sporeprint.predictors.other_rows import others_of_rows
 from sporeprint.predictors.predictor import MOST_ASKING
 from sporeprint.predictors.principal import Floats
+from sporeprint.predictors.row_order import content_order
 from sporeprint.search.best_rows import slices
 from sporeprint.search.ties import Nearest, Numbers, tied_neighbours
 
@@ -51,7 +52,7 @@ class KNNRegressor(RegressorMixin, NearestRows, BaseEstimator):
     [5.0]
     """
 
-    _kept = {"rows_": "ND", "targets_": "NT", "k_": "", "flat_": ""}  # what `save_predictor` keeps
+    _kept: ClassVar[Mapping[str, Any]] = {"rows_": "ND", "targets_": "NT", "k_": "", "flat_": ""}
 
     def __init__(
         self,
@@ -114,8 +115,9 @@ class KNNRegressor(RegressorMixin, NearestRows, BaseEstimator):
     def _scores(self, ks: Sequence[int], groups: Groups) -> dict[int, float]:
         if not (possible := [k for k in ks if k < len(self.rows_)]):
             return {1: float("nan")}
-        # Of rows in the order of a target every n-th one asks: all of its values have their share.
-        asking = np.sort(np.argsort(self.targets_[:, 0], kind="stable")[:: -(-len(self.rows_) // MOST_ASKING)])
+        asking = np.arange(len(self.rows_))
+        if len(asking) > MOST_ASKING:
+            asking = np.sort(content_order(self.rows_, self.targets_)[:: -(-len(asking) // MOST_ASKING)])
         centred = self._centred()
         means = self._left_means(centred, asking, groups, possible)
         return {k: mean_of(r2_of(centred[asking], told)) for k, told in means.items()}

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sporeprint.predictors.groups import Groups, absent_classes, parts_of
+from sporeprint.predictors.groups import Groups, absent_classes, by_size
 from sporeprint.predictors.predictor import LinearPredictor
-from sporeprint.predictors.principal import Floats, Principal, eigen
+from sporeprint.predictors.principal import Floats, Principal, eigen, sums_by_class
 from sporeprint.search.best_rows import slices
 
 Numbers = NDArray[np.intp]
@@ -40,7 +40,7 @@ class ShrunkLDA(LinearPredictor):
     """
 
     _unit = True
-    _working = ("_principal", "_counts", "_squares", "_turn", "_means", "_held", "_lengths")
+    _working = ("_counts", "_squares", "_total", "_turn", "_means", "_within", "_lengths")
 
     def _fit(self, rows: NDArray[Any], codes: Numbers, groups: Groups) -> None:
         principal = Principal.fit(rows, unit=True)
@@ -54,34 +54,32 @@ class ShrunkLDA(LinearPredictor):
         self.intercept_ = offsets - self.coef_ @ principal.centre
 
     def _solve(self, principal: Principal, rows: Rows, codes: Numbers, groups: Groups) -> None:
-        self._principal, self._counts = principal, np.bincount(codes, minlength=len(self.classes_)).astype(float)
-        parts = [np.arange(part.start, part.stop) for part in slices(len(codes), _NUMBERS, principal.width)]
-        sums = np.zeros((len(self._counts), len(principal.squares)))
+        self._counts = np.bincount(codes, minlength=len(self.classes_)).astype(float)
+        parts = list(slices(len(codes), _NUMBERS, principal.width))
+        means = 0.0
         for part in parts:
-            np.add.at(sums, codes[part], principal.points(rows, part))
-        means = sums / self._counts[:, None]
-        squares, self._turn = eigen(np.diag(principal.squares) - (means.T * self._counts) @ means)
-        self._squares, self._means = np.maximum(squares, 0), means @ self._turn
-        self._held = None if principal.held is None else principal.held @ self._turn
+            means += sums_by_class(principal.centred(rows, part), codes[part], self._counts)
+        means = means / self._counts[:, None]
         self._lengths = np.empty(len(codes))  # squared, of the class-centred rows
         for part in parts:
-            self._lengths[part] = ((self._points(rows, part) - self._means[codes[part]]) ** 2).sum(axis=1)
-
-    def _points(self, rows: Rows, which: Numbers) -> Floats:
-        """Coordinates [n, R] of the fitted rows along the axes of the variance within classes."""
-        return self._principal.points(rows, which) @ self._turn if self._held is None else self._held[which]
+            self._lengths[part] = ((principal.centred(rows, part) - means[codes[part]]) ** 2).sum(axis=1)
+        means = principal.turn(means)
+        self._total = principal.squares.sum()
+        squares, self._turn = eigen(np.diag(principal.squares) - (means.T * self._counts) @ means)
+        self._squares, self._means = np.maximum(squares, 0), means @ self._turn
+        self._within = principal.turned(self._turn)  # along the axes of the variance within classes
 
     def _shrink(self, trace: Any, squared: Any, fourth: Any, count: Any) -> tuple[Any, Any]:
         """What the scatter is multiplied by, and what is added to its diagonal, for one scatter or for many.
 
         trace, squared: of the scatter, and of its square. fourth: sum of the rows' lengths to the fourth power.
         """
-        width = self._principal.width
+        width = self._within.width
         mean = trace / (count * width)
         spread = squared / count**2
         distance = spread - width * mean**2  # of the covariance from its target
         noise = np.minimum((fourth / count - spread) / count, distance)
-        varied = trace > _ROUNDING * self._principal.squares.sum()
+        varied = trace > _ROUNDING * self._total
         share = np.where(distance > 0, noise / np.where(distance > 0, distance, 1), 1.0)
         floor = np.where(varied, np.maximum(share, _LEAST) * mean, 1.0)
         return np.where(varied, (1 - share) / count, 0.0), floor
@@ -89,27 +87,53 @@ class ShrunkLDA(LinearPredictor):
     def _left_out(self, rows: Rows, codes: Numbers, groups: Groups) -> Floats:
         scores = np.full((len(codes), len(self.classes_)), np.nan)
         members = [np.flatnonzero(codes == code) for code in range(len(self.classes_))]
-        for part, together in parts_of(groups, 4 * self._principal.width):
-            if together:
-                scores[part] = self._of_group(rows, part, codes, members)
-                continue
-            for code in np.unique(codes[part]):
-                own = part[codes[part] == code]
-                scores[own] = self._of_rows(rows, own, code, members[code])
+        singles, greater = by_size(groups)
+        for code in np.unique(codes[singles]):
+            own = singles[codes[singles] == code]
+            scores[own] = self._of_rows(rows, own, code, members[code])
+        for group in greater:
+            scores[group] = self._of_group(rows, group, codes, members)
         scores[absent_classes(codes, groups, len(self.classes_))] = -np.inf
         return scores
 
     def _of_rows(self, rows: Rows, own: Numbers, code: int, members: Numbers) -> Floats:
         """Scores [n, C] of rows of one class, each left out by itself: the scatter loses one direction."""
-        points, count, rest = self._points(rows, own), self._counts[code], len(self._lengths) - 1.0
-        apart, length = points - self._means[code], self._lengths[own]
+        mean, lengths = self._means[code], self._lengths[members]
+        parts = list(slices(len(members), _NUMBERS, 4 * self._within.width))
+        few = len(members) <= len(mean)  # then the class is held, otherwise its scatter: the smaller of the two
+        held, scatter, drift = np.empty((len(members) if few else 0, len(mean))), np.zeros(()), np.zeros(len(mean))
+        for part in parts:
+            apart = self._within.points(rows, members[part]) - mean
+            drift += lengths[part] @ apart
+            if few:
+                held[part] = apart
+            else:
+                scatter = scatter + apart.T @ apart
+        scores = np.empty((len(own), len(self._counts)))
+        for part in slices(len(own), _NUMBERS, 4 * self._within.width):
+            at = np.searchsorted(members, own[part])
+            apart = held[at] if few else self._within.points(rows, own[part]) - mean
+            products = ((apart @ held.T) ** 2).sum(axis=1) if few else ((apart @ scatter) * apart).sum(axis=1)
+            scores[part] = self._without(apart, lengths[at], code, lengths.sum(), apart @ drift, products)
+        return scores
+
+    def _without(
+        self, apart: Floats, length: Floats, code: int, lengths: float, along_drift: Floats, products: Floats
+    ) -> Floats:
+        """Scores [n, C] of rows, `apart` [n, R] from their class mean, each by a fit without it.
+
+        length: squared, of each; lengths: their sum over the class. along_drift: each row times the sum of the class's
+        rows times their squared lengths. products: sum of the squared products of each row with its class.
+        """
+        points, count, rest = apart + self._means[code], self._counts[code], len(self._lengths) - 1.0
         # Without a row its class mean moves by -move * apart, and the scatter loses lost * apart apart'.
         move, lost = (1 / (count - 1), count / (count - 1)) if count > 1 else (0.0, 0.0)
         along = apart**2 @ self._squares
+        moved = 4 * move * along_drift + 2 * move**2 * length * lengths + 4 * move**2 * products
         scale, floor = self._shrink(
             self._squares.sum() - lost * length,
             (self._squares**2).sum() - 2 * lost * along + (lost * length) ** 2,
-            self._fourths_without(rows, members, apart, length, move, code),
+            (self._lengths**2).sum() + moved + (count * move**4 - (1 + move) ** 4) * length**2,
             rest,
         )
         inverse = 1 / (scale[:, None] * self._squares + floor[:, None])
@@ -125,32 +149,6 @@ class ShrunkLDA(LinearPredictor):
         counts = self._counts - (np.arange(len(self._counts)) == code)
         return inner - norm / 2 + np.log(counts / rest)
 
-    def _fourths_without(
-        self,
-        rows: Rows,
-        members: Numbers,
-        apart: Floats,
-        length: Floats,
-        move: float,
-        code: int,
-    ) -> Floats:
-        """The sum of all lengths to the fourth power [n] without each row: the others move by move * apart."""
-        width, lengths = len(self._squares), self._lengths[members]
-        drift, scatter = np.zeros(width), np.zeros((width, width))
-        products = np.zeros(len(apart))  # squared, of each row with its class
-        for part in slices(len(members), _NUMBERS, self._principal.width):
-            others = self._points(rows, members[part]) - self._means[code]
-            drift += lengths[part] @ others
-            if len(members) > width:
-                scatter += others.T @ others
-            else:
-                products += ((apart @ others.T) ** 2).sum(axis=1)
-        if len(members) > width:
-            products = ((apart @ scatter) * apart).sum(axis=1)
-        moved = 4 * move * (apart @ drift) + 2 * move**2 * length * lengths.sum() + 4 * move**2 * products
-        fourths: Floats = (self._lengths**2).sum() + moved + (len(members) * move**4 - (1 + move) ** 4) * length**2
-        return fourths
-
     def _of_group(
         self,
         rows: Rows,
@@ -159,7 +157,7 @@ class ShrunkLDA(LinearPredictor):
         members: list[Numbers],
     ) -> Floats:
         """Scores [n, C] of rows that are left out together: the scatter loses as many directions, and one a class."""
-        points, counts, means = self._points(rows, group), self._counts.copy(), self._means.copy()
+        points, counts, means = self._within.points(rows, group), self._counts.copy(), self._means.copy()
         fourth, lost = (self._lengths**2).sum(), []
         for code in np.unique(codes[group]):
             gone = points[codes[group] == code] - self._means[code]
@@ -169,8 +167,8 @@ class ShrunkLDA(LinearPredictor):
             lost += [gone, np.sqrt(counts[code]) * move[None]]
             fourth -= (self._lengths[members[code]] ** 2).sum()
             left = np.setdiff1d(members[code], group)
-            for part in slices(len(left), _NUMBERS, self._principal.width):
-                fourth += ((((self._points(rows, left[part]) - means[code]) ** 2).sum(axis=1)) ** 2).sum()
+            for part in slices(len(left), _NUMBERS, self._within.width):
+                fourth += ((((self._within.points(rows, left[part]) - means[code]) ** 2).sum(axis=1)) ** 2).sum()
         away = np.concatenate(lost)
         products, rest = away @ away.T, float(counts.sum())
         scale, floor = self._shrink(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -61,7 +61,7 @@ class Probe(LinearPredictor):
     ['cat' 'dog']
     """
 
-    _kept = {**LinearPredictor._kept, "penalty_": (NUMBER, NOTHING), "converged_": ""}
+    _kept: ClassVar[Mapping[str, Any]] = {**LinearPredictor._kept, "penalty_": (NUMBER, NOTHING), "converged_": ""}
 
     def __init__(
         self,
@@ -147,8 +147,8 @@ class Probe(LinearPredictor):
         folds = folds_of(codes, groups, order, _FOLDS, self.seed)
         for fold in np.unique(folds):
             held = folds == fold
-            if len(rest := np.unique(codes[~held])) == 1:  # what is left is of one class, which is always predicted
-                scores[order[held]] = np.where(np.arange(len(self.classes_)) == rest, 0.0, -np.inf)
+            if len(rest := np.unique(codes[~held])) == 1:
+                scores[np.ix_(order[held], np.arange(len(self.classes_)) != rest)] = -np.inf
                 continue
             path = Path(scaling.squared_length, self.iterations)
             path.fit(scaled[~held], codes[~held], self.penalty_)

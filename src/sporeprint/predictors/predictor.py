@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -119,7 +120,9 @@ class Predictor(ClassifierMixin, BaseEstimator):
             given = label_array(y) if isinstance(y, (list, tuple)) and len(y) else y  # NumPy turns 1 into "1"
             rows, labels = validate_data(self, X, given, **CHECKS)
             labels = labels_of(labels, len(features_of(rows, "train")), "train")
-            check_classification_targets(labels)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # "could represent a regression problem": one row a class
+                check_classification_targets(labels)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         return rows, codes, groups_of(groups, len(rows))
 
@@ -181,7 +184,7 @@ def _drawn(rows: NDArray[Any], codes: NDArray[np.intp], groups: Groups) -> Group
 class LinearPredictor(Predictor):
     """A predictor whose scores are linear in the rows. `coef_`: [C, D], `intercept_`: [C]."""
 
-    _kept = {**Predictor._kept, "coef_": "CD", "intercept_": "C"}
+    _kept: ClassVar[Mapping[str, Any]] = {**Predictor._kept, "coef_": "CD", "intercept_": "C"}
     _unit = False  # whether rows are brought to length 1
     coef_: NDArray[np.float64]
     intercept_: NDArray[np.float64]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,22 @@ class Principal:
         assert rows is not None
         return self._turn(rows[which])
 
+    def centred(self, rows: NDArray[Any] | None, part: slice) -> Floats:
+        """Return fitted rows around their mean: [n, R] coordinates where they are held, or [n, D], not turned."""
+        if self.held is not None:
+            return self.held[part]
+        assert rows is not None
+        return _float64(rows[part], self.unit) - self.centre
+
+    def turn(self, centred: Floats) -> Floats:
+        """Return coordinates [n, R] of what `centred` gave, or of sums of it."""
+        return centred if self.held is not None or self.axes is None else centred @ self.axes
+
+    def turned(self, axes: Floats) -> Principal:
+        """Return the same rows along other axes [R, R] of length 1."""
+        held = None if self.held is None else self.held @ axes
+        return replace(self, held=held, axes=None if self.axes is None else self.axes @ axes)
+
     def line(self, rows: NDArray[Any], weights: Floats) -> Floats:
         """Return weights [T, R] on the coordinates as weights [T, D] on the rows. rows: the fitted ones."""
         if self.axes is not None:
@@ -89,6 +105,13 @@ class Principal:
         assert self.axes is not None
         turned: Floats = (_float64(rows, self.unit) - self.centre) @ self.axes
         return turned
+
+
+def sums_by_class(rows: Floats, codes: NDArray[np.intp], counts: Floats) -> Floats:
+    """Return the sum [C, D] of the rows [n, D] of each class; counts [C] gives their number."""
+    sums = np.zeros((len(counts), rows.shape[1]))
+    np.add.at(sums, codes, rows)
+    return sums
 
 
 def eigen(scatter: Floats) -> tuple[Floats, Floats]:

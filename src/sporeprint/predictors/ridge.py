@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,7 @@ class Ridge(LinearPredictor):
     ([0], (1, 3))
     """
 
-    _kept = {**LinearPredictor._kept, "penalty_": ""}
+    _kept: ClassVar[Mapping[str, Any]] = {**LinearPredictor._kept, "penalty_": ""}
     _working = ("_path",)
 
     def __init__(self, penalties: Sequence[float] = PENALTIES) -> None:
@@ -80,10 +80,10 @@ class RidgePath:
         self.principal, self.targets = principal, targets
         self.penalties = grid_of(penalties)
         self.means = targets.mean(axis=0)
-        self.products = np.zeros((len(principal.squares), targets.shape[1]))  # of coordinates and targets
+        products = 0.0
         for part in slices(len(targets), _NUMBERS, principal.width):
-            which = np.arange(part.start, part.stop)
-            self.products += principal.points(rows, which).T @ (targets[part] - self.means)
+            products = products + (targets[part] - self.means).T @ principal.centred(rows, part)
+        self.products = principal.turn(products).T  # of coordinates and targets [R, T]
 
     def line(self, rows: NDArray[Any], penalty: float) -> tuple[Floats, Floats]:
         """Return the coefficients [T, D] and intercepts [T] at a penalty."""
@@ -104,8 +104,7 @@ class RidgePath:
         for part, together in parts_of(groups, self.principal.width):
             points = self.principal.points(rows, part)
             for at, penalty in enumerate(self.penalties):
-                residuals = self._residuals(points, self.targets[part], penalty, together)
-                sums[:, at] += (residuals**2).sum(axis=0)
+                sums[:, at] += (self._residuals(points, self.targets[part], penalty, together) ** 2).sum(axis=0)
         return sums / sum(map(len, groups))
 
     def least(self, errors: Floats) -> NDArray[np.intp]:
@@ -115,12 +114,12 @@ class RidgePath:
 
     def _residuals(self, points: Floats, targets: Floats, penalty: float, together: bool) -> Floats:
         """Leave-one-out residuals [n, T] of coordinates [n, R], left out one by one or together."""
-        shrunk = points * self._shrink(penalty)
-        residuals = targets - self.means - shrunk @ self.products
+        shrink = self._shrink(penalty)
+        residuals = targets - self.means - points @ (shrink[:, None] * self.products)
         if not together:
-            leverage = 1 / len(self.targets) + (shrunk * points).sum(axis=1)
+            leverage = 1 / len(self.targets) + points**2 @ shrink
             return residuals / np.maximum(1 - leverage, _LEAST)[:, None]
-        others = np.eye(len(points)) - 1 / len(self.targets) - shrunk @ points.T
+        others = np.eye(len(points)) - 1 / len(self.targets) - (points * shrink) @ points.T
         solved: Floats = np.linalg.solve(others, residuals)
         return solved
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,7 +33,12 @@ class RidgeRegressor(RegressorMixin, BaseEstimator):
     ([5.0], [1e-08])
     """
 
-    _kept = {"coef_": "TD", "intercept_": "T", "penalty_": "T", "flat_": ""}  # what `save_predictor` keeps
+    _kept: ClassVar[Mapping[str, Any]] = {
+        "coef_": "TD",
+        "intercept_": "T",
+        "penalty_": "T",
+        "flat_": "",
+    }  # what `save_predictor` keeps
 
     def __init__(self, penalties: Sequence[float] = PENALTIES) -> None:
         self.penalties = penalties

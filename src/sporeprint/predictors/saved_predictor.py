@@ -13,16 +13,25 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from sporeprint.errors import DamagedStore, SporeprintError, StoreError
+from sporeprint.predictors.class_means import ClassMeans
+from sporeprint.predictors.knn import KNN
+from sporeprint.predictors.knn_regressor import KNNRegressor
+from sporeprint.predictors.lda import ShrunkLDA
+from sporeprint.predictors.logistic import Probe
+from sporeprint.predictors.ridge import Ridge
+from sporeprint.predictors.ridge_regressor import RidgeRegressor
 from sporeprint.store.described_tensors import DescribedTensors
 from sporeprint.store.schema import OBJECT, SIZE, TEXT, mismatch, one_of
 from sporeprint.values import from_json, to_json
 
-NAMES = ("KNN", "ClassMeans", "ShrunkLDA", "Ridge", "Probe", "KNNRegressor", "RidgeRegressor")  # `sporeprint.NAME`
+_CLASSES: dict[str, Any] = {
+    cls.__name__: cls for cls in (KNN, ClassMeans, ShrunkLDA, Ridge, Probe, KNNRegressor, RidgeRegressor)
+}
 _FILES = DescribedTensors(
     name="predictor",
     format=1,
     shape={
-        "predictor": one_of(NAMES),
+        "predictor": one_of(tuple(_CLASSES)),
         "parameters": OBJECT,
         "fitted": OBJECT,
         "classes?": [TEXT],
@@ -40,8 +49,8 @@ def save_predictor(predictor: BaseEstimator, folder: str | Path) -> None:
     C is the number of classes, D that of dimensions, "" a number. Raises StoreError, NotFittedError.
     """
     name = type(predictor).__name__
-    if name not in NAMES or type(predictor) is not _class_of(name):
-        raise StoreError(f"a {name} cannot be saved here; expected one of sporeprint's: {', '.join(NAMES)}")
+    if _CLASSES.get(name) is not type(predictor):
+        raise StoreError(f"a {name} cannot be saved here; expected one of sporeprint's: {', '.join(_CLASSES)}")
     check_is_fitted(predictor)
     description: dict[str, Any] = {"predictor": name, "width": int(predictor.n_features_in_), "fitted": {}}
     try:
@@ -68,9 +77,8 @@ def save_predictor(predictor: BaseEstimator, folder: str | Path) -> None:
 def load_predictor(folder: str | Path) -> Any:
     """Load what `save_predictor` wrote: it gives the same probabilities, bit for bit. Raises DamagedStore."""
     body, arrays = _FILES.unpack(_FILES.reader(folder), str(folder), load)
-    cls = _class_of(body["predictor"])
     try:
-        predictor = cls(**{key: from_json(value) for key, value in body["parameters"].items()})
+        predictor = _CLASSES[body["predictor"]](**{key: from_json(value) for key, value in body["parameters"].items()})
         classes = np.array(body["classes"]) if "classes" in body else arrays.pop("classes_", None)
         if classes is not None:
             predictor.classes_ = classes
@@ -107,12 +115,6 @@ def _take(predictor: Any, fitted: Mapping[str, Any], arrays: Mapping[str, NDArra
             return f"{name} has shape {array.shape}, or is not finite; expected {kind}"
         setattr(predictor, name, array.copy() if kind else array.item())
     return ""
-
-
-def _class_of(name: str) -> Any:
-    import sporeprint  # its names are loaded when they are first used
-
-    return getattr(sporeprint, name)
 
 
 def _plain(value: Any) -> Any:

@@ -11,6 +11,7 @@ from xml.etree.ElementTree import Element
 
 from sporeprint.evaluate.comparison import Comparison
 from sporeprint.report.cost_plot import Numbered, accuracy_range, numbered
+from sporeprint.report.judge_columns import solver
 from sporeprint.report.numbers import axis_start, cut, isolated, percent, times, width_of
 from sporeprint.report.svg import BLACK, GREY, MARKS, PALE, add, drawing, mark, round_ticks, text_of
 
@@ -23,22 +24,22 @@ _FEW = 2  # different costs
 
 def costs_alike(comparison: Comparison) -> bool:
     """Whether the entries have so few different costs that a plot against cost would be a column or two of dots."""
-    return len({mark.entry.passes for mark in numbered(comparison)}) <= _FEW
+    return len({mark.passes for mark in numbered(comparison)}) <= _FEW
 
 
-def accuracy_plot(comparison: Comparison, width: float, most: int = 24) -> str:
+def accuracy_plot(comparison: Comparison, width: float, most: int = 14) -> str:
     """The plot, `width` pixels wide; "" where no entry has an accuracy.
 
-    most: entries that are drawn: those with words first ("chosen", "reference", ...), then the best of the others.
+    most: entries that are drawn: those with words first ("the choice", ...), then those that matter, then the best.
     """
     marks = numbered(comparison)
     if not marks:
         return ""
-    best = sorted(marks, key=lambda mark: -mark.entry.value.value)
-    kept = sorted(best, key=lambda mark: not mark.words)[:most]
+    best = sorted(marks, key=lambda mark: -mark.value.value)
+    kept = sorted(best, key=lambda mark: (not mark.words, not mark.number))[:most]
     groups = {
-        cost: [mark for mark in best if mark in kept and mark.entry.passes == cost]
-        for cost in sorted({mark.entry.passes for mark in kept})
+        cost: [mark for mark in best if mark in kept and mark.passes == cost]
+        for cost in sorted({mark.passes for mark in kept})
     }
     lines: list[Numbered | str] = []
     for cost, members in groups.items():
@@ -50,7 +51,7 @@ def accuracy_plot(comparison: Comparison, width: float, most: int = 24) -> str:
     names = 0 if above else min(0.42 * width, longest)
     top, row, figures = 26, _TALL_ROW if above else _ROW, width_of("100.0", _SIZE) + 4
     bottom = top + row * len(lines)
-    low, high = accuracy_range([mark.entry for mark in kept])
+    low, high = accuracy_range(kept)
     left, right = names + 12, width - figures - 6
 
     def x(accuracy: float) -> float:
@@ -65,7 +66,7 @@ def accuracy_plot(comparison: Comparison, width: float, most: int = 24) -> str:
             at = x(tick / 100)
             add(svg, "line", x1=at, x2=at, y1=top, y2=bottom, stroke=PALE, stroke_width=1)
             add(svg, "text", f"{tick:g}", x=at, y=bottom + 18, text_anchor="middle", **small)
-    reference = comparison.entry(comparison.reference).value.value
+    reference = comparison.base.value.value
     if math.isfinite(reference):
         dashed = {"stroke": BLACK, "stroke_width": 1, "stroke_dasharray": "5 4", "class_": "reference"}
         add(svg, "line", x1=x(reference), x2=x(reference), y1=top, y2=bottom, **dashed)
@@ -86,22 +87,23 @@ def accuracy_plot(comparison: Comparison, width: float, most: int = 24) -> str:
         )
         add(group, "text", name, **place, **text)
         _interval(group, line, x, y)
-        mark(group, line.entry.role, x(line.entry.value.value), y, 5)
-        figure = percent(line.entry.value.value)
+        mark(group, line.entry.role, x(line.value.value), y, 5)
+        figure = percent(line.value.value)
         add(group, "text", figure, x=width - 2, y=y + 0.36 * _SIZE, text_anchor="end", **text)
     return text_of(svg)
 
 
 def _interval(group: Element, line: Numbered, x: Callable[[float], float], y: float) -> None:
-    value = line.entry.value
+    value = line.value
     if math.isfinite(value.low) and math.isfinite(value.high):
         colour = {"stroke": MARKS[line.entry.role][0], "stroke_width": 2} if line.words else {"stroke": GREY}
         add(group, "line", x1=x(value.low), x2=x(value.high), y1=y, y2=y, **colour)
 
 
 def _label(line: Numbered) -> str:
-    """A choice goes by what it is: "chosen, one pass"; other entries by their names, with what they are."""
+    """A choice goes by what it is: "the choice, one pass"; other entries by their names. Both name their predictor."""
     names = "; ".join(line.names)
-    if not line.words or line.words == names:
+    if not line.words:
         return names
-    return line.words if line.entry.role == "chosen" else f"{names} ({line.words})"
+    role = names if line.words == names else line.words if line.entry.role == "chosen" else f"{names} ({line.words})"
+    return f"{role}: {solver(line.entry.result)}"

@@ -1,6 +1,7 @@
-"""Accuracy against cost, as SVG: every entry is a numbered mark at its passes (log axis) and its accuracy.
+"""Accuracy against cost, as SVG: every entry is a mark at its passes (log axis) and its accuracy.
 
-The names stand next to the plot, in `numbered`'s order: they never have to find room between the marks.
+The entries that matter have numbers, and their names stand next to the plot, in `numbered`'s order: they never have to
+find room between the marks. The others are small.
 """
 
 from __future__ import annotations
@@ -8,16 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from xml.etree.ElementTree import Element
 
+from sporeprint.evaluate.choice.intervals import Interval
 from sporeprint.evaluate.comparison import Comparison
 from sporeprint.evaluate.table import Entry
+from sporeprint.report.judge_columns import main_of
 from sporeprint.report.numbers import axis_start, between, percent, times, width_of
-from sporeprint.report.svg import BLACK, GREY, MARKS, PALE, add, drawing, numbered_mark, round_ticks, text_of
+from sporeprint.report.svg import BLACK, GREY, MARKS, PALE, add, drawing, mark, numbered_mark, round_ticks, text_of
 
-RADIUS = 8.0  # of a mark, which holds a number of two digits
-_APART = 2.5 * RADIUS  # two marks are this far from each other, across or down
+RADIUS, SMALL = 8.0, 4.0  # of a mark that holds a number of two digits, and of one that holds none
+_AIR = 1.25  # two marks are this many times the sum of their radii from each other, across or down
 _LINES = 3.0  # two intervals at the same passes are this far apart
 _SIZE = 12  # of letters, in pixels where the drawing is not scaled
 _SHIFTS = (0, *(sign * step for step in range(1, 121) for sign in (1, -1)))  # pixels
@@ -27,7 +30,8 @@ _SHIFTS = (0, *(sign * step for step in range(1, 121) for sign in (1, -1)))  # p
 class Numbered:
     """A mark of the plot. entry: what it is drawn as. names: of all entries that it stands for.
 
-    words: "chosen", "reference, one pass", ...; "" for an entry that none of these is.
+    number: 0 where the entry is none of those that matter.
+    words: "the choice", "reference, one pass", ...; "" for an entry that none of these is.
     """
 
     number: int
@@ -36,12 +40,39 @@ class Numbered:
     words: str
 
     @property
+    def value(self) -> Interval:
+        value: Interval = self.entry.value
+        return value
+
+    @property
+    def passes(self) -> float:
+        return self.entry.passes
+
+    @property
+    def radius(self) -> float:
+        return RADIUS if self.number else SMALL
+
+    @property
+    def title(self) -> str:
+        """The number, the names and the figures."""
+        names = "; ".join(self.names)
+        return f"{self.number} {names}: {self.figures}" if self.number else f"{names}: {self.figures}"
+
+    @property
     def figures(self) -> str:
-        """The accuracy with its interval, and the cost."""
-        value = self.entry.value
-        interval = between(value.low, value.high)
+        """The accuracy with its interval, the predictor, and the cost."""
+        interval = between(self.value.low, self.value.high)
         sure = f" ({interval})" if interval else ""
-        return f"{percent(value.value)} %{sure}, {times(self.entry.passes)}"
+        return f"{percent(self.value.value)} %{sure}, {self.entry.result.predictor}, {times(self.passes)}"
+
+
+class Placed(Protocol):
+    """What has a place on the plot: a mark, or an entry."""
+
+    @property
+    def value(self) -> Interval: ...
+    @property
+    def passes(self) -> float: ...
 
 
 class Box(NamedTuple):
@@ -76,7 +107,7 @@ class Frame:
 def named(comparison: Comparison) -> dict[str, str]:
     """{entry: the words for it in the report}, for the entries that matter most."""
     words: dict[str, list[str]] = {}
-    marked = ((comparison.chosen, "chosen"), (comparison.reference, "reference"), (comparison.free, "one pass"))
+    marked = ((comparison.chosen, "the choice"), (comparison.reference, "reference"), (comparison.free, "one pass"))
     for name, word in marked:
         words.setdefault(name, []).append(word)
     for entry in comparison.entries:
@@ -91,69 +122,71 @@ def numbered(comparison: Comparison) -> list[Numbered]:
     Entries of equal combination, passes and accuracy share a mark, as choices often do: that of the first with words.
     """
     words = named(comparison)
+    main = {comparison.entries[at].name for at in main_of(comparison)} | words.keys()
     groups: dict[tuple[object, ...], list[Entry]] = {}
     for entry in comparison.entries:
         if math.isfinite(entry.value.value):
             groups.setdefault((entry.combination, entry.passes, entry.value.value), []).append(entry)
-    marks = []
-    for number, members in enumerate(groups.values(), 1):
+    marks, count = [], 0
+    for members in groups.values():
         members = sorted(members, key=lambda entry: entry.name not in words)
         names = tuple(entry.name for entry in members)
-        marks.append(Numbered(number, members[0], names, ", ".join(words[name] for name in names if name in words)))
+        count += (matters := not main.isdisjoint(names))
+        said = ", ".join(words[name] for name in names if name in words)
+        marks.append(Numbered(count if matters else 0, members[0], names, said))
     return marks
 
 
 def cost_plot(comparison: Comparison, width: float, height: float) -> str:
     """The plot, of this width and height in pixels; "" where no entry has an accuracy."""
-    marks = sorted(numbered(comparison), key=lambda mark: not mark.words)  # those with words take their places first
+    marks = sorted(numbered(comparison), key=lambda mark: (not mark.words, not mark.number))  # who takes places first
     if not marks:
         return ""
-    entries = [entry for entry in comparison.entries if math.isfinite(entry.value.value)]
-    frame = frame_of(entries, width, height)
+    frame = frame_of(marks, width, height)
     area = frame.area
     figures = "; ".join(
-        f"{mark.number} {'; '.join(mark.names)} ({mark.words}): {percent(mark.entry.value.value)} % "
-        f"at {times(mark.entry.passes)}"
-        for mark in marks
-        if mark.words
+        f"{mark.number} {'; '.join(mark.names)} ({mark.words}): {mark.figures}" for mark in marks if mark.words
     )
-    svg = drawing(width, height, f"Accuracy of {len(entries)} entries against passes per input. {figures}")
-    _axes(svg, frame, sorted({max(1, entry.passes) for entry in entries}))
-    reference = comparison.entry(comparison.reference).value.value
+    svg = drawing(width, height, f"Accuracy of {len(marks)} entries against passes per input. {figures}")
+    _axes(svg, frame, sorted({max(1, mark.passes) for mark in marks}))
+    reference = comparison.base.value.value
     if math.isfinite(reference):
         y = frame.y(reference)
         dashed = {"stroke": BLACK, "stroke_width": 1, "stroke_dasharray": "5 4", "class_": "reference"}
         add(svg, "line", x1=area.left, y1=y, x2=area.right, y2=y, **dashed)
-    spots = places([mark.entry for mark in marks], frame)
-    for mark, (x, y) in reversed(list(zip(marks, spots, strict=True))):  # those with words are drawn last, so on top
-        value, role = mark.entry.value, mark.entry.role
+    spots = places(marks, frame, [mark.radius for mark in marks])
+    for spot, (x, y) in reversed(list(zip(marks, spots, strict=True))):  # those with words are drawn last, so on top
+        value, role = spot.value, spot.entry.role
         group = add(svg, "g", class_="entry")
-        add(group, "title", f"{mark.number} {'; '.join(mark.names)}: {mark.figures}")
+        add(group, "title", spot.title)
+        if not spot.number:
+            mark(group, role, x, y, SMALL)
+            continue
         if math.isfinite(value.low) and math.isfinite(value.high):
             strong = {"stroke": MARKS[role][0], "stroke_width": 1.8, "opacity": 1}
             weak = {"stroke": GREY, "stroke_width": 0.8, "opacity": 0.45}
             ends = {"y1": frame.y(value.low), "y2": frame.y(value.high)}
-            add(group, "line", x1=x, x2=x, **ends, **(strong if mark.words else weak))
-        numbered_mark(group, role, mark.number, x, y, RADIUS)
+            add(group, "line", x1=x, x2=x, **ends, **(strong if spot.words else weak))
+        numbered_mark(group, role, spot.number, x, y, RADIUS)
     return text_of(svg)
 
 
-def frame_of(entries: Sequence[Entry], width: float, height: float) -> Frame:
+def frame_of(marks: Sequence[Placed], width: float, height: float) -> Frame:
     """Axes that hold every accuracy and every known interval, with a little air."""
-    passes = [max(1, entry.passes) for entry in entries]
+    passes = [max(1, mark.passes) for mark in marks]
     area = Box(46, 30, width - 8, height - 46)
-    return Frame(area, (min(passes), max(passes)), accuracy_range(entries))
+    return Frame(area, (min(passes), max(passes)), accuracy_range(marks))
 
 
-def accuracy_range(entries: Sequence[Entry]) -> tuple[float, float]:
+def accuracy_range(marks: Sequence[Placed]) -> tuple[float, float]:
     """The ends of an axis, as fractions, that holds every accuracy and every known interval, with a little air.
 
     It starts at 0 where that is near.
     """
     known = [
         figure
-        for entry in entries
-        for figure in (entry.value.value, entry.value.low, entry.value.high)
+        for mark in marks
+        for figure in (mark.value.value, mark.value.low, mark.value.high)
         if math.isfinite(figure)
     ]
     air = max(0.06 * (max(known) - min(known)), 0.005)
@@ -161,28 +194,28 @@ def accuracy_range(entries: Sequence[Entry]) -> tuple[float, float]:
     return (0.0 if 0 < low < air else low), max(known) + air
 
 
-def places(entries: Sequence[Entry], frame: Frame) -> list[tuple[float, float]]:
-    """Where each entry's mark lies: at its passes, or as little to the side as leaves marks and intervals free.
+def places(marks: Sequence[Placed], frame: Frame, radii: Sequence[float] | None = None) -> list[tuple[float, float]]:
+    """Where each mark lies: at its passes, or as little to the side as leaves marks and numbered ones' intervals free.
 
-    Earlier entries take their places first. Where all room is taken an entry lies at its passes, on top of others.
+    Earlier marks take their places first. Where all room is taken a mark lies at its passes, on top of others.
     """
-    taken: list[tuple[float, float, float, float]] = []  # x, y, and the interval's upper and lower end
-    for entry in entries:
-        x, y = frame.x(max(1, entry.passes)), frame.y(entry.value.value)
-        ends = [frame.y(end) for end in (entry.value.high, entry.value.low)]
-        top, bottom = ends if all(map(math.isfinite, ends)) else (y, y)
+    taken: list[tuple[float, float, float, float, float]] = []  # x, y, radius, and the interval's upper and lower end
+    for placed, radius in zip(marks, radii or [RADIUS] * len(marks), strict=True):
+        x, y = frame.x(max(1, placed.passes)), frame.y(placed.value.value)
+        ends = [frame.y(end) for end in (placed.value.high, placed.value.low)]
+        top, bottom = ends if radius == RADIUS and all(map(math.isfinite, ends)) else (y, y)
         free = (
             x + shift
             for shift in _SHIFTS
-            if frame.area.left + RADIUS < x + shift < frame.area.right - RADIUS
+            if frame.area.left + radius < x + shift < frame.area.right - radius
             and not any(
-                (abs(x + shift - other_x) < _APART and abs(y - other_y) < _APART)
+                (max(abs(x + shift - other_x), abs(y - other_y)) < _AIR * (radius + other_radius))
                 or (abs(x + shift - other_x) < _LINES and top < other_bottom and other_top < bottom)
-                for other_x, other_y, other_top, other_bottom in taken
+                for other_x, other_y, other_radius, other_top, other_bottom in taken
             )
         )
-        taken.append((next(free, x), y, top, bottom))
-    return [(x, y) for x, y, _, _ in taken]
+        taken.append((next(free, x), y, radius, top, bottom))
+    return [(x, y) for x, y, *_ in taken]
 
 
 def _axes(svg: Element, frame: Frame, passes: Sequence[float]) -> None:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from sporeprint.evaluate.analyse import ClassChange
+from sporeprint.evaluate.choice.verdict import is_pair
 from sporeprint.evaluate.comparison import Changed, Comparison, Neighbour
-from sporeprint.evaluate.table import Entry
 from sporeprint.report import numbers as formats
 from sporeprint.report.accuracy_plot import accuracy_plot, costs_alike
 from sporeprint.report.cost_plot import Numbered, cost_plot, named, numbered
+from sporeprint.report.facts import facts_of
+from sporeprint.report.judge_columns import TITLES, judges_of, main_of, solver, steps
 from sporeprint.report.plots import cka_plot, class_plot, sorted_changes
 from sporeprint.report.samples import Samples, Shown, thumbnail
 from sporeprint.report.svg import MARKS, clean, drawing, mark, text_of
@@ -25,21 +27,15 @@ PAGE, DATA = "report.html", "comparison.json"
 ROLE_NAMES = {
     "embedding": "the embedding",
     "block": "gradients alone",
-    "control": "control: same passes, no gradient",
+    "control": "layers, views: no gradient",
     "paper": "the paper's assembly",
-    "combined": "families joined",
+    "combined": "joined with gradients",
     "chosen": "chosen on the training rows",
 }
 _WIDE, _NARROW = 960, 345  # pixels; a phone of 375 less its margins
 _MOST_BLOCKS = 40  # in the heat map
 _MOST_CLASSES = 12  # that gain, and as many that lose
 _OPENED = 4  # queries that are not folded away
-_FACTS = {
-    "train_rows": ("training row", "training rows"),
-    "test_rows": ("test row", "test rows"),
-    "splits": ("split", "splits"),
-    "classes": ("class", "classes"),
-}
 
 
 def write_report(
@@ -72,7 +68,9 @@ def render(comparison: Comparison, samples: Samples | None = None, queries: int 
         lstrip_blocks=True,
         finalize=lambda value: clean(value) if type(value) is str else value,  # Markup is ours, and clean already
     )
-    environment.filters |= {name: getattr(formats, name) for name in ("percent", "rate", "decimal", "between", "short")}
+    environment.filters |= {
+        name: getattr(formats, name) for name in ("percent", "points", "rate", "decimal", "between", "short", "times")
+    }
     environment.filters |= {"setting": _setting, "gain": _gain}
     names = list(comparison.analysis.blocks)
     cka = [line[:_MOST_BLOCKS] for line in comparison.analysis.cka[:_MOST_BLOCKS]]
@@ -82,11 +80,18 @@ def render(comparison: Comparison, samples: Samples | None = None, queries: int 
         comparison=comparison,
         level=comparison.entries[0].value.level if comparison.entries else 0.95,
         title=_title(comparison.settings),
-        facts=_facts(comparison.settings),
+        facts=facts_of(comparison.settings),
         words=named(comparison),
-        picked=_picked(comparison),
-        marks=[(_mark(mark.entry.role), mark) for mark in marks],
-        numbers={} if alike else {name: mark.number for mark in marks for name in mark.names},
+        kinds=_kinds(comparison),
+        judges={judge: TITLES[judge] for judge in judges_of(comparison)},
+        solver=solver,
+        chosen=comparison.entry(comparison.chosen),
+        reference=comparison.entry(comparison.reference),
+        is_reference=is_pair(comparison.entry(comparison.chosen), comparison.entry(comparison.reference)),
+        main=[comparison.entries[at] for at in main_of(comparison)],
+        steps=steps(comparison),
+        marks=[(_mark(mark.entry.role), mark) for mark in marks if mark.number],
+        numbers={} if alike else {name: mark.number for mark in marks if mark.number for name in mark.names},
         plots=_drawn(
             {"wide": accuracy_plot(comparison, _WIDE), "narrow": accuracy_plot(comparison, _NARROW)}
             if alike
@@ -104,28 +109,30 @@ def render(comparison: Comparison, samples: Samples | None = None, queries: int 
             {name: cka_plot(names[:_MOST_BLOCKS], cka, width) for name, width in (("wide", _WIDE), ("narrow", _NARROW))}
         ),
         most_blocks=_MOST_BLOCKS,
-        queries=[_query(changed, samples, neighbours) for changed in _in_turns(comparison.changed)[:queries]],
+        queries=[
+            _query(comparison, changed, samples, neighbours) for changed in _in_turns(comparison.changed)[:queries]
+        ],
         opened=_OPENED,
         unchanged=_unchanged(comparison),
         modality=samples.modality if samples else "",
     )
 
 
-def _query(changed: Changed, samples: Samples | None, most: int) -> dict[str, Any]:
+def _query(comparison: Comparison, changed: Changed, samples: Samples | None, most: int) -> dict[str, Any]:
     """A query and its two rows of neighbours, each with what stands for it."""
     return {
         "row": changed,
         "shown": _shown(changed.id, samples.test if samples else None, samples),
         "sides": [
             {
-                "name": name,
+                "name": f"{name}, {solver(accuracy)}",
                 "predicted": predicted,
                 "right": predicted == changed.label,
                 "neighbours": [_neighbour(neighbour, changed.label, samples) for neighbour in nearest[:most]],
             }
-            for name, predicted, nearest in (
-                ("reference", changed.before, changed.neighbours_before),
-                ("chosen", changed.after, changed.neighbours_after),
+            for name, accuracy, predicted, nearest in (
+                ("Reference", comparison.base, changed.before, changed.neighbours_before),
+                ("The choice", comparison.best, changed.after, changed.neighbours_after),
             )
         ],
     }
@@ -151,12 +158,6 @@ def _title(settings: Mapping[str, Any]) -> str:
     return " on ".join(names) or "features compared"
 
 
-def _facts(settings: Mapping[str, Any]) -> str:
-    """How many rows and classes were compared, in words."""
-    counts = [(settings[key], nouns) for key, nouns in _FACTS.items() if isinstance(settings.get(key), int)]
-    return ", ".join(f"{number:,} {one if number == 1 else many}" for number, (one, many) in counts)
-
-
 def _in_turns(changed: Sequence[Changed]) -> list[Changed]:
     """Rows that gain and rows that lose in turns, as long as there are both."""
     gain = [row for row in changed if row.after == row.label]
@@ -164,17 +165,18 @@ def _in_turns(changed: Sequence[Changed]) -> list[Changed]:
     return [row for pair in zip_longest(gain, lose) for row in pair if row is not None]
 
 
-def _picked(comparison: Comparison) -> list[Entry]:
-    """The entries that the verdict is about, each once: the reference, the choices, the paper's."""
-    by_name = {entry.name: entry for entry in comparison.entries}
-    names = (comparison.reference, comparison.free, comparison.chosen, *named(comparison))
-    return [by_name[name] for name in dict.fromkeys(names) if name in by_name]
+def _kinds(comparison: Comparison) -> dict[str, str]:
+    """The classes of the rows that are coloured, by the entry's name."""
+    reference, chosen = comparison.reference, comparison.chosen
+    return {reference: "reference", chosen: "reference chosen" if chosen == reference else "chosen"}
 
 
 def _unchanged(comparison: Comparison) -> str:
     """Why there are no queries to show."""
     if "splits" in comparison.settings:
         return "no test set was given, and in repeated splits a row has one answer in each split that tests it"
+    if "shots" in comparison.settings:
+        return "labelled rows were drawn, and a test row has one answer in each draw"
     both = (comparison.reference, comparison.chosen)
     used = {entry.combination for entry in comparison.entries if entry.name in both}
     if len(used) == 1:

@@ -85,7 +85,7 @@ def candidates(
     seed: int = 0,
     table: Callable[[Sequence[str]], list[Candidate]] = short_table,
     progress: Callable[[str], None] = lambda _: None,
-    predictors: Sequence[str] = (),
+    predictors: Sequence[str] = ("kNN",),
 ) -> tuple[list[Candidate], Selection | None]:
     """The candidates to evaluate, and what loo chose, if it was asked.
 

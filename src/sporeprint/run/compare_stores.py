@@ -13,9 +13,19 @@ from sporeprint.evaluate.comparison import Comparison
 from sporeprint.features.blocks import family
 from sporeprint.report.samples import Samples
 from sporeprint.run.data_names import data_names
+from sporeprint.run.duplicate_notes import duplicate_notes
 from sporeprint.run.paper_assembly import mark_paper
 from sporeprint.run.store_info import measured
-from sporeprint.run.store_pair import SAME, Pair, block_list, check_block_names, numbers_hint, read_pair, read_store
+from sporeprint.run.store_pair import (
+    SAME,
+    Pair,
+    block_list,
+    check_block_names,
+    fewer_than_shots,
+    numbers_hint,
+    read_pair,
+    read_store,
+)
 from sporeprint.run.store_source import Rows, reopen, samples_of, store_modality
 from sporeprint.store.reader import Store
 
@@ -29,17 +39,20 @@ def compare_stores(
     splits: int = 10,
     seed: int = 0,
     progress: Callable[[str], None] = lambda _: None,
+    shots: int | None = None,
+    draws: int = 5,
 ) -> Comparison:
     """What `compare` returns for a pair of stores, or for repeated splits of one.
 
     blocks: only these, or of these families, comma-separated, and the embedding. label_column: of the stores' sources,
-    instead of their labels. group_column: of those sources, which rows belong together. progress: called with each step as it begins.
+    instead of their labels. group_column: of those sources, which rows belong together. shots, draws: labelled rows of
+    each class that choose, and how often they are drawn. progress: called with each step as it begins.
     Raises StoreError for stores that do not go together, have no labels or lists of them, RecipeError for blocks that
     are not there, SourceError where a source is not the one that its store was made of.
     """
 
     def reads(store: Store) -> tuple[str, ...]:
-        return _names(store, blocks)
+        return block_names(store, blocks)
 
     if test_rows is None:
         rows = read_store(train_rows, reads, label_column, "compare", "--train", True, group_column)
@@ -72,7 +85,11 @@ def compare_stores(
             rows_timed=cost.get("rows", 0),
             ids=rows.ids,
             test_ids=None if test is None else test.test_ids,
+            groups=rows.groups,
+            test_groups=None if test is None else test.test_groups,
             splits=splits,
+            shots=shots,
+            draws=draws,
             seed=seed,
             settings=settings,
             progress=progress,
@@ -84,7 +101,8 @@ def compare_stores(
     marked = replace(comparison, entries=tuple(mark_paper(comparison.entries, train.plan)))
     if SAME in rows.notes:
         marked = replace(marked, verdict=f"{SAME.capitalize()}.")
-    return marked.noted(rows.notes)
+    fewer = fewer_than_shots(rows.labels, shots)
+    return marked.noted((*rows.notes, *fewer, *duplicate_notes(rows)))
 
 
 def shown_samples(
@@ -112,7 +130,7 @@ def check_samples(train_rows: Rows, test_rows: Rows | None) -> None:
             reopen(Store.open(rows.store), rows)
 
 
-def _names(train: Store, blocks: str | None) -> tuple[str, ...]:
+def block_names(train: Store, blocks: str | None) -> tuple[str, ...]:
     if blocks is None:
         return tuple(train.block_names)
     listed = block_list(blocks)

@@ -22,7 +22,7 @@ from sporeprint.features.combine import Combination
 from sporeprint.run.combination_flags import NO_LABELS, Wanted, candidates
 from sporeprint.run.early_checks import count_of
 from sporeprint.run.paper_assembly import mark_paper
-from sporeprint.run.store_pair import Pair, count, read_pair, read_store
+from sporeprint.run.store_pair import Pair, fewer_than_shots, read_pair, read_store
 from sporeprint.run.store_source import Rows
 from sporeprint.store.reader import Store
 
@@ -95,7 +95,7 @@ def knn_scores(
         what = Wanted()  # the size is of the paper's PCA alone
     loo = loo_labels(pair, shots)
     entries, selection = scores_of(
-        pair.store, pair.blocks, pair.test_blocks, what, judge, progress, *loo, seed, table=table, predictors=("kNN",)
+        pair.store, pair.blocks, pair.test_blocks, what, judge, progress, *loo, seed, table=table
     )
     return Scores(entries, pair.note, selection, pair.several)
 
@@ -105,12 +105,8 @@ def notes_of_few_rows(pair: Pair, counts: Sequence[Any], shots: int | None) -> l
     rows = len(pair.labels)
     notes: list[str] = []
     if shots is not None and not pair.several:
-        sizes = Counter(pair.labels.tolist())
-        if fewer := sum(size < shots for size in sizes.values()):
-            notes.append(
-                f"{count(fewer, 'class')} of {len(sizes)} with fewer than {shots} rows, of which all are drawn"
-            )
-        rows = sum(min(size, shots) for size in sizes.values())
+        notes += fewer_than_shots(pair.labels, shots)
+        rows = sum(min(size, shots) for size in Counter(pair.labels.tolist()).values())
     if large := [k for k in counts if k != "auto" and k > rows]:
         notes.append(f"k={large[0]} is more than the {rows} training rows: all of them vote")
     return notes
@@ -196,7 +192,7 @@ def scores_of(
     unlabelled: str,
     seed: int = 0,
     table: Callable[[Sequence[str]], list[Candidate]] = short_table,
-    predictors: Sequence[str] = (),
+    predictors: Sequence[str] = ("kNN",),
 ) -> tuple[list[Entry], Selection | None]:
     """Each of the features that are wanted, judged.
 

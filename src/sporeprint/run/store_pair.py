@@ -189,6 +189,15 @@ def read_pair(
     )
 
 
+def fewer_than_shots(labels: np.ndarray, shots: int | None) -> list[str]:
+    """What must be said where classes have fewer rows than are drawn of each."""
+    sizes = np.unique(labels, return_counts=True)[1]
+    fewer = 0 if shots is None else int((sizes < shots).sum())
+    if not fewer:
+        return []
+    return [f"{count(fewer, 'class')} of {len(sizes)} with fewer than {shots} rows, of which all are drawn"]
+
+
 def count(number: int, noun: str) -> str:
     """A number with its noun: 1 row, 2 rows."""
     return f"{number} {noun if number == 1 else plural(noun)}"

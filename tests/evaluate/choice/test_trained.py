@@ -14,7 +14,7 @@ from sporeprint.evaluate.choice.candidates import (
     REFERENCES,
     full_table,
 )
-from sporeprint.evaluate.choice.judges import JUDGES, PREDICTORS, judge_of, title_of_predictor, word_of
+from sporeprint.evaluate.choice.judges import CHOSEN, JUDGES, PREDICTORS, judge_of, title_of_predictor, word_of
 from sporeprint.evaluate.choice.leave_one_out import leave_one_out_of
 from sporeprint.evaluate.choice.select import select
 from sporeprint.evaluate.choice.trained import Trained
@@ -54,6 +54,12 @@ def test_the_entries_are_the_full_table_and_the_choices(trained, rows):
         assert set(trained.outcomes[entry.name]) == {"knn", "closed", *(["probe"] if probed else [])}
 
 
+def test_the_probe_may_be_left_to_the_embeddings_that_can_be_the_reference(rows):
+    trained = Trained(rows[0], rows[1], COSTS, probe=False)
+    for entry in trained.entries:
+        assert ("probe" in trained.outcomes[entry.name]) == (entry.name in REFERENCES or entry.judge == "probe")
+
+
 def test_every_judge_takes_its_best_predictor_and_says_what_it_says(trained, rows):
     train, labels, test = rows
     guesses = trained.guesses(test)
@@ -61,7 +67,7 @@ def test_every_judge_takes_its_best_predictor_and_says_what_it_says(trained, row
         known, asked = features(entry, train, test)
         for judge, outcome in trained.outcomes[entry.name].items():
             losses = {word: PREDICTORS[word]().leave_one_out(known, labels).losses.mean() for word in JUDGES[judge]}
-            if entry.name not in (FREE, PLAIN, ALL):  # whose predictor the choice decides
+            if entry.name not in (trained.reference, FREE, PLAIN, ALL):  # whose predictor the choice decides
                 assert outcome.loss == pytest.approx(min(losses.values()), abs=2e-3)
             assert outcome.loss == pytest.approx(losses[word_of(outcome.predictor)], abs=2e-3)
             fitted = PREDICTORS[word_of(outcome.predictor)]().fit(known, labels)
@@ -74,16 +80,19 @@ def test_a_table_is_read_by_the_better_of_neighbours_and_closed_form(trained):
         assert entry.judge == min(losses, key=losses.get)
 
 
-def test_the_reference_is_the_best_of_every_judge_on_the_raw_and_the_half_white_embedding(trained):
-    losses = {(name, judge): out.loss for name in REFERENCES for judge, out in trained.outcomes[name].items()}
-    assert (trained.reference, trained.entry(trained.reference).judge) == min(losses, key=losses.get)
+def test_the_reference_is_the_best_of_what_may_be_chosen_on_the_raw_and_the_half_white_embedding():
+    train, labels = classed_blocks(90, names=("embedding", "cls-1"))
+    many = Trained(train, labels, COSTS)
+    outcomes = leave_one_out_of(train, labels, REFERENCES, CHOSEN, probed=set(REFERENCES))
+    losses = {(name, word): outcome.loss for name, of in outcomes.items() for word, outcome in of.items()}
+    name, word = min(losses, key=losses.get)
+    assert (many.reference, many.entry(many.reference).judge) == (name, judge_of(word))
+    assert many.outcomes[name][judge_of(word)].loss == losses[name, word]
 
 
-def test_with_few_rows_of_a_class_the_reference_is_lda_on_the_raw_embedding():
-    train, labels = classed_blocks(15, embedding=0.5)
-    few = Trained(train, labels, COSTS)
-    assert (few.reference, few.entry("embedding").judge) == ("embedding", "closed")
-    assert type(few.outcomes["embedding"]["closed"].predictor) is ShrunkLDA
+def test_with_few_rows_of_a_class_the_reference_is_lda_on_the_raw_embedding(trained):
+    assert (trained.reference, trained.entry("embedding").judge) == ("embedding", "closed")
+    assert type(trained.outcomes["embedding"]["closed"].predictor) is ShrunkLDA
 
 
 def test_choices_are_those_of_select_among_what_each_may_take(trained, rows):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,13 +75,15 @@ def leave_one_out_of(
     seed: int = 0,
     probed: Collection[str] = (),
     progress: Callable[[str], None] = silent,
+    whiteners: dict[tuple[str, Any], Axes] | None = None,
 ) -> Outcomes:
     """What each predictor says of each labelled row by each candidate's features, without the row and its group.
 
     Of more than `most_rows` labelled rows, those drawn by `seed` stand for all: they alone answer, and are asked.
     The inner products of a joined feature are the weighed sum of its blocks', so each block is whitened, and multiplied
     with itself, once for all; all predictors share one eigendecomposition. probed: the candidates that the probe sees,
-    which takes longer. progress: called with each candidate as its turn comes. Raises SampleError as `select`.
+    which takes longer. progress: called with each candidate as its turn comes. whiteners: of the same blocks, from
+    earlier calls. Raises SampleError as `select`.
     """
     blocks = check_candidates(blocks, candidates)
     labelled = labelled_rows(blocks, labels, groups, most_rows, seed)
@@ -87,22 +91,24 @@ def leave_one_out_of(
     if not finite.all():
         blocks = {name: block[finite] for name, block in blocks.items()}
         labelled = labelled._replace(rows=np.searchsorted(np.flatnonzero(finite), labelled.rows))
+    names = list(blocks)
     outcomes: Outcomes = {}
     known: dict[Any, dict[str, Outcome]] = {}  # of features that have several names
-    whiteners: dict[tuple[str, Any], Axes] = {}
+    whiteners = {} if whiteners is None else whiteners
     whitenings = dict.fromkeys((combination.whiten, combination.exponent) for combination in candidates.values())
     for whitening in whitenings:  # one at a time: only the inner products of one whitening are held
-        shared: dict[tuple[str, ...], tuple[Floats, int]] = {}
-        for name, combination in candidates.items():
-            if (combination.whiten, combination.exponent) != whitening:
-                continue
-            key = (whitening, frozenset(combination.members(list(blocks)).items()))
+        listed = {name: how for name, how in candidates.items() if (how.whiten, how.exponent) == whitening}
+        features = {name: (whitening, frozenset(how.members(names).items())) for name, how in listed.items()}
+        distinct = {features[name]: how for name, how in listed.items()}
+        products = _Products(blocks, labelled, distinct.values(), whiteners)
+        for name, combination in listed.items():
             asked = [word for word in predictors if word != "probe" or name in probed]
-            if missing := [word for word in asked if word not in known.setdefault(key, {})]:
+            of_features = known.setdefault(features[name], {})
+            if missing := [word for word in asked if word not in of_features]:
                 progress(f"choosing: {name} ({len(outcomes) + 1} of {len(candidates)})")
-                features = _Features(blocks, combination, labelled, shared, whiteners)
-                known[key] |= {word: _outcome(features, word, labelled) for word in missing}
-            outcomes[name] = {word: known[key][word] for word in asked}
+                joined = _Features(combination, products)
+                of_features |= {word: _outcome(joined, word, labelled) for word in missing}
+            outcomes[name] = {word: of_features[word] for word in asked}
     return {name: outcomes[name] for name in candidates}
 
 
@@ -110,9 +116,9 @@ def _outcome(features: _Features, word: str, labelled: Labelled) -> Outcome:
     predictor = PREDICTORS[word]()
     left: LeftOut
     if word == "probe":
-        left = predictor.leave_one_out(features.rows(), labelled.codes, _numbers(labelled.groups))
+        left = predictor.leave_one_out(features.rows, labelled.codes, _numbers(labelled.groups))
     else:
-        principal = features.unit() if word == "LDA" else features.principal()
+        principal = features.unit if word == "LDA" else features.principal
         left = predictor.leave_one_out_of(principal, labelled.codes, labelled.groups)
     return Outcome(fixed(predictor), left.right, left.losses)
 
@@ -125,64 +131,76 @@ def _numbers(groups: Groups) -> NDArray[np.intp]:
     return numbers
 
 
-class _Features:
-    """The features of the labelled rows by one combination, as far as they are asked for."""
+class _Products:
+    """Inner products of the labelled rows by families of blocks, each computed once and kept while it is needed."""
 
     def __init__(
         self,
         blocks: Blocks,
-        combination: Combination,
         labelled: Labelled,
-        shared: dict[tuple[str, ...], tuple[Floats, int]],
+        combinations: Iterable[Combination],
         whiteners: dict[tuple[str, Any], Axes],
     ) -> None:
-        self.blocks, self.combination, self.labelled = blocks, combination, labelled
-        self.shared, self.whiteners = shared, whiteners
-        self._principal: Principal | None = None
-        self._gram: Floats | None = None
+        self.blocks, self.rows, self.whiteners = blocks, labelled.rows, whiteners
+        self.needed = Counter(part for how in combinations for part, _ in _families(how, list(blocks)))
+        self.kept: dict[tuple[str, ...], tuple[Floats, int]] = {}
 
+    def features(self, combination: Combination) -> NDArray[np.float32]:
+        """The joined features [n, D] of the labelled rows."""
+        combiner = combination.fit(self.blocks, self.whiteners)
+        return combiner.transform({name: self.blocks[name][self.rows] for name in combiner.names})
+
+    def joined(self, combination: Combination) -> tuple[Floats, int]:
+        """The inner products [n, n] of the joined features, and their width D."""
+        total, dimensions = np.zeros((len(self.rows), len(self.rows))), 0
+        for members, weight in _families(combination, list(self.blocks)):
+            products, width = self.kept.pop(members, None) or self._of(members, combination)
+            total += weight**2 * products
+            dimensions += width
+            self.needed[members] -= 1
+            if self.needed[members] > 0:
+                self.kept[members] = products, width
+        return total, dimensions
+
+    def _of(self, members: tuple[str, ...], combination: Combination) -> tuple[Floats, int]:
+        total, dimensions = np.zeros((len(self.rows), len(self.rows))), 0
+        for name in members:
+            alone = Combination((name,), combination.whiten, exponent=combination.exponent)
+            part = self.features(alone).astype(np.float64)
+            total += part @ part.T
+            dimensions += part.shape[1]
+        return total, dimensions
+
+
+class _Features:
+    """The features of the labelled rows by one combination, as far as they are asked for."""
+
+    def __init__(self, combination: Combination, products: _Products) -> None:
+        self.combination, self.products = combination, products
+
+    @cached_property
     def rows(self) -> NDArray[np.float32]:
         """The features [n, D]."""
-        combiner = self.combination.fit(self.blocks, self.whiteners)
-        return combiner.transform({name: self.blocks[name][self.labelled.rows] for name in combiner.names})
+        return self.products.features(self.combination)
 
+    @cached_property
     def gram(self) -> tuple[Floats, int]:
         """Their inner products [n, n], and their width."""
-        if self._gram is None:
-            count = len(self.labelled.rows)
-            self._gram, self._width = np.zeros((count, count)), 0
-            for members, weight in _families(self.combination, list(self.blocks)):
-                if members not in self.shared:
-                    self.shared[members] = self._inner(members)
-                products, width = self.shared[members]
-                self._gram += weight**2 * products
-                self._width += width
-        return self._gram, self._width
+        return self.products.joined(self.combination)
 
-    def _inner(self, members: tuple[str, ...]) -> tuple[Floats, int]:
-        count, width = len(self.labelled.rows), 0
-        total = np.zeros((count, count))
-        for name in members:
-            alone = Combination((name,), self.combination.whiten, exponent=self.combination.exponent)
-            combiner = alone.fit({name: self.blocks[name]}, self.whiteners)
-            part = combiner.join({name: self.blocks[name][self.labelled.rows]}).astype(np.float64)
-            total += part @ part.T
-            width += part.shape[1]
-        return total, width
-
+    @cached_property
     def principal(self) -> Principal:
         """Their principal coordinates."""
-        if self._principal is None:
-            gram, width = self.gram()
-            self._principal = Principal.of_gram(gram.copy(), width) if width > len(gram) else Principal.fit(self.rows())
-        return self._principal
+        gram, width = self.gram
+        return Principal.of_gram(gram, width) if width > len(gram) else Principal.fit(self.rows)
 
+    @cached_property
     def unit(self) -> Principal:
         """Those of the rows brought to length 1: but for the scale the same, where all rows are of one length."""
-        gram, width = self.gram()
+        gram, width = self.gram
         lengths = np.diagonal(gram)
         if np.ptp(lengths) <= _ROUNDING * lengths.max():
-            return self.principal()
+            return self.principal
         norms = np.sqrt(np.where(lengths > 0, lengths, 1))
         return Principal.of_gram(gram / norms / norms[:, None], width)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -33,11 +33,12 @@ from sporeprint.evaluate.choice.leave_one_out import (
     leave_one_out_of,
     silent,
 )
-from sporeprint.evaluate.choice.select import Selection, choose, has_few, reference_of
+from sporeprint.evaluate.choice.select import choose, has_few, reference_of
 from sporeprint.evaluate.comparison import Accuracy
 from sporeprint.evaluate.table import Costs, Entry, entry_of
 from sporeprint.features.blocks import Blocks, family
 from sporeprint.features.whiten import Axes
+from sporeprint.predictors.checks import label_array
 from sporeprint.predictors.predictor import Predictor
 
 _ROLES = {FREE: "chosen", PLAIN: "control", ALL: "chosen"}
@@ -47,9 +48,13 @@ Guesses = dict[str, dict[str, NDArray[Any]]]  # the label of each test row, by e
 class Trained:
     """What the training rows decide. It sees no test row.
 
+    labels: [N], None for a row without one, which only serves whitening; the rest is decided, and fitted, without it.
+    whiteners: of the same blocks, for the next choice from them.
     entries: without results. outcomes: of each entry by name, {judge: leave-one-out of its best predictor}. reference:
     the name of the entry that is best on the embedding alone, with its `judge`. recommended: the choice among
     everything if its loss is below that of the choice of one pass by two standard errors, else that.
+    probe: whether the probe is asked of more than the embeddings that may be the reference: of the named combinations
+    and the choices, which takes longer.
     """
 
     def __init__(
@@ -61,10 +66,18 @@ class Trained:
         seed: int = 0,
         groups: ArrayLike | None = None,
         progress: Callable[[str], None] = silent,
+        whiteners: dict[tuple[str, Any], Axes] | None = None,
+        probe: bool = True,
     ):
-        self.train, self.labels, self.groups = train, labels, groups
-        self.classes, self.codes = np.unique(labels, return_inverse=True)
-        self.whiteners: dict[tuple[str, Any], Axes] = {}
+        self.train = self.answering = train
+        self.labels, self.groups = labels, groups
+        if labels.dtype == object:
+            has = np.array([label is not None for label in labels], bool)
+            self.answering = {name: block[has] for name, block in train.items()}
+            self.labels = np.array(labels[has].tolist())
+            self.groups = None if groups is None else label_array(groups)[has]
+        self.classes, self.codes = np.unique(self.labels, return_inverse=True)
+        self.whiteners = {} if whiteners is None else whiteners
         labelled = labelled_rows(train, labels, groups, most_rows, seed)
         names = list(train)
         table = full_table(names)
@@ -78,45 +91,41 @@ class Trained:
         }
 
         asked = {candidate.name: candidate.combination for candidate in table}
-        probed = {*EMBEDDINGS, PAPER, DECORRELATED}  # of all entries it would take too long
+        probed = {*REFERENCES, *((*EMBEDDINGS, PAPER, DECORRELATED) if probe else ())}  # all would take too long
         for choice, listed in among.items():
-            asked |= {f"{choice}: {name}": combination for name, combination in listed.items()}
-            probed |= {f"{choice}: {name}" for name in REFERENCES}
+            asked |= {_of(choice, name): combination for name, combination in listed.items()}
+            probed |= {_of(choice, name) for name in REFERENCES}
         options: dict[str, Any] = {"groups": groups, "most_rows": most_rows, "seed": seed, "progress": progress}
+        options["whiteners"] = self.whiteners
         outcomes = leave_one_out_of(train, labels, asked, tuple(PREDICTORS), probed=probed, **options)
         few = has_few(labelled.codes)
-        self.selections: dict[str, Selection] = {}
+        embeddings = {name: _may_be_chosen(outcomes[name]) for name in REFERENCES}
+        self.reference, word = reference_of(embeddings, few)
+        own = {self.reference: word}  # the predictors that belong to the reference and the choices
+        listed_as = {candidate.name: candidate.name for candidate in table}
         for choice, listed in among.items():
-            of_choice = {name: _may_be_chosen(outcomes[f"{choice}: {name}"]) for name in listed}
-            self.selections[choice] = choose(listed, of_choice, groups=labelled.groups, few=few)
-        chosen = {choice: f"{choice}: {selection.name}" for choice, selection in self.selections.items()}
-        probes = leave_one_out_of(
-            train,
-            labels,
-            {name: asked[name] for name in chosen.values()},
-            ("probe",),
-            probed=chosen.values(),
-            **options,
-        )
-        candidates = [*table, *(Candidate(choice, _ROLES[choice], asked[name]) for choice, name in chosen.items())]
+            of_choice = {name: _may_be_chosen(outcomes[_of(choice, name)]) for name in listed}
+            selection = choose(listed, of_choice, groups=labelled.groups, few=few)
+            listed_as[choice] = _of(choice, selection.name)
+            own[choice] = word_of(selection.predictor)
+        if probe:
+            chosen = {listed_as[choice]: asked[listed_as[choice]] for choice in among}
+            for name, outcome in leave_one_out_of(train, labels, chosen, ("probe",), probed=chosen, **options).items():
+                outcomes[name] |= outcome
         self.outcomes: dict[str, dict[str, Outcome]] = {}
         self.entries: list[Entry] = []
-        for candidate in candidates:
-            name = chosen.get(candidate.name, candidate.name)
-            judged = _judged(outcomes[name] | probes.get(name, {}))
+        for candidate in (*table, *(Candidate(name, _ROLES[name], asked[listed_as[name]]) for name in among)):
+            of_entry = outcomes[listed_as[candidate.name]]
+            judged = _judged(of_entry)
+            if candidate.name in among and not probe:  # another split may choose features that it is not asked of
+                judged.pop("probe", None)
             judge = min(("knn", "closed"), key=lambda judge: judged[judge].loss)
-            if candidate.name in chosen:
-                word = word_of(self.selections[candidate.name].predictor)
+            if word := own.get(candidate.name, ""):
                 judge = judge_of(word)
-                judged[judge] = outcomes[name][word]
+                judged[judge] = of_entry[word]
             combiner = candidate.combination.fit(train, self.whiteners)
             self.outcomes[candidate.name] = judged
             self.entries.append(replace(entry_of(candidate, combiner, costs, {}), judge=judge))
-        embeddings = {name: _may_be_chosen(outcomes[name]) for name in REFERENCES}
-        self.reference, word = reference_of(embeddings, few)
-        at = next(at for at, entry in enumerate(self.entries) if entry.name == self.reference)
-        self.entries[at] = replace(self.entries[at], judge=judge_of(word))
-        self.outcomes[self.reference][judge_of(word)] = outcomes[self.reference][word]
         free_losses, all_losses = (self.outcomes[name][self.entry(name).judge].losses for name in (FREE, ALL))
         self.recommended = ALL if surely_better(free_losses - all_losses, SURE, labelled.groups) else FREE
 
@@ -125,12 +134,15 @@ class Trained:
         return next(entry for entry in self.entries if entry.name == name)
 
     @quiet_floats
-    def guesses(self, test: Blocks, progress: Callable[[str], None] = silent) -> Guesses:
-        """The label of each test row, from predictors refitted on all training rows."""
+    def guesses(
+        self, test: Blocks, progress: Callable[[str], None] = silent, names: Collection[str] | None = None
+    ) -> Guesses:
+        """The label of each test row, from predictors refitted on all training rows. names: of these entries alone."""
         guesses: Guesses = {}
         known: dict[Any, NDArray[Any]] = {}  # of features that have several names
-        for number, entry in enumerate(self.entries, 1):
-            progress(f"test rows: {entry.name} ({number} of {len(self.entries)})")
+        listed = self.entries if names is None else [entry for entry in self.entries if entry.name in names]
+        for number, entry in enumerate(listed, 1):
+            progress(f"test rows: {entry.name} ({number} of {len(listed)})")
             how, sets = entry.combination, None
             guesses[entry.name] = {}
             for judge, outcome in self.outcomes[entry.name].items():
@@ -166,9 +178,14 @@ class Trained:
         )
 
     def features(self, name: str, test: Blocks) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """An entry's features of the training rows, and of the test rows."""
+        """An entry's features of the labelled training rows, and of the test rows."""
         combiner = self.entry(name).combination.fit(self.train, self.whiteners)
-        return combiner.transform(self.train), combiner.transform(test)
+        return combiner.transform(self.answering), combiner.transform(test)
+
+
+def _of(choice: str, name: str) -> str:
+    """The name of features among those of one choice."""
+    return f"{choice}: {name}"
 
 
 def _may_be_chosen(outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:

@@ -1,0 +1,58 @@
+"""A comparison of backbones, as `compare --with` prints it: the verdict, a row a backbone, what must be known."""
+
+from __future__ import annotations
+
+from sporeprint.cli.figures import NONE, between, number, percent, points, whole
+from sporeprint.cli.plain_text import say
+from sporeprint.cli.print_tables import Column, print_table, say_folded
+from sporeprint.evaluate.compare_backbones import BackboneComparison, BackboneEntry
+from sporeprint.evaluate.table import Entry
+
+
+def print_backbones(comparison: BackboneComparison, everything: bool = False) -> None:
+    """Print which backbone to use, what each of them gives at what price, and what must be known about them."""
+    say_folded(comparison.verdict)
+    say("")
+    entries = comparison.backbones
+    passes = whole(entry.choice.passes for entry in entries)
+    columns = [
+        Column("backbone"),
+        Column("embedding", "embedding: top-1 % of the best predictor on the embedding alone, [ ]: the reference"),
+        Column("predictor", extra=True),
+        Column("choice", "choice: top-1 % of what leave-one-out on the training rows chooses, *: the one to use"),
+        Column("features and predictor"),
+        Column("gain", "gain: points of the choice over the reference on the same test rows"),
+        Column(f"{100 * entries[0].behind.level:g}% interval", extra=True),
+        Column("* over it", "* over it: points of the one to use over this backbone's choice"),
+        Column("passes", "passes: of the backbone, a row"),
+        Column("rows/s", "rows/s: as measured when its blocks were computed"),
+        Column("bytes", "bytes: of a feature in float32", extra=True),
+    ]
+
+    def row(entry: BackboneEntry) -> list[str]:
+        base, choice = percent(entry.base.value.value), percent(entry.choice.value.value)
+        own = entry.name == comparison.chosen
+        return [
+            entry.name,
+            f"[{base}]" if entry.name == comparison.reference else base,
+            entry.base.result.predictor,
+            f"*{choice}" if own else choice,
+            _pair(entry.choice),
+            points(entry.choice.gain.value),
+            between(entry.choice.gain, points),
+            "" if own else f"{points(entry.behind.value)} ({between(entry.behind, points)})",
+            passes(entry.choice.passes),
+            NONE if entry.choice.rows_per_second is None else number(entry.choice.rows_per_second, 1),
+            f"{entry.choice.bytes_per_row:,}",
+        ]
+
+    settings = comparison.settings
+    title = f"Compared: {len(entries)} backbones, {settings['train_rows']:,} training rows, {settings['test_rows']:,} "
+    title += f"test rows, {settings['classes']:,} classes"
+    print_table(columns, [row(entry) for entry in entries], title, everything=everything)
+    for note in (*comparison.notes, *comparison.comparison.notes):
+        say_folded(f"note: {note}", "  ")
+
+
+def _pair(entry: Entry) -> str:
+    return f"{entry.summary} with {entry.result.predictor.split(',')[0]}"

@@ -9,7 +9,8 @@ means). kNN and the closed forms choose by leave-one-out loss. The probe takes t
 penalty by its own validation, so it is fitted once for each feature, and in five folds for the reference alone. The
 reference is the best of kNN, LDA, ridge and probe on the raw and the half-whitened embedding by training loss. "choice"
 is what `select` returns. Few-shot: labels of 5 rows a class; whitening is fitted on all training rows, unlabelled.
-With 1,000 rows a set takes 5 to 15 minutes on one core, half of them for its five few-shot draws.
+With 1,000 rows, leave-one-out of all four predictors takes about 2 s of one core for each of 51 kinds of features; the
+probes (7 fits and 10 folds) and the refits come on top. Few-shot draws have fewer rows and take less.
 """
 
 from __future__ import annotations

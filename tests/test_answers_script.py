@@ -13,6 +13,7 @@ from sporeprint import Combination, Ridge
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import answers
+import answers_tried
 
 
 @pytest.fixture
@@ -84,3 +85,19 @@ def test_the_most_frequent_choice_of_the_draws_is_shown() -> None:
     assert answers.often(["a", "b", "b"]) == "b: 2 of 3 draws"
     assert answers.often(["a"]) == "a"
     assert answers.percent([50.0, 60.0]) == "55.0 ± 7.1"
+
+
+def test_rules_are_judged_by_what_they_choose(pair: answers.Pair) -> None:
+    gains = answers_tried.gains(pair, np.arange(60))
+    reference = answers.figures(pair, None, 1)["values"]["reference"][0]
+    every = answers_tried.Rule(answers_tried.EVERY, 1)
+    assert gains[every] == pytest.approx(100 - reference)
+    assert gains[answers_tried.Rule((), None, answers_tried.LAYERS)] > 0
+    assert str(every) == "kNN or LDA or ridge or class means, from the reference, guard 1"
+
+
+def test_a_rule_stays_where_nothing_is_better_by_its_guard(pair: answers.Pair) -> None:
+    pair.train["cls-1"] = np.random.default_rng(1).normal(size=(60, 3)).astype(np.float32)
+    gains = answers_tried.gains(pair, np.arange(60))
+    lda = {rule.guard: gain for rule, gain in gains.items() if rule.start == answers_tried.RAW and rule.words}
+    assert lda[2] == gains[answers_tried.Rule((), None, answers_tried.RAW)]

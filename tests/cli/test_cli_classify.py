@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from small_stores import circle, store_of
-from sporeprint import Store, select
+from sporeprint import select
 from sporeprint.data.sources import ListSource, open_source
 from sporeprint.evaluate.choice.judges import CHOSEN, PREDICTORS
 from sporeprint.predictors.class_means import ClassMeans

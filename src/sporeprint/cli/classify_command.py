@@ -87,16 +87,15 @@ def classify(
     say_failures(found.failures)
 
 
-def write_numbers(out: Path, json: bool, train: Rows, test: Rows, *options: Any) -> None:
-    """What `regress --out` does. options: of `regress_rows`, from `what` to `standardise`, then those of the vote."""
+def write_numbers(out: Path, json: bool, train: Rows, test: Rows, *options: Any, voting: dict[str, Any]) -> None:
+    """What `regress --out` does. options: of `regress_rows`, from `what` to `standardise`."""
     from sporeprint.cli.console import Working, print_json
     from sporeprint.cli.print_tables import say_folded
     from sporeprint.run.predictions_file import PredictionsFile
     from sporeprint.run.regress_rows import regress_rows
 
-    *fixed, voting = options
     with Working() as progress:
-        found = regress_rows(train, test, *fixed, progress, **voting)
+        found = regress_rows(train, test, *options, progress=progress, **voting)
         with PredictionsFile(out) as file:
             file.write(found.columns)
     if json:

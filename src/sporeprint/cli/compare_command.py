@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -74,7 +74,7 @@ def compare(
     with Working() as progress:
         if others and test_rows is not None:
             pairs = pairs_of(others, train_rows, test_rows)
-            answer = compare_backbone_stores(pairs, features, *columns, seed, progress)
+            answer: Any = compare_backbone_stores(pairs, features, *columns, seed, progress)
             comparison = answer.comparison
             train_rows, test_rows = pairs[[entry.name for entry in answer.backbones].index(answer.chosen)]
         else:

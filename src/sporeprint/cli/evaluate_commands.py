@@ -166,7 +166,8 @@ def regress(
         from sporeprint.cli.classify_command import write_numbers
 
         rows = sources.train_rows(train_store), sources.test_rows(test_store)
-        write_numbers(out, json, *rows, wanted, sources.label_column, method, count_of(k), standardise, voting)
+        columns = (sources.label_column, sources.group_column)
+        write_numbers(out, json, *rows, wanted, *columns, method, count_of(k), standardise, voting=voting)
         return
     with Working() as progress:
         scores = regress_scores(

@@ -202,7 +202,7 @@ def compare_backbones(
         )
         for at, name in enumerate(names)
     )
-    known = {"train_rows": len(ids), "test_rows": len(test_ids), "classes": len(np.unique(labels))}
+    known: dict[str, Any] = {"train_rows": len(ids), "test_rows": len(test_ids), "classes": len(np.unique(labels))}
     known |= {"level": level, "seed": seed, **(settings or {})}
     if len(ids) > most_rows:
         known["rows that choose"] = most_rows

@@ -104,12 +104,12 @@ class Comparison:
     @property
     def base(self) -> Accuracy:
         """The reference's accuracy."""
-        return self.entry(self.reference).result  # type: ignore[no-any-return]
+        return self.entry(self.reference).result
 
     @property
     def best(self) -> Accuracy:
         """The chosen entry's accuracy with the chosen predictor."""
-        return self.entry(self.chosen).result  # type: ignore[no-any-return]
+        return self.entry(self.chosen).result
 
     @property
     def combination(self) -> Combination:

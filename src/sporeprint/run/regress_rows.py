@@ -63,6 +63,7 @@ def regress_rows(
     test: Rows,
     what: Wanted,
     label_column: str | None = None,
+    group_column: str | None = None,
     method: str = "knn",
     k: Any = "auto",
     standardise: bool = False,
@@ -72,13 +73,14 @@ def regress_rows(
     """Fit on the labelled rows of a store, and predict the numbers of another's rows.
 
     what: how features are made; where no way is named, the one of `regress`'s table with the best leave-one-out R^2.
+    group_column: of the training rows' source; rows of one group are left out together.
     method: "knn" or "ridge". k, voting: of `KNNRegressor`. Raises StoreError, RecipeError, SourceError.
     """
     if what.loo:
         raise RecipeError("--combination loo chooses by classes, and these labels are numbers; leave it out")
     if standardise:
         raise RecipeError("--standardise is for the table of figures, without --out; leave it out")
-    trained, asked = read_both(train, test, what.reads, label_column)
+    trained, asked = read_both(train, test, what.reads, label_column, group_column)
     assert asked is not None
     targets = targets_of(trained.labels, train.store)
     if len(targets) < 2:
@@ -91,7 +93,7 @@ def regress_rows(
         combiner = named(candidate.combination, what.size).fit(trained.blocks)
         features = combiner.transform(trained.blocks)
         model: Any = KNNRegressor(k, **voting) if method == "knn" else RidgeRegressor()
-        told = model.leave_one_out(features, targets)
+        told = model.leave_one_out(features, targets, trained.groups)
         value = mean_of(r2_of(targets.reshape(len(targets), -1), told.reshape(len(targets), -1)))
         if len(best) == 1 or value > best[0]:
             best = (value, candidate.name, combiner, model, features)

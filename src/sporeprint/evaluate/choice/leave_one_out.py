@@ -159,7 +159,7 @@ class _Products:
         """The inner products [n, n] of the joined features, and their width D."""
         total, dimensions = np.zeros((len(self.rows), len(self.rows))), 0
         for members, weight in _families(combination, list(self.blocks)):
-            products, width = self.kept.pop(members, None) or self._of(members, combination)
+            products, width = self.kept.pop(members) if members in self.kept else self._of(members, combination)
             total += weight**2 * products
             dimensions += width
             self.needed[members] -= 1

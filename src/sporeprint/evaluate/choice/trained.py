@@ -109,6 +109,7 @@ class Trained:
             of_choice = {name: _may_be_chosen(outcomes[_of(choice, name)]) for name in listed}
             selection = choose(listed, of_choice, groups=labelled.groups, few=few)
             listed_as[choice] = _of(choice, selection.name)
+            assert selection.predictor is not None
             own[choice] = word_of(selection.predictor)
         if probe:
             chosen = {listed_as[choice]: asked[listed_as[choice]] for choice in among}

@@ -14,6 +14,7 @@ from sporeprint.cli.plain_text import say
 
 if TYPE_CHECKING:
     from sporeprint.errors import RowFailure
+    from sporeprint.run.combination_flags import Wanted
     from sporeprint.run.store_source import Rows
 
 _FAILURES = 10  # rows without features, which are named
@@ -87,15 +88,15 @@ def classify(
     say_failures(found.failures)
 
 
-def write_numbers(out: Path, json: bool, train: Rows, test: Rows, *options: Any, voting: dict[str, Any]) -> None:
-    """What `regress --out` does. options: of `regress_rows`, from `what` to `standardise`."""
+def write_numbers(out: Path, json: bool, train: Rows, test: Rows, what: Wanted, **options: Any) -> None:
+    """What `regress --out` does. options: of `regress_rows`."""
     from sporeprint.cli.console import Working, print_json
     from sporeprint.cli.print_tables import say_folded
     from sporeprint.run.predictions_file import PredictionsFile
     from sporeprint.run.regress_rows import regress_rows
 
     with Working() as progress:
-        found = regress_rows(train, test, *options, progress=progress, **voting)
+        found = regress_rows(train, test, what, progress=progress, **options)
         with PredictionsFile(out) as file:
             file.write(found.columns)
     if json:

@@ -166,8 +166,10 @@ def regress(
         from sporeprint.cli.classify_command import write_numbers
 
         rows = sources.train_rows(train_store), sources.test_rows(test_store)
-        columns = (sources.label_column, sources.group_column)
-        write_numbers(out, json, *rows, wanted, *columns, method, count_of(k), standardise, voting=voting)
+        write_numbers(
+            out, json, *rows, wanted, label_column=sources.label_column, group_column=sources.group_column,
+            method=method, k=count_of(k), standardise=standardise, **voting,
+        )  # fmt: skip
         return
     with Working() as progress:
         scores = regress_scores(

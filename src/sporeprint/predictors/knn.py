@@ -112,6 +112,16 @@ class KNN(NearestRows, Predictor):
         return self
 
     @quiet_floats
+    def fit_uncalibrated(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> KNN:
+        """`fit` for who asks for labels alone: where k and the vote are given, no row asks."""
+        if self.k == "auto" or self.vote == "auto":
+            return self.fit(X, y, groups)
+        self.rows_, self.codes_, _ = self._checked(X, y, groups)
+        self.k_, self.vote_, self.temperature_ = int(self.k), str(self.vote), 1.0
+        self.leave_one_out_ = dict[tuple[str, int], float]()
+        return self
+
+    @quiet_floats
     def leave_one_out(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> LeftOut:
         """Fit on X [N, D], y [N], and return the vote of all rows outside its group for each row.
 

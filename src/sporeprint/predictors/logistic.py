@@ -15,7 +15,7 @@ from sporeprint.errors import SampleError
 from sporeprint.predictors.calibration import temperature
 from sporeprint.predictors.groups import Groups
 from sporeprint.predictors.predictor import LeftOut, LinearPredictor
-from sporeprint.predictors.principal import Floats, Principal
+from sporeprint.predictors.principal import Floats, Principal, eigen, significant
 from sporeprint.predictors.ridge import grid_of
 from sporeprint.predictors.row_order import content_order
 from sporeprint.store.schema import NOTHING, NUMBER
@@ -180,7 +180,9 @@ class Scaling:
         scale = np.where(variance > rounding, np.sqrt(variance), np.inf)
         axes = None
         if 2 * len(train) <= train.shape[1]:
-            axes = np.linalg.svd(rows / scale, full_matrices=False)[2].T
+            scaled = rows / scale
+            squares, turned = significant(*eigen(scaled @ scaled.T))
+            axes = scaled.T @ (turned / np.sqrt(squares)) if len(squares) else np.zeros((len(centre), 1))
         return cls(centre, scale, axes)
 
     @property

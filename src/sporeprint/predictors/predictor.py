@@ -90,6 +90,15 @@ class Predictor(ClassifierMixin, BaseEstimator):
         return self
 
     @quiet_floats
+    def fit_uncalibrated(self: _P, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> _P:
+        """`fit` for who asks for labels alone: `predict` is the same, probabilities are as the scores come."""
+        rows, codes, apart = self._checked(X, y, groups)
+        self._fit(rows, codes, apart)
+        self.temperature_ = 1.0
+        self._forget()
+        return self
+
+    @quiet_floats
     def leave_one_out(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> LeftOut:
         """Fit on X [N, D], y [N], and return what each row would be told by all rows outside its group.
 

@@ -52,7 +52,7 @@ class Principal:
         for part in parts:
             centred = _float64(rows[part], unit) - centre
             scatter += centred.T @ centred
-        squares, axes = _significant(*eigen(scatter), _CENTRED * count * (centre @ centre))
+        squares, axes = significant(*eigen(scatter), _CENTRED * count * (centre @ centre))
         principal = cls(squares, width, None, centre, axes, unit)
         if count * len(squares) <= _MOST_HELD:
             principal.held = np.concatenate([principal._turn(rows[part]) for part in parts])
@@ -67,7 +67,7 @@ class Principal:
 
     @classmethod
     def _of_centred(cls, gram: Floats, width: int, centre: Floats, rounding: float, unit: bool) -> Principal:
-        squares, turned = _significant(*eigen(gram), rounding)
+        squares, turned = significant(*eigen(gram), rounding)
         return cls(squares, width, turned * np.sqrt(squares), centre, None, unit)
 
     def points(self, rows: NDArray[Any] | None, which: NDArray[np.intp]) -> Floats:
@@ -124,7 +124,8 @@ def eigen(scatter: Floats) -> tuple[Floats, Floats]:
     return values[::-1], vectors[:, ::-1]
 
 
-def _significant(values: Floats, vectors: Floats, rounding: float) -> tuple[Floats, Floats]:
+def significant(values: Floats, vectors: Floats, rounding: float = 0.0) -> tuple[Floats, Floats]:
+    """Return the eigenvalues and eigenvectors that are not rounding alone."""
     keep = values > max(_ROUNDING * values[0], rounding, 1e-300)
     return values[keep], vectors[:, keep]
 

@@ -10,12 +10,13 @@ from sporeprint.predictors.groups import Groups
 
 GUARD = 1.0  # standard errors, by which a pair must beat the reference
 SURE = 2.0  # standard errors, by which more passes must beat one
+LEAST = 0.002  # of loss: a smaller gain, as sure as it may be, is worth no block more
 
 
 def surely_better(gains: NDArray[np.float64], guard: float, groups: Groups | None = None) -> bool:
-    """Whether the mean of gains [N], such as losses before less losses after, is above `guard` standard errors."""
+    """Whether the mean of gains [N], losses before less losses after, is above `guard` standard errors and `LEAST`."""
     gain, error = mean_and_error(gains, groups)
-    return gain > guard * error
+    return gain > max(guard * error, LEAST)
 
 
 def mean_and_error(gains: ArrayLike, groups: Groups | None = None) -> tuple[float, float]:

@@ -154,7 +154,7 @@ class Trained:
                     sets = sets or self.features(entry.name, test)
                     with warnings.catch_warnings():
                         warnings.simplefilter("ignore", SporeprintWarning)  # one row a class: not calibrated
-                        fitted = clone(outcome.predictor).fit(sets[0], self.codes, self.groups)
+                        fitted = clone(outcome.predictor).fit_uncalibrated(sets[0], self.codes, self.groups)
                     known[key] = self.classes[fitted.predict(sets[1])]
                 guesses[entry.name][judge] = known[key]
         return guesses

@@ -42,7 +42,7 @@ def title_of_predictor(predictor: Predictor) -> str:
 def fixed(predictor: Predictor) -> Predictor:
     """An unfitted copy of a predictor that was asked, with what it chose fixed."""
     if isinstance(predictor, KNN):
-        return KNN(k=predictor.k_, vote=predictor.vote_)
+        return KNN(k=predictor.k_, vote=predictor.vote_)  # type: ignore[arg-type]
     if isinstance(predictor, Ridge):
         return Ridge(penalties=(predictor.penalty_,))
     if isinstance(predictor, Probe) and predictor.penalty_ is not None:

@@ -8,11 +8,13 @@ import pytest
 
 import sporeprint
 from sporeprint import (
+    BackboneRows,
     Combination,
     analyse,
     check_index,
     cluster,
     compare,
+    compare_backbones,
     demonstrations,
     knn,
     multilabel,
@@ -21,6 +23,7 @@ from sporeprint import (
     retrieve,
     revisited,
     select,
+    with_unlabelled,
 )
 from sporeprint.data.floats import quiet_floats
 from sporeprint.evaluate.choice.intervals import bootstrap_difference
@@ -64,6 +67,11 @@ def blocks(rows):
     return {"embedding": rows, "kl": np.ascontiguousarray(rows[:, ::-1])}
 
 
+def of_backbone(name, rows):
+    ids = [str(row) for row in range(COUNT)]
+    return BackboneRows(name, blocks(rows), LABELS, ids, blocks(rows), LABELS, ids, INFO)
+
+
 def float32(rows):
     with np.errstate(all="ignore"):
         return rows.astype(np.float32)
@@ -93,6 +101,8 @@ CALLS = {
     "demonstrations": lambda rows: demonstrations(rows, TEXTS, LABELS, rows[:4], TEXTS[:4], k=3),
     "compare": lambda rows: compare(blocks(rows), LABELS, blocks(rows), LABELS, INFO),
     "select": lambda rows: select(blocks(rows), LABELS),
+    "compare_backbones": lambda rows: compare_backbones([of_backbone("a", rows), of_backbone("b", rows[:, ::-1])]),
+    "with_unlabelled": lambda rows: with_unlabelled(rows[:20], LABELS[:20], rows[20:]),
     "Combination": lambda rows: Combination(whiten="auto").fit(blocks(rows)).transform(blocks(rows)),
     "Combination of a size": lambda rows: Combination(size=3).fit(blocks(rows)).transform(blocks(rows)),
     "check_index": lambda rows: check_index(make_index("exact", float32(rows)), float32(rows), float32(rows), k=3),
@@ -132,6 +142,7 @@ def test_numpy_that_raises_and_warnings_that_are_errors_change_no_answer(call, r
 def test_every_public_function_of_arrays_is_among_the_calls():
     functions = {name for name in sporeprint.__all__ if inspect.isfunction(getattr(sporeprint, name))}
     of_no_arrays = {"open_source", "check_backbone", "check_objective", "check_projection", "check_views"}
+    of_no_arrays |= {"load_pipeline", "save_pipeline"}
     assert functions - of_no_arrays <= {call.split(" ")[0] for call in CALLS}
 
 

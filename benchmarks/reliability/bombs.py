@@ -32,8 +32,9 @@ from sporeprint.data.sources import open_source
 from sporeprint.data.texts import load_text
 from sporeprint.errors import SampleError
 from sporeprint.features.fungi import Fungi
-from sporeprint.features.saved import _FORM, FORMAT
+from sporeprint.features.saved import FORMAT
 from sporeprint.store.atomic import seal
+from sporeprint.store.described_tensors import FORM
 from sporeprint.store.reader import Store
 
 
@@ -212,7 +213,7 @@ def fungi_of(path: Path) -> Fungi:
     """A saved Fungi with right checksums whose tensors are in this file."""
     body = {"format": FORMAT, "recipe": {"kind": "recipe", "backbone": "tiny"}}
     body["tensors_sha256"] = sha256(path.read_bytes()).hexdigest()
-    (path.parent / "fungi.json").write_bytes(seal(None, body, _FORM))
+    (path.parent / "fungi.json").write_bytes(seal(None, body, FORM))
     return Fungi.load(path.parent)
 
 

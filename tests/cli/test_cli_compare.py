@@ -84,8 +84,8 @@ def test_blocks_may_be_named_and_a_store_alone_is_split(run, data):
         (("nowhere", "b"), 1, "nowhere"),
         (("a", "--splits", "1"), 2, "splits"),
         (("a", "b", "--splits", "10"), 2, "leave out one of the two"),
-        (("a", "--train", "x.csv"), 2, "add --label-column or --report, or leave them out"),
-        (("a", "b", "--test", "x.csv"), 2, "add --label-column or --report, or leave them out"),
+        (("a", "--train", "x.csv"), 2, "add one of these, or leave them out"),
+        (("a", "b", "--test", "x.csv"), 2, "add one of these, or leave them out"),
         (("a", "b", "--report", "a"), 2, "is a store, which nothing else is written into; name another folder"),
     ],
 )
@@ -146,7 +146,7 @@ def test_a_report_with_samples_says_nothing_of_them(run, tmp_path, monkeypatch):
 def test_a_store_alone_is_split_ten_times_unless_told_otherwise(run, monkeypatch):
     passed = found_by(monkeypatch)
     assert run("compare", "a")[0] == run("compare", "a", "--splits", "3")[0] == 0
-    assert [words[4] for words, _ in passed] == [10, 3]
+    assert [words[5] for words, _ in passed] == [10, 3]
 
 
 def test_a_report_is_written_also_where_the_answer_is_lost(run, data, tmp_path, monkeypatch):

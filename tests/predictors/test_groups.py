@@ -26,7 +26,8 @@ def test_no_groups_are_one_a_row():
 
 
 @pytest.mark.parametrize(
-    ("groups", "complaint"), [([1, 1], "all 2 rows are of one group, 1"), ([1], r"groups have shape \(1,\) for 2 rows")]
+    ("groups", "complaint"),
+    [([1, 1], "all 2 rows are of one group, '1'"), ([1], r"groups have shape \(1,\) for 2 rows")],
 )
 def test_groups_that_cannot_be_are_refused(groups, complaint):
     with pytest.raises(SampleError, match=complaint):

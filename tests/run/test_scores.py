@@ -93,8 +93,6 @@ def test_every_table_says_the_same_of_the_same_features_also_where_rows_are_few(
     for name in set(neighbours) & set(compared):
         shown, other = neighbours[name], compared[name]
         assert (shown.combination, shown.width, shown.whitened) == (other.combination, other.width, other.whitened)
-        assert (shown.value, shown.result.k) == (other.value.value, other.result.k), name
-        assert shown.result.mean_per_class == pytest.approx(other.result.mean_per_class)
     for name in ("embedding", "embedding, white", "paper", "decorrelated"):
         shown, other = probed[name], neighbours[name]
         assert (shown.combination, shown.width, shown.whitened) == (other.combination, other.width, other.whitened)

@@ -34,6 +34,15 @@ class BackboneRows:
     """What one backbone says of the training rows [N] and the test rows [M], by block, with their labels and ids.
 
     info: `Store.blocks_info`, or `Fungi.block_info()`. seconds, rows_timed: as of `compare`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sporeprint import BackboneRows
+    >>> info = {"embedding": {"family": "embedding", "views": "whole", "passes": 1}}
+    >>> blocks = {"embedding": np.eye(2)}
+    >>> BackboneRows("small", blocks, ["cat", "dog"], ["a", "b"], blocks, ["cat", "dog"], ["c", "d"], info).name
+    'small'
     """
 
     name: str
@@ -78,7 +87,8 @@ class BackboneComparison:
 
     verdict: which backbone, which features, which predictor, the gain and the price, in at most 25 words. backbones: in
     the order given. reference: the name of the backbone whose embedding alone is best on the training rows. chosen:
-    the name of the one to use. comparison: of the chosen one, as `compare` gives it. notes: what a reader must know.
+    the name of the one to use. comparison: of the chosen one, as `compare` gives it. settings: rows, classes, level and
+    the like. notes: what a reader must know.
     """
 
     verdict: str

@@ -84,7 +84,7 @@ class Comparison:
     chosen: str
     classes: tuple[ClassChange, ...]
     analysis: Analysis
-    predictor: Predictor | None = None
+    predictor: Predictor | None = field(default=None, compare=False)  # scikit-learn's estimators are equal to no other
     changed: tuple[Changed, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

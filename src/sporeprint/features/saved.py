@@ -16,9 +16,10 @@ from sporeprint.features.fitted import Fitted
 from sporeprint.store.described_tensors import DescribedTensors
 from sporeprint.store.schema import OBJECT, TEXT
 
+FORMAT = 1
 _FILES = DescribedTensors(
     name="fungi",
-    format=1,
+    format=FORMAT,
     shape={
         "recipe": OBJECT,
         "resolved": {"backbone": {"name": TEXT}},

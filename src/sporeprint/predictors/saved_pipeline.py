@@ -17,7 +17,7 @@ def save_pipeline(pipeline: Pipeline, folder: str | Path) -> None:
     """Save a fitted pipeline of a `Fungi` and one of sporeprint's predictors.
 
     An older pipeline in the folder stays whole until this one is; a folder of anything else is refused. Raises
-    RecipeError for other steps, StoreError, NotFittedError.
+    RecipeError for other steps, StoreError, NotFitted.
 
     Examples
     --------

@@ -22,7 +22,7 @@ from sporeprint.errors import DamagedStore, StoreError
 from sporeprint.store.atomic import SealForm, seal, unseal_bytes, write_file
 from sporeprint.store.schema import DIGEST, mismatch
 
-_FORM = SealForm(key="sha256", end=b"", exact=False)
+FORM = SealForm(key="sha256", end=b"", exact=False)
 _T = TypeVar("_T")
 
 
@@ -50,14 +50,14 @@ class DescribedTensors:
     def pack(self, description: Mapping[str, Any], tensors: bytes) -> dict[str, bytes]:
         """Give {file name: contents}. tensors: as safetensors. The JSON carries their checksum and its own."""
         body = {"format": self.format, **description, "tensors_sha256": sha256(tensors).hexdigest()}
-        return {self.tensors_name: tensors, self.json_name: seal(None, body, _FORM)}
+        return {self.tensors_name: tensors, self.json_name: seal(None, body, FORM)}
 
     def unpack(
         self, read: Callable[[str], bytes], where: str, load: Callable[[bytes], _T]
     ) -> tuple[dict[str, Any], _T]:
         """Undo `pack`. read: gives a file's contents. load: safetensors' own. Raises DamagedStore."""
         try:
-            body = unseal_bytes(None, read(self.json_name), _FORM)
+            body = unseal_bytes(None, read(self.json_name), FORM)
         except ValueError as error:
             raise DamagedStore(f"{where}/{self.json_name} {error}; save it again") from error
         if body.get("format") != self.format:
@@ -123,7 +123,7 @@ class DescribedTensors:
     def _tensors_path(self, folder: Path, described: bytes) -> Path:
         """Where the tensors that a JSON describes are: under their digest, if there is such a file."""
         with suppress(ValueError):
-            digest: Any = unseal_bytes(None, described, _FORM).get("tensors_sha256")
+            digest: Any = unseal_bytes(None, described, FORM).get("tensors_sha256")
             if not mismatch(digest, DIGEST) and (folder / self._digest_name(digest)).exists():
                 return folder / self._digest_name(digest)
         return folder / self.tensors_name

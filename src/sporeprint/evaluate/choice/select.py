@@ -45,7 +45,7 @@ class Selection(Result):
 
     name: str = ""
     combination: Combination = field(default_factory=Combination)
-    predictor: Predictor | None = None
+    predictor: Predictor | None = field(default=None, compare=False)  # scikit-learn's estimators are equal to no other
     loss: float = 0.0
     reference: str = ""
     gain: float = 0.0

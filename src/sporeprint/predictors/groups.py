@@ -32,10 +32,14 @@ def group_codes(groups: ArrayLike, rows: int) -> NDArray[np.intp]:
     names = label_array(groups)
     if names.shape != (rows,):
         raise SampleError(f"groups have shape {names.shape} for {rows} rows; expected one group a row")
+    if any(isinstance(name, (list, tuple, np.ndarray)) for name in names):
+        raise SampleError("groups hold lists; expected one text or number a row")
     missing = np.array([name is None or name != name for name in names], bool)
     known = names[~missing]
     codes = np.empty(rows, np.intp)
-    first, codes[~missing] = np.unique(known.astype(str) if known.dtype == object else known, return_inverse=True)
+    if known.dtype == object:
+        known = np.array([f"{isinstance(name, str)} {name}" for name in known])  # 1 is not "1"
+    first, codes[~missing] = np.unique(known, return_inverse=True)
     codes[missing] = len(first) + np.arange(missing.sum())
     return codes
 

@@ -39,8 +39,8 @@ class KNNRegressor(RegressorMixin, NearestRows, BaseEstimator):
     """The mean of the k nearest training rows' numbers, weighted by a vote, with exact leave-one-out.
 
     k: a number, or several to choose from; "auto" are 1, 3, 5, 10, 20, 50, 100, 200. Of those below the number of rows
-    the best leave-one-out R^2 (the mean over targets) chooses, the smaller k in a tie, 1 where there is no R^2: one
-    row, or constant targets. Of more than 3,000 rows 3,000 ask, and all are neighbours. metric, vote, temperature: as
+    the best leave-one-out R^2 (the mean over targets) chooses, the smaller k in a tie, the smallest where
+    there is no R^2: too few rows, or constant targets. Of more than 3,000 rows 3,000 ask, and all are neighbours. metric, vote, temperature: as
     of `KNN`. With fewer than k rows all of them count; rows as near as the k-th share the places that are left.
     `k_`: that one. `leave_one_out_`: {k: R^2}, empty where there was one k. `rows_`: [N, D], `targets_`: [N, T].
 
@@ -114,7 +114,7 @@ class KNNRegressor(RegressorMixin, NearestRows, BaseEstimator):
 
     def _scores(self, ks: Sequence[int], groups: Groups) -> dict[int, float]:
         if not (possible := [k for k in ks if k < len(self.rows_)]):
-            return {1: float("nan")}
+            return {min(ks): float("nan")}
         asking = np.arange(len(self.rows_))
         if len(asking) > MOST_ASKING:
             asking = np.sort(content_order(self.rows_, self.targets_)[:: -(-len(asking) // MOST_ASKING)])

@@ -10,9 +10,11 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import cg
 
+from sporeprint.errors import SampleError
 from sporeprint.predictors.lda import ShrunkLDA
 from sporeprint.predictors.semi_supervised import Floats, Numbers, SemiSupervised
 from sporeprint.search.neighbours import neighbours
+from sporeprint.values import check_count, is_number
 
 _LEAST = 1e-9  # share of a class: below it there is rounding
 
@@ -47,6 +49,9 @@ class Propagation(SemiSupervised):
         self.normalise = normalise
 
     def _prepare(self, rows: NDArray[Any]) -> None:
+        check_count("neighbours", self.neighbours, error=SampleError)
+        if not is_number(self.alpha) or not 0 <= self.alpha < 1:
+            raise SampleError(f"alpha={self.alpha!r}; expected a number of at least 0 and below 1")
         self._rows = rows
         self._graph = graph_of(rows, self.neighbours)
         self._components = connected_components(self._graph, directed=False)[1]

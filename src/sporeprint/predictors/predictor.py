@@ -18,11 +18,12 @@ from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import warn
 from sporeprint.features.unit import unit_float64
 from sporeprint.predictors.calibration import probabilities, temperature
-from sporeprint.predictors.checks import CHECKS, as_sample_errors, features_of, label_array, labels_of
+from sporeprint.predictors.checks import CHECKS, as_given, as_sample_errors, features_of, labels_of
 from sporeprint.predictors.groups import Groups, check_two_groups, groups_of
 from sporeprint.predictors.principal import Principal
 from sporeprint.predictors.row_order import content_order
 from sporeprint.search.best_rows import slices
+from sporeprint.search.points import scale_of
 
 _NUMBERS = 2**22  # of rows at a time
 _P = TypeVar("_P", bound="Predictor")
@@ -126,8 +127,7 @@ class Predictor(ClassifierMixin, BaseEstimator):
         self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None
     ) -> tuple[NDArray[Any], NDArray[np.intp], Groups]:
         with as_sample_errors():
-            given = label_array(y) if isinstance(y, (list, tuple)) and len(y) else y  # NumPy turns 1 into "1"
-            rows, labels = validate_data(self, X, given, **CHECKS)
+            rows, labels = validate_data(self, X, as_given(y), **CHECKS)
             labels = labels_of(labels, len(features_of(rows, "train")), "train")
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # "could represent a regression problem": one row a class
@@ -197,6 +197,14 @@ class LinearPredictor(Predictor):
     _unit = False  # whether rows are brought to length 1
     coef_: NDArray[np.float64]
     intercept_: NDArray[np.float64]
+
+    def _checked(
+        self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None
+    ) -> tuple[NDArray[Any], NDArray[np.intp], Groups]:
+        rows, codes, apart = super()._checked(X, y, groups)
+        if not self._unit:
+            scale_of(rows)  # refuses numbers whose squares overflow
+        return rows, codes, apart
 
     def _scores(self, rows: NDArray[Any]) -> NDArray[np.float64]:
         scores = np.empty((len(rows), len(self.classes_)))

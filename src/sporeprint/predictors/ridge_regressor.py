@@ -16,6 +16,7 @@ from sporeprint.predictors.checks import CHECKS, as_sample_errors, features_of
 from sporeprint.predictors.groups import Groups, check_two_groups, groups_of
 from sporeprint.predictors.principal import Floats, Principal
 from sporeprint.predictors.ridge import PENALTIES, RidgePath
+from sporeprint.search.points import scale_of
 
 
 class RidgeRegressor(RegressorMixin, BaseEstimator):
@@ -70,6 +71,7 @@ class RidgeRegressor(RegressorMixin, BaseEstimator):
         with as_sample_errors():
             rows, targets = validate_data(self, X, y, multi_output=True, y_numeric=True, **CHECKS)
             features_of(rows, "train")
+            scale_of(rows)  # refuses numbers whose squares overflow
         if targets.dtype.kind not in "fiub":
             raise SampleError(f"targets are of type {targets.dtype}; expected real numbers, [rows] or [rows, targets]")
         apart, self.flat_ = groups_of(groups, len(rows)), targets.ndim == 1

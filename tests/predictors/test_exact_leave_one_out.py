@@ -6,7 +6,7 @@ from sklearn import linear_model
 from sklearn.base import clone
 
 from small_rows import clusters
-from sporeprint import ClassMeans, Ridge, RidgeRegressor, ShrunkLDA
+from sporeprint import KNN, ClassMeans, Probe, Ridge, RidgeRegressor, ShrunkLDA
 from sporeprint.predictors import class_means, groups, lda, principal, ridge
 from sporeprint.predictors import predictor as predictor_base
 
@@ -138,6 +138,18 @@ def test_rows_taken_in_small_parts_and_not_held_give_the_same(predictor, kind, m
     np.testing.assert_allclose(
         clone(predictor).fit(rows, labels).predict_proba(rows), model.predict_proba(rows), atol=1e-8
     )
+
+
+@pytest.mark.parametrize("predictor", [*CLASSIFIERS, KNN(), Probe()])
+def test_coordinates_of_very_many_rows_are_shared_too(predictor, monkeypatch):
+    rows, labels = KINDS["more rows than dimensions"]
+    codes, apart = np.unique(labels, return_inverse=True)[1], groups.groups_of(groups_of_threes(labels), len(rows))
+    shared = clone(predictor).leave_one_out_of(principal.Principal.fit(rows), codes, apart)
+    monkeypatch.setattr(principal, "_MOST_HELD", 0)
+    monkeypatch.setattr(principal, "_NUMBERS", 2 * rows.shape[1])
+    many = principal.Principal.fit(rows)
+    assert many.held is None
+    np.testing.assert_allclose(clone(predictor).leave_one_out_of(many, codes, apart).scores, shared.scores, atol=1e-8)
 
 
 def test_the_regressor_leaves_groups_out_as_a_fit_without_each():

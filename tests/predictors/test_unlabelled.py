@@ -35,7 +35,7 @@ def test_rows_that_do_not_harm_are_used_and_give_what_em_gives():
 
 @pytest.mark.parametrize("names", [["no", "yes"], [-1, 7]])
 def test_everything_that_answers_speaks_of_the_labels(names):
-    X, y, others, truth = drawn()
+    X, y, others, _ = drawn()
     labels = np.array(names)[y]
     answer = with_unlabelled(X, labels, others)
     assert answer.used

@@ -142,10 +142,9 @@ class KNN(NearestRows, Predictor):
         """
         if self.metric != "euclidean" and not principal.unit:
             raise SampleError(f"metric={self.metric!r}: coordinates of rows of any length have no angle; give the rows")
-        assert principal.held is not None
+        points = principal.hold()
         self.classes_ = np.arange(codes.max() + 1)
-        others = partial(others_of_points, principal.held, self.metric)
-        return self._leave_out(others, principal.held, codes, groups)
+        return self._leave_out(partial(others_of_points, points, self.metric), points, codes, groups)
 
     def _checked(
         self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None

@@ -118,8 +118,9 @@ class Predictor(ClassifierMixin, BaseEstimator):
     def leave_one_out_of(self, principal: Principal, codes: NDArray[np.intp], groups: Groups) -> LeftOut:
         """`leave_one_out` from coordinates that several predictors share; codes [N] count from 0. Fits nothing else."""
         self.classes_ = np.arange(codes.max() + 1)
-        self._solve(principal, principal.held, codes, groups)
-        scores = self._left_out(principal.held, codes, groups)
+        points = principal.hold()
+        self._solve(principal, points, codes, groups)
+        scores = self._left_out(points, codes, groups)
         self._forget()
         return LeftOut(scores, self.classes_, codes, temperature(scores, codes))
 

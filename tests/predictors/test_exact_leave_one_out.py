@@ -1,5 +1,7 @@
 """Leave-one-out in closed form equals fitting again without each row, or each group, for rows of every kind."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from sklearn import linear_model
@@ -150,6 +152,16 @@ def test_coordinates_of_very_many_rows_are_shared_too(predictor, monkeypatch):
     many = principal.Principal.fit(rows)
     assert many.held is None
     np.testing.assert_allclose(clone(predictor).leave_one_out_of(many, codes, apart).scores, shared.scores, atol=1e-8)
+
+
+@pytest.mark.parametrize("predictor", [ShrunkLDA(), Ridge()])
+def test_great_groups_of_narrow_rows_take_little_memory(predictor):
+    rows, labels = clusters(4000, 3, 3, seed=0)
+    tracemalloc.start()
+    predictor.leave_one_out(rows, labels, np.arange(4000) % 2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8e6  # a group by itself: 2,000 x 2,000 x 8 bytes = 32 MB
 
 
 def test_the_regressor_leaves_groups_out_as_a_fit_without_each():

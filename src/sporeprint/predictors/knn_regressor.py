@@ -41,7 +41,8 @@ class KNNRegressor(RegressorMixin, NearestRows, BaseEstimator):
     k: a number, or several to choose from; "auto" are 1, 3, 5, 10, 20, 50, 100, 200. Of those below the number of rows
     the best leave-one-out R^2 (the mean over targets) chooses, the smaller k in a tie, the smallest where there is no
     R^2: too few rows, or constant targets. Of more than 3,000 rows 3,000 ask, and all are neighbours. metric, vote,
-    temperature: as of `KNN`. With fewer than k rows all of them count; rows as near as the k-th share the places that are left.
+    temperature: as of `KNN`. With fewer than k rows all of them count; rows as near as the k-th share the places that
+    are left.
     `k_`: that one. `leave_one_out_`: {k: R^2}, empty where there was one k. `rows_`: [N, D], `targets_`: [N, T].
 
     Examples

@@ -159,7 +159,8 @@ class ShrunkLDA(LinearPredictor):
             for part in slices(len(left), _NUMBERS, self._within.width):
                 fourth += ((((self._within.points(rows, left[part]) - means[code]) ** 2).sum(axis=1)) ** 2).sum()
         away = np.concatenate(lost)
-        products, rest = away @ away.T, float(counts.sum())
+        few = len(away) <= away.shape[1]  # of the two products of these rows the smaller one is made
+        products, rest = away @ away.T if few else away.T @ away, float(counts.sum())
         scale, floor = self._shrink(
             self._squares.sum() - np.trace(products),
             (self._squares**2).sum() - 2 * (away**2 @ self._squares).sum() + (products**2).sum(),
@@ -167,9 +168,12 @@ class ShrunkLDA(LinearPredictor):
             rest,
         )
         inverse = 1 / (scale * self._squares + floor)
-        turned = (means * inverse) @ away.T
-        core = np.eye(len(away)) - scale * (away * inverse) @ away.T  # Woodbury
-        weights = means * inverse + scale * turned @ np.linalg.solve(core, away * inverse)
+        if few:
+            turned = (means * inverse) @ away.T
+            core = np.eye(len(away)) - scale * (away * inverse) @ away.T  # Woodbury
+            weights = means * inverse + scale * turned @ np.linalg.solve(core, away * inverse)
+        else:
+            weights = np.linalg.solve(np.diag(1 / inverse) - scale * products, means.T).T
         scores: Floats = points @ weights.T - (weights * means).sum(axis=1) / 2 + np.log(counts / rest)
         return scores
 

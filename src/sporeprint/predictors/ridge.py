@@ -25,7 +25,7 @@ class Ridge(LinearPredictor):
 
     penalties: to choose from, for rows of mean squared length 1 around their mean, whatever their scale; by default 10,
     3, 1, ... 1e-8. The one with the least leave-one-out squared error is taken, the stronger one in a tie.
-    `penalty_`: that one. `leave_one_out_`: {penalty: mean squared error, summed over classes}.
+    `penalty_`: that one. `leave_one_out_`: {penalty: mean squared error, summed over classes}, empty where there was one.
 
     Examples
     --------
@@ -49,9 +49,12 @@ class Ridge(LinearPredictor):
 
     def _solve(self, principal: Principal, rows: NDArray[Any] | None, codes: NDArray[np.intp], groups: Groups) -> None:
         self._path = RidgePath(principal, rows, np.eye(len(self.classes_))[codes], self.penalties)
-        errors = self._path.errors(rows, groups).sum(axis=0, keepdims=True)
-        self.penalty_ = self._path.penalties[int(self._path.least(errors)[0])]
-        self.leave_one_out_ = dict(zip(self._path.penalties, errors[0].tolist(), strict=True))
+        penalties = self._path.penalties
+        self.penalty_, self.leave_one_out_ = penalties[0], dict[float, float]()
+        if len(penalties) > 1:
+            errors = self._path.errors(rows, groups).sum(axis=0, keepdims=True)
+            self.penalty_ = penalties[int(self._path.least(errors)[0])]
+            self.leave_one_out_ = dict(zip(penalties, errors[0].tolist(), strict=True))
 
     def _left_out(self, rows: NDArray[Any] | None, codes: NDArray[np.intp], groups: Groups) -> Floats:
         scores = self._path.left_out(rows, groups, self.penalty_)
@@ -119,8 +122,14 @@ class RidgePath:
         if not together:
             leverage = 1 / len(self.targets) + points**2 @ shrink
             return residuals / np.maximum(1 - leverage, _LEAST)[:, None]
-        others = np.eye(len(points)) - 1 / len(self.targets) - (points * shrink) @ points.T
-        solved: Floats = np.linalg.solve(others, residuals)
+        # A: A A' are the leverages of these rows and the intercept. (I - A A')^-1 is as well I + A (I - A' A)^-1 A'.
+        spread = np.column_stack([np.full(len(points), len(self.targets) ** -0.5), points * np.sqrt(shrink)])
+        solved: Floats
+        if spread.shape[0] <= spread.shape[1]:
+            solved = np.linalg.solve(np.eye(len(points)) - spread @ spread.T, residuals)
+        else:
+            core = np.eye(spread.shape[1]) - spread.T @ spread
+            solved = residuals + spread @ np.linalg.solve(core, spread.T @ residuals)
         return solved
 
     def _shrink(self, penalty: float) -> Floats:

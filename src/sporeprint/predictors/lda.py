@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sporeprint.predictors.groups import Groups, absent_classes, by_size
+from sporeprint.predictors.groups import Groups, absent_classes, by_size, rows_in
 from sporeprint.predictors.predictor import LinearPredictor
 from sporeprint.predictors.principal import Floats, Principal, eigen, sums_by_class
 from sporeprint.search.best_rows import slices
@@ -74,15 +74,16 @@ class ShrunkLDA(LinearPredictor):
         return ledoit_wolf(trace, squared, fourth, count, self._within.width, _ROUNDING * self._total)
 
     def _left_out(self, rows: Rows, codes: Numbers, groups: Groups) -> Floats:
-        scores = np.full((len(codes), len(self.classes_)), np.nan)
+        asked = rows_in(groups)
+        scores = np.empty((len(asked), len(self.classes_)))
         members = [np.flatnonzero(codes == code) for code in range(len(self.classes_))]
         singles, greater = by_size(groups)
         for code in np.unique(codes[singles]):
             own = singles[codes[singles] == code]
-            scores[own] = self._of_rows(rows, own, code, members[code])
+            scores[np.searchsorted(asked, own)] = self._of_rows(rows, own, code, members[code])
         for group in greater:
-            scores[group] = self._of_group(rows, group, codes, members)
-        scores[absent_classes(codes, groups, len(self.classes_))] = -np.inf
+            scores[np.searchsorted(asked, group)] = self._of_group(rows, group, codes, members)
+        scores[absent_classes(codes, groups, len(self.classes_), asked)] = -np.inf
         return scores
 
     def _of_rows(self, rows: Rows, own: Numbers, code: int, members: Numbers) -> Floats:

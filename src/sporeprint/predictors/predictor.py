@@ -19,7 +19,7 @@ from sporeprint.errors import warn
 from sporeprint.features.unit import unit_float64
 from sporeprint.predictors.calibration import probabilities, temperature
 from sporeprint.predictors.checks import CHECKS, as_given, as_sample_errors, features_of, labels_of
-from sporeprint.predictors.groups import Groups, check_two_groups, groups_of
+from sporeprint.predictors.groups import Groups, check_two_groups, groups_of, rows_in
 from sporeprint.predictors.principal import Principal
 from sporeprint.predictors.row_order import content_order
 from sporeprint.search.best_rows import slices
@@ -85,8 +85,7 @@ class Predictor(ClassifierMixin, BaseEstimator):
         rows, codes, apart = self._checked(X, y, groups)
         self._fit(rows, codes, apart)
         asking = _drawn(rows, codes, apart)
-        asked = np.concatenate(asking)
-        self.temperature_ = self._calibrated(self._left_out(rows, codes, asking)[asked], codes[asked])
+        self.temperature_ = self._calibrated(self._left_out(rows, codes, asking), codes[rows_in(asking)])
         self._forget()
         return self
 
@@ -179,7 +178,7 @@ class Predictor(ClassifierMixin, BaseEstimator):
 
     @abstractmethod
     def _left_out(self, rows: Any, codes: NDArray[np.intp], groups: Groups) -> NDArray[np.float64]:
-        """Scores [N, C] of the fitted rows, each without its group; NaN for rows that are in none of the groups."""
+        """Scores [M, C] of the M fitted rows that are in the groups, by number, each without its group."""
 
 
 def _drawn(rows: NDArray[Any], codes: NDArray[np.intp], groups: Groups) -> Groups:

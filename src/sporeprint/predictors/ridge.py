@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sporeprint.errors import SampleError
-from sporeprint.predictors.groups import Groups, absent_classes, parts_of
+from sporeprint.predictors.groups import Groups, absent_classes, parts_of, rows_in
 from sporeprint.predictors.predictor import LinearPredictor
 from sporeprint.predictors.principal import Floats, Principal
 from sporeprint.search.best_rows import slices
@@ -24,8 +24,9 @@ class Ridge(LinearPredictor):
     """Ridge regression on one-hot labels, with an intercept: it minimises mean squared error + penalty * |w|^2.
 
     penalties: to choose from, for rows of mean squared length 1 around their mean, whatever their scale; by default 10,
-    3, 1, ... 1e-8. The one with the least leave-one-out squared error is taken, the stronger one in a tie.
-    `penalty_`: that one. `leave_one_out_`: {penalty: mean squared error, summed over classes}, empty where there was one.
+    3, 1, ... 1e-8. The one with the least leave-one-out squared error is taken, the stronger one in a tie. Of many
+    classes the one-hot labels are what takes memory: 8 bytes for each row and class.
+    `penalty_`: that one. `leave_one_out_`: {penalty: mean squared error, summed over classes}, empty of one penalty.
 
     Examples
     --------
@@ -58,7 +59,7 @@ class Ridge(LinearPredictor):
 
     def _left_out(self, rows: NDArray[Any] | None, codes: NDArray[np.intp], groups: Groups) -> Floats:
         scores = self._path.left_out(rows, groups, self.penalty_)
-        scores[absent_classes(codes, groups, len(self.classes_))] = -np.inf
+        scores[absent_classes(codes, groups, len(self.classes_), rows_in(groups))] = -np.inf
         return scores
 
 
@@ -94,12 +95,14 @@ class RidgePath:
         return coefficients, self.means - coefficients @ self.principal.centre
 
     def left_out(self, rows: NDArray[Any] | None, groups: Groups, penalty: float) -> Floats:
-        """Return what each fitted row would be told without its group [N, T]; NaN for rows that are in none."""
-        told = np.full(self.targets.shape, np.nan)
+        """Return what each of the M fitted rows in the groups, by number, would be told without its group [M, T]."""
+        asked = rows_in(groups)
+        values = np.empty((len(asked), self.targets.shape[1]))
         for part, together in parts_of(groups, self.principal.width):
             points = self.principal.points(rows, part)
-            told[part] = self.targets[part] - self._residuals(points, self.targets[part], penalty, together)
-        return told
+            residuals = self._residuals(points, self.targets[part], penalty, together)
+            values[np.searchsorted(asked, part)] = self.targets[part] - residuals
+        return values
 
     def errors(self, rows: NDArray[Any] | None, groups: Groups) -> Floats:
         """Return the mean squared leave-one-out error of each target at each penalty [T, P]."""

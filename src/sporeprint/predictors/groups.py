@@ -73,7 +73,7 @@ def rows_in(groups: Groups) -> NDArray[np.intp]:
 def absent_classes(
     codes: NDArray[np.intp], groups: Groups, classes: int, asked: NDArray[np.intp] | None = None
 ) -> NDArray[np.bool_]:
-    """Return the classes [M, C] that no row outside its group has, for each of the rows asked [M], rising (all rows)."""
+    """Return the classes [M, C] that no row outside a row's group has. asked: row numbers [M], rising; None: all."""
     asked = np.arange(len(codes)) if asked is None else asked
     counts = np.bincount(codes, minlength=classes)
     absent = np.zeros((len(asked), classes), bool)

@@ -90,7 +90,7 @@ class Propagation(SemiSupervised):
     def _scores(self, rows: NDArray[Any]) -> Floats:
         scores, at = np.empty((len(rows), len(self.classes_))), 0
         for nearest, distances in neighbours(self._rows, rows, self.neighbours, "cosine"):
-            shares = (self.label_distributions_[nearest] * weights_of(distances)[:, :, None]).sum(axis=1)
+            shares = (self.label_distributions_[nearest] * edge_weights(distances)[:, :, None]).sum(axis=1)
             scores[at : at + len(shares)] = self.temperature_ * np.log(np.maximum(shares, _LEAST))
             at += len(shares)
         return scores
@@ -100,7 +100,7 @@ def graph_of(rows: NDArray[Any], count: int) -> sparse.csr_array:
     """Return the weights [N, N] of the edges between rows [N, D] and their `count` nearest neighbours by cosine."""
     edges = []
     for nearest, distances in neighbours(rows, None, count, "cosine"):
-        edges.append((nearest.ravel(), weights_of(distances).ravel()))
+        edges.append((nearest.ravel(), edge_weights(distances).ravel()))
     columns, weights = (np.concatenate(parts) for parts in zip(*edges, strict=True))
     each = len(columns) // len(rows)
     starts = np.arange(0, len(columns) + 1, each) if each else np.zeros(len(rows) + 1, int)
@@ -108,7 +108,7 @@ def graph_of(rows: NDArray[Any], count: int) -> sparse.csr_array:
     return graph.maximum(graph.T).tocsr()
 
 
-def weights_of(distances: Floats) -> Floats:
+def edge_weights(distances: Floats) -> Floats:
     """Return exp(-4 d^2 / r^2) [n, k] for cosine distances [n, k], r that of the last; 1 where all are equal rows."""
     furthest = distances[:, -1:] if distances.shape[1] else np.zeros((len(distances), 1))
     return np.exp(-4 * distances / np.where(furthest == 0, 1, furthest))

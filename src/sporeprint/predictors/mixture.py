@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from sporeprint.errors import SampleError
-from sporeprint.features.unit import unit_float64
 from sporeprint.predictors.calibration import probabilities
 from sporeprint.predictors.lda import ledoit_wolf
+from sporeprint.predictors.predictor import linear_scores
 from sporeprint.predictors.principal import Principal
 from sporeprint.predictors.semi_supervised import Floats, Numbers, SemiSupervised
 from sporeprint.search.best_rows import slices
@@ -114,7 +114,4 @@ class MixtureLDA(SemiSupervised):
         del self._rows, self._principal, self._weights, self._offsets, self._shares
 
     def _scores(self, rows: NDArray[Any]) -> Floats:
-        scores = np.empty((len(rows), len(self.classes_)))
-        for part in slices(len(rows), _NUMBERS, rows.shape[1]):
-            scores[part] = unit_float64(rows[part]) @ self.coef_.T + self.intercept_
-        return scores
+        return linear_scores(rows, self.coef_, self.intercept_, unit=True)

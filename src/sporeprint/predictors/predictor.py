@@ -80,7 +80,8 @@ class Predictor(ClassifierMixin, BaseEstimator):
     def fit(self: _P, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> _P:
         """Fit on features X [N, D] and labels y [N]. groups: [N], rows of one group are left out together.
 
-        Raises SampleError for NaN, labels that are not classes, and counts that do not match.
+        scikit-learn's `cross_val_score(groups=g)` gives them to its splitter alone; add `params={"groups": g}` for this
+        fit. Raises SampleError for NaN, labels that are not classes, and counts that do not match.
         """
         rows, codes, apart = self._checked(X, y, groups)
         self._fit(rows, codes, apart)
@@ -207,8 +208,15 @@ class LinearPredictor(Predictor):
         return rows, codes, apart
 
     def _scores(self, rows: NDArray[Any]) -> NDArray[np.float64]:
-        scores = np.empty((len(rows), len(self.classes_)))
-        for part in slices(len(rows), _NUMBERS, rows.shape[1]):
-            numbers = unit_float64(rows[part]) if self._unit else rows[part].astype(np.float64)
-            scores[part] = numbers @ self.coef_.T + self.intercept_
-        return scores
+        return linear_scores(rows, self.coef_, self.intercept_, self._unit)
+
+
+def linear_scores(
+    rows: NDArray[Any], weights: NDArray[np.float64], intercepts: NDArray[np.float64], unit: bool
+) -> NDArray[np.float64]:
+    """Return scores [M, C] of rows [M, D], part by part. weights: [C, D]. unit: rows are brought to length 1 first."""
+    scores = np.empty((len(rows), len(weights)))
+    for part in slices(len(rows), _NUMBERS, rows.shape[1]):
+        numbers = unit_float64(rows[part]) if unit else rows[part].astype(np.float64)
+        scores[part] = numbers @ weights.T + intercepts
+    return scores

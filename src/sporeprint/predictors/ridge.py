@@ -23,6 +23,7 @@ _LEAST = 1e-10  # of one minus a row's leverage
 class Ridge(LinearPredictor):
     """Ridge regression on one-hot labels, with an intercept: it minimises mean squared error + penalty * |w|^2.
 
+    It is a classifier, as scikit-learn's RidgeClassifierCV; `RidgeRegressor` predicts numbers.
     penalties: to choose from, for rows of mean squared length 1 around their mean, whatever their scale; by default 10,
     3, 1, ... 1e-8. The one with the least leave-one-out squared error is taken, the stronger one in a tie. Of many
     classes the one-hot labels are what takes memory: 8 bytes for each row and class.

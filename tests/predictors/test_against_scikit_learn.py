@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from sklearn import linear_model
+from sklearn.base import clone
 from sklearn.covariance import ledoit_wolf
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.neighbors import NearestCentroid
@@ -84,6 +85,8 @@ def test_ridge_and_its_leave_one_out_errors_are_those_of_scikit_learns_ridge_cv(
     errors = theirs.cv_results_.mean(axis=0).sum(axis=0)
     assert list(model.leave_one_out_) == list(grid)
     np.testing.assert_allclose(list(model.leave_one_out_.values()), errors, rtol=1e-8)
+    alone = clone(model).set_params(penalties=(0.03,)).fit(rows, labels)
+    assert (alone.penalty_, alone.leave_one_out_) == (0.03, {})
     assert model.penalty_ == grid[errors.argmin()]
     chosen = linear_model.Ridge(model.penalty_ * spread).fit(rows, hot)
     np.testing.assert_allclose(model.coef_, chosen.coef_, atol=1e-8)

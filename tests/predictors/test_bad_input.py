@@ -5,7 +5,7 @@ import pytest
 from sklearn.base import clone
 
 from small_rows import clusters
-from sporeprint import ClassMeans, Ridge, RidgeRegressor, ShrunkLDA
+from sporeprint import ClassMeans, Probe, Ridge, RidgeRegressor, ShrunkLDA
 from sporeprint.errors import SampleError, SporeprintWarning
 
 PREDICTORS = [ShrunkLDA(), Ridge(), ClassMeans()]
@@ -92,9 +92,25 @@ WRONG_LABELS = {
     "of two kinds": ([1, *LABELS[1:].tolist()], "train labels are of different kinds"),
     "lists": ([["a", "b"]] * 30, "expected one string or number a row"),
     "too few": (LABELS[:29], "inconsistent numbers of samples"),
+    "bytes": ([b"a", b"b"] * 15, "train labels are bytes; expected texts or numbers"),
+    "bytes in an array": (np.array([b"a", b"b"] * 15), "train labels are bytes"),
     "measurements": (np.linspace(0, 1, 30), "Unknown label type: continuous"),
     "none": (None, "requires y to be passed"),
 }
+
+
+@pytest.mark.parametrize("predictor", [Ridge(), ClassMeans(), Probe(), RidgeRegressor()])
+def test_rows_whose_squares_overflow_are_refused(predictor):
+    codes = np.arange(30) % 3
+    with pytest.raises(SampleError, match=r"features of up to .e\+160 are too large .*; scale them"):
+        clone(predictor).fit(ROWS * 1e160, codes)
+    assert np.isfinite(clone(predictor).fit(ROWS * 1e140, codes).predict(ROWS)).all()
+
+
+def test_rows_of_any_length_are_classified_by_their_direction():
+    np.testing.assert_array_equal(
+        ShrunkLDA().fit(ROWS * 1e200, LABELS).predict(ROWS * 1e200), ShrunkLDA().fit(ROWS, LABELS).predict(ROWS)
+    )
 
 
 @every_predictor

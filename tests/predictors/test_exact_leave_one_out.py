@@ -1,12 +1,14 @@
 """Leave-one-out in closed form equals fitting again without each row, or each group, for rows of every kind."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from sklearn import linear_model
 from sklearn.base import clone
 
 from small_rows import clusters
-from sporeprint import ClassMeans, Ridge, RidgeRegressor, ShrunkLDA
+from sporeprint import KNN, ClassMeans, Probe, Ridge, RidgeRegressor, ShrunkLDA
 from sporeprint.predictors import class_means, groups, lda, principal, ridge
 from sporeprint.predictors import predictor as predictor_base
 
@@ -138,6 +140,54 @@ def test_rows_taken_in_small_parts_and_not_held_give_the_same(predictor, kind, m
     np.testing.assert_allclose(
         clone(predictor).fit(rows, labels).predict_proba(rows), model.predict_proba(rows), atol=1e-8
     )
+
+
+@pytest.mark.parametrize("predictor", [*CLASSIFIERS, KNN(), Probe()])
+def test_coordinates_of_very_many_rows_are_shared_too(predictor, monkeypatch):
+    rows, labels = KINDS["more rows than dimensions"]
+    codes, apart = np.unique(labels, return_inverse=True)[1], groups.groups_of(groups_of_threes(labels), len(rows))
+    shared = clone(predictor).leave_one_out_of(principal.Principal.fit(rows), codes, apart)
+    monkeypatch.setattr(principal, "_MOST_HELD", 0)
+    monkeypatch.setattr(principal, "_NUMBERS", 2 * rows.shape[1])
+    many = principal.Principal.fit(rows)
+    assert many.held is None
+    np.testing.assert_allclose(clone(predictor).leave_one_out_of(many, codes, apart).scores, shared.scores, atol=1e-8)
+
+
+@pytest.mark.parametrize("predictor", CLASSIFIERS)
+@pytest.mark.parametrize("grouping", [np.arange, lambda count: np.arange(count) // 3])
+def test_the_rows_that_set_the_temperature_get_the_scores_of_all_rows_leave_one_out(predictor, grouping):
+    rows, labels = KINDS["classes of one row"]
+    apart = groups.groups_of(grouping(len(rows)), len(rows))
+    model = clone(predictor)
+    whole = model.leave_one_out(rows, labels, grouping(len(rows))).scores
+    codes = np.unique(labels, return_inverse=True)[1]
+    with np.errstate(divide="ignore"):
+        model._fit(rows, codes, apart)
+        some = model._left_out(rows, codes, apart[::-2])
+    np.testing.assert_allclose(some, whole[groups.rows_in(apart[::-2])], atol=1e-12)
+
+
+@pytest.mark.parametrize("predictor", [ShrunkLDA(), ClassMeans()])
+def test_of_many_rows_and_classes_only_those_are_scored_that_set_the_temperature(predictor, monkeypatch):
+    monkeypatch.setattr(predictor_base, "MOST_ASKING", 100)
+    codes = np.arange(10_000) % 500
+    rows = np.random.default_rng(0).normal(size=(500, 4))[codes] + np.random.default_rng(1).normal(size=(10_000, 4))
+    tracemalloc.start()
+    predictor.fit(rows, codes)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20e6  # a score of each row and class: 10,000 x 500 x 8 bytes = 40 MB
+
+
+@pytest.mark.parametrize("predictor", [ShrunkLDA(), Ridge()])
+def test_great_groups_of_narrow_rows_take_little_memory(predictor):
+    rows, labels = clusters(4000, 3, 3, seed=0)
+    tracemalloc.start()
+    predictor.leave_one_out(rows, labels, np.arange(4000) % 2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8e6  # a group by itself: 2,000 x 2,000 x 8 bytes = 32 MB
 
 
 def test_the_regressor_leaves_groups_out_as_a_fit_without_each():

@@ -21,13 +21,26 @@ def test_a_missing_group_is_a_group_of_its_own(missing):
     assert group_codes([missing, missing], 2).tolist() == [0, 1]
 
 
+def test_a_number_and_the_text_of_it_are_two_groups():
+    assert rows_of([1, "1", 1, "a"]) == [[0, 2], [1], [3]]
+    assert rows_of(["1", 1, None, "1"]) == [[1], [0, 3], [2]]
+
+
 def test_no_groups_are_one_a_row():
     assert [part.tolist() for part in groups_of(None, 2)] == [[0], [1]]
 
 
 @pytest.mark.parametrize(
     ("groups", "complaint"),
+<<<<<<< HEAD
     [([1, 1], "all 2 rows are of one group, '1'"), ([1], r"groups have shape \(1,\) for 2 rows")],
+=======
+    [
+        ([1, 1], "all 2 rows are of one group, '1'"),
+        ([1], r"groups have shape \(1,\) for 2 rows"),
+        ([[1], [2]], "groups hold lists; expected one text or number a row"),
+    ],
+>>>>>>> hl2
 )
 def test_groups_that_cannot_be_are_refused(groups, complaint):
     with pytest.raises(SampleError, match=complaint):

@@ -63,6 +63,8 @@ def test_targets_without_an_r2_take_the_nearest():
     assert (model.k_, model.predict(ROWS).tolist()) == (1, [3.0] * 40)
     one = KNNRegressor().fit(ROWS[:1], [2.0])
     assert (one.k_, one.predict(ROWS[:2]).tolist()) == (1, [2.0, 2.0])
+    few = KNNRegressor(k=[10, 5]).fit(ROWS[:3], [1.0, 2.0, 6.0])
+    assert (few.k_, few.predict(ROWS[:2]).tolist()) == (5, [3.0, 3.0])
     with pytest.raises(SampleError, match="leaving one out takes at least 2"):
         KNNRegressor().leave_one_out(ROWS[:1], [2.0])
 

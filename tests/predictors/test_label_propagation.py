@@ -112,6 +112,22 @@ def test_all_rows_labelled_and_one_row_alone():
     assert Propagation(5).fit(rows[:1], [7]).transduction_.tolist() == [7]
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"alpha": 2}, "alpha=2; expected a number of at least 0 and below 1"),
+        ({"alpha": 1}, "alpha=1;"),
+        ({"alpha": -0.1}, "alpha=-0.1"),
+        ({"alpha": "a"}, "alpha='a'"),
+        ({"neighbours": 0}, "neighbours=0; expected an integer of at least 1"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(settings, message):
+    rows, _, y = circles()
+    with pytest.raises(SampleError, match=message):
+        Propagation(**settings).fit(rows, y)
+
+
 def test_bad_rows_are_refused():
     rows, _, y = circles()
     with pytest.raises(SampleError, match="none of 60 rows has a label"):

@@ -9,7 +9,7 @@ from small_rows import clusters
 from sporeprint import Probe
 from sporeprint.errors import SampleError, SporeprintWarning
 from sporeprint.predictors.groups import groups_of
-from sporeprint.predictors.logistic import FALLBACK, folds_of
+from sporeprint.predictors.logistic import FALLBACK, group_folds
 from sporeprint.predictors.principal import Principal
 
 ROWS, LABELS = clusters(60, 5, 3, seed=0, spread=1.5)
@@ -52,7 +52,7 @@ def test_probabilities_are_calibrated_on_rows_that_were_held_out():
 def test_groups_are_dealt_as_a_whole_and_their_classes_evenly():
     groups = np.arange(60) // 2
     labels = groups % 3
-    folds = folds_of(labels, groups_of(groups, 60), np.arange(60), 5, seed=0)
+    folds = group_folds(labels, groups_of(groups, 60), np.arange(60), 5, seed=0)
     assert all(len(set(folds[groups == group])) == 1 for group in range(30))
     for code in range(3):
         assert np.bincount(folds[labels == code], minlength=5).tolist() == [4] * 5

@@ -178,6 +178,42 @@ def test_bad_rows_and_labels_are_refused():
         MixtureLDA().fit(rows, y)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"weight": -3}, "weight=-3; expected a number of at least 0"),
+        ({"weight": "a"}, "weight='a'"),
+        ({"weight": np.nan}, "weight=nan"),
+        ({"rounds": -1}, "rounds=-1; expected an integer of at least 0"),
+        ({"rounds": 1.5}, "rounds=1.5"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(settings, message):
+    rows, _, y = blobs()
+    with pytest.raises(SampleError, match=message):
+        MixtureLDA(**settings).fit(rows, y)
+
+
+def test_a_mark_among_texts_is_no_class_and_labels_of_two_kinds_are_refused():
+    rows = np.random.default_rng(0).normal(size=(6, 3))
+    model = MixtureLDA().fit(rows, ["a", "b", -1, "a", "b", None])
+    assert model.classes_.tolist() == ["a", "b"]
+    assert model.transduction_[[0, 1, 3, 4]].tolist() == ["a", "b", "a", "b"]
+    with pytest.raises(SampleError, match="labels are of different kinds"):
+        MixtureLDA().fit(rows, ["a", 1, -1, "a", "b", None])
+    with pytest.raises(SampleError, match="labels are bytes"):
+        MixtureLDA().fit(rows, [b"a", b"b", None] * 2)
+
+
+@pytest.mark.parametrize("apart", [1e-5, 1e-3, 1e-2])
+@pytest.mark.parametrize("seed", range(3))
+def test_one_class_of_two_labels_that_are_nearly_equal_is_certain(apart, seed):
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(6, 8))
+    rows[1] = rows[0] + apart * rng.normal(size=8)
+    np.testing.assert_array_equal(MixtureLDA().fit(rows, [0, 0, -1, -1, -1, -1]).label_distributions_, 1)
+
+
 def test_it_is_cloned_with_its_settings():
     assert clone(MixtureLDA(weight=3.0, rounds=7)).get_params() == {"weight": 3.0, "rounds": 7}
 

@@ -33,6 +33,20 @@ def test_rows_that_do_not_harm_are_used_and_give_what_em_gives():
     assert (answer.predictions == truth).mean() > (ShrunkLDA().fit(X, y).predict(others) == truth).mean()
 
 
+@pytest.mark.parametrize("names", [["no", "yes"], [-1, 7]])
+def test_everything_that_answers_speaks_of_the_labels(names):
+    X, y, others, _ = drawn()
+    labels = np.array(names)[y]
+    answer = with_unlabelled(X, labels, others)
+    assert answer.used
+    assert answer.predictor.transduction_.tolist() == [*labels, *answer.predictions]
+    assert set(answer.predictor.predict(others)) == set(names)
+    assert answer.left_out.predictions.tolist() == labels.tolist() == answer.predictor.left_out_.predictions.tolist()
+    unused = with_unlabelled(X, labels, others, method=Misled())
+    assert not unused.used
+    assert unused.left_out.predictions.tolist() == labels.tolist()
+
+
 def test_both_are_compared_on_the_same_hidden_labels():
     X, y, others, _ = drawn(shots=10)
     answer = with_unlabelled(X, y, others)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-_LEAST = 1e-12  # probability of a class that no other row has, in the loss
-
 
 def probabilities(scores: NDArray[np.float64], temperature: float = 1.0) -> NDArray[np.float64]:
     """Return softmax(scores / temperature) of scores [N, C]; a score of minus infinity has probability 0."""

@@ -61,11 +61,18 @@ def label_array(labels: Any) -> NDArray[Any]:
     return array
 
 
+def as_given(labels: Any) -> Any:
+    """A list as an array that keeps the kind of each label, where NumPy turns 1 into "1"; anything else as it is."""
+    return label_array(labels) if isinstance(labels, (list, tuple)) and len(labels) else labels
+
+
 def labels_of(labels: ArrayLike, rows: int, which: str) -> NDArray[Any]:
     """One label a row, all texts or all numbers: [rows]. Raises SampleError."""
     array = label_array(labels)
     if array.shape != (rows,):
         raise SampleError(f"{which} labels have shape {array.shape} for {rows} rows; expected one label a row")
+    if array.dtype.kind == "S" or (array.dtype.kind == "O" and any(isinstance(label, bytes) for label in array)):
+        raise SampleError(f"{which} labels are bytes; expected texts or numbers: label.decode() makes a text of one")
     if array.dtype.kind == "f" and (missing := int(np.isnan(array).sum())):
         raise SampleError(f"{missing} of {rows} {which} labels are NaN (missing); drop those rows")
     if array.dtype.kind != "O":

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sporeprint.predictors.groups import Groups, absent_classes, parts_of
+from sporeprint.predictors.groups import Groups, absent_classes, parts_of, rows_in
 from sporeprint.predictors.predictor import LinearPredictor
 from sporeprint.predictors.principal import Floats, sums_by_class
 from sporeprint.search.best_rows import slices
@@ -47,24 +47,26 @@ class ClassMeans(LinearPredictor):
             self.intercept_ = -self.coef_ @ self._centre - squares / 2  # and the row's own length, alike for all
 
     def _left_out(self, rows: NDArray[Any], codes: NDArray[np.intp], groups: Groups) -> Floats:
-        scores = np.full((len(rows), len(self.classes_)), np.nan)
+        asked = rows_in(groups)
+        scores = np.empty((len(asked), len(self.classes_)))
         alike = not self.coef_.any()
         for part, together in parts_of(groups, rows.shape[1]):
             points = rows[part].astype(np.float64) - self._centre
-            scores[part] = points @ self.coef_.T - (self.coef_**2).sum(axis=1) / 2
+            at = np.searchsorted(asked, part)
+            scores[at] = points @ self.coef_.T - (self.coef_**2).sum(axis=1) / 2
             if not together:
                 own, counts = codes[part], self._counts[codes[part]]
                 means = self.coef_[own] - (points - self.coef_[own]) / np.maximum(counts - 1, 1)[:, None]
-                scores[part, own] = (points * means).sum(axis=1) - (means**2).sum(axis=1) / 2
+                scores[at, own] = (points * means).sum(axis=1) - (means**2).sum(axis=1) / 2
                 if alike:
-                    scores[part] = np.log(self._counts - (np.arange(len(self._counts)) == own[:, None]))
+                    scores[at] = np.log(self._counts - (np.arange(len(self._counts)) == own[:, None]))
                 continue
             for code in np.unique(codes[part]):
                 gone = points[codes[part] == code]
                 rest = max(self._counts[code] - len(gone), 1)
                 mean = (self._counts[code] * self.coef_[code] - gone.sum(axis=0)) / rest
-                scores[part, code] = points @ mean - (mean @ mean) / 2
+                scores[at, code] = points @ mean - (mean @ mean) / 2
             if alike:
-                scores[part] = np.log(self._counts - np.bincount(codes[part], minlength=len(self._counts)))
-        scores[absent_classes(codes, groups, len(self.classes_))] = -np.inf
+                scores[at] = np.log(self._counts - np.bincount(codes[part], minlength=len(self._counts)))
+        scores[absent_classes(codes, groups, len(self.classes_), asked)] = -np.inf
         return scores

@@ -32,10 +32,14 @@ def group_codes(groups: ArrayLike, rows: int) -> NDArray[np.intp]:
     names = label_array(groups)
     if names.shape != (rows,):
         raise SampleError(f"groups have shape {names.shape} for {rows} rows; expected one group a row")
+    if any(isinstance(name, (list, tuple, np.ndarray)) for name in names):
+        raise SampleError("groups hold lists; expected one text or number a row")
     missing = np.array([name is None or name != name for name in names], bool)
     known = names[~missing]
     codes = np.empty(rows, np.intp)
-    first, codes[~missing] = np.unique(known.astype(str) if known.dtype == object else known, return_inverse=True)
+    if known.dtype == object:
+        known = np.array([f"{isinstance(name, str)} {name}" for name in known])  # 1 is not "1"
+    first, codes[~missing] = np.unique(known, return_inverse=True)
     codes[missing] = len(first) + np.arange(missing.sum())
     return codes
 
@@ -61,18 +65,28 @@ def by_size(groups: Groups) -> tuple[NDArray[np.intp], Groups]:
     return singles, [group for group in groups if len(group) > 1]
 
 
-def absent_classes(codes: NDArray[np.intp], groups: Groups, classes: int) -> NDArray[np.bool_]:
-    """Return the classes [N, C] that no row outside a row's group has."""
+def rows_in(groups: Groups) -> NDArray[np.intp]:
+    """Return the numbers of all rows of the groups, rising."""
+    return np.sort(np.concatenate(groups))
+
+
+def absent_classes(
+    codes: NDArray[np.intp], groups: Groups, classes: int, asked: NDArray[np.intp] | None = None
+) -> NDArray[np.bool_]:
+    """Return the classes [M, C] that no row outside a row's group has. asked: row numbers [M], rising; None: all."""
+    asked = np.arange(len(codes)) if asked is None else asked
     counts = np.bincount(codes, minlength=classes)
-    absent = np.zeros((len(codes), classes), bool)
+    absent = np.zeros((len(asked), classes), bool)
     rare = np.flatnonzero(counts <= max(map(len, groups)))
     if not len(rare):
         return absent
-    group_of_row = np.full(len(codes), -1)
+    group_of_row, place = np.full(len(codes), -1), np.full(len(codes), -1)
+    place[asked] = np.arange(len(asked))
     for number, group in enumerate(groups):
         group_of_row[group] = number
     for code in rare:
         owners = np.unique(group_of_row[codes == code])
         if len(owners) == 1 and owners[0] >= 0:
-            absent[groups[owners[0]], code] = True
+            owned = place[groups[owners[0]]]
+            absent[owned[owned >= 0], code] = True
     return absent

@@ -14,7 +14,7 @@ from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
 from sporeprint.predictors.calibration import temperature as fitted_temperature
 from sporeprint.predictors.checks import CHECKS, as_sample_errors, check_same_width, features_of, labels_of
-from sporeprint.predictors.groups import Groups, absent_classes, check_two_groups
+from sporeprint.predictors.groups import Groups, absent_classes, check_two_groups, rows_in
 from sporeprint.predictors.other_rows import Others, others_of_points, others_of_rows
 from sporeprint.predictors.predictor import MOST_ASKING, LeftOut, Predictor
 from sporeprint.predictors.principal import Floats, Principal
@@ -142,10 +142,9 @@ class KNN(NearestRows, Predictor):
         """
         if self.metric != "euclidean" and not principal.unit:
             raise SampleError(f"metric={self.metric!r}: coordinates of rows of any length have no angle; give the rows")
-        assert principal.held is not None
+        points = principal.hold()
         self.classes_ = np.arange(codes.max() + 1)
-        others = partial(others_of_points, principal.held, self.metric)
-        return self._leave_out(others, principal.held, codes, groups)
+        return self._leave_out(partial(others_of_points, points, self.metric), points, codes, groups)
 
     def _checked(
         self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None
@@ -205,7 +204,7 @@ class KNN(NearestRows, Predictor):
             at = np.searchsorted(asking, near.queries)
             for pair in pairs:
                 scores[pair][at] = self._scores_of(near, codes, *pair)
-        absent = absent_classes(codes, groups, len(self.classes_))[asking]
+        absent = absent_classes(codes, groups, len(self.classes_), asking)
         for each in scores.values():
             each[absent] = -np.inf
         return scores
@@ -226,10 +225,8 @@ class KNN(NearestRows, Predictor):
         return scores
 
     def _left_out(self, rows: NDArray[Any], codes: Numbers, groups: Groups) -> Floats:
-        asking, scores = np.sort(np.concatenate(groups)), np.full((len(codes), len(self.classes_)), np.nan)
         others = self._others(rows, codes)
-        scores[asking] = self._left_scores(others, codes, groups, asking, [self._chosen])[self._chosen]
-        return scores
+        return self._left_scores(others, codes, groups, rows_in(groups), [self._chosen])[self._chosen]
 
 
 @quiet_floats

@@ -7,13 +7,9 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sporeprint.data.floats import quiet_floats
-from sporeprint.errors import SampleError
-from sporeprint.predictors.checks import CHECKS, as_sample_errors, features_of
-from sporeprint.predictors.groups import Groups, check_two_groups, groups_of
+from sporeprint.predictors.groups import Groups, check_two_groups
 from sporeprint.predictors.knn import (
     MOST_CANDIDATES,
     Metric,
@@ -27,6 +23,7 @@ from sporeprint.predictors.knn import (
 from sporeprint.predictors.other_rows import others_of_rows
 from sporeprint.predictors.predictor import MOST_ASKING
 from sporeprint.predictors.principal import Floats
+from sporeprint.predictors.regressor import Regressor
 from sporeprint.predictors.row_order import content_order
 from sporeprint.search.best_rows import slices
 from sporeprint.search.ties import Nearest, Numbers, tied_neighbours
@@ -35,13 +32,14 @@ _DIGITS = 9  # of scores that are told apart
 _VALUES = 2**21  # of neighbours at a time: 16 MiB
 
 
-class KNNRegressor(RegressorMixin, NearestRows, BaseEstimator):
+class KNNRegressor(NearestRows, Regressor):
     """The mean of the k nearest training rows' numbers, weighted by a vote, with exact leave-one-out.
 
     k: a number, or several to choose from; "auto" are 1, 3, 5, 10, 20, 50, 100, 200. Of those below the number of rows
-    the best leave-one-out R^2 (the mean over targets) chooses, the smaller k in a tie, 1 where there is no R^2: one
-    row, or constant targets. Of more than 3,000 rows 3,000 ask, and all are neighbours. metric, vote, temperature: as
-    of `KNN`. With fewer than k rows all of them count; rows as near as the k-th share the places that are left.
+    the best leave-one-out R^2 (the mean over targets) chooses, the smaller k in a tie, the smallest where there is no
+    R^2: too few rows, or constant targets. Of more than 3,000 rows 3,000 ask, and all are neighbours. metric, vote,
+    temperature: as of `KNN`. With fewer than k rows all of them count; rows as near as the k-th share the places that
+    are left.
     `k_`: that one. `leave_one_out_`: {k: R^2}, empty where there was one k. `rows_`: [N, D], `targets_`: [N, T].
 
     Examples
@@ -89,9 +87,7 @@ class KNNRegressor(RegressorMixin, NearestRows, BaseEstimator):
     @quiet_floats
     def predict(self, X: ArrayLike) -> Floats:
         """Return the targets [M] or [M, T] of rows X [M, D]. Raises SampleError."""
-        check_is_fitted(self)
-        with as_sample_errors():
-            queries = features_of(validate_data(self, X, reset=False, **CHECKS), "test")
+        queries = self._checked_queries(X)
         centred = self._centred()
         near = tied_neighbours(self.rows_, queries, self.k_, centred, self.metric)
         means = neighbour_means(near, centred, len(queries), [self.k_], *self._voting())[self.k_]
@@ -101,26 +97,20 @@ class KNNRegressor(RegressorMixin, NearestRows, BaseEstimator):
         check_voting(*self._voting())
         ks = MOST_CANDIDATES if self.k == "auto" else self.k
         ks = counts_of(ks, "k") if isinstance(ks, Iterable) else [check_k(ks, ", several of them, or 'auto'")]
-        with as_sample_errors():
-            rows, targets = validate_data(self, X, y, multi_output=True, y_numeric=True, **CHECKS)
-            features_of(rows, "train")
-        if targets.dtype.kind not in "fiub":
-            raise SampleError(f"targets are of type {targets.dtype}; expected real numbers, [rows] or [rows, targets]")
-        apart, self.flat_, self.rows_ = groups_of(groups, len(rows)), targets.ndim == 1, rows
-        self.targets_ = targets.astype(np.float64).reshape(len(rows), -1)
+        self.rows_, self.targets_, apart = self._checked(X, y, groups)
         self.leave_one_out_ = {} if len(ks) == 1 else self._scores(ks, apart)
         self.k_ = best_k(self.leave_one_out_) if self.leave_one_out_ else ks[0]
         return apart
 
     def _scores(self, ks: Sequence[int], groups: Groups) -> dict[int, float]:
         if not (possible := [k for k in ks if k < len(self.rows_)]):
-            return {1: float("nan")}
+            return {min(ks): float("nan")}
         asking = np.arange(len(self.rows_))
         if len(asking) > MOST_ASKING:
             asking = np.sort(content_order(self.rows_, self.targets_)[:: -(-len(asking) // MOST_ASKING)])
         centred = self._centred()
         means = self._left_means(centred, asking, groups, possible)
-        return {k: mean_of(r2_of(centred[asking], told)) for k, told in means.items()}
+        return {k: mean_of(r2_of(centred[asking], answers)) for k, answers in means.items()}
 
     def _left_means(self, values: Floats, asking: Numbers, groups: Groups, ks: Sequence[int]) -> dict[int, Floats]:
         near = others_of_rows(self.rows_, values, self.metric, asking, groups, max(ks))
@@ -134,14 +124,6 @@ class KNNRegressor(RegressorMixin, NearestRows, BaseEstimator):
 
     def _voting(self) -> tuple[str, str, float]:
         return self.metric, self.vote, self.temperature
-
-    def _like_targets(self, values: Floats) -> Floats:
-        return values[:, 0] if self.flat_ else values
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
 
 
 def neighbour_means(

@@ -10,9 +10,11 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import cg
 
+from sporeprint.errors import SampleError
 from sporeprint.predictors.lda import ShrunkLDA
 from sporeprint.predictors.semi_supervised import Floats, Numbers, SemiSupervised
 from sporeprint.search.neighbours import neighbours
+from sporeprint.values import check_count, is_number
 
 _LEAST = 1e-9  # share of a class: below it there is rounding
 
@@ -47,6 +49,9 @@ class Propagation(SemiSupervised):
         self.normalise = normalise
 
     def _prepare(self, rows: NDArray[Any]) -> None:
+        check_count("neighbours", self.neighbours, error=SampleError)
+        if not is_number(self.alpha) or not 0 <= self.alpha < 1:
+            raise SampleError(f"alpha={self.alpha!r}; expected a number of at least 0 and below 1")
         self._rows = rows
         self._graph = graph_of(rows, self.neighbours)
         self._components = connected_components(self._graph, directed=False)[1]
@@ -85,7 +90,7 @@ class Propagation(SemiSupervised):
     def _scores(self, rows: NDArray[Any]) -> Floats:
         scores, at = np.empty((len(rows), len(self.classes_))), 0
         for nearest, distances in neighbours(self._rows, rows, self.neighbours, "cosine"):
-            shares = (self.label_distributions_[nearest] * weights_of(distances)[:, :, None]).sum(axis=1)
+            shares = (self.label_distributions_[nearest] * edge_weights(distances)[:, :, None]).sum(axis=1)
             scores[at : at + len(shares)] = self.temperature_ * np.log(np.maximum(shares, _LEAST))
             at += len(shares)
         return scores
@@ -95,7 +100,7 @@ def graph_of(rows: NDArray[Any], count: int) -> sparse.csr_array:
     """Return the weights [N, N] of the edges between rows [N, D] and their `count` nearest neighbours by cosine."""
     edges = []
     for nearest, distances in neighbours(rows, None, count, "cosine"):
-        edges.append((nearest.ravel(), weights_of(distances).ravel()))
+        edges.append((nearest.ravel(), edge_weights(distances).ravel()))
     columns, weights = (np.concatenate(parts) for parts in zip(*edges, strict=True))
     each = len(columns) // len(rows)
     starts = np.arange(0, len(columns) + 1, each) if each else np.zeros(len(rows) + 1, int)
@@ -103,7 +108,7 @@ def graph_of(rows: NDArray[Any], count: int) -> sparse.csr_array:
     return graph.maximum(graph.T).tocsr()
 
 
-def weights_of(distances: Floats) -> Floats:
+def edge_weights(distances: Floats) -> Floats:
     """Return exp(-4 d^2 / r^2) [n, k] for cosine distances [n, k], r that of the last; 1 where all are equal rows."""
     furthest = distances[:, -1:] if distances.shape[1] else np.zeros((len(distances), 1))
     return np.exp(-4 * distances / np.where(furthest == 0, 1, furthest))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sporeprint.predictors.groups import Groups, absent_classes, by_size
+from sporeprint.predictors.groups import Groups, absent_classes, by_size, rows_in
 from sporeprint.predictors.predictor import LinearPredictor
 from sporeprint.predictors.principal import Floats, Principal, eigen, sums_by_class
 from sporeprint.search.best_rows import slices
@@ -74,15 +74,16 @@ class ShrunkLDA(LinearPredictor):
         return ledoit_wolf(trace, squared, fourth, count, self._within.width, _ROUNDING * self._total)
 
     def _left_out(self, rows: Rows, codes: Numbers, groups: Groups) -> Floats:
-        scores = np.full((len(codes), len(self.classes_)), np.nan)
+        asked = rows_in(groups)
+        scores = np.empty((len(asked), len(self.classes_)))
         members = [np.flatnonzero(codes == code) for code in range(len(self.classes_))]
         singles, greater = by_size(groups)
         for code in np.unique(codes[singles]):
             own = singles[codes[singles] == code]
-            scores[own] = self._of_rows(rows, own, code, members[code])
+            scores[np.searchsorted(asked, own)] = self._of_rows(rows, own, code, members[code])
         for group in greater:
-            scores[group] = self._of_group(rows, group, codes, members)
-        scores[absent_classes(codes, groups, len(self.classes_))] = -np.inf
+            scores[np.searchsorted(asked, group)] = self._of_group(rows, group, codes, members)
+        scores[absent_classes(codes, groups, len(self.classes_), asked)] = -np.inf
         return scores
 
     def _of_rows(self, rows: Rows, own: Numbers, code: int, members: Numbers) -> Floats:
@@ -159,7 +160,8 @@ class ShrunkLDA(LinearPredictor):
             for part in slices(len(left), _NUMBERS, self._within.width):
                 fourth += ((((self._within.points(rows, left[part]) - means[code]) ** 2).sum(axis=1)) ** 2).sum()
         away = np.concatenate(lost)
-        products, rest = away @ away.T, float(counts.sum())
+        few = len(away) <= away.shape[1]  # of the two products of these rows the smaller one is made
+        products, rest = away @ away.T if few else away.T @ away, float(counts.sum())
         scale, floor = self._shrink(
             self._squares.sum() - np.trace(products),
             (self._squares**2).sum() - 2 * (away**2 @ self._squares).sum() + (products**2).sum(),
@@ -167,9 +169,12 @@ class ShrunkLDA(LinearPredictor):
             rest,
         )
         inverse = 1 / (scale * self._squares + floor)
-        turned = (means * inverse) @ away.T
-        core = np.eye(len(away)) - scale * (away * inverse) @ away.T  # Woodbury
-        weights = means * inverse + scale * turned @ np.linalg.solve(core, away * inverse)
+        if few:
+            turned = (means * inverse) @ away.T
+            core = np.eye(len(away)) - scale * (away * inverse) @ away.T  # Woodbury
+            weights = means * inverse + scale * turned @ np.linalg.solve(core, away * inverse)
+        else:
+            weights = np.linalg.solve(np.diag(1 / inverse) - scale * products, means.T).T
         scores: Floats = points @ weights.T - (weights * means).sum(axis=1) / 2 + np.log(counts / rest)
         return scores
 

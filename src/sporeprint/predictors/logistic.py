@@ -135,7 +135,7 @@ class Probe(LinearPredictor):
     def _held_out(self, codes: Codes, groups: Groups, order: Codes) -> NDArray[np.bool_]:
         if len(groups) == len(codes):
             return held_out(codes, self.validation, self.seed)
-        return folds_of(codes, groups, order, max(2, round(1 / self.validation)), self.seed) == 0
+        return group_folds(codes, groups, order, max(2, round(1 / self.validation)), self.seed) == 0
 
     def _left_out(self, rows: NDArray[Any], codes: Codes, groups: Groups) -> Floats:
         scores = np.zeros((len(codes), len(self.classes_)))
@@ -144,7 +144,7 @@ class Probe(LinearPredictor):
         order = content_order(rows, codes)
         scaling = Scaling.fit(rows[order], self.standardise)
         scaled, codes = scaling(rows[order]), codes[order]
-        folds = folds_of(codes, groups, order, _FOLDS, self.seed)
+        folds = group_folds(codes, groups, order, _FOLDS, self.seed)
         for fold in np.unique(folds):
             held = folds == fold
             if len(rest := np.unique(codes[~held])) == 1:
@@ -238,7 +238,7 @@ class Path:
         return scores
 
 
-def folds_of(codes: Codes, groups: Groups, order: Codes, count: int, seed: int) -> Codes:
+def group_folds(codes: Codes, groups: Groups, order: Codes, count: int, seed: int) -> Codes:
     """Deal whole groups to folds [N], in turn, by their most frequent class; a class's groups are shuffled by `seed`.
 
     groups: of rows whose numbers in codes [N] are by `order` [N].

@@ -8,15 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
-from sporeprint.features.unit import unit_float64
+from sporeprint.errors import SampleError
 from sporeprint.predictors.calibration import probabilities
 from sporeprint.predictors.lda import ledoit_wolf
+from sporeprint.predictors.predictor import linear_scores
 from sporeprint.predictors.principal import Principal
 from sporeprint.predictors.semi_supervised import Floats, Numbers, SemiSupervised
 from sporeprint.search.best_rows import slices
+from sporeprint.values import check_count, is_number
 
 _NUMBERS = 2**22  # of coordinates at a time
 _ROUNDING = 1e-12  # of the sum of squares
+_LEAST = 1e-13  # the same, added to the diagonal: the sum of squares loses as much where the means are taken out
 
 
 class MixtureLDA(SemiSupervised):
@@ -49,6 +52,9 @@ class MixtureLDA(SemiSupervised):
         self.rounds = rounds
 
     def _prepare(self, rows: NDArray[Any]) -> None:
+        if not is_number(self.weight) or self.weight < 0:
+            raise SampleError(f"weight={self.weight!r}; expected a number of at least 0")
+        check_count("rounds", self.rounds, 0, SampleError)
         self._rows, self._principal = rows, Principal.fit(rows, unit=True)
 
     def _solve(self, labelled: Numbers, codes: Numbers, unlabelled: Numbers) -> Floats:
@@ -81,7 +87,7 @@ class MixtureLDA(SemiSupervised):
         width, least = self._principal.width, _ROUNDING * np.trace(total)
         scale, floor = ledoit_wolf(np.trace(scatter), (scatter**2).sum(), fourth, counts.sum(), width, least)
         covariance = scale * scatter
-        covariance[np.diag_indices(len(covariance))] += floor
+        covariance[np.diag_indices(len(covariance))] += max(floor, _LEAST * scale * np.trace(total))
         self._weights = cho_solve(cho_factor(covariance, overwrite_a=True), means.T).T if len(total) else means
         self._offsets = self._shares - (self._weights * means).sum(axis=1) / 2
 
@@ -108,7 +114,4 @@ class MixtureLDA(SemiSupervised):
         del self._rows, self._principal, self._weights, self._offsets, self._shares
 
     def _scores(self, rows: NDArray[Any]) -> Floats:
-        scores = np.empty((len(rows), len(self.classes_)))
-        for part in slices(len(rows), _NUMBERS, rows.shape[1]):
-            scores[part] = unit_float64(rows[part]) @ self.coef_.T + self.intercept_
-        return scores
+        return linear_scores(rows, self.coef_, self.intercept_, unit=True)

@@ -18,11 +18,12 @@ from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import warn
 from sporeprint.features.unit import unit_float64
 from sporeprint.predictors.calibration import probabilities, temperature
-from sporeprint.predictors.checks import CHECKS, as_sample_errors, features_of, label_array, labels_of
-from sporeprint.predictors.groups import Groups, check_two_groups, groups_of
+from sporeprint.predictors.checks import CHECKS, as_given, as_sample_errors, features_of, labels_of
+from sporeprint.predictors.groups import Groups, check_two_groups, groups_of, rows_in
 from sporeprint.predictors.principal import Principal
 from sporeprint.predictors.row_order import content_order
 from sporeprint.search.best_rows import slices
+from sporeprint.search.points import scale_of
 
 _NUMBERS = 2**22  # of rows at a time
 _P = TypeVar("_P", bound="Predictor")
@@ -79,13 +80,13 @@ class Predictor(ClassifierMixin, BaseEstimator):
     def fit(self: _P, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> _P:
         """Fit on features X [N, D] and labels y [N]. groups: [N], rows of one group are left out together.
 
-        Raises SampleError for NaN, labels that are not classes, and counts that do not match.
+        scikit-learn's `cross_val_score(groups=g)` gives them to its splitter alone; add `params={"groups": g}` for this
+        fit. Raises SampleError for NaN, labels that are not classes, and counts that do not match.
         """
         rows, codes, apart = self._checked(X, y, groups)
         self._fit(rows, codes, apart)
         asking = _drawn(rows, codes, apart)
-        asked = np.concatenate(asking)
-        self.temperature_ = self._calibrated(self._left_out(rows, codes, asking)[asked], codes[asked])
+        self.temperature_ = self._calibrated(self._left_out(rows, codes, asking), codes[rows_in(asking)])
         self._forget()
         return self
 
@@ -117,8 +118,9 @@ class Predictor(ClassifierMixin, BaseEstimator):
     def leave_one_out_of(self, principal: Principal, codes: NDArray[np.intp], groups: Groups) -> LeftOut:
         """`leave_one_out` from coordinates that several predictors share; codes [N] count from 0. Fits nothing else."""
         self.classes_ = np.arange(codes.max() + 1)
-        self._solve(principal, principal.held, codes, groups)
-        scores = self._left_out(principal.held, codes, groups)
+        points = principal.hold()
+        self._solve(principal, points, codes, groups)
+        scores = self._left_out(points, codes, groups)
         self._forget()
         return LeftOut(scores, self.classes_, codes, temperature(scores, codes))
 
@@ -126,8 +128,7 @@ class Predictor(ClassifierMixin, BaseEstimator):
         self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None
     ) -> tuple[NDArray[Any], NDArray[np.intp], Groups]:
         with as_sample_errors():
-            given = label_array(y) if isinstance(y, (list, tuple)) and len(y) else y  # NumPy turns 1 into "1"
-            rows, labels = validate_data(self, X, given, **CHECKS)
+            rows, labels = validate_data(self, X, as_given(y), **CHECKS)
             labels = labels_of(labels, len(features_of(rows, "train")), "train")
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # "could represent a regression problem": one row a class
@@ -178,7 +179,7 @@ class Predictor(ClassifierMixin, BaseEstimator):
 
     @abstractmethod
     def _left_out(self, rows: Any, codes: NDArray[np.intp], groups: Groups) -> NDArray[np.float64]:
-        """Scores [N, C] of the fitted rows, each without its group; NaN for rows that are in none of the groups."""
+        """Scores [M, C] of the M fitted rows that are in the groups, by number, each without its group."""
 
 
 def _drawn(rows: NDArray[Any], codes: NDArray[np.intp], groups: Groups) -> Groups:
@@ -198,9 +199,24 @@ class LinearPredictor(Predictor):
     coef_: NDArray[np.float64]
     intercept_: NDArray[np.float64]
 
+    def _checked(
+        self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None
+    ) -> tuple[NDArray[Any], NDArray[np.intp], Groups]:
+        rows, codes, apart = super()._checked(X, y, groups)
+        if not self._unit:
+            scale_of(rows)  # refuses numbers whose squares overflow
+        return rows, codes, apart
+
     def _scores(self, rows: NDArray[Any]) -> NDArray[np.float64]:
-        scores = np.empty((len(rows), len(self.classes_)))
-        for part in slices(len(rows), _NUMBERS, rows.shape[1]):
-            numbers = unit_float64(rows[part]) if self._unit else rows[part].astype(np.float64)
-            scores[part] = numbers @ self.coef_.T + self.intercept_
-        return scores
+        return linear_scores(rows, self.coef_, self.intercept_, self._unit)
+
+
+def linear_scores(
+    rows: NDArray[Any], weights: NDArray[np.float64], intercepts: NDArray[np.float64], unit: bool
+) -> NDArray[np.float64]:
+    """Return scores [M, C] of rows [M, D], part by part. weights: [C, D]. unit: rows are brought to length 1 first."""
+    scores = np.empty((len(rows), len(weights)))
+    for part in slices(len(rows), _NUMBERS, rows.shape[1]):
+        numbers = unit_float64(rows[part]) if unit else rows[part].astype(np.float64)
+        scores[part] = numbers @ weights.T + intercepts
+    return scores

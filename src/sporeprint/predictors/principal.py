@@ -26,7 +26,7 @@ class Principal:
 
     width: dimensions of the rows. held: the coordinates [N, R] themselves; None of very many rows, whose coordinates
     are computed as they are asked for. centre: [D]. axes: [D, R]; None where the axes are combinations of the rows.
-    unit: rows are brought to length 1 before anything else.
+    unit: rows are brought to length 1 before anything else. fitted: the rows [N, D], where nothing is held.
     """
 
     squares: Floats
@@ -35,6 +35,7 @@ class Principal:
     centre: Floats
     axes: Floats | None
     unit: bool = False
+    fitted: NDArray[Any] | None = None
 
     @classmethod
     def fit(cls, rows: NDArray[Any], unit: bool = False) -> Principal:
@@ -53,9 +54,9 @@ class Principal:
             centred = _float64(rows[part], unit) - centre
             scatter += centred.T @ centred
         squares, axes = significant(*eigen(scatter), _CENTRED * count * (centre @ centre))
-        principal = cls(squares, width, None, centre, axes, unit)
+        principal = cls(squares, width, None, centre, axes, unit, rows)
         if count * len(squares) <= _MOST_HELD:
-            principal.held = np.concatenate([principal._turn(rows[part]) for part in parts])
+            principal.hold()
         return principal
 
     @classmethod
@@ -69,6 +70,16 @@ class Principal:
     def _of_centred(cls, gram: Floats, width: int, centre: Floats, rounding: float, unit: bool) -> Principal:
         squares, turned = significant(*eigen(gram), rounding)
         return cls(squares, width, turned * np.sqrt(squares), centre, None, unit)
+
+    def hold(self) -> Floats:
+        """Return the coordinates [N, R] of all fitted rows, however many they are; they are held from now on."""
+        if self.held is None:
+            assert self.fitted is not None
+            self.held = np.empty((len(self.fitted), len(self.squares)))
+            for part in slices(len(self.fitted), _NUMBERS, self.width):
+                self.held[part] = self._turn(self.fitted[part])
+            self.fitted = None
+        return self.held
 
     def points(self, rows: NDArray[Any] | None, which: NDArray[np.intp]) -> Floats:
         """Return the coordinates [n, R] of the fitted rows [N, D] of these numbers [n]."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sporeprint.errors import SampleError
-from sporeprint.predictors.groups import Groups, absent_classes, parts_of
+from sporeprint.predictors.groups import Groups, absent_classes, parts_of, rows_in
 from sporeprint.predictors.predictor import LinearPredictor
 from sporeprint.predictors.principal import Floats, Principal
 from sporeprint.search.best_rows import slices
@@ -23,9 +23,11 @@ _LEAST = 1e-10  # of one minus a row's leverage
 class Ridge(LinearPredictor):
     """Ridge regression on one-hot labels, with an intercept: it minimises mean squared error + penalty * |w|^2.
 
+    It is a classifier, as scikit-learn's RidgeClassifierCV; `RidgeRegressor` predicts numbers.
     penalties: to choose from, for rows of mean squared length 1 around their mean, whatever their scale; by default 10,
-    3, 1, ... 1e-8. The one with the least leave-one-out squared error is taken, the stronger one in a tie.
-    `penalty_`: that one. `leave_one_out_`: {penalty: mean squared error, summed over classes}.
+    3, 1, ... 1e-8. The one with the least leave-one-out squared error is taken, the stronger one in a tie. Of many
+    classes the one-hot labels are what takes memory: 8 bytes for each row and class.
+    `penalty_`: that one. `leave_one_out_`: {penalty: mean squared error, summed over classes}, empty of one penalty.
 
     Examples
     --------
@@ -49,13 +51,16 @@ class Ridge(LinearPredictor):
 
     def _solve(self, principal: Principal, rows: NDArray[Any] | None, codes: NDArray[np.intp], groups: Groups) -> None:
         self._path = RidgePath(principal, rows, np.eye(len(self.classes_))[codes], self.penalties)
-        errors = self._path.errors(rows, groups).sum(axis=0, keepdims=True)
-        self.penalty_ = self._path.penalties[int(self._path.least(errors)[0])]
-        self.leave_one_out_ = dict(zip(self._path.penalties, errors[0].tolist(), strict=True))
+        penalties = self._path.penalties
+        self.penalty_, self.leave_one_out_ = penalties[0], dict[float, float]()
+        if len(penalties) > 1:
+            errors = self._path.errors(rows, groups).sum(axis=0, keepdims=True)
+            self.penalty_ = penalties[int(self._path.least(errors)[0])]
+            self.leave_one_out_ = dict(zip(penalties, errors[0].tolist(), strict=True))
 
     def _left_out(self, rows: NDArray[Any] | None, codes: NDArray[np.intp], groups: Groups) -> Floats:
         scores = self._path.left_out(rows, groups, self.penalty_)
-        scores[absent_classes(codes, groups, len(self.classes_))] = -np.inf
+        scores[absent_classes(codes, groups, len(self.classes_), rows_in(groups))] = -np.inf
         return scores
 
 
@@ -91,12 +96,14 @@ class RidgePath:
         return coefficients, self.means - coefficients @ self.principal.centre
 
     def left_out(self, rows: NDArray[Any] | None, groups: Groups, penalty: float) -> Floats:
-        """Return what each fitted row would be told without its group [N, T]; NaN for rows that are in none."""
-        told = np.full(self.targets.shape, np.nan)
+        """Return what each of the M fitted rows in the groups, by number, would be told without its group [M, T]."""
+        asked = rows_in(groups)
+        values = np.empty((len(asked), self.targets.shape[1]))
         for part, together in parts_of(groups, self.principal.width):
             points = self.principal.points(rows, part)
-            told[part] = self.targets[part] - self._residuals(points, self.targets[part], penalty, together)
-        return told
+            residuals = self._residuals(points, self.targets[part], penalty, together)
+            values[np.searchsorted(asked, part)] = self.targets[part] - residuals
+        return values
 
     def errors(self, rows: NDArray[Any] | None, groups: Groups) -> Floats:
         """Return the mean squared leave-one-out error of each target at each penalty [T, P]."""
@@ -119,8 +126,14 @@ class RidgePath:
         if not together:
             leverage = 1 / len(self.targets) + points**2 @ shrink
             return residuals / np.maximum(1 - leverage, _LEAST)[:, None]
-        others = np.eye(len(points)) - 1 / len(self.targets) - (points * shrink) @ points.T
-        solved: Floats = np.linalg.solve(others, residuals)
+        # A: A A' are the leverages of these rows and the intercept. (I - A A')^-1 is as well I + A (I - A' A)^-1 A'.
+        spread = np.column_stack([np.full(len(points), len(self.targets) ** -0.5), points * np.sqrt(shrink)])
+        solved: Floats
+        if spread.shape[0] <= spread.shape[1]:
+            solved = np.linalg.solve(np.eye(len(points)) - spread @ spread.T, residuals)
+        else:
+            core = np.eye(spread.shape[1]) - spread.T @ spread
+            solved = residuals + spread @ np.linalg.solve(core, spread.T @ residuals)
         return solved
 
     def _shrink(self, penalty: float) -> Floats:

@@ -7,18 +7,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sporeprint.data.floats import quiet_floats
-from sporeprint.errors import SampleError
-from sporeprint.predictors.checks import CHECKS, as_sample_errors, features_of
-from sporeprint.predictors.groups import Groups, check_two_groups, groups_of
+from sporeprint.predictors.groups import Groups, check_two_groups
 from sporeprint.predictors.principal import Floats, Principal
+from sporeprint.predictors.regressor import Regressor
 from sporeprint.predictors.ridge import PENALTIES, RidgePath
+from sporeprint.search.points import scale_of
 
 
-class RidgeRegressor(RegressorMixin, BaseEstimator):
+class RidgeRegressor(Regressor):
     """Ridge regression on numbers [N] or [N, T], with an intercept: mean squared error + penalty * |w|^2.
 
     penalties: as of `Ridge`; each target takes the one with the least leave-one-out error, the stronger one in a tie.
@@ -60,20 +58,15 @@ class RidgeRegressor(RegressorMixin, BaseEstimator):
         """
         path, rows, apart = self._solve(X, y, groups)
         check_two_groups(apart)
-        told = np.empty(path.targets.shape)
+        answers = np.empty(path.targets.shape)
         for penalty in np.unique(self.penalty_):
             of = self.penalty_ == penalty
-            told[:, of] = path.left_out(rows, apart, penalty)[:, of]
-        return self._like_targets(told)
+            answers[:, of] = path.left_out(rows, apart, penalty)[:, of]
+        return self._like_targets(answers)
 
     def _solve(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None) -> tuple[RidgePath, NDArray[Any], Groups]:
-        with as_sample_errors():
-            rows, targets = validate_data(self, X, y, multi_output=True, y_numeric=True, **CHECKS)
-            features_of(rows, "train")
-        if targets.dtype.kind not in "fiub":
-            raise SampleError(f"targets are of type {targets.dtype}; expected real numbers, [rows] or [rows, targets]")
-        apart, self.flat_ = groups_of(groups, len(rows)), targets.ndim == 1
-        targets = targets.astype(np.float64).reshape(len(rows), -1)
+        rows, targets, apart = self._checked(X, y, groups)
+        scale_of(rows)  # refuses numbers whose squares overflow
         path = RidgePath(Principal.fit(rows), rows, targets, self.penalties)
         errors = path.errors(rows, apart)
         chosen = path.least(errors)
@@ -89,15 +82,5 @@ class RidgeRegressor(RegressorMixin, BaseEstimator):
     @quiet_floats
     def predict(self, X: ArrayLike) -> Floats:
         """Return the targets [M] or [M, T] of rows X [M, D]."""
-        check_is_fitted(self)
-        with as_sample_errors():
-            rows = features_of(validate_data(self, X, reset=False, **CHECKS), "test")
+        rows = self._checked_queries(X)
         return self._like_targets(rows.astype(np.float64) @ self.coef_.T + self.intercept_)
-
-    def _like_targets(self, values: Floats) -> Floats:
-        return values[:, 0] if self.flat_ else values
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
 from sporeprint.predictors.calibration import probabilities, temperature
+from sporeprint.predictors.checks import as_given, labels_of
 from sporeprint.predictors.predictor import LeftOut
 
 Floats = NDArray[np.float64]
@@ -68,13 +69,13 @@ class SemiSupervised(ClassifierMixin, BaseEstimator):
         """Return the numbers [n] of the labelled rows, and their codes [n] of `classes_`."""
         if y is None:
             raise SampleError(f"{type(self).__name__} requires y to be passed, but the target y is None")
-        labels = column_or_1d(np.asarray(y), warn=True)
+        labels = column_or_1d(as_given(y), warn=True)
         if labels.shape != (rows,):
             raise SampleError(f"labels have shape {labels.shape} for {rows} rows; expected one label, -1 or None a row")
         labelled = np.flatnonzero([label is not None and label != UNLABELLED for label in labels.tolist()])
         if not len(labelled):
             raise SampleError(f"none of {rows} rows has a label (-1 and None mark those without); label some rows")
-        known = np.asarray(labels[labelled].tolist())
+        known = labels_of(labels[labelled], len(labelled), "train")
         check_classification_targets(known)
         self.classes_, codes = np.unique(known, return_inverse=True)
         return labelled, codes

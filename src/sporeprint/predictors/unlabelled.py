@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,8 @@ def with_unlabelled(
 ) -> WithUnlabelled:
     """Label rows [M, D] from features X [N, D] and labels y [N], with the help of the unlabelled rows if that is safe.
 
-    The labels of the labelled rows are hidden, a fifth of each class at a time, and the hidden rows are answered
+    The labels of the labelled rows are hidden row by row, a fifth of each class at a time (where rows have near twins,
+    such as frames of one video, accuracies are too high with and without), and the hidden rows are answered
     without unlabelled rows by `predictor` (default `ShrunkLDA`) and with them by `method` (default `MixtureLDA`). The
     unlabelled rows are left out where that raises the squared error of the probabilities by more than `guard` standard
     errors; a guard of -2 asks for a sure fall instead. They are left out as well where features are wider than the rows
@@ -88,10 +89,12 @@ def with_unlabelled(
     answers, folds, unknown = plain.predict_proba(others), folds_of(codes), (np.nan,) * 4
     if why := _unknowable(classes, folds, len(rows) + len(others), rows.shape[1]):
         return WithUnlabelled(False, plain, answers, classes, None, *unknown, f"Unlabelled rows are not used: {why}.")
-    left_out = clone(plain).leave_one_out(rows, codes, groups=folds)
+    left_out = clone(plain).leave_one_out(rows, labels, groups=folds)
     together = clone(MixtureLDA() if method is None else method)
+    # By number, so that a label of -1 is one.
     together.fit(np.concatenate([rows, others]), np.concatenate([codes, np.full(len(others), UNLABELLED)]))
-    together.classes_ = classes
+    together.classes_, together.transduction_ = classes, classes[together.transduction_]
+    together.left_out_ = replace(together.left_out_, classes=classes)
     loss, error = _rise(left_out, together.left_out_)
     before, after = float(left_out.right.mean()), float(together.left_out_.right.mean())
     seen = f"of {len(rows)} labels, hidden in turn, {after:.1%} are found with them, {before:.1%} without"

@@ -32,15 +32,11 @@ def test_no_groups_are_one_a_row():
 
 @pytest.mark.parametrize(
     ("groups", "complaint"),
-<<<<<<< HEAD
-    [([1, 1], "all 2 rows are of one group, '1'"), ([1], r"groups have shape \(1,\) for 2 rows")],
-=======
     [
         ([1, 1], "all 2 rows are of one group, '1'"),
         ([1], r"groups have shape \(1,\) for 2 rows"),
         ([[1], [2]], "groups hold lists; expected one text or number a row"),
     ],
->>>>>>> hl2
 )
 def test_groups_that_cannot_be_are_refused(groups, complaint):
     with pytest.raises(SampleError, match=complaint):

@@ -25,7 +25,6 @@ from sporeprint.evaluate.result import plain
 from sporeprint.evaluate.table import Costs, Entry, Info
 from sporeprint.features.blocks import Blocks
 from sporeprint.predictors.checks import check_same_kind, labels_of
-from sporeprint.predictors.groups import groups_of
 from sporeprint.values import check_count
 
 
@@ -176,7 +175,7 @@ def compare_backbones(
         for which in _WHICH
     }
     first = min(range(len(names)), key=lambda at: bases[at].loss)
-    best = _best(bases[first], choices, first, None if apart is None else groups_of(apart, len(ids)))
+    best = _best(bases[first], choices, first, trained[first].labelled.groups)
     reference = right["reference"][first]
 
     def entry(which: str, at: int) -> Entry:

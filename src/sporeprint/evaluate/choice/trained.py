@@ -51,7 +51,7 @@ class Trained:
     """What the training rows decide. It sees no test row.
 
     labels: [N], None for a row without one, which only serves whitening; the rest is decided, and fitted, without it.
-    whiteners: of the same blocks, for the next choice from them.
+    labelled: the rows that choose. whiteners: of the same blocks, for the next choice from them.
     entries: without results. outcomes: of each entry by name, {judge: leave-one-out of its best predictor}. reference:
     the name of the entry that is best on the embedding alone, with its `judge`. recommended: the choice among
     everything if its loss is below that of the choice of one pass by two standard errors, else that.
@@ -80,7 +80,7 @@ class Trained:
             self.groups = None if groups is None else label_array(groups)[has]
         self.classes, self.codes = np.unique(self.labels, return_inverse=True)
         self.whiteners = {} if whiteners is None else whiteners
-        labelled = labelled_rows(train, labels, groups, most_rows, seed)
+        self.labelled = labelled = labelled_rows(train, labels, groups, most_rows, seed)
         names = list(train)
         table = full_table(names)
         plain = [name for name in names if family(name) != "gradients"]

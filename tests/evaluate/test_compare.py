@@ -396,3 +396,20 @@ def test_layers_with_a_closed_form_are_recommended_where_no_neighbours_see_the_c
     assert result.best.value.value > 0.9 > result.entry("cls-1").results["knn"].value.value + 0.15
     assert result.verdict.startswith("Use ")
     assert "where the embedding's best is" in result.verdict
+
+
+def test_all_splits_measure_the_reference_that_all_rows_name(monkeypatch):
+    """Of 36 rows a class: enough for all predictors; the 25 in a split alone would name LDA on the raw embedding."""
+    monkeypatch.setattr("sporeprint.evaluate.choice.trained.CHOSEN", ("kNN", "LDA", "ridge"))
+    blocks, labels = drawn(108, seed=7, names=("embedding", "cls-1"), embedding=0.6)
+    result = compare(blocks, labels, None, None, INFO, splits=3)
+    assert (result.reference, result.base.predictor) == (HALF_WHITE, "ridge")
+    combiner = result.entry(result.reference).combination
+    values = []
+    for rows, others in repeated_splits(labels, 0.3, 3, 0):
+        train, test = ({name: block[part] for name, block in blocks.items()} for part in (rows, others))
+        known = combiner.fit(train)
+        guess = fitted(result.base.predictor, known.transform(train), labels[rows]).predict(known.transform(test))
+        values.append((guess == labels[others]).mean())
+    assert result.base.value.value == pytest.approx(np.mean(values))
+    assert result.base.gain.value == 0

@@ -263,6 +263,7 @@ def _of_splits(
     The reference alone is named by all rows: one that moved with the splits would be no baseline that anyone could use,
     and a weaker one, from fewer rows.
     """
+    whole = Trained(blocks, labels, costs, most_rows, seed, groups, progress, probe=False)
     runs: list[tuple[Trained, Guesses, NDArray[Any]]] = []  # of each split, with the labels that it tests
     for number, (rows, others) in enumerate(repeated_splits(labels, 0.3, splits, seed, groups), 1):
 
@@ -272,10 +273,10 @@ def _of_splits(
         part, rest = ({name: block[subset] for name, block in blocks.items()} for subset in (rows, others))
         apart = None if groups is None else label_array(groups)[rows]
         trained = Trained(part, labels[rows], costs, most_rows, seed, apart, of_split, probe=False)
+        trained.refer_to(*whole.pair)
         runs.append((trained, trained.guesses(rest, of_split), labels[others]))
     named = np.concatenate([names for *_, names in runs])
     held = len(named) / len(runs) / len(labels)
-    whole = Trained(blocks, labels, costs, most_rows, seed, groups, progress, probe=False)
     progress("intervals, and what the blocks share")
 
     def guesses(name: str, judge: str) -> list[NDArray[Any]]:

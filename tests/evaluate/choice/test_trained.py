@@ -9,6 +9,7 @@ from sporeprint.evaluate.choice.candidates import (
     DECORRELATED,
     EMBEDDINGS,
     FREE,
+    HALF_WHITE,
     PAPER,
     PLAIN,
     REFERENCES,
@@ -154,3 +155,16 @@ def test_words_for_people():
     assert title_of_predictor(KNN(k=20, vote="softmax")) == "kNN, k = 20, softmax vote"
     assert (title_of_predictor(ShrunkLDA()), title_of_predictor(Ridge(penalties=(0.1,)))) == ("LDA", "ridge")
     assert [judge_of(word) for word in PREDICTORS] == ["knn", "closed", "closed", "closed", "probe"]
+
+
+@pytest.mark.parametrize("word", PREDICTORS)
+def test_another_pair_may_be_the_reference_and_the_choices_stay(rows, word):
+    trained = Trained(rows[0], rows[1], COSTS)
+    chosen = {name: trained.outcomes[name] for name in (FREE, PLAIN, ALL)}
+    before = trained.pair
+    trained.refer_to(HALF_WHITE, word)
+    assert trained.pair == (HALF_WHITE, word)
+    assert trained.entry(HALF_WHITE).judge == judge_of(word)
+    assert {name: trained.outcomes[name] for name in (FREE, PLAIN, ALL)} == chosen
+    trained.refer_to(*before)
+    assert trained.pair == before

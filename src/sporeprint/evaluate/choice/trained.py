@@ -101,8 +101,8 @@ class Trained:
         options["whiteners"] = self.whiteners
         outcomes = leave_one_out_of(train, labels, asked, tuple(PREDICTORS), probed=probed, **options)
         few = has_few(labelled.codes)
-        embeddings = {name: _may_be_chosen(outcomes[name]) for name in REFERENCES}
-        self.reference, word = reference_of(embeddings, few)
+        self._embeddings = {name: outcomes[name] for name in REFERENCES}
+        self.reference, word = reference_of({name: _may_be_chosen(outcomes[name]) for name in REFERENCES}, few)
         own = {self.reference: word}  # the predictors that belong to the reference and the choices
         listed_as = {candidate.name: candidate.name for candidate in table}
         for choice, listed in among.items():
@@ -119,18 +119,31 @@ class Trained:
         self.entries: list[Entry] = []
         for candidate in (*table, *(Candidate(name, _ROLES[name], asked[listed_as[name]]) for name in among)):
             of_entry = outcomes[listed_as[candidate.name]]
-            judged = _judged(of_entry)
-            if candidate.name in among and not probe:  # another split may choose features that it is not asked of
+            judged, judge = _judged(of_entry, own.get(candidate.name, ""))
+            if candidate.name in among and judge != "probe" and not probe:  # another split may choose other features
                 judged.pop("probe", None)
-            judge = min(("knn", "closed"), key=lambda judge: judged[judge].loss)
-            if word := own.get(candidate.name, ""):
-                judge = judge_of(word)
-                judged[judge] = of_entry[word]
             combiner = candidate.combination.fit(train, self.whiteners)
             self.outcomes[candidate.name] = judged
             self.entries.append(replace(entry_of(candidate, combiner, costs, {}), judge=judge))
         free_losses, all_losses = (self.outcomes[name][self.entry(name).judge].losses for name in (FREE, ALL))
         self.recommended = ALL if surely_better(free_losses - all_losses, SURE, labelled.groups) else FREE
+
+    def refer_to(self, name: str, word: str) -> None:
+        """Take these features and this predictor as the reference: what all rows name, or most draws.
+
+        What these rows chose stays.
+        """
+        for at, entry in enumerate(self.entries):
+            if entry.name in self._embeddings:
+                own = word if entry.name == name else ""
+                self.outcomes[entry.name], judge = _judged(self._embeddings[entry.name], own)
+                self.entries[at] = replace(entry, judge=judge)
+        self.reference = name
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """The features and the predictor of the reference."""
+        return self.reference, word_of(self.outcomes[self.reference][self.entry(self.reference).judge].predictor)
 
     def entry(self, name: str) -> Entry:
         """The entry of that name."""
@@ -197,10 +210,13 @@ def _may_be_chosen(outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
     return {word: outcome for word, outcome in outcomes.items() if word in CHOSEN}
 
 
-def _judged(outcomes: dict[str, Outcome]) -> dict[str, Outcome]:
-    """The predictor with the least loss of each judge."""
+def _judged(outcomes: Mapping[str, Outcome], own: str = "") -> tuple[dict[str, Outcome], str]:
+    """The predictor with the least loss of each judge, and the better of kNN and closed form; or an entry's own."""
     judged = {}
     for judge, words in JUDGES.items():
         if asked := [outcomes[word] for word in words if word in outcomes]:
             judged[judge] = min(asked, key=lambda outcome: outcome.loss)
-    return judged
+    if own:
+        judged[judge_of(own)] = outcomes[own]
+        return judged, judge_of(own)
+    return judged, min(("knn", "closed"), key=lambda judge: judged[judge].loss)

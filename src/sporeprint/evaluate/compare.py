@@ -174,7 +174,7 @@ def comparison_of(
         predictor=trained.predictor,
         changed=tuple(_changed(trained, test, names, before, after, ids, test_ids)),
         settings={**known, "test_rows": len(names), "intervals": "bootstrap over test rows"},
-        notes=reasons(entries, trained.reference, trained.recommended),
+        notes=(*reasons(entries, trained.reference, trained.recommended), *trained.notes),
     )
 
 
@@ -316,6 +316,7 @@ def _of_splits(
         settings={**known, "splits": splits, "held_out": held, "intervals": "repeated splits (Nadeau and Bengio)"},
         notes=(
             *reasons(entries, whole.reference, whole.recommended),
+            *whole.notes,
             "no test set: accuracies are means over repeated splits of the training rows, each of which makes its own "
             "choice; what is shown as chosen, and its predictor, is the choice of all rows",
             "a class's test rows are counted once in each split",

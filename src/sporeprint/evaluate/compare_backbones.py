@@ -16,7 +16,6 @@ from sporeprint.evaluate.choice.guard import GUARD, surely_better
 from sporeprint.evaluate.choice.intervals import Interval, bootstrap_difference, bootstrap_mean
 from sporeprint.evaluate.choice.judges import title_of_predictor
 from sporeprint.evaluate.choice.leave_one_out import MOST_ROWS, Outcome, silent
-from sporeprint.evaluate.choice.select import has_few
 from sporeprint.evaluate.choice.trained import Trained
 from sporeprint.evaluate.choice.verdict import pair
 from sporeprint.evaluate.compare import blocks_of, comparison_of
@@ -210,8 +209,7 @@ def compare_backbones(
         {**known, "backbone": names[best]}, progress,
     )  # fmt: skip
     notes = [f"left out, since a backbone lacks them: {text}" for text in filter(None, (lost, test_lost))]
-    if has_few(np.unique(labels, return_inverse=True)[1]):
-        notes.append("few rows of a class: the reference is LDA on the raw embedding")
+    notes += trained[best].notes
     return BackboneComparison(
         verdict=_verdict(entries, first, best),
         backbones=entries,

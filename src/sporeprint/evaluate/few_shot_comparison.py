@@ -128,6 +128,7 @@ def few_shot_comparison(
         },
         notes=(
             *reasons(entries, reference[0], recommended),
+            *choices[0].notes,
             f"{shots} labelled rows of each class, drawn {draws} times; each draw chooses from its own rows: "
             f"{_chosen_in_words(runs, recommended)}",
             f"gain in each draw: {', '.join(f'{100 * gain + 0.0:+.1f}' for gain in gains)}; intervals are of other "

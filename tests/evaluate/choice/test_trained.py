@@ -168,3 +168,11 @@ def test_another_pair_may_be_the_reference_and_the_choices_stay(rows, word):
     assert {name: trained.outcomes[name] for name in (FREE, PLAIN, ALL)} == chosen
     trained.refer_to(*before)
     assert trained.pair == before
+
+
+def test_few_rows_of_a_class_are_said_by_all_rows_and_not_by_those_that_choose():
+    for count, few in ((87, True), (96, False)):
+        train, labels = classed_blocks(count, names=("embedding", "cls-1"))
+        trained = Trained(train, labels, COSTS, most_rows=60, probe=False)
+        assert [note.split(" (")[0] for note in trained.notes] == ["few rows of a class"] * few
+        assert not few or trained.pair == ("embedding", "LDA")

@@ -24,6 +24,7 @@ from sporeprint.predictors.predictor import LeftOut, Predictor
 from sporeprint.predictors.principal import Floats, Principal
 
 MOST_ROWS = 2000  # labelled rows that leave-one-out looks at: 32 MB a matrix of inner products
+FEW = 30  # rows of the median class, below which features are chosen for LDA alone
 _ROUNDING = 1e-5  # of the rows' squared lengths, which are sums of float32
 
 
@@ -58,11 +59,16 @@ Outcomes = dict[str, dict[str, Outcome]]  # by the features' name, then by the p
 
 
 class Labelled(NamedTuple):
-    """The rows that choose: their numbers [n], the codes of their labels [n], and their groups."""
+    """The rows that choose: their numbers [n], the codes of their labels [n], and their groups.
+
+    few: whether a class has few rows, of all that have a label. drawn: whether there are more such rows than choose.
+    """
 
     rows: NDArray[np.intp]
     codes: NDArray[np.intp]
     groups: Groups
+    few: bool
+    drawn: bool
 
 
 @quiet_floats
@@ -245,13 +251,21 @@ def labelled_rows(
     for block in blocks.values():
         has &= np.isfinite(block).all(axis=1)
     rows = np.flatnonzero(has)
-    if len(rows) > most_rows:
+    if min(len(rows), most_rows) < 2:
+        raise SampleError(
+            f"{min(len(rows), most_rows)} rows with a label and features; expected at least two to leave one out"
+        )
+    few, drawn = has_few(labels_of(given[rows], len(rows), "train")), len(rows) > most_rows
+    if drawn:
         rows = np.sort(np.random.default_rng(seed).choice(rows, most_rows, replace=False))
-    if len(rows) < 2:
-        raise SampleError(f"{len(rows)} rows with a label and features; expected at least two to leave one out")
     codes = np.unique(labels_of(given[rows], len(rows), "train"), return_inverse=True)[1]
     numbers = None if groups is None else group_codes(groups, total)[rows]
-    return Labelled(rows, codes, groups_of(numbers, len(rows)))
+    return Labelled(rows, codes, groups_of(numbers, len(rows)), few, drawn)
+
+
+def has_few(labels: NDArray[Any]) -> bool:
+    """Whether the median class of labels [N] has fewer than `FEW` rows."""
+    return bool(np.median(np.unique(labels, return_counts=True)[1]) < FEW)
 
 
 def _is_missing(label: Any) -> bool:

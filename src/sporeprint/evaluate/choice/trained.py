@@ -29,13 +29,14 @@ from sporeprint.evaluate.choice.guard import SURE, surely_better
 from sporeprint.evaluate.choice.intervals import Interval
 from sporeprint.evaluate.choice.judges import CHOSEN, JUDGES, PREDICTORS, judge_of, title_of_predictor, word_of
 from sporeprint.evaluate.choice.leave_one_out import (
+    FEW,
     MOST_ROWS,
     Outcome,
     labelled_rows,
     leave_one_out_of,
     silent,
 )
-from sporeprint.evaluate.choice.select import choose, has_few, reference_of
+from sporeprint.evaluate.choice.select import choose, reference_of
 from sporeprint.evaluate.comparison import Accuracy
 from sporeprint.evaluate.table import Costs, Entry, entry_of
 from sporeprint.features.blocks import Blocks, family
@@ -100,14 +101,13 @@ class Trained:
         options: dict[str, Any] = {"groups": groups, "most_rows": most_rows, "seed": seed, "progress": progress}
         options["whiteners"] = self.whiteners
         outcomes = leave_one_out_of(train, labels, asked, tuple(PREDICTORS), probed=probed, **options)
-        few = has_few(labelled.codes)
         self._embeddings = {name: outcomes[name] for name in REFERENCES}
-        self.reference, word = reference_of({name: _may_be_chosen(outcomes[name]) for name in REFERENCES}, few)
+        self.reference, word = reference_of({name: _may_be_chosen(outcomes[name]) for name in REFERENCES}, labelled.few)
         own = {self.reference: word}  # the predictors that belong to the reference and the choices
         listed_as = {candidate.name: candidate.name for candidate in table}
         for choice, listed in among.items():
             of_choice = {name: _may_be_chosen(outcomes[_of(choice, name)]) for name in listed}
-            selection = choose(listed, of_choice, groups=labelled.groups, few=few)
+            selection = choose(listed, of_choice, groups=labelled.groups, few=labelled.few)
             listed_as[choice] = _of(choice, selection.name)
             assert selection.predictor is not None
             own[choice] = word_of(selection.predictor)
@@ -139,6 +139,14 @@ class Trained:
                 self.outcomes[entry.name], judge = _judged(self._embeddings[entry.name], own)
                 self.entries[at] = replace(entry, judge=judge)
         self.reference = name
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know of how it was chosen."""
+        if not self.labelled.few:
+            return ()
+        few = f"few rows of a class (fewer than {FEW} in the median class)"
+        return (f"{few}: the reference is LDA on the raw embedding, and features are chosen for LDA",)
 
     @property
     def pair(self) -> tuple[str, str]:

@@ -176,3 +176,18 @@ def test_few_rows_of_a_class_are_said_by_all_rows_and_not_by_those_that_choose()
         trained = Trained(train, labels, COSTS, most_rows=60, probe=False)
         assert [note.split(" (")[0] for note in trained.notes] == ["few rows of a class"] * few
         assert not few or trained.pair == ("embedding", "LDA")
+
+
+def test_ridge_takes_its_penalty_from_all_rows_where_fewer_chose():
+    (train, labels), (test, _) = classed_blocks(240, embedding=0.3), classed_blocks(60, seed=1)
+    trained = Trained(train, labels, COSTS, most_rows=12, probe=False)
+    trained.refer_to("embedding", "ridge")
+    model = Ridge().fit(train["embedding"], labels)
+    drawn = Ridge().fit(train["embedding"][trained.labelled.rows], labels[trained.labelled.rows])
+    assert model.penalty_ != drawn.penalty_
+    expected = model.predict(test["embedding"])
+    assert trained.guesses(test, names={"embedding"})["embedding"]["closed"].tolist() == expected.tolist()
+    assert trained.outcomes["embedding"]["closed"].predictor.penalties == Ridge().penalties
+    whole = Trained(train, labels, COSTS, probe=False)
+    whole.refer_to("embedding", "ridge")
+    assert whole.outcomes["embedding"]["closed"].predictor.penalties == (model.penalty_,)

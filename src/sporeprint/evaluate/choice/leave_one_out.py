@@ -36,7 +36,8 @@ def silent(step: str) -> None:
 class Outcome:
     """What a predictor says of each labelled row from some features, without that row and its group.
 
-    predictor: unfitted, with its choices fixed. right: [N], whether a row is classified rightly. losses: [N], the
+    predictor: unfitted, with its choices fixed, but for ridge's penalty where only some rows were asked.
+    right: [N], whether a row is classified rightly. losses: [N], the
     squared error of its calibrated probabilities, from 0 to 2, which a row gets whose class no other row has.
     """
 
@@ -131,6 +132,8 @@ def _outcome(features: _Features, word: str, labelled: Labelled) -> Outcome:
             left = predictor.leave_one_out_of(principal, labelled.codes, labelled.groups)
     alone = absent_classes(labelled.codes, labelled.groups, len(left.classes))[np.arange(len(left.codes)), left.codes]
     losses = np.where(alone, 2.0, left.losses)  # no answer can be right: how wrong it is must not choose
+    if labelled.drawn and word == "ridge":  # the best penalty falls with the rows; all of them choose it without a cost
+        return Outcome(PREDICTORS[word](), left.right, losses)
     return Outcome(fixed(predictor), left.right, losses)
 
 

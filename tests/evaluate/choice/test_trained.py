@@ -182,10 +182,11 @@ def test_ridge_takes_its_penalty_from_all_rows_where_fewer_chose():
     (train, labels), (test, _) = classed_blocks(240, embedding=0.3), classed_blocks(60, seed=1)
     trained = Trained(train, labels, COSTS, most_rows=12, probe=False)
     trained.refer_to("embedding", "ridge")
-    model = Ridge().fit(train["embedding"], labels)
-    drawn = Ridge().fit(train["embedding"][trained.labelled.rows], labels[trained.labelled.rows])
+    known, asked = features(trained.entry("embedding"), train, test)
+    model = Ridge().fit(known, labels)
+    drawn = Ridge().fit(known[trained.labelled.rows], labels[trained.labelled.rows])
     assert model.penalty_ != drawn.penalty_
-    expected = model.predict(test["embedding"])
+    expected = model.predict(asked)
     assert trained.guesses(test, names={"embedding"})["embedding"]["closed"].tolist() == expected.tolist()
     assert trained.outcomes["embedding"]["closed"].predictor.penalties == Ridge().penalties
     whole = Trained(train, labels, COSTS, probe=False)

@@ -36,8 +36,9 @@ class Selection(Result):
     value: leave-one-out accuracy of the choice, on the very rows that chose it: a little optimistic. loss: the mean
     squared error of its calibrated leave-one-out probabilities, from 0 to 2, which chose. name, combination: of the
     features. predictor: unfitted, with its choices (k, penalty) fixed; of more rows than `most_rows` ridge takes
-    its penalty when it is fitted. reference: the best predictor on the embedding alone, which the choice had to beat. gain: leave-one-out accuracy over it. error: its standard error, by the paired
-    rows; it knows nothing of the number of candidates that were tried. table: {features: {predictor: loss}}.
+    its penalty when it is fitted. reference: the best predictor on the embedding alone, which the choice had to beat.
+    gain: leave-one-out accuracy over it. error: its standard error, by the paired rows; it knows nothing of the
+    number of candidates that were tried. table: {features: {predictor: loss}}.
     """
 
     name: str = ""

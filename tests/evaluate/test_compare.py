@@ -396,3 +396,37 @@ def test_layers_with_a_closed_form_are_recommended_where_no_neighbours_see_the_c
     assert result.best.value.value > 0.9 > result.entry("cls-1").results["knn"].value.value + 0.15
     assert result.verdict.startswith("Use ")
     assert "where the embedding's best is" in result.verdict
+
+
+def test_all_splits_measure_the_reference_that_all_rows_name(monkeypatch):
+    """Of 36 rows a class: enough for all predictors; the 25 in a split alone would name LDA on the raw embedding."""
+    monkeypatch.setattr("sporeprint.evaluate.choice.trained.CHOSEN", ("kNN", "LDA", "ridge"))
+    blocks, labels = drawn(108, seed=7, names=("embedding", "cls-1"), embedding=0.6)
+    result = compare(blocks, labels, None, None, INFO, splits=3)
+    assert (result.reference, result.base.predictor) == (HALF_WHITE, "ridge")
+    combiner = result.entry(result.reference).combination
+    values = []
+    for rows, others in repeated_splits(labels, 0.3, 3, 0):
+        train, test = ({name: block[part] for name, block in blocks.items()} for part in (rows, others))
+        known = combiner.fit(train)
+        guess = fitted(result.base.predictor, known.transform(train), labels[rows]).predict(known.transform(test))
+        values.append((guess == labels[others]).mean())
+    assert result.base.value.value == pytest.approx(np.mean(values))
+    assert result.base.gain.value == 0
+
+
+def test_splits_of_groups_take_three():
+    blocks, labels = drawn(24, names=("embedding", "cls-1"))
+    with pytest.raises(SampleError, match=r"24 rows are of 2 groups; .* expected at least 3 groups, or test rows"):
+        compare(blocks, labels, None, None, INFO, groups=np.arange(24) // 12)
+
+
+def test_a_split_that_trains_on_one_group_leaves_out_its_rows_one_by_one(monkeypatch):
+    blocks, labels = drawn(24, names=("embedding", "cls-1"))
+    halves = np.arange(12), np.arange(12, 24)
+    monkeypatch.setattr("sporeprint.evaluate.compare.repeated_splits", lambda *_: iter([halves, halves[::-1]]))
+    groups = np.maximum(np.arange(24) // 6, 1)
+    result = compare(blocks, labels, None, None, INFO, splits=2, groups=groups)
+    assert "1 of 2 splits are of one group: their rows are left out one by one" in result.notes
+    said = "all rows, tested ones too, name the reference and say whether more than one pass is recommended"
+    assert said in result.notes

@@ -146,3 +146,14 @@ def test_rows_that_do_not_go_together_are_refused(others, complaint):
     first = backbone("first")
     with pytest.raises(SampleError, match=complaint):
         compare_backbones([first, *others(backbone("second", seed=1))])
+
+
+def test_groups_are_of_the_rows_that_choose_where_these_are_fewer():
+    rows = [backbone("first", 0.7), backbone("second", 1.2, seed=1)]
+    groups = {row: at // 2 for at, row in enumerate(rows[0].ids)}
+    result = compare_backbones(rows, groups=groups, most_rows=30)
+    assert result.settings["rows that choose"] == 30
+    alone = compare(
+        rows[1].train, rows[1].labels, rows[1].test, rows[1].test_labels, INFO, groups=np.arange(60) // 2, most_rows=30
+    )
+    assert result.backbone("second").choice.value == alone.best.value

@@ -120,3 +120,14 @@ def test_few_shots_need_test_rows():
     train, labels = classed_blocks(30, names=NAMES)
     with pytest.raises(SampleError, match="shots=2 without test rows"):
         compare(train, labels, None, None, INFO, shots=2)
+
+
+def test_a_draw_of_one_group_leaves_out_its_rows_one_by_one(monkeypatch):
+    path = "sporeprint.evaluate.few_shot_comparison."
+    monkeypatch.setattr(path + "rows_of_draws", lambda *_: iter([np.arange(6), np.arange(9, 15)]))
+    monkeypatch.setattr(path + "content_order", lambda rows, _: np.arange(len(rows)))
+    result = few(shots=2, draws=2, groups=np.arange(60) // 30)
+    plain = few(shots=2, draws=2)
+    assert [entry.results for entry in result.entries] == [entry.results for entry in plain.entries]
+    assert "2 of 2 draws are of one group: their rows are left out one by one" in result.notes
+    assert not any("one by one" in note for note in plain.notes)

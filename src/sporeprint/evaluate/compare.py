@@ -14,6 +14,7 @@ from sporeprint.errors import SampleError
 from sporeprint.evaluate.accuracy import mean_per_class
 from sporeprint.evaluate.analyse import analyse
 from sporeprint.evaluate.choice.candidates import CHOICES, FREE
+from sporeprint.evaluate.choice.group_splits import groups_note, groups_within
 from sporeprint.evaluate.choice.intervals import (
     Interval,
     bootstrap_difference,
@@ -28,7 +29,7 @@ from sporeprint.evaluate.comparison import Changed, Comparison, Neighbour
 from sporeprint.evaluate.few_shot_comparison import few_shot_comparison
 from sporeprint.evaluate.table import Costs, Info
 from sporeprint.features.blocks import Blocks, check_blocks
-from sporeprint.predictors.checks import check_same_kind, features_of, label_array, labels_of
+from sporeprint.predictors.checks import check_same_kind, features_of, labels_of
 from sporeprint.predictors.groups import groups_of
 from sporeprint.search.neighbours import neighbours
 from sporeprint.values import check_count, check_mapping
@@ -62,7 +63,8 @@ def compare(
 
     train, test: blocks [N, D], [M, D] by name. Without test, `splits` stratified splits of train stand in for it, 30 %
     of the rows held out in each, with Nadeau and Bengio's corrected interval: every split makes its own choice, of
-    every k too, while entries show what all rows choose, and all splits share the reference that all rows name.
+    every k too, while entries show what all rows choose. All rows, tested ones too, name the reference that all splits
+    share, and say which choice is recommended: that of one pass, or the one among everything.
     info: `Store.blocks_info`. seconds: spent on each set of views for `rows_timed` rows, as a store's cost says. ids,
     test_ids: of the rows, for the neighbours shown. groups, test_groups: [N], [M]; rows of one group (clips of one
     source, frames of one video) are left out, drawn and held out together. progress: called with each step as it
@@ -174,7 +176,7 @@ def comparison_of(
         predictor=trained.predictor,
         changed=tuple(_changed(trained, test, names, before, after, ids, test_ids)),
         settings={**known, "test_rows": len(names), "intervals": "bootstrap over test rows"},
-        notes=reasons(entries, trained.reference, trained.recommended),
+        notes=(*reasons(entries, trained.reference, trained.recommended), *trained.notes),
     )
 
 
@@ -260,9 +262,17 @@ def _of_splits(
 ) -> Comparison:
     """A comparison without a test set: choice and measure are repeated on splits, each blind to its own test rows.
 
-    The reference alone is named by all rows: one that moved with the splits would be no baseline that anyone could use,
-    and a weaker one, from fewer rows.
+    All rows name the reference: one that moved with the splits would be no baseline that anyone could use, and a weaker
+    one, from fewer rows. They also say which choice is recommended, of one pass or among everything: each is an entry,
+    and measured as each split makes it.
     """
+    if groups is not None and (count := len(groups_of(groups, len(labels)))) < 3:
+        raise SampleError(
+            f"{len(labels)} rows are of {count} groups; splits test whole groups, and leave out others of the rest: "
+            "expected at least 3 groups, or test rows"
+        )
+    whole = Trained(blocks, labels, costs, most_rows, seed, groups, progress, probe=False)
+    apart: list[NDArray[Any] | None] = []
     runs: list[tuple[Trained, Guesses, NDArray[Any]]] = []  # of each split, with the labels that it tests
     for number, (rows, others) in enumerate(repeated_splits(labels, 0.3, splits, seed, groups), 1):
 
@@ -270,12 +280,12 @@ def _of_splits(
             progress(f"split {number} of {splits}: {step}")
 
         part, rest = ({name: block[subset] for name, block in blocks.items()} for subset in (rows, others))
-        apart = None if groups is None else label_array(groups)[rows]
-        trained = Trained(part, labels[rows], costs, most_rows, seed, apart, of_split, probe=False)
+        apart.append(groups_within(groups, rows, len(labels)))
+        trained = Trained(part, labels[rows], costs, most_rows, seed, apart[-1], of_split, probe=False)
+        trained.refer_to(*whole.pair)
         runs.append((trained, trained.guesses(rest, of_split), labels[others]))
     named = np.concatenate([names for *_, names in runs])
     held = len(named) / len(runs) / len(labels)
-    whole = Trained(blocks, labels, costs, most_rows, seed, groups, progress, probe=False)
     progress("intervals, and what the blocks share")
 
     def guesses(name: str, judge: str) -> list[NDArray[Any]]:
@@ -315,8 +325,11 @@ def _of_splits(
         settings={**known, "splits": splits, "held_out": held, "intervals": "repeated splits (Nadeau and Bengio)"},
         notes=(
             *reasons(entries, whole.reference, whole.recommended),
+            *whole.notes,
+            *(() if groups is None else groups_note(apart, "splits")),
             "no test set: accuracies are means over repeated splits of the training rows, each of which makes its own "
             "choice; what is shown as chosen, and its predictor, is the choice of all rows",
+            "all rows, tested ones too, name the reference and say whether more than one pass is recommended",
             "a class's test rows are counted once in each split",
         ),
     )

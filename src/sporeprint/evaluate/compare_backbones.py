@@ -16,7 +16,6 @@ from sporeprint.evaluate.choice.guard import GUARD, surely_better
 from sporeprint.evaluate.choice.intervals import Interval, bootstrap_difference, bootstrap_mean
 from sporeprint.evaluate.choice.judges import title_of_predictor
 from sporeprint.evaluate.choice.leave_one_out import MOST_ROWS, Outcome, silent
-from sporeprint.evaluate.choice.select import has_few
 from sporeprint.evaluate.choice.trained import Trained
 from sporeprint.evaluate.choice.verdict import pair
 from sporeprint.evaluate.compare import blocks_of, comparison_of
@@ -25,7 +24,6 @@ from sporeprint.evaluate.result import plain
 from sporeprint.evaluate.table import Costs, Entry, Info
 from sporeprint.features.blocks import Blocks
 from sporeprint.predictors.checks import check_same_kind, labels_of
-from sporeprint.predictors.groups import groups_of
 from sporeprint.values import check_count
 
 
@@ -186,7 +184,7 @@ def compare_backbones(
         for which in _WHICH
     }
     first = min(range(len(names)), key=lambda at: bases[at].loss)
-    best = _best(bases[first], choices, first, None if apart is None else groups_of(apart, len(ids)))
+    best = _best(bases[first], choices, first, trained[first].labelled.groups)
     reference = right["reference"][first]
 
     def entry(which: str, at: int) -> Entry:
@@ -221,8 +219,7 @@ def compare_backbones(
         {**known, "backbone": names[best]}, progress,
     )  # fmt: skip
     notes = [f"left out, since a backbone lacks them: {text}" for text in filter(None, (lost, test_lost))]
-    if has_few(np.unique(labels, return_inverse=True)[1]):
-        notes.append("few rows of a class: the reference is LDA on the raw embedding")
+    notes += trained[best].notes
     return BackboneComparison(
         verdict=_verdict(entries, first, best),
         backbones=entries,

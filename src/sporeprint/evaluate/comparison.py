@@ -68,8 +68,8 @@ class Comparison:
     names of entries; their `judge` is the predictor that belongs to them. reference: the best predictor on the raw or
     the half-white embedding. free: the choice among what the embedding's own pass gives, gradients read in it included.
     chosen: that, or the choice among everything where it is surely better. All three are chosen by leave-one-out on the
-    training rows; no test row has a say, except in repeated splits: there all rows name the one reference, and each
-    split makes its own choices, while the entries show those of all rows.
+    training rows; no test row has a say, except in repeated splits: there all rows name the one reference and which
+    choice is `chosen`, and each split makes its own choices, while the entries show those of all rows.
     predictor: the chosen one, unfitted, with its choices fixed.
     changed: test rows that the reference and the chosen features classify differently.
     classes: per-class change of accuracy from the reference to the chosen. analysis: of the blocks.

@@ -13,8 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from sporeprint.evaluate.accuracy import mean_per_class
 from sporeprint.evaluate.analyse import analyse
 from sporeprint.evaluate.choice.candidates import CHOICES, FREE
+from sporeprint.evaluate.choice.group_splits import groups_note, groups_within
 from sporeprint.evaluate.choice.intervals import bootstrap_difference, bootstrap_mean
-from sporeprint.evaluate.choice.judges import title_of_predictor
+from sporeprint.evaluate.choice.judges import judge_of, title_of_predictor
 from sporeprint.evaluate.choice.trained import Guesses, Trained
 from sporeprint.evaluate.choice.verdict import reasons, verdict
 from sporeprint.evaluate.comparison import Accuracy, Comparison
@@ -47,23 +48,31 @@ def few_shot_comparison(
 
     Only the drawn rows have labels: the reference, the choice and every predictor come from them alone. Whitening sees
     all training rows, which costs no label. Figures are means over the draws, intervals a bootstrap over test rows of
-    each row's mean. All draws share the reference that most of them name; an entry shows what most draws chose for it.
+    each row's mean. Rows of a draw of one group are left out one by one. All draws share the reference that most of
+    them name; an entry shows what most draws chose for it.
     """
-    runs: list[tuple[Trained, Guesses]] = []
+
+    def of_draw(number: int) -> Callable[[str], None]:
+        return lambda step: progress(f"draw {number} of {draws}: {step}")
+
+    choices: list[Trained] = []
+    apart: list[NDArray[Any] | None] = []
     whiteners: dict[tuple[str, Any], Axes] = {}
     order = content_order(train["embedding"], np.unique(labels, return_inverse=True)[1])
     for number, drawn in enumerate(rows_of_draws(labels[order], shots, draws, seed), 1):
-
-        def of_draw(step: str, number: int = number) -> None:
-            progress(f"draw {number} of {draws}: {step}")
-
         rows = order[drawn]
         given = np.full(len(labels), None, dtype=object)
         given[rows] = labels[rows].tolist()
-        trained = Trained(train, given, costs, most_rows, seed, groups, of_draw, whiteners)
-        runs.append((trained, trained.guesses(test, of_draw)))
+        apart.append(groups_within(groups, rows, len(labels)))
+        own = None if apart[-1] is None else groups
+        choices.append(Trained(train, given, costs, most_rows, seed, own, of_draw(number), whiteners))
+    name, word = _most(trained.pair for trained in choices)
+    reference = name, judge_of(word)
+    runs: list[tuple[Trained, Guesses]] = []
+    for number, trained in enumerate(choices, 1):
+        trained.refer_to(name, word)
+        runs.append((trained, trained.guesses(test, of_draw(number))))
     progress("intervals, and what the blocks share")
-    reference = _most((trained.reference, trained.entry(trained.reference).judge) for trained, _ in runs)
     recommended = _most(trained.recommended for trained, _ in runs)
     drawn_as: dict[str, Any] = {"level": level, "seed": seed, "groups": test_groups}
 
@@ -124,6 +133,8 @@ def few_shot_comparison(
         },
         notes=(
             *reasons(entries, reference[0], recommended),
+            *choices[0].notes,
+            *(() if groups is None else groups_note(apart, "draws")),
             f"{shots} labelled rows of each class, drawn {draws} times; each draw chooses from its own rows: "
             f"{_chosen_in_words(runs, recommended)}",
             f"gain in each draw: {', '.join(f'{100 * gain + 0.0:+.1f}' for gain in gains)}; intervals are of other "

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from sporeprint.evaluate.choice.candidates import title_of
 from sporeprint.evaluate.choice.judges import CHOSEN, PREDICTORS
-from sporeprint.evaluate.choice.select import has_few, select
+from sporeprint.evaluate.choice.leave_one_out import has_few
+from sporeprint.evaluate.choice.select import select
 from sporeprint.features.blocks import Blocks
 from sporeprint.features.combine import Combination
 from sporeprint.predictors.predictor import Predictor
@@ -51,7 +50,7 @@ def choose(
     name = what.name or title_of(what.combination)
     if len(words) == 1:
         return Choice(what.combination, name, PREDICTORS[words[0]]())
-    if has_few(np.unique(labels, return_inverse=True)[1]):
+    if has_few(labels):
         return Choice(what.combination, name, PREDICTORS["LDA"]())
     features = what.combination.fit(blocks).transform(blocks)
     losses = {}

@@ -12,8 +12,8 @@ from sporeprint.errors import RecipeError, SampleError
 from sporeprint.evaluate.choice.candidates import REFERENCES, choices
 from sporeprint.evaluate.choice.guard import GUARD
 from sporeprint.evaluate.choice.judges import PREDICTORS, word_of
-from sporeprint.evaluate.choice.leave_one_out import Outcome, leave_one_out_of
-from sporeprint.evaluate.choice.select import Selection, choose, has_few, select
+from sporeprint.evaluate.choice.leave_one_out import Outcome, has_few, leave_one_out_of
+from sporeprint.evaluate.choice.select import Selection, choose, select
 from sporeprint.features.combine import Combination
 from sporeprint.predictors.knn import KNN
 from sporeprint.predictors.lda import ShrunkLDA
@@ -309,3 +309,11 @@ def test_a_selection_in_a_notebook_shows_the_choice_and_not_every_candidate():
     selection = Selection(value=0.5, name="layers", table={"layers": {"LDA": 0.5}, "a candidate": {"LDA": 0.25}})
     assert "name='layers'" in repr(selection)
     assert "a candidate" not in repr(selection)
+
+
+def test_few_is_of_all_labelled_rows_and_not_of_those_that_are_drawn():
+    blocks, labels = classed_blocks(96, names=("embedding", "cls-1"))
+    asked = select(blocks, labels, most_rows=60).settings["predictors"]
+    assert asked == ["kNN", "LDA", "ridge", "probe"]
+    labels = np.where(np.arange(96) % 2, None, labels)
+    assert select(blocks, labels, most_rows=30).settings["predictors"] == ["LDA"]

@@ -9,6 +9,7 @@ from sporeprint.evaluate.choice.candidates import (
     DECORRELATED,
     EMBEDDINGS,
     FREE,
+    HALF_WHITE,
     PAPER,
     PLAIN,
     REFERENCES,
@@ -154,3 +155,40 @@ def test_words_for_people():
     assert title_of_predictor(KNN(k=20, vote="softmax")) == "kNN, k = 20, softmax vote"
     assert (title_of_predictor(ShrunkLDA()), title_of_predictor(Ridge(penalties=(0.1,)))) == ("LDA", "ridge")
     assert [judge_of(word) for word in PREDICTORS] == ["knn", "closed", "closed", "closed", "probe"]
+
+
+@pytest.mark.parametrize("word", PREDICTORS)
+def test_another_pair_may_be_the_reference_and_the_choices_stay(rows, word):
+    trained = Trained(rows[0], rows[1], COSTS)
+    chosen = {name: trained.outcomes[name] for name in (FREE, PLAIN, ALL)}
+    before = trained.pair
+    trained.refer_to(HALF_WHITE, word)
+    assert trained.pair == (HALF_WHITE, word)
+    assert trained.entry(HALF_WHITE).judge == judge_of(word)
+    assert {name: trained.outcomes[name] for name in (FREE, PLAIN, ALL)} == chosen
+    trained.refer_to(*before)
+    assert trained.pair == before
+
+
+def test_few_rows_of_a_class_are_said_by_all_rows_and_not_by_those_that_choose():
+    for count, few in ((87, True), (96, False)):
+        train, labels = classed_blocks(count, names=("embedding", "cls-1"))
+        trained = Trained(train, labels, COSTS, most_rows=60, probe=False)
+        assert [note.split(" (")[0] for note in trained.notes] == ["few rows of a class"] * few
+        assert not few or trained.pair == ("embedding", "LDA")
+
+
+def test_ridge_takes_its_penalty_from_all_rows_where_fewer_chose():
+    (train, labels), (test, _) = classed_blocks(240, embedding=0.3), classed_blocks(60, seed=1)
+    trained = Trained(train, labels, COSTS, most_rows=12, probe=False)
+    trained.refer_to("embedding", "ridge")
+    known, asked = features(trained.entry("embedding"), train, test)
+    model = Ridge().fit(known, labels)
+    drawn = Ridge().fit(known[trained.labelled.rows], labels[trained.labelled.rows])
+    assert model.penalty_ != drawn.penalty_
+    expected = model.predict(asked)
+    assert trained.guesses(test, names={"embedding"})["embedding"]["closed"].tolist() == expected.tolist()
+    assert trained.outcomes["embedding"]["closed"].predictor.penalties == Ridge().penalties
+    whole = Trained(train, labels, COSTS, probe=False)
+    whole.refer_to("embedding", "ridge")
+    assert whole.outcomes["embedding"]["closed"].predictor.penalties == (model.penalty_,)

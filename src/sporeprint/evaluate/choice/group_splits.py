@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from sporeprint.errors import SampleError
+from sporeprint.predictors.checks import label_array
+from sporeprint.predictors.groups import group_codes
 
 _ORDERS = 8
+
+
+def groups_within(groups: ArrayLike | None, rows: NDArray[np.intp], total: int) -> NDArray[Any] | None:
+    """The groups of some of all rows; None where these are of one group, which cannot be left out as a whole."""
+    if groups is None or not np.ptp(group_codes(groups, total)[rows]):
+        return None
+    kept: NDArray[Any] = label_array(groups)[rows]
+    return kept
+
+
+def groups_note(apart: Sequence[NDArray[Any] | None], what: str) -> tuple[str, ...]:
+    """What must be said where rows are grouped and some draws or splits are of one group. apart: of each."""
+    alone = sum(groups is None for groups in apart)
+    return (f"{alone} of {len(apart)} {what} are of one group: their rows are left out one by one",) if alone else ()
 
 
 class GroupSplits:

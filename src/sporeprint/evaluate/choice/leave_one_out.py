@@ -24,6 +24,7 @@ from sporeprint.predictors.predictor import LeftOut, Predictor
 from sporeprint.predictors.principal import Floats, Principal
 
 MOST_ROWS = 2000  # labelled rows that leave-one-out looks at: 32 MB a matrix of inner products
+FEW = 30  # rows of the median class, below which features are chosen for LDA alone
 _ROUNDING = 1e-5  # of the rows' squared lengths, which are sums of float32
 
 
@@ -35,7 +36,8 @@ def silent(step: str) -> None:
 class Outcome:
     """What a predictor says of each labelled row from some features, without that row and its group.
 
-    predictor: unfitted, with its choices fixed. right: [N], whether a row is classified rightly. losses: [N], the
+    predictor: unfitted, with its choices fixed, but for ridge's penalty where only some rows were asked.
+    right: [N], whether a row is classified rightly. losses: [N], the
     squared error of its calibrated probabilities, from 0 to 2, which a row gets whose class no other row has.
     """
 
@@ -58,11 +60,16 @@ Outcomes = dict[str, dict[str, Outcome]]  # by the features' name, then by the p
 
 
 class Labelled(NamedTuple):
-    """The rows that choose: their numbers [n], the codes of their labels [n], and their groups."""
+    """The rows that choose: their numbers [n], the codes of their labels [n], and their groups.
+
+    few: whether a class has few rows, of all that have a label. drawn: whether there are more such rows than choose.
+    """
 
     rows: NDArray[np.intp]
     codes: NDArray[np.intp]
     groups: Groups
+    few: bool
+    drawn: bool
 
 
 @quiet_floats
@@ -125,6 +132,8 @@ def _outcome(features: _Features, word: str, labelled: Labelled) -> Outcome:
             left = predictor.leave_one_out_of(principal, labelled.codes, labelled.groups)
     alone = absent_classes(labelled.codes, labelled.groups, len(left.classes))[np.arange(len(left.codes)), left.codes]
     losses = np.where(alone, 2.0, left.losses)  # no answer can be right: how wrong it is must not choose
+    if labelled.drawn and word == "ridge":  # the best penalty falls with the rows; all of them choose it without a cost
+        return Outcome(PREDICTORS[word](), left.right, losses)
     return Outcome(fixed(predictor), left.right, losses)
 
 
@@ -245,13 +254,21 @@ def labelled_rows(
     for block in blocks.values():
         has &= np.isfinite(block).all(axis=1)
     rows = np.flatnonzero(has)
-    if len(rows) > most_rows:
+    if min(len(rows), most_rows) < 2:
+        raise SampleError(
+            f"{min(len(rows), most_rows)} rows with a label and features; expected at least two to leave one out"
+        )
+    few, drawn = has_few(labels_of(given[rows], len(rows), "train")), len(rows) > most_rows
+    if drawn:
         rows = np.sort(np.random.default_rng(seed).choice(rows, most_rows, replace=False))
-    if len(rows) < 2:
-        raise SampleError(f"{len(rows)} rows with a label and features; expected at least two to leave one out")
     codes = np.unique(labels_of(given[rows], len(rows), "train"), return_inverse=True)[1]
     numbers = None if groups is None else group_codes(groups, total)[rows]
-    return Labelled(rows, codes, groups_of(numbers, len(rows)))
+    return Labelled(rows, codes, groups_of(numbers, len(rows)), few, drawn)
+
+
+def has_few(labels: NDArray[Any]) -> bool:
+    """Whether the median class of labels [N] has fewer than `FEW` rows."""
+    return bool(np.median(np.unique(labels, return_counts=True)[1]) < FEW)
 
 
 def _is_missing(label: Any) -> bool:

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
@@ -29,8 +28,6 @@ from sporeprint.predictors.groups import Groups
 from sporeprint.predictors.predictor import Predictor
 from sporeprint.values import check_choice, check_count, check_list, check_mapping
 
-FEW = 30  # rows of the median class, below which features are chosen for LDA alone
-
 
 @dataclass(frozen=True)
 class Selection(Result):
@@ -38,9 +35,10 @@ class Selection(Result):
 
     value: leave-one-out accuracy of the choice, on the very rows that chose it: a little optimistic. loss: the mean
     squared error of its calibrated leave-one-out probabilities, from 0 to 2, which chose. name, combination: of the
-    features. predictor: unfitted, with its choices (k, penalty) fixed. reference: the best predictor on the embedding
-    alone, which the choice had to beat. gain: leave-one-out accuracy over it. error: its standard error, by the paired
-    rows; it knows nothing of the number of candidates that were tried. table: {features: {predictor: loss}}.
+    features. predictor: unfitted, with its choices (k, penalty) fixed; of more rows than `most_rows` ridge takes
+    its penalty when it is fitted. reference: the best predictor on the embedding alone, which the choice had to beat.
+    gain: leave-one-out accuracy over it. error: its standard error, by the paired rows; it knows nothing of the
+    number of candidates that were tried. table: {features: {predictor: loss}}.
     """
 
     name: str = ""
@@ -88,8 +86,8 @@ def select(
     `seed`. Rows with NaN in any block are left out of both. candidates: by name; they must not reduce (`size`), which
     can be added to the choice. The raw and the half-white embedding are always among them. predictors: of "kNN", "LDA",
     "ridge", "class means" and "probe", which is slow and sees the embedding alone; where the median class has fewer
-    than 30 rows, LDA alone, if it is among them. groups: [N]; rows of one group are left out together. guard: see
-    `choose`. progress: called with each candidate as its turn comes.
+    than 30 labelled rows, drawn or not, LDA alone, if it is among them. groups: [N]; rows of one group are left out
+    together. guard: see `choose`. progress: called with each candidate as its turn comes.
     Raises SampleError for fewer than two labelled rows, blocks of other rows or that are not there, candidates that
     reduce or take the name of one of these two, unknown predictors, and numbers out of range.
 
@@ -122,21 +120,15 @@ def select(
     check_guard(guard)
     checked = check_candidates(blocks, listed)
     labelled = labelled_rows(checked, labels, groups, most_rows, seed)
-    few = has_few(labelled.codes)
-    if few and "LDA" in words:
+    if labelled.few and "LDA" in words:
         words = ["LDA"]
     outcomes = leave_one_out_of(
         checked, labels, listed, words, groups, most_rows, seed, tuple(REFERENCES), progress or silent
     )
     settings: dict[str, Any] = {"predictors": words, "seed": seed}
     settings |= {} if groups is None else {"groups": len(labelled.groups)}
-    choice = choose(listed, outcomes, guard, labelled.groups, few, settings)
+    choice = choose(listed, outcomes, guard, labelled.groups, labelled.few, settings)
     return replace(choice, combination=choice.combination.over(list(blocks)))  # the same where there are more blocks
-
-
-def has_few(codes: NDArray[np.intp]) -> bool:
-    """Whether the median class of codes [N] has fewer than `FEW` rows."""
-    return bool(np.median(np.bincount(codes)) < FEW)
 
 
 @quiet_floats

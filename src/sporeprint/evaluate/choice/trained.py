@@ -29,13 +29,14 @@ from sporeprint.evaluate.choice.guard import SURE, surely_better
 from sporeprint.evaluate.choice.intervals import Interval
 from sporeprint.evaluate.choice.judges import CHOSEN, JUDGES, PREDICTORS, judge_of, title_of_predictor, word_of
 from sporeprint.evaluate.choice.leave_one_out import (
+    FEW,
     MOST_ROWS,
     Outcome,
     labelled_rows,
     leave_one_out_of,
     silent,
 )
-from sporeprint.evaluate.choice.select import choose, has_few, reference_of
+from sporeprint.evaluate.choice.select import choose, reference_of
 from sporeprint.evaluate.comparison import Accuracy
 from sporeprint.evaluate.table import Costs, Entry, entry_of
 from sporeprint.features.blocks import Blocks, family
@@ -51,7 +52,7 @@ class Trained:
     """What the training rows decide. It sees no test row.
 
     labels: [N], None for a row without one, which only serves whitening; the rest is decided, and fitted, without it.
-    whiteners: of the same blocks, for the next choice from them.
+    labelled: the rows that choose. whiteners: of the same blocks, for the next choice from them.
     entries: without results. outcomes: of each entry by name, {judge: leave-one-out of its best predictor}. reference:
     the name of the entry that is best on the embedding alone, with its `judge`. recommended: the choice among
     everything if its loss is below that of the choice of one pass by two standard errors, else that.
@@ -80,7 +81,7 @@ class Trained:
             self.groups = None if groups is None else label_array(groups)[has]
         self.classes, self.codes = np.unique(self.labels, return_inverse=True)
         self.whiteners = {} if whiteners is None else whiteners
-        labelled = labelled_rows(train, labels, groups, most_rows, seed)
+        self.labelled = labelled = labelled_rows(train, labels, groups, most_rows, seed)
         names = list(train)
         table = full_table(names)
         plain = [name for name in names if family(name) != "gradients"]
@@ -100,14 +101,13 @@ class Trained:
         options: dict[str, Any] = {"groups": groups, "most_rows": most_rows, "seed": seed, "progress": progress}
         options["whiteners"] = self.whiteners
         outcomes = leave_one_out_of(train, labels, asked, tuple(PREDICTORS), probed=probed, **options)
-        few = has_few(labelled.codes)
-        embeddings = {name: _may_be_chosen(outcomes[name]) for name in REFERENCES}
-        self.reference, word = reference_of(embeddings, few)
+        self._embeddings = {name: outcomes[name] for name in REFERENCES}
+        self.reference, word = reference_of({name: _may_be_chosen(outcomes[name]) for name in REFERENCES}, labelled.few)
         own = {self.reference: word}  # the predictors that belong to the reference and the choices
         listed_as = {candidate.name: candidate.name for candidate in table}
         for choice, listed in among.items():
             of_choice = {name: _may_be_chosen(outcomes[_of(choice, name)]) for name in listed}
-            selection = choose(listed, of_choice, groups=labelled.groups, few=few)
+            selection = choose(listed, of_choice, groups=labelled.groups, few=labelled.few)
             listed_as[choice] = _of(choice, selection.name)
             assert selection.predictor is not None
             own[choice] = word_of(selection.predictor)
@@ -119,18 +119,39 @@ class Trained:
         self.entries: list[Entry] = []
         for candidate in (*table, *(Candidate(name, _ROLES[name], asked[listed_as[name]]) for name in among)):
             of_entry = outcomes[listed_as[candidate.name]]
-            judged = _judged(of_entry)
-            if candidate.name in among and not probe:  # another split may choose features that it is not asked of
+            judged, judge = _judged(of_entry, own.get(candidate.name, ""))
+            if candidate.name in among and judge != "probe" and not probe:  # another split may choose other features
                 judged.pop("probe", None)
-            judge = min(("knn", "closed"), key=lambda judge: judged[judge].loss)
-            if word := own.get(candidate.name, ""):
-                judge = judge_of(word)
-                judged[judge] = of_entry[word]
             combiner = candidate.combination.fit(train, self.whiteners)
             self.outcomes[candidate.name] = judged
             self.entries.append(replace(entry_of(candidate, combiner, costs, {}), judge=judge))
         free_losses, all_losses = (self.outcomes[name][self.entry(name).judge].losses for name in (FREE, ALL))
         self.recommended = ALL if surely_better(free_losses - all_losses, SURE, labelled.groups) else FREE
+
+    def refer_to(self, name: str, word: str) -> None:
+        """Take these features and this predictor as the reference: what all rows name, or most draws.
+
+        What these rows chose stays.
+        """
+        for at, entry in enumerate(self.entries):
+            if entry.name in self._embeddings:
+                own = word if entry.name == name else ""
+                self.outcomes[entry.name], judge = _judged(self._embeddings[entry.name], own)
+                self.entries[at] = replace(entry, judge=judge)
+        self.reference = name
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know of how it was chosen."""
+        if not self.labelled.few:
+            return ()
+        few = f"few rows of a class (fewer than {FEW} in the median class)"
+        return (f"{few}: the reference is LDA on the raw embedding, and features are chosen for LDA",)
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """The features and the predictor of the reference."""
+        return self.reference, word_of(self.outcomes[self.reference][self.entry(self.reference).judge].predictor)
 
     def entry(self, name: str) -> Entry:
         """The entry of that name."""
@@ -197,10 +218,13 @@ def _may_be_chosen(outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
     return {word: outcome for word, outcome in outcomes.items() if word in CHOSEN}
 
 
-def _judged(outcomes: dict[str, Outcome]) -> dict[str, Outcome]:
-    """The predictor with the least loss of each judge."""
+def _judged(outcomes: Mapping[str, Outcome], own: str = "") -> tuple[dict[str, Outcome], str]:
+    """The predictor with the least loss of each judge, and the better of kNN and closed form; or an entry's own."""
     judged = {}
     for judge, words in JUDGES.items():
         if asked := [outcomes[word] for word in words if word in outcomes]:
             judged[judge] = min(asked, key=lambda outcome: outcome.loss)
-    return judged
+    if own:
+        judged[judge_of(own)] = outcomes[own]
+        return judged, judge_of(own)
+    return judged, min(("knn", "closed"), key=lambda judge: judged[judge].loss)

@@ -31,7 +31,7 @@ class Regressor(RegressorMixin, BaseEstimator):
         return rows, targets.astype(np.float64).reshape(len(rows), -1), groups_of(groups, len(rows))
 
     def _checked_queries(self, X: ArrayLike) -> NDArray[Any]:
-        """Return rows [M, D] to predict. Raises SampleError, and scikit-learn's NotFittedError."""
+        """Return rows [M, D] to predict. Raises SampleError; before `fit`, as scikit-learn's estimators do."""
         check_is_fitted(self)
         with as_sample_errors():
             return features_of(validate_data(self, X, reset=False, **CHECKS), "test")

@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from sporeprint import Fungi, load_pipeline
+from sporeprint import Fungi, load_pipeline, open_source
 from sporeprint.run import predict as predict_module
+from sporeprint.run.saved_classifier import load_classifier
 from sporeprint.store.reader import Store
 
 
@@ -192,3 +193,12 @@ def test_a_model_is_not_saved_among_other_files(run, made, tmp_path):
     words = ("--features", "embedding", "--predictor", "class-means")
     status, _, err = run("classify", folder / "train", "--save", tmp_path, *words)
     assert (status, "holds other files (mine.txt, ...)" in err) == (2, True)
+
+
+def test_a_fresh_run_is_not_said_to_go_on(made, photos, tmp_path):
+    steps = []
+    model = load_classifier(made[0] / "model")
+    source = open_source(photos / "test", modality="image", like=model.columns)
+    predict_module.predict_rows(model, source, tmp_path / "p.csv", progress=lambda *step: steps.append(step))
+    assert steps[0] == ("rows", 0, 12)
+    assert steps[-1] == ("rows", 12, 12)

@@ -83,9 +83,7 @@ def classify(
         say_folded(
             f"{save}: a model of {folder_size(save) / 2**20:.1f} MiB; `sporeprint predict {save} SOURCE` applies it."
         )
-    for note in found.notes:
-        say(note, err=True)
-    say_failures(found.failures)
+    say_notes(found)
 
 
 def write_numbers(out: Path, json: bool, train: Rows, test: Rows, what: Wanted, **options: Any) -> None:
@@ -103,13 +101,14 @@ def write_numbers(out: Path, json: bool, train: Rows, test: Rows, what: Wanted, 
         print_json({"out": str(out), **found.to_json()})
         return
     say_folded(found.verdict(out))
+    say_notes(found)
+
+
+def say_notes(found: Any) -> None:
+    """Say on stderr what must be known about predictions, and name rows that were left out."""
     for note in found.notes:
         say(note, err=True)
-    say_failures(found.failures)
-
-
-def say_failures(failures: list[RowFailure]) -> None:
-    """Name rows that were left out, on stderr."""
+    failures: list[RowFailure] = found.failures
     for failure in failures[:_FAILURES]:
         say(f"left out: {failure.id}: {failure.reason}", err=True)
     if len(failures) > _FAILURES:
@@ -159,6 +158,4 @@ def predict(
         print_json({"out": str(out), **found.to_json()})
         return
     say_folded(found.verdict(out))
-    for note in found.notes:
-        say(note, err=True)
-    say_failures(found.failures)
+    say_notes(found)

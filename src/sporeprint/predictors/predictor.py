@@ -101,7 +101,7 @@ class Predictor(ClassifierMixin, BaseEstimator):
 
     @quiet_floats
     def leave_one_out(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> LeftOut:
-        """Fit on X [N, D], y [N], and return what each row would be told by all rows outside its group.
+        """Fit on X [N, D], y [N], and return what all rows outside its group say of each row.
 
         It is what N fits would give, for the price of about one; what they choose (a penalty, k) is chosen once, by all
         rows. Raises SampleError as `fit`, and for a single row.

@@ -96,7 +96,7 @@ class RidgePath:
         return coefficients, self.means - coefficients @ self.principal.centre
 
     def left_out(self, rows: NDArray[Any] | None, groups: Groups, penalty: float) -> Floats:
-        """Return what each of the M fitted rows in the groups, by number, would be told without its group [M, T]."""
+        """Return what is predicted for each of the M fitted rows in the groups, by number, without its group [M, T]."""
         asked = rows_in(groups)
         values = np.empty((len(asked), self.targets.shape[1]))
         for part, together in parts_of(groups, self.principal.width):

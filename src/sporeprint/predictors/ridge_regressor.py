@@ -52,7 +52,7 @@ class RidgeRegressor(Regressor):
 
     @quiet_floats
     def leave_one_out(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> Floats:
-        """Fit, and return what each row would be told by all rows outside its group: numbers like y.
+        """Fit, and return what all rows outside its group predict for each row: numbers like y.
 
         Penalties are chosen once, by all rows. Raises SampleError as `fit`, and for a single row.
         """

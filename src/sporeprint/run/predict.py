@@ -126,6 +126,7 @@ def _parts(
 
     gathered, read = Gathered(inputs, failures, assumptions), list[Row]()
     done = 0
+    progress("rows", done, total)  # else the first batch would be taken for what an earlier run left
     for batch in decoded_batches(inputs, samples(), fungi.batch_size, fungi.workers, limits=fungi.engine.limits):
         gathered.add(batch, *fungi.compute(*batch))
         read += [waiting.popleft() for _ in batch.rows]

@@ -191,8 +191,44 @@ def test_where_nothing_is_surely_better_the_embedding_is_the_answer(run, data):
 def test_a_table_that_nothing_chose_from_says_that_its_best_is_picked_by_its_figures(run, data):
     first = run("cluster", data / "a")[1].splitlines()[0]
     assert first == "None of 3 others has more than the embedding: matched accuracy 100.0%."
-    first = run("regress", data / "heights-a", data / "heights-b", "--k", "1")[1].splitlines()[0]
-    assert first == "None of 2 others has more than the embedding: R^2 1.000."
+
+
+def test_a_table_of_regressions_takes_what_the_training_rows_choose(run, data):
+    """The gradient knows each test row from the training rows, and none of these from the others."""
+    degrees, noise = np.linspace(0, 60, 13), np.random.default_rng(1).uniform(0, 360, 13)
+    for name in ("good-a", "good-b"):
+        source = ListSource([f"{name}{at}" for at in range(13)], labels=np.sin(np.deg2rad(degrees)).tolist())
+        store_of(data / name, source, {"embedding": circle(degrees + 9 * (name == "good-b")), "kl": circle(noise)})
+    words = ("regress", data / "good-a", data / "good-b", "--k", "1")
+    status, out, _ = run(*words, "--json")
+    body = json.loads(out)
+    left = {entry["name"]: entry["results"]["regress"]["leave_one_out_value"] for entry in body["entries"]}
+    test = {entry["name"]: entry["results"]["regress"]["value"] for entry in body["entries"]}
+    assert (status, body["chosen"], max(left, key=left.get)) == (0, "embedding", "embedding")
+    assert max(test, key=test.get) == "paper"
+    shown = run(*words)[1]
+    assert shown.startswith(
+        f"The embedding alone has R^2 {test['embedding']:.3f} with kNN; leave-one-out on the training"
+    )
+    rows = table(shown + "\n")
+    figures = rows["embedding (chosen)"]
+    assert (figures["leave-one-out"], figures["R^2"], figures["method"]) == (
+        f"{left['embedding']:.3f}", f"{test['embedding']:.3f}", "kNN",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--method", "ridge", "--k", "3"), "--k is for the nearest neighbours"),
+        (("--method", "ridge", "--vote", "distance"), "--vote is for the nearest neighbours"),
+        (("--method", "knn", "--standardise"), "--standardise is for ridge, and --method knn for the nearest"),
+        (("--metric", "cosine", "--standardise"), "--standardise is for ridge, and --metric for the nearest"),
+    ],
+)
+def test_options_of_the_other_method_are_refused(run, data, words, said):
+    status, _, err = run("regress", data / "heights-a", data / "heights-b", *words)
+    assert (status, said in err) == (2, True), err
 
 
 def test_lists_of_labels_are_judged_by_average_precision(run, data):

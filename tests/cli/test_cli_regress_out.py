@@ -63,6 +63,22 @@ def test_features_are_chosen_by_leave_one_out_where_none_are_named(run, data, tm
     assert answer.endswith("by leave-one-out.\n")
 
 
+@pytest.mark.parametrize("nearest", ["kNN", "ridge"])
+def test_the_method_is_chosen_by_leave_one_out_where_none_is_named(run, tmp_path, nearest):
+    """A sine is a line in the circle's coordinates; the sign of a threefold one is not."""
+    degrees = np.arange(0, 360, 5.0)
+    targets = np.sin(np.deg2rad(degrees)) if nearest == "ridge" else np.sign(np.sin(3 * np.deg2rad(degrees) + 0.01))
+    save(tmp_path, "train", targets.tolist(), degrees)
+    save(tmp_path, "test", [None] * 3, ASKED)
+    _, answer, _ = predicted(run, tmp_path, "train", "test", tmp_path / "p.csv", "--features", "embedding")
+    left = {"kNN": KNNRegressor(), "ridge": RidgeRegressor()}
+    losses = {
+        word: ((model.leave_one_out(circle(degrees), targets) - targets) ** 2).sum() for word, model in left.items()
+    }
+    assert min(losses, key=losses.get) == nearest
+    assert f"by embedding with {nearest}" in answer
+
+
 def test_rows_without_a_number_or_without_features_cost_only_themselves(run, data, tmp_path):
     rows, answer, err = predicted(run, data, "a", "part", tmp_path / "p.csv", "--features", "embedding")
     assert [row["true_value"] for row in rows] == ["0.1", ""]
@@ -89,7 +105,7 @@ def test_json_has_the_figures(run, data, tmp_path):
     status, answer, _ = run("regress", data / "a", data / "b", "--out", out, "--features", "embedding", "--json")
     seen = json.loads(answer)
     assert (status, seen["rows"], seen["compared"]) == (0, 3, 3)
-    assert seen["choice"].startswith("embedding with kNN, k = ")
+    assert seen["choice"] == "embedding with ridge"
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,30 @@ def test_ridge_takes_the_strongest_of_equal_penalties_and_a_single_one_as_it_is(
     assert (alone.penalty, alone.leave_one_out) == ((0.25,), {})
 
 
+@pytest.mark.parametrize("curve", [np.sin, np.array])
+def test_the_method_is_the_one_whose_left_out_answers_are_nearer(curve):
+    train, test = np.linspace(0, 9, 40)[:, None], np.linspace(0.1, 8.9, 30)[:, None]
+    targets, truth = curve(train[:, 0]), curve(test[:, 0])
+    knn, ridge = (regress(train, targets, test, truth, method) for method in ("knn", "ridge"))
+    left, _ = slow_ridge(train, targets, test, ridge.penalty[0], standardise=False)
+    assert ridge.leave_one_out_value == pytest.approx(slow_r2(targets, left), rel=1e-6)
+    assert knn.leave_one_out_value == pytest.approx(knn.leave_one_out[knn.k])
+    assert (ridge.leave_one_out_value > knn.leave_one_out_value) == (curve is np.array)
+    taken, better = regress(train, targets, test, truth, "auto"), ridge if curve is np.array else knn
+    assert (taken.method, taken.value, taken.leave_one_out) == (better.method, better.value, better.leave_one_out)
+
+
+def test_a_given_k_and_a_given_penalty_are_left_out_too():
+    # Without itself, each row of 0, 10, 20 gets the nearest other's: 10, 0 (the first of equals half), 10.
+    result = regress(LINE, TENS, LINE, TENS, k=1)
+    assert result.leave_one_out_value == pytest.approx(1 - (100 + 0 + 100) / 200)
+    given = regress(*waves(40, 0, targets=1), *waves(30, 1, targets=1), "ridge", penalties=[0.1])
+    rows, targets = waves(40, 0, targets=1)
+    assert given.leave_one_out_value == pytest.approx(
+        slow_r2(targets[:, 0], slow_ridge(rows, targets[:, 0], rows, 0.1, standardise=False)[0])
+    )
+
+
 def test_one_target_reads_the_same_as_a_column_of_one():
     for method in ("knn", "ridge"):
         assert regress(LINE, TENS, LINE, TENS, method) == regress(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -143,7 +143,7 @@ def regress(
     test_store: options.TestStore,
     joined: UnlabelledFeatures,
     sources: GroupedPairSources,
-    method: Annotated[Literal["knn", "ridge"], typer.Option(help="Mean of the nearest neighbours, or ridge regression.")] = "knn",
+    method: Annotated[Literal["auto", "knn", "ridge"], typer.Option(help="Mean of the nearest neighbours, or ridge regression; auto: the better by leave-one-out. --k, --metric and --vote mean knn, --standardise ridge.")] = "auto",
     k: options.K = "auto",
     metric: options.Metric = "euclidean",
     vote: options.Vote = "uniform",
@@ -155,28 +155,27 @@ def regress(
 ) -> None:  # fmt: skip
     """Predict labels that are numbers (or lists of numbers): R^2, MAE, RMSE, Spearman.
 
-    With --out a number for each row of TEST_STORE, which needs no labels, and its three nearest training rows.
+    Features and method are chosen by leave-one-out on the training rows, as far as no option names them. With --out a
+    number for each row of TEST_STORE, which needs no labels, and its three nearest training rows.
     """
     from sporeprint.cli.console import Working
-    from sporeprint.run.scores import count_of, regress_scores, way_of
+    from sporeprint.run.scores import count_of, method_of, regress_scores, way_of
 
     wanted = joined.wanted()
-    voting = way_of(metric, vote, temperature)
+    train, test = sources.train_rows(train_store), sources.test_rows(test_store)
+    way: dict[str, Any] = {"k": count_of(k), **way_of(metric, vote, temperature)}
+    way |= {"method": method_of(method, way, standardise), "standardise": standardise}
     if out is not None:
         from sporeprint.cli.classify_command import write_numbers
 
-        rows = sources.train_rows(train_store), sources.test_rows(test_store)
         write_numbers(
-            out, json, *rows, wanted, label_column=sources.label_column, group_column=sources.group_column,
-            method=method, k=count_of(k), standardise=standardise, **voting,
-        )  # fmt: skip
+            out, json, train, test, wanted, label_column=sources.label_column, group_column=sources.group_column, **way
+        )
         return
     with Working() as progress:
-        scores = regress_scores(
-            sources.train_rows(train_store), sources.test_rows(test_store), wanted, sources.label_column,
-            progress, sources.group_column, method=method, k=count_of(k), standardise=standardise, **voting,
-        )  # fmt: skip
-    _show(scores, json, everything, "kNN regression" if method == "knn" else "ridge regression", "regress")
+        scores = regress_scores(train, test, wanted, sources.label_column, progress, sources.group_column, **way)
+    title = {"auto": "regression", "knn": "kNN regression", "ridge": "ridge regression"}[way["method"]]
+    _show(scores, json, everything, title, "regress")
 
 
 @grouped

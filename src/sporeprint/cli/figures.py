@@ -14,6 +14,7 @@ from sporeprint.evaluate.choice.intervals import Interval
 from sporeprint.evaluate.table import Entry
 
 WHITE_MEANS = "white: each block whitened by itself as --whiten auto does, in full or with the exponent given"
+METHODS = {"knn": "kNN", "ridge": "ridge"}  # of a regression
 NONE = "-"  # where there is no figure
 
 
@@ -69,13 +70,15 @@ def whole(values: Iterable[float]) -> Callable[[float], str]:
 class Kind:
     """How the results of a command are shown.
 
-    headline: what `Result.value` is called. figures: the columns, that of the headline first. share: whether the value
-    is a fraction, shown in percent.
+    headline: what `Result.value` is called. figures: the columns, that of the headline first, or where `first` says.
+    share: whether the value is a fraction, shown in percent. keeps: what leave-one-out does where the embedding stays.
     """
 
     headline: str
     figures: Callable[[Sequence[Entry]], list[Figure]]
     share: bool = True
+    first: int = 0
+    keeps: str = "finds nothing surely better"
 
     def value(self, value: float) -> str:
         """The headline figure in a sentence."""
@@ -231,19 +234,23 @@ def _regress(entries: Sequence[Entry]) -> list[Figure]:
 
     mae = alike(mean(entry.result.mae) for entry in entries)
     rmse = alike(mean(entry.result.rmse) for entry in entries)
-    by_ridge = entries[0].result.k is None
     return [
-        _figure("R^2", lambda result: number(result.value), "R^2: 1 is perfect, 0 as good as the mean"),
+        _figure("method", lambda result: METHODS[result.method]),
+        _figure(
+            "leave-one-out",
+            lambda result: number(result.leave_one_out_value),
+            "leave-one-out: R^2 on the training rows, which chooses features, method, k and penalty, where not given",
+        ),
+        _figure(
+            "R^2", lambda result: number(result.value), "R^2: on the test rows; 1 is perfect, 0 as good as the mean"
+        ),
         _figure(
             "MAE", lambda result: mae(mean(result.mae)), "MAE, RMSE: in the target's unit; means of several targets"
         ),
         _figure("RMSE", lambda result: rmse(mean(result.rmse)), extra=True),
         _figure("Spearman", lambda result: number(mean(result.spearman)), extra=True),
         _figure(
-            "penalty" if by_ridge else "k",
-            _penalties if by_ridge else lambda result: str(result.k),
-            f"{'penalty' if by_ridge else 'k'}: chosen by leave-one-out on the training rows, where not given",
-            extra=True,
+            "k or penalty", lambda result: _penalties(result) if result.k is None else f"k = {result.k}", extra=True
         ),
     ]
 
@@ -256,5 +263,5 @@ KINDS = {
     "cluster": Kind("matched accuracy", _cluster),
     "retrieve": Kind("mAP", _retrieve),
     "revisited": Kind("medium mAP", _revisited),
-    "regress": Kind("R^2", _regress, share=False),
+    "regress": Kind("R^2", _regress, share=False, first=2, keeps="finds nothing better"),
 }

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sporeprint.cli.figures import KINDS, WHITE_MEANS, Figure, Kind, leave_one_out, whole
+from sporeprint.cli.figures import KINDS, METHODS, WHITE_MEANS, Figure, Kind, leave_one_out, whole
 from sporeprint.cli.plain_text import say
 from sporeprint.cli.print_tables import Column, print_table, say_folded
 from sporeprint.evaluate.choice.candidates import RAW
@@ -68,16 +68,17 @@ def print_entries(
 def answer(entries: Sequence[Entry], how: Kind, chosen: Entry | None = None) -> str:
     """What the table says, in a sentence of at most 25 words, with figures of the table alone."""
     base = _base(entries)
+    if base is not None and math.isnan(base.value):
+        return f"The embedding has no {how.headline} on these rows."
     if chosen is not None and base is not None:
         if chosen is base:
-            figure = f"{how.headline} {how.value(base.value)}"
-            return f"The embedding alone has {figure}; leave-one-out on the training rows finds nothing surely better."
-        return f"{_capital(chosen)}, chosen on the training rows: {_against(how, chosen, base)}, for {_passes(chosen)} a row."
+            figure = f"{how.headline} {how.value(base.value)}{_by(base)}"
+            return f"The embedding alone has {figure}; leave-one-out on the training rows {how.keeps}."
+        words = f"{_capital(chosen)}{_by(chosen)}, chosen on the training rows"
+        return f"{words}: {_against(how, chosen, base)}, for {_passes(chosen)} a row."
     if base is None:
-        first = entries[0]
-        return f"{_capital(first)}: {how.headline} {how.value(first.value)}, for {_passes(first)} a row."
-    if math.isnan(base.value):
-        return f"The embedding has no {how.headline} on these rows."
+        first = chosen or entries[0]
+        return f"{_capital(first)}{_by(first)}: {how.headline} {how.value(first.value)}, for {_passes(first)} a row."
     best = _named(entries, chosen)
     if best is base or not best.value > base.value:
         return f"None of {len(entries) - 1} others has more than the embedding: {how.headline} {how.value(base.value)}."
@@ -104,9 +105,11 @@ def few_shot_draws(settings: Mapping[str, Any]) -> list[str]:
 def _with_gain(how: Kind, entries: Sequence[Entry]) -> list[Figure]:
     """The figures of a kind, with the gain over the embedding behind the headline."""
     base = _base(entries)
-    headline, *figures = how.figures(entries)
+    figures = how.figures(entries)
+    until = how.first + 1
     width = Figure(Column("width", "width: numbers of a feature", extra=True), lambda entry: f"{entry.width:,}")
-    return [headline, *([] if base is None else [_gain_figure(how, base)]), *figures, width]
+    gain = [] if base is None else [_gain_figure(how, base)]
+    return [*figures[:until], *gain, *figures[until:], width]
 
 
 def _gain_figure(how: Kind, base: Entry) -> Figure:
@@ -139,6 +142,12 @@ def _capital(entry: Entry) -> str:
     words = _words(entry)
     named = words.split()[0].rstrip(",") in {*entry.blocks} - {RAW}
     return words if named else words[0].upper() + words[1:]
+
+
+def _by(entry: Entry) -> str:
+    """What predicts from the features, where a command has several methods."""
+    method = getattr(entry.result, "method", None)
+    return "" if method is None else f" with {METHODS[method]}"
 
 
 def _passes(entry: Entry) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from sporeprint.errors import SampleError
 from sporeprint.evaluate.result import Result
 from sporeprint.predictors.checks import check_same_width, features_of
 from sporeprint.predictors.groups import group_codes
-from sporeprint.predictors.knn import CANDIDATES, check_k, check_voting
+from sporeprint.predictors.knn import check_k, check_voting
 from sporeprint.predictors.knn_regressor import KNNRegressor, constant, mean_of, r2_of
 from sporeprint.predictors.logistic import Scaling
 from sporeprint.predictors.ridge import PENALTIES, grid_of
@@ -22,9 +22,10 @@ from sporeprint.predictors.ridge_regressor import RidgeRegressor
 from sporeprint.predictors.row_order import content_order
 from sporeprint.values import check_choice
 
-METHODS = ("knn", "ridge")
+METHODS = ("knn", "ridge")  # "auto" takes the better of them
 
 Values = NDArray[np.float64]
+Answer = tuple[Values, dict[str, Any]]  # predictions [M, T], and what was chosen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,14 +34,17 @@ class RegressionResult(Result):
 
     r2, mae, rmse, spearman: of each target [T]; errors in the target's unit. A target that is constant on the test
     rows has no R^2 (NaN): it is left out of `value`, which is NaN where all are. Spearman is NaN where truth or
-    predictions are constant. k: of neighbours. penalty: of ridge, of each target. leave_one_out: R^2 on the training
-    rows, the mean over targets, by k or penalty; empty where there was nothing to choose.
+    predictions are constant. method: "knn" or "ridge". k: of neighbours. penalty: of ridge, of each target.
+    leave_one_out: R^2 on the training rows, the mean over targets, by k or penalty; empty where there was nothing to
+    choose. leave_one_out_value: that of what was chosen, NaN of one row.
     """
 
     r2: tuple[float, ...]
     mae: tuple[float, ...]
     rmse: tuple[float, ...]
     spearman: tuple[float, ...]
+    method: str
+    leave_one_out_value: float
     k: int | None = None
     penalty: tuple[float, ...] | None = None
     leave_one_out: dict[float, float] = field(default_factory=dict)
@@ -64,7 +68,7 @@ def regress(
     targets: ArrayLike,
     test: ArrayLike,
     test_targets: ArrayLike,
-    method: Literal["knn", "ridge"] = "knn",
+    method: Literal["knn", "ridge", "auto"] = "knn",
     k: int | Literal["auto"] = "auto",
     metric: Literal["euclidean", "cosine"] = "euclidean",
     vote: Literal["uniform", "distance", "softmax"] = "uniform",
@@ -76,12 +80,13 @@ def regress(
     """Predict the real-valued targets [M] or [M, T] of test rows [M, D] from training rows [N, D].
 
     method "knn": the mean of the k nearest rows' targets, weighted as `vote` says (see `knn`); of all rows where there
-    are fewer than k; rows as near as the k-th share the places that are left. k="auto" takes the k of 1, 3, 5, 10, 20
-    with the best leave-one-out R^2, the smaller one in a tie, 1 where there is no R^2: one row, or constant targets.
+    are fewer than k; rows as near as the k-th share the places that are left. k="auto" takes the k of 1, 3, 5, 10, 20,
+    50, 100, 200 with the best leave-one-out R^2, as `KNNRegressor` does.
     method "ridge": minimises mean squared error + penalty * |w|^2 with w as in `Probe` (rows centred, of mean
     squared length 1, or standardised). Each target takes that of `penalties` (default: 10, 3, 1, ... 1e-8) with the
     least leave-one-out error, the stronger one in a tie. One row, or features that are all constant: the mean target.
-    groups: [N]; rows of one group are left out together where k or a penalty is chosen.
+    method "auto": the one of both with the better leave-one-out R^2, the neighbours in a tie.
+    groups: [N]; rows of one group are left out together where k, a penalty or the method is chosen.
     Raises SampleError for NaN, targets that are not numbers, and counts that do not match.
 
     Examples
@@ -98,47 +103,76 @@ def regress(
     check_same_width(flat, queries)
     if known.shape[1] != truth.shape[1]:
         raise SampleError(f"{known.shape[1]} targets in train, {truth.shape[1]} in test; expected the same")
-    check_choice("method", method, METHODS, SampleError)
+    check_choice("method", method, (*METHODS, "auto"), SampleError)
     settings: dict[str, Any] = {"method": method}
-    chosen: dict[str, Any]
-    if method == "knn":
+    answers: dict[str, Callable[[], Answer]] = {}
+    if method != "ridge":
         check_voting(metric, vote, temperature)
-        of = CANDIDATES if k == "auto" else check_k(k, " or 'auto'")
-        model = KNNRegressor(of, metric, vote, temperature).fit(flat, known, groups)
-        predicted = model.predict(queries)
-        chosen = {"k": model.k_, "leave_one_out": model.leave_one_out_}
+        of: Any = "auto" if k == "auto" else check_k(k, " or 'auto'")
+        answers["knn"] = lambda: _by_knn(flat, known, queries, KNNRegressor(of, metric, vote, temperature), groups)
         settings |= {"k": k, "metric": metric, "vote": vote}
         settings |= {"temperature": temperature} if vote == "softmax" else {}
-    else:
+    if method != "knn":
         grid = grid_of(PENALTIES if penalties is None else penalties)
-        centre = known.mean(axis=0)
-        predicted, penalty, by_penalty = _ridge(flat, known - centre, queries, grid, standardise, groups)
-        predicted = predicted + centre
-        chosen = {"penalty": penalty, "leave_one_out": by_penalty if len(grid) > 1 else {}}
+        answers["ridge"] = lambda: _by_ridge(flat, known, queries, grid, standardise, groups)
         settings |= {"penalties": list(grid), "standardise": standardise}
+    found = {name: answer() for name, answer in answers.items()}
+    taken = best_of({name: chosen["leave_one_out_value"] for name, (_, chosen) in found.items()})
+    predicted, chosen = found[taken]
     settings |= {"train_rows": len(flat), "test_rows": len(queries)}
-    return RegressionResult(settings=settings, **_figures(truth, predicted), **chosen)
+    return RegressionResult(settings=settings, method=taken, **_figures(truth, predicted), **chosen)
 
 
-def _ridge(
+def fit_and_leave_out(model: Any, rows: NDArray[Any], targets: Values, groups: ArrayLike | None) -> float:
+    """Fit a regressor to rows [N, D] and targets [N, T]; return its exact leave-one-out R^2, NaN of a single row."""
+    if len(rows) == 1:
+        model.fit(rows, targets, groups)
+        return float("nan")
+    left_out = model.leave_one_out(rows, targets, groups)
+    return mean_of(r2_of(targets.reshape(len(rows), -1), left_out.reshape(len(rows), -1)))
+
+
+def best_of(scores: Mapping[Any, float]) -> Any:
+    """Return what has the best score, the first in a tie; NaN is the worst."""
+    return max(scores, key=lambda name: -np.inf if np.isnan(scores[name]) else scores[name])
+
+
+def _by_knn(
+    train: NDArray[Any], known: Values, queries: NDArray[Any], model: KNNRegressor, groups: ArrayLike | None
+) -> Answer:
+    value = fit_and_leave_out(model, train, known, groups)
+    return model.predict(queries), {
+        "k": model.k_,
+        "leave_one_out": model.leave_one_out_,
+        "leave_one_out_value": value,
+    }
+
+
+def _by_ridge(
     train: NDArray[Any],
-    known: Values,
+    targets: Values,
     queries: NDArray[Any],
     grid: Sequence[float],
     standardise: bool,
     groups: ArrayLike | None,
-) -> tuple[Values, tuple[float, ...] | None, dict[float, float]]:
-    """Return predictions [M, T], penalties [T], and leave-one-out R^2 by penalty. known: targets [N, T], centred."""
-    order = content_order(train, known)
-    train, known = train[order], known[order]
+) -> Answer:
+    centre = targets.mean(axis=0)
+    order = content_order(train, targets - centre)
+    train, known = train[order], (targets - centre)[order]
     if len(train) == 1:
-        return np.repeat(known, len(queries), axis=0), None, {}
+        predicted = np.repeat(known, len(queries), axis=0)
+        return predicted + centre, {"penalty": None, "leave_one_out_value": float("nan")}
     scaling = Scaling.fit(train, standardise)
     apart = None if groups is None else group_codes(groups, len(order))[order]
-    model = RidgeRegressor(grid).fit(scaling(train), known, apart)
+    model = RidgeRegressor(grid)
+    value = fit_and_leave_out(model, scaling(train), known, apart)
     variances = np.where(constant(known), np.nan, known.var(axis=0))
     scores = {penalty: mean_of(1 - errors / variances) for penalty, errors in model.leave_one_out_.items()}
-    return model.predict(scaling(queries)), tuple(model.penalty_.tolist()), scores
+    return model.predict(scaling(queries)) + centre, {
+        "penalty": tuple(model.penalty_.tolist()),
+        "leave_one_out": scores,
+        "leave_one_out_value": value,
+    }
 
 
 def _figures(truth: Values, predicted: Values) -> dict[str, Any]:

@@ -21,7 +21,7 @@ class RidgeRegressor(Regressor):
 
     penalties: as of `Ridge`; each target takes the one with the least leave-one-out error, the stronger one in a tie.
     One row, or features that are all constant: the mean target. `penalty_`: [T]. `coef_`: [T, D]. `intercept_`: [T].
-    `leave_one_out_`: {penalty: mean squared error of each target [T]}.
+    `leave_one_out_`: {penalty: mean squared error of each target [T]}, empty of one penalty.
 
     Examples
     --------
@@ -68,9 +68,11 @@ class RidgeRegressor(Regressor):
         rows, targets, apart = self._checked(X, y, groups)
         scale_of(rows)  # refuses numbers whose squares overflow
         path = RidgePath(Principal.fit(rows), rows, targets, self.penalties)
-        errors = path.errors(rows, apart)
-        chosen = path.least(errors)
-        self.leave_one_out_ = dict(zip(path.penalties, errors.T, strict=True))
+        chosen, self.leave_one_out_ = np.zeros(targets.shape[1], np.intp), dict[float, Floats]()
+        if len(path.penalties) > 1:
+            errors = path.errors(rows, apart)
+            chosen = path.least(errors)
+            self.leave_one_out_ = dict(zip(path.penalties, errors.T, strict=True))
         self.penalty_ = np.array(path.penalties)[chosen]
         self.coef_, self.intercept_ = np.empty((len(chosen), rows.shape[1])), np.empty(len(chosen))
         for penalty in np.unique(self.penalty_):

@@ -11,6 +11,7 @@ import numpy as np
 
 from sporeprint.errors import RecipeError, RowFailure, StoreError
 from sporeprint.evaluate.choice.candidates import candidate_of, short_table
+from sporeprint.evaluate.regress import METHODS, fit_and_leave_out
 from sporeprint.features.combine import named
 from sporeprint.predictors.knn_regressor import KNNRegressor, mean_of, r2_of
 from sporeprint.predictors.ridge_regressor import RidgeRegressor
@@ -64,7 +65,7 @@ def regress_rows(
     what: Wanted,
     label_column: str | None = None,
     group_column: str | None = None,
-    method: str = "knn",
+    method: str = "auto",
     k: Any = "auto",
     standardise: bool = False,
     progress: Callable[[str], None] = lambda _: None,
@@ -73,8 +74,9 @@ def regress_rows(
     """Fit on the labelled rows of a store, and predict the numbers of another's rows.
 
     what: how features are made; where no way is named, the one of `regress`'s table with the best leave-one-out R^2.
-    group_column: of the training rows' source; rows of one group are left out together.
-    method: "knn" or "ridge". k, voting: of `KNNRegressor`. Raises StoreError, RecipeError, SourceError.
+    group_column: of the training rows' source; rows of one group are left out together. method: "knn", "ridge", or
+    "auto" for the one with the better leave-one-out R^2. k, voting: of `KNNRegressor`.
+    Raises StoreError, RecipeError, SourceError.
     """
     if what.loo:
         raise RecipeError("--combination loo chooses by classes, and these labels are numbers; leave it out")
@@ -87,16 +89,17 @@ def regress_rows(
         raise StoreError(f"{train.store} has one labelled row; predicting numbers takes at least 2")
     names = list(trained.blocks)
     listed = short_table(names) if what.combination is None else [candidate_of(what.combination, names, what.name)]
-    best: tuple[Any, ...] = (-np.inf,)
+    best: tuple[Any, ...] | None = None
     for candidate in listed:
         progress(f"leave-one-out: {candidate.name}")
         combiner = named(candidate.combination, what.size).fit(trained.blocks)
         features = combiner.transform(trained.blocks)
-        model: Any = KNNRegressor(k, **voting) if method == "knn" else RidgeRegressor()
-        told = model.leave_one_out(features, targets, trained.groups)
-        value = mean_of(r2_of(targets.reshape(len(targets), -1), told.reshape(len(targets), -1)))
-        if len(best) == 1 or value > best[0]:
-            best = (value, candidate.name, combiner, model, features)
+        for word in METHODS if method == "auto" else (method,):
+            model: Any = KNNRegressor(k, **voting) if word == "knn" else RidgeRegressor()
+            value = fit_and_leave_out(model, features, targets, trained.groups)
+            if best is None or value > best[0]:
+                best = value, candidate.name, combiner, model, features
+    assert best is not None
     value, name, combiner, model, features = best
     training = TrainingRows.of(trained.ids, trained.labels, features)
     others = combiner.transform(asked.blocks)
@@ -105,7 +108,7 @@ def regress_rows(
     columns = regressed_columns(
         predicted, training, asked.ids, others, asked.labels.tolist() if any(_known(asked.labels)) else None
     )
-    how = f"kNN, k = {model.k_}" if method == "knn" else "ridge"
+    how = f"kNN, k = {model.k_}" if isinstance(model, KNNRegressor) else "ridge"
     both = notes_of_both(trained, asked, trained.store, Store.open(test.store))
     hint = [note] if (note := classes_hint(targets)) else []
     return Regressed(

@@ -14,7 +14,7 @@ from sporeprint.evaluate.cluster import cluster
 from sporeprint.evaluate.knn_accuracy import knn
 from sporeprint.evaluate.multilabel import multilabel
 from sporeprint.evaluate.probe import probe
-from sporeprint.evaluate.regress import regress
+from sporeprint.evaluate.regress import best_of, regress
 from sporeprint.evaluate.result import Result
 from sporeprint.evaluate.table import Costs, Entry, Features, Judge, entries_of
 from sporeprint.features.blocks import Blocks
@@ -29,6 +29,7 @@ from sporeprint.store.reader import Store
 
 LINEAR = ("LDA", "ridge")  # by which the features of a linear probe are chosen
 MOST_PCA = 512  # the paper's, for wide backbones
+_PLAIN = ("auto", "euclidean", "uniform")  # how neighbours are counted, found and weighed where nothing is said
 Progress = Callable[[str], None]
 
 
@@ -36,7 +37,8 @@ Progress = Callable[[str], None]
 class Scores:
     """The table of an evaluation command.
 
-    entries: in the order of the table. note: what was compared. loo: what leave-one-out chose, where it did.
+    entries: in the order of the table. note: what was compared. loo: what leave-one-out chose, where it did. best:
+    the entry that did best by leave-one-out on the training rows, where that chooses among those of the table alone.
     several: the labels are lists of labels.
     """
 
@@ -44,18 +46,20 @@ class Scores:
     note: str
     loo: Selection | None = None
     several: bool = False
+    best: Entry | None = None
 
     @property
     def chosen(self) -> Entry | None:
         """The entry that leave-one-out chose: its own, or the earlier one that is the same; None where it did not."""
         if self.loo is None:
-            return None
+            return self.best
         key = _joined(self.loo.combination, self.loo.combination.blocks or ())
         same = [entry for entry in self.entries if _joined(entry.combination, entry.blocks) == key]
         return next((entry for entry in self.entries if entry.role == "chosen"), same[0] if same else None)
 
     def to_json(self) -> dict[str, Any]:
-        chosen = {} if self.loo is None else {"loo": self.loo.to_json()}
+        chosen: dict[str, Any] = {} if self.loo is None else {"loo": self.loo.to_json()}
+        chosen |= {} if self.best is None else {"chosen": self.best.name}
         return {"note": self.note, **chosen, "entries": [entry.to_json() for entry in self.entries]}
 
 
@@ -175,7 +179,10 @@ def regress_scores(
     group_column: str | None = None,
     **way: Any,
 ) -> Scores:
-    """Real-valued labels, predicted from each of the features. way: method, k, metric, vote, ..."""
+    """Real-valued labels, predicted from each of the features. way: method, k, metric, vote, ...
+
+    Of several features the one with the best leave-one-out R^2 on the training rows is the choice.
+    """
     pair = read_pair(train, test, what.reads, label_column, targets=True, group_column=group_column)
 
     def judge(of: Features) -> Mapping[str, Result]:
@@ -183,7 +190,8 @@ def regress_scores(
 
     why = f"it chooses by classes, and these labels are numbers to predict; {NO_LABELS}"
     entries, _ = scores_of(pair.store, pair.blocks, pair.test_blocks, what, judge, progress, None, why)
-    return Scores(entries, pair.note)
+    best = best_of({at: entry.result.leave_one_out_value for at, entry in enumerate(entries)})
+    return Scores(entries, pair.note, best=entries[best] if len(entries) > 1 else None)
 
 
 def cluster_scores(
@@ -258,6 +266,20 @@ def way_of(metric: str, vote: str, temperature: float | None) -> dict[str, Any]:
     if not 0 < temperature < float("inf"):
         raise RecipeError(f"--temperature {temperature:g}; expected a number above 0")
     return {"metric": metric, "vote": vote, "temperature": temperature}
+
+
+def method_of(method: str, way: Mapping[str, Any], standardise: bool) -> str:
+    """The method of a regression: options of one of them name it. Raises RecipeError for those of the other.
+
+    way: of neighbours: k, metric, vote, temperature.
+    """
+    neighbours = [f"--{name}" for name, value in way.items() if value not in _PLAIN]
+    if standardise and (neighbours or method == "knn"):
+        given = neighbours[0] if neighbours else "--method knn"
+        raise RecipeError(f"--standardise is for ridge, and {given} for the nearest neighbours; leave one of them out")
+    if neighbours and method == "ridge":
+        raise RecipeError(f"{neighbours[0]} is for the nearest neighbours; leave it out, or take --method knn")
+    return "knn" if neighbours else "ridge" if standardise else method
 
 
 def no_shots_of_lists(pair: Pair, shots: int | None) -> None:

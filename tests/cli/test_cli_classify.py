@@ -225,10 +225,50 @@ def test_rows_that_cannot_be_shown_to_do_no_harm_are_not_used(run, data, tmp_pat
     assert "labelled by embedding with class means" in said
 
 
-@pytest.mark.parametrize("words", [("--save", "m"), ("--group-column", "label", "--train", "x")])
-def test_unlabelled_rows_go_with_neither_a_model_nor_groups(run, data, tmp_path, words):
-    status, _, err = run("classify", data / "a", data / "b", "--out", tmp_path / "p.csv", "--unlabelled", *words)
-    assert (status, "leave out --save and --group-column" in " ".join(err.split())) == (2, True)
+def test_unlabelled_rows_do_not_go_with_groups(run, data, tmp_path):
+    words = ("--unlabelled", "--group-column", "label", "--train", "x")
+    status, _, err = run("classify", data / "a", data / "b", "--out", tmp_path / "p.csv", *words)
+    assert (status, "leave out --group-column" in " ".join(err.split())) == (2, True)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """Four rows of each of two classes, 150 to label; a layer of more numbers than that says as much, or more."""
+    folder = tmp_path_factory.mktemp("wide")
+    for kind, layer, seed in (("weak", 1.0, 3), ("strong", 2.0, 4)):
+        rng = np.random.default_rng(seed)
+        for part, rows in (("train", 8), ("test", 150)):
+            codes = np.arange(rows) % 2
+            sides, name = 2 * codes[:, None] - 1, f"{kind}-{part}"
+            embedding = rng.normal(size=(rows, 20)) + 0.5 * sides
+            others = 0.3 * rng.normal(size=(rows, 250))
+            last = np.concatenate([others, layer * sides + 0.5 * rng.normal(size=(rows, 1))], axis=1)
+            source = ListSource([f"{name}{at}" for at in range(rows)], labels=np.array(["no", "yes"])[codes].tolist())
+            store_of(folder / name, source, {"embedding": embedding.astype("f4"), "cls-2": last.astype("f4")})
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["weak", "strong"])
+def test_unlabelled_rows_take_part_by_narrow_features_where_these_do_no_worse(run, wide, tmp_path, kind):
+    stores = f"{kind}-train", f"{kind}-test", tmp_path / "p.csv"
+    plain, plain_answer, _ = predicted(run, wide, *stores, "--seed", "0")
+    rows, answer, _ = predicted(run, wide, *stores, "--unlabelled")
+    assert "layers with LDA" in plain_answer
+    said = " ".join(answer.split())
+    if kind == "strong":
+        assert rows == plain
+        assert "Unlabelled rows are not used, they harm: of 8 labels, hidden in turn" in said
+        return
+    assert "150 rows labelled by embedding with LDA and unlabelled rows (EM)" in said
+    right, plain_right = (sum(row["label"] == row["true_label"] for row in table) for table in (rows, plain))
+    assert right > plain_right
+
+
+def test_named_features_that_are_too_wide_are_refused_with_narrower_ones(run, wide, tmp_path):
+    words = ("--features", "layers", "--unlabelled")
+    said = " ".join(predicted(run, wide, "weak-train", "weak-test", tmp_path / "p.csv", *words)[1].split())
+    assert "features of 251 numbers are wider than 158 rows are many" in said
+    assert "--features embedding is narrow enough." in said
 
 
 @pytest.mark.parametrize(
@@ -284,6 +324,42 @@ def test_of_named_features_the_predictor_with_the_least_loss_answers(run, data, 
     assert f" labelled by embedding with {min(losses, key=losses.__getitem__)}" in answer
 
 
+def test_test_rows_that_surely_break_what_training_rows_promise_are_said(run, data, tmp_path):
+    """Where 30 of 60 test rows have the other label, neither leave-one-out nor the stated error holds."""
+    degrees = [*np.linspace(0, 20, 60), *np.linspace(80, 100, 60)]
+    save(tmp_path, "train", ["low"] * 60 + ["high"] * 60, degrees)
+    save(tmp_path, "like", ["low"] * 30 + ["high"] * 30, degrees[30:90])
+    save(tmp_path, "other", ["high"] * 15 + ["low"] * 15 + ["high"] * 30, degrees[30:90])
+    words = (*FIXED, "--abstain", "0.05")
+    assert predicted(run, tmp_path, "train", "like", tmp_path / "p.csv", *words)[2] == ""
+    said = predicted(run, tmp_path, "train", "other", tmp_path / "p.csv", *words)[2].splitlines()
+    assert said[0].startswith(
+        "the test rows are surely right less often than held-out training rows (75.0% of 60, 100.0%"
+    )
+    assert said[0].endswith("then give --group-column")
+    assert said[1].startswith("surely fewer sets hold the true label than an error of 0.05 allows (")
+
+
+def test_labels_that_no_training_row_has_break_no_promise(run, data, tmp_path):
+    save(tmp_path, "train", ["low"] * 60 + ["high"] * 60, [*np.linspace(0, 20, 60), *np.linspace(80, 100, 60)])
+    save(tmp_path, "new", ["up"] * 50 + ["low"] * 10, np.linspace(0, 20, 60))
+    err = predicted(run, tmp_path, "train", "new", tmp_path / "p.csv")[2]
+    assert err == "counted as wrong, since no training row has their label: 50 test rows\n"
+
+
+def test_near_duplicates_are_said(run, tmp_path):
+    rng = np.random.default_rng(0)
+    rows = np.repeat(rng.normal(size=(20, 32)), 2, axis=0).astype("f4")
+    for name, block in (("train", rows), ("test", rows[:6] + 1e-4), ("far", rng.normal(size=(6, 32)).astype("f4"))):
+        source = ListSource(
+            [f"{name}{at}" for at in range(len(block))], labels=[f"{at // 2 % 2}" for at in range(len(block))]
+        )
+        store_of(tmp_path / name, source, {"embedding": block})
+    said = predicted(run, tmp_path, "train", "test", tmp_path / "p.csv")[2]
+    assert "near-duplicates: 40 of 40 training rows nearly equal another one, 6 of 6 test rows nearly equal a" in said
+    assert "test rows" not in predicted(run, tmp_path, "train", "far", tmp_path / "p.csv")[2].partition("near-dup")[2]
+
+
 def test_whole_groups_are_left_out(run, tmp_path):
     """Every row has a twin in its group, and groups have labels of their own: alone, no row says anything."""
     rng = np.random.default_rng(0)
@@ -307,3 +383,11 @@ def test_whole_groups_are_left_out(run, tmp_path):
     assert (alone[0], together[0]) == (0, 0), together[2]
     assert json.loads(alone[1])["leave_one_out"] > 0.9
     assert json.loads(together[1])["leave_one_out"] < 0.8
+    (note,) = json.loads(together[1])["notes"]
+    assert note.endswith("stay together where rows are left out, split or drawn: 20 groups of training rows")
+    words = (*words[:-1], "--group-column", "video", "--train", table, "--test", table)
+    (tmp_path / "t2").mkdir()
+    store_of(tmp_path / "t2" / "test", open_source(table, modality="text"), {"embedding": circle(degrees + 1)})
+    shared = run("classify", tmp_path / "train", tmp_path / "t2" / "test", "--out", tmp_path / "p.csv", *words)
+    assert "% right by leave-one-group-out, " in shared[1]
+    assert "of a group that also stands in the training rows: 40 of 40 test rows" in shared[2]

@@ -122,6 +122,18 @@ def test_a_model_is_made_without_rows_to_label(run, made, tmp_path):
     assert "right by leave-one-out of 30 rows." in answer
 
 
+def test_a_model_that_learned_from_unlabelled_rows_is_saved_with_them(run, photos, made, tmp_path):
+    folder, _ = made
+    words = ("--features", "embedding", "--pca", "8", "--unlabelled", "--out", tmp_path / "p.csv")
+    status, answer, _ = run("classify", folder / "train", folder / "test", "--save", tmp_path / "model", *words)
+    assert (status, "with LDA and unlabelled rows (EM)" in answer) == (0, True)
+    status, answer, _ = run("predict", tmp_path / "model", photos / "test", "--out", tmp_path / "q.csv")
+    assert (status, "with LDA and unlabelled rows (EM)" in answer) == (0, True)
+    for row, other in zip(rows_of(tmp_path / "p.csv"), rows_of(tmp_path / "q.csv"), strict=True):
+        assert row["label"] == other["label"]
+        assert float(row["probability"]) == pytest.approx(float(other["probability"]), abs=2e-5)
+
+
 def test_files_without_labels_are_labelled_and_unreadable_ones_named(run, photos, made, tmp_path):
     folder, _ = made
     (tmp_path / "new").mkdir()

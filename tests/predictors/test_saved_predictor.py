@@ -13,7 +13,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 
 from small_rows import clusters
-from sporeprint import KNN, ClassMeans, KNNRegressor, Probe, Ridge, RidgeRegressor, ShrunkLDA
+from sporeprint import KNN, ClassMeans, KNNRegressor, MixtureLDA, Probe, Ridge, RidgeRegressor, ShrunkLDA
 from sporeprint.errors import DamagedStore, StoreError
 from sporeprint.predictors.saved_predictor import _FILES, load_predictor, save_predictor
 
@@ -67,6 +67,14 @@ def test_a_classifier_of_one_class_or_of_one_row_a_class_is_saved_too(tmp_path, 
         fitted = clone(predictor).fit(ROWS[:3], labels)
         save_predictor(fitted, tmp_path)
         np.testing.assert_array_equal(load_predictor(tmp_path).predict_proba(ROWS), fitted.predict_proba(ROWS))
+
+
+def test_a_loaded_mixture_answers_new_rows_as_before(tmp_path):
+    fitted = MixtureLDA().fit(ROWS, np.where(np.arange(30) < 15, CODES, -1))
+    save_predictor(fitted, tmp_path)
+    loaded = load_predictor(tmp_path)
+    np.testing.assert_array_equal(loaded.predict_proba(ROWS + 0.1), fitted.predict_proba(ROWS + 0.1))
+    assert loaded.get_params() == fitted.get_params()
 
 
 def test_another_process_gives_the_same_probabilities_without_torch(tmp_path):

@@ -34,7 +34,8 @@ def test_groups_are_read_by_id_as_texts(tmp_path):
     assert pair.test_groups.tolist() == ["p", "p", "q", "q"]
     assert pair.labels.tolist() == LABELS
     assert pair.notes == (
-        "groups of 'video' stay together where rows are left out, split or drawn: 3 of training rows, 2 of test rows",
+        "rows of one 'video' stay together where rows are left out, split or drawn: 3 groups of training rows, "
+        "2 groups of test rows",
     )
 
 
@@ -127,7 +128,7 @@ def test_knn_leaves_out_whole_groups_where_it_chooses(run, clips):
     assert honest < 0.8
     assert "120 of 120 training rows nearly equal another one" in alone["note"]
     assert "near-duplicates" not in grouped["note"]
-    assert "30 of training rows, 10 of test rows" in grouped["note"]
+    assert "30 groups of training rows, 10 groups of test rows" in grouped["note"]
 
 
 @pytest.mark.parametrize(
@@ -141,4 +142,4 @@ def test_knn_leaves_out_whole_groups_where_it_chooses(run, clips):
 def test_probes_and_regression_take_groups(run, clips, words):
     status, out, err = run(words[0], *clips, *words[1:], "--group-column", "clip", "--json")
     assert status == 0, err
-    assert "groups of 'clip' stay together" in out
+    assert "rows of one 'clip' stay together" in out

@@ -52,10 +52,10 @@ def classify(
         raise RecipeError("TEST_STORE and --out go together: the rows to label, and the file to write; give both")
     if test_store is None and (sources.test is not None or sources.test_split is not None):
         raise RecipeError("--test and --test-split belong to TEST_STORE, which is not given; leave them out")
-    if unlabelled and (test_store is None or save is not None or sources.group_column is not None):
+    if unlabelled and (test_store is None or sources.group_column is not None):
         raise RecipeError(
-            "--unlabelled answers the rows of one TEST_STORE together, without groups; give TEST_STORE and --out, and "
-            "leave out --save and --group-column"
+            "--unlabelled learns from the rows of TEST_STORE, without groups; give TEST_STORE and --out, and leave out "
+            "--group-column"
         )
     test_rows = None if test_store is None else sources.test_rows(test_store)
     with Working() as progress:

@@ -44,7 +44,7 @@ GroupColumn = Annotated[
     str | None,
     typer.Option(
         "--group-column",
-        help="Column of the sources that says which rows belong together (one video, speaker, slide): such rows are left out, split and drawn together. Needs --train and --test.",
+        help="Column of the sources: rows of one group (video, speaker) are left out, split and drawn together.",
     ),
 ]
 SampleColumn = Annotated[

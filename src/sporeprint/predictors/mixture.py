@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ class MixtureLDA(SemiSupervised):
     their labels. All unlabelled rows together weigh `weight` times as much as the labelled ones, and one never more
     than a labelled one (EM with a weight: Nigam et al. 2000): by their number alone they would outweigh the labels.
     Classes are expected as often as they are among the labelled rows. Nothing is random.
-    rounds: 0 gives `ShrunkLDA`.
+    rounds: 0 gives `ShrunkLDA`. `save_predictor` keeps what answers new rows, not what was said of the fitted ones.
 
     Examples
     --------
@@ -46,6 +47,8 @@ class MixtureLDA(SemiSupervised):
     >>> model.predict_proba(rows[:1]).round(2).tolist()
     [[1.0, 0.0]]
     """
+
+    _kept: ClassVar[Mapping[str, Any]] = {"coef_": "CD", "intercept_": "C", "temperature_": ""}
 
     def __init__(self, weight: float = 2.0, rounds: int = 5) -> None:
         self.weight = weight

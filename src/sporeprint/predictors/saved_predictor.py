@@ -18,6 +18,7 @@ from sporeprint.predictors.knn import KNN
 from sporeprint.predictors.knn_regressor import KNNRegressor
 from sporeprint.predictors.lda import ShrunkLDA
 from sporeprint.predictors.logistic import Probe
+from sporeprint.predictors.mixture import MixtureLDA
 from sporeprint.predictors.ridge import Ridge
 from sporeprint.predictors.ridge_regressor import RidgeRegressor
 from sporeprint.store.described_tensors import DescribedTensors
@@ -25,7 +26,7 @@ from sporeprint.store.schema import OBJECT, SIZE, TEXT, mismatch, one_of
 from sporeprint.values import from_json, to_json
 
 _CLASSES: dict[str, Any] = {
-    cls.__name__: cls for cls in (KNN, ClassMeans, ShrunkLDA, Ridge, Probe, KNNRegressor, RidgeRegressor)
+    cls.__name__: cls for cls in (KNN, ClassMeans, ShrunkLDA, Ridge, Probe, MixtureLDA, KNNRegressor, RidgeRegressor)
 }
 _FILES = DescribedTensors(
     name="predictor",

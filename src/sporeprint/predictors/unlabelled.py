@@ -56,6 +56,7 @@ def with_unlabelled(
     predictor: Predictor | None = None,
     method: SemiSupervised | None = None,
     guard: float = GUARD,
+    instead: LeftOut | None = None,
 ) -> WithUnlabelled:
     """Label rows [M, D] from features X [N, D] and labels y [N], with the help of the unlabelled rows if that is safe.
 
@@ -89,7 +90,7 @@ def with_unlabelled(
     answers, folds, unknown = plain.predict_proba(others), folds_of(codes), (np.nan,) * 4
     if why := _unknowable(classes, folds, len(rows) + len(others), rows.shape[1]):
         return WithUnlabelled(False, plain, answers, classes, None, *unknown, f"Unlabelled rows are not used: {why}.")
-    left_out = clone(plain).leave_one_out(rows, labels, groups=folds)
+    left_out = clone(plain).leave_one_out(rows, labels, groups=folds) if instead is None else instead
     together = clone(MixtureLDA() if method is None else method)
     # By number, so that a label of -1 is one.
     together.fit(np.concatenate([rows, others]), np.concatenate([codes, np.full(len(others), UNLABELLED)]))
@@ -113,7 +114,7 @@ def _unknowable(classes: NDArray[Any], folds: NDArray[np.intp], rows: int, width
     if len(folds) < LEAST * len(classes):
         return f"{len(folds)} labels of {len(classes)} classes are too few to see harm by; label {LEAST} a class"
     if width > rows:
-        return f"features of {width:,} numbers are wider than {rows:,} rows are many; the embedding alone is narrower"
+        return f"features of {width:,} numbers are wider than {rows:,} rows are many; take fewer blocks, or more rows"
     return ""
 
 

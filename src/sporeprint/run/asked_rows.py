@@ -11,7 +11,8 @@ import numpy as np
 from sporeprint.data.look_alikes import strangers_note
 from sporeprint.errors import RowFailure
 from sporeprint.features.blocks import Blocks
-from sporeprint.run.row_groups import read_groups
+from sporeprint.run.duplicate_notes import near_duplicate_notes
+from sporeprint.run.row_groups import group_notes, read_groups
 from sporeprint.run.store_pair import (
     SAME,
     Reads,
@@ -49,12 +50,14 @@ class Trained:
 class Asked:
     """The rows [M] of a store with features in every block. labels: [M], None for a row without one.
 
-    failures: rows without features, which are left out.
+    groups: [M], None where no column of them, or no source, was named. failures: rows without features, which are left
+    out.
     """
 
     blocks: Blocks
     labels: np.ndarray
     ids: list[str]
+    groups: np.ndarray | None
     failures: list[RowFailure]
 
 
@@ -75,10 +78,13 @@ def read_trained(
     return Trained(store, kept, labels[finite], ids, groups, tuple(notes))
 
 
-def read_asked(rows: Rows, store: Store, names: Sequence[str], label_column: str | None) -> Asked:
+def read_asked(
+    rows: Rows, store: Store, names: Sequence[str], label_column: str | None, group_column: str | None = None
+) -> Asked:
     """Read the rows of an open store, with or without labels. Raises SourceError.
 
     label_column: of its source; where that is not given, the rows have no label, since the store's own are others.
+    group_column: of its source too, read where that is given.
     """
     blocks = store.blocks(names)
     labels = store.labels if label_column is None else None
@@ -91,7 +97,10 @@ def read_asked(rows: Rows, store: Store, names: Sequence[str], label_column: str
     ids = np.array(store.ids, dtype=object)
     failures = [*store.failures, *(RowFailure(row_id, "its features are not finite") for row_id in ids[~finite])]
     kept = {name: block[finite] for name, block in blocks.items()}
-    return Asked(kept, known[finite], ids[finite].tolist(), failures)
+    groups = None
+    if group_column is not None and rows.source is not None:
+        groups = read_groups(store, rows, group_column, np.ones(len(store), bool), several=False)[finite]
+    return Asked(kept, known[finite], ids[finite].tolist(), groups, failures)
 
 
 def read_both(
@@ -103,8 +112,7 @@ def read_both(
 ) -> tuple[Trained, Asked | None]:
     """Read the rows of two stores that go together, or of one. reads: the blocks to read, of the first store.
 
-    group_column: of the first store's source.
-
+    group_column: of the first store's source, and of the second one's where that is given.
     Raises StoreError, RecipeError, and SourceError where a source is not the one that its store was made of.
     """
     if test_rows is None:
@@ -116,11 +124,32 @@ def read_both(
     store, other = open_pair(train_rows.store, test_rows.store)
     names = reads(store)
     trained = read_trained(train_rows, store, names, label_column, group_column)
-    return trained, read_asked(test_rows, other, names, label_column)
+    return trained, read_asked(test_rows, other, names, label_column, group_column)
 
 
-def notes_of_both(trained: Trained, asked: Asked, store: Store, test_store: Store) -> list[str]:
-    """Say which rows stand in both stores."""
+def notes_of_both(
+    trained: Trained,
+    asked: Asked | None,
+    test_rows: Rows | None,
+    group_column: str | None = None,
+    classes: np.ndarray | None = None,
+) -> list[str]:
+    """Say which rows stand in both stores, which groups do, or else how many rows are nearly the same.
+
+    classes: of the training rows [N], None where they have numbers.
+    """
+    shared = [] if asked is None else _shared(trained, asked, Store.open(test_rows.store))  # type: ignore[union-attr]
+    if group_column is not None and trained.groups is not None:
+        return shared + group_notes(group_column, trained.groups, classes, asked and asked.groups, ROLES)
+    if SAME in shared or "embedding" not in trained.blocks:
+        return shared
+    labelled_test = asked is not None and any(label is not None for label in asked.labels)
+    test = asked.blocks["embedding"] if asked is not None and labelled_test else None
+    return shared + near_duplicate_notes(trained.blocks["embedding"], test)
+
+
+def _shared(trained: Trained, asked: Asked, test_store: Store) -> list[str]:
+    store = trained.store
     if store.folder.resolve() == test_store.folder.resolve():
         return [SAME]
     has, test_has = np.isin(store.ids, trained.ids), np.isin(test_store.ids, asked.ids)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 
 from sporeprint.errors import RowFailure, StoreError
 from sporeprint.evaluate.choice.judges import fixed, title_of_predictor
@@ -16,13 +17,13 @@ from sporeprint.predictors.checks import labels_of
 from sporeprint.predictors.conformal import least_probability, own_probabilities
 from sporeprint.predictors.logistic import Probe
 from sporeprint.predictors.predictor import Predictor
-from sporeprint.predictors.semi_supervised import SemiSupervised
-from sporeprint.predictors.unlabelled import with_unlabelled
-from sporeprint.run.answer_choice import choose
+from sporeprint.predictors.semi_supervised import SemiSupervised, folds_of
+from sporeprint.predictors.unlabelled import GUARD, with_unlabelled
+from sporeprint.run.answer_choice import Choice, choose
 from sporeprint.run.answer_columns import Columns, classified_columns
-from sporeprint.run.asked_rows import ROLES, Asked, Trained, notes_of_both, read_both, truth_of
+from sporeprint.run.asked_rows import Asked, Trained, notes_of_both, read_both, truth_of
 from sporeprint.run.combination_flags import Wanted
-from sporeprint.run.row_groups import group_notes
+from sporeprint.run.promises import accuracy_note, coverage_note
 from sporeprint.run.store_pair import count, examples_of, numbers_hint, one_label
 from sporeprint.run.store_source import Rows
 from sporeprint.run.training_rows import TrainingRows
@@ -107,53 +108,87 @@ def classify_stores(
     """Fit on the labelled rows of a store, and label the rows of another, which need no label.
 
     what, predictor: what the flags ask for; the rest is chosen by leave-one-out on the training rows. group_column: of
-    the training rows' source; rows of one group are left out together. error: of prediction sets. everything: a
-    probability for each class. unlabelled: the rows to label take part, unless that harms. Raises StoreError,
-    RecipeError, SourceError.
+    the training rows' source, and of the test rows' where that is given; rows of one group are left out together.
+    error: of prediction sets. everything: a probability for each class. unlabelled: the rows to label take part,
+    unless that harms, by features that are no wider than all rows are many. Raises StoreError, RecipeError,
+    SourceError.
     """
     trained, asked = read_both(train, test, what.reads, label_column, group_column)
     labels, groups = _classes(trained, train.store), trained.groups
     choice = choose(trained.blocks, labels, what, predictor, groups, seed, progress)
     progress(f"fitting {choice.name}")
-    combiner = choice.combination.fit(trained.blocks)
-    features = combiner.transform(trained.blocks)
-    left_out = choice.predictor.leave_one_out(features, labels, groups)
-    title = f"{choice.name} with {title_of_predictor(fixed(choice.predictor))}"
-    own = own_probabilities(left_out.probabilities, left_out.codes)
+    fitted, features = _fitted(choice, trained, labels)
     if error is not None:
-        least_probability(own, error)  # raises before anything is written
-    training = TrainingRows.of(trained.ids, labels, features, own)
-    judged = "in five folds" if isinstance(choice.predictor, Probe) else "by leave-one-out"
-    fitted = Classifier(combiner, choice.predictor, training, title, float(left_out.right.mean()), judged)
-    notes = list(trained.notes)
-    if group_column is not None and groups is not None:
-        notes += group_notes(group_column, groups, labels, roles=ROLES)
+        least_probability(fitted.training.own, error)  # raises before anything is written
+    notes = [*trained.notes, *notes_of_both(trained, asked, test, group_column, labels)]
     if alone := int((np.unique(labels, return_counts=True)[1] == 1).sum()):
         notes.append(f"{count(alone, 'class')} with one row only, which leave-one-out counts as wrong")
     if asked is None:
         return Classified(fitted, trained.store, None, None, 0, [], "", tuple(notes))
-    test_store = Store.open(test.store)  # type: ignore[union-attr]
-    notes += notes_of_both(trained, asked, trained.store, test_store)
     has, more = truth_of(labels, asked)
+    notes += more
     progress(f"labelling {count(len(asked.ids), 'row')}")
     truth = asked.labels.tolist() if any(label is not None for label in asked.labels) else None
-    test_features = combiner.transform(asked.blocks)
     why = ""
     if unlabelled:
-        decided = with_unlabelled(features, labels, test_features, fixed(choice.predictor))
-        why = decided.why
-        if decided.used and decided.left_out is not None:
-            own = own_probabilities(decided.left_out.probabilities, decided.left_out.codes)
-            training, title = replace(training, own=own), f"{choice.name} with LDA and unlabelled rows (EM)"
-            fitted = Classifier(combiner, decided.predictor, training, title, decided.after, "with labels hidden")
-    columns = classified_columns(fitted.predictor, training, asked.ids, test_features, truth, error, everything)
-    right = [label == own_label for label, own_label in zip(columns["label"], asked.labels, strict=True)]
-    accuracy = float(np.mean(np.array(right)[has])) if has.any() else None
-    sets = "" if error is None else sets_in_words(columns, error, asked, has)
-    failures = asked.failures
-    return Classified(
-        fitted, trained.store, columns, accuracy, int(has.sum()), failures, sets, tuple(notes + more), why
+        narrow, rows = choice, len(labels) + len(asked.ids)
+        if what.combination is None and features.shape[1] > rows:
+            narrow = choose(trained.blocks, labels, what, predictor, None, seed, progress, most_width=rows)
+        fitted, why = _with_unlabelled(fitted, features, narrow, trained, labels, asked)
+        if what.combination is not None and trained.store.blocks_info["embedding"]["dim"] <= rows < features.shape[1]:
+            why += " --features embedding is narrow enough."
+    columns = classified_columns(
+        fitted.predictor, fitted.training, asked.ids, fitted.combiner.transform(asked.blocks), truth, error, everything
     )
+    right = np.array([label == own for label, own in zip(columns["label"], asked.labels, strict=True)])
+    accuracy = float(np.mean(right[has])) if has.any() else None
+    sets = "" if error is None else sets_in_words(columns, error, asked, has)
+    if groups is None and (known := has & np.isin(asked.labels, labels)).any():  # rows of one group are not independent
+        held_out, compared = round(fitted.leave_one_out * len(labels)), int(known.sum())
+        notes += accuracy_note(int(right[known].sum()), compared, held_out, len(labels))
+        if error is not None:
+            held = sum(asked.labels[row] in columns["set"][row] for row in np.flatnonzero(known))
+            notes += coverage_note(held, compared, len(labels), error)
+    return Classified(fitted, trained.store, columns, accuracy, int(has.sum()), asked.failures, sets, tuple(notes), why)
+
+
+def _fitted(choice: Choice, trained: Trained, labels: np.ndarray) -> tuple[Classifier, np.ndarray]:
+    """Fit what was chosen on all training rows, and return their features [N, D] too."""
+    combiner = choice.combination.fit(trained.blocks)
+    features = combiner.transform(trained.blocks)
+    left_out = choice.predictor.leave_one_out(features, labels, trained.groups)
+    training = TrainingRows.of(trained.ids, labels, features, own_probabilities(left_out.probabilities, left_out.codes))
+    judged = "by leave-one-out" if trained.groups is None else "by leave-one-group-out"
+    if isinstance(choice.predictor, Probe):
+        judged = "in five folds"
+    title = f"{choice.name} with {title_of_predictor(fixed(choice.predictor))}"
+    return Classifier(combiner, choice.predictor, training, title, float(left_out.right.mean()), judged), features
+
+
+def _with_unlabelled(
+    fitted: Classifier, features: np.ndarray, narrow: Choice, trained: Trained, labels: np.ndarray, asked: Asked
+) -> tuple[Classifier, str]:
+    """Let the rows to label take part unless that harms; say what was decided.
+
+    fitted, features: what answers otherwise. narrow: the same choice, or that of features that are narrow enough, which
+    is taken only where it finds hidden labels no worse.
+    """
+    combiner, instead = narrow.combination.fit(trained.blocks), None
+    rows = combiner.transform(trained.blocks)
+    if rows.shape != features.shape:
+        folds = folds_of(np.unique(labels, return_inverse=True)[1])
+        instead = clone(fixed(fitted.predictor)).leave_one_out(features, labels, folds)
+    decided = with_unlabelled(
+        rows, labels, combiner.transform(asked.blocks), fixed(narrow.predictor),
+        guard=GUARD if instead is None else 0, instead=instead,
+    )  # fmt: skip
+    if not decided.used or decided.left_out is None:
+        return fitted, decided.why
+    training = TrainingRows.of(
+        trained.ids, labels, rows, own_probabilities(decided.left_out.probabilities, decided.left_out.codes)
+    )
+    title = f"{narrow.name} with LDA and unlabelled rows (EM)"
+    return Classifier(combiner, decided.predictor, training, title, decided.after, "with labels hidden"), decided.why
 
 
 def sets_in_words(columns: Columns, error: float, asked: Asked | None = None, has: Any = None) -> str:

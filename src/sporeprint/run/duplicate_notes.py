@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from numpy.typing import NDArray
+
 from sporeprint.evaluate.near_duplicates import NearDuplicates, near_duplicates
 from sporeprint.run.row_groups import GROUP_FLAG
 from sporeprint.run.store_pair import SAME, Pair, Single
@@ -12,10 +16,14 @@ def duplicate_notes(rows: Single) -> list[str]:
     train = rows.blocks.get("embedding")
     if rows.groups is not None or SAME in rows.notes or train is None:
         return []
+    return near_duplicate_notes(train, rows.test_blocks["embedding"] if isinstance(rows, Pair) else None)
+
+
+def near_duplicate_notes(train: NDArray[Any], test: NDArray[Any] | None = None) -> list[str]:
+    """A sentence on near-duplicates of embeddings [N, D], and of test rows [M, D] among them; none where none are."""
     seen = [_seen("training rows", near_duplicates(train), "nearly equal another one")]
-    if isinstance(rows, Pair):
-        of_test = near_duplicates(train, rows.test_blocks["embedding"])
-        seen.append(_seen("test rows", of_test, "nearly equal a training row"))
+    if test is not None:
+        seen.append(_seen("test rows", near_duplicates(train, test), "nearly equal a training row"))
     if not any(seen):
         return []
     return [

@@ -21,7 +21,6 @@ from sporeprint.run.combination_flags import Wanted
 from sporeprint.run.store_pair import classes_hint, count, targets_of
 from sporeprint.run.store_source import Rows
 from sporeprint.run.training_rows import TrainingRows
-from sporeprint.store.reader import Store
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Regressed:
     """Predicted numbers. title: of features and predictor. columns: of the file. leave_one_out, value: R^2.
 
     value: on the `compared` rows whose number is known, NaN where there are none. failures: rows without features.
-    notes: what a reader must know, a sentence each.
+    notes: what a reader must know, a sentence each. judged: how training rows were left out, in words.
     """
 
     title: str
@@ -39,10 +38,11 @@ class Regressed:
     compared: int
     failures: list[RowFailure]
     notes: tuple[str, ...]
+    judged: str
 
     def verdict(self, out: Path) -> str:
         """Return the answer in a sentence."""
-        seen = f"R^2 {self.leave_one_out:.3f} by leave-one-out"
+        seen = f"R^2 {self.leave_one_out:.3f} {self.judged}"
         if self.compared:
             seen += f", {self.value:.3f} on {count(self.compared, 'labelled test row')}"
         return f"{out}: numbers of {count(len(self.columns['id']), 'row')} by {self.title}; {seen}."
@@ -109,11 +109,11 @@ def regress_rows(
         predicted, training, asked.ids, others, asked.labels.tolist() if any(_known(asked.labels)) else None
     )
     how = f"kNN, k = {model.k_}" if isinstance(model, KNNRegressor) else "ridge"
-    both = notes_of_both(trained, asked, trained.store, Store.open(test.store))
+    both = notes_of_both(trained, asked, test, group_column)
     hint = [note] if (note := classes_hint(targets)) else []
-    return Regressed(
-        f"{name} with {how}", columns, value, truth, compared, asked.failures, (*trained.notes, *hint, *both, *notes)
-    )
+    said = (*trained.notes, *hint, *both, *notes)
+    judged = "by leave-one-out" if trained.groups is None else "by leave-one-group-out"
+    return Regressed(f"{name} with {how}", columns, value, truth, compared, asked.failures, said, judged)
 
 
 def _known(labels: np.ndarray) -> list[bool]:

@@ -49,15 +49,16 @@ def group_notes(
 ) -> list[str]:
     """What must be said of the groups of rows [N] and of test rows [M], a sentence each. labels: [N], of classes."""
     both = [(f"{role}s", part) for role, part in zip(roles, (groups, test_groups), strict=True) if part is not None]
-    sizes = ", ".join(f"{len(set(part.tolist()) - {None})} of {rows}" for rows, part in both)
-    notes = [f"groups of {column!r} stay together where rows are left out, split or drawn: {sizes}"]
+    numbers = [(rows, len(set(part.tolist()) - {None})) for rows, part in both]
+    sizes = ", ".join(f"{number} group{'' if number == 1 else 's'} of {rows}" for rows, number in numbers)
+    notes = [f"rows of one {column!r} stay together where rows are left out, split or drawn: {sizes}"]
     for rows, part in both:
         if missing := sum(group is None for group in part):
             notes.append(f"without a group, each a group of its own: {missing} of {len(part)} {rows}")
     if labels is not None and (alone := _of_one_group(groups, labels)):
         notes.append(
-            f"classes that one group holds alone: {alone}; with it left out no row has their label, so leave-one-out "
-            "counts its rows as wrong"
+            f"classes that one group holds alone: {alone}; with it left out no row has their label, so its rows count "
+            "as wrong"
         )
     known = set(groups.tolist()) - {None}
     if test_groups is not None and (shared := sum(group in known for group in test_groups)):

@@ -172,7 +172,11 @@ def test_an_error_that_too_few_rows_can_hold_is_refused_with_how_many_are_needed
 @pytest.mark.parametrize("error", ["0", "1", "5", "-0.1", "nan"])
 def test_an_error_that_is_no_fraction_is_refused(run, data, tmp_path, error):
     status, _, err = run("classify", data / "a", data / "b", "--out", tmp_path / "p.csv", *FIXED, "--abstain", error)
-    assert (status, "between 0 and 1" in err) == (2, True)
+    assert (status, f"--abstain {error}; expected the share of sets" in err, "above 0 and below 1" in err) == (
+        2,
+        True,
+        True,
+    )
 
 
 def test_all_three_formats_hold_the_same_predictions(run, data, tmp_path):
@@ -390,4 +394,4 @@ def test_whole_groups_are_left_out(run, tmp_path):
     store_of(tmp_path / "t2" / "test", open_source(table, modality="text"), {"embedding": circle(degrees + 1)})
     shared = run("classify", tmp_path / "train", tmp_path / "t2" / "test", "--out", tmp_path / "p.csv", *words)
     assert "% right by leave-one-group-out, " in shared[1]
-    assert "of a group that also stands in the training rows: 40 of 40 test rows" in shared[2]
+    assert "40 of 40 test rows are of a group that training rows are of too" in shared[2]

@@ -11,7 +11,10 @@ from PIL import Image
 
 from sporeprint import Fungi, load_pipeline, open_source
 from sporeprint.run import predict as predict_module
-from sporeprint.run.saved_classifier import load_classifier
+from sporeprint.run.classify import classify_stores
+from sporeprint.run.combination_flags import wanted
+from sporeprint.run.saved_classifier import load_classifier, save_classifier
+from sporeprint.run.store_source import Rows
 from sporeprint.store.reader import Store
 
 
@@ -113,6 +116,14 @@ def test_python_loads_the_same_model(photos, made):
     assert load_pipeline(folder / "model").predict(images).tolist() == ["left"] * 4
 
 
+def test_a_model_remembers_the_column_that_its_labels_came_from(made, tmp_path):
+    store = Rows(made[0] / "train")
+    found = classify_stores(store, None, wanted("embedding"), "class-means")
+    for name, column in (("a", None), ("b", "side")):
+        save_classifier(tmp_path / name, found.store, found.classifier, column)
+    assert [load_classifier(tmp_path / name).columns.get("label") for name in ("a", "b")] == [None, "side"]
+
+
 def test_a_model_is_made_without_rows_to_label(run, made, tmp_path):
     folder, _ = made
     words = ("--features", "embedding", "--predictor", "class-means")
@@ -157,6 +168,7 @@ def test_too_many_unreadable_files_stop_it_and_no_file_is_left(run, photos, made
     words = ("predict", folder / "model", tmp_path / "new", "--out", tmp_path / "p.csv")
     status, _, err = run(*words)
     assert (status, "2 of 3 rows cannot be read; at most 1 may fail" in err) == (1, True)
+    assert "a fraction of the rows: it is 0.01, and one row always may fail" in err
     assert not (tmp_path / "p.csv").exists()
     assert run(*words, "--max-failures", "0.7")[0] == 0
     assert [row["id"] for row in rows_of(tmp_path / "p.csv")] == ["good.png"]

@@ -92,6 +92,25 @@ def test_texts_as_test_labels_are_not_compared(run, data, tmp_path):
     assert "the predictions are not compared with the test rows' labels" in err
 
 
+@pytest.mark.parametrize(("of", "kind"), [(str, "double"), (float, "double"), (round, "int64")])
+def test_neighbours_have_numbers_of_their_own_kind_and_texts_as_they_are_read(run, tmp_path, of, kind):
+    save(tmp_path, "t", [of(1000 * height) for height in HEIGHTS], DEGREES)
+    save(tmp_path, "asked", [of(1), None, of(3)], ASKED)
+    words = ("--features", "embedding", "--method", "ridge")
+    assert run("regress", tmp_path / "t", tmp_path / "asked", "--out", tmp_path / "p.parquet", *words)[0] == 0
+    table = pq.read_table(tmp_path / "p.parquet")
+    assert (str(table["neighbour_1_label"].type), table["true_value"].to_pylist()) == (kind, [1, None, 3])
+
+
+def test_numbers_have_seven_digits_whatever_their_size(run, data, tmp_path):
+    for scale in (1e-9, 1e9):
+        save(tmp_path, f"t{scale}", (HEIGHTS * scale).tolist(), DEGREES)
+        rows, _, _ = predicted(run, tmp_path, f"t{scale}", data / "blank", tmp_path / "p.csv", "--method", "ridge")
+        for row in rows:
+            assert float(row["prediction"]) == float(f"{float(row['prediction']):.7g}")
+            assert len(row["prediction"].partition("e")[0].replace(".", "").strip("-0")) <= 7
+
+
 def test_several_targets_are_a_list(run, data, tmp_path):
     words = ("--features", "embedding", "--method", "ridge")
     assert run("regress", data / "pairs", data / "blank", "--out", tmp_path / "p.parquet", *words)[0] == 0

@@ -55,6 +55,14 @@ def test_a_column_that_begins_empty_takes_the_labels_kind(tmp_path, first):
     assert (table["answer"], table["set"]) == ([*first, 2], [[], [], [1, 2]])
 
 
+def test_neighbours_that_are_not_there_keep_their_columns_kinds(tmp_path):
+    nothing = {"neighbour_3": [None], "neighbour_3_label": [None], "neighbour_3_similarity": [None]}
+    with PredictionsFile(tmp_path / "p.parquet") as file:
+        file.write({"id": ["a"], "label": [1], **nothing})
+    kinds = [str(kind) for kind in pq.read_schema(tmp_path / "p.parquet").types]
+    assert kinds == ["string", "int64", "string", "int64", "double"]
+
+
 @pytest.mark.parametrize("name", ["p.parquet", "p.csv", "p.jsonl"])
 def test_an_error_leaves_no_file_and_the_earlier_one_as_it_was(tmp_path, name):
     def fail():

@@ -178,7 +178,9 @@ def test_another_source_than_the_stores_is_refused_by_what_differs(run, stores):
     write(folder / "train.parquet", [*TEXTS[:4], "a half turn"], LABELS)
     status, _, err = run(*words)
     assert status == 2
-    assert f"'{folder / 'train.parquet'}' is not what {folder / 'a'} was made of:\n  source.digest: the store" in err
+    assert (
+        f"'{folder / 'train.parquet'}' is not what {folder / 'a'} was made of: give the source 'train.parquet'" in err
+    )
     write(folder / "train.parquet", TEXTS[:4], LABELS[:4])
     status, _, err = run(*words)
     assert (status, "source.rows: the store has 5, it has 4" in err) == (2, True)

@@ -47,9 +47,7 @@ def test_integers_of_one_table_meet_those_of_another(tmp_path):
     test = Rows(store_of(tmp_path / "b", source, {"embedding": circle([0.0, 5.0, 90.0, 95.0])}), tmp_path / "b.csv")
     pair = read(train, test)
     assert pair.groups.tolist() == ["1", "2", "3", None]
-    assert any(
-        note.startswith("of a group that also stands in the training rows: 2 of 4 test rows") for note in pair.notes
-    )
+    assert any(note.startswith("2 of 4 test rows are of a group that training rows are of too") for note in pair.notes)
     assert "without a group, each a group of its own: 1 of 4 training rows" in pair.notes
 
 

@@ -69,7 +69,7 @@ def classify(
                 file.write(found.columns)
         if save is not None:
             progress("saving")
-            save_classifier(save, found.store, found.classifier)
+            save_classifier(save, found.store, found.classifier, sources.label_column)
     if json:
         files = {"out": None if out is None else str(out), "model": None if save is None else str(save)}
         print_json({**files, **found.to_json()})

@@ -51,7 +51,12 @@ SampleColumn = Annotated[
     str | None,
     typer.Option(help="Column of the samples; found when absent (as in the training rows, where those are known)."),
 ]
-LabelColumn = Annotated[str | None, typer.Option(help="Column of the labels; found when absent, '' for none.")]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Column of the labels, '' for none; found when absent (as in the training rows, where those are known)."
+    ),
+]
 IdColumn = Annotated[str | None, typer.Option(help="Column of unique ids, of a table; default the row number.")]
 ImageColumn = Annotated[str | None, typer.Option(help="Column of images, of a table; found when absent.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Read the first N rows of a source only.")]

@@ -33,7 +33,8 @@ class Failures:
             raise TooManyFailures(
                 f"{len(self.rows)} of {self.total} rows cannot be read; at most {self.allowed} may fail "
                 f"({first_reasons(self.rows, 5)}). Fix or remove them, or allow "
-                "more with max_failures (--max-failures), a fraction of the rows",
+                f"more with max_failures (--max-failures), a fraction of the rows: it is {self.limit:g}"
+                + (", and one row always may fail" if self.limit > 0 else ""),
                 self.rows,
             )
 

@@ -12,7 +12,8 @@ from sporeprint.predictors.conformal import least_probability
 from sporeprint.run.training_rows import SHOWN, TrainingRows
 
 Columns = dict[str, list[Any]]
-_DIGITS = 6  # of probabilities and cosines
+_DIGITS = 6  # of probabilities and cosines, after the point
+_SIGNIFICANT = "%.7g"  # of predicted numbers, whatever their size: what float32 features hold
 CLASSIFIED, REGRESSED = ("id", "label", "probability"), ("id", "prediction")  # the first columns of a file of ours
 
 
@@ -58,7 +59,8 @@ def regressed_columns(
     truth: Sequence[Any] | None = None,
 ) -> Columns:
     """Return the predictions [M] or [M, T] of each row, the nearest training rows, and its true number or numbers."""
-    columns: Columns = {"id": list(ids), "prediction": predicted.tolist()} | neighbour_columns(training, features)
+    rounded = np.char.mod(_SIGNIFICANT, predicted).astype(np.float64)
+    columns: Columns = {"id": list(ids), "prediction": rounded.tolist()} | neighbour_columns(training, features)
     if truth is not None:
         columns["true_value"] = list(truth)
     return columns

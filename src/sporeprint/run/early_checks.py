@@ -53,6 +53,11 @@ def check_words(command: str, words: Words) -> None:
     if words.get("backbone") is not None:
         check_backbone_name(words["backbone"])
     _check_stores(words)
+    if (share := words.get("abstain")) is not None and not 0 < share < 1:
+        raise RecipeError(
+            f"--abstain {share:g}; expected the share of sets that may lack the true label: above 0 and "
+            "below 1, such as 0.05"
+        )
     if isinstance(words.get("k"), str) and command in ("knn", "regress", "analyse", "retrieve"):
         for word in words["k"].split(",") if command in ("knn", "retrieve") else [words["k"]]:
             count_of(word, auto=command != "retrieve")

@@ -144,13 +144,16 @@ def _cell(value: Any) -> Any:
 
 
 def _typed(schema: Any) -> Any:
-    """The schema with the type of the answers for columns that are empty so far: later parts may hold labels."""
+    """The schema with a type for columns that are empty so far, which later parts may fill: labels as the answers'."""
     import pyarrow as pa
 
     answers = schema.field(1).type
     for at, column in enumerate(schema):
+        kind = pa.float64() if column.name.endswith("_similarity") else answers
+        if column.name.startswith("neighbour_") and column.name.count("_") == 1:
+            kind = pa.string()
         if pa.types.is_null(column.type):
-            schema = schema.set(at, pa.field(column.name, answers))
+            schema = schema.set(at, pa.field(column.name, kind))
         elif pa.types.is_list(column.type) and pa.types.is_null(column.type.value_type):
             schema = schema.set(at, pa.field(column.name, pa.list_(answers)))
     return schema

@@ -18,7 +18,7 @@ from sporeprint.predictors.ridge_regressor import RidgeRegressor
 from sporeprint.run.answer_columns import Columns, regressed_columns
 from sporeprint.run.asked_rows import notes_of_both, read_both
 from sporeprint.run.combination_flags import Wanted
-from sporeprint.run.store_pair import classes_hint, count, targets_of
+from sporeprint.run.store_pair import classes_hint, count, number_of, targets_of
 from sporeprint.run.store_source import Rows
 from sporeprint.run.training_rows import TrainingRows
 
@@ -101,12 +101,16 @@ def regress_rows(
                 best = value, candidate.name, combiner, model, features
     assert best is not None
     value, name, combiner, model, features = best
-    training = TrainingRows.of(trained.ids, trained.labels, features)
+    training = TrainingRows.of(trained.ids, _as_numbers(trained.labels), features)
     others = combiner.transform(asked.blocks)
     predicted = model.predict(others)
     truth, compared, notes = _truth(asked.labels, predicted, test.store)
     columns = regressed_columns(
-        predicted, training, asked.ids, others, asked.labels.tolist() if any(_known(asked.labels)) else None
+        predicted,
+        training,
+        asked.ids,
+        others,
+        _as_numbers(asked.labels).tolist() if any(_known(asked.labels)) else None,
     )
     how = f"kNN, k = {model.k_}" if isinstance(model, KNNRegressor) else "ridge"
     both = notes_of_both(trained, asked, test, group_column)
@@ -114,6 +118,14 @@ def regress_rows(
     said = (*trained.notes, *hint, *both, *notes)
     judged = "by leave-one-out" if trained.groups is None else "by leave-one-group-out"
     return Regressed(f"{name} with {how}", columns, value, truth, compared, asked.failures, said, judged)
+
+
+def _as_numbers(labels: np.ndarray) -> np.ndarray:
+    """The labels, texts as the numbers that they are read as."""
+    read = [number_of(label) if isinstance(label, str) else None for label in labels.tolist()]
+    numbers = np.empty(len(labels), object)
+    numbers[:] = [label if number is None else number for label, number in zip(labels.tolist(), read, strict=True)]
+    return numbers
 
 
 def _known(labels: np.ndarray) -> list[bool]:

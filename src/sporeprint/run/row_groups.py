@@ -63,8 +63,8 @@ def group_notes(
     known = set(groups.tolist()) - {None}
     if test_groups is not None and (shared := sum(group in known for group in test_groups)):
         notes.append(
-            f"of a group that also stands in the {roles[0]}s: {shared} of {len(test_groups)} {roles[1]}s; the figures "
-            "are higher than on new groups: keep each group in one store"
+            f"{shared} of {len(test_groups)} {roles[1]}s {'is' if shared == 1 else 'are'} of a group that {roles[0]}s "
+            "are of too: the figures are higher than on new groups; keep each group in one store"
         )
     return notes
 

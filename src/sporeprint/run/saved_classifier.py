@@ -50,14 +50,17 @@ class Model:
     columns: dict[str, Any]
 
 
-def save_classifier(folder: Path, store: Store, classifier: Classifier) -> None:
-    """Save it as a pipeline that `load_pipeline` loads too. store: of the training rows. Raises StoreError."""
+def save_classifier(folder: Path, store: Store, classifier: Classifier, label_column: str | None = None) -> None:
+    """Save it as a pipeline that `load_pipeline` loads too.
+
+    store: of the training rows. label_column: of their source, where the labels are not the store's. Raises StoreError.
+    """
     fitted, predictor, training = _fitted(store, classifier.combiner), classifier.predictor, classifier.training
     description = {
         "ids": training.ids,
         "labels": training.labels.tolist(),
         "title": classifier.title,
-        "columns": fitted_columns(store.folder),
+        "columns": fitted_columns(store.folder) | ({} if label_column is None else {"label": label_column}),
     }
     tensors = save({"directions": training.directions, "own": training.own})
     write_parts(

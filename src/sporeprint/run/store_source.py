@@ -67,7 +67,10 @@ def reopen(store: Store, rows: Rows) -> Source:
     seen = {**source.describe(), "digest": digest_like(source, recorded.get("digest"))}
     changes = differences(_content(recorded), _content(seen), ("the store", "it"), "source")
     if changes:
-        raise SourceError(f"'{rows.source}' is not what {rows.store} was made of:\n  " + "\n  ".join(changes))
+        raise SourceError(
+            f"'{rows.source}' is not what {rows.store} was made of: give the source {original} as it was, or extract "
+            "the changed one into a new store\n  " + "\n  ".join(changes)
+        )
     return source
 
 

@@ -105,7 +105,7 @@ def test_pca_is_skipped_where_it_would_not_reduce(size):
         warnings.simplefilter("always")
         combiner = Combination(("embedding", "kl"), size=size).fit(blocks)
     assert [str(one.message) for one in said] == [
-        f"size: {size} dimensions wanted, 11 used: what is joined has no more"
+        f"PCA size: {size} dimensions wanted, 11 used: what is joined has no more"
     ] * (size > 11)
     assert combiner.pca is None
     assert combiner.width == 11

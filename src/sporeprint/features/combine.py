@@ -152,7 +152,7 @@ class Combination:
             joined = combiner.join({name: blocks[name][good] for name in names})
             combiner.pca = fit_axes(joined, self.size, "size")
         elif self.size is not None and self.size > combiner.width:
-            warn(f"size: {self.size} dimensions wanted, {combiner.width} used: what is joined has no more")
+            warn(f"PCA size: {self.size} dimensions wanted, {combiner.width} used: what is joined has no more")
         combiner.rows = int(good.sum())
         return combiner
 

@@ -4,6 +4,7 @@ import pytest
 from sporeprint.errors import SampleError
 from sporeprint.predictors.lda import ShrunkLDA
 from sporeprint.predictors.mixture import MixtureLDA
+from sporeprint.predictors.predictor import LeftOut
 from sporeprint.predictors.ridge import Ridge
 from sporeprint.predictors.semi_supervised import folds_of
 from sporeprint.predictors.unlabelled import with_unlabelled
@@ -31,6 +32,14 @@ def test_rows_that_do_not_harm_are_used_and_give_what_em_gives():
     assert answer.used
     np.testing.assert_array_equal(answer.probabilities, em.label_distributions_[len(X) :])
     assert (answer.predictions == truth).mean() > (ShrunkLDA().fit(X, y).predict(others) == truth).mean()
+
+
+@pytest.mark.parametrize(("sure", "used"), [(20.0, False), (-20.0, True)])
+def test_what_would_answer_otherwise_is_what_they_are_compared_with(sure, used):
+    X, y, others, _ = drawn(seed=3)
+    scores = sure * (2 * np.eye(2)[y] - 1)
+    answer = with_unlabelled(X, y, others, guard=0, instead=LeftOut(scores, np.array([0, 1]), y, 1.0))
+    assert (answer.used, answer.before) == (used, float(sure > 0))
 
 
 @pytest.mark.parametrize("names", [["no", "yes"], [-1, 7]])

@@ -140,7 +140,8 @@ def notes_of_both(
     """
     shared = [] if asked is None else _shared(trained, asked, Store.open(test_rows.store))  # type: ignore[union-attr]
     if group_column is not None and trained.groups is not None:
-        return shared + group_notes(group_column, trained.groups, classes, asked and asked.groups, ROLES)
+        test_groups = None if asked is None else asked.groups
+        return shared + group_notes(group_column, trained.groups, classes, test_groups, ROLES)
     if SAME in shared or "embedding" not in trained.blocks:
         return shared
     labelled_test = asked is not None and any(label is not None for label in asked.labels)

@@ -143,13 +143,25 @@ def classify_stores(
     right = np.array([label == own for label, own in zip(columns["label"], asked.labels, strict=True)])
     accuracy = float(np.mean(right[has])) if has.any() else None
     sets = "" if error is None else sets_in_words(columns, error, asked, has)
-    if groups is None and (known := has & np.isin(asked.labels, labels)).any():  # rows of one group are not independent
-        held_out, compared = round(fitted.leave_one_out * len(labels)), int(known.sum())
-        notes += accuracy_note(int(right[known].sum()), compared, held_out, len(labels))
-        if error is not None:
-            held = sum(asked.labels[row] in columns["set"][row] for row in np.flatnonzero(known))
-            notes += coverage_note(held, compared, len(labels), error)
+    if groups is None:  # rows of one group are not independent
+        notes += _broken_promises(fitted, columns, asked, has, error)
     return Classified(fitted, trained.store, columns, accuracy, int(has.sum()), asked.failures, sets, tuple(notes), why)
+
+
+def _broken_promises(
+    fitted: Classifier, columns: Columns, asked: Asked, has: np.ndarray, error: float | None
+) -> list[str]:
+    """Say where test rows surely fare worse than training rows: those of `has` whose label a training row has too."""
+    there, training = set(fitted.training.labels.tolist()), len(fitted.training.ids)
+    known = [row for row in np.flatnonzero(has) if asked.labels[row] in there]
+    if not known:
+        return []
+    right = sum(columns["label"][row] == asked.labels[row] for row in known)
+    notes = accuracy_note(right, len(known), round(fitted.leave_one_out * training), training)
+    if error is not None:
+        held = sum(asked.labels[row] in columns["set"][row] for row in known)
+        notes += coverage_note(held, len(known), training, error)
+    return notes
 
 
 def _fitted(choice: Choice, trained: Trained, labels: np.ndarray) -> tuple[Classifier, np.ndarray]:

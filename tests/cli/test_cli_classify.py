@@ -262,6 +262,7 @@ def test_unlabelled_rows_take_part_by_narrow_features_where_these_do_no_worse(ru
     if kind == "strong":
         assert rows == plain
         assert "Unlabelled rows are not used, they harm: of 8 labels, hidden in turn" in said
+        assert said.endswith("They were tried by embedding, which is narrow enough.")
         return
     assert "150 rows labelled by embedding with LDA and unlabelled rows (EM)" in said
     right, plain_right = (sum(row["label"] == row["true_label"] for row in table) for table in (rows, plain))

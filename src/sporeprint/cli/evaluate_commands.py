@@ -155,8 +155,9 @@ def regress(
 ) -> None:  # fmt: skip
     """Predict labels that are numbers (or lists of numbers): R^2, MAE, RMSE, Spearman.
 
-    Features and method are chosen by leave-one-out on the training rows, as far as no option names them. With --out a
-    number for each row of TEST_STORE, which needs no labels, and its three nearest training rows.
+    Features and method are chosen by leave-one-out on the training rows, as far as no option names them.
+
+    With --out a number for each row of TEST_STORE, which needs no labels, and its three nearest training rows.
     """
     from sporeprint.cli.console import Working
     from sporeprint.run.scores import count_of, method_of, regress_scores, way_of

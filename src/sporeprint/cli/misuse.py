@@ -17,7 +17,7 @@ EXAMPLES = {
     "probe": "sporeprint probe train.store test.store",
     "cluster": "sporeprint cluster train.store",
     "retrieve": "sporeprint retrieve queries.store database.store",
-    "regress": "sporeprint regress train.store test.store --method ridge",
+    "regress": "sporeprint regress train.store test.store --out predictions.csv",
     "analyse": "sporeprint analyse train.store test.store",
     "segment": "sporeprint segment train test --backbone facebook/dinov2-small --out out",
     "propagate": 'sporeprint propagate photos --on a.jpg --points "40,30,1; 9,9,0" --backbone tiny --out out',

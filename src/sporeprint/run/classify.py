@@ -195,7 +195,8 @@ def _with_unlabelled(
         guard=GUARD if instead is None else 0, instead=instead,
     )  # fmt: skip
     if not decided.used or decided.left_out is None:
-        return fitted, decided.why
+        compared = decided.left_out is not None and instead is not None
+        return fitted, decided.why + (f" They were tried by {narrow.name}, which is narrow enough." if compared else "")
     training = TrainingRows.of(
         trained.ids, labels, rows, own_probabilities(decided.left_out.probabilities, decided.left_out.codes)
     )

@@ -23,7 +23,7 @@ from sporeprint.evaluate.comparison import Accuracy, Comparison
 from sporeprint.evaluate.result import plain
 from sporeprint.evaluate.table import Costs, Entry, Info
 from sporeprint.features.blocks import Blocks
-from sporeprint.predictors.checks import check_same_kind, labels_of
+from sporeprint.predictors.checks import check_classes, check_same_kind, labels_of
 from sporeprint.values import check_count
 
 
@@ -156,6 +156,7 @@ def compare_backbones(
     test_ids, test_rows, test_labels, test_lost = _joined(
         [(one.name, one.test_ids, one.test_labels) for one in backbones], "test row"
     )
+    check_classes(labels)
     check_same_kind(labels, test_labels)
     apart = None if groups is None else np.array([groups[row] for row in ids], object)
     drawn: dict[str, Any] = {"level": level, "seed": seed}

@@ -23,7 +23,7 @@ from sporeprint.run.answer_columns import Columns, classified_columns
 from sporeprint.run.asked_rows import ROLES, Asked, Trained, notes_of_both, read_both, truth_of
 from sporeprint.run.combination_flags import Wanted
 from sporeprint.run.row_groups import group_notes
-from sporeprint.run.store_pair import count, examples_of, numbers_hint, one_label
+from sporeprint.run.store_pair import check_amounts, count, examples_of, one_label
 from sporeprint.run.store_source import Rows
 from sporeprint.run.training_rows import TrainingRows
 from sporeprint.store.reader import Store
@@ -168,10 +168,9 @@ def sets_in_words(columns: Columns, error: float, asked: Asked | None = None, ha
 
 
 def _classes(trained: Trained, store: Path) -> np.ndarray:
-    """Return the labels as texts or as numbers. Raises StoreError for those of no classes, and of one."""
+    """Return the labels as texts or as numbers. Raises StoreError for amounts, and for those of one class."""
     labels = labels_of(one_label(trained.labels, store, "classify"), len(trained.labels), "train")
-    if hint := numbers_hint(labels.tolist()):
-        raise StoreError(f"{store}: {hint}")
+    check_amounts(labels, store)
     if len(np.unique(labels)) == 1:
         raise StoreError(
             f"all {count(len(labels), 'labelled row')} of {store} are of one class, {examples_of(labels)}: there is "

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from sporeprint.data.limits import Limits
-from sporeprint.errors import SampleError
 from sporeprint.evaluate.compare import compare
 from sporeprint.evaluate.comparison import Comparison
 from sporeprint.features.blocks import family
@@ -22,7 +21,6 @@ from sporeprint.run.store_pair import (
     block_list,
     check_block_names,
     fewer_than_shots,
-    numbers_hint,
     read_pair,
     read_store,
 )
@@ -74,30 +72,25 @@ def compare_stores(
     cost = train.cost
     if cost.get("threads"):
         settings["rows/s"] = measured(cost)
-    try:
-        comparison = compare(
-            rows.blocks,
-            rows.labels,
-            None if test is None else test.test_blocks,
-            None if test is None else test.test_labels,
-            train.blocks_info,
-            seconds=cost.get("seconds", {}),
-            rows_timed=cost.get("rows", 0),
-            ids=rows.ids,
-            test_ids=None if test is None else test.test_ids,
-            groups=rows.groups,
-            test_groups=None if test is None else test.test_groups,
-            splits=splits,
-            shots=shots,
-            draws=draws,
-            seed=seed,
-            settings=settings,
-            progress=progress,
-        )
-    except SampleError as error:
-        if not (hint := numbers_hint(rows.labels.tolist())):
-            raise
-        raise SampleError(f"{error}; {hint}") from None
+    comparison = compare(
+        rows.blocks,
+        rows.labels,
+        None if test is None else test.test_blocks,
+        None if test is None else test.test_labels,
+        train.blocks_info,
+        seconds=cost.get("seconds", {}),
+        rows_timed=cost.get("rows", 0),
+        ids=rows.ids,
+        test_ids=None if test is None else test.test_ids,
+        groups=rows.groups,
+        test_groups=None if test is None else test.test_groups,
+        splits=splits,
+        shots=shots,
+        draws=draws,
+        seed=seed,
+        settings=settings,
+        progress=progress,
+    )
     marked = replace(comparison, entries=tuple(mark_paper(comparison.entries, train.plan)))
     if SAME in rows.notes:
         marked = replace(marked, verdict=f"{SAME.capitalize()}.")

@@ -24,6 +24,7 @@ from sporeprint.evaluate.choice.leave_one_out import (
 from sporeprint.evaluate.result import Result
 from sporeprint.features.blocks import Blocks, check_blocks
 from sporeprint.features.combine import Combination
+from sporeprint.predictors.checks import check_classes, label_array
 from sporeprint.predictors.groups import Groups
 from sporeprint.predictors.predictor import Predictor
 from sporeprint.values import check_choice, check_count, check_list, check_mapping
@@ -120,6 +121,7 @@ def select(
     check_guard(guard)
     checked = check_candidates(blocks, listed)
     labelled = labelled_rows(checked, labels, groups, most_rows, seed)
+    check_classes(label_array(labels)[labelled.rows])
     if labelled.few and "LDA" in words:
         words = ["LDA"]
     outcomes = leave_one_out_of(

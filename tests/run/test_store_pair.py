@@ -155,7 +155,7 @@ def test_test_labels_that_look_like_those_of_training_rows_are_named(run, tmp_pa
     [
         ([1, 2, 1, 2], ["1", "2", "1", "2"], "texts '1', '2' there, integers 1, 2 here"),
         (["0", "1", "2", "10"], [0, 1, 2, 10], "integers 0, 1, 2, ... there, texts '0', '1', '10', ... here"),
-        ([1.0, None, 2.0, 1.0], [True, False, True, True], "booleans False, True there, numbers 1.0, 2.0 here"),
+        ([2.0, None, 3.0, 2.0], [True, False, True, True], "booleans False, True there, numbers 2.0, 3.0 here"),
     ],
 )
 def test_labels_of_two_kinds_are_told_apart_where_none_is_shared(run, tmp_path, first, second, complaint):

@@ -329,9 +329,9 @@ def _of_splits(
             *reasons(entries, whole.reference, whole.recommended),
             *whole.notes,
             *(() if groups is None else groups_note(apart, "splits")),
-            "no test set: accuracies are means over repeated splits of the training rows, each of which makes its own "
-            "choice; what is shown as chosen, and its predictor, is the choice of all rows",
-            "all rows, tested ones too, name the reference and say whether more than one pass is recommended",
-            "a class's test rows are counted once in each split",
+            f"no test set: {splits} times {held:.0%} of the rows were held out for testing, and the rest chose features "
+            "and predictors; figures are means of these splits, and a class's test rows count once in each",
+            "what is named here (the reference, the choices, the predictors, and that the choice is of one pass or of "
+            "all) was chosen on all rows, held-out ones too; in a split, its own rows may have chosen otherwise",
         ),
     )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sporeprint.errors import RowFailure, StoreError
-from sporeprint.evaluate.choice.judges import fixed, title_of_predictor
+from sporeprint.evaluate.choice.judges import fixed, pair_of, title_of_predictor
 from sporeprint.features.combine import Combiner
 from sporeprint.predictors.checks import labels_of
 from sporeprint.predictors.conformal import least_probability, own_probabilities
@@ -118,7 +118,7 @@ def classify_stores(
     combiner = choice.combination.fit(trained.blocks)
     features = combiner.transform(trained.blocks)
     left_out = choice.predictor.leave_one_out(features, labels, groups)
-    title = f"{choice.name} with {title_of_predictor(fixed(choice.predictor))}"
+    title = pair_of(choice.name, title_of_predictor(fixed(choice.predictor)))
     own = own_probabilities(left_out.probabilities, left_out.codes)
     if error is not None:
         least_probability(own, error)  # raises before anything is written
@@ -144,7 +144,7 @@ def classify_stores(
         why = decided.why
         if decided.used and decided.left_out is not None:
             own = own_probabilities(decided.left_out.probabilities, decided.left_out.codes)
-            training, title = replace(training, own=own), f"{choice.name} with LDA and unlabelled rows (EM)"
+            training, title = replace(training, own=own), f"{pair_of(choice.name, 'LDA')} and unlabelled rows (EM)"
             fitted = Classifier(combiner, decided.predictor, training, title, decided.after, "with labels hidden")
     columns = classified_columns(fitted.predictor, training, asked.ids, test_features, truth, error, everything)
     right = [label == own_label for label, own_label in zip(columns["label"], asked.labels, strict=True)]

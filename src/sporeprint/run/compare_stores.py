@@ -11,6 +11,7 @@ from sporeprint.evaluate.compare import compare
 from sporeprint.evaluate.comparison import Comparison
 from sporeprint.features.blocks import family
 from sporeprint.report.samples import Samples
+from sporeprint.run.advised_command import classify_note
 from sporeprint.run.data_names import data_names
 from sporeprint.run.duplicate_notes import duplicate_notes
 from sporeprint.run.paper_assembly import mark_paper
@@ -94,8 +95,10 @@ def compare_stores(
     marked = replace(comparison, entries=tuple(mark_paper(comparison.entries, train.plan)))
     if SAME in rows.notes:
         marked = replace(marked, verdict=f"{SAME.capitalize()}.")
+    columns = (label_column, group_column)
+    command = [] if shots is not None else classify_note(marked, marked.advised, train_rows, test_rows, *columns)
     fewer = fewer_than_shots(rows.labels, shots)
-    return marked.noted((*rows.notes, *fewer, *duplicate_notes(rows)))
+    return marked.noted((*rows.notes, *command, *fewer, *duplicate_notes(rows)))
 
 
 def shown_samples(

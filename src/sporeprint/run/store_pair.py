@@ -191,6 +191,8 @@ def read_pair(
 def fewer_than_shots(labels: np.ndarray, shots: int | None) -> list[str]:
     """What must be said where classes have fewer rows than are drawn of each."""
     sizes = np.unique(labels, return_counts=True)[1]
+    if shots is not None and (sizes <= shots).all():
+        return ["every draw has all labelled rows: leave out --shots, or take fewer"]
     fewer = 0 if shots is None else int((sizes < shots).sum())
     if not fewer:
         return []

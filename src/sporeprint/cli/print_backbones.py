@@ -45,7 +45,9 @@ def print_backbones(comparison: BackboneComparison, everything: bool = False) ->
             points(entry.choice.gain.value),
             between(entry.choice.gain, points),
             passes(entry.choice.passes),
-            "" if entry.choice is comparison.advised else f"{points(entry.behind.value)} ({between(entry.behind, points)})",
+            ""
+            if entry.choice is comparison.advised
+            else f"{points(entry.behind.value)} ({between(entry.behind, points)})",
             NONE if entry.choice.rows_per_second is None else number(entry.choice.rows_per_second, 1),
             f"{entry.choice.bytes_per_row:,}",
         ]

@@ -329,8 +329,8 @@ def _of_splits(
             *reasons(entries, whole.reference, whole.recommended),
             *whole.notes,
             *(() if groups is None else groups_note(apart, "splits")),
-            f"no test set: {splits} times {held:.0%} of the rows were held out for testing, and the rest chose features "
-            "and predictors; figures are means of these splits, and a class's test rows count once in each",
+            f"no test set: {splits} times {held:.0%} of the rows were held out for testing, and the rest chose "
+            "features and predictors; figures are means of these splits, and a class's test rows count once in each",
             "what is named here (the reference, the choices, the predictors, and that the choice is of one pass or of "
             "all) was chosen on all rows, held-out ones too; in a split, its own rows may have chosen otherwise",
         ),

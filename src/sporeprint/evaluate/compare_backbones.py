@@ -85,9 +85,9 @@ class BackboneComparison:
 
     verdict: which backbone, which features, which predictor, the gain and the price, in at most 25 words. backbones: in
     the order given. reference: the name of the backbone whose embedding alone is best on the training rows. chosen:
-    the name of the one to use, with its `used` entry: "choice", or "base", its embedding alone, where the training rows'
-    choice is no better on the test rows. comparison: of the chosen one, as `compare` gives it. settings: rows, classes, level and
-    the like. notes: what a reader must know.
+    the name of the one to use, with its `used` entry: "choice", or "base", its embedding alone, where the training
+    rows' choice is no better on the test rows. comparison: of the chosen one, as `compare` gives it. settings: rows,
+    classes, level and the like. notes: what a reader must know.
     """
 
     verdict: str

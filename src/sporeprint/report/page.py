@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sporeprint.evaluate.analyse import ClassChange
+from sporeprint.evaluate.choice.judges import pair_of
 from sporeprint.evaluate.choice.verdict import is_pair, pair
 from sporeprint.evaluate.compare_backbones import BackboneComparison
 from sporeprint.evaluate.comparison import Changed, Comparison, Neighbour
@@ -109,6 +110,7 @@ def render(
         words=named(comparison),
         kinds=_kinds(comparison),
         pair=pair,
+        pair_of=pair_of,
         judges={judge: TITLES[judge] for judge in judges_of(comparison)},
         chosen=comparison.entry(comparison.chosen),
         reference=comparison.entry(comparison.reference),

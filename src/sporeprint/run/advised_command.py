@@ -35,8 +35,9 @@ def classify_note(
         return []
     chooses = "chooses among all blocks of the store" if limited else f"takes the training rows' choice, {pair(own)}"
     flags = [*_flags(advised.combination, blocks), "--predictor", _typed(advised)]
-    words = ["sporeprint", "classify", *_stores(train, test), *_columns(train, test, label_column, group_column), *flags]
-    return [f"`sporeprint classify` alone {chooses}; for {pair(advised)}: {shlex.join(words)}"]
+    columns = _columns(train, test, label_column, group_column)
+    command = shlex.join(["sporeprint", "classify", *_stores(train, test), *columns, *flags])
+    return [f"`sporeprint classify` alone {chooses}; for {pair(advised)}: {command}"]
 
 
 def _typed(entry: Entry) -> str:

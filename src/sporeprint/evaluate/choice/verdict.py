@@ -105,7 +105,7 @@ def _also(best: Entry, by_name: Mapping[str, Entry]) -> list[str]:
         if plain is not None and (plain.combination, plain.gain) == (free.combination, free.gain):
             return parts
     if plain is not None and "gradients" in _families(best):
-        parts.append(f"{_row(plain)}, brings {plain.gain}")
+        parts.append(f"{_row(plain)} brings {plain.gain}")
     return parts
 
 

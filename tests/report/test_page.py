@@ -208,7 +208,7 @@ def test_the_rows_that_matter_are_listed_with_all_judges_and_the_reference_is_fr
         ["layers one pass 1 pass", "62.0", "70.0 LDA", "\u2013", "+10.0 +7.0 to +13.0"],
         ["kl alone 1 pass", "42.0", "50.0 LDA", "\u2013", "\u221210.0 \u221213.0 to \u22127.0"],
         ["paper's assembly 100 passes", "57.0", "65.0 LDA", "\u2013", "+5.0 +2.0 to +8.0"],
-        ["all, white the choice 10 passes", "72.0", "80.0 LDA", "78.0", "+20.0 +17.0 to +23.0"],
+        ["all, white the choice embedding + kl; 10 passes", "72.0", "80.0 LDA", "78.0", "+20.0 +17.0 to +23.0"],
     ]
     assert text.count('<td class="base">') == 2  # here and in the table of all entries
     bold = re.findall("<td[^>]*><b>\\s*([0-9.]+)", text)

@@ -431,5 +431,29 @@ def test_a_split_that_trains_on_one_group_leaves_out_its_rows_one_by_one(monkeyp
     groups = np.maximum(np.arange(24) // 6, 1)
     result = compare(blocks, labels, None, None, INFO, splits=2, groups=groups)
     assert "1 of 2 splits are of one group: their rows are left out one by one" in result.notes
-    said = "all rows, tested ones too, name the reference and say whether more than one pass is recommended"
-    assert said in result.notes
+    assert any(
+        note.startswith("no test set: 2 times 50% of the rows were held out for testing") for note in result.notes
+    )
+    assert any("was chosen on all rows, held-out ones too" in note for note in result.notes)
+
+
+def noise(rows, seed):
+    """Blocks and labels that have nothing to do with each other."""
+    return drawn(rows, seed, names=FEW, **dict.fromkeys(FEW, 0.0))
+
+
+def saturated(rows, seed):
+    """Classes so far apart in every block that each predictor is always right."""
+    return drawn(rows, seed, names=FEW, **dict.fromkeys(FEW, 40.0))
+
+
+@pytest.mark.parametrize("rows", [24, 99])  # few of a class, for which LDA alone is asked, and not
+@pytest.mark.parametrize("task", [noise, saturated])
+def test_where_there_is_nothing_to_gain_the_embedding_is_recommended(task, rows):
+    (train, labels), (test, test_labels) = task(rows, 0), task(60, 1)
+    result = compare(train, labels, test, test_labels, INFO)
+    assert "the embedding" in result.verdict.split(" with ")[0]
+    assert result.entry(result.chosen).combination in REFERENCES.values()
+    assert result.best.gain.low <= 0
+    if task is saturated:
+        assert all(by.value.value == 1 for entry in result.entries for by in entry.results.values())

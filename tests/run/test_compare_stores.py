@@ -54,9 +54,7 @@ def test_two_stores_are_compared_and_what_helps_is_found(data):
     assert "kl" in comparison.entry(ALL).blocks
     assert comparison.entry(ALL).combination == comparison.entry(FREE).combination
     assert list(comparison.analysis.blocks) == ["embedding", "kl", "cls-2"]
-    assert comparison.notes[0].startswith(
-        "embedding, cls-2 and kl: embedding + cls-2 + kl, as they are; 24 bytes a row"
-    )
+    assert comparison.notes[0].startswith("embedding + layers + gradients: 24 bytes a row")
     assert comparison.changed
     for change in comparison.changed:
         assert change.label == PLACES[int(change.id)] == PLACES[change.row]

@@ -98,7 +98,8 @@ def compare_stores(
     columns = (label_column, group_column)
     command = [] if shots is not None else classify_note(marked, marked.advised, train_rows, test_rows, *columns)
     fewer = fewer_than_shots(rows.labels, shots)
-    return marked.noted((*rows.notes, *command, *fewer, *duplicate_notes(rows)))
+    first = (*rows.notes, *fewer, *duplicate_notes(rows))
+    return replace(marked, notes=(*first, *marked.notes, *command))
 
 
 def shown_samples(

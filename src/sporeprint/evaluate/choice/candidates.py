@@ -133,9 +133,8 @@ def by_family(combination: Combination, names: Sequence[str]) -> Combination:
         return combination
     members = list(combination.members(names))
     if len(members) > 1:
-        kinds = {name: family(name) for name in names}
-        whole = set(FAMILIES) - {kinds[name] for name in names if name not in members}
-        members = [kinds[name] if kinds[name] in whole else name for name in members]
+        whole = set(FAMILIES) - {family(name) for name in names if name not in members}
+        members = [kind if (kind := family(name)) in whole else name for name in members]
     return replace(combination, blocks=tuple(dict.fromkeys(members)))
 
 

@@ -89,7 +89,7 @@ def test_json_has_the_figures(run, data, tmp_path):
     status, answer, _ = run("regress", data / "a", data / "b", "--out", out, "--features", "embedding", "--json")
     seen = json.loads(answer)
     assert (status, seen["rows"], seen["compared"]) == (0, 3, 3)
-    assert seen["choice"].startswith("the embedding with kNN, k = ")
+    assert seen["choice"].startswith("embedding with kNN, k = ")
 
 
 @pytest.mark.parametrize(

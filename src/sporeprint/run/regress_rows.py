@@ -11,7 +11,6 @@ import numpy as np
 
 from sporeprint.errors import RecipeError, RowFailure, StoreError
 from sporeprint.evaluate.choice.candidates import candidate_of, short_table
-from sporeprint.evaluate.choice.judges import pair_of
 from sporeprint.features.combine import named
 from sporeprint.predictors.knn_regressor import KNNRegressor, mean_of, r2_of
 from sporeprint.predictors.ridge_regressor import RidgeRegressor
@@ -110,7 +109,7 @@ def regress_rows(
     both = notes_of_both(trained, asked, trained.store, Store.open(test.store))
     hint = [note] if (note := classes_hint(targets)) else []
     return Regressed(
-        pair_of(name, how), columns, value, truth, compared, asked.failures, (*trained.notes, *hint, *both, *notes)
+        f"{name} with {how}", columns, value, truth, compared, asked.failures, (*trained.notes, *hint, *both, *notes)
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sporeprint.cli.figures import NONE, between, number, percent, points, whole
 from sporeprint.cli.plain_text import say
-from sporeprint.cli.print_tables import Column, print_table, say_folded
+from sporeprint.cli.print_tables import Column, print_table, say_folded, say_note
 from sporeprint.evaluate.choice.verdict import pair
 from sporeprint.evaluate.compare_backbones import BackboneComparison, BackboneEntry
 from sporeprint.evaluate.table import Entry
@@ -57,4 +57,4 @@ def print_backbones(comparison: BackboneComparison, everything: bool = False) ->
     title += f"test rows, {settings['classes']:,} classes"
     print_table(columns, [row(entry) for entry in entries], title, everything=everything)
     for note in (*comparison.notes, *comparison.comparison.notes):
-        say_folded(f"note: {note}", "  ")
+        say_note(note)

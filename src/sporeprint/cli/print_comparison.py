@@ -8,7 +8,7 @@ from functools import partial
 from sporeprint.cli.figures import NONE, Figure, between, number, percent, points, whole
 from sporeprint.cli.plain_text import say
 from sporeprint.cli.print_scores import print_entries
-from sporeprint.cli.print_tables import Column, print_table, say_folded
+from sporeprint.cli.print_tables import Column, print_table, say_folded, say_note
 from sporeprint.evaluate.choice.candidates import CHOICES
 from sporeprint.evaluate.choice.verdict import pair
 from sporeprint.evaluate.comparison import Accuracy, Comparison
@@ -45,7 +45,7 @@ def print_comparison(comparison: Comparison, everything: bool = False) -> None:
             say_folded(f"{titles[entry.name]}: {pair(entry)}", "  ")
     _print_steps(comparison)
     for note in comparison.notes:
-        say_folded(f"note: {note}", "  ")
+        say_note(note)
 
 
 def _notes(shown: Sequence[Entry]) -> list[str]:

@@ -230,7 +230,6 @@ def compare_backbones(
         {**known, "backbone": names[chosen]}, progress,
     )  # fmt: skip
     notes = [f"left out, since a backbone lacks them: {text}" for text in filter(None, (lost, test_lost))]
-    notes += trained[chosen].notes
     return BackboneComparison(
         verdict=_verdict(entries, first, best),
         backbones=entries,

@@ -61,7 +61,9 @@ def print_entries(
         PAPER: "paper: the embedding and all gradients, as they are",
         DECORRELATED: "decorrelated: all blocks, white 0.5",
     }
-    known = [meaning for word, meaning in words.items() if any(word in f"{name(entry)} {entry.features}" for entry in shown)]
+    known = [
+        meaning for word, meaning in words.items() if any(word in f"{name(entry)} {entry.features}" for entry in shown)
+    ]
     rows = [[column.text(entry) for column in columns] for entry in entries]
     print_table([column.column for column in columns], rows, title, main, everything, [*known, *notes])
     for entry in shown:

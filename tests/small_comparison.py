@@ -60,7 +60,7 @@ def comparison(**others: Any) -> Comparison:
         entry("layers", "combined", 1, 0.7),
         entry("kl alone", "block", 1, 0.5),
         entry("paper's assembly", "paper", 100, 0.65),
-        entry("all, white", "chosen", 10, 0.8, combination=Combination(both), blocks=both),
+        entry("all, white", "chosen", 10, 0.8, combination=Combination(both), blocks=both, features="embedding + kl"),
     )
     classes = (ClassChange("rose", 10, 0.5, 0.8, 0.3), ClassChange("daisy", 4, 0.75, 0.5, -0.25))
     analysis = Analysis(

@@ -78,7 +78,9 @@ def test_each_row_has_its_label_its_probability_and_its_nearest_training_rows(ru
     assert cosines == pytest.approx(np.cos(np.deg2rad([2, 3, 8])), abs=1e-3)
     expected = ClassMeans().fit(circle(TRAIN), PLACES).predict_proba(circle(TEST)).max(axis=1)
     assert [float(row["probability"]) for row in rows] == pytest.approx(expected, abs=1e-3)
-    assert answer.startswith(f"{tmp_path / 'p.csv'}: 3 rows labelled by embedding with class means; 100.0% right by ")
+    assert answer.startswith(
+        f"{tmp_path / 'p.csv'}: 3 rows labelled by the embedding with class means; 100.0% right by "
+    )
     assert answer.endswith("leave-one-out, 66.7% on 3 labelled test rows.\n")
     assert err == ""
 
@@ -193,7 +195,7 @@ def test_json_says_what_the_sentence_says(run, data, tmp_path):
     status, answer, _ = run("classify", data / "a", data / "b", "--out", out, *FIXED, "--json")
     seen = json.loads(answer)
     assert (status, seen["out"], seen["rows"], seen["training_rows"]) == (0, str(out), 3, 6)
-    assert (seen["choice"], seen["leave_one_out"], seen["compared"]) == ("embedding with class means", 1.0, 3)
+    assert (seen["choice"], seen["leave_one_out"], seen["compared"]) == ("the embedding with class means", 1.0, 3)
     assert seen["accuracy"] == pytest.approx(2 / 3)
 
 
@@ -208,7 +210,7 @@ def test_unlabelled_rows_take_part_and_the_answer_says_so(run, data, tmp_path):
     least = least_probability(np.sort(decided.left_out.probabilities[np.arange(120), decided.left_out.codes]), 0.2)
     assert [len(json.loads(row["set"])) for row in rows] == (decided.probabilities >= least).sum(axis=1).tolist()
     said = " ".join(answer.split())
-    assert "6 rows labelled by embedding with LDA and unlabelled rows (EM); " in said
+    assert "6 rows labelled by the embedding with LDA and unlabelled rows (EM); " in said
     assert f"{decided.after:.1%} right with labels hidden" in said
     assert decided.why in said
 
@@ -226,7 +228,7 @@ def test_rows_that_cannot_be_shown_to_do_no_harm_are_not_used(run, data, tmp_pat
     _, answer, _ = predicted(run, data, "a", "many", tmp_path / "p.csv", *FIXED, "--unlabelled")
     said = " ".join(answer.split())
     assert "Unlabelled rows are not used: 6 labels of 2 classes are too few to see harm by" in said
-    assert "labelled by embedding with class means" in said
+    assert "labelled by the embedding with class means" in said
 
 
 def test_unlabelled_rows_do_not_go_with_groups(run, data, tmp_path):
@@ -311,8 +313,8 @@ def test_features_and_predictor_are_those_that_select_chooses(run, data, tmp_pat
 def test_a_named_predictor_answers_and_probabilities_are_its_own(run, data, tmp_path, word):
     words = ("--features", "embedding", "--predictor", word)
     rows, answer, _ = predicted(run, data, "many", "b", tmp_path / "p.csv", *words)
-    title = answer.partition(" labelled by embedding with ")[2].partition(";")[0]
-    assert title.lower().replace(" ", "-").startswith(word)
+    title = answer.partition(" labelled by the embedding with ")[2].partition(";")[0]
+    assert title.removeprefix("a ").lower().replace(" ", "-").startswith(word)
     assert ("right in five folds" in answer) == (word == "probe")
     labels = Store.open(data / "many").labels
     model = PREDICTORS[{"knn": "kNN", "lda": "LDA"}.get(word, word.replace("-", " "))]()
@@ -326,7 +328,7 @@ def test_of_named_features_the_predictor_with_the_least_loss_answers(run, data, 
     _, answer, _ = predicted(run, data, "many", "b", tmp_path / "p.csv", "--features", "embedding")
     rows, labels = Store.open(data / "many").blocks(["embedding"])["embedding"], Store.open(data / "many").labels
     losses = {word: PREDICTORS[word]().leave_one_out(rows, labels).losses.mean() for word in CHOSEN}
-    assert f" labelled by embedding with {min(losses, key=losses.__getitem__)}" in answer
+    assert f" labelled by the embedding with {min(losses, key=losses.__getitem__)}" in answer
 
 
 def test_test_rows_that_surely_break_what_training_rows_promise_are_said(run, data, tmp_path):

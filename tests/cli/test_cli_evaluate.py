@@ -446,7 +446,12 @@ def test_progress_is_said_at_times_also_where_nothing_new_begins(capsys):
         (
             ["probe", "a", "b", "--shots", "1", "--combination", "loo"],
             2,
-            "no draw has; take --features embedding: decorrelated needs",
+            "no draw has; `sporeprint compare --shots` chooses in each draw from its own rows; or name features here",
+        ),
+        (
+            ["knn", "a", "b", "--shots", "50"],
+            1,
+            "--shots 50, where the largest class has 2 labelled rows; expected at most 2",
         ),
         (["probe", "topics-a", "topics-b", "--shots", "1"], 2, "these labels are lists"),
         (["probe", "topics-a", "topics-b", "--combination", "loo"], 2, "one class a row; take decorrelated"),

@@ -80,7 +80,7 @@ def test_predict_gives_what_classify_gives_for_the_same_rows(run, photos, made, 
                 assert float(row[name]) == pytest.approx(float(other[name]), abs=2e-5)
             else:
                 assert row[name] == other[name], name
-    assert "12 rows labelled by layers, white 0.5 with LDA; 100.0% right of 12 labelled rows." in answer
+    assert "12 rows labelled by layers, white 0.5, with LDA; 100.0% right of 12 labelled rows." in answer
 
 
 def test_the_size_of_the_model_is_said_with_how_it_is_used(made):
@@ -129,7 +129,7 @@ def test_a_model_is_made_without_rows_to_label(run, made, tmp_path):
     words = ("--features", "embedding", "--predictor", "class-means")
     status, answer, _ = run("classify", folder / "train", "--save", tmp_path / "model", *words)
     assert status == 0
-    assert answer.startswith("embedding with class means: ")
+    assert answer.startswith("the embedding with class means: ")
     assert "right by leave-one-out of 30 rows." in answer
 
 
@@ -156,7 +156,7 @@ def test_files_without_labels_are_labelled_and_unreadable_ones_named(run, photos
     assert (status, [row["label"] for row in rows]) == (0, ["left"] * 3)
     assert "true_label" not in rows[0]
     assert "left out: broken.png: " in err
-    assert f"{tmp_path / 'p.csv'}: 3 rows labelled by layers, white 0.5 with LDA." in answer
+    assert f"{tmp_path / 'p.csv'}: 3 rows labelled by layers, white 0.5, with LDA." in answer
 
 
 def test_too_many_unreadable_files_stop_it_and_no_file_is_left(run, photos, made, tmp_path):

@@ -30,9 +30,11 @@ def shown(**others):
         *(entry(f"cls-{at}, white", "control", 1, 0.85 - 0.01 * at, blocks=(f"cls-{at}",)) for at in range(4)),
         entry("kl alone", "block", 1, 0.5, predictor="class means", blocks=("kl",)),
         entry("paper", "paper", 62, 0.65, note="62 passes instead of 111", blocks=("embedding", "kl")),
-        entry(FREE, "chosen", 1, 0.922, blocks=("embedding", "cls-1")),
-        entry(PLAIN, "control", 62, 0.926, predictor="ridge", blocks=VIEWS, combination=Combination(VIEWS)),
-        entry(ALL, "chosen", 62, 0.931, blocks=("embedding", "kl")),
+        entry(FREE, "chosen", 1, 0.922, features="layers", blocks=("cls-1",)),
+        entry(
+            PLAIN, "control", 62, 0.926, predictor="ridge", features="embedding + views", combination=Combination(VIEWS)
+        ),
+        entry(ALL, "chosen", 62, 0.931, features="embedding + kl, white 0.5", blocks=("embedding", "kl")),
     ]
     whole = comparison(entries=tuple(map(over, rows)), verdict=VERDICT, reference=RAW, free=FREE, chosen=FREE)
     return replace(whole, **{"settings": SETTINGS, **others})
@@ -69,11 +71,14 @@ passes: backbone passes a row; kNN, closed form, probe: top-1 % on the test rows
 by each; closed form: the LDA, ridge or class means that leave-one-out chooses;
 probe: logistic, trained by gradients; gain: points of * over [ ] on the same
 test rows; white: each block whitened by itself as --whiten auto does, in full
-or with the exponent given; *: the predictor that leave-one-out chooses in the
-row; [ ]: the reference.
+or with the exponent given; paper: the embedding and all gradients, as they are;
+LDA: linear discriminant analysis, its covariance shrunk; ridge: ridge
+regression on the classes; means: the nearest class mean; *: the predictor that
+leave-one-out chooses in the row; [ ]: the reference; -: not run.
 paper: 62 passes instead of 111
-chosen, no gradients: embedding + dino.views, as they are
-chosen, all passes: the same features
+chosen, one pass: layers with LDA
+chosen, no gradients: embedding + views with ridge
+chosen, all passes: embedding + kl, white 0.5, with LDA
 
 added points                        passes   kNN  closed form  probe
 --------------------------------------------------------------------
@@ -134,3 +139,41 @@ def test_the_reference_and_the_choice_may_be_one_row(capsys, monkeypatch):
     out = printed(capsys, monkeypatch, 100, whole=shown(entries=entries, free=RAW, chosen=RAW))
     assert "\nembedding (reference and choice) " in out
     assert "added points" not in out
+
+
+def alike(*names):
+    """The comparison in which these choices are the same features with the same predictor."""
+    rows = {row.name: row for row in shown().entries}
+    same = {name: replace(rows[FREE], name=name, role=rows[name].role) for name in names}
+    return shown(entries=tuple({**rows, **same}.values()))
+
+
+@pytest.mark.parametrize(
+    ("names", "title"),
+    [
+        ((ALL,), "chosen, one pass and all passes"),
+        ((PLAIN, ALL), "chosen, one pass, no gradients and all passes"),
+    ],
+)
+@pytest.mark.parametrize("everything", [False, True])
+def test_choices_that_are_one_and_the_same_are_one_row(capsys, monkeypatch, names, title, everything):
+    lines = printed(capsys, monkeypatch, 300, everything, alike(*names)).splitlines()
+    rows = [line for line in lines if line.startswith("chosen") and ":" not in line]
+    assert len(rows) == 3 - len(names)
+    assert rows[0].startswith(f"{title} (the choice)  ")
+    assert f"{title}: layers with LDA" in lines
+
+
+def test_choices_whose_figures_differ_as_those_of_splits_do_keep_their_rows(capsys, monkeypatch):
+    *others, last = alike(ALL).entries
+    moved = replace(last, results={**last.results, "closed": replace(last.result, value=others[0].value)})
+    out = printed(capsys, monkeypatch, 300, whole=shown(entries=(*others, moved)))
+    assert "\nchosen, one pass (the choice)  " in out
+    assert "\nchosen, all passes  " in out
+
+
+def test_predictors_that_no_row_has_are_not_explained(capsys, monkeypatch):
+    out = printed(capsys, monkeypatch, 300, whole=shown(entries=shown().entries[:1]))
+    assert "LDA: linear" in out
+    assert "ridge: " not in out
+    assert "not run" not in out

@@ -34,6 +34,17 @@ def test_the_row_that_the_answer_names_is_always_shown(capsys, monkeypatch, chos
     assert any(line.startswith("8 more rows") for line in lines)
 
 
+def test_the_best_of_the_tested_rows_is_said_to_be_no_choice(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    print_scores("kNN", ENTRIES, "knn")
+    sentence = capsys.readouterr().out.splitlines()[0]
+    figures = "top-1 75.0%, +15.0 points over the embedding's 60.0%"
+    assert sentence == f"Best of 11 on the tested rows, not a choice: embedding, white 0.5, {figures}."
+    longest = row("embedding + layers + views + gradients, white 0.5", 0.9)
+    print_scores("kNN", [*ENTRIES, longest], "knn")
+    assert len([word for word in capsys.readouterr().out.splitlines()[0].split() if word != "+"]) <= 25
+
+
 def test_the_embedding_stays_where_it_was_chosen_or_nothing_is_higher(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     print_scores("kNN", ENTRIES, "knn", ENTRIES[0])

@@ -1,9 +1,11 @@
 """Tables: every figure in full at any width, names folded and never cut, what is left out said in a line."""
 
+import shlex
+
 import pytest
 from rich.cells import cell_len
 
-from sporeprint.cli.print_tables import Column, fold, print_table, say_folded, screen_width
+from sporeprint.cli.print_tables import Column, fold, print_table, say_folded, say_note, screen_width
 
 NAMES = ["embedding", "embedding + layers + views + gradients, white 0.5, families alike", "東京都の写真" * 5, "x" * 90]
 COLUMNS = [
@@ -98,3 +100,21 @@ def test_sentences_are_broken_at_blanks_and_longer_words_between_letters(monkeyp
     monkeypatch.setenv("COLUMNS", "30")
     say_folded("a sentence of more than thirty letters")
     assert capsys.readouterr().out == "a sentence of more than thirty\nletters\n"
+
+
+@pytest.mark.parametrize("columns", ["40", "80", ""])
+def test_a_command_at_the_end_of_a_note_can_be_copied(capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    command = "sporeprint classify /data/train /data/test 'my model' --features layers --predictor ridge"
+    say_note(f"`sporeprint classify` alone takes another; for layers with ridge: {command}")
+    words, shell = capsys.readouterr().out.split("ridge:\n", 1)
+    assert words.startswith("note: `sporeprint classify` alone takes")
+    assert shlex.split(shell.replace("\\\n", "")) == shlex.split(command)
+    assert max(map(len, shell.splitlines())) <= int(columns or 1000)
+    assert len(shell.splitlines()) == {"40": 3, "80": 2, "": 1}[columns]
+
+
+def test_a_note_without_a_command_is_folded_as_it_is(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    say_note("one class only: nothing to tell apart")
+    assert capsys.readouterr().out == "note: one class only: nothing\n  to tell apart\n"

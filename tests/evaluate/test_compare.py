@@ -431,5 +431,26 @@ def test_a_split_that_trains_on_one_group_leaves_out_its_rows_one_by_one(monkeyp
     groups = np.maximum(np.arange(24) // 6, 1)
     result = compare(blocks, labels, None, None, INFO, splits=2, groups=groups)
     assert "1 of 2 splits are of one group: their rows are left out one by one" in result.notes
-    said = "all rows, tested ones too, name the reference and say whether more than one pass is recommended"
-    assert said in result.notes
+    notes = " ".join(result.notes)
+    assert "no test set: 2 times 50% of the rows were held out for testing, and the rest chose" in notes
+    assert "was chosen on all rows, held-out ones too" in notes
+
+
+@pytest.mark.parametrize(
+    ("apart", "classes", "rows"),
+    [
+        (0.0, 2, 60),  # pure noise
+        (40.0, 3, 24),  # so far apart that each predictor is always right; few of each class: LDA alone is asked
+        (40.0, 3, 90),
+    ],
+)
+def test_where_there_is_nothing_to_gain_the_embedding_is_recommended(apart, classes, rows):
+    names = ("embedding", "cls-1")
+    (train, labels), (test, test_labels) = (
+        drawn(count, seed, names, classes, **dict.fromkeys(names, apart)) for count, seed in ((rows, 0), (30, 1))
+    )
+    result = compare(train, labels, test, test_labels, INFO)
+    assert "the embedding" in result.verdict.split(" with ")[0]
+    assert result.entry(result.chosen).combination in REFERENCES.values()
+    if apart:
+        assert all(by.value.value == 1 for entry in result.entries for by in entry.results.values())

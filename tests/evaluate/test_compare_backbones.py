@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from small_blocks import INFO, classed_blocks
+from sporeprint.cli.print_backbones import print_backbones
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.compare import compare
 from sporeprint.evaluate.compare_backbones import BackboneRows, compare_backbones
@@ -106,6 +107,36 @@ def test_where_nothing_is_surely_better_the_reference_stays():
     if result.chosen == result.reference:
         assert result.backbone(result.chosen).choice.combination == result.backbone(result.chosen).base.combination
     assert len(result.verdict.split()) <= 25
+
+
+def stars(result, capsys, monkeypatch):
+    """The cells with a star in the printed table, by backbone and column."""
+    monkeypatch.setenv("COLUMNS", "300")
+    print_backbones(result)
+    lines = capsys.readouterr().out.splitlines()
+    rows = {entry.name: next(line for line in lines if line.startswith(entry.name)) for entry in result.backbones}
+    return {name: [cell for cell in row.split()[1:3] if "*" in cell] for name, row in rows.items() if "*" in row}
+
+
+def test_the_star_stands_at_the_choice_that_the_verdict_says_to_use(capsys, monkeypatch):
+    result = compare_backbones([backbone("good", 0.8), backbone("best", 0.8, seed=1, layers=3.0)])
+    assert result.verdict.startswith("Use best: ")
+    assert (result.used, result.advised) == ("choice", result.backbone("best").choice)
+    assert stars(result, capsys, monkeypatch) == {"best": [f"*{100 * result.advised.value.value:.1f}"]}
+
+
+def test_where_the_choice_is_no_better_here_the_star_stands_at_the_embedding(capsys, monkeypatch):
+    good, fooled = backbone("good", 1.5, layers=0.0), backbone("fooled", 0.8, seed=1, layers=3.0)
+    noise = np.random.default_rng(0).standard_normal((45, 6)).astype(np.float32)
+    result = compare_backbones([good, replace(fooled, test={**fooled.test, "cls-1": noise})])
+    assert result.verdict.startswith("Use good: the embedding with LDA, ")
+    assert "the training rows' choice, with fooled, is no better" in result.verdict
+    base = result.backbone("good").base
+    assert (result.chosen, result.used, result.advised) == ("good", "base", base)
+    assert result.comparison.base.value == base.value
+    assert stars(result, capsys, monkeypatch) == {"good": [f"*[{100 * base.value.value:.1f}]"]}
+    other = result.backbone("fooled")
+    assert other.behind.value == pytest.approx(base.value.value - other.choice.value.value)
 
 
 def test_groups_go_with_their_rows():

@@ -109,7 +109,13 @@ def test_groups_are_those_of_the_drawn_rows():
 
 
 @pytest.mark.parametrize(
-    ("words", "complaint"), [({"shots": 0}, "shots=0"), ({"draws": 0}, "draws=0"), ({"seed": -1}, "seed=-1")]
+    ("words", "complaint"),
+    [
+        ({"shots": 21}, "shots=21, where the largest class has 20 labelled rows; expected at most 20"),
+        ({"shots": 0}, "shots=0"),
+        ({"draws": 0}, "draws=0"),
+        ({"seed": -1}, "seed=-1"),
+    ],
 )
 def test_numbers_that_cannot_be_are_refused(words, complaint):
     with pytest.raises(SampleError, match=complaint):

@@ -8,7 +8,7 @@ import pytest
 from small_blocks import INFO, classed_blocks
 from sporeprint.evaluate.choice.candidates import Candidate
 from sporeprint.evaluate.result import Result
-from sporeprint.evaluate.table import Costs, Entry, entries_of, entry_of, features
+from sporeprint.evaluate.table import Costs, entries_of, entry_of, features
 from sporeprint.features import combine
 from sporeprint.features.combine import NAMED, Combination
 from sporeprint.features.whiten import fit_shrunk_axes
@@ -130,46 +130,5 @@ def test_a_control_is_called_so_in_a_printed_table():
     assert entry_of(Candidate("x", "paper", Combination(("embedding",))), *fitted()).title == "x"
 
 
-@pytest.mark.parametrize(
-    ("combination", "blocks", "words"),
-    [
-        (Combination(("embedding",)), ("embedding",), "the embedding"),
-        (Combination(("embedding",), "auto", exponent=0.5), ("embedding",), "the half-whitened embedding"),
-        (Combination(("layers",), "auto"), LAYERS, "whitened layers"),
-        (Combination(("layers", "kl"), "auto", exponent=0.75), (*LAYERS, "kl"), "0.75-whitened layers and kl"),
-        (Combination(PAIR), PAIR, "embedding and kl"),
-        (Combination(("embedding", "layers", "kl")), ("embedding", *LAYERS, "kl"), "embedding, layers and kl"),
-    ],
-)
-def test_an_entry_says_in_a_few_words_which_families_it_joins(combination, blocks, words):
-    assert joining(combination, blocks).summary == words
-
-
 def fitted():
     return Combination(("embedding",)).fit(some_blocks(4, 0)), Costs(INFO), {}
-
-
-def joining(combination, blocks):
-    return Entry("x", "chosen", combination.over(blocks), blocks, 8, 1)
-
-
-@pytest.mark.parametrize(
-    ("combination", "blocks", "words"),
-    [
-        (Combination(("embedding",)), ("embedding",), "embedding"),
-        (Combination(("embedding",), whiten="auto"), ("embedding",), "embedding, whitened"),
-        (
-            Combination(("layers", "gradients"), "auto", exponent=0.5),
-            (*LAYERS, "kl", "simclr"),
-            "layers (4 blocks) + kl + simclr, whitened with exponent 0.5",
-        ),
-        (
-            Combination(("embedding", "layers"), "auto", weights=(1.0, 1.0)),
-            ("embedding", *LAYERS),
-            "embedding + layers (4 blocks), whitened, every family alike",
-        ),
-        (Combination(("embedding", "kl"), weights=(2.0, 1.0)), PAIR, "embedding + kl, as they are, weighed"),
-    ],
-)
-def test_an_entry_says_what_it_joins_and_how(combination, blocks, words):
-    assert joining(combination, blocks).joins == words

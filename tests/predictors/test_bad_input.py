@@ -94,7 +94,7 @@ WRONG_LABELS = {
     "too few": (LABELS[:29], "inconsistent numbers of samples"),
     "bytes": ([b"a", b"b"] * 15, "train labels are bytes; expected texts or numbers"),
     "bytes in an array": (np.array([b"a", b"b"] * 15), "train labels are bytes"),
-    "measurements": (np.linspace(0, 1, 30), "Unknown label type: continuous"),
+    "measurements": (np.linspace(0, 1, 30), "Unknown label type: these labels are numbers"),
     "none": (None, "requires y to be passed"),
 }
 

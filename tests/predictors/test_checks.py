@@ -3,8 +3,11 @@ import pyarrow as pa
 import pytest
 
 from sporeprint.errors import SampleError
+from sporeprint.evaluate.knn_accuracy import knn
+from sporeprint.evaluate.probe import probe
 from sporeprint.predictors import checks
 from sporeprint.predictors.checks import check_directions, features_of, label_array, labels_of
+from sporeprint.predictors.lda import ShrunkLDA
 
 
 def test_a_mapped_file_is_not_copied(tmp_path):
@@ -86,3 +89,13 @@ def test_columns_of_pandas_and_polars_are_labels():
         assert labels_of(labels, 3, "train").tolist() == LABELS
     assert label_array(pd.Series(["a", None], dtype="string")).tolist() == ["a", None]
     assert label_array(pd.Series([1, 2], dtype="Int64")).dtype == int
+
+
+@pytest.mark.parametrize("function", [knn, probe, lambda *sets: ShrunkLDA().fit(*sets[:2])])
+def test_amounts_are_no_classes(function):
+    rows = np.eye(30)
+    amounts = np.linspace(0, 1, 30)
+    for labels in (amounts, [f"{amount:.3f}" for amount in amounts]):
+        with pytest.raises(SampleError, match=r"30 different ones in 30 rows\), not classes; `sporeprint regress`"):
+            function(rows, labels, rows, labels)
+    function(rows, [0.5, 1.5, 2.5] * 10, rows, [0.5, 1.5, 2.5] * 10)

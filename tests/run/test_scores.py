@@ -9,10 +9,11 @@ from sporeprint.data.sources import ListSource
 from sporeprint.errors import StoreError
 from sporeprint.evaluate.choice.candidates import short_table
 from sporeprint.features.combine import NAMED, Combination
+from sporeprint.predictors.checks import amounts_hint
 from sporeprint.run.combination_flags import candidates, wanted
 from sporeprint.run.compare_stores import compare_stores
 from sporeprint.run.scores import knn_scores, probe_scores
-from sporeprint.run.store_pair import numbers_hint, targets_of
+from sporeprint.run.store_pair import targets_of
 from sporeprint.run.store_source import Rows
 from sporeprint.store.reader import Store
 
@@ -137,8 +138,11 @@ def test_texts_that_are_all_numbers_are_targets():
 @pytest.mark.parametrize(
     ("labels", "such"),
     [
-        ([1.0, 9.25, 8.5], "9.25"),
-        (["3", "2.5"], "2.5"),
+        ([1.0, 9.25, 8.5], "9.25 (3 different ones in 3 rows)"),
+        (["3", "2.5"], "2.5 (2 different ones in 2 rows)"),
+        ([at / 10 for at in range(21)] * 3, "0.1 (21 different ones in 63 rows)"),
+        ([at / 10 for at in range(20)] * 3, None),
+        (["0.5", "1.5"] * 2, None),
         ([1, 2, 3], None),
         ([1.0, 2.0], None),
         (["1.5", "b"], None),
@@ -147,8 +151,8 @@ def test_texts_that_are_all_numbers_are_targets():
     ],
 )
 def test_labels_that_are_broken_numbers_are_for_regress(labels, such):
-    message = f"these labels are numbers such as {such}; `sporeprint regress` predicts numbers"
-    assert numbers_hint(labels) == ("" if such is None else message)
+    message = f"these labels are numbers such as {such}, not classes; `sporeprint regress` predicts numbers"
+    assert amounts_hint(np.array(labels, object)) == ("" if such is None else message)
 
 
 def test_targets_are_numbers_of_one_or_several_columns():

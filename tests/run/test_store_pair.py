@@ -11,7 +11,7 @@ from sporeprint.data.sampling import Sampled
 from sporeprint.data.sources import open_source
 from sporeprint.errors import StoreError
 from sporeprint.features import saved
-from sporeprint.run.store_pair import classes_hint, read_pair
+from sporeprint.run.store_pair import classes_hint, own_classes_note, read_pair
 from sporeprint.run.store_source import Rows
 from sporeprint.store.writer import StoreWriter
 
@@ -155,7 +155,7 @@ def test_test_labels_that_look_like_those_of_training_rows_are_named(run, tmp_pa
     [
         ([1, 2, 1, 2], ["1", "2", "1", "2"], "texts '1', '2' there, integers 1, 2 here"),
         (["0", "1", "2", "10"], [0, 1, 2, 10], "integers 0, 1, 2, ... there, texts '0', '1', '10', ... here"),
-        ([0.5, None, 1.5, 0.5], [True, False, True, True], "booleans False, True there, numbers 0.5, 1.5 here"),
+        ([2.0, None, 3.0, 2.0], [True, False, True, True], "booleans False, True there, numbers 2.0, 3.0 here"),
     ],
 )
 def test_labels_of_two_kinds_are_told_apart_where_none_is_shared(run, tmp_path, first, second, complaint):
@@ -198,19 +198,39 @@ def test_a_test_set_takes_its_columns_from_the_training_sets_store_where_it_has_
     assert other.describe()["columns"] == {"sample": "title", "label": "label", "id": None}
 
 
-def test_knn_of_real_values_names_regress_where_none_is_shared_and_where_some_are(run, tmp_path):
-    values = {"a": [0.5, 1.5, 2.5, 3.5], "b": [0.25, 1.25, 2.25, 3.25], "c": [0.5, 1.25, 2.25, 3.25]}
-    for name, place in values.items():
-        store_of(tmp_path / name, table(tmp_path / f"{name}.parquet", place=place), {"embedding": circle(TRAIN)})
-    words = ["--features", "embedding", "--k", "1"]
-    hint = "these labels are numbers such as 0.5; `sporeprint regress` predicts numbers"
-    status, out, err = run("knn", tmp_path / "a", tmp_path / "b", *words)
+@pytest.mark.parametrize("kind", [float, str])
+@pytest.mark.parametrize("command", ["knn", "probe", "compare", "retrieve", "cluster", "classify"])
+def test_amounts_are_refused_by_every_command_that_knows_classes(run, tmp_path, monkeypatch, kind, command):
+    monkeypatch.chdir(tmp_path)
+    place = [kind(value) for value in (0.5, 1.5, 2.5, 3.5)]
+    store_of(tmp_path / "a", table(tmp_path / "a.parquet", place=place), {"embedding": circle(TRAIN)})
+    stores = ["a"] if command == "cluster" else ["a", "a"]
+    more = ["--out", "p.csv"] if command == "classify" else []
+    status, out, err = run(command, *stores, *more)
     assert (status, out) == (1, "")
+    hint = "a: these labels are numbers such as 0.5 (4 different ones in 4 rows), not classes; `sporeprint regress`"
     assert hint in " ".join(err.split())
-    assert accuracy(run("knn", tmp_path / "a", tmp_path / "c", *words, "--json")[1])[1] == (
-        f"b, 4 training rows, 4 test rows, 4 classes; {hint}; "
-        "counted as wrong, since no training row has their label: 3 test rows"
+
+
+@pytest.mark.parametrize("place", [[1.0, 2.0] * 2, [0.5, 1.5] * 2, ["0.5", "1.5"] * 2, [4, 3, 2, 1]])
+def test_numbers_that_repeat_and_whole_ones_are_classes(run, tmp_path, place):
+    store_of(tmp_path / "a", table(tmp_path / "a.parquet", place=place), {"embedding": circle(TRAIN)})
+    words = [tmp_path / "a", tmp_path / "a", "--features", "embedding"]
+    status, out, err = run("knn", *words, "--k", "1")
+    assert (status, "regress" in out) == (0, False), err
+    status, _, err = run("classify", *words, "--predictor", "lda", "--out", tmp_path / "p.csv")
+    assert status == 0, err
+
+
+def test_whole_numbers_of_most_rows_are_said_to_be_amounts_perhaps():
+    prices = np.array([str(250_000 + 7 * at) for at in range(30)], object)
+    (note,) = own_classes_note(prices)
+    assert note == (
+        "most rows have a number of their own as label, such as 250000: if these are amounts and not classes, "
+        "`sporeprint regress` predicts them"
     )
+    for labels in (np.arange(15), np.arange(30) % 10, np.array([*"abcdefghijklmnopqrstuvwxyz"])):
+        assert own_classes_note(labels) == []
 
 
 def with_parts(folder, **parts):

@@ -2,50 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from sporeprint.cli.figures import NONE, Figure, between, number, percent, points, whole
 from sporeprint.cli.plain_text import say
 from sporeprint.cli.print_scores import print_entries
-from sporeprint.cli.print_tables import Column, print_table, say_folded
-from sporeprint.evaluate.choice.candidates import ALL, FREE, PLAIN
+from sporeprint.cli.print_tables import Column, print_table, say_folded, say_note
+from sporeprint.evaluate.choice.candidates import CHOICES
+from sporeprint.evaluate.choice.verdict import pair
 from sporeprint.evaluate.comparison import Accuracy, Comparison
 from sporeprint.evaluate.table import Entry
 from sporeprint.report.facts import facts_of
-from sporeprint.report.judge_columns import TITLES, accuracy_of, judges_of, main_of, settings_of, solver, steps
+from sporeprint.report.judge_columns import TITLES, accuracy_of, judges_of, main_of, settings_of, steps, titles_of
 
-_CHOSEN = (FREE, PLAIN, ALL)
 _MEANINGS = {
     "closed": "closed form: the LDA, ridge or class means that leave-one-out chooses",
     "probe": "probe: logistic, trained by gradients",
 }
 _SHORT = {"class means": "means"}  # a table of three judges has to fit 80 columns
+_PREDICTORS = {
+    "LDA": "LDA: linear discriminant analysis, its covariance shrunk",
+    "ridge": "ridge: ridge regression on the classes",
+    "class means": "means: the nearest class mean",
+}
 
 
 def print_comparison(comparison: Comparison, everything: bool = False) -> None:
     """Print the verdict, the entries that matter or all of them, and what must be known about them."""
     say_folded(comparison.verdict)
     say("")
-    entries = comparison.entries
+    titles = titles_of(comparison)
+    entries = [entry for entry in comparison.entries if entry.name in titles]
+    names = [comparison.entries[at].name for at in main_of(comparison)]
+    main = [at for at, entry in enumerate(entries) if entry.name in names]
     figures = [*_judges(comparison), *_gains(comparison), *_extras()]
-    notes = ["*: the predictor that leave-one-out chooses in the row; [ ]: the reference"]
-    name = partial(_name, comparison)
-    print_entries(_compared(comparison, everything), entries, figures, main_of(comparison), everything, notes, name)
+    shown = entries if everything else [entries[at] for at in main]
+    name = partial(_name, comparison, titles)
+    print_entries(_compared(comparison, everything), entries, figures, main, everything, _notes(shown), name)
     for entry in entries:
-        if entry.name in _CHOSEN and entry.name != comparison.chosen:
-            same = entry.combination == comparison.combination
-            say_folded(f"{entry.name}: {'the same features' if same else entry.joins}", "  ")
+        if entry.name in CHOICES:
+            say_folded(f"{titles[entry.name]}: {pair(entry)}", "  ")
     _print_steps(comparison)
     for note in comparison.notes:
-        say_folded(f"note: {note}", "  ")
+        say_note(note)
 
 
-def _name(comparison: Comparison, entry: Entry) -> str:
+def _notes(shown: Sequence[Entry]) -> list[str]:
+    """What the cells of these rows mean."""
+    words = {accuracy.word for entry in shown if (accuracy := accuracy_of(entry, "closed"))}
+    judges = {judge for entry in shown for judge in entry.results}
+    missing = any(judges - entry.results.keys() for entry in shown)
+    return [
+        *(meaning for word, meaning in _PREDICTORS.items() if word in words),
+        "*: the predictor that leave-one-out chooses in the row; [ ]: the reference",
+        *(["-: not run"] if missing else []),
+    ]
+
+
+def _name(comparison: Comparison, titles: Mapping[str, str], entry: Entry) -> str:
     words = {comparison.reference: "reference"} | {comparison.chosen: "the choice"}
     if comparison.reference == comparison.chosen:
         words = {comparison.chosen: "reference and choice"}
-    return f"{entry.name} ({words[entry.name]})" if entry.name in words else entry.name
+    title = titles[entry.name]
+    return f"{title} ({words[entry.name]})" if entry.name in words else title
 
 
 def _judges(comparison: Comparison) -> list[Figure]:
@@ -71,7 +91,7 @@ def _judges(comparison: Comparison) -> list[Figure]:
 
 
 def _solver(accuracy: Accuracy) -> str:
-    return _SHORT.get(solver(accuracy), solver(accuracy))
+    return _SHORT.get(accuracy.word, accuracy.word)
 
 
 def _gains(comparison: Comparison) -> list[Figure]:

@@ -9,12 +9,11 @@ from typing import Any
 from sporeprint.cli.figures import KINDS, METHODS, WHITE_MEANS, Figure, Kind, leave_one_out, whole
 from sporeprint.cli.plain_text import say
 from sporeprint.cli.print_tables import Column, print_table, say_folded
-from sporeprint.evaluate.choice.candidates import RAW
+from sporeprint.evaluate.choice.candidates import DECORRELATED, PAPER, RAW
 from sporeprint.evaluate.table import Entry
 from sporeprint.report.main_rows import main_rows
 
 PASSES = "passes: backbone passes a row"
-_SHORT = 4  # words of a name that a sentence has room for
 
 
 def print_scores(
@@ -56,8 +55,15 @@ def print_entries(
         Figure(Column("passes", PASSES), lambda entry: passes(entry.passes)),
         *figures,
     ]
-    words = {"control:": "control: without gradients", "white": WHITE_MEANS}
-    known = [meaning for word, meaning in words.items() if any(word in name(entry) for entry in shown)]
+    words = {
+        "control:": "control: without gradients",
+        "white": WHITE_MEANS,
+        PAPER: "paper: the embedding and all gradients, as they are",
+        DECORRELATED: "decorrelated: all blocks, white 0.5",
+    }
+    known = [
+        meaning for word, meaning in words.items() if any(word in f"{name(entry)} {entry.features}" for entry in shown)
+    ]
     rows = [[column.text(entry) for column in columns] for entry in entries]
     print_table([column.column for column in columns], rows, title, main, everything, [*known, *notes])
     for entry in shown:
@@ -82,7 +88,7 @@ def answer(entries: Sequence[Entry], how: Kind, chosen: Entry | None = None) -> 
     best = _named(entries, chosen)
     if best is base or not best.value > base.value:
         return f"None of {len(entries) - 1} others has more than the embedding: {how.headline} {how.value(base.value)}."
-    return f"The highest of {len(entries)}, picked by these figures, is {_words(best)}: {_against(how, best, base)}."
+    return f"Best of {len(entries)} on the tested rows, not a choice: {_words(best)}, {_against(how, best, base)}."
 
 
 def _named(entries: Sequence[Entry], chosen: Entry | None) -> Entry:
@@ -132,9 +138,7 @@ def _against(how: Kind, entry: Entry, base: Entry) -> str:
 
 
 def _words(entry: Entry) -> str:
-    """The name of an entry, or a summary where that is long."""
-    name = entry.name.removeprefix("loo: ")
-    return name if len(name.split()) <= _SHORT else entry.summary
+    return entry.features.removeprefix("loo: ")
 
 
 def _capital(entry: Entry) -> str:

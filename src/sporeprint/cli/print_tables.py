@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Collection, Iterator, Sequence
@@ -64,6 +65,26 @@ def say_folded(text: object, hang: str = "") -> None:
     width, line = screen_width(), line_of(text)
     for part in [line] if width is None else fold(line, width, hang):
         say(part)
+
+
+def say_note(note: str) -> None:
+    """Print a note on stdout. A command at its end stands on lines of its own, which a shell takes as they are."""
+    words, colon, command = note.partition(": sporeprint ")
+    say_folded(f"note: {words}{':' if colon else ''}", "  ")
+    if colon:
+        for line in _shell_lines(f"sporeprint {command}", screen_width()):
+            say(line)
+
+
+def _shell_lines(command: str, width: int | None) -> list[str]:
+    """A command in lines that end in a backslash, broken between its words alone."""
+    lines: list[str] = []
+    for word in map(shlex.quote, shlex.split(command)):
+        if lines and (width is None or cell_len(f"{lines[-1]} {word} \\") <= width):
+            lines[-1] += f" {word}"
+        else:
+            lines.append(f"  {word}")
+    return [*(f"{line} \\" for line in lines[:-1]), lines[-1]]
 
 
 def print_table(

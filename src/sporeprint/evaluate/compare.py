@@ -29,7 +29,7 @@ from sporeprint.evaluate.comparison import Changed, Comparison, Neighbour
 from sporeprint.evaluate.few_shot_comparison import few_shot_comparison
 from sporeprint.evaluate.table import Costs, Info
 from sporeprint.features.blocks import Blocks, check_blocks
-from sporeprint.predictors.checks import check_same_kind, features_of, labels_of
+from sporeprint.predictors.checks import check_classes, check_same_kind, features_of, labels_of
 from sporeprint.predictors.groups import groups_of
 from sporeprint.search.neighbours import neighbours
 from sporeprint.values import check_count, check_mapping
@@ -76,7 +76,8 @@ def compare(
     shots: labelled rows of each class, drawn `draws` times; see `few_shot_comparison`. It needs test rows.
     Intervals are of these choices on other test rows; other training rows, which might choose otherwise, are not in
     the bootstrap. A test row whose label no training row has is wrong for every entry.
-    Raises SampleError for rows with NaN, blocks and labels that do not match, fewer than two training rows.
+    Raises SampleError for rows with NaN, blocks and labels that do not match, labels that are amounts (`regress` is for
+    them), fewer than two training rows.
 
     Examples
     --------
@@ -99,6 +100,7 @@ def compare(
     check_blocks(train, SampleError, "train blocks")
     train = blocks_of(train, list(train), "train")
     labels = labels_of(labels, len(train["embedding"]), "train")
+    check_classes(labels)
     if missing := [name for name in train if name not in info]:
         raise SampleError(f"info says nothing of block {missing[0]!r}; expected its family, views and passes")
     _check_ids(ids, len(labels), "train")
@@ -327,9 +329,9 @@ def _of_splits(
             *reasons(entries, whole.reference, whole.recommended),
             *whole.notes,
             *(() if groups is None else groups_note(apart, "splits")),
-            "no test set: accuracies are means over repeated splits of the training rows, each of which makes its own "
-            "choice; what is shown as chosen, and its predictor, is the choice of all rows",
-            "all rows, tested ones too, name the reference and say whether more than one pass is recommended",
-            "a class's test rows are counted once in each split",
+            f"no test set: {splits} times {held:.0%} of the rows were held out for testing, and the rest chose "
+            "features and predictors; figures are means of these splits, and a class's test rows count once in each",
+            "what is named here (the reference, the choices, the predictors, and that the choice is of one pass or of "
+            "all) was chosen on all rows, held-out ones too; in a split, its own rows may have chosen otherwise",
         ),
     )

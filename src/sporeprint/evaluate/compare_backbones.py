@@ -17,13 +17,13 @@ from sporeprint.evaluate.choice.intervals import Interval, bootstrap_difference,
 from sporeprint.evaluate.choice.judges import title_of_predictor
 from sporeprint.evaluate.choice.leave_one_out import MOST_ROWS, Outcome, silent
 from sporeprint.evaluate.choice.trained import Trained
-from sporeprint.evaluate.choice.verdict import pair
+from sporeprint.evaluate.choice.verdict import is_pair, is_worth, pair, passes_of
 from sporeprint.evaluate.compare import blocks_of, comparison_of
 from sporeprint.evaluate.comparison import Accuracy, Comparison
 from sporeprint.evaluate.result import plain
 from sporeprint.evaluate.table import Costs, Entry, Info
 from sporeprint.features.blocks import Blocks
-from sporeprint.predictors.checks import check_same_kind, labels_of
+from sporeprint.predictors.checks import check_classes, check_same_kind, labels_of
 from sporeprint.values import check_count
 
 
@@ -60,8 +60,8 @@ class BackboneEntry:
     """One backbone of the table.
 
     base: the best that its embedding alone gives. choice: the features and the predictor that its training rows choose.
-    Both have one result, whose gain is over the one reference of all backbones. behind: what the chosen backbone's
-    choice gains over this one's, on the same test rows.
+    Both have one result, whose gain is over the one reference of all backbones. behind: what the verdict says to use
+    gains over this choice, on the same test rows.
     """
 
     name: str
@@ -85,8 +85,9 @@ class BackboneComparison:
 
     verdict: which backbone, which features, which predictor, the gain and the price, in at most 25 words. backbones: in
     the order given. reference: the name of the backbone whose embedding alone is best on the training rows. chosen:
-    the name of the one to use. comparison: of the chosen one, as `compare` gives it. settings: rows, classes, level and
-    the like. notes: what a reader must know.
+    the name of the one to use, with its `used` entry: "choice", or "base", its embedding alone, where the training
+    rows' choice is no better on the test rows. comparison: of the chosen one, as `compare` gives it. settings: rows,
+    classes, level and the like. notes: what a reader must know.
     """
 
     verdict: str
@@ -94,6 +95,7 @@ class BackboneComparison:
     reference: str
     chosen: str
     comparison: Comparison
+    used: str = "choice"
     settings: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -103,6 +105,12 @@ class BackboneComparison:
     def backbone(self, name: str) -> BackboneEntry:
         """The entry of that name."""
         return next(entry for entry in self.backbones if entry.name == name)
+
+    @property
+    def advised(self) -> Entry:
+        """The entry of the chosen backbone that the verdict says to use."""
+        entry = self.backbone(self.chosen)
+        return entry.choice if self.used == "choice" else entry.base
 
     def noted(self, notes: Iterable[str]) -> BackboneComparison:
         """This comparison with more notes, first."""
@@ -156,6 +164,7 @@ def compare_backbones(
     test_ids, test_rows, test_labels, test_lost = _joined(
         [(one.name, one.test_ids, one.test_labels) for one in backbones], "test row"
     )
+    check_classes(labels)
     check_same_kind(labels, test_labels)
     apart = None if groups is None else np.array([groups[row] for row in ids], object)
     drawn: dict[str, Any] = {"level": level, "seed": seed}
@@ -201,12 +210,14 @@ def compare_backbones(
         shown = choice.entry(name)
         return replace(shown, results={shown.judge: accuracy})
 
+    gain = bootstrap_difference(reference, right["recommended"][best], **drawn)
+    used, chosen = ("recommended", best) if is_worth(gain) else ("reference", first)
     entries = tuple(
         BackboneEntry(
             name,
             entry("reference", at),
             entry("recommended", at),
-            bootstrap_difference(right["recommended"][at], right["recommended"][best], **drawn),
+            bootstrap_difference(right["recommended"][at], right[used][chosen], **drawn),
         )
         for at, name in enumerate(names)
     )
@@ -215,16 +226,16 @@ def compare_backbones(
     if len(ids) > most_rows:
         known["rows that choose"] = most_rows
     of_chosen = comparison_of(
-        trained[best], tests[best], test_labels, ids, test_ids, drawn["groups"], level, seed,
-        {**known, "backbone": names[best]}, progress,
+        trained[chosen], tests[chosen], test_labels, ids, test_ids, drawn["groups"], level, seed,
+        {**known, "backbone": names[chosen]}, progress,
     )  # fmt: skip
     notes = [f"left out, since a backbone lacks them: {text}" for text in filter(None, (lost, test_lost))]
-    notes += trained[best].notes
     return BackboneComparison(
         verdict=_verdict(entries, first, best),
         backbones=entries,
         reference=names[first],
-        chosen=names[best],
+        chosen=names[chosen],
+        used="choice" if used == "recommended" else "base",
         comparison=of_chosen,
         settings=known,
         notes=tuple(notes),
@@ -283,20 +294,15 @@ def _joined(
 
 def _verdict(entries: Sequence[BackboneEntry], first: int, best: int) -> str:
     base, choice, name = entries[first].base, entries[best].choice, entries[best].name
-    alone = f"Use {entries[first].name}: {pair(base)}, {base.value.value:.1%}, {_passes(base)}"
-    same = (choice.combination, choice.result.predictor) == (base.combination, base.result.predictor)
-    if first == best and same:
+    alone = f"Use {entries[first].name}: {pair(base)}, {base.value.value:.1%}, {passes_of(base)}"
+    if first == best and is_pair(choice, base):
         return f"{alone}; on the training rows no backbone, and nothing joined to it, is surely better."
     gain = choice.gain
-    if gain.value <= 0:
+    if not is_worth(gain):
         return f"{alone}; the training rows' choice, with {name}, is no better: {gain}."
     known = "no interval" if gain.low != gain.low else f"{100 * gain.low:+.1f} to {100 * gain.high:+.1f}"
     chance = "" if gain.low > 0 else ", maybe chance"
     return (
         f"Use {name}: {pair(choice)}, {choice.value.value:.1%} where {entries[first].name}'s embedding has "
-        f"{base.value.value:.1%} ({100 * gain.value:+.1f}, {known}{chance}); {_passes(choice)}."
+        f"{base.value.value:.1%} ({100 * gain.value:+.1f}, {known}{chance}); {passes_of(choice)}."
     )
-
-
-def _passes(entry: Entry) -> str:
-    return "one pass" if entry.passes == 1 else f"{entry.passes} passes"

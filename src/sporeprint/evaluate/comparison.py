@@ -8,6 +8,7 @@ from typing import Any
 
 from sporeprint.evaluate.analyse import Analysis, ClassChange
 from sporeprint.evaluate.choice.intervals import Interval
+from sporeprint.evaluate.choice.verdict import advised
 from sporeprint.evaluate.result import plain
 from sporeprint.evaluate.table import Entry
 from sporeprint.features.combine import Combination
@@ -30,6 +31,11 @@ class Accuracy:
     predictor: str
     leave_one_out: float
     loss: float
+
+    @property
+    def word(self) -> str:
+        """The predictor without its settings: "kNN" of "kNN, k = 5"."""
+        return self.predictor.split(",")[0]
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -110,6 +116,11 @@ class Comparison:
     def best(self) -> Accuracy:
         """The chosen entry's accuracy with the chosen predictor."""
         return self.entry(self.chosen).result
+
+    @property
+    def advised(self) -> Entry:
+        """The entry that the verdict says to use: the chosen one, or the reference where that is no better here."""
+        return advised(self.entries, self.reference, self.chosen)
 
     @property
     def combination(self) -> Combination:

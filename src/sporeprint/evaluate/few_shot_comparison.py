@@ -15,7 +15,7 @@ from sporeprint.evaluate.analyse import analyse
 from sporeprint.evaluate.choice.candidates import CHOICES, FREE
 from sporeprint.evaluate.choice.group_splits import groups_note, groups_within
 from sporeprint.evaluate.choice.intervals import bootstrap_difference, bootstrap_mean
-from sporeprint.evaluate.choice.judges import judge_of, title_of_predictor
+from sporeprint.evaluate.choice.judges import judge_of, pair_of, title_of_predictor, word_of
 from sporeprint.evaluate.choice.trained import Guesses, Trained
 from sporeprint.evaluate.choice.verdict import reasons, verdict
 from sporeprint.evaluate.comparison import Accuracy, Comparison
@@ -153,11 +153,11 @@ def _judge(runs: list[tuple[Trained, Guesses]], name: str) -> str:
 
 
 def _chosen_in_words(runs: list[tuple[Trained, Guesses]], name: str) -> str:
-    """What each draw chose: "layers with LDA (3 draws), the embedding with LDA (2)"."""
+    """What each draw chose: "layers with LDA (3 of 5), the embedding with LDA (2 of 5)"."""
     titles = []
     for trained, _ in runs:
         entry, outcome = trained.entry(name), trained.outcomes[name][trained.entry(name).judge]
-        titles.append(f"{entry.summary} with {title_of_predictor(outcome.predictor).split(',')[0]}")
+        titles.append(pair_of(entry.features, word_of(outcome.predictor)))
     return ", ".join(f"{title} ({times} of {len(runs)})" for title, times in Counter(titles).most_common())
 
 

@@ -13,7 +13,7 @@ from sporeprint.data.floats import quiet_floats
 from sporeprint.evaluate.accuracy import mean_per_class
 from sporeprint.evaluate.result import Result
 from sporeprint.evaluate.shots import draws as few_shot_draws
-from sporeprint.predictors.checks import check_same_kind, check_same_width, features_of, labels_of
+from sporeprint.predictors.checks import check_classes, check_same_kind, check_same_width, features_of, labels_of
 from sporeprint.predictors.groups import group_codes
 from sporeprint.predictors.logistic import PENALTIES, Probe, check_fit
 from sporeprint.predictors.ridge import grid_of
@@ -83,6 +83,7 @@ def probe(
     train, test = features_of(train, "train"), features_of(test, "test")
     labels, test_labels = labels_of(labels, len(train), "train"), labels_of(test_labels, len(test), "test")
     check_same_width(train, test)
+    check_classes(labels)
     check_same_kind(labels, test_labels)
     check_fit(validation, iterations, seed)
     grid = grid_of(PENALTIES if penalties is None else penalties)

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 
 from sporeprint.evaluate.choice.candidates import Candidate
 from sporeprint.evaluate.result import plain
-from sporeprint.features.blocks import Blocks, family
+from sporeprint.features.blocks import Blocks
 from sporeprint.features.combine import Combination, Combiner
 from sporeprint.features.whiten import Axes
 from sporeprint.values import to_json
 
 Info = Mapping[str, Mapping[str, Any]]  # of each block: its family, its set of views, and that set's passes
-_FEW = 3  # blocks of a family that are named
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,7 @@ class Entry:
     note: what a reader must know of its blocks, such as that the paper's views are others.
     results: by k ("20", "auto"), or by the judge ("knn", "probe", "cluster", ...); each has a `value` and a `to_json`.
     judge: the result by which a table is read, where it is neither that of k = "auto" nor the first.
+    features: what is joined, and how, in words; the name where none are given.
     """
 
     name: str
@@ -43,6 +43,10 @@ class Entry:
     results: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
     judge: str = ""
+    features: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "features", self.features or self.name)
 
     @property
     def title(self) -> str:
@@ -70,44 +74,6 @@ class Entry:
     def gain(self) -> Any:
         """The gain over the reference, which only `compare` measures."""
         return self.result.gain
-
-    @property
-    def joins(self) -> str:
-        """What is joined, and how, in words: families with a few blocks by their names, with many by their number."""
-        of: dict[str, list[str]] = {}
-        for name in self.blocks:
-            of.setdefault(family(name), []).append(name)
-        parts = [
-            " + ".join(names) if len(names) <= _FEW else f"{kind} ({len(names)} blocks)" for kind, names in of.items()
-        ]
-        how = self.combination
-        words = [" + ".join(parts), "as they are" if how.whiten is None else "whitened"]
-        if how.whiten is not None and how.whiten != "auto":
-            words[1] += f" to {how.whiten} dimensions"
-        if how.whiten is not None and how.exponent != 1:
-            words[1] += f" with exponent {how.exponent:g}"
-        if how.weights is not None:
-            words.append("every family alike" if self._families_alike() else "weighed")
-        return ", ".join(words) if len(self.blocks) > 1 or how.whiten is not None else parts[0]
-
-    @property
-    def summary(self) -> str:
-        """What is joined in a few words, families instead of blocks: "half-whitened layers and gradients"."""
-        of: dict[str, list[str]] = {}
-        for name in self.blocks:
-            of.setdefault(family(name), []).append(name)
-        *first, last = [names[0] if len(names) == 1 else kind for kind, names in of.items()]
-        joined = f"{', '.join(first)} and {last}" if first else last
-        if self.combination.whiten is not None:
-            how = {1.0: "", 0.5: "half-"}.get(self.combination.exponent, f"{self.combination.exponent:g}-")
-            joined = f"{how}whitened {joined}"
-        return f"the {joined}" if set(of) == {"embedding"} else joined
-
-    def _families_alike(self) -> bool:
-        shares: dict[str, float] = {}
-        for name, weight in self.combination.members(self.blocks).items():
-            shares[family(name)] = shares.get(family(name), 0.0) + weight**2
-        return max(shares.values()) - min(shares.values()) < 1e-6
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""

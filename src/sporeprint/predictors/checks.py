@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from numbers import Number
 from typing import Any
 
@@ -13,10 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 from sporeprint.data.columns import as_list
 from sporeprint.errors import SampleError
 from sporeprint.search.best_rows import slices
+from sporeprint.values import is_number
 
 # For scikit-learn's `validate_data`: whether numbers are finite is checked by `features_of`, which counts rows.
 CHECKS: dict[str, Any] = {"dtype": (np.float64, np.float32), "ensure_all_finite": False}
 _NUMBERS = 2**22  # of rows at a time
+_CLASSES = 20  # different numbers that may be those of classes, at most
 
 
 @contextmanager
@@ -84,6 +86,50 @@ def labels_of(labels: ArrayLike, rows: int, which: str) -> NDArray[Any]:
     ):
         raise SampleError(f"{which} labels are of different kinds, or lists; expected one string or number a row")
     return np.asarray(array.tolist())
+
+
+def number_of(label: Any) -> float | None:
+    """A label as a finite number, also where it is a text; None for anything else, booleans among it."""
+    if isinstance(label, str) and "_" not in label:  # which Python takes between digits
+        with suppress(ValueError):
+            label = float(label)
+    return float(label) if is_number(label) else None
+
+
+def numbers_of(labels: Iterable[Any]) -> NDArray[np.float64] | None:
+    """Labels [N] as numbers, also where they are texts, as a CSV has them; None where one of them is no number."""
+    values = []
+    for label in labels:
+        if (value := number_of(label)) is None:
+            return None
+        values.append(value)
+    return np.array(values)
+
+
+def are_few(numbers: NDArray[np.float64]) -> bool:
+    """Whether numbers [N] repeat as those of classes do: at most 20 different ones, each twice on average."""
+    different = len(np.unique(numbers))
+    return different <= _CLASSES and 2 * different <= len(numbers)
+
+
+def amounts_hint(labels: ArrayLike) -> str:
+    """What to do about labels that are amounts: numbers that are not all whole, and not few; "" of classes."""
+    array = np.asarray(labels)
+    if array.dtype.kind in "iub" or (numbers := numbers_of(array.tolist())) is None or are_few(numbers):
+        return ""
+    broken = numbers[numbers != np.round(numbers)]
+    if not len(broken):
+        return ""
+    return (
+        f"these labels are numbers such as {broken[0]:g} ({len(np.unique(numbers))} different ones in {len(numbers)} "
+        "rows), not classes; `sporeprint regress` predicts numbers"
+    )
+
+
+def check_classes(labels: NDArray[Any]) -> None:
+    """Raises SampleError where labels [N] are amounts, not classes."""
+    if hint := amounts_hint(labels):
+        raise SampleError(f"Unknown label type: {hint}")  # the words that scikit-learn's check_estimator expects
 
 
 def check_directions(rows: NDArray[Any], which: str) -> None:

@@ -13,7 +13,14 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
 from sporeprint.predictors.calibration import temperature as fitted_temperature
-from sporeprint.predictors.checks import CHECKS, as_sample_errors, check_same_width, features_of, labels_of
+from sporeprint.predictors.checks import (
+    CHECKS,
+    as_sample_errors,
+    check_classes,
+    check_same_width,
+    features_of,
+    labels_of,
+)
 from sporeprint.predictors.groups import Groups, absent_classes, check_two_groups, rows_in
 from sporeprint.predictors.other_rows import Others, others_of_points, others_of_rows
 from sporeprint.predictors.predictor import MOST_ASKING, LeftOut, Predictor
@@ -371,6 +378,7 @@ def checked(
     check_voting(metric, vote, temperature)
     rows = features_of(train, "train")
     names = labels_of(labels, len(rows), "train")
+    check_classes(names)
     others = rows if test is None else features_of(test, "test")
     check_same_width(rows, others)
     return rows, names, others

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,14 +10,13 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import warn
 from sporeprint.features.unit import unit_float64
 from sporeprint.predictors.calibration import probabilities, temperature
-from sporeprint.predictors.checks import CHECKS, as_given, as_sample_errors, features_of, labels_of
+from sporeprint.predictors.checks import CHECKS, as_given, as_sample_errors, check_classes, features_of, labels_of
 from sporeprint.predictors.groups import Groups, check_two_groups, groups_of, rows_in
 from sporeprint.predictors.principal import Principal
 from sporeprint.predictors.row_order import content_order
@@ -130,9 +128,7 @@ class Predictor(ClassifierMixin, BaseEstimator):
         with as_sample_errors():
             rows, labels = validate_data(self, X, as_given(y), **CHECKS)
             labels = labels_of(labels, len(features_of(rows, "train")), "train")
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # "could represent a regression problem": one row a class
-                check_classification_targets(labels)
+            check_classes(labels)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         return rows, codes, groups_of(groups, len(rows))
 

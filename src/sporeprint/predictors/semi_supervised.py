@@ -8,13 +8,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
 from sporeprint.predictors.calibration import probabilities, temperature
-from sporeprint.predictors.checks import as_given, labels_of
+from sporeprint.predictors.checks import as_given, check_classes, labels_of
 from sporeprint.predictors.predictor import LeftOut
 
 Floats = NDArray[np.float64]
@@ -76,7 +75,7 @@ class SemiSupervised(ClassifierMixin, BaseEstimator):
         if not len(labelled):
             raise SampleError(f"none of {rows} rows has a label (-1 and None mark those without); label some rows")
         known = labels_of(labels[labelled], len(labelled), "train")
-        check_classification_targets(known)
+        check_classes(known)
         self.classes_, codes = np.unique(known, return_inverse=True)
         return labelled, codes
 

@@ -11,7 +11,6 @@ from xml.etree.ElementTree import Element
 
 from sporeprint.evaluate.comparison import Comparison
 from sporeprint.report.cost_plot import Numbered, accuracy_range, numbered
-from sporeprint.report.judge_columns import solver
 from sporeprint.report.numbers import axis_start, cut, isolated, percent, times, width_of
 from sporeprint.report.svg import BLACK, GREY, MARKS, PALE, add, drawing, mark, round_ticks, text_of
 
@@ -106,4 +105,4 @@ def _label(line: Numbered) -> str:
     if not line.words:
         return names
     role = names if line.words == names else line.words if line.entry.role == "chosen" else f"{names} ({line.words})"
-    return f"{role}: {solver(line.entry.result)}"
+    return f"{role}: {line.entry.result.word}"

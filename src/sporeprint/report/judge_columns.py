@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
-from sporeprint.evaluate.choice.candidates import ALL, FREE, PLAIN, RAW
+from sporeprint.evaluate.choice.candidates import ALL, CHOICES, FREE, PLAIN, RAW
+from sporeprint.evaluate.choice.verdict import is_pair
 from sporeprint.evaluate.comparison import Accuracy, Comparison
 from sporeprint.evaluate.table import Entry
 from sporeprint.report.main_rows import main_rows
@@ -38,6 +39,27 @@ def main_of(comparison: Comparison) -> list[int]:
     return main_rows(comparison.entries, lambda entry: -entry.result.loss, (RAW, comparison.reference, PLAIN))
 
 
+def titles_of(comparison: Comparison) -> dict[str, str]:
+    """The names of the rows of a table; of choices that are one and the same, the recommended or first has them all."""
+    titles = {entry.name: entry.name for entry in comparison.entries}
+    same: dict[str, list[str]] = {}
+    for entry in comparison.entries:
+        if entry.name in CHOICES:
+            alike = [name for name in same if _is_alike(comparison.entry(name), entry)]
+            same.setdefault(alike[0] if alike else entry.name, []).append(entry.name)
+    for names in same.values():
+        kept = comparison.chosen if comparison.chosen in names else names[0]
+        *first, last = [name.removeprefix("chosen, ") for name in names]
+        for name in names:
+            del titles[name]
+        titles[kept] = f"chosen, {', '.join(first)} and {last}" if first else kept
+    return titles
+
+
+def _is_alike(entry: Entry, other: Entry) -> bool:
+    return is_pair(entry, other) and entry.value == other.value
+
+
 def steps(comparison: Comparison) -> list[Step]:
     """One pass against the embedding, all passes against one, and with gradients against without."""
     by_name = {entry.name: entry for entry in comparison.entries}
@@ -62,11 +84,6 @@ def judges_of(comparison: Comparison) -> list[str]:
 def accuracy_of(entry: Entry, judge: str) -> Accuracy | None:
     """What this judge says of the entry; None where it was not asked."""
     return cast("Accuracy | None", entry.results.get(judge))
-
-
-def solver(accuracy: Accuracy) -> str:
-    """The predictor without its settings: "LDA" of "LDA", "kNN" of "kNN, k = 5"."""
-    return accuracy.predictor.split(",")[0]
 
 
 def settings_of(accuracy: Accuracy) -> str:

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from sporeprint.evaluate.analyse import ClassChange
-from sporeprint.evaluate.choice.verdict import is_pair
+from sporeprint.evaluate.choice.judges import pair_of
+from sporeprint.evaluate.choice.verdict import is_pair, pair
 from sporeprint.evaluate.compare_backbones import BackboneComparison
 from sporeprint.evaluate.comparison import Changed, Comparison, Neighbour
 from sporeprint.report import numbers as formats
 from sporeprint.report.accuracy_plot import accuracy_plot, costs_alike
 from sporeprint.report.cost_plot import Numbered, cost_plot, named, numbered
 from sporeprint.report.facts import facts_of
-from sporeprint.report.judge_columns import TITLES, judges_of, main_of, solver, steps
+from sporeprint.report.judge_columns import TITLES, judges_of, main_of, steps, titles_of
 from sporeprint.report.plots import cka_plot, class_plot, sorted_changes
 from sporeprint.report.samples import Samples, Shown, thumbnail
 from sporeprint.report.svg import MARKS, clean, drawing, mark, text_of
@@ -99,6 +100,7 @@ def render(
     names = list(comparison.analysis.blocks)
     cka = [line[:_MOST_BLOCKS] for line in comparison.analysis.cka[:_MOST_BLOCKS]]
     *_, rest = sorted_changes(comparison.classes, _MOST_CLASSES)
+    titles = titles_of(comparison)
     marks, alike = numbered(comparison), costs_alike(comparison)
     return environment.get_template("page.html").render(
         comparison=comparison,
@@ -108,12 +110,14 @@ def render(
         facts=facts_of(comparison.settings),
         words=named(comparison),
         kinds=_kinds(comparison),
+        pair=pair,
+        pair_of=pair_of,
         judges={judge: TITLES[judge] for judge in judges_of(comparison)},
-        solver=solver,
         chosen=comparison.entry(comparison.chosen),
         reference=comparison.entry(comparison.reference),
         is_reference=is_pair(comparison.entry(comparison.chosen), comparison.entry(comparison.reference)),
-        main=[comparison.entries[at] for at in main_of(comparison)],
+        main=[entry for at in main_of(comparison) if (entry := comparison.entries[at]).name in titles],
+        titles=titles,
         steps=steps(comparison),
         marks=[(_mark(mark.entry.role), mark) for mark in marks if mark.number],
         numbers={} if alike else {name: mark.number for mark in marks if mark.number for name in mark.names},
@@ -150,7 +154,7 @@ def _query(comparison: Comparison, changed: Changed, samples: Samples | None, mo
         "shown": _shown(changed.id, samples.test if samples else None, samples),
         "sides": [
             {
-                "name": f"{name}, {solver(accuracy)}",
+                "name": f"{name}, {accuracy.word}",
                 "predicted": predicted,
                 "right": predicted == changed.label,
                 "neighbours": [_neighbour(neighbour, changed.label, samples) for neighbour in nearest[:most]],

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sporeprint.errors import RecipeError, SampleError, StoreError
 from sporeprint.evaluate.compare_backbones import BackboneComparison, BackboneRows, compare_backbones
+from sporeprint.run.advised_command import classify_note
 from sporeprint.run.compare_stores import block_names
 from sporeprint.run.data_names import data_names
 from sporeprint.run.duplicate_notes import duplicate_notes
@@ -65,7 +66,9 @@ def compare_backbone_stores(
         comparison = compare_backbones(backbones, groups, test_groups, seed=seed, settings=settings, progress=progress)
     except SampleError as error:
         raise StoreError(str(error)) from None
+    train, test = pairs[names.index(comparison.chosen)]
     notes = [*read[0].notes, *duplicate_notes(read[0])]
+    notes += classify_note(comparison.comparison, comparison.advised, train, test, label_column, group_column)
     for name, pair in zip(names[1:], read[1:], strict=True):
         notes += [f"{name}: {note}" for note in pair.notes if note not in notes]
     return comparison.noted(notes)

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.base import clone
 
 from sporeprint.errors import RowFailure, StoreError
-from sporeprint.evaluate.choice.judges import fixed, title_of_predictor
+from sporeprint.evaluate.choice.judges import fixed, pair_of, title_of_predictor
 from sporeprint.features.combine import Combiner
 from sporeprint.predictors.checks import labels_of
 from sporeprint.predictors.conformal import least_probability, own_probabilities
@@ -24,7 +24,7 @@ from sporeprint.run.answer_columns import Columns, classified_columns
 from sporeprint.run.asked_rows import Asked, Trained, notes_of_both, read_both, truth_of
 from sporeprint.run.combination_flags import Wanted
 from sporeprint.run.promises import accuracy_note, coverage_note
-from sporeprint.run.store_pair import count, examples_of, numbers_hint, one_label
+from sporeprint.run.store_pair import check_amounts, count, examples_of, one_label
 from sporeprint.run.store_source import Rows
 from sporeprint.run.training_rows import TrainingRows
 from sporeprint.store.reader import Store
@@ -173,7 +173,7 @@ def _fitted(choice: Choice, trained: Trained, labels: np.ndarray) -> tuple[Class
     judged = "by leave-one-out" if trained.groups is None else "by leave-one-group-out"
     if isinstance(choice.predictor, Probe):
         judged = "in five folds"
-    title = f"{choice.name} with {title_of_predictor(fixed(choice.predictor))}"
+    title = pair_of(choice.name, title_of_predictor(fixed(choice.predictor)))
     return Classifier(combiner, choice.predictor, training, title, float(left_out.right.mean()), judged), features
 
 
@@ -200,7 +200,7 @@ def _with_unlabelled(
     training = TrainingRows.of(
         trained.ids, labels, rows, own_probabilities(decided.left_out.probabilities, decided.left_out.codes)
     )
-    title = f"{narrow.name} with LDA and unlabelled rows (EM)"
+    title = f"{pair_of(narrow.name, 'LDA')} and unlabelled rows (EM)"
     return Classifier(combiner, decided.predictor, training, title, decided.after, "with labels hidden"), decided.why
 
 
@@ -216,10 +216,9 @@ def sets_in_words(columns: Columns, error: float, asked: Asked | None = None, ha
 
 
 def _classes(trained: Trained, store: Path) -> np.ndarray:
-    """Return the labels as texts or as numbers. Raises StoreError for those of no classes, and of one."""
+    """Return the labels as texts or as numbers. Raises StoreError for amounts, and for those of one class."""
     labels = labels_of(one_label(trained.labels, store, "classify"), len(trained.labels), "train")
-    if hint := numbers_hint(labels.tolist()):
-        raise StoreError(f"{store}: {hint}")
+    check_amounts(labels, store)
     if len(np.unique(labels)) == 1:
         raise StoreError(
             f"all {count(len(labels), 'labelled row')} of {store} are of one class, {examples_of(labels)}: there is "

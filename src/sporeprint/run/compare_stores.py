@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from sporeprint.data.limits import Limits
-from sporeprint.errors import SampleError
 from sporeprint.evaluate.compare import compare
 from sporeprint.evaluate.comparison import Comparison
 from sporeprint.features.blocks import family
 from sporeprint.report.samples import Samples
+from sporeprint.run.advised_command import classify_note
 from sporeprint.run.data_names import data_names
 from sporeprint.run.duplicate_notes import duplicate_notes
 from sporeprint.run.paper_assembly import mark_paper
@@ -22,7 +22,6 @@ from sporeprint.run.store_pair import (
     block_list,
     check_block_names,
     fewer_than_shots,
-    numbers_hint,
     read_pair,
     read_store,
 )
@@ -74,35 +73,33 @@ def compare_stores(
     cost = train.cost
     if cost.get("threads"):
         settings["rows/s"] = measured(cost)
-    try:
-        comparison = compare(
-            rows.blocks,
-            rows.labels,
-            None if test is None else test.test_blocks,
-            None if test is None else test.test_labels,
-            train.blocks_info,
-            seconds=cost.get("seconds", {}),
-            rows_timed=cost.get("rows", 0),
-            ids=rows.ids,
-            test_ids=None if test is None else test.test_ids,
-            groups=rows.groups,
-            test_groups=None if test is None else test.test_groups,
-            splits=splits,
-            shots=shots,
-            draws=draws,
-            seed=seed,
-            settings=settings,
-            progress=progress,
-        )
-    except SampleError as error:
-        if not (hint := numbers_hint(rows.labels.tolist())):
-            raise
-        raise SampleError(f"{error}; {hint}") from None
+    comparison = compare(
+        rows.blocks,
+        rows.labels,
+        None if test is None else test.test_blocks,
+        None if test is None else test.test_labels,
+        train.blocks_info,
+        seconds=cost.get("seconds", {}),
+        rows_timed=cost.get("rows", 0),
+        ids=rows.ids,
+        test_ids=None if test is None else test.test_ids,
+        groups=rows.groups,
+        test_groups=None if test is None else test.test_groups,
+        splits=splits,
+        shots=shots,
+        draws=draws,
+        seed=seed,
+        settings=settings,
+        progress=progress,
+    )
     marked = replace(comparison, entries=tuple(mark_paper(comparison.entries, train.plan)))
     if SAME in rows.notes:
         marked = replace(marked, verdict=f"{SAME.capitalize()}.")
+    columns = (label_column, group_column)
+    command = [] if shots is not None else classify_note(marked, marked.advised, train_rows, test_rows, *columns)
     fewer = fewer_than_shots(rows.labels, shots)
-    return marked.noted((*rows.notes, *fewer, *duplicate_notes(rows)))
+    first = (*rows.notes, *fewer, *duplicate_notes(rows))
+    return replace(marked, notes=(*first, *marked.notes, *command))
 
 
 def shown_samples(

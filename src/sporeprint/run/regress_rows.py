@@ -11,6 +11,7 @@ import numpy as np
 
 from sporeprint.errors import RecipeError, RowFailure, StoreError
 from sporeprint.evaluate.choice.candidates import candidate_of, short_table
+from sporeprint.evaluate.choice.judges import pair_of
 from sporeprint.evaluate.regress import METHODS, fit_and_leave_out
 from sporeprint.features.combine import named
 from sporeprint.predictors.knn_regressor import KNNRegressor, mean_of, r2_of
@@ -117,7 +118,7 @@ def regress_rows(
     hint = [note] if (note := classes_hint(targets)) else []
     said = (*trained.notes, *hint, *both, *notes)
     judged = "by leave-one-out" if trained.groups is None else "by leave-one-group-out"
-    return Regressed(f"{name} with {how}", columns, value, truth, compared, asked.failures, said, judged)
+    return Regressed(pair_of(name, how), columns, value, truth, compared, asked.failures, said, judged)
 
 
 def _as_numbers(labels: np.ndarray) -> np.ndarray:

@@ -245,8 +245,8 @@ def loo_labels(pair: Pair, shots: int | None) -> tuple[Any, str]:
     if shots is None:
         return pair.labels, ""
     return None, (
-        "with --shots it would see labels that no draw has; take --features embedding: decorrelated needs no labels "
-        "either, but with 5 a class it was worse than the embedding alone on most of our data sets"
+        "with --shots it would see labels that no draw has; `sporeprint compare --shots` chooses in each draw from its "
+        "own rows; or name features here: --features embedding"
     )
 
 

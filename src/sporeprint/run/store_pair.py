@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +12,13 @@ import numpy as np
 from sporeprint.data.look_alikes import strangers_note
 from sporeprint.errors import RecipeError, StoreError
 from sporeprint.features.blocks import FAMILIES, Blocks, family
+from sporeprint.predictors.checks import amounts_hint, are_few, number_of, numbers_of
 from sporeprint.run.plan_differences import open_alike
 from sporeprint.run.row_groups import GROUP_FLAG, group_notes, read_groups
 from sporeprint.run.store_source import Rows, labels_of
 from sporeprint.store.reader import Store
-from sporeprint.values import is_number
 
-_CLASSES = 20  # whole numbers that may be those of classes, at most
+_FEW_ROWS = 20  # so few may well be one of each class
 ONE_CLASS = "one class only: nothing to tell apart"
 SAME = "both stores are the same one: every row is its own nearest, and the figures say nothing"
 KINDS = {str: "texts", bool: "booleans", int: "integers", float: "numbers"}
@@ -88,13 +87,13 @@ def read_store(
     store = Store.open(rows.store)
     blocks, labels, has = labelled(store, rows, reads(store), label_column)
     labels = one_label(labels, rows.store, who)
+    check_amounts(labels, rows.store)
     classes = len(set(labels.tolist()))
     headline = f"{store.plan['resolved']['backbone']['name']}, {count(len(labels), 'row')}, {count(classes, 'class')}"
     headline += "" if label_column is None else f" of {label_column!r}"
     notes = [*_caveats(store.plan["resolved"]["backbone"]), *([ONE_CLASS] if classes == 1 else [])]
     notes += ["every row a class of its own: nothing to group"] if 1 < classes == len(labels) else []
     notes += [] if has.all() else [f"left out, having no label: {count(int((~has).sum()), 'row')}"]
-    notes += [hint] if (hint := numbers_hint(labels.tolist())) else []
     groups = None
     if group_column is not None:
         groups = read_groups(store, rows, group_column, has)
@@ -148,6 +147,7 @@ def read_pair(
         if several != are_lists(test_labels):
             other, lists = (test_rows, train_rows) if several else (train_rows, test_rows)
             raise StoreError(f"the labels of {lists.store} are lists, those of {other.store} are not")
+        check_amounts(labels, train_rows.store)
         strange = 0 if several else strangers(labels, test_labels, (train_rows.store, test_rows.store))
         classes = len({label for row in labels for label in row} if several else set(labels.tolist()))
         kinds = f"{count(classes, 'label')}, several a row" if several else count(classes, "class")
@@ -157,8 +157,7 @@ def read_pair(
     left_out, test_left_out = int((~has).sum()), int((~test_has).sum())
     if left_out or test_left_out:
         notes.append(f"left out, having no label: {count(left_out, roles[0])}, {count(test_left_out, roles[1])}")
-    if not targets and (hint := numbers_hint(labels.tolist())):
-        notes.append(hint)
+    notes += [] if targets else own_classes_note(labels)
     if strange:
         notes.append(f"{unknown}, since no {roles[0]} has their label: {count(strange, roles[1])}")
     if not targets and (alike := strangers_note(test_labels.tolist(), labels.tolist())):
@@ -192,6 +191,8 @@ def read_pair(
 def fewer_than_shots(labels: np.ndarray, shots: int | None) -> list[str]:
     """What must be said where classes have fewer rows than are drawn of each."""
     sizes = np.unique(labels, return_counts=True)[1]
+    if shots is not None and (sizes <= shots).all():
+        return ["every draw has all labelled rows: leave out --shots, or take fewer"]
     fewer = 0 if shots is None else int((sizes < shots).sum())
     if not fewer:
         return []
@@ -269,27 +270,27 @@ def targets_of(labels: np.ndarray, store: Path) -> np.ndarray:
     return np.asarray(values, dtype=np.float64)
 
 
-def number_of(label: Any) -> float | None:
-    """A label as a finite number, also where it is a text; None for anything else, booleans among it."""
-    if isinstance(label, str) and "_" not in label:  # which Python takes between digits
-        with contextlib.suppress(ValueError):
-            label = float(label)
-    return float(label) if is_number(label) else None
+def check_amounts(labels: np.ndarray, store: Path) -> None:
+    """Raises StoreError where labels are amounts, which no command that knows classes can use."""
+    if hint := amounts_hint(labels):
+        raise StoreError(f"{store}: {hint}")
 
 
-def numbers_hint(labels: Sequence[Any]) -> str:
-    """What to do about labels that are all numbers, not all of them whole; "" of any others: those are classes."""
-    values = [number_of(label) for label in labels]
-    if None in values or not (broken := [value for value in values if value is not None and not value.is_integer()]):
-        return ""
-    return f"these labels are numbers such as {broken[0]:g}; `sporeprint regress` predicts numbers"
+def own_classes_note(labels: np.ndarray) -> list[str]:
+    """What must be said where most rows have a whole number of their own, which may be an amount."""
+    numbers = numbers_of(labels.tolist())
+    if numbers is None or are_few(numbers) or 2 * len(np.unique(numbers)) <= len(numbers) or len(numbers) <= _FEW_ROWS:
+        return []
+    return [
+        f"most rows have a number of their own as label, such as {numbers[0]:g}: if these are amounts and not classes, "
+        "`sporeprint regress` predicts them"
+    ]
 
 
 def classes_hint(targets: np.ndarray) -> str:
     """What to do about targets that may be numbers of classes: a few whole ones; "" of any others."""
     values = np.unique(targets)
-    few = len(values) <= _CLASSES and 2 * len(values) <= len(targets)
-    if targets.ndim != 1 or not few or not (values == np.round(values)).all():
+    if targets.ndim != 1 or not are_few(targets) or not (values == np.round(values)).all():
         return ""
     seen = ", ".join(f"{value:g}" for value in values[:3]) + (", ..." if len(values) > 3 else "")
     return f"the targets are {count(len(values), 'whole number')} only, {seen}: if they are classes, use knn or probe"
@@ -300,8 +301,7 @@ def strangers(labels: np.ndarray, test_labels: np.ndarray, stores: tuple[Path, P
     known = set(labels.tolist())
     strange = sum(label not in known for label in test_labels.tolist())
     if strange == len(test_labels):
-        hint = numbers_hint([*labels.tolist(), *test_labels.tolist()])
-        hint = hint or strangers_note(test_labels.tolist(), labels.tolist())
+        hint = strangers_note(test_labels.tolist(), labels.tolist())
         there, here = examples_of(test_labels), examples_of(labels)
         raise StoreError(
             f"no label of {stores[1]} is a label of {stores[0]}: {there} there, {here} here; "

@@ -12,6 +12,7 @@ from sporeprint.evaluate.choice.candidates import (
     SHORT,
     WHITE,
     Candidate,
+    by_family,
     choices,
     distinct,
     family_table,
@@ -119,6 +120,26 @@ def test_a_store_of_one_gradient_has_the_papers_row_once():
 )
 def test_a_name_says_what_is_joined_and_how_and_a_role_what_it_is_there_for(combination, title, role):
     assert (title_of(combination), role_of(combination, NAMES)) == (title, role)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "title"),
+    [
+        (("cls-1", "cls-2"), "layers, white 0.5"),
+        (("embedding", "cls-1", "cls-2", "kl"), "embedding + layers + kl, white 0.5"),
+        (("kl", "dino"), "gradients alone, white 0.5"),
+        (("embedding", "cls-1"), "embedding + cls-1, white 0.5"),
+        (("embedding", "dino.views"), "embedding + views, white 0.5"),
+        (("dino.views",), "dino.views, white 0.5"),
+        (("views",), "dino.views, white 0.5"),
+        (("embedding", "layers", "views", "gradients"), "embedding + layers + views + gradients, white 0.5"),
+    ],
+)
+def test_a_family_that_is_joined_whole_goes_by_its_name_and_one_block_by_its_own(blocks, title):
+    names = ["embedding", "cls-1", "cls-2", "dino.views", "kl", "dino"]
+    combination = Combination(blocks, "auto", exponent=0.5)
+    assert title_of(combination, names) == title
+    assert by_family(combination, names).members(names) == combination.members(names)
 
 
 def test_equal_combinations_are_kept_once_under_the_first_name():

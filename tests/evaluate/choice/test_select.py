@@ -66,7 +66,7 @@ def test_the_guard_counts_standard_errors_of_the_paired_difference_in_loss():
     assert (taken.value, taken.loss, taken.gain, taken.error) == pytest.approx((0.7, 0.3, 0.2, 0.2))
     kept = choose(*answers, guard=1.001)
     assert (kept.name, kept.value, kept.loss, kept.gain, kept.error) == ("embedding", 0.5, 0.5, 0.0, 0.0)
-    assert taken.reference == kept.reference == kept.title == "embedding with kNN, k = auto, auto vote"
+    assert taken.reference == kept.reference == kept.title == "the embedding with kNN, k = auto, auto vote"
 
 
 def test_the_loss_chooses_and_not_the_accuracy():
@@ -98,7 +98,7 @@ def test_the_reference_is_the_best_predictor_on_the_raw_or_the_half_white_embedd
     chosen = choose(*asked(**given, other_LDA="0000"))
     assert (chosen.name, type(chosen.predictor)) == ("embedding, white 0.5", KNN)
     chosen = choose(*asked(**given, embedding_probe="1111", other_LDA="0000"))
-    assert (chosen.title, chosen.reference) == ("embedding with probe", "embedding with probe")
+    assert (chosen.title, chosen.reference) == ("the embedding with a probe", "the embedding with a probe")
     # A row more than kNN, but none more than the probe: mean 0.25 and error 0.25 against the one, 0 against the other.
     assert choose(*asked(**given, other_LDA="1111"), guard=0.9).name == "other"
     assert choose(*asked(**given, embedding_probe="1111", other_LDA="1111"), guard=0.9).name == "embedding"
@@ -106,8 +106,8 @@ def test_the_reference_is_the_best_predictor_on_the_raw_or_the_half_white_embedd
 
 def test_with_few_rows_of_a_class_lda_on_the_raw_embedding_is_what_must_be_beaten():
     given = {"embedding_kNN": "11100000", "embedding_LDA": "11000000", "white_LDA": "11110000"}
-    assert choose(*asked(**given), few=True, guard=2).title == "embedding with LDA"
-    assert choose(*asked(**given), few=False, guard=2).title == "embedding, white 0.5 with LDA"
+    assert choose(*asked(**given), few=True, guard=2).title == "the embedding with LDA"
+    assert choose(*asked(**given), few=False, guard=2).title == "the embedding, white 0.5, with LDA"
     assert choose(*asked(**given, a_LDA="11111111"), few=True, guard=2).name == "a"
     assert choose(*asked(**given, a_kNN="11111111"), few=True, guard=2).name == "embedding"  # only LDA's are compared
     assert choose(*asked(**given, a_kNN="11111111"), few=False, guard=2).name == "a"
@@ -233,25 +233,25 @@ def test_given_candidates_are_those_tried_next_to_the_references():
     body = json.loads(json.dumps(chosen.to_json(), allow_nan=False))
     assert (body["combination"]["blocks"], body["predictor"][:8]) == (["kl"], "kNN, k =")
     said = replace(
-        chosen, value=0.9, gain=0.25, error=0.05, predictor=KNN(k=3, vote="uniform"), reference="embedding with LDA"
+        chosen, value=0.9, gain=0.25, error=0.05, predictor=KNN(k=3, vote="uniform"), reference="the embedding with LDA"
     )
-    assert str(said) == "mine with kNN, k = 3: leave-one-out 90.0%; +25.0 ± 5.0 points over embedding with LDA"
+    assert str(said) == "mine with kNN, k = 3: leave-one-out 90.0%; +25.0 ± 5.0 points over the embedding with LDA"
     kept = replace(said, name="embedding", predictor=ShrunkLDA())
-    assert str(kept) == "embedding with LDA: leave-one-out 90.0%"
+    assert str(kept) == "the embedding with LDA: leave-one-out 90.0%"
 
 
 def test_one_class_is_always_right_and_two_rows_can_be_asked():
     blocks = unlabelled_blocks(6)
     chosen = select(blocks, ["a"] * 6)
-    assert (chosen.title, chosen.value, chosen.loss) == ("embedding with LDA", 1.0, 0.0)
+    assert (chosen.title, chosen.value, chosen.loss) == ("the embedding with LDA", 1.0, 0.0)
     chosen = select(blocks, ["a", "b", None, None, None, None])
-    assert (chosen.title, chosen.value, chosen.gain) == ("embedding with LDA", 0.0, 0.0)
+    assert (chosen.title, chosen.value, chosen.gain) == ("the embedding with LDA", 0.0, 0.0)
 
 
 def test_one_row_a_class_leaves_no_row_to_be_right():
     blocks = unlabelled_blocks(8)
     chosen = select(blocks, np.arange(8))
-    assert (chosen.title, chosen.value) == ("embedding with LDA", 0.0)
+    assert (chosen.title, chosen.value) == ("the embedding with LDA", 0.0)
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def choices(names: Sequence[str]) -> dict[str, Combination]:
     for blocks in sets:
         for exponent in (None, *EXPONENTS):
             combination = joined(blocks, exponent)
-            listed.setdefault(title_of(combination), combination)
+            listed.setdefault(title_of(combination, names), combination)
     return listed
 
 
@@ -106,11 +106,14 @@ def candidate_of(combination: Combination, names: Sequence[str], name: str | Non
     return Candidate(title_of(combination) if name is None else name, role_of(combination, names), combination)
 
 
-def title_of(combination: Combination) -> str:
-    """The name of a combination for people: what is joined, and how.
+def title_of(combination: Combination, names: Sequence[str] = ()) -> str:
+    """The name of a combination for people, in every table and sentence: what is joined, and how.
 
-    "white" is `whiten="auto"` in full, "white 0.5" with that exponent; any other rank is said in words.
+    "white" is `whiten="auto"` in full, "white 0.5" with that exponent; any other rank is said in words. names: of all
+    blocks there are; a family goes by its name where it is joined whole.
     """
+    if names:
+        combination = by_family(combination, names)
     blocks = combination.blocks or (PAPER,)
     alone = len(blocks) == 1 and blocks[0] != PAPER and _family(blocks[0]) == "gradients"
     words = [f"{blocks[0]} alone" if alone else " + ".join(blocks)]
@@ -122,6 +125,17 @@ def title_of(combination: Combination) -> str:
     if combination.weights is not None:
         words.append("families alike" if len(set(combination.weights)) == 1 else "weighed")
     return ", ".join([*words, *([] if combination.size is None else [f"PCA {combination.size}"])])
+
+
+def by_family(combination: Combination, names: Sequence[str]) -> Combination:
+    """The same combination of the blocks `names`, with each family that is whole by its name; one block has its own."""
+    if combination.blocks is None or combination.weights is not None:
+        return combination
+    members = list(combination.members(names))
+    if len(members) > 1:
+        whole = set(FAMILIES) - {family(name) for name in names if name not in members}
+        members = [kind if (kind := family(name)) in whole else name for name in members]
+    return replace(combination, blocks=tuple(dict.fromkeys(members)))
 
 
 def role_of(combination: Combination, names: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sporeprint.evaluate.choice.candidates import EMBEDDING
 from sporeprint.predictors.class_means import ClassMeans
 from sporeprint.predictors.knn import KNN
 from sporeprint.predictors.lda import ShrunkLDA
@@ -37,6 +38,15 @@ def title_of_predictor(predictor: Predictor) -> str:
         return word
     vote = "" if predictor.vote == "uniform" else f", {predictor.vote} vote"
     return f"{word}, k = {predictor.k}{vote}"
+
+
+def pair_of(features: str, predictor: str) -> str:
+    """Features with their predictor, in every sentence: "the embedding with LDA", "layers, white 0.5, with a probe".
+
+    features: as `candidates.title_of` names them. predictor: as `title_of_predictor` names it.
+    """
+    words = f"the {features}" if features.split(",")[0] == EMBEDDING else features
+    return f"{words}{',' * (',' in words)} with {'a ' * (predictor == 'probe')}{predictor}"
 
 
 def fixed(predictor: Predictor) -> Predictor:

@@ -12,7 +12,7 @@ from sporeprint.data.floats import quiet_floats
 from sporeprint.errors import SampleError
 from sporeprint.evaluate.choice.candidates import RAW, REFERENCES, choices
 from sporeprint.evaluate.choice.guard import GUARD, check_guard, mean_and_error, surely_better
-from sporeprint.evaluate.choice.judges import CHOSEN, PREDICTORS, title_of_predictor
+from sporeprint.evaluate.choice.judges import CHOSEN, PREDICTORS, pair_of, title_of_predictor
 from sporeprint.evaluate.choice.leave_one_out import (
     MOST_ROWS,
     Outcomes,
@@ -24,6 +24,7 @@ from sporeprint.evaluate.choice.leave_one_out import (
 from sporeprint.evaluate.result import Result
 from sporeprint.features.blocks import Blocks, check_blocks
 from sporeprint.features.combine import Combination
+from sporeprint.predictors.checks import check_classes, label_array
 from sporeprint.predictors.groups import Groups
 from sporeprint.predictors.predictor import Predictor
 from sporeprint.values import check_choice, check_count, check_list, check_mapping
@@ -53,7 +54,7 @@ class Selection(Result):
     @property
     def title(self) -> str:
         """The choice for people: "layers with LDA"."""
-        return self.name if self.predictor is None else f"{self.name} with {title_of_predictor(self.predictor)}"
+        return self.name if self.predictor is None else pair_of(self.name, title_of_predictor(self.predictor))
 
     def to_json(self) -> dict[str, Any]:
         from sporeprint.values import to_json
@@ -120,6 +121,7 @@ def select(
     check_guard(guard)
     checked = check_candidates(blocks, listed)
     labelled = labelled_rows(checked, labels, groups, most_rows, seed)
+    check_classes(label_array(labels)[labelled.rows])
     if labelled.few and "LDA" in words:
         words = ["LDA"]
     outcomes = leave_one_out_of(
@@ -170,7 +172,7 @@ def choose(
         combination=candidates[chosen[0]],
         predictor=kept.predictor,
         loss=kept.loss,
-        reference=f"{base_name} with {title_of_predictor(base.predictor)}",
+        reference=pair_of(base_name, title_of_predictor(base.predictor)),
         gain=gain,
         error=error,
         table={name: {word: outcome.loss for word, outcome in outcomes[name].items()} for name in candidates},

@@ -24,6 +24,7 @@ from sporeprint.evaluate.choice.candidates import (
     Candidate,
     choices,
     full_table,
+    title_of,
 )
 from sporeprint.evaluate.choice.guard import SURE, surely_better
 from sporeprint.evaluate.choice.intervals import Interval
@@ -124,7 +125,8 @@ class Trained:
                 judged.pop("probe", None)
             combiner = candidate.combination.fit(train, self.whiteners)
             self.outcomes[candidate.name] = judged
-            self.entries.append(replace(entry_of(candidate, combiner, costs, {}), judge=judge))
+            words = title_of(candidate.combination, names) if candidate.name in among else candidate.name
+            self.entries.append(replace(entry_of(candidate, combiner, costs, {}), judge=judge, features=words))
         free_losses, all_losses = (self.outcomes[name][self.entry(name).judge].losses for name in (FREE, ALL))
         self.recommended = ALL if surely_better(free_losses - all_losses, SURE, labelled.groups) else FREE
 

@@ -133,9 +133,9 @@ def _ridge(
     train, known = train[order], known[order]
     if len(train) == 1:
         return np.repeat(known, len(queries), axis=0), None, {}
-    scaling = Scaling.fit(train, standardise)
+    scaling, rows = Scaling.fit_transform(train, standardise)
     apart = None if groups is None else group_codes(groups, len(order))[order]
-    model = RidgeRegressor(grid).fit(scaling(train), known, apart)
+    model = RidgeRegressor(grid).fit(rows, known, apart)
     variances = np.where(constant(known), np.nan, known.var(axis=0))
     scores = {penalty: mean_of(1 - errors / variances) for penalty, errors in model.leave_one_out_.items()}
     return model.predict(scaling(queries)), tuple(model.penalty_.tolist()), scores

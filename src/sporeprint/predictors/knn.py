@@ -201,7 +201,7 @@ class KNN(NearestRows, Predictor):
         """Scores [M, C] of the rows that ask, for each vote and k, after one search for the largest."""
         scores = {pair: np.empty((len(asking), len(self.classes_))) for pair in pairs}
         for near in others(asking, groups, max(k for _, k in pairs)):
-            at = np.searchsorted(asking, near.queries)
+            at, near = np.searchsorted(asking, near.queries), near.with_ties()
             for k in {k for _, k in pairs}:
                 first = near.first(k)
                 for pair in pairs:

@@ -126,7 +126,7 @@ def test_one_penalty_for_all_labels_is_chosen_on_rows_held_out_for_each():
     result = multilabel(train, labels, test, truth, "probe", seed=3)
     first = np.argsort(train[:, 0])
     train, labels = train[first], labels[first]
-    scaling, grid = Scaling.fit(train), (PENALTIES[0], PENALTIES[6])
+    scaling, grid = Scaling.fit_transform(train)[0], (PENALTIES[0], PENALTIES[6])
     for penalty in grid:
         each = []
         for at in range(4):

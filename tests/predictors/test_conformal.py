@@ -57,6 +57,12 @@ def test_new_rows_lack_their_own_class_as_rarely_as_was_asked():
     assert np.mean(missed) == pytest.approx(0.1, abs=0.015)
 
 
+def test_a_probability_that_only_rounding_keeps_below_the_least_one_is_in_the_set():
+    own = np.array([0.3, 0.3, 0.3, 0.6, 0.9])
+    sets = np.array([0.3, np.nextafter(0.3, 0), 0.2999]) >= least_probability(own, 0.5)
+    assert sets.tolist() == [True, True, False]
+
+
 def test_own_probabilities_are_those_of_the_rows_own_classes_in_rising_order():
     assert own_probabilities(np.array([[0.7, 0.3], [0.4, 0.6], [0.8, 0.2]]), np.array([0, 0, 1])).tolist() == [
         0.2,
@@ -68,7 +74,7 @@ def test_own_probabilities_are_those_of_the_rows_own_classes_in_rising_order():
 @pytest.mark.parametrize(("error", "rows"), [(0.05, 19), (0.1, 9), (0.2, 4), (0.3, 3), (0.5, 1)])
 def test_an_error_needs_as_many_rows_as_one_of_them_is_that_share_of(error, rows):
     assert rows_needed(error) == rows
-    assert least_probability(np.linspace(0.1, 0.9, rows), error) == 0.1
+    assert least_probability(np.linspace(0.1, 0.9, rows), error) == pytest.approx(0.1)
     with pytest.raises(RecipeError, match=f"{error:g} takes at least {rows} labelled training rows, and there are"):
         least_probability(np.linspace(0.1, 0.9, rows - 1), error)
 

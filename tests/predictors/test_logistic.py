@@ -9,7 +9,7 @@ from small_rows import clusters
 from sporeprint import Probe
 from sporeprint.errors import SampleError, SporeprintWarning
 from sporeprint.predictors.groups import groups_of
-from sporeprint.predictors.logistic import FALLBACK, group_folds
+from sporeprint.predictors.logistic import FALLBACK, Scaling, group_folds
 from sporeprint.predictors.principal import Principal
 
 ROWS, LABELS = clusters(60, 5, 3, seed=0, spread=1.5)
@@ -38,6 +38,15 @@ def test_scores_are_those_of_scikit_learns_logistic_regression(width):
     model, expected = Probe([1e-2]).fit(rows[two], labels[two]), theirs(rows[two], labels[two], 1e-2)(rows[two])
     scores = rows[two] @ model.coef_.T + model.intercept_
     np.testing.assert_allclose(scores[:, 1] - scores[:, 0], expected, atol=0.02)
+
+
+@pytest.mark.parametrize("rows", [ROWS, np.tile(ROWS, 30), np.ones((4, 9))], ids=["narrow", "wide", "constant"])
+def test_training_rows_are_scaled_as_any_other_row_is_and_keep_their_products(rows):
+    scaling, scaled = Scaling.fit_transform(rows)
+    apart = rows - rows.mean(axis=0)
+    apart /= np.sqrt((apart**2).mean()) or 1.0
+    np.testing.assert_allclose(scaled @ scaled.T, apart @ apart.T, atol=1e-8)
+    np.testing.assert_allclose(scaling(rows[::-1]), scaled[::-1], atol=1e-6)
 
 
 def test_probabilities_are_calibrated_on_rows_that_were_held_out():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from sporeprint.search import ties
-from sporeprint.search.ties import places_of, tied_neighbours
+from sporeprint.search.ties import Nearest, tied_neighbours
 
 
 def found(train, queries, k, metric="euclidean", own=None, values=None):
@@ -69,7 +69,12 @@ def test_rows_of_zeros_are_as_far_from_every_row_by_cosine():
     assert found(train, train[[1]], 2, "cosine", np.array([1]))[0] == dict.fromkeys((0, 2, 3, 4), (1.0, 0.5))
 
 
-def test_shares_add_up_to_the_places_that_there_are():
+@pytest.mark.parametrize("known", [False, True], ids=["ties found for each k", "ties found once"])
+def test_shares_add_up_to_the_places_that_there_are(known):
     distances = np.array([[0.0, 1.0, 1.0, 1.0, np.inf], [0.0, 0.0, 2.0, 3.0, 3.0]])
-    np.testing.assert_allclose(places_of(distances, 2), [[1, 1 / 3, 1 / 3, 1 / 3, 0], [1, 1, 0, 0, 0]])
-    np.testing.assert_allclose(places_of(distances, 9), [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]])
+    near = Nearest(np.arange(2), np.zeros((2, 5), int), distances, np.isfinite(distances).astype(int))
+    near = near.with_ties() if known else near
+    np.testing.assert_allclose(near.places(2), [[1, 1 / 3, 1 / 3, 1 / 3, 0], [1, 1, 0, 0, 0]])
+    np.testing.assert_allclose(near.places(9), [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]])
+    np.testing.assert_allclose(near.first(3).places(2), [[1, 1 / 3, 1 / 3, 1 / 3], [1, 1, 0, 0]])
+    np.testing.assert_allclose(near.first(1).places(1), [[1, 0], [0.5, 0.5]])

@@ -217,8 +217,8 @@ def _probe(
     """Return scores [M, C]; and the penalty, its validation and whether the fit converged, by name."""
     order = content_order(train, known)
     train, known = train[order], known[order]
-    scaling = Scaling.fit(train, standardise)
-    rows, tests = scaling(train), scaling(queries)
+    scaling, rows = Scaling.fit_transform(train, standardise)
+    tests = scaling(queries)
     fitted = [at for at in range(known.shape[1]) if 0 < known[:, at].sum() < len(known)]
     paths = {at: Path(scaling.squared_length, iterations) for at in fitted}
     tables: list[list[float]] = []

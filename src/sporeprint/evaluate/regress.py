@@ -162,10 +162,10 @@ def _by_ridge(
     if len(train) == 1:
         predicted = np.repeat(known, len(queries), axis=0)
         return predicted + centre, {"penalty": None, "leave_one_out_value": float("nan")}
-    scaling = Scaling.fit(train, standardise)
+    scaling, rows = Scaling.fit_transform(train, standardise)
     apart = None if groups is None else group_codes(groups, len(order))[order]
     model = RidgeRegressor(grid)
-    value = fit_and_leave_out(model, scaling(train), known, apart)
+    value = fit_and_leave_out(model, rows, known, apart)
     variances = np.where(constant(known), np.nan, known.var(axis=0))
     scores = {penalty: mean_of(1 - errors / variances) for penalty, errors in model.leave_one_out_.items()}
     return model.predict(scaling(queries)) + centre, {

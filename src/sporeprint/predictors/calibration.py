@@ -31,16 +31,18 @@ def temperature(scores: NDArray[np.float64], codes: NDArray[np.intp]) -> float:
     spread = float(np.abs(known).mean())
     if spread < 1e-300:
         return 1.0
-    at, count, classes = codes[good], len(apart), scores.shape[1]
+    count, classes = apart.shape
     # A share of the truth is spread over all classes: of separable rows the best temperature would be 0.
     share = 0.5 / (count + 1)
+    truth = (1 - share) * known[np.arange(count), codes[good]] + share * known.sum(axis=1) / classes
+    mean_truth = float(truth.mean())
+    chances, ones = np.empty_like(apart), np.ones(classes)
 
     def loss(logarithm: float) -> float:
-        logits = apart / (spread * np.exp(logarithm))
-        total = np.log(np.exp(logits).sum(axis=1))
-        chosen = logits[np.arange(count), at]
-        others = np.where(np.isfinite(logits), logits, 0.0).sum(axis=1) / classes
-        return float((total - (1 - share) * chosen - share * others).mean())
+        width = spread * np.exp(logarithm)
+        np.divide(apart, width, out=chances)
+        np.exp(chances, out=chances)
+        return float(np.log(chances @ ones).sum()) / count - mean_truth / width
 
     best = minimize_scalar(loss, bounds=(-9.2, 9.2), method="bounded", options={"xatol": 1e-3})
     return spread * float(np.exp(best.x))

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from sporeprint.errors import RecipeError
 from sporeprint.values import is_number
 
+_ROUNDING = 1e-9  # relative: equal votes of neighbours give equal probabilities but for rounding
+
 
 def own_probabilities(probabilities: NDArray[np.float64], codes: NDArray[np.intp]) -> NDArray[np.float64]:
     """Return what left-out rows' probabilities [N, C] give to their own classes `codes` [N], in rising order: [N]."""
@@ -35,7 +37,7 @@ def least_probability(own: NDArray[np.float64], error: float) -> float:
 
     >>> import numpy as np
     >>> from sporeprint.predictors.conformal import least_probability
-    >>> least_probability(np.array([0.2, 0.5, 0.9]), error=0.5)
+    >>> round(least_probability(np.array([0.2, 0.5, 0.9]), error=0.5), 6)
     0.5
     """
     if not is_number(error) or not 0 < error < 1:
@@ -46,4 +48,4 @@ def least_probability(own: NDArray[np.float64], error: float) -> float:
             f"an error of {error:g} takes at least {rows_needed(error)} labelled training rows, and there are "
             f"{len(own)}; label more, or allow a larger error"
         )
-    return float(own[last - 1])
+    return float(own[last - 1]) * (1 - _ROUNDING)

@@ -208,9 +208,12 @@ class KNN(NearestRows, Predictor):
         """Scores [M, C] of the rows that ask, for each vote and k, after one search for the largest."""
         scores = {pair: np.empty((len(asking), len(self.classes_))) for pair in pairs}
         for near in others(asking, groups, max(k for _, k in pairs)):
-            at = np.searchsorted(asking, near.queries)
-            for pair in pairs:
-                scores[pair][at] = self._scores_of(near, codes, *pair)
+            at, near = np.searchsorted(asking, near.queries), near.with_ties()
+            for k in {k for _, k in pairs}:
+                first = near.first(k)
+                for pair in pairs:
+                    if pair[1] == k:
+                        scores[pair][at] = self._scores_of(first, codes, *pair)
         absent = absent_classes(codes, groups, len(self.classes_), asking)
         for each in scores.values():
             each[absent] = -np.inf
@@ -219,11 +222,11 @@ class KNN(NearestRows, Predictor):
     def _scores(self, rows: NDArray[Any]) -> Floats:
         scores = np.empty((len(rows), len(self.classes_)))
         for near in tied_neighbours(self.rows_, rows, self.k_, self.codes_, self.metric):
-            scores[near.queries] = self._scores_of(near, self.codes_, *self._chosen)
+            scores[near.queries] = self._scores_of(near.first(self.k_), self.codes_, *self._chosen)
         return scores
 
     def _scores_of(self, near: Nearest, codes: Numbers, vote: str, k: int) -> Floats:
-        classes, near = len(self.classes_), near.first(k)
+        classes = len(self.classes_)
         weights, votes = weights_of_nearest(near, k, vote, self.metric, self.temperature), codes[near.rows]
         scores = np.log(vote_sums(votes, weights, classes) + 1 / classes)
         voted = np.flatnonzero(weights.any(axis=1))

@@ -62,6 +62,7 @@ class Probe(LinearPredictor):
     """
 
     _kept: ClassVar[Mapping[str, Any]] = {**LinearPredictor._kept, "penalty_": (NUMBER, NOTHING), "converged_": ""}
+    _working = ("_scaled",)
 
     def __init__(
         self,
@@ -84,6 +85,7 @@ class Probe(LinearPredictor):
         Raises SampleError for NaN, labels that are not classes, counts that do not match, and settings that are none.
         """
         self._fit(*self._checked(X, y, groups))
+        self._forget()
         return self
 
     @quiet_floats
@@ -111,8 +113,8 @@ class Probe(LinearPredictor):
             self.coef_, self.intercept_ = np.zeros((1, rows.shape[1])), np.zeros(1)
             return
         order = content_order(rows, codes)
-        scaling = Scaling.fit(rows[order], self.standardise)
-        scaled, codes = scaling(rows[order]), codes[order]
+        scaling, scaled = Scaling.fit_transform(rows[order], self.standardise)
+        self._scaled, codes = (order, scaling.squared_length, scaled), codes[order]
         path, best = Path(scaling.squared_length, self.iterations), 0.0
         self.penalty_ = grid[0] if len(grid) == 1 else FALLBACK
         held = self._held_out(codes, groups, order)
@@ -141,16 +143,15 @@ class Probe(LinearPredictor):
         scores = np.zeros((len(codes), len(self.classes_)))
         if self.penalty_ is None:
             return scores
-        order = content_order(rows, codes)
-        scaling = Scaling.fit(rows[order], self.standardise)
-        scaled, codes = scaling(rows[order]), codes[order]
+        order, squared_length, scaled = self._scaled
+        codes = codes[order]
         folds = group_folds(codes, groups, order, _FOLDS, self.seed)
         for fold in np.unique(folds):
             held = folds == fold
             if len(rest := np.unique(codes[~held])) == 1:
                 scores[np.ix_(order[held], np.arange(len(self.classes_)) != rest)] = -np.inf
                 continue
-            path = Path(scaling.squared_length, self.iterations)
+            path = Path(squared_length, self.iterations)
             path.fit(scaled[~held], codes[~held], self.penalty_)
             scores[order[held]] = path.scores(scaled[held], len(self.classes_))
         return scores
@@ -161,16 +162,17 @@ class Scaling:
     """Scaling centres rows and divides them by ONE number, so that the mean variance of a dimension is 1.
 
     With at most half as many training rows as dimensions, rows are also projected on the span of the training rows:
-    models with an L2 penalty are the same there, and faster.
+    models with an L2 penalty are the same there, and faster. The axes [D, R] of that span are fitted.T @ shares.
     """
 
-    centre: NDArray[np.float64]
-    scale: NDArray[np.float64]  # [1], or [D] where every dimension is standardised
-    axes: NDArray[np.float64] | None  # [D, R]
+    centre: Floats
+    scale: Floats  # [1], or [D] where every dimension is standardised
+    fitted: Floats | None = None  # the scaled training rows [N, D]
+    shares: Floats | None = None  # [N, R]
 
     @classmethod
-    def fit(cls, train: NDArray[Any], standardise: bool = False) -> Scaling:
-        """Fit the scaling to training rows [N, D]. Constant dimensions become 0."""
+    def fit_transform(cls, train: NDArray[Any], standardise: bool = False) -> tuple[Scaling, Floats]:
+        """Fit the scaling to training rows [N, D], and scale them. Constant dimensions become 0."""
         rows = train.astype(np.float64)
         centre = rows.mean(axis=0)
         rows -= centre
@@ -178,12 +180,14 @@ class Scaling:
         if not standardise:
             variance, rounding = variance.mean(keepdims=True), rounding.mean(keepdims=True)
         scale = np.where(variance > rounding, np.sqrt(variance), np.inf)
-        axes = None
-        if 2 * len(train) <= train.shape[1]:
-            scaled = rows / scale
-            squares, turned = significant(*eigen(scaled @ scaled.T))
-            axes = scaled.T @ (turned / np.sqrt(squares)) if len(squares) else np.zeros((len(centre), 1))
-        return cls(centre, scale, axes)
+        rows /= scale
+        if 2 * len(train) > train.shape[1]:
+            return cls(centre, scale), rows
+        squares, turned = significant(*eigen(rows @ rows.T))
+        if not len(squares):
+            squares, turned = np.ones(1), np.zeros((len(rows), 1))
+        lengths = np.sqrt(squares)
+        return cls(centre, scale, rows, turned / lengths), turned * lengths
 
     @property
     def squared_length(self) -> int:
@@ -192,12 +196,16 @@ class Scaling:
 
     def line(self, weights: Floats, offsets: Floats) -> tuple[Floats, Floats]:
         """Return weights [C, R] and offsets [C] on scaled rows as weights [C, D] and offsets [C] on the rows."""
-        weights = (weights if self.axes is None else weights @ self.axes.T) / self.scale
+        if self.fitted is not None and self.shares is not None:
+            weights = weights @ self.shares.T @ self.fitted
+        weights = weights / self.scale
         return weights, offsets - weights @ self.centre
 
-    def __call__(self, rows: NDArray[Any]) -> NDArray[np.float64]:
-        scaled = (rows.astype(np.float64) - self.centre) / self.scale
-        return scaled if self.axes is None else scaled @ self.axes
+    def __call__(self, rows: NDArray[Any]) -> Floats:
+        scaled: Floats = (rows.astype(np.float64) - self.centre) / self.scale
+        if self.fitted is not None and self.shares is not None:
+            scaled = scaled @ self.fitted.T @ self.shares
+        return scaled
 
 
 class Path:

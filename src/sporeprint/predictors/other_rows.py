@@ -52,11 +52,14 @@ def others_of_points(points: Floats, metric: str, asking: Numbers, groups: Group
     rounding, last = _ROUNDING * lengths.max(), min(k, len(points)) - 1
     for part in slices(len(asking), _DISTANCES, len(points)):
         own = asking[part]
-        squares = lengths[own, None] + lengths - 2 * (points[own] @ points.T)
+        asked = points if len(own) == len(points) else points[own]  # of all rows only half of the products are made
+        squares = lengths[own, None] + lengths - 2 * (asked @ points.T)
         squares[group_of[own, None] == group_of] = np.inf
-        limit = np.partition(squares, last, axis=1)[:, last] + rounding
+        near = np.argpartition(squares, last, axis=1)[:, : last + 1]
+        limit = np.take_along_axis(squares, near, 1).max(axis=1) + rounding
         width = int((squares <= limit[:, None]).sum(axis=1).max())  # with all that tie for the last place
-        near = np.argpartition(squares, width - 1, axis=1)[:, :width]
+        if width > last + 1:
+            near = np.argpartition(squares, width - 1, axis=1)[:, :width]
         near = np.take_along_axis(near, np.take_along_axis(squares, near, 1).argsort(axis=1, kind="stable"), 1)
         apart = _snapped(np.take_along_axis(squares, near, 1), rounding)
         distances = apart / 2 if metric == "cosine" else np.sqrt(apart)

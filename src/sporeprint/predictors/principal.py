@@ -121,7 +121,9 @@ class Principal:
 def sums_by_class(rows: Floats, codes: NDArray[np.intp], counts: Floats) -> Floats:
     """Return the sum [C, D] of the rows [n, D] of each class; counts [C] gives their number."""
     sums = np.zeros((len(counts), rows.shape[1]))
-    np.add.at(sums, codes, rows)
+    order = np.argsort(codes, kind="stable")
+    present, firsts = np.unique(codes[order], return_index=True)
+    sums[present] = np.add.reduceat(rows[order], firsts, axis=0)
     return sums
 
 

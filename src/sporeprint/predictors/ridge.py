@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -101,7 +101,7 @@ class RidgePath:
         values = np.empty((len(asked), self.targets.shape[1]))
         for part, together in parts_of(groups, self.principal.width):
             points = self.principal.points(rows, part)
-            residuals = self._residuals(points, self.targets[part], penalty, together)
+            (residuals,) = self._residuals(points, self.targets[part], (penalty,), together)
             values[np.searchsorted(asked, part)] = self.targets[part] - residuals
         return values
 
@@ -110,8 +110,8 @@ class RidgePath:
         sums = np.zeros((self.targets.shape[1], len(self.penalties)))
         for part, together in parts_of(groups, self.principal.width):
             points = self.principal.points(rows, part)
-            for at, penalty in enumerate(self.penalties):
-                sums[:, at] += (self._residuals(points, self.targets[part], penalty, together) ** 2).sum(axis=0)
+            for at, residuals in enumerate(self._residuals(points, self.targets[part], self.penalties, together)):
+                sums[:, at] += (residuals**2).sum(axis=0)
         return sums / sum(map(len, groups))
 
     def least(self, errors: Floats) -> NDArray[np.intp]:
@@ -119,13 +119,21 @@ class RidgePath:
         rounding = 1e-24 * (self.targets**2).mean(axis=0).max()
         return (errors <= errors.min(axis=1, keepdims=True) * (1 + 1e-9) + rounding).argmax(axis=1)
 
-    def _residuals(self, points: Floats, targets: Floats, penalty: float, together: bool) -> Floats:
-        """Leave-one-out residuals [n, T] of coordinates [n, R], left out one by one or together."""
-        shrink = self._shrink(penalty)
-        residuals = targets - self.means - points @ (shrink[:, None] * self.products)
-        if not together:
-            leverage = 1 / len(self.targets) + points**2 @ shrink
-            return residuals / np.maximum(1 - leverage, _LEAST)[:, None]
+    def _residuals(
+        self, points: Floats, targets: Floats, penalties: Sequence[float], together: bool
+    ) -> Iterator[Floats]:
+        """Leave-one-out residuals [n, T] at each penalty of coordinates [n, R], left out one by one or together."""
+        shrinks = [self._shrink(penalty) for penalty in penalties]
+        leverages = np.zeros((0, 0)) if together else 1 / len(self.targets) + points**2 @ np.stack(shrinks, axis=1)
+        for at, shrink in enumerate(shrinks):
+            residuals = targets - self.means - points @ (shrink[:, None] * self.products)
+            if together:
+                yield self._without_group(points, residuals, shrink)
+            else:
+                yield residuals / np.maximum(1 - leverages[:, at], _LEAST)[:, None]
+
+    def _without_group(self, points: Floats, residuals: Floats, shrink: Floats) -> Floats:
+        """The residuals [n, T] of rows that are left out together, from those of the fit on all rows."""
         # A: A A' are the leverages of these rows and the intercept. (I - A A')^-1 is as well I + A (I - A' A)^-1 A'.
         spread = np.column_stack([np.full(len(points), len(self.targets) ** -0.5), points * np.sqrt(shrink)])
         solved: Floats

@@ -96,15 +96,19 @@ def squared_distances(
 ) -> NDArray[np.float64]:
     """Squared distances [p] of pairs of a row and a query, given by number: 0 for equal rows, and equal where rows are.
 
-    They are sums of squared differences, not products, which would be rounded.
+    They are sums of squared differences, not products, which would be rounded. who: rising.
     """
     squares = np.empty(len(rows))
     for part in slices(len(rows), SMALL, points.rows.shape[1]):
         apart, lost = points.take(rows[part])
-        asked, which = np.unique(who[part], return_inverse=True)
-        asking, gone = queries.take(asked)
-        apart -= asking[which]
-        squares[part] = np.square(apart, out=apart).sum(axis=1) + lost + gone[which]
+        own = who[part]
+        if own[0] == own[-1]:  # one query, as of wide rows
+            asking, gone = queries.take(own[:1])
+        else:
+            asked, which = np.unique(own, return_inverse=True)
+            asking, gone = (each[which] for each in queries.take(asked))
+        apart -= asking
+        squares[part] = np.square(apart, out=apart).sum(axis=1) + lost + gone
     if metric == "cosine":
         squares[squares < _PARALLEL] = 0
     return squares

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any
@@ -25,28 +25,35 @@ Numbers = NDArray[np.intp]
 class Nearest:
     """Rows [n, K] of some queries, nearest first, with their distances [n, K]; infinite where a query has fewer rows.
 
-    queries: [n], their numbers. counts: [n, K], how many rows a row stands for.
+    queries: [n], their numbers. counts: [n, K], how many rows a row stands for. ties: what `ties_of` gives, where many
+    k are asked of the same rows.
     """
 
     queries: Numbers
     rows: Numbers
     distances: NDArray[np.float64]
     counts: Numbers
+    ties: tuple[Numbers, Numbers] | None = None
+
+    def with_ties(self) -> Nearest:
+        """The same rows, for the places of many k."""
+        return replace(self, ties=ties_of(self.distances, self.counts))
 
     def first(self, k: int) -> Nearest:
         """Only as many columns as hold the k nearest rows of every query, and those that tie with the k-th."""
         limit = self.distances[:, [min(k, self.distances.shape[1]) - 1]]
         width = int((self.distances <= limit).sum(axis=1).max(initial=1))
-        return Nearest(self.queries, self.rows[:, :width], self.distances[:, :width], self.counts[:, :width])
+        ties = None if self.ties is None else (self.ties[0][:, :width], self.ties[1][:, :width])
+        return Nearest(self.queries, self.rows[:, :width], self.distances[:, :width], self.counts[:, :width], ties)
 
     def places(self, k: int) -> NDArray[np.float64]:
         """How many of the k nearest places each row [n, K] takes: rows at one distance share those that are left."""
-        return places_of(self.distances, k, self.counts)
+        before, tied = self.ties or ties_of(self.distances, self.counts)
+        return np.asarray(self.counts * np.clip((k - before) / np.maximum(tied, 1), 0.0, 1.0), np.float64)
 
 
-def places_of(distances: NDArray[np.float64], k: int, counts: Numbers | None = None) -> NDArray[np.float64]:
-    """The places [n, K] by distances [n, K], rising, infinite for no row. counts: [n, K], 1 each by default."""
-    counts = np.isfinite(distances).astype(np.intp) if counts is None else counts
+def ties_of(distances: NDArray[np.float64], counts: Numbers) -> tuple[Numbers, Numbers]:
+    """How many rows are nearer than each row [n, K], and how many are as near as it is."""
     columns = np.arange(distances.shape[1])
     bounds = np.ones((len(distances), len(columns) + 1), bool)
     bounds[:, 1:-1] = distances[:, 1:] != distances[:, :-1]
@@ -54,9 +61,7 @@ def places_of(distances: NDArray[np.float64], k: int, counts: Numbers | None = N
     ends = np.minimum.accumulate(np.where(bounds[:, 1:], columns, len(columns))[:, ::-1], axis=1)[:, ::-1]
     through = np.cumsum(counts, axis=1)
     before = np.take_along_axis(through - counts, starts, 1)
-    tied = np.take_along_axis(through, ends, 1) - before
-    shares: NDArray[np.float64] = np.clip((k - before) / np.maximum(tied, 1), 0.0, 1.0)
-    return np.asarray(counts * shares, np.float64)
+    return before, np.take_along_axis(through, ends, 1) - before
 
 
 def tied_neighbours(

@@ -32,6 +32,16 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def few_penalties():
+    """Probes choose among 3 strong penalties, not 13: most of the time of a comparison of few rows is theirs."""
+    from sporeprint.predictors.logistic import PENALTIES, Probe
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Probe.__init__, "__defaults__", (PENALTIES[:5:2], *Probe.__init__.__defaults__[1:]))
+        yield
+
+
 @pytest.fixture
 def pictures() -> list[Image.Image]:
     """Ten different RGB pictures of different sizes, smooth enough for crops to differ little from their whole."""

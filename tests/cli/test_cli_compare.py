@@ -12,6 +12,7 @@ from sporeprint.data.sources import ListSource
 from sporeprint.evaluate.choice.candidates import ALL, FREE
 from sporeprint.report.samples import Samples
 
+pytestmark = pytest.mark.usefixtures("few_penalties")
 ROWS = 40
 
 

@@ -8,8 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
-from sporeprint import Fungi, load_pipeline, open_source
+from sporeprint import KL, Fungi, Recipe, SimCLR, load_pipeline, open_source
+from sporeprint.cli.app import app
+from sporeprint.objectives.views.image import Patches
 from sporeprint.run import predict as predict_module
 from sporeprint.run.classify import classify_stores
 from sporeprint.run.combination_flags import wanted
@@ -41,18 +44,16 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="module")
 def made(photos, tmp_path_factory):
     """The photos' stores, a model, and what classify says of the test store."""
-    import subprocess
-    import sys
-
     folder = tmp_path_factory.mktemp("made")
 
     def sporeprint(*words):
-        done = subprocess.run([sys.executable, "-m", "sporeprint", *map(str, words)], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        done = CliRunner().invoke(app, [str(word) for word in words])
+        assert done.exit_code == 0, done.output
         return done
 
-    backbone = ("--backbone", "tiny", "--objectives", "kl,simclr", "--negatives", "4")
-    sporeprint("extract", photos / "train", "--out", folder / "train", *backbone)
+    recipe = Recipe(backbone="tiny", objectives=[KL(), SimCLR(augmentation=Patches(2), negatives=4)])
+    (folder / "recipe.json").write_text(json.dumps(recipe.to_json()))
+    sporeprint("extract", photos / "train", "--out", folder / "train", "--recipe", folder / "recipe.json")
     sporeprint("extract", photos / "test", "--out", folder / "test", "--fit-from", folder / "train")
     words = ("--features", "layers", "--whiten", "auto", "--exponent", "0.5", "--predictor", "lda", "--probabilities")
     done = sporeprint(

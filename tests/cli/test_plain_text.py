@@ -24,6 +24,7 @@ from sporeprint.data.sources import open_source
 from sporeprint.features.progress import ProgressLine
 from sporeprint.values import printable
 
+pytestmark = pytest.mark.usefixtures("few_penalties")
 HOSTILE = (
     "[/b]",
     "[red]x",
@@ -47,7 +48,7 @@ HOSTILE = (
     "\u05e9\u05dc\u05d5\u05dd",
     "l" * 10_000,
 )
-ROWS = 6 * len(HOSTILE)
+ROWS = 3 * len(HOSTILE)
 
 
 class Terminal(io.StringIO):
@@ -89,7 +90,7 @@ def storable(label):
 def make_store(folder, seed):
     rng = np.random.default_rng(seed)
     classes = np.arange(ROWS) % len(HOSTILE)
-    blocks = {name: rng.standard_normal((ROWS, 4)).astype(np.float32) for name in ("embedding", "cls-2", "kl")}
+    blocks = {name: rng.standard_normal((ROWS, 4)).astype(np.float32) for name in ("embedding", "cls-2")}
     blocks["cls-2"] += 3 * np.eye(len(HOSTILE))[classes][:, :4].astype(np.float32)
     blocks = {name: block / np.linalg.norm(block, axis=1, keepdims=True) for name, block in blocks.items()}
     labels = [storable(HOSTILE[number]) for number in classes]

@@ -10,6 +10,7 @@ from small_stores import store_of
 from sporeprint.cli.option_pairs import split_pairs
 from sporeprint.data.sources import open_source
 
+pytestmark = pytest.mark.usefixtures("few_penalties")
 NAMES = ("embedding", "kl")
 
 

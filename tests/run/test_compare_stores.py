@@ -16,7 +16,7 @@ from sporeprint.run.store_source import Rows
 from sporeprint.store.reader import Store
 from sporeprint.store.writer import StoreWriter
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("few_penalties")]
 PLACES = ["low", "high"] * 6
 
 

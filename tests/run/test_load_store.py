@@ -17,6 +17,7 @@ from sporeprint.objectives.views.image import Crops
 from sporeprint.report.page import write_report
 from sporeprint.run.extract import extract
 
+pytestmark = pytest.mark.usefixtures("few_penalties")
 RECIPE = Recipe(backbone="tiny", objectives=[KL(latent=8), DINO(latent=8, augmentation=Crops(2, 2))], layers=2)
 
 

@@ -7,8 +7,6 @@ import re
 import subprocess
 import sys
 
-import pytest
-
 import sporeprint
 
 USES = (
@@ -19,17 +17,15 @@ USES = (
 )
 
 
-@pytest.mark.parametrize("use", USES)
-def test_dir_shows_the_public_names_alone_whatever_was_loaded(use):
-    done = subprocess.run(
-        [sys.executable, "-c", f"import sporeprint\n{use}\nprint(*dir(sporeprint))"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    shown = {name for name in done.stdout.split() if not re.fullmatch(r"__\w+__", name)}
-    assert shown == set(sporeprint.__all__)
-    assert "__version__" in done.stdout.split()
+def test_dir_shows_the_public_names_alone_whatever_was_loaded():
+    code = "import sporeprint\n" + "".join(f"{use}\nprint(*dir(sporeprint))\n" for use in USES)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(USES)
+    for line, use in zip(lines, USES, strict=True):
+        shown = {name for name in line.split() if not re.fullmatch(r"__\w+__", name)}
+        assert shown == set(sporeprint.__all__), use
+        assert "__version__" in line.split(), use
 
 
 def test_a_star_import_brings_the_public_names_alone():

@@ -129,12 +129,12 @@ def test_a_killed_save_leaves_one_fit_whole(tmp_path, fits):
             (tmp_path / f"fits/{number}/{name}").write_bytes(data)
     saved.write_folder(tmp_path / "saved", fits[0])
     draw = random.Random(0)
-    for _ in range(4):
+    for _ in range(2):
         process = subprocess.Popen(
             [sys.executable, "-c", SAVE, tmp_path / "fits", tmp_path / "saved"], stdout=subprocess.PIPE, text=True
         )
         assert process.stdout.readline() == "ready\n"
-        for _ in range(3):
+        for _ in range(6):
             try:
                 process.wait(draw.uniform(0.01, 0.1))
             except subprocess.TimeoutExpired:
@@ -242,7 +242,7 @@ def test_tensors_of_another_format_are_named(fits):
 
 def test_random_hand_edits_of_the_description_end_in_the_same_features_or_a_named_error(fits):
     draw, outcomes = random.Random(1), {"same": 0, "refused": 0}
-    for _ in range(120):
+    for _ in range(40):
         told = []
         try:
             files = edited(fits[0], lambda body, told=told: told.append(random_edit(body, draw)))
@@ -256,7 +256,7 @@ def test_random_hand_edits_of_the_description_end_in_the_same_features_or_a_name
             continue
         outcomes["same"] += 1
         assert np.isfinite(fungi.transform(noise_pictures(1))).all() if hasattr(fungi, "combiner") else True, told
-    assert min(outcomes.values()) > 10, outcomes
+    assert min(outcomes.values()) > 5, outcomes
 
 
 def test_a_name_that_no_folder_can_have_is_named(tmp_path, fits):

@@ -286,7 +286,7 @@ def test_random_hand_edits_with_right_checksums_end_in_the_same_store_or_a_named
     for commit in (True, False):
         shutil.rmtree(tmp_path / "sound", ignore_errors=True)
         make(tmp_path / "sound", commit=commit)
-        for _ in range(150):
+        for _ in range(50):
             shutil.rmtree(tmp_path / "s", ignore_errors=True)
             shutil.copytree(tmp_path / "sound", tmp_path / "s")
             name = draw.choice([name for name in SEALED if (tmp_path / "s" / name).exists()])
@@ -310,7 +310,7 @@ def test_random_hand_edits_with_right_checksums_end_in_the_same_store_or_a_named
                 free = ("label_names", "failures", "reason", "'id'", "plan.json", "cost", "label")
                 assert seen == whole or any(word in f"{name} {told}" for word in free), (name, told)
                 outcomes["same"] += 1
-    assert min(outcomes.values()) > 50, outcomes
+    assert min(outcomes.values()) > 15, outcomes
 
 
 def test_deep_json_with_a_right_checksum_is_refused(tmp_path):
@@ -348,7 +348,7 @@ def test_random_damage_to_a_shard_with_right_checksums_is_named_or_harmless(tmp_
     """A number that became another one is not damage that anybody can see: its checksum is right."""
     make(tmp_path / "s")
     data, draw, refused = (tmp_path / "s/shards/00000.parquet").read_bytes(), random.Random(6), 0
-    for _ in range(200):
+    for _ in range(70):
         damaged = bytearray(data)
         for _ in range(draw.choice([1, 1, 3])):
             damaged[draw.randrange(len(data))] = draw.choice([0, 127, 255, draw.randrange(256)])
@@ -361,4 +361,4 @@ def test_random_damage_to_a_shard_with_right_checksums_is_named_or_harmless(tmp_
             refused += 1
             continue
         assert [len(part) for part in seen] == [len(part) for part in whole]
-    assert refused > 100
+    assert refused > 35

@@ -12,9 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from small import noise_pictures
+from sporeprint import KL, Recipe, SimCLR
+from sporeprint.objectives.views.image import Patches
 from sporeprint.store.reader import Store
 
-ROWS, SHARD, KILLS = 128, 4, 10
+ROWS, SHARD, KILLS = 64, 2, 10
 
 
 @pytest.fixture
@@ -26,11 +28,14 @@ def source(tmp_path):
     return tmp_path / "pictures"
 
 
-WORDS = ["--backbone", "tiny", "--objectives", "kl,simclr", "--negatives", "3", "--layers", "1", "--batch-size", "3"]
+RECIPE = Recipe(backbone="tiny", objectives=[KL(), SimCLR(augmentation=Patches(2), negatives=3)], layers=1)
 
 
 def words(source, out):
-    return ["extract", str(source), *WORDS, "--out", str(out), "--shard-rows", str(SHARD)]
+    recipe = source.with_name("recipe.json")
+    recipe.write_text(json.dumps(RECIPE.to_json()))
+    numbers = ["--recipe", str(recipe), "--batch-size", "3", "--shard-rows", str(SHARD)]
+    return ["extract", str(source), *numbers, "--out", str(out)]
 
 
 def finish(source, out):
@@ -57,7 +62,7 @@ from sporeprint.features.fungi import Fungi
 compute, write_file = Fungi.compute, store.write_file
 
 def slow_compute(self, *args):
-    time.sleep(0.02)
+    time.sleep(0.2)
     return compute(self, *args)
 
 def slow_write(path, data):

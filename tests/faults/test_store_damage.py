@@ -96,7 +96,7 @@ def damaged_copy(commit, damage, into):
         (into / name).write_bytes(data)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(damage=damages())
 def test_a_damaged_store_gives_the_same_numbers_or_a_named_error(damage, tmp_path_factory):
     folder = tmp_path_factory.getbasetemp() / "damaged"
@@ -119,7 +119,7 @@ def test_every_file_that_is_read_is_checked(name, tmp_path):
             everything(tmp_path / "s")
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data(), commit=st.booleans())
 def test_a_run_that_meets_damage_ends_in_the_identical_store_or_refuses(data, commit, tmp_path_factory):
     folder = tmp_path_factory.getbasetemp() / "resumed"

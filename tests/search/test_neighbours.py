@@ -57,7 +57,7 @@ def small_chunks(patch, rng):
     patch.setattr(candidates, "_KEYS", int(rng.integers(1, 500)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.sampled_from(sorted(KINDS)), st.sampled_from(METRICS), st.booleans(), st.booleans(), st.integers(0, 2**32))
 def test_rows_and_distances_are_those_of_a_search_by_hand_however_it_is_cut(kind, metric, own, single, seed):
     rng = np.random.default_rng(seed)

@@ -543,7 +543,7 @@ def state(fungi):
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_damage_is_named_or_harmless(packed, backbone, data):
     name = data.draw(st.sampled_from(sorted(packed)))
     original = packed[name]

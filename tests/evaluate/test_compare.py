@@ -15,7 +15,7 @@ from sporeprint.evaluate.choice.judges import PREDICTORS, title_of_predictor
 from sporeprint.evaluate.choice.select import select
 from sporeprint.evaluate.compare import compare
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("few_penalties")]
 
 
 FEW = ("embedding", "cls-1", "kl")  # blocks, where what they are does not matter

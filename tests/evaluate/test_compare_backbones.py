@@ -10,6 +10,7 @@ from sporeprint.errors import SampleError
 from sporeprint.evaluate.compare import compare
 from sporeprint.evaluate.compare_backbones import BackboneRows, compare_backbones
 
+pytestmark = pytest.mark.usefixtures("few_penalties")
 NAMES = ("embedding", "cls-1")
 
 

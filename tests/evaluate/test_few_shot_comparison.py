@@ -11,6 +11,7 @@ from sporeprint.evaluate.compare import compare
 from sporeprint.predictors.knn import KNN
 from sporeprint.predictors.lda import ShrunkLDA
 
+pytestmark = pytest.mark.usefixtures("few_penalties")
 NAMES = ("embedding", "cls-1", "kl")
 
 

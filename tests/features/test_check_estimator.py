@@ -21,6 +21,9 @@ def test_scikit_learns_checks_pass(fungi):
     check_estimator(CountVectorizer())
 
 
+BASIS = np.random.default_rng(0).normal(size=(64, 3 * 32 * 32))
+
+
 class Numbers(ImageInputs):
     """Rows of up to 64 numbers become images, so that scikit-learn's data can be samples."""
 
@@ -44,8 +47,7 @@ class Numbers(ImageInputs):
         return ready.nbytes
 
     def __call__(self, ready):
-        basis = np.random.default_rng(0).normal(size=(64, 3 * 32 * 32))
-        return torch.from_numpy(np.tanh(ready @ basis[: len(ready)])).float().reshape(3, 32, 32)
+        return torch.from_numpy(np.tanh(ready @ BASIS[: len(ready)])).float().reshape(3, 32, 32)
 
     def describe(self):
         return {"kind": "numbers"}

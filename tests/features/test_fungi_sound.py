@@ -21,6 +21,7 @@ from sporeprint.backbones.backbone import Backbone
 from sporeprint.data.audio import clip_digest, load_audio
 from sporeprint.errors import MissingExtra, TooManyFailures
 from sporeprint.objectives.view_sets import generator
+from sporeprint.objectives.views.clip import NoiseAndRoll
 from sporeprint.run.extract import Settings, extract
 
 soundfile = pytest.importorskip("soundfile")
@@ -268,7 +269,7 @@ def test_a_digits_embedding_and_gradients_are_those_of_whisper_itself_one_view_a
     folder = str(shared / "models" / "whisper-tiny-en-encoder")
     table = parquet.read_table(shared / "data" / "spoken_digits" / "test.parquet").slice(0, 3)
     rows, ids = table["audio"].to_pylist(), ["a", "b", "c"]
-    objectives = (KL(), SimCLR(negatives=2).for_modality("audio"))
+    objectives = (KL(), SimCLR(augmentation=NoiseAndRoll(views=4), negatives=2).for_modality("audio"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # of a decoder that the checkpoint lacks, say
         fungi = Fungi(Recipe(backbone=folder, objectives=objectives, layers=0))

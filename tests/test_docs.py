@@ -18,7 +18,7 @@ def python_blocks(page: str) -> str:
 CHEAPER = {  # the guide's words in the test's
     "digits = load_digits()\nimages": "digits = load_digits(n_class=2)\nimages",
     "SimCLR(negatives=4)], size=16)": "SimCLR(augmentation=Patches(2), negatives=4)], size=16, layers=1)",
-    "digits.images[:600]": "digits.images[:60]",
+    "permutation(len(digits.images))[:600]": "permutation(len(digits.images))[:60]",
 }
 
 

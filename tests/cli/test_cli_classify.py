@@ -259,22 +259,31 @@ def test_unlabelled_rows_take_part_by_narrow_features_where_these_do_no_worse(ru
     stores = f"{kind}-train", f"{kind}-test", tmp_path / "p.csv"
     plain, plain_answer, _ = predicted(run, wide, *stores, "--seed", "0")
     rows, answer, _ = predicted(run, wide, *stores, "--unlabelled")
-    assert "layers with LDA" in plain_answer
+    assert ("cls-2" if kind == "strong" else "embedding + layers") + " with LDA" in plain_answer
     said = " ".join(answer.split())
     if kind == "strong":
         assert rows == plain
         assert "Unlabelled rows are not used, they harm: of 8 labels, hidden in turn" in said
         assert said.endswith("They were tried by embedding, which is narrow enough.")
         return
-    assert "150 rows labelled by embedding with LDA and unlabelled rows (EM)" in said
+    assert "150 rows labelled by the embedding with LDA and unlabelled rows (EM)" in said
     right, plain_right = (sum(row["label"] == row["true_label"] for row in table) for table in (rows, plain))
     assert right > plain_right
+
+
+@pytest.mark.parametrize("predictor", ["knn", "ridge", "class-means", "probe"])
+def test_unlabelled_rows_are_tried_by_narrow_features_whatever_the_predictor(run, wide, tmp_path, predictor):
+    rows, answer, _ = predicted(
+        run, wide, "strong-train", "strong-test", tmp_path / "p.csv", "--unlabelled", "--predictor", predictor
+    )
+    assert len(rows) == 150
+    assert "Unlabelled rows are" in " ".join(answer.split())
 
 
 def test_named_features_that_are_too_wide_are_refused_with_narrower_ones(run, wide, tmp_path):
     words = ("--features", "layers", "--unlabelled")
     said = " ".join(predicted(run, wide, "weak-train", "weak-test", tmp_path / "p.csv", *words)[1].split())
-    assert "features of 251 numbers are wider than 158 rows are many" in said
+    assert "features of 251 numbers are wider than the 158 rows in all" in said
     assert "--features embedding is narrow enough." in said
 
 
@@ -331,7 +340,7 @@ def test_of_named_features_the_predictor_with_the_least_loss_answers(run, data, 
     assert f" labelled by the embedding with {min(losses, key=losses.__getitem__)}" in answer
 
 
-def test_test_rows_that_surely_break_what_training_rows_promise_are_said(run, data, tmp_path):
+def test_test_rows_that_clearly_break_what_training_rows_promise_are_said(run, data, tmp_path):
     """Where 30 of 60 test rows have the other label, neither leave-one-out nor the stated error holds."""
     degrees = [*np.linspace(0, 20, 60), *np.linspace(80, 100, 60)]
     save(tmp_path, "train", ["low"] * 60 + ["high"] * 60, degrees)
@@ -341,10 +350,10 @@ def test_test_rows_that_surely_break_what_training_rows_promise_are_said(run, da
     assert predicted(run, tmp_path, "train", "like", tmp_path / "p.csv", *words)[2] == ""
     said = predicted(run, tmp_path, "train", "other", tmp_path / "p.csv", *words)[2].splitlines()
     assert said[0].startswith(
-        "the test rows are surely right less often than held-out training rows (75.0% of 60, 100.0%"
+        "the test rows are right clearly less often than held-out training rows (75.0% of 60, 100.0%"
     )
     assert said[0].endswith("then give --group-column")
-    assert said[1].startswith("surely fewer sets hold the true label than an error of 0.05 allows (")
+    assert said[1].startswith("clearly fewer sets hold the true label than an error of 0.05 allows (")
 
 
 def test_labels_that_no_training_row_has_break_no_promise(run, data, tmp_path):

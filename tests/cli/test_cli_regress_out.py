@@ -59,7 +59,7 @@ def test_the_numbers_are_those_of_the_predictor(run, data, tmp_path, method, mod
 
 def test_features_are_chosen_by_leave_one_out_where_none_are_named(run, data, tmp_path):
     _, answer, _ = predicted(run, data, "a", "blank", tmp_path / "p.csv", "--method", "ridge")
-    assert ": numbers of 3 rows by embedding" in answer  # the layer says nothing
+    assert ": numbers of 3 rows by the embedding" in answer  # the layer says nothing
     assert answer.endswith("by leave-one-out.\n")
 
 
@@ -76,7 +76,7 @@ def test_the_method_is_chosen_by_leave_one_out_where_none_is_named(run, tmp_path
         word: ((model.leave_one_out(circle(degrees), targets) - targets) ** 2).sum() for word, model in left.items()
     }
     assert min(losses, key=losses.get) == nearest
-    assert f"by embedding with {nearest}" in answer
+    assert f"by the embedding with {nearest}" in answer
 
 
 def test_rows_without_a_number_or_without_features_cost_only_themselves(run, data, tmp_path):
@@ -124,7 +124,7 @@ def test_json_has_the_figures(run, data, tmp_path):
     status, answer, _ = run("regress", data / "a", data / "b", "--out", out, "--features", "embedding", "--json")
     seen = json.loads(answer)
     assert (status, seen["rows"], seen["compared"]) == (0, 3, 3)
-    assert seen["choice"] == "embedding with ridge"
+    assert seen["choice"] == "the embedding with ridge"
 
 
 @pytest.mark.parametrize(

@@ -107,8 +107,8 @@ def test_a_gradient_that_knows_more_is_recommended_beside_what_comes_without_it(
     assert result.verdict.startswith("Use ")
     assert "kl" in result.verdict
     plain = result.entry(PLAIN)
-    passes = "one pass" if plain.passes == 1 else f"{plain.passes} passes"
-    assert f"the choice without gradients, {passes}, brings {plain.gain}" in result.notes
+    (said,) = [note for note in result.notes if "without gradients" in note or "no gradients" in note]
+    assert f"brings {plain.gain}" in said
 
 
 def test_a_gradient_of_many_passes_must_beat_what_one_pass_gives():

@@ -26,7 +26,7 @@ def test_a_single_class_is_certain(predictor, count):
 @every_predictor
 def test_one_row_a_class_classifies_by_the_nearest_and_says_that_nothing_can_be_left_out(predictor):
     rows, labels = np.eye(5, 40) + 0.1, list("vwxyz")
-    with pytest.warns(SporeprintWarning, match="every class has rows of one group alone, so probabilities are not cal"):
+    with pytest.warns(SporeprintWarning, match="every class has one row, or rows of one group, alone"):
         model = clone(predictor).fit(rows, labels)
     assert model.predict(rows + 0.01 * np.eye(5, 40)[::-1]).tolist() == labels
     chances = model.predict_proba(rows)
@@ -41,7 +41,7 @@ def test_one_row_a_class_classifies_by_the_nearest_and_says_that_nothing_can_be_
 
 @every_predictor
 def test_groups_that_each_hold_a_whole_class_are_left_out_all_wrong(predictor):
-    with pytest.warns(SporeprintWarning, match="of one group alone"):
+    with pytest.warns(SporeprintWarning, match="of one group, alone"):
         left = clone(predictor).leave_one_out(ROWS, LABELS, groups=LABELS)
     assert not left.right.any()
     assert np.isfinite(left.losses).all()

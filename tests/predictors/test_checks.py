@@ -94,8 +94,17 @@ def test_columns_of_pandas_and_polars_are_labels():
 @pytest.mark.parametrize("function", [knn, probe, lambda *sets: ShrunkLDA().fit(*sets[:2])])
 def test_amounts_are_no_classes(function):
     rows = np.eye(30)
-    amounts = np.linspace(0, 1, 30)
-    for labels in (amounts, [f"{amount:.3f}" for amount in amounts]):
-        with pytest.raises(SampleError, match=r"30 different ones in 30 rows\), not classes; `sporeprint regress`"):
+    for different in (30, 16):
+        labels = np.linspace(0, 1, different)[np.arange(30) % different]
+        with pytest.raises(
+            SampleError, match=rf"{different} different ones in 30 rows\), not classes; `sporeprint reg"
+        ):
             function(rows, labels, rows, labels)
-    function(rows, [0.5, 1.5, 2.5] * 10, rows, [0.5, 1.5, 2.5] * 10)
+    for labels in ([0.5, 1.5, 2.5] * 10, (np.arange(30) % 15 / 10).tolist(), [f"250.{at % 25}" for at in range(30)]):
+        function(rows, labels, rows, labels)
+
+
+def test_few_rows_of_classes_that_are_broken_numbers_are_drawn():
+    labels = np.arange(60) % 6 / 2
+    rows = np.eye(6)[np.arange(60) % 6]
+    assert probe(rows, labels, rows, labels, shots=1).value == 1

@@ -122,7 +122,7 @@ def test_damage_to_any_file_is_named(tmp_path, name, damage):
         path.unlink()
     else:
         path.write_bytes(data[:-1] if damage == "cut" else data[:-1] + bytes([data[-1] ^ 1]))
-    with pytest.raises(DamagedStore, match=f"is damaged: {name} .*; save the pipeline again"):
+    with pytest.raises(DamagedStore, match=f"is damaged: {name} .*; save it again"):
         load_pipeline(tmp_path / "model")
 
 

@@ -125,7 +125,7 @@ def test_features_wider_than_all_rows_are_not_used():
     assert with_unlabelled(X, y, others).why.startswith("Unlabelled rows are used: of 10 labels")
     answer = with_unlabelled(X[1:], y[1:], others)
     assert (answer.used, answer.left_out) == (False, None)
-    assert "features of 40 numbers are wider than 39 rows are many" in answer.why
+    assert "features of 40 numbers are wider than the 39 rows in all" in answer.why
 
 
 def test_one_class_is_all_there_is():

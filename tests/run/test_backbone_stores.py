@@ -48,7 +48,7 @@ def test_groups_and_report_are_of_the_chosen_backbone(run, pairs, tmp_path):
     report = tmp_path / "report"
     status, out, err = run("compare", *pairs[:2], *sources, "--with", *pairs[2:], "--report", report)
     assert status == 0, err
-    assert "groups of 'clip' stay together" in " ".join(out.split())
+    assert "rows of one 'clip' stay together" in " ".join(out.split())
     body = json.loads((report / "comparison.json").read_text())
     assert body["verdict"].startswith("Use b (strong-train): ")
     assert [backbone["name"] for backbone in body["backbones"]] == ["b (weak-train)", "b (strong-train)"]

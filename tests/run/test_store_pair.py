@@ -271,7 +271,7 @@ def test_a_test_store_with_other_heads_or_negatives_is_refused(tmp_path, parts, 
 
 
 def test_targets_that_may_be_classes_are_said_and_others_not():
-    few = "the targets are 3 whole numbers only, 0, 1, 2: if they are classes, use knn or probe"
+    few = "the targets are 3 whole numbers only, 0, 1, 2: if they are classes, use classify, knn or probe"
     assert classes_hint(np.array([0.0, 1, 2, 0, 1, 2])) == few
     assert "4 whole numbers only, 0, 1, 2, ...: if" in classes_hint(np.arange(4.0).repeat(2))
     for other in ([0.0, 1, 2, 3, 4, 0], [0.5, 1.5, 0.5, 1.5], np.arange(21).repeat(3), [[0, 1], [0, 1], [0, 1]]):

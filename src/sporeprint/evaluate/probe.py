@@ -87,9 +87,10 @@ def probe(
     check_same_kind(labels, test_labels)
     check_fit(validation, iterations, seed)
     grid = grid_of(PENALTIES if penalties is None else penalties)
+    classes, codes = np.unique(labels, return_inverse=True)
     if shots is not None:
-        order = content_order(train, np.unique(labels, return_inverse=True)[1])
-        train, labels = train[order], labels[order]
+        order = content_order(train, codes)
+        train, labels, codes = train[order], labels[order], codes[order]
     apart = None if groups is None else group_codes(groups, len(train))
     if apart is not None and shots is not None:
         apart = apart[order]
@@ -97,8 +98,8 @@ def probe(
     results: list[dict[str, Any]] = []
     for number, rows in enumerate(subsets):
         fitted = Probe(grid, validation, standardise, iterations, seed + number)
-        fitted.fit(train[rows], labels[rows], None if apart is None else apart[rows])
-        correct = fitted.predict(test) == test_labels
+        fitted.fit(train[rows], codes[rows], None if apart is None else apart[rows])
+        correct = classes[fitted.predict(test)] == test_labels
         figures = {"value": float(correct.mean()), "mean_per_class": mean_per_class(correct, test_labels)}
         chosen = {name: getattr(fitted, f"{name}_") for name in ("penalty", "validation", "converged")}
         results.append(figures | chosen | {"train_rows": len(rows)})

@@ -23,8 +23,8 @@ def draws(labels: NDArray[Any], shots: int, count: int = 3, seed: int = 0) -> It
     largest = int(np.unique(labels, return_counts=True)[1].max())
     if shots > largest:
         raise SampleError(
-            f"shots={shots}, where the largest class has {largest} labelled rows; expected at most {largest}, or no "
-            "shots for all labelled rows"
+            f"shots={shots}, where the largest class has {largest} labelled rows; expected at most {largest}; "
+            "without shots all labelled rows are used"
         )
     members = [np.flatnonzero(labels == name) for name in np.unique(labels)]
     for number in range(count):

@@ -112,23 +112,31 @@ def are_few(numbers: NDArray[np.float64]) -> bool:
     return different <= _CLASSES and 2 * different <= len(numbers)
 
 
-def amounts_hint(labels: ArrayLike) -> str:
-    """What to do about labels that are amounts: numbers that are not all whole, and not few; "" of classes."""
+def broken_numbers(labels: ArrayLike) -> tuple[float, int, int] | None:
+    """Of labels that are numbers, not all whole: one that is not, how many differ, how many rows there are."""
     array = np.asarray(labels)
-    if array.dtype.kind in "iub" or (numbers := numbers_of(array.tolist())) is None or are_few(numbers):
-        return ""
+    if array.dtype.kind in "iub" or (numbers := numbers_of(array.tolist())) is None:
+        return None
     broken = numbers[numbers != np.round(numbers)]
-    if not len(broken):
+    return (float(broken[0]), len(set(array.tolist())), len(array)) if len(broken) else None  # 250.1 is not 250.10
+
+
+def amounts_hint(labels: ArrayLike) -> str:
+    """What to do about labels that are amounts: broken numbers that hardly repeat; "" of classes."""
+    if (found := broken_numbers(labels)) is None or 2 * found[1] <= found[2]:
         return ""
+    such, different, rows = found
     return (
-        f"these labels are numbers such as {broken[0]:g} ({len(np.unique(numbers))} different ones in {len(numbers)} "
-        "rows), not classes; `sporeprint regress` predicts numbers"
+        f"these labels are numbers such as {such:g} ({different} different ones in {rows} rows), not classes; "
+        "`sporeprint regress` predicts numbers. If they are classes, put a letter before each"
     )
 
 
 def check_classes(labels: NDArray[Any]) -> None:
-    """Raises SampleError where labels [N] are amounts, not classes."""
-    if hint := amounts_hint(labels):
+    """Raises SampleError where labels [N] are amounts, not classes, or not finite; texts are classes."""
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise SampleError("Input y contains NaN or infinity; expected a class a row")
+    if not are_strings(labels) and (hint := amounts_hint(labels)):
         raise SampleError(f"Unknown label type: {hint}")  # the words that scikit-learn's check_estimator expects
 
 

@@ -70,7 +70,7 @@ def open_parts(folder: str | Path) -> tuple[Path, list[str]]:
     except OSError as error:
         raise DamagedStore(f"'{folder}' has no {JSON_NAME} ({error.strerror or error}); give {_GIVE}") from None
     except ValueError as error:
-        raise DamagedStore(f"'{folder / JSON_NAME}' {error}; save the pipeline again") from None
+        raise DamagedStore(f"'{folder / JSON_NAME}' {error}; save it again") from None
     wrong = mismatch(body, _BODY)
     if not wrong and body["format"] != FORMAT:
         wrong = f"it has format {body['format']}; this version reads {FORMAT}"
@@ -85,5 +85,5 @@ def open_parts(folder: str | Path) -> tuple[Path, list[str]]:
         if wrong:
             break
     if wrong:
-        raise DamagedStore(f"'{folder}' is damaged: {wrong}; save the pipeline again")
+        raise DamagedStore(f"'{folder}' is damaged: {wrong}; save it again")
     return folder / body["parts"], body["steps"]

@@ -135,8 +135,8 @@ class Predictor(ClassifierMixin, BaseEstimator):
     def _calibrated(self, scores: NDArray[np.float64], codes: NDArray[np.intp]) -> float:
         if len(self.classes_) > 1 and np.isneginf(scores[np.arange(len(codes)), codes]).all():
             warn(
-                f"{type(self).__name__}: every class has rows of one group alone, so probabilities are not calibrated; "
-                "give two rows of a class, of different groups"
+                f"{type(self).__name__}: every class has one row, or rows of one group, alone, so probabilities "
+                "are not calibrated; give two rows of a class, of different groups"
             )
         return temperature(scores, codes)
 

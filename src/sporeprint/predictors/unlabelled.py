@@ -114,7 +114,10 @@ def _unknowable(classes: NDArray[Any], folds: NDArray[np.intp], rows: int, width
     if len(folds) < LEAST * len(classes):
         return f"{len(folds)} labels of {len(classes)} classes are too few to see harm by; label {LEAST} a class"
     if width > rows:
-        return f"features of {width:,} numbers are wider than {rows:,} rows are many; take fewer blocks, or more rows"
+        return (
+            f"features of {width:,} numbers are wider than the {rows:,} rows in all; take fewer blocks, reduce them by "
+            "PCA, or give more rows"
+        )
     return ""
 
 

@@ -68,6 +68,3 @@ def _columns(train: Rows, test: Rows | None, label_column: str | None, group_col
         sources += [("--test", test.source), ("--test-split", test.split)]
     sources += [("--label-column", label_column), ("--group-column", group_column)]
     return [word for flag, value in sources if value is not None for word in (flag, str(value))]
-
-
-__all__ = ["classify_note"]

@@ -151,7 +151,7 @@ def classify_stores(
 def _broken_promises(
     fitted: Classifier, columns: Columns, asked: Asked, has: np.ndarray, error: float | None
 ) -> list[str]:
-    """Say where test rows surely fare worse than training rows: those of `has` whose label a training row has too."""
+    """Say where test rows clearly fare worse than training rows: those of `has` whose label a training row has too."""
     there, training = set(fitted.training.labels.tolist()), len(fitted.training.ids)
     known = [row for row in np.flatnonzero(has) if asked.labels[row] in there]
     if not known:

@@ -12,7 +12,7 @@ import numpy as np
 from sporeprint.data.look_alikes import strangers_note
 from sporeprint.errors import RecipeError, StoreError
 from sporeprint.features.blocks import FAMILIES, Blocks, family
-from sporeprint.predictors.checks import amounts_hint, are_few, number_of, numbers_of
+from sporeprint.predictors.checks import amounts_hint, are_few, broken_numbers, number_of, numbers_of
 from sporeprint.run.plan_differences import open_alike
 from sporeprint.run.row_groups import GROUP_FLAG, group_notes, read_groups
 from sporeprint.run.store_source import Rows, labels_of
@@ -277,23 +277,29 @@ def check_amounts(labels: np.ndarray, store: Path) -> None:
 
 
 def own_classes_note(labels: np.ndarray) -> list[str]:
-    """What must be said where most rows have a whole number of their own, which may be an amount."""
+    """What must be said where numbers may be amounts: most rows have their own, or they are many and not whole."""
     numbers = numbers_of(labels.tolist())
-    if numbers is None or are_few(numbers) or 2 * len(np.unique(numbers)) <= len(numbers) or len(numbers) <= _FEW_ROWS:
+    if numbers is None or are_few(numbers) or len(numbers) <= _FEW_ROWS:
         return []
-    return [
-        f"most rows have a number of their own as label, such as {numbers[0]:g}: if these are amounts and not classes, "
-        "`sporeprint regress` predicts them"
-    ]
+    if 2 * len(np.unique(numbers)) > len(numbers):
+        seen = f"most rows have a number of their own as label, such as {numbers[0]:g}"
+    elif found := broken_numbers(labels):
+        seen = f"the labels are {found[1]} different numbers, such as {found[0]:g}"
+    else:
+        return []
+    return [f"{seen}: if these are amounts and not classes, `sporeprint regress` predicts them"]
 
 
 def classes_hint(targets: np.ndarray) -> str:
-    """What to do about targets that may be numbers of classes: a few whole ones; "" of any others."""
+    """What to do about targets that may be numbers of classes: a few whole ones, or one; "" of any others."""
     values = np.unique(targets)
+    if targets.ndim == 1 and len(values) == 1 < len(targets):
+        return f"all targets are {values[0]:g}, so there is nothing to predict"
     if targets.ndim != 1 or not are_few(targets) or not (values == np.round(values)).all():
         return ""
     seen = ", ".join(f"{value:g}" for value in values[:3]) + (", ..." if len(values) > 3 else "")
-    return f"the targets are {count(len(values), 'whole number')} only, {seen}: if they are classes, use knn or probe"
+    numbers = count(len(values), "whole number")
+    return f"the targets are {numbers} only, {seen}: if they are classes, use classify, knn or probe"
 
 
 def strangers(labels: np.ndarray, test_labels: np.ndarray, stores: tuple[Path, Path]) -> int:

@@ -161,11 +161,11 @@ def test_what_is_said_of_a_choice_follows_from_its_gain_and_both_ends_of_its_int
         SAME: f"{GOOD} (60.0%, one pass): the training rows' choice brings {Interval(*gain)}.",
     }.get(words, BASE.format(words, Interval(*gain)))
     assert judged(gain, gain, recommended, passes=1) == expected
-    assert "surely better here" not in reasoned(gain, gain, recommended, passes=1)
+    assert "by more than chance" not in reasoned(gain, gain, recommended, passes=1)
 
 
 SURER = (
-    "surely better here, though the training rows do not speak for it: {}, {} "
+    "better on these test rows by more than chance, though the training rows do not speak for it: {}, {} "
     "(picked from {} by these test rows, so no choice)"
 )
 GAINED, OPEN_GAIN, LOST = (0.05, 0.015, 0.082), (0.01, -0.02, 0.04), (-0.028, -0.06, 0.003)
@@ -180,7 +180,7 @@ def test_a_sure_gain_that_the_training_rows_did_not_choose_is_said_with_its_inte
     plain = f"'{PLAIN}' ({JOINED}, with LDA; 4 passes)"
     assert reasoned(chosen, chosen, plain=GAINED).endswith(SURER.format(plain, gain, 4))
     for other in (OPEN_GAIN, LOST, (math.nan, math.nan, math.nan)):
-        assert "surely better here" not in reasoned(chosen, other)
+        assert "by more than chance" not in reasoned(chosen, other)
 
 
 def test_of_several_sure_gains_the_surest_is_said_and_of_all_entries_a_choice_first():
@@ -193,4 +193,4 @@ def test_of_several_sure_gains_the_surest_is_said_and_of_all_entries_a_choice_fi
 
 
 def test_where_the_choice_is_sure_no_other_is_said_to_be():
-    assert "surely better here" not in reasoned(GAINED, (0.07, 0.03, 0.11), other=(0.09, 0.05, 0.12))
+    assert "by more than chance" not in reasoned(GAINED, (0.07, 0.03, 0.11), other=(0.09, 0.05, 0.12))

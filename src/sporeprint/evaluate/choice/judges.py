@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sklearn.base import clone
+
 from sporeprint.evaluate.choice.candidates import EMBEDDING
 from sporeprint.predictors.class_means import ClassMeans
 from sporeprint.predictors.knn import KNN
@@ -50,7 +52,9 @@ def pair_of(features: str, predictor: str) -> str:
 
 
 def fixed(predictor: Predictor) -> Predictor:
-    """An unfitted copy of a predictor that was asked, with what it chose fixed."""
+    """An unfitted copy of a predictor, with what it chose fixed where it was asked."""
+    if not hasattr(predictor, "classes_"):
+        return clone(predictor)
     if isinstance(predictor, KNN):
         return KNN(k=predictor.k_, vote=predictor.vote_)  # type: ignore[arg-type]
     if isinstance(predictor, Ridge):

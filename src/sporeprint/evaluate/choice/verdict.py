@@ -90,8 +90,8 @@ def _surer(entries: Sequence[Entry], reference: str) -> list[str]:
         return []
     best = max(sure, key=lambda entry: (entry.name in CHOICES, entry.gain.low))
     return [
-        f"surely better here, though the training rows do not speak for it: {_row(best)}, {best.gain} "
-        f"(picked from {len(others)} by these test rows, so no choice)"
+        f"better on these test rows by more than chance, though the training rows do not speak for it: {_row(best)}, "
+        f"{best.gain} (picked from {len(others)} by these test rows, so no choice)"
     ]
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from sporeprint.backbones.backbone import Backbone
 from sporeprint.backbones.inputs.preprocess import Preprocess
@@ -46,3 +48,14 @@ def noise_pictures(count: int, seed: int = 0) -> list[Image.Image]:
         coarse = Image.fromarray(rng.integers(0, 255, (6, 5, 3), dtype=np.uint8))
         pictures.append(coarse.resize((36 + number % 7, 48 - number % 5), Image.Resampling.BICUBIC))
     return pictures
+
+
+@contextmanager
+def seen_by(layer: nn.Module) -> Iterator[list[Tensor]]:
+    """What a layer takes while the context is open."""
+    seen: list[Tensor] = []
+    handle = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach().clone()))
+    try:
+        yield seen
+    finally:
+        handle.remove()

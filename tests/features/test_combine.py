@@ -61,6 +61,7 @@ def test_the_paper_joins_the_embedding_and_every_gradient_in_the_blocks_order():
         ("cls-12", "layers"),
         ("patches-1", "layers"),
         ("tokens-6", "layers"),
+        ("attention-12", "layers"),
         ("last-12", "layers"),
         ("tokens-", "gradients"),
         ("last-x", "gradients"),

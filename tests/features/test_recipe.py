@@ -271,7 +271,7 @@ def test_what_cannot_be_carried_out_is_refused_at_once(fields, complaint):
 @pytest.mark.parametrize(
     "name",
     [
-        *("", "embedding", "whole", "cls-3", "patches-12", "tokens-3", "last-3"),
+        *("", "embedding", "whole", "cls-3", "patches-12", "tokens-3", "last-3", "attention-12"),
         *("a@b", "dino.views", "a b", "1kl", "a\n", "ä", "a/b"),
     ],
 )
@@ -281,7 +281,9 @@ def test_names_that_other_blocks_have_or_that_cannot_name_one_are_refused(name):
 
 
 def test_the_names_that_are_taken_are_said():
-    with pytest.raises(RecipeError, match=r"another block or family \(embedding, .*views.*, cls-N, patches-N"):
+    with pytest.raises(
+        RecipeError, match=r"another block or family \(embedding, .*views.*, cls-N, last-N, .*attention-N"
+    ):
         Recipe(objectives=[KL(name="embedding")])
 
 

@@ -276,14 +276,16 @@ class Backbone:
         way: Shortcut | None,
     ) -> Pass:
         adapter: Adapter = twin.parts(self.adapter)
-        kept = Layers(kinds, self.tokens, self.prefix, adapter.real(views))
+        kept = Layers(kinds, self.tokens, self.prefix, adapter.real(views), self._attention_pooling)
         blocks = [twin(block) for _, block in self._blocks]
         trim = not (layers or logits)
         with self._tapped(twin, way, autocast, layers > 0, trim) as captures, kept.keep(blocks, layers):
             outputs, predicted, labels = adapter.predict(views, self.name) if logits else (None, None, None)
             embedding = self._embed(twin, outputs or adapter.outputs(views, self.name), kept.real)
+        if "attention" in kinds:
+            kept.attend({n: captures[path] for n, path in self.attentions.items() if n > self.depth - layers})
         self._warn_of_layers(kept.unreadable)
-        return Pass(embedding, captures, predicted, labels, kept.blocks)
+        return Pass(embedding, captures, predicted, labels, kept.in_order())
 
     def _find_shortcut(self) -> Shortcut:
         """Return the shortcut through the network, found on first use in a pass or two over harmless views."""
@@ -351,6 +353,17 @@ class Backbone:
     def __sklearn_clone__(self) -> Backbone:
         return self  # frozen, so clones of an estimator share it
 
+    def _find_attentions(self, captures: Mapping[str, Capture], real: Tensor | None) -> dict[int, str]:
+        """Return {number of a block: the target that closes its attention}, where that saw the tokens of one view."""
+        tokens = self.tokens if real is None else real.shape[1]
+        found = {}
+        for number, (path, block) in enumerate(self._blocks, start=1):
+            closing = f"{path}.{structure.attention_output(block)}"
+            shape = captures[closing].inputs.shape if closing in captures else ()
+            if len(shape) == 3 and shape[0] == 1 and tokens in (None, shape[1]):
+                found[number] = closing
+        return found
+
     def _embed(self, twin: Twin, outputs: tuple[Tensor | None, Tensor | None], real: Tensor | None) -> Tensor:
         tokens, pooled = outputs
         if self.pooling == "own":
@@ -389,11 +402,13 @@ class Backbone:
         network = Probe(self.module, self.adapter, self.preprocess, self.targets, self.name, probe)
         shapes = network.resolve(pooling, prefix)
         self.tokens, self.prefix, self.pooling = shapes.tokens, shapes.prefix, shapes.pooling
-        self.layer_kinds = shapes.layers
+        self.layer_kinds, self._attention_pooling = shapes.layers, shapes.attention
+        self.attentions: dict[int, str] = {}  # targets that close the attention of a block, by its number
         with self.run(probe) as one_pass:
             embedding = one_pass.embedding
             if embedding.dim() != 2:
                 shape = tuple(embedding.shape)
                 raise BackboneError(f"{self.name} gives an embedding of shape {shape}; expected [N, E]")
             check_reached(one_pass.captures, embedding, structure.listing(self.module))
+            self.attentions = self._find_attentions(one_pass.captures, self.adapter.real(probe))
         self.width = embedding.shape[1]

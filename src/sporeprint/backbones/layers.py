@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sporeprint.backbones.pooling import mean, pool
+from sporeprint.gradients.capture import Capture
 
 
 @dataclass
@@ -20,6 +21,7 @@ class Layers:
     tokens: int | None
     prefix: int
     real: Tensor | None
+    attention: str  # how the attention's tokens are pooled
     blocks: dict[str, Tensor] = field(default_factory=dict)  # "cls-12", "patches-12", "tokens-12": [N, E]
     unreadable: dict[int, list[int]] = field(default_factory=dict)  # shapes other than [N, T, E], by block number
 
@@ -35,20 +37,36 @@ class Layers:
             for handle in handles:
                 handle.remove()
 
+    def attend(self, captures: Mapping[int, Capture]) -> None:
+        """Pool what the attentions' output projections saw, by the number of the block: "attention-12" [N, I]."""
+        for number, capture in captures.items():
+            pooled = pool(precise(capture.inputs), self.attention, self.real, self.prefix)
+            self.blocks[f"attention-{number}"] = pooled.clone()
+
+    def in_order(self) -> dict[str, Tensor]:
+        """The blocks by number, those of one number in the order of the kinds."""
+
+        def place(name: str) -> tuple[int, int]:
+            kind, _, number = name.rpartition("-")
+            return int(number), self.kinds.index(kind)
+
+        return {name: self.blocks[name] for name in sorted(self.blocks, key=place)}
+
     def _hook(self, number: int) -> Any:
         def hook(_: nn.Module, __: Any, output: Any) -> None:
             tokens = output if isinstance(output, Tensor) else output[0]
             pooled = self._pooled(number, tokens.detach())  # now: the next block may add in place
-            self.blocks.update(pooled)
-            if not pooled:
+            self.blocks.update(pooled or {})
+            if pooled is None:
                 self.unreadable[number] = list(tokens.shape)
 
         return hook
 
-    def _pooled(self, number: int, tokens: Tensor) -> dict[str, Tensor]:
+    def _pooled(self, number: int, tokens: Tensor) -> dict[str, Tensor] | None:
+        """The blocks of these tokens; None where they have another layout."""
         expected = self.tokens if self.real is None else self.real.shape[1]
         if tokens.dim() != 3 or (expected is not None and tokens.shape[1] != expected):
-            return {}  # another layout (windows, time first): only known ones are read
+            return None  # another layout (windows, time first): only known ones are read
         tokens = precise(tokens)
         poolers = {
             "cls": lambda: tokens[:, 0].clone(),
@@ -57,7 +75,7 @@ class Layers:
             "tokens": lambda: pool(tokens, "mean", self.real, self.prefix),
             "max": lambda: pool(tokens, "max", self.real, self.prefix),
         }
-        return {f"{kind}-{number}": poolers[kind]() for kind in self.kinds}
+        return {f"{kind}-{number}": poolers[kind]() for kind in self.kinds if kind in poolers}
 
 
 def precise(tensor: Tensor) -> Tensor:

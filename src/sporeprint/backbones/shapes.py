@@ -17,12 +17,16 @@ from sporeprint.gradients.capture import Capture, Target, check_captured, tap
 
 @dataclass(frozen=True)
 class Shapes:
-    """The shapes of a pass. tokens: None where the sample decides. prefix: those before the patches. layers: kinds."""
+    """The shapes of a pass. tokens: None where the sample decides. prefix: those before the patches.
+
+    layers: kinds of layer blocks. attention: how what an attention's heads gave is pooled: as the embedding.
+    """
 
     tokens: int | None
     prefix: int
     pooling: str
     layers: tuple[str, ...]
+    attention: str
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,10 @@ class Probe:
             layers = ("last", *layers)
         if modality == "text":
             layers = (*layers, "max")  # one word may decide; of patches and frames the maximum says less
-        return Shapes(None if modality != "image" and prefix == 0 else tokens, prefix, pooling, layers)
+        attention = pooling
+        if pooling == "own":  # a text tower like CLIP's reads its last token
+            attention = layers[0] if layers[0] in ("cls", "last") else "mean"
+        return Shapes(None if modality != "image" and prefix == 0 else tokens, prefix, pooling, layers, attention)
 
     def _pass(self, view: Batch) -> tuple[Tensor | None, Tensor | None, dict[str, Capture]]:
         """Return (tokens, pooled, captures) of a pass; explain its failure."""

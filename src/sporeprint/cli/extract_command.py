@@ -32,7 +32,7 @@ class RecipeWords:
     projection: options.OptionalProjection = None
     dim: options.Dim = None
     layers: Annotated[int | None, typer.Option(help="Number of last layers that become blocks.", show_default="6")] = None
-    layer_kinds: Annotated[str | None, typer.Option(help="Kinds of blocks that a layer becomes: cls, last, mean, max; comma-separated.", show_default="cls or last, where there is one, and mean; of text max too")] = None
+    layer_kinds: Annotated[str | None, typer.Option(help="Kinds of blocks that a layer becomes: cls, last, mean, max; attention: what the heads of the last attention gave; comma-separated.", show_default="cls or last, where there is one, and mean; of text max too")] = None
     views: Annotated[Literal["paper", "native"] | None, typer.Option(help="Views of images: paper, or native, which takes patches and local crops at half the side, several times faster; with --objectives.", show_default="paper")] = None
     negatives: Annotated[int | None, typer.Option(help="Number of rows in SimCLR's bank of negatives; with --objectives.", show_default="256; of sound 64")] = None
     dtype: options.OptionalDtype = None

@@ -15,7 +15,7 @@ from sporeprint.values import check_mapping
 Blocks = Mapping[str, NDArray[np.float32]]  # {name: [N, D]}
 
 FAMILIES = ("layers", "views", "gradients")
-LAYER_PREFIXES = ("cls", "last", "patches", "tokens", "max")  # prefixes of layer blocks, as in "cls-9"
+LAYER_PREFIXES = ("cls", "last", "patches", "tokens", "max", "attention")  # prefixes of layer blocks, as in "cls-9"
 TAKEN = ("embedding", "whole", *FAMILIES)  # reserved: no objective may have these names
 
 _NAME = re.compile(rf"(?!({'|'.join(LAYER_PREFIXES)})-\d+$)[A-Za-z][A-Za-z0-9_-]*")

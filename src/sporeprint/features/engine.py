@@ -184,6 +184,8 @@ class Engine:
         info: dict[str, dict[str, Any]] = {"embedding": {"family": "embedding", "views": "whole", "passes": 1}}
         for number in range(max(0, self.backbone.depth - self.layers) + 1, self.backbone.depth + 1):
             for kind in self.layer_kinds:
+                if kind == "attention" and number not in self.backbone.attentions:
+                    continue
                 info[f"{kind}-{number}"] = {"family": "layers", "views": "whole", "passes": 1}
         for view_set in sets[1:]:
             if view_set.views > 1:

@@ -114,16 +114,15 @@ def _check_view_sizes(objectives: Sequence[Any], backbone: Backbone) -> None:
 
 
 def _layer_kinds(backbone: Backbone, requested: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the prefixes of layer blocks for a recipe's `layer_kinds`. Raises RecipeError for a missing token."""
+    """Return the prefixes of layer blocks for a recipe's `layer_kinds`. Raises RecipeError for what is not there."""
     if requested is None:
         return backbone.layer_kinds
     mean = "patches" if backbone.modality == "image" else "tokens"
     possible: dict[str, str] = {kind: kind for kind in ("cls", "last") if kind in backbone.layer_kinds}
-    possible |= {"mean": mean, "max": "max"}
+    possible |= {"mean": mean, "max": "max"} | ({"attention": "attention"} if backbone.attentions else {})
     if missing := [kind for kind in requested if kind not in possible]:
-        raise RecipeError(
-            f"layer_kinds={missing[0]!r}: {backbone.name} has no such token; possible here: {', '.join(possible)}"
-        )
+        lacks = "reads no attention's output projection" if missing[0] == "attention" else "has no such token"
+        raise RecipeError(f"layer_kinds={missing[0]!r}: {backbone.name} {lacks}; possible here: {', '.join(possible)}")
     return tuple(dict.fromkeys(possible[kind] for kind in requested))
 
 

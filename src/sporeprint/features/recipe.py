@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from sporeprint.backbones.pooling import POOLINGS
 from sporeprint.errors import RecipeError
 from sporeprint.features import presets
-from sporeprint.features.blocks import TAKEN, is_block_name
+from sporeprint.features.blocks import LAYER_PREFIXES, TAKEN, is_block_name
 from sporeprint.features.combine import named
 from sporeprint.features.dense.dense_settings import WIDEST, Dense
 from sporeprint.gradients.projections.projection import check_projection_name
@@ -29,7 +29,7 @@ from sporeprint.values import (
 )
 
 DTYPES = ("auto", "float32", "bfloat16")
-LAYER_KINDS = ("cls", "last", "mean", "max")
+LAYER_KINDS = ("cls", "last", "mean", "max", "attention")
 VIEWS = ("paper", "native")
 MODALITIES = ("auto", "image", "text", "audio")
 MOST_VIEWS = 2**12  # of a row
@@ -50,7 +50,9 @@ class Recipe:
     layers: how many of the last blocks give their pooled tokens too (free; 0 for none). Six gave 83.7 on Flowers102
     where four gave 80.2, and as much on TREC (docs/combining.md).
     layer_kinds: how those are pooled, of "cls", "last", "mean" and "max"; None: mean, CLS or last where there is one,
-    and for texts the maximum too (88.4 on TREC, 86.6 without).
+    and for texts the maximum too (88.4 on TREC, 86.6 without). "attention", which is in no default, is what the heads
+    of an attention gave before its output projection, pooled as the embedding, where that projection is a target: the
+    last one is by default. It gains most on CLIP with few labels (docs/when-gradients-pay.md).
     views: resolution of image views, for objectives without an augmentation of their own: "paper" enlarges every patch
     and crop to the backbone's input; "native" keeps patches and local crops at half its side, for networks that can
     interpolate their position embeddings. Text and sound have no resolution: there it changes nothing.
@@ -163,7 +165,7 @@ class Recipe:
             if not is_block_name(objective.name):
                 raise RecipeError(
                     f"objective name {objective.name!r}; expected letters, digits, _ and -, and not the name of "
-                    f"another block or family ({', '.join(TAKEN)}, cls-N, patches-N, tokens-N, last-N, max-N)"
+                    f"another block or family ({', '.join(TAKEN)}, {', '.join(f'{kind}-N' for kind in LAYER_PREFIXES)})"
                 )
             names.append(objective.name)
         if repeated := {name for name in names if names.count(name) > 1}:

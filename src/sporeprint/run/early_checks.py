@@ -34,7 +34,7 @@ from sporeprint.store.shards import manifest_path, plan_path
 Words = Mapping[str, Any]
 REPORT = ("report.html", "comparison.json")
 OBJECTIVES = ("kl", "dino", "simclr", "mlm", "none")
-LAYER_KINDS = ("cls", "last", "mean", "max")
+LAYER_KINDS = ("cls", "last", "mean", "max", "attention")
 DECIDED = ("objectives", "views", "negatives")  # by a preset
 _READ = ("source", "template", "recipe", "ground_truth", "fit_from")
 _REPORT_MARKS = (b'<meta name="generator" content="sporeprint">', b"<title>sporeprint compare</title>")  # new and old

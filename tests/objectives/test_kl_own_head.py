@@ -145,7 +145,7 @@ def test_a_random_head_next_to_it_is_what_it_is_alone():
 
 
 def test_a_backbone_without_a_head_is_refused():
-    with pytest.raises(BackboneError, match="no linear head of its own on this embedding .16 numbers, pooling='cls'."):
+    with pytest.raises(BackboneError, match="no linear head of its own on this embedding"):
         Fungi(Recipe(objectives=[OWN]), backbone=small_backbone()).blocks(noise_pictures(1))
 
 

@@ -50,7 +50,8 @@ def prompt_head(
     >>> fungi.heads["kl"]
     Linear(in_features=8, out_features=2, bias=False)
     """
-    projection, scale = getattr(model, "visual_projection", None), getattr(model, "logit_scale", None)
+    projection: Any = getattr(model, "visual_projection", None)
+    scale: Any = getattr(model, "logit_scale", None)
     plain = isinstance(projection, nn.Linear) and projection.bias is None and isinstance(scale, Tensor)
     if not plain or not hasattr(model, "get_text_features"):
         raise BackboneError(

@@ -114,5 +114,6 @@ class Fitted:
             if was.get(part) != now.get(part):
                 raise StoreMismatch(
                     f"{where} was made with backbone {was['name']!r}, whose {part} is {was.get(part)}; "
-                    f"{now['name']!r} here has {now.get(part)}. Features would differ: use the same backbone, or fit again"
+                    f"{now['name']!r} here has {now.get(part)}. Features would differ: use the same backbone, or fit "
+                    "again"
                 )

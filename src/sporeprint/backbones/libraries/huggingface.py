@@ -76,9 +76,8 @@ def load_huggingface(
         config = checkpoint.config
         if config.model_type == "vit_mae":
             config.mask_ratio = 0.0
-        loader = (
-            transformers.AutoModelForMaskedLM if head else _named_class(config) if whole else transformers.AutoModel
-        )
+        auto = transformers.AutoModelForMaskedLM if head else transformers.AutoModel
+        loader = _named_class(config) if whole and not head else auto
         if Path(checkpoint.source).is_dir():
             size = check_weights(Path(checkpoint.source) / checkpoint.where.get("subfolder", ""))
             _check_size(name, loader, config, size)
@@ -104,9 +103,8 @@ def load_huggingface(
     prefix = f"{type(module).base_model_prefix}."
     if head and any(not name.startswith(prefix) for name in random):
         missing = "it has no masked-language-model head, which some objective reads; leave that out"
-    return Loaded(
-        module if head or whole else adapter.module, inputs, sentence.pooling, sentence.finish, random, missing
-    )
+    network = module if head or whole else adapter.module
+    return Loaded(network, inputs, sentence.pooling, sentence.finish, random, missing)
 
 
 def find_modality(name: str, modality: str = "auto", trust_remote_code: bool = False) -> str:
@@ -156,7 +154,7 @@ def _named_class(config: Any) -> Any:
     """Return transformers' class that the configuration was saved with; AutoModel where it names none of them."""
     import transformers
 
-    named = getattr(transformers, str((config.architectures or [""])[0]), None)
+    named: Any = getattr(transformers, str((config.architectures or [""])[0]), None)
     is_network = isinstance(named, type) and issubclass(named, transformers.PreTrainedModel)
     return named if is_network and named.config_class is type(config) else transformers.AutoModel
 
@@ -292,7 +290,7 @@ def _check_size(name: str, loader: Any, config: Any, size: int) -> None:
     """Raise BackboneError where a network would be far larger than its weights, which are `size` bytes."""
     try:
         with torch.device("meta"):  # shapes alone
-            module = getattr(loader, "from_config", loader._from_config)(config)
+            module = (loader.from_config if hasattr(loader, "from_config") else loader._from_config)(config)
     except Exception:  # code of the checkpoint, or a configuration that fits no network: from_pretrained says which
         return
     needed = 4 * sum(tensor.numel() for tensor in (*module.parameters(), *module.buffers()))

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sporeprint.backbones.inputs.preprocess import Preprocess
     from sporeprint.backbones.inputs.sound import Sound
     from sporeprint.backbones.inputs.tokens import Tokens
+    from sporeprint.backbones.prompt_head import prompt_head
     from sporeprint.data.limits import Limits
     from sporeprint.data.sources import open_source
     from sporeprint.evaluate.analyse import analyse
@@ -100,6 +101,7 @@ _HOMES = {
     "multilabel": "evaluate.multilabel",
     "open_source": "data.sources",
     "probe": "evaluate.probe",
+    "prompt_head": "backbones.prompt_head",
     "regress": "evaluate.regress",
     "retrieve": "evaluate.retrieve",
     "revisited": "evaluate.revisited",
@@ -111,6 +113,7 @@ _HOMES = {
 __all__ = [  # noqa: RUF022
     "Fungi", "Recipe", "Backbone", "Preprocess", "Tokens", "Sound", "Combination", "Limits",
     "KL", "DINO", "SimCLR", "MaskedTokens", "Objective", "Dense", "TokenSimCLR", "TokenKL", "Copies", "Segmenter",
+    "prompt_head",
     "compare", "compare_backbones", "BackboneRows",
     "select", "knn", "probe", "cluster", "retrieve", "revisited", "regress", "multilabel", "analyse",
     "demonstrations", "Template", "Store", "open_source",

@@ -88,7 +88,6 @@ class Backbone:
         finish: nn.Module | None = None,
         modality: str = "auto",
     ):
-        self.adapter: Adapter
         if not isinstance(module, nn.Module):
             raise BackboneError(
                 f"module is a {type(module).__name__}; expected an nn.Module; a network is loaded by its name with "
@@ -97,7 +96,8 @@ class Backbone:
         module, inside = unwrap(module)
         module, preprocess, finish, own = unpack_sentence(module, preprocess, finish)
         check_plain(module, name or type(module).__name__)
-        self.adapter = adapt(module, modality)
+        self.whole = module  # with a head, which is not read; `own_head` finds it
+        self.adapter: Adapter = adapt(module, modality)
         self.module = self.adapter.module
         self.name = name or type(self.module).__name__
         if any(parameter.is_inference() for parameter in self.module.parameters()):

@@ -13,6 +13,7 @@ from sporeprint.backbones.backbone import Backbone
 from sporeprint.backbones.inputs.inputs import Inputs
 from sporeprint.backbones.inputs.preprocess import Preprocess
 from sporeprint.backbones.names import check_near_name
+from sporeprint.backbones.own_head import own_layer
 from sporeprint.errors import BackboneError, MissingExtra, RecipeError, first_line, warn
 
 
@@ -25,12 +26,14 @@ def load_backbone(
     head: bool = False,
     trust_remote_code: bool = False,
     allow_random: bool = False,
+    whole: bool = False,
 ) -> Backbone:
     """Load a backbone with frozen float32 weights.
 
     name: "tiny" (shipped), "timm:NAME" (pretrained; needs the timm extra), or a Hugging Face id or folder, also of a
     sentence-transformers model. device: default CUDA where there is one, else the CPU. modality: as in `Recipe`.
     head: with the checkpoint's masked-language-model head, for objectives that read its logits.
+    whole: with every layer that the checkpoint was trained with, so that `own_head` finds its classifier or projection.
     trust_remote_code: run code that lies in the checkpoint; never without it, whatever the checkpoint says.
     allow_random: go on where the checkpoint lacks weights that the features read, which are then drawn at random.
     Raises BackboneError, LayerError, MissingExtra; RecipeError for a device that is not there, or a nearly right name.
@@ -44,7 +47,7 @@ def load_backbone(
     """
     # Autograd cannot pass through tensors made in inference mode. The caller's random numbers are not used up.
     with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
-        return _load(name, targets, pooling, device, modality, head, trust_remote_code, allow_random)
+        return _load(name, targets, pooling, device, modality, head, trust_remote_code, allow_random, whole)
 
 
 def _load(
@@ -56,6 +59,7 @@ def _load(
     head: bool,
     trust_remote_code: bool,
     allow_random: bool,
+    whole: bool,
 ) -> Backbone:
     check_near_name(name)
     module: Any
@@ -66,11 +70,11 @@ def _load(
     if name == "tiny" or name.startswith("timm:"):
         if modality not in ("auto", "image") or head:
             raise BackboneError(f"{name!r} takes images, not {'texts with masked words' if head else modality}")
-        module, preprocess = _tiny() if name == "tiny" else _timm(name.removeprefix("timm:"), trust_remote_code)
+        module, preprocess = _tiny() if name == "tiny" else _timm(name.removeprefix("timm:"), trust_remote_code, whole)
     else:
         from sporeprint.backbones.libraries.huggingface import load_huggingface
 
-        loaded = load_huggingface(name, modality, head, trust_remote_code)
+        loaded = load_huggingface(name, modality, head, trust_remote_code, whole)
         module, preprocess, finish = loaded.module, loaded.inputs, loaded.finish
         pooling = loaded.pooling if pooling == "auto" else pooling
         random, missing = loaded.random, loaded.missing
@@ -83,7 +87,11 @@ def _load(
     backbone = Backbone(
         module, target=targets, preprocess=preprocess, pooling=pooling, name=name, finish=finish, modality=modality
     )
-    if read := backbone.find_read(random):
+    read = backbone.find_read(random)
+    if whole and random:
+        own = own_layer(backbone)
+        read += [name for name, tensor in random.items() if tensor is own.weight or tensor is own.bias]
+    if read:
         _refuse_random(name, read, missing, allow_random)
         backbone.caveats["random_weights"] = len(read)
     if trust_remote_code:
@@ -111,7 +119,7 @@ def _tiny() -> tuple[Any, Preprocess]:
     return module, Preprocess(size=config.image_size, mean=(config.mean,) * 3, std=(config.std,) * 3)
 
 
-def _timm(name: str, trust_remote_code: bool) -> tuple[Any, Preprocess]:
+def _timm(name: str, trust_remote_code: bool, whole: bool) -> tuple[Any, Preprocess]:
     if ":" in name and not trust_remote_code:  # timm unpickles what it finds there
         raise BackboneError(
             f"'timm:{name}' names a place, whose files could run code; expected a name of timm.list_models(). If you "
@@ -126,7 +134,7 @@ def _timm(name: str, trust_remote_code: bool) -> tuple[Any, Preprocess]:
             f"timm cannot be imported: {first_line(error)}; install the torchvision that fits torch {torch.__version__}"
         ) from error
     try:
-        module = timm.create_model(name, pretrained=True, num_classes=0)
+        module = timm.create_model(name, pretrained=True, **({} if whole else {"num_classes": 0}))
     except (RuntimeError, ValueError, OSError) as error:
         raise BackboneError(f"timm could not load {name!r}: {first_line(error)}") from error
     return module, timm_preprocess(module)

@@ -64,6 +64,7 @@ class Engine:
     layer_kinds: tuple[str, ...]
     seed: int
     autocast: torch.dtype | None = None
+    own_head: str | None = None  # digest of the checkpoint's own head, where an objective reads it
     workers: int = 1
     limits: Limits = field(default_factory=Limits)
     seconds: dict[str, float] = field(default_factory=dict)  # spent on each set of views so far

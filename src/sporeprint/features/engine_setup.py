@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from sporeprint.backbones.backbone import Backbone
+from sporeprint.backbones.description import weights_digest
 from sporeprint.backbones.libraries.sentence_model import is_sentence_transformer
 from sporeprint.backbones.load import load_backbone
+from sporeprint.backbones.own_head import own_head
 from sporeprint.backbones.precision import resolve_dtype
 from sporeprint.errors import NotFitted, RecipeError
 from sporeprint.features.engine import Engine, make_head
@@ -51,17 +55,29 @@ def make_engine(
             head,
             trust_remote_code,
             allow_random,
+            whole=any(map(reads_own_head, recipe.objectives or ())),
         )
     else:
         _check_given_backbone(recipe, backbone, device)
     objectives = settle(recipe.objectives, backbone.modality, recipe.views)
     _check_view_sizes(objectives, backbone)
     dim = recipe.dim or backbone.width
-    latents = {name: objective.latent for objective in objectives for name in objective.head_names()}
+    own = own_head(backbone) if any(map(reads_own_head, objectives)) else None
+    if own is not None:
+        objectives = tuple(
+            replace(each, latent=own.out_features) if reads_own_head(each) else each for each in objectives
+        )
     return Engine(
         backbone=backbone,
         objectives=objectives,
-        heads={name: make_head(recipe.seed, name, backbone.width, latent) for name, latent in latents.items()},
+        heads={
+            name: copy.deepcopy(own)
+            if own is not None and reads_own_head(objective)
+            else make_head(recipe.seed, name, backbone.width, objective.latent)
+            for objective in objectives
+            for name in objective.head_names()
+        },
+        own_head=None if own is None else weights_digest([own]),
         negatives={},
         projections={
             path: make_projection(recipe.projection, dim, target.shape, recipe.seed)
@@ -73,6 +89,11 @@ def make_engine(
         autocast=resolve_dtype(recipe.dtype, backbone.dtype, backbone.device),
         workers=workers,
     )
+
+
+def reads_own_head(objective: Any) -> bool:
+    """Return whether an objective's head is the checkpoint's own linear map, as `KL(head="own")` asks for."""
+    return getattr(objective, "head", "random") == "own"
 
 
 def _check_given_backbone(recipe: Recipe, backbone: Any, device: Any) -> None:

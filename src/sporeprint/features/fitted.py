@@ -17,7 +17,8 @@ from sporeprint.features.engine import below, heads_of
 from sporeprint.features.recipe import Recipe
 from sporeprint.values import canonical, from_json, to_json
 
-DECIDES_FEATURES = ("weights", "targets", "pooling", "preprocess", "prefix_tokens", "finish")  # of a described backbone
+# Of a described backbone; own_head where an objective reads the checkpoint's own.
+DECIDES_FEATURES = ("weights", "targets", "pooling", "preprocess", "prefix_tokens", "finish", "own_head")
 
 
 @dataclass(frozen=True)
@@ -107,11 +108,12 @@ class Fitted:
             raise DamagedStore(f"{where} holds heads, negatives or projections that are no floats; save it again")
 
     def check_backbone(self, described: Mapping[str, Any], where: str) -> None:
-        """Raise StoreMismatch where a backbone, as `Backbone.describe` gives it, is not this state's."""
+        """Raise StoreMismatch where a backbone, as `Fungi.describe` gives it, is not this state's."""
         was, now = self.resolved["backbone"], json.loads(canonical(dict(described)))
         for part in DECIDES_FEATURES:
-            if was.get(part) != now[part]:
+            if was.get(part) != now.get(part):
                 raise StoreMismatch(
                     f"{where} was made with backbone {was['name']!r}, whose {part} is {was.get(part)}; "
-                    f"{now['name']!r} here has {now[part]}. Features would differ: use the same backbone, or fit again"
+                    f"{now['name']!r} here has {now.get(part)}. Features would differ: use the same backbone, or fit "
+                    "again"
                 )

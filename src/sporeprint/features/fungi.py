@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sporeprint.backbones.backbone import Backbone
+from sporeprint.backbones.own_head import frozen_linear
 from sporeprint.backbones.precision import as_fitted, dtype_name
 from sporeprint.data.limits import Limits
 from sporeprint.errors import BackboneError, RecipeError, RowFailure, StoreError, warn
@@ -195,7 +196,7 @@ class Fungi(DenseMethods, Estimator):
 
     @property
     def heads(self) -> dict[str, nn.Linear]:
-        """The frozen random heads by name: "kl", "dino", "dino_teacher", "simclr"."""
+        """The frozen heads by name: "kl", "dino", "dino_teacher", "simclr"; random ones, or the checkpoint's own."""
         return self.engine.heads
 
     @property
@@ -229,9 +230,9 @@ class Fungi(DenseMethods, Estimator):
 
     def describe(self) -> dict[str, Any]:
         """Return what was resolved, as JSON: backbone, precision, device, widths."""
-        backbone = self.network
+        backbone, own = self.network, self.engine.own_head
         return {
-            "backbone": backbone.describe(),
+            "backbone": backbone.describe() | ({} if own is None else {"own_head": own}),
             "dtype": dtype_name(backbone.dtype, self.engine.autocast),
             "device": backbone.device.type,
             "dim": self.projection.dim,
@@ -340,17 +341,13 @@ class Fungi(DenseMethods, Estimator):
     @own_settings()
     def take(self, fitted: Fitted, where: str = "the fitted state") -> None:
         """Go on from the `fitted` state of a Fungi of the same recipe. Raises StoreMismatch for another backbone."""
-        fitted.check_backbone(self.network.describe(), where)
+        fitted.check_backbone(self.describe()["backbone"], where)
         targets = {path: math.prod(target.shape) for path, target in self.network.targets.items()}
         fitted.check_shapes(self.heads, self.network.width, targets, where)
         network, dtype = self.network, self._recipe().dtype
         self.engine.autocast = as_fitted(dtype, fitted.resolved.get("dtype", dtype), network.dtype, network.device)
         for name in self.heads:
-            weight = fitted.heads[name]["weight"]
-            has_bias = "bias" in fitted.heads[name]
-            head = nn.utils.skip_init(nn.Linear, *weight.shape[::-1], bias=has_bias, dtype=weight.dtype)
-            head.load_state_dict(fitted.heads[name])
-            self.heads[name] = head.requires_grad_(False)
+            self.heads[name] = frozen_linear(**fitted.heads[name])
         self.negatives.update(fitted.negatives)
         self.projections.update({path: Dense(matrix) for path, matrix in fitted.projections.items()})
         if fitted.combiner is not None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from sporeprint.errors import RecipeError
 from sporeprint.objectives.objective import Objective
 from sporeprint.objectives.views.whole import Whole
-from sporeprint.values import is_positive, kind, short_repr
+from sporeprint.values import check_choice, is_positive, kind, later, short_repr
 
 
 @kind("kl")
@@ -19,7 +19,10 @@ from sporeprint.values import is_positive, kind, short_repr
 class KL(Objective):
     """The divergence KL(uniform || softmax(latent / T)), the paper's section 3.1.
 
-    temperature: T. latent: width of the head's output. name: of block and head. Raises RecipeError.
+    temperature: T. latent: width of a random head's output. name: of block and head.
+    head: "random"; or "own", the linear map that the checkpoint was trained with, from the embedding as it is to a
+    classifier's logits or CLIP's projection, whose width replaces `latent`. A backbone without one is refused.
+    Raises RecipeError.
 
     Examples
     --------
@@ -33,18 +36,27 @@ class KL(Objective):
     >>> KL(temperature=0)
     Traceback (most recent call last):
     sporeprint.errors.RecipeError: KL temperature=0; expected a number above 0
+    >>> KL(head="own")
+    KL(head='own')
     """
 
     name: str = "kl"
     latent: int = 768
     augmentation: Whole = field(default_factory=Whole)
     temperature: float = 1.0  # the public library's; the research code has 15, which is equal after L2
+    head: str = later("random")
 
     __repr__ = short_repr
 
     def __post_init__(self) -> None:
         if not is_positive(self.temperature):
             raise RecipeError(f"KL temperature={self.temperature!r}; expected a number above 0")
+        check_choice("KL head", self.head, ("random", "own"))
+
+    @property
+    def normalize(self) -> bool:  # type: ignore[override]
+        """Whether the embedding is L2-normalised before the head: a trained head takes it as it is."""
+        return self.head == "random"
 
     def loss(self, latents: Tensor) -> Tensor:
         """Return [N] losses, the mean over views. latents: [N, V, L].

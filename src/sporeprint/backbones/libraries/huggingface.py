@@ -62,8 +62,13 @@ class _Checkpoint:
         return {**self.where, "trust_remote_code": self.trust_remote_code}
 
 
-def load_huggingface(name: str, modality: str = "auto", head: bool = False, trust_remote_code: bool = False) -> Loaded:
-    """Load a hub id or folder. modality: as in `Recipe`. head: with its language-model head. Raises BackboneError."""
+def load_huggingface(
+    name: str, modality: str = "auto", head: bool = False, trust_remote_code: bool = False, whole: bool = False
+) -> Loaded:
+    """Load a hub id or folder. modality: as in `Recipe`. head: with its language-model head. Raises BackboneError.
+
+    whole: as the class that its configuration names, with a classifier or projection.
+    """
     import transformers
 
     with _loading(name):
@@ -71,7 +76,8 @@ def load_huggingface(name: str, modality: str = "auto", head: bool = False, trus
         config = checkpoint.config
         if config.model_type == "vit_mae":
             config.mask_ratio = 0.0
-        loader = transformers.AutoModelForMaskedLM if head else transformers.AutoModel
+        auto = transformers.AutoModelForMaskedLM if head else transformers.AutoModel
+        loader = _named_class(config) if whole and not head else auto
         if Path(checkpoint.source).is_dir():
             size = check_weights(Path(checkpoint.source) / checkpoint.where.get("subfolder", ""))
             _check_size(name, loader, config, size)
@@ -90,14 +96,15 @@ def load_huggingface(name: str, modality: str = "auto", head: bool = False, trus
         inputs = _inputs(checkpoint, adapter)
     random = _random(module, report)
     _draw(random)
-    if adapter.auto != "own" and getattr(adapter.module, "pooler", None) is not None:
+    if not whole and adapter.auto != "own" and getattr(adapter.module, "pooler", None) is not None:
         setattr(adapter.module, "pooler", None)  # noqa: B010  # not read
     sentence = checkpoint.sentence or Sentence("auto")
     missing = _missing(module, report, random)
     prefix = f"{type(module).base_model_prefix}."
     if head and any(not name.startswith(prefix) for name in random):
         missing = "it has no masked-language-model head, which some objective reads; leave that out"
-    return Loaded(module if head else adapter.module, inputs, sentence.pooling, sentence.finish, random, missing)
+    network = module if head or whole else adapter.module
+    return Loaded(network, inputs, sentence.pooling, sentence.finish, random, missing)
 
 
 def find_modality(name: str, modality: str = "auto", trust_remote_code: bool = False) -> str:
@@ -141,6 +148,15 @@ def _network_class(checkpoint: _Checkpoint) -> Any:
         return get_class_from_dynamic_module(config.auto_map["AutoModel"], checkpoint.source)
     network: Any = transformers.MODEL_MAPPING[type(config)]
     return network[0] if isinstance(network, (tuple, list)) else network
+
+
+def _named_class(config: Any) -> Any:
+    """Return transformers' class that the configuration was saved with; AutoModel where it names none of them."""
+    import transformers
+
+    named: Any = getattr(transformers, str((config.architectures or [""])[0]), None)
+    is_network = isinstance(named, type) and issubclass(named, transformers.PreTrainedModel)
+    return named if is_network and named.config_class is type(config) else transformers.AutoModel
 
 
 def _open(name: str, modality: str, trust_remote_code: bool) -> _Checkpoint:
@@ -274,7 +290,7 @@ def _check_size(name: str, loader: Any, config: Any, size: int) -> None:
     """Raise BackboneError where a network would be far larger than its weights, which are `size` bytes."""
     try:
         with torch.device("meta"):  # shapes alone
-            module = loader.from_config(config)
+            module = (loader.from_config if hasattr(loader, "from_config") else loader._from_config)(config)
     except Exception:  # code of the checkpoint, or a configuration that fits no network: from_pretrained says which
         return
     needed = 4 * sum(tensor.numel() for tensor in (*module.parameters(), *module.buffers()))

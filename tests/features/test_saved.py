@@ -60,9 +60,6 @@ def is_whole(folder, fits):
     return which
 
 
-SYSTEM_CALLS = ("open", "replace", "fsync", "unlink", "mkdir")
-
-
 def test_saving_over_a_good_one_loses_neither_wherever_it_ends(tmp_path, fits, monkeypatch):
     for earlier in ("saved", "by an earlier version"):
         seen = []

@@ -38,11 +38,11 @@ def words(source, out):
     return ["extract", str(source), *numbers, "--out", str(out)]
 
 
-# Loads torch once; then each line on stdin names the store of a run in a process of its own, whose number is printed.
-# Where the line says so, batches and writes are held up a little: ten kills fall inside the run wherever it is fast.
+# Loads torch once. Each line on stdin names a store: a whole run is one of this process, whose imports the others then
+# have; one to be killed is of a process of its own, whose number is printed, and it is held up a little at each batch
+# and write, so that ten kills fall inside the run wherever it is fast.
 NURSERY = """
-import os, sys, time
-import sporeprint.run.extract, sporeprint.run.recipe_options
+import contextlib, io, os, sys, time
 from sporeprint.cli import main
 from sporeprint.store import writer as store
 from sporeprint.features.fungi import Fungi
@@ -57,20 +57,27 @@ def slow_write(path, data):
     write_file(path, data)
     time.sleep(0.01)
 
+def extract():
+    try:
+        main()
+    except SystemExit as end:
+        return end.code or 0
+    return 9
+
 for line in sys.stdin:
-    pace, _, out = line.strip().partition(" ")
+    kind, _, out = line.strip().partition(" ")
     sys.argv[sys.argv.index("--out") + 1] = out
+    if kind == "whole":
+        with contextlib.redirect_stdout(io.StringIO()):
+            status = extract()
+        print(status, flush=True)
+        continue
     child = os.fork()
     if not child:
-        if pace == "slow":
-            Fungi.compute, store.write_file = slow_compute, slow_write
+        Fungi.compute, store.write_file = slow_compute, slow_write
         os.close(1)
         os.open(os.devnull, os.O_WRONLY)
-        try:
-            main()
-        except SystemExit as end:
-            os._exit(end.code or 0)
-        os._exit(9)
+        os._exit(extract())
     print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
@@ -93,8 +100,8 @@ def nursery(source, tmp_path):
 
 
 def finish(nursery, out):
-    print("fast", out, file=nursery.stdin, flush=True)
-    assert [nursery.stdout.readline() for _ in range(2)][1] == "0\n"
+    print("whole", out, file=nursery.stdin, flush=True)
+    assert nursery.stdout.readline() == "0\n"
 
 
 def contents(folder):
@@ -125,7 +132,7 @@ def test_ten_kills_leave_no_hole_no_duplicate_and_no_other_number(source, nurser
     progress = []
     for number in range(KILLS):
         before, begin = shards(out), time.monotonic()
-        print("slow", out, file=nursery.stdin, flush=True)
+        print("killed", out, file=nursery.stdin, flush=True)
         child = int(nursery.stdout.readline())
         if number % 2:  # these fall where shards are written, however long the start takes
             while shards(out) == before and time.monotonic() - begin < 20:

@@ -23,6 +23,14 @@ define_missing_schemas()
 os.environ.setdefault("SPOREPRINT_AUTO_DTYPE", "float32")  # the reference, on whatever machine
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_wait_for_the_disk():
+    """A test ends processes, never the machine: thousands of waits for the disk, in this process, show nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)  # which refuses a closed file too
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real weights and data next to the checkout; tests that use it are marked `real`."""

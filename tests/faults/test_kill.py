@@ -38,23 +38,11 @@ def words(source, out):
     return ["extract", str(source), *numbers, "--out", str(out)]
 
 
-def finish(source, out):
-    code = "from sporeprint.cli import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words(source, out)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert (done.returncode, f"{ROWS} rows" in done.stdout) == (0, True), done.stderr
-
-
-# Loads torch once; then each line on stdin names the store of a run in a process of its own, whose number is printed.
-# Batches and writes are held up a little, so that ten kills fall inside the run wherever it is fast.
+# Loads torch once. Each line on stdin names a store: a whole run is one of this process, whose imports the others then
+# have; one to be killed is of a process of its own, whose number is printed, and it is held up a little at each batch
+# and write, so that ten kills fall inside the run wherever it is fast.
 NURSERY = """
-import os, sys, time
-import sporeprint.run.extract, sporeprint.run.recipe_options
+import contextlib, io, os, sys, time
 from sporeprint.cli import main
 from sporeprint.store import writer as store
 from sporeprint.features.fungi import Fungi
@@ -62,25 +50,34 @@ from sporeprint.features.fungi import Fungi
 compute, write_file = Fungi.compute, store.write_file
 
 def slow_compute(self, *args):
-    time.sleep(0.2)
+    time.sleep(0.1)
     return compute(self, *args)
 
 def slow_write(path, data):
     write_file(path, data)
-    time.sleep(0.02)
+    time.sleep(0.01)
 
-Fungi.compute, store.write_file = slow_compute, slow_write
-for out in sys.stdin:
-    sys.argv[sys.argv.index("--out") + 1] = out.strip()
+def extract():
+    try:
+        main()
+    except SystemExit as end:
+        return end.code or 0
+    return 9
+
+for line in sys.stdin:
+    kind, _, out = line.strip().partition(" ")
+    sys.argv[sys.argv.index("--out") + 1] = out
+    if kind == "whole":
+        with contextlib.redirect_stdout(io.StringIO()):
+            status = extract()
+        print(status, flush=True)
+        continue
     child = os.fork()
     if not child:
+        Fungi.compute, store.write_file = slow_compute, slow_write
         os.close(1)
         os.open(os.devnull, os.O_WRONLY)
-        try:
-            main()
-        except SystemExit as end:
-            os._exit(end.code or 0)
-        os._exit(9)
+        os._exit(extract())
     print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
@@ -100,6 +97,11 @@ def nursery(source, tmp_path):
     process.stdin.close()
     process.kill()
     process.wait()
+
+
+def finish(nursery, out):
+    print("whole", out, file=nursery.stdin, flush=True)
+    assert nursery.stdout.readline() == "0\n"
 
 
 def contents(folder):
@@ -123,26 +125,25 @@ def shards(out):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_ten_kills_leave_no_hole_no_duplicate_and_no_other_number(source, nursery, tmp_path):
-    print(tmp_path / "whole", file=nursery.stdin, flush=True)
-    assert [nursery.stdout.readline() for _ in range(2)][1] == "0\n"
+    finish(nursery, tmp_path / "whole")
     whole = Store.open(tmp_path / "whole")
     out = tmp_path / "killed"
     random = np.random.default_rng(0)
     progress = []
     for number in range(KILLS):
         before, begin = shards(out), time.monotonic()
-        print(out, file=nursery.stdin, flush=True)
+        print("killed", out, file=nursery.stdin, flush=True)
         child = int(nursery.stdout.readline())
         if number % 2:  # these fall where shards are written, however long the start takes
             while shards(out) == before and time.monotonic() - begin < 20:
                 time.sleep(0.002)
-        time.sleep(float(random.uniform(0.0, 0.15 if number % 2 else 0.5)))
+        time.sleep(float(random.uniform(0.0, 0.075 if number % 2 else 0.25)))
         os.kill(child, signal.SIGKILL)
         assert int(nursery.stdout.readline()) == -signal.SIGKILL, f"over after {number} kills: {progress}"
         progress.append(shards(out))
     assert not (out / "manifest.json").exists()
     assert len(set(progress)) > 3, f"shards after each kill: {progress}; the kills have to be spread over the run"
-    finish(source, out)
+    finish(nursery, out)
 
     store = Store.open(out)
     store.verify()

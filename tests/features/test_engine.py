@@ -459,22 +459,19 @@ print(hashlib.sha256(views.numpy().tobytes() + make_head(3, "kl", 5, 4).weight.n
 """
 
 
-def test_views_and_heads_are_the_same_in_other_processes(request):
+def test_views_and_heads_are_the_same_in_another_process(request):
     folder = str(request.path.parents[1])  # where `small` lies
-    digests = {
-        subprocess.run(
-            [sys.executable, "-c", VIEWS, folder],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={**os.environ, "PYTHONHASHSEED": seed},
-        ).stdout
-        for seed in ("0", "1")
-    }
+    other = subprocess.run(
+        [sys.executable, "-c", VIEWS, folder],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONHASHSEED": "1"},  # here it is another one
+    )
     views = Crops()(noise_pictures(1)[0], PREPROCESS, generator(3, "row-ä", "dino"))
     head = make_head(3, "kl", 5, 4).weight
     expected = hashlib.sha256(views.numpy().tobytes() + head.numpy().tobytes()).hexdigest()
-    assert digests == {expected + "\n"}
+    assert other.stdout == expected + "\n"
 
 
 def test_few_rows_of_several_objectives_are_projected_in_one_call(pictures, monkeypatch):

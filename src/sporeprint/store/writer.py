@@ -44,6 +44,7 @@ from sporeprint.store.shards import (
 __all__ = ["ShardInfo", "Store", "StoreWriter"]
 
 STATE = {**FILE, "name?": TEXT, "plan?": TEXT, "seconds?": NUMBER}
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _SHARD_FILE = re.compile(r"(\d{5,})\.(json|parquet)")
 
 
@@ -324,7 +325,7 @@ class StoreWriter:
             raise StoreError(f"shard {index} has {len(ids) + failures} rows; the plan says {self.shard_rows} at most")
         seen: set[str] = set()
         for row in ids:
-            if not isinstance(row, str) or not row or any("\ud800" <= letter <= "\udfff" for letter in row):
+            if not isinstance(row, str) or not row or _SURROGATE.search(row):
                 raise StoreError(f"{row!r} cannot be a row's id; give a string of Unicode that is not empty")
             if row in seen or row in self._owner:
                 raise StoreError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import io
 import json
 import os
 import subprocess
@@ -138,14 +139,17 @@ def test_code_named_for_what_is_not_read_is_not_warned_of(tmp_path, recwarn):
     assert not [warning for warning in recwarn if "names code" in str(warning.message)]
 
 
-def test_nothing_is_asked_on_a_terminal_that_would_say_yes(tmp_path):
+def test_nothing_is_asked_on_a_terminal_that_would_say_yes(tmp_path, run, monkeypatch):
     folder, canary = vit(tmp_path / "model"), tmp_path / "canary"
     (folder / "modeling_x.py").write_text(f"open({str(canary)!r}, 'w').write('ran')\n")
     unknown_network(folder)
-    command = [sys.executable, "-c", "from sporeprint.cli import main; main()", "backbones", str(folder)]
-    done = subprocess.run(command, input="y\ny\n", capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 1
-    assert "Do you wish" not in done.stdout + done.stderr
+    terminal = io.StringIO("y\ny\n")
+    monkeypatch.setattr(sys, "stdin", terminal)
+    status, out, err = run("backbones", folder)
+    assert status == 1
+    assert "names code to run" in err
+    assert "Do you wish" not in out + err
+    assert terminal.read() == "y\ny\n"
     assert not canary.exists()
 
 

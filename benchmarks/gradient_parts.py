@@ -315,22 +315,30 @@ def gain(differences: np.ndarray) -> str:
     return f"{flat.mean():+.1f}" + (f" ({flat.min():+.1f} to {flat.max():+.1f})" if flat.size > 1 else "")
 
 
+PARTS = ("x", "s", "projected", "product", "average", "forward", "squared")
+
+
 def gains(options: argparse.Namespace) -> None:
-    """Sets against parts: the gain over the control under the predictor that leave-one-out chooses."""
+    """Sets against parts: points over the control where the choice may take the part too, alone or joined."""
     saved = [json.loads(line) for file in options.files for line in Path(file).read_text().splitlines()]
-    rows = [f"embedding + {part}" for part in ("x", "s", "projected", "product", "average", "forward", "squared")]
-    rows += [row.replace("embedding +", "embedding + layers +") for row in rows]
     for judge in ("best", "kNN"):
-        print(f"\n**{'The chosen predictor' if judge == 'best' else 'kNN'}: points over the control**\n")
-        print(f"| set | rows a class | control | {' | '.join(row.replace('embedding', 'E') for row in rows)} |")
-        print(f"|---|---|---|{'---|' * len(rows)}")
+        title = "The chosen predictor" if judge == "best" else "kNN, the features chosen for LDA or ridge"
+        print(f"\n**{title}: points over the control where the choice may take the part**\n")
+        print(f"| set | rows a class | control | {' | '.join(PARTS)} |\n|---|---|---|{'---|' * len(PARTS)}")
         means = []
         for lines in saved:
-            of = by_part(lines["values"], lines["heads"], judge)
-            means.append([(of[row] - of["control"]).mean() for row in rows])
+            values, losses = (by_part(lines["values"], lines["heads"], word) for word in (judge, "best loss"))
+            means.append([])
+            for part in PARTS:
+                rows = [*CONTROLS, part, f"embedding + {part}", f"embedding + layers + {part}"]
+                shape = np.broadcast_shapes(*(values[row].shape for row in rows))
+                of = np.array([np.broadcast_to(values[row], shape) for row in rows])
+                loss = np.array([np.broadcast_to(losses[row], shape) for row in rows])
+                taken = np.take_along_axis(of, np.argmin(loss, axis=0)[None], axis=0)[0]
+                means[-1].append((taken - values["control"]).mean())
             cells = [f"{value:+.1f}" for value in means[-1]]
-            print(f"| {lines['set']} | {lines['shots']} | {of['control'].mean():.1f} | {' | '.join(cells)} |")
-        print(f"| mean | | | {' | '.join(f'{value:+.1f}' for value in np.mean(means, axis=0))} |")
+            print(f"| {lines['set']} | {lines['shots']} | {values['control'].mean():.1f} | {' | '.join(cells)} |")
+        print(f"| mean of {len(means)} | | | {' | '.join(f'{value:+.1f}' for value in np.mean(means, axis=0))} |")
 
 
 def targets(options: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ import random
 import shutil
 import signal
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -105,8 +106,9 @@ def test_saving_over_a_good_one_loses_neither_wherever_it_ends(tmp_path, fits, m
         assert len(files_of(folder)) == 2
 
 
-def save_again_and_again(folder, fits):
-    """A process that does this; its number."""
+@contextmanager
+def saving_again_and_again(folder, fits):
+    """A process that does this until it is killed; its number."""
     child = os.fork()
     if not child:
         try:
@@ -115,7 +117,12 @@ def save_again_and_again(folder, fits):
                     saved.write_folder(folder, fit)
         finally:
             os._exit(1)
-    return child
+    try:
+        yield child
+    finally:
+        os.kill(child, signal.SIGKILL)
+        status = os.waitpid(child, 0)[1]
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -124,14 +131,12 @@ def test_a_killed_save_leaves_one_fit_whole(tmp_path, fits):
     saved.write_folder(tmp_path / "saved", fits[0])
     draw, seen = random.Random(0), set()
     for _ in range(4):
-        child = save_again_and_again(tmp_path / "saved", fits)
-        for _ in range(6):
-            time.sleep(draw.uniform(0.01, 0.1))
-            os.kill(child, signal.SIGSTOP)
-            seen.add(is_whole(tmp_path / "saved", fits))
-            os.kill(child, signal.SIGCONT)
-        os.kill(child, signal.SIGKILL)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+        with saving_again_and_again(tmp_path / "saved", fits) as child:
+            for _ in range(6):
+                time.sleep(draw.uniform(0.01, 0.1))
+                os.kill(child, signal.SIGSTOP)
+                seen.add(is_whole(tmp_path / "saved", fits))
+                os.kill(child, signal.SIGCONT)
         seen.add(is_whole(tmp_path / "saved", fits))
     assert seen == {0, 1}
     saved.write_folder(tmp_path / "saved", fits[1])

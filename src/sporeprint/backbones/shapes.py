@@ -54,6 +54,8 @@ class Probe:
         first = isinstance(self.inputs, Tokens) and not causal and self.inputs.starts_special()
         if auto == "found":
             auto = "last" if causal else "cls" if first else "mean"
+        if auto == "cls" and modality != "text" and not prefix:
+            auto = "mean"  # I-JEPA, for one
         pooling = auto if pooling == "auto" else pooling
         if modality != "text" and pooling == "cls" and not prefix:
             what = "patches" if modality == "image" else "frames"

@@ -317,6 +317,15 @@ def test_siglip_classifier_without_a_pooling_head_is_read_at_its_patches():
     assert (backbone.pooling, backbone.prefix) == ("mean", 0)
 
 
+def test_a_network_without_a_cls_token_is_read_at_its_patches():
+    module, views = tf.IJepaModel(tf.IJepaConfig(**VISION)).double().eval(), images()
+    backbone = Backbone(module, preprocess=PREPROCESS)
+    assert (backbone.pooling, backbone.prefix) == ("mean", 0)
+    with torch.no_grad():
+        expected = module(pixel_values=views).last_hidden_state.mean(dim=1)
+    assert relative(embedding(backbone, views), expected) < 1e-12
+
+
 def test_cls_pooling_is_refused_where_there_is_no_cls_token():
     with pytest.raises(BackboneError, match=r"no CLS token \(16 tokens, all patches\); use pooling='mean'"):
         Backbone(build(FAMILIES["siglip"]), preprocess=PREPROCESS, pooling="cls")

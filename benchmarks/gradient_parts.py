@@ -342,11 +342,12 @@ def gains(options: argparse.Namespace) -> None:
 
 
 def targets(options: argparse.Namespace) -> None:
-    """Other target layers: each gradient block, joined to the embedding and to embedding and layers."""
+    """Other target layers: each gradient block, joined to the embedding and to embedding and layers; single layers."""
     (train, labels), (test, test_labels) = load(options.train), load(options.test)
     judged = Judged(train, labels, test, test_labels)
     layers = tuple(name for name in train if family(name) == "layers")
     listed = {"embedding": ("embedding",), "layers": layers, "embedding + layers": ("embedding", *layers)}
+    listed |= {f"embedding + {name}": ("embedding", name) for name in layers}
     for name in train:
         if family(name) == "gradients":
             listed |= {name: (name,), f"embedding + {name}": ("embedding", name)}

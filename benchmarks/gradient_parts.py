@@ -58,7 +58,7 @@ Blocks = dict[str, np.ndarray]  # {name: [N, D]}
 
 
 class Parts:
-    """Parts stands in for a projection and keeps the factors beside two sketches: [N, I + O + E (+ WIDE)]."""
+    """Parts stands in for a projection and keeps the factors and two sketches: [N, I + O + E (+ WIDE)]."""
 
     def __init__(self, shape: tuple[int, int], width: int, factors: bool) -> None:
         self.shape, self.factors = shape, factors

@@ -203,3 +203,14 @@ WHOLE = [
     Family("Qwen2ForSequenceClassification", "Qwen2", LLAMA, byte_level, "last", O_PROJ, "model"),
 ]
 FAMILIES = {family.network: family for family in (*ENCODERS, *WHOLE)}
+
+
+def stirred(network: str, config: str, options: dict, dtype: torch.dtype = torch.float64) -> nn.Module:
+    """A network of transformers whose weights are all random, norms and biases too."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = getattr(tf, network)(getattr(tf, config)(**options))
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return module.to(dtype).eval()

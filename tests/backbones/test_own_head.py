@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from small import PREPROCESS, VISION
-from small_text import BERT, CLIP, tf, wordpiece
+from small_text import BERT, CLIP, stirred, tf, wordpiece
 from sporeprint import KL, Backbone, Fungi, Recipe
 from sporeprint.backbones.load import load_backbone
 from sporeprint.backbones.own_head import own_head
@@ -24,13 +24,7 @@ ONLY_VISION = VISION | {"projection_dim": 9}
 
 
 def build(network: str, config: str, **options: Any) -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        module = getattr(tf, network)(getattr(tf, config)(**options))
-        with torch.no_grad():
-            for parameter in module.parameters():
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    return module.eval()
+    return stirred(network, config, options, torch.float32)
 
 
 classifier = partial(build, "ViTForImageClassification", "ViTConfig", **VISION, num_labels=7)

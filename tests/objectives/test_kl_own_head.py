@@ -10,23 +10,13 @@ import torch
 from torch import nn
 
 from small import PREPROCESS, VISION, noise_pictures, small_backbone
-from small_text import BERT, CLIP_TEXT, GPT, TEXTS, byte_level, tf, wordpiece
+from small_text import BERT, CLIP_TEXT, GPT, TEXTS, byte_level, stirred, tf, wordpiece
 from sporeprint import KL, Backbone, Fungi, Recipe, check_objective
 from sporeprint.data.rows import ListSource
 from sporeprint.errors import BackboneError, RecipeError, StoreMismatch
 from sporeprint.run.extract import extract
 
 OWN = KL(head="own", temperature=3.0)
-
-
-def stirred(network: str, config: str, options: dict, dtype: torch.dtype = torch.float64) -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        module = getattr(tf, network)(getattr(tf, config)(**options))
-        with torch.no_grad():
-            for parameter in module.parameters():
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    return module.to(dtype).eval()
 
 
 def classifier(dtype: torch.dtype = torch.float64) -> nn.Module:

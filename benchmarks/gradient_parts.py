@@ -4,12 +4,14 @@ python benchmarks/gradient_parts.py extract SOURCE BACKBONE OUT.npz [--rows N] [
 python benchmarks/gradient_parts.py extract SOURCE BACKBONE OUT.npz --seeds 1 --targets PATH,PATH,...
 python benchmarks/gradient_parts.py table TRAIN.npz TEST.npz [--shots all,5,3] [--draws 5] [--save FILE]
 python benchmarks/gradient_parts.py targets TRAIN.npz TEST.npz [--shots all,5]
+python benchmarks/gradient_parts.py cosines TRAIN.npz TEST.npz [--shots 1,5,all]
 python benchmarks/gradient_parts.py gains FILE...
 
 The gradient of a row is the sum over its tokens of s_t [x_t, 1]^T: x_t is what the target layer saw, s_t how the loss
 reacts. `extract` keeps x and s (means over the tokens, normalised; s is also the gradient of the bias), a TensorSketch
 of the gradient as wide as the embedding, and, where more than one token is felt, one 4096 wide, for each of `--seeds`
-random heads and, with `--own`, for the checkpoint's own head (its classifier or projection). `table` joins them:
+random heads and, with `--own`, for the checkpoint's own head (its classifier or projection), here on the normalised
+embedding with T = 15, not as `KL(head="own")` has it. `table` joins them:
 
 x, s         one factor alone (x: no gradient, and no cost)
 projected    the TensorSketch, the stand-in for the paper's block
@@ -301,12 +303,13 @@ def by_part(values: Mapping[str, Any], heads: Sequence[str], judge: str) -> dict
 def show(lines: Mapping[str, Any]) -> None:
     """One set: top-1 in % by features and judge, mean over draws and heads, and the gain over the control."""
     print(f"\n**{lines['set']}, {lines['shots']} rows a class** ({len(lines['heads'])} heads)\n")
-    print("| features | kNN | LDA | chosen | over the control |\n|---|---|---|---|---|")
+    print("| features | kNN | LDA | chosen | over the control | its loss |\n|---|---|---|---|---|---|")
     tables = {judge: by_part(lines["values"], lines["heads"], judge) for judge in ("kNN", "LDA", "best")}
-    control = tables["best"]["control"]
+    control, losses = tables["best"]["control"], by_part(lines["values"], lines["heads"], "best loss")
     for row in tables["best"]:
         cells = [f"{tables[judge][row].mean():.1f}" for judge in tables]
-        print(f"| {row} | {' | '.join(cells)} | {gain(tables['best'][row] - control)} |", flush=True)
+        loss = f"{losses[row].mean():.3f}"
+        print(f"| {row} | {' | '.join(cells)} | {gain(tables['best'][row] - control)} | {loss} |", flush=True)
 
 
 def gain(differences: np.ndarray) -> str:
@@ -316,29 +319,57 @@ def gain(differences: np.ndarray) -> str:
 
 
 PARTS = ("x", "s", "projected", "product", "average", "forward", "squared")
+FIXED = (
+    *("embedding", "embedding + layers", "x", "embedding + x", "embedding + layers + x", "s"),
+    *(
+        f"{before}{part}"
+        for part in (*PARTS[2:4], "forward")
+        for before in ("", "embedding + ", "embedding + layers + ")
+    ),
+    "embedding + layers + x + forward",
+)
 
 
 def gains(options: argparse.Namespace) -> None:
-    """Sets against parts: points over the control where the choice may take the part too, alone or joined."""
+    """Points over the control where the choice may take the part too, and fixed features under every judge."""
     saved = [json.loads(line) for file in options.files for line in Path(file).read_text().splitlines()]
-    for judge in ("best", "kNN"):
-        title = "The chosen predictor" if judge == "best" else "kNN, the features chosen for LDA or ridge"
-        print(f"\n**{title}: points over the control where the choice may take the part**\n")
-        print(f"| set | rows a class | control | {' | '.join(PARTS)} |\n|---|---|---|{'---|' * len(PARTS)}")
-        means = []
-        for lines in saved:
-            values, losses = (by_part(lines["values"], lines["heads"], word) for word in (judge, "best loss"))
-            means.append([])
-            for part in PARTS:
-                rows = [*CONTROLS, part, f"embedding + {part}", f"embedding + layers + {part}"]
-                shape = np.broadcast_shapes(*(values[row].shape for row in rows))
-                of = np.array([np.broadcast_to(values[row], shape) for row in rows])
-                loss = np.array([np.broadcast_to(losses[row], shape) for row in rows])
-                taken = np.take_along_axis(of, np.argmin(loss, axis=0)[None], axis=0)[0]
-                means[-1].append((taken - values["control"]).mean())
-            cells = [f"{value:+.1f}" for value in means[-1]]
-            print(f"| {lines['set']} | {lines['shots']} | {values['control'].mean():.1f} | {' | '.join(cells)} |")
-        print(f"| mean of {len(means)} | | | {' | '.join(f'{value:+.1f}' for value in np.mean(means, axis=0))} |")
+    print_rows("points over the control where the choice may take the part", PARTS, saved, over_control)
+    for judge, title in (("kNN", "kNN"), ("LDA", "LDA"), ("best", "LDA or ridge, as leave-one-out chooses")):
+        print_rows(f"top-1 in %, {title}", FIXED, saved, lambda of, row, judge=judge: of[judge][row].mean())
+
+
+def over_control(of: Mapping[str, Any], part: str) -> float:
+    rows = [*CONTROLS, part, f"embedding + {part}", f"embedding + layers + {part}"]
+    values, losses = (np.broadcast_arrays(*(of[word][row] for row in rows)) for word in ("best", "best loss"))
+    taken = np.take_along_axis(np.array(values), np.argmin(losses, axis=0)[None], axis=0)[0]
+    return float((taken - of["best"]["control"]).mean())
+
+
+def print_rows(title: str, columns: Sequence[str], saved: Sequence[Mapping[str, Any]], cell: Any) -> None:
+    """Sets against columns, with the control of each set and the mean of all."""
+    print(f"\n**{title}**\n\n| set | rows a class | control | {' | '.join(columns)} |")
+    print(f"|---|---|---|{'---|' * len(columns)}")
+    judges, figures = ("kNN", "LDA", "best", "best loss"), []
+    for lines in saved:
+        of = {judge: by_part(lines["values"], lines["heads"], judge) for judge in judges}
+        figures.append([of["best"]["control"].mean(), *(cell(of, column) for column in columns)])
+        cells = " | ".join(f"{value:.1f}" for value in figures[-1])
+        print(f"| {lines['set']} | {lines['shots']} | {cells} |")
+    print(f"| mean of {len(saved)} | | {' | '.join(f'{value:.1f}' for value in np.mean(figures, axis=0))} |")
+
+
+def cosines(options: argparse.Namespace) -> None:
+    """How alike rows are, by the raw embedding and by x, and what neighbours find by each."""
+    (train, labels), (test, test_labels) = load(options.train), load(options.test)
+    judged = Judged(train, labels, test, test_labels)
+    print("| block | mean cosine of two training rows | rows a class: top-1 in %, kNN |\n|---|---|---|")
+    for name in ("embedding", "x"):
+        found = {
+            shots: np.mean([judged.nearest(joined((name,)), rows)[1] for rows in subsets(labels, shots, options.draws)])
+            for shots in options.shots.split(",")
+        }
+        cosine = float((train[name].mean(axis=0) ** 2).sum())
+        print(f"| {name} | {cosine:.2f} | {', '.join(f'{shots}: {value:.1f}' for shots, value in found.items())} |")
 
 
 def targets(options: argparse.Namespace) -> None:
@@ -373,18 +404,20 @@ def main() -> None:
     add.add_argument("--own", action="store_true", help="the checkpoint's own head too")
     add.add_argument("--temperature", type=float, default=15.0, help="of the own head")
     add.add_argument("--dtype", default="auto")
-    for command in ("table", "targets"):
+    for command in ("table", "targets", "cosines"):
         add = commands.add_parser(command)
         for name in ("train", "test"):
             add.add_argument(name)
         add.add_argument("--shots", default="all,5")
         add.add_argument("--draws", type=int, default=5)
-        add.add_argument("--name")
-        add.add_argument("--save", help="a file to append the figures to, for `gains`")
+        if command == "table":
+            add.add_argument("--name")
+            add.add_argument("--save", help="a file to append the figures to, for `gains`")
     commands.add_parser("gains").add_argument("files", nargs="+")
     options = parser.parse_args()
     warnings.simplefilter("ignore", SporeprintWarning)  # one row a class: no predictor can be calibrated
-    {"extract": extract, "table": table, "targets": targets, "gains": gains}[options.command](options)
+    run = {"extract": extract, "table": table, "targets": targets, "cosines": cosines, "gains": gains}
+    run[options.command](options)
 
 
 if __name__ == "__main__":
